@@ -1,0 +1,50 @@
+"""Samples from a NumPy .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgesparse.data import Dataset, from_arrays, from_splits
+from edgesparse.spec.errors import UsageError
+
+_SPLITS = ("train", "val", "test")
+
+
+def npz(
+    path: str,
+    base: Path,
+    class_names: Sequence[str] | None = None,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> Dataset:
+    """Arrays x and y, split by class; or x_train, y_train, x_val, y_val, x_test, y_test.
+
+    Args:
+        path: the file, relative to the YAML file.
+        scale: samples are divided by it (255 for bytes).
+    """
+    file = base / path
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file beside the YAML file") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        raise UsageError(f"{path}: is not a .npz of plain arrays: {error}") from None
+    if {"x", "y"} <= set(found):
+        return from_arrays(Path(path).stem, found["x"] / scale, found["y"], class_names, seed)
+    wanted = [f"{kind}_{split}" for split in _SPLITS for kind in ("x", "y")]
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise UsageError(
+            f"{path}: has {', '.join(sorted(found)) or 'no arrays'}; "
+            f"needs x and y, or {', '.join(wanted)}"
+        )
+    train, validation, test = (
+        (found[f"x_{split}"] / scale, found[f"y_{split}"]) for split in _SPLITS
+    )
+    return from_splits(Path(path).stem, train, validation, test, class_names)

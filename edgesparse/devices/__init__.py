@@ -1,0 +1,1 @@
+"""Where models run: transports, and the agent that measures there."""

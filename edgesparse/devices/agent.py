@@ -1,0 +1,507 @@
+"""Measures .tflite models on the device it runs on.
+
+One file that is copied there: valid Python 3.7, the standard library, numpy and a TFLite runtime.
+
+    python agent.py info                      what this device is, as one JSON object
+    python agent.py run JOB.json JOURNAL      carry out a job; events go to stdout and the journal
+    python agent.py child KIND ENTRY          one check or round; the request comes on stdin
+
+A job is {"id", "rounds", "settings", "entries": [...]}; an entry names a model file, a runtime, a
+delegate and a number of threads. Every event is one JSON object on one line:
+
+    start     job, host
+    check     entry, init_ms, agreement, max_error, accuracy, samples
+    round     entry, round, latency_ns [...], init_ms, first_ms, warmup_runs, stable,
+              peak_rss_bytes, cpu_before, cpu_after
+    failed    entry, round (null for a check), error
+    end
+
+Each check and each round is a process of its own, and rounds go through all entries before the
+next begins, so that a crash, a drift or a throttled CPU hits no single entry. A journal that already
+holds events of the same job is continued.
+"""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+PROTOCOL = 1
+RUNTIMES = {
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+}
+MAX_RUNS_PER_ROUND = 10000
+WINDOW = 10
+STABLE_WITHIN = 0.05
+
+
+# ---------------------------------------------------------------- the device
+
+
+def read_text(path):
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def runtime_versions():
+    """Installed runtimes and their versions, without importing them."""
+    script = (
+        "import json,sys\n"
+        "try:\n from importlib.metadata import version\n"
+        "except ImportError:\n from pkg_resources import get_distribution as d\n"
+        " version=lambda n: d(n).version\n"
+        "found={}\n"
+        "for n in %r:\n"
+        " try: found[n]=version(n)\n"
+        " except Exception: pass\n"
+        "print(json.dumps(found))" % (sorted(RUNTIMES),)
+    )
+    try:
+        output = subprocess.check_output([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        return json.loads(output.decode())
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return {}
+
+
+def cpu_model():
+    text = read_text("/proc/cpuinfo") or ""
+    for wanted in ("model name", "Model", "Hardware"):
+        for line in text.splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == wanted and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes():
+    for line in (read_text("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def info():
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count()
+    return {
+        "protocol": PROTOCOL,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "release": platform.release(),
+        "python": platform.python_version(),
+        "cpu": cpu_model(),
+        "cores": cores,
+        "memory_bytes": memory_bytes(),
+        "governor": read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "runtimes": runtime_versions(),
+    }
+
+
+def cpu_state():
+    """Frequency, temperature and throttling now; None for what this system does not tell."""
+    mhz = None
+    khz = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    if khz and khz.isdigit():
+        mhz = int(khz) / 1000.0
+    else:
+        for line in (read_text("/proc/cpuinfo") or "").splitlines():
+            if line.startswith("cpu MHz"):
+                mhz = float(line.partition(":")[2])
+                break
+    temperature = None
+    for zone in range(8):
+        value = read_text("/sys/class/thermal/thermal_zone%d/temp" % zone)
+        if value and value.lstrip("-").isdigit():
+            celsius = int(value) / 1000.0
+            temperature = celsius if temperature is None else max(temperature, celsius)
+    throttled = None
+    # Raspberry Pi firmware: bits 0-3 say that something limits the clock right now.
+    value = read_text("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    if value:
+        try:
+            throttled = bool(int(value, 16) & 0xF)
+        except ValueError:
+            pass
+    return {"mhz": mhz, "temperature_c": temperature, "throttled": throttled}
+
+
+def peak_rss_bytes():
+    for line in (read_text("/proc/self/status") or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# ---------------------------------------------------------------- one model in one process
+
+
+def open_interpreter(request):
+    """Load the model; returns the interpreter and the milliseconds that took."""
+    import importlib
+
+    name = request["runtime"]
+    try:
+        module = importlib.import_module(RUNTIMES[name])
+    except ImportError as error:
+        raise RuntimeError("%s cannot be imported: %s" % (name, error))
+    options = {"model_path": request["model"], "num_threads": request["threads"]}
+    delegate = request["delegate"]
+    if delegate == "none":
+        resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        options["experimental_op_resolver_type"] = resolver
+    elif delegate != "xnnpack":
+        loaded = module.load_delegate(delegate["library"], delegate.get("options", {}))
+        options["experimental_delegates"] = [loaded]
+    start = time.perf_counter()
+    interpreter = module.Interpreter(**options)
+    interpreter.allocate_tensors()
+    return interpreter, (time.perf_counter() - start) * 1000
+
+
+def quantized(values, details):
+    """Float samples in the type that the model's input takes."""
+    import numpy
+
+    scale, zero_point = details["quantization"]
+    dtype = details["dtype"]
+    if numpy.issubdtype(dtype, numpy.integer) and scale:
+        limits = numpy.iinfo(dtype)
+        values = numpy.clip(numpy.round(values / scale) + zero_point, limits.min, limits.max)
+    return values.astype(dtype)
+
+
+def dequantized(values, details):
+    import numpy
+
+    scale, zero_point = details["quantization"]
+    if numpy.issubdtype(details["dtype"], numpy.integer) and scale:
+        return (values.astype(numpy.float32) - zero_point) * scale
+    return values.astype(numpy.float32)
+
+
+def infer(interpreter, samples):
+    """Outputs [n, ...] in float32 for samples [n, ...], one inference each."""
+    import numpy
+
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    shape = tuple(int(size) for size in source["shape"])
+    results = []
+    for sample in samples:
+        interpreter.set_tensor(source["index"], quantized(sample, source).reshape(shape))
+        interpreter.invoke()
+        results.append(dequantized(interpreter.get_tensor(target["index"])[0], target))
+    return numpy.stack(results)
+
+
+def check(request):
+    """Compare golden outputs and count right answers."""
+    import numpy
+
+    interpreter, init_ms = open_interpreter(request)
+    result = {"init_ms": init_ms}
+    if not request.get("samples"):
+        fill_inputs(interpreter)
+        interpreter.invoke()
+        return result
+    with numpy.load(request["samples"], allow_pickle=False) as stored:
+        golden_x, golden_y, x, y = (
+            stored[name] for name in ("golden_x", "golden_y", "x", "y")
+        )
+    outputs = infer(interpreter, golden_x)
+    if outputs.shape != golden_y.shape:
+        raise RuntimeError("outputs %s instead of %s" % (outputs.shape[1:], golden_y.shape[1:]))
+    spread = float(golden_y.max() - golden_y.min()) or 1.0
+    errors = numpy.abs(outputs - golden_y).reshape(len(outputs), -1).max(axis=1) / spread
+    errors = numpy.where(numpy.isfinite(errors), errors, numpy.inf)
+    result["agreement"] = float(numpy.mean(errors <= request["tolerance"]))
+    result["max_error"] = min(float(errors.max()), 1e30)
+    result["samples"] = len(x)
+    if len(x):
+        labels = infer(interpreter, x).reshape(len(x), -1).argmax(axis=1)
+        result["accuracy"] = float(numpy.mean(labels == y))
+    return result
+
+
+def fill_inputs(interpreter):
+    """Random floats and int8, zeros for everything else: an index must stay in its range."""
+    import numpy
+
+    random = numpy.random.RandomState(0)
+    for details in interpreter.get_input_details():
+        shape = tuple(int(size) for size in details["shape"])
+        dtype = numpy.dtype(details["dtype"])
+        if dtype.kind == "f":
+            values = random.uniform(0, 1, shape).astype(dtype)
+        elif dtype.itemsize == 1 and dtype.kind in "iu":
+            limits = numpy.iinfo(dtype)
+            values = random.randint(limits.min, limits.max + 1, shape).astype(dtype)
+        elif dtype.kind in "iub":
+            values = numpy.zeros(shape, dtype)
+        else:
+            raise RuntimeError("an input of type %s cannot be made up" % dtype)
+        interpreter.set_tensor(details["index"], values)
+
+
+def median(values):
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
+def timed(interpreter):
+    start = time.perf_counter_ns() if hasattr(time, "perf_counter_ns") else None
+    interpreter.invoke()
+    return time.perf_counter_ns() - start
+
+
+def warm_up(interpreter, settings):
+    """Run until two windows of runs agree; returns the number of runs and whether they did."""
+    times = []
+    start = time.perf_counter()
+    shortest, longest = settings["warmup_seconds"], settings["warmup_seconds"] * 4 + 1
+    while True:
+        times.append(timed(interpreter))
+        spent = time.perf_counter() - start
+        stable = len(times) >= 2 * WINDOW and (
+            abs(median(times[-WINDOW:]) - median(times[-2 * WINDOW : -WINDOW]))
+            <= STABLE_WITHIN * median(times[-WINDOW:])
+        )
+        enough = len(times) >= settings["warmup_runs"] and spent >= shortest
+        if enough and (stable or settings["warmup_seconds"] == 0 or spent >= longest):
+            return len(times), stable
+
+
+def measure(request):
+    """One round: load, warm up, time."""
+    settings = request["settings"]
+    interpreter, init_ms = open_interpreter(request)
+    fill_inputs(interpreter)
+    first_ms = timed(interpreter) / 1e6
+    warmup_runs, stable = warm_up(interpreter, settings)
+    before = cpu_state()
+    latencies = []
+    end = time.perf_counter() + settings["seconds"]
+    while len(latencies) < MAX_RUNS_PER_ROUND and (
+        len(latencies) < settings["runs"] or time.perf_counter() < end
+    ):
+        latencies.append(timed(interpreter))
+    return {
+        "latency_ns": latencies,
+        "init_ms": init_ms,
+        "first_ms": first_ms,
+        "warmup_runs": warmup_runs,
+        "stable": stable,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "cpu_before": before,
+        "cpu_after": cpu_state(),
+    }
+
+
+def die_with_parent():
+    """Ask Linux to end this process when the agent that started it is gone."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    except (ImportError, OSError, AttributeError):
+        pass
+
+
+def child(kind):
+    die_with_parent()
+    request = json.load(sys.stdin)
+    try:
+        result = {"check": check, "round": measure}[kind](request)
+    except MemoryError:
+        result = {"error": "out of memory"}
+    except Exception as error:
+        result = {"error": ("%s: %s" % (type(error).__name__, error))[:2000]}
+    with open(request["result"], "w") as file:
+        json.dump(result, file)
+        file.flush()
+        os.fsync(file.fileno())
+    # A runtime's destructors may crash after the work is done; they are not what is measured.
+    os._exit(0)
+
+
+# ---------------------------------------------------------------- the job
+
+
+class Agent:
+    """Runs a job's processes one after another and tells about each."""
+
+    def __init__(self, job, journal_path):
+        self.job = job
+        self.journal_path = journal_path
+        self.done = set()
+        self.failed = set()
+        self.process = None
+        self.journal = None
+
+    def tell(self, event):
+        line = json.dumps(event, allow_nan=False) + "\n"
+        self.journal.write(line)
+        self.journal.flush()
+        self.show(line)
+
+    @staticmethod
+    def show(line):
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+    def resume(self):
+        """Repeat what the journal has, as far as it is whole and of this job."""
+        lines, kept = [], 0
+        text = read_text(self.journal_path) or ""
+        for line in text.split("\n"):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                break
+            if kept == 0 and event.get("job") != self.job["id"]:
+                break
+            if event.get("event") == "end":
+                break
+            kept += 1
+            lines.append(line + "\n")
+            if event.get("event") in ("check", "round"):
+                self.done.add((event["entry"], event.get("round")))
+            elif event.get("event") == "failed":
+                self.failed.add(event["entry"])
+        self.journal = open(self.journal_path, "w")
+        for line in lines:
+            self.journal.write(line)
+            self.show(line)
+        self.journal.flush()
+        return bool(lines)
+
+    def run(self):
+        if not self.resume():
+            self.tell({"event": "start", "job": self.job["id"], "host": info()})
+        entries = self.job["entries"]
+        for entry in entries:
+            self.step("check", entry, None)
+        for number in range(self.job["rounds"]):
+            # Each round starts with another entry, so that none is always the first.
+            shift = number % max(1, len(entries))
+            for entry in entries[shift:] + entries[:shift]:
+                self.step("round", entry, number)
+        self.tell({"event": "end"})
+
+    def step(self, kind, entry, number):
+        name = entry["entry"]
+        if name in self.failed or (name, number) in self.done:
+            return
+        request = dict(entry, settings=self.job["settings"])
+        result = self.spawn(kind, request)
+        if "error" in result:
+            self.failed.add(name)
+            self.tell({"event": "failed", "entry": name, "round": number, "error": result["error"]})
+            return
+        event = {"event": kind, "entry": name}
+        if kind == "round":
+            event["round"] = number
+        event.update(result)
+        self.tell(event)
+
+    def spawn(self, kind, request):
+        handle, path = tempfile.mkstemp(suffix=".json", dir=os.path.dirname(self.journal_path))
+        os.close(handle)
+        request["result"] = path
+        try:
+            with tempfile.TemporaryFile() as noise:
+                self.process = subprocess.Popen(
+                    [sys.executable, os.path.abspath(__file__), "child", kind, request["entry"]],
+                    stdin=subprocess.PIPE,
+                    stdout=noise,
+                    stderr=subprocess.STDOUT,
+                )
+                try:
+                    self.process.communicate(
+                        json.dumps(request).encode(), timeout=self.job["settings"]["timeout_seconds"]
+                    )
+                except subprocess.TimeoutExpired:
+                    self.stop()
+                    return {"error": "no answer in %g s" % self.job["settings"]["timeout_seconds"]}
+                code = self.process.returncode
+                noise.seek(0)
+                said = noise.read()[-4000:].decode("utf-8", "replace").strip()
+            text = read_text(path)
+            if code == 0 and text:
+                return self.explained(json.loads(text), said)
+            return {"error": crash_text(code, said)}
+        except (OSError, ValueError) as error:
+            return {"error": "the measuring process failed: %s" % error}
+        finally:
+            self.process = None
+            if os.path.exists(path):
+                os.remove(path)
+
+    @staticmethod
+    def explained(result, said):
+        """The runtime's reason is often on stderr only."""
+        if "error" in result:
+            hints = [line for line in said.splitlines() if line.startswith("ERROR")]
+            if hints and hints[-1][7:40] not in result["error"]:
+                result["error"] += " (" + hints[-1][:300] + ")"
+        return result
+
+    def stop(self):
+        process = self.process
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+def crash_text(code, said):
+    if code is not None and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = "signal %d" % -code
+        return "the runtime crashed (%s)" % name
+    last = said.splitlines()[-1][:300] if said else "no output"
+    return "the measuring process ended with code %s: %s" % (code, last)
+
+
+def main(argv):
+    if argv[:1] == ["info"]:
+        print(json.dumps(info()))
+        return 0
+    if argv[:1] == ["child"]:
+        child(argv[1])
+    if argv[:1] != ["run"] or len(argv) != 3:
+        sys.stderr.write(__doc__)
+        return 2
+    with open(argv[1]) as file:
+        job = json.load(file)
+    agent = Agent(job, argv[2])
+
+    def end(number, _):
+        agent.stop()
+        os._exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
+    try:
+        agent.run()
+    except BrokenPipeError:
+        # The host that listened is gone; the journal keeps what is done.
+        agent.stop()
+        os._exit(1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Results as a table, markdown, CSV and JSON."""

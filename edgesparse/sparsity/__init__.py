@@ -1,0 +1,1 @@
+"""Sparsity methods on Keras models: one file each."""

@@ -1,0 +1,270 @@
+"""Magnitude pruning with TensorFlow's model optimization toolkit.
+
+The smallest weights are masked while the model is fine-tuned (Zhu and Gupta 2017, "To prune, or not
+to prune", arXiv 1710.01878). Masks are unstructured, in blocks along an output's inputs (what
+TFLite's sparse fully-connected kernels read), or 2 of every 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import (
+    PruneLowMagnitude,
+)
+
+from edgesparse.data import Dataset
+from edgesparse.sparsity.training import History, Progress, fit, steps_per_epoch
+from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
+from edgesparse.spec.pipeline import Magnitude, Pattern, Schedule, Train
+
+BLOCK = {"block-1x4": 4, "block-1x16": 16, "2:4": 4}
+# The first convolution of an image network sees 1 to 4 channels: few weights, much accuracy.
+MIN_CONV_INPUTS = 5
+
+
+@dataclass(frozen=True)
+class LayerTarget:
+    """What one layer is pruned to. `note` says why a pattern was not used."""
+
+    name: str
+    sparsity: float
+    pattern: Pattern
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """What came of it; `shape` is the Keras kernel's."""
+
+    name: str
+    shape: tuple[int, ...]
+    pattern: Pattern
+    target: float
+    zeros: int
+    size: int
+    note: str = ""
+
+    @property
+    def achieved(self) -> float:
+        return self.zeros / self.size
+
+
+@dataclass(frozen=True)
+class Sparsified:
+    """A sparse Keras model, how its training went, and each pruned layer's zeros."""
+
+    model: tf.keras.Model
+    history: History
+    layers: tuple[LayerSparsity, ...]
+
+
+def magnitude(
+    model: tf.keras.Model, dataset: Dataset, train: Train, spec: Magnitude, progress: Progress
+) -> Sparsified:
+    """Prune and fine-tune `model`; its layers are reused, so the caller gives it away.
+
+    Args:
+        train: settings of the fine-tune (`spec`'s own epochs and learning rate already in it).
+
+    Raises:
+        UsageError: a layer glob matches nothing, or nothing is left to prune.
+        EdgesparseError: the final sparsity was not reached.
+    """
+    targets = choose_targets(model, spec)
+    total = steps_per_epoch(dataset, train.batch_size) * train.epochs
+    begin, end, frequency = schedule_steps(spec.schedule, total)
+    wrapped = _wrap(model, targets, spec.schedule.name, begin, end, frequency)
+    history: History = {}
+    if train.epochs == 0:
+        _one_shot(wrapped)
+    else:
+        final_step = end if spec.schedule.name == "polynomial" else begin
+        history = fit(
+            wrapped,
+            dataset,
+            train,
+            progress,
+            callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
+            best_from_epoch=min(train.epochs - 1, final_step * train.epochs // max(1, total)),
+        )
+    _apply_masks(wrapped)
+    stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
+    layers = tuple(_measure(stripped, target) for target in targets)
+    _check_reached(layers)
+    return Sparsified(stripped, history, layers)
+
+
+def schedule_steps(schedule: Schedule, total: int) -> tuple[int, int, int]:
+    """(begin, end, frequency) in training steps for a fine-tune of `total` steps.
+
+    tfmot makes a mask only at begin + k * frequency, so the end is moved onto that grid: else the
+    final sparsity would never be reached.
+    """
+    begin = int(schedule.begin * total)
+    end = max(begin + 1, int(schedule.end * total))
+    # At least one whole update must fit between the end and the last step.
+    end = min(end, max(begin + 1, total - 1))
+    frequency = max(1, min(int(schedule.frequency * total), end - begin))
+    updates = max(1, (end - begin) // frequency)
+    return begin, begin + updates * frequency, frequency
+
+
+def prunable(model: tf.keras.Model) -> dict[str, Any]:
+    """Layers with a kernel worth pruning, by name; nested models are looked into."""
+    found: dict[str, Any] = {}
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.Model):
+            found |= prunable(layer)
+        elif isinstance(layer, tf.keras.layers.Dense) or (
+            isinstance(layer, tf.keras.layers.Conv2D)
+            and not isinstance(
+                layer, tf.keras.layers.DepthwiseConv2D | tf.keras.layers.Conv2DTranspose
+            )
+            and layer.kernel.shape[2] >= MIN_CONV_INPUTS
+        ):
+            found[layer.name] = layer
+    return found
+
+
+def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget, ...]:
+    """Per-layer sparsity and pattern after exclusions and overrides (the last match wins)."""
+    layers = prunable(model)
+    for glob in [*spec.exclude, *spec.layers]:
+        if not _matching(glob, layers):
+            raise UsageError(
+                f"{glob!r} matches no layer that can be pruned{did_you_mean(glob, layers)}"
+            )
+    targets = []
+    for name, layer in layers.items():
+        if any(fnmatchcase(name, glob) for glob in spec.exclude):
+            continue
+        sparsity, pattern = spec.sparsity, spec.pattern
+        for glob, override in spec.layers.items():
+            if fnmatchcase(name, glob):
+                sparsity = sparsity if override.sparsity is None else override.sparsity
+                pattern = override.pattern or pattern
+        note = _misfit(pattern, layer.kernel.shape)
+        targets.append(LayerTarget(name, sparsity, "unstructured" if note else pattern, note))
+    targets = [target for target in targets if target.sparsity > 0]
+    if not targets:
+        raise UsageError("there is no layer left to prune (Conv2D or Dense)")
+    return tuple(targets)
+
+
+def _matching(glob: str, names: Sequence[str] | dict[str, Any]) -> list[str]:
+    return [name for name in names if fnmatchcase(name, glob)]
+
+
+def _misfit(pattern: Pattern, shape: Sequence[int]) -> str:
+    """Why `pattern` cannot be laid over a kernel [..., inputs, outputs]; empty if it can."""
+    if pattern == "unstructured":
+        return ""
+    if pattern != "2:4" and len(shape) > 2:
+        # tfmot lays blocks over matrices only, and TFLite has no block-sparse convolution.
+        return f"{pattern} is for fully connected layers; pruned unstructured"
+    if shape[-2] % BLOCK[pattern]:
+        return f"{shape[-2]} inputs are no multiple of {BLOCK[pattern]}; pruned unstructured"
+    if shape[-1] == 1:
+        return f"{pattern} needs more than one output; pruned unstructured"
+    return ""
+
+
+def _wrap(
+    model: tf.keras.Model,
+    targets: Sequence[LayerTarget],
+    schedule: str,
+    begin: int,
+    end: int,
+    frequency: int,
+) -> tf.keras.Model:
+    by_name = {target.name: target for target in targets}
+
+    def wrap(layer: Any) -> Any:
+        if isinstance(layer, tf.keras.Model):
+            return tf.keras.models.clone_model(layer, clone_function=wrap)
+        target = by_name.get(layer.name)
+        if target is None:
+            return layer
+        if schedule == "polynomial":
+            pruning = tfmot.sparsity.keras.PolynomialDecay(
+                0.0, target.sparsity, begin, end, frequency=frequency
+            )
+        else:
+            pruning = tfmot.sparsity.keras.ConstantSparsity(
+                target.sparsity, begin, frequency=frequency
+            )
+        if target.pattern == "2:4":
+            kind = {"sparsity_m_by_n": (2, 4)}
+        elif target.pattern == "unstructured":
+            kind = {}
+        else:
+            # A Dense kernel is [inputs, outputs], TFLite's is [outputs, inputs]: 1xN there is Nx1.
+            kind = {"block_size": (BLOCK[target.pattern], 1)}
+        return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning, **kind)
+
+    return tf.keras.models.clone_model(model, clone_function=wrap)
+
+
+def _wrappers(model: tf.keras.Model) -> list[Any]:
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, PruneLowMagnitude):
+            found.append(layer)
+        elif isinstance(layer, tf.keras.Model):
+            found += _wrappers(layer)
+    return found
+
+
+def _one_shot(model: tf.keras.Model) -> None:
+    for wrapper in _wrappers(model):
+        kernel, mask, threshold = wrapper.pruning_vars[0]
+        schedule = wrapper.pruning_schedule
+        full = tfmot.sparsity.keras.ConstantSparsity(_final_sparsity(schedule), 0, frequency=1)
+        wrapper.pruning_obj._pruning_schedule = full
+        wrapper.pruning_step.assign(0)
+        new_threshold, new_mask = wrapper.pruning_obj._maybe_update_block_mask(kernel)
+        threshold.assign(new_threshold)
+        mask.assign(new_mask)
+
+
+def _final_sparsity(schedule: Any) -> float:
+    config = schedule.get_config()["config"]
+    return float(config.get("final_sparsity", config.get("target_sparsity")))
+
+
+def _apply_masks(model: tf.keras.Model) -> None:
+    """Make the zeros zeros: the optimizer's last step moved the masked weights once more."""
+    for wrapper in _wrappers(model):
+        for kernel, mask, _ in wrapper.pruning_vars:
+            kernel.assign(kernel * mask)
+
+
+def _measure(model: tf.keras.Model, target: LayerTarget) -> LayerSparsity:
+    kernel = prunable(model)[target.name].kernel.numpy()
+    return LayerSparsity(
+        target.name,
+        tuple(kernel.shape),
+        target.pattern,
+        target.sparsity,
+        int(np.sum(kernel == 0)),
+        int(kernel.size),
+        target.note,
+    )
+
+
+def _check_reached(layers: Sequence[LayerSparsity]) -> None:
+    for layer in layers:
+        wanted = 0.5 if layer.pattern == "2:4" else layer.target
+        block = BLOCK.get(layer.pattern, 1)
+        if layer.achieved < wanted - max(0.005, 2 * block / layer.size):
+            raise EdgesparseError(
+                f"layer {layer.name} has {layer.achieved:.1%} zeros instead of {wanted:.1%}; "
+                "train it for more epochs or let the schedule end earlier"
+            )

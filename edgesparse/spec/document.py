@@ -1,0 +1,302 @@
+"""Safe YAML with a line and a column for every value.
+
+PyYAML's own constructor forgets where a value stood, keeps the last of two equal keys and follows
+aliases without limit, so values are built here from its node tree.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.constructor import SafeConstructor
+
+from edgesparse.spec.errors import Problem, SpecError, UsageError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 40
+MAX_NODES = 50_000
+
+Location = tuple[str | int, ...]
+Position = tuple[int, int]
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+
+
+@dataclass
+class Document:
+    """A parsed YAML file: its plain value, and where each part of it stands.
+
+    `values` and `keys` map a location such as ("variants", "dense", "quantize") to the (line,
+    column), counted from 1, of the value and of its key.
+    """
+
+    path: str
+    value: Any = None
+    values: dict[Location, Position] = field(default_factory=dict)
+    keys: dict[Location, Position] = field(default_factory=dict)
+
+    def position(self, location: Location, *, key: bool = False) -> Position:
+        """Where `location`, or the nearest part around it that is in the file, stands."""
+        while True:
+            first, second = (self.keys, self.values) if key else (self.values, self.keys)
+            if location in first:
+                return first[location]
+            if location in second:
+                return second[location]
+            if not location:
+                return (1, 1)
+            location = location[:-1]
+
+    def where(self, location: Location) -> str:
+        line, column = self.position(location)
+        return f"{self.path}:{line}:{column}"
+
+    def problem(self, location: Location, message: str, *, key: bool = False) -> Problem:
+        line, column = self.position(location, key=key)
+        return Problem(self.path, line, column, message)
+
+
+def read_document(path: Path, environment: Mapping[str, str] | None = None) -> Document:
+    """Read and parse one YAML file.
+
+    Raises:
+        UsageError: the file is missing or unreadable.
+        SpecError: it is not acceptable YAML; every mistake found is listed.
+    """
+    name = str(path)
+    try:
+        if path.is_dir():
+            raise UsageError(f"{name}: is a folder, not a YAML file")
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{name}: no such file{_neighbours(path)}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{name}: cannot be read: {reason}") from None
+    if len(raw) > MAX_BYTES:
+        raise SpecError([Problem(name, 1, 1, f"larger than {MAX_BYTES:,} bytes; refused")])
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        column = error.start - raw.rfind(b"\n", 0, error.start)
+        raise SpecError([Problem(name, line, column, "not UTF-8 text")]) from None
+    return parse_document(text, name, environment)
+
+
+def parse_document(
+    text: str, name: str, environment: Mapping[str, str] | None = None
+) -> Document:
+    """Parse YAML text; `name` is what errors call the file. Raises SpecError."""
+    try:
+        _check_shape(text, name)
+        nodes = list(_compose(text))
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        message = f"character {error.character!r} is not allowed in YAML"
+        raise SpecError([Problem(name, line, column, message)]) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        what = error.problem or error.context or "not YAML"
+        raise SpecError([Problem(name, line, column, f"not valid YAML: {what}")]) from None
+    except yaml.YAMLError as error:
+        first = str(error).splitlines()[0]
+        raise SpecError([Problem(name, 1, 1, f"not valid YAML: {first}")]) from None
+    if not nodes:
+        raise SpecError([Problem(name, 1, 1, "the file is empty; a mapping was expected")])
+    if len(nodes) > 1:
+        line, column = _mark(nodes[1])
+        raise SpecError([Problem(name, line, column, "a second YAML document; only one is read")])
+    builder = _Builder(name, os.environ if environment is None else environment)
+    document = Document(name, values=builder.values, keys=builder.keys)
+    document.value = builder.build(nodes[0], ())
+    if not isinstance(document.value, dict):
+        builder.report(nodes[0], "a mapping (key: value) was expected")
+    if builder.problems:
+        raise SpecError(builder.problems)
+    return document
+
+
+def _compose(text: str) -> Iterator[Any]:
+    loader = _LOADER(text)
+    try:
+        while loader.check_node():
+            yield loader.get_node()
+    finally:
+        loader.dispose()
+
+
+def _check_shape(text: str, name: str) -> None:
+    """Refuse deep nesting before PyYAML's recursive composer sees it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                line, column = event.start_mark.line + 1, event.start_mark.column + 1
+                message = f"nested more than {MAX_DEPTH} levels deep; refused"
+                raise SpecError([Problem(name, line, column, message)])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _mark(node: Any) -> Position:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Builder:
+    """Turns nodes into values, noting positions and problems on the way."""
+
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.environment = environment
+        self.values: dict[Location, Position] = {}
+        self.keys: dict[Location, Position] = {}
+        self.problems: list[Problem] = []
+        self.open: set[int] = set()
+        self.count = 0
+        self.construct = SafeConstructor()
+        self.resolver = yaml.resolver.Resolver()
+
+    def report(self, node: Any, message: str) -> None:
+        line, column = _mark(node)
+        self.problems.append(Problem(self.name, line, column, message))
+
+    def build(self, node: Any, location: Location) -> Any:
+        try:
+            return self._value(node, location)
+        except _TooLarge:
+            return {}
+
+    def _value(self, node: Any, location: Location) -> Any:
+        self.count += 1
+        if self.count > MAX_NODES:
+            self.report(node, f"aliases expand to more than {MAX_NODES:,} values; refused")
+            raise _TooLarge
+        if id(node) in self.open:
+            self.report(node, "an alias that contains itself; refused")
+            return None
+        self.values[location] = _mark(node)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        expected = _TAG + ("map" if isinstance(node, yaml.MappingNode) else "seq")
+        if node.tag != expected:
+            self.report(node, f"the tag {_shown(node.tag)} is not allowed; plain YAML only")
+            return None
+        self.open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, location)
+            return [self._value(item, (*location, i)) for i, item in enumerate(node.value)]
+        finally:
+            self.open.discard(id(node))
+
+    def _mapping(self, node: Any, location: Location) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, child in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self.report(key, "a key must be plain text")
+            elif key.tag == _TAG + "merge":
+                self._merge(child, location, merged)
+            elif not key.tag.startswith(_TAG) or key.tag == _TAG + "binary":
+                self.report(key, f"the tag {_shown(key.tag)} is not allowed; plain YAML only")
+            elif key.value in own:
+                first = self.keys[(*location, key.value)][0]
+                self.report(key, f"the key {key.value!r} already stands in line {first}")
+            else:
+                self.keys[(*location, key.value)] = _mark(key)
+                own[key.value] = self._value(child, (*location, key.value))
+        return {**merged, **own}
+
+    def _merge(self, node: Any, location: Location, merged: dict[str, Any]) -> None:
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            value = self._value(source, location)
+            if not isinstance(value, dict):
+                self.report(source, "'<<' needs a mapping")
+                continue
+            for key, item in value.items():
+                merged.setdefault(key, item)
+
+    def _scalar(self, node: Any) -> Any:
+        tag, text = node.tag, node.value
+        if "${" in text:
+            text = self._expand(node)
+            if node.style is None:
+                tag = self.resolver.resolve(yaml.ScalarNode, text, (True, False))
+        kind = tag.removeprefix(_TAG)
+        if tag == kind or kind not in _SCALARS:
+            self.report(node, f"the tag {_shown(tag)} is not allowed; plain YAML only")
+            return None
+        plain = yaml.ScalarNode(tag, text, node.start_mark, node.end_mark)
+        try:
+            return _SCALARS[kind](self.construct, plain)
+        except (ValueError, KeyError, IndexError, yaml.YAMLError):
+            self.report(node, f"{text[:40]!r} is not a valid {kind}")
+            return None
+
+    def _expand(self, node: Any) -> str:
+        def replace(match: re.Match[str]) -> str:
+            if match.group(0) == "$${":
+                return "${"
+            variable, default = match.group(1), match.group(2)
+            if variable is None:
+                self.report(node, "'${' without a name; write ${NAME:-default}, or $${ for text")
+                return ""
+            found = self.environment.get(variable)
+            if found:
+                return found
+            if default is None:
+                self.report(
+                    node,
+                    f"the environment variable {variable} is not set; "
+                    f"set it or write ${{{variable}:-default}}",
+                )
+                return ""
+            return default
+
+        return _VARIABLE.sub(replace, node.value)
+
+
+def _text(_: SafeConstructor, node: yaml.ScalarNode) -> str:
+    return str(node.value)
+
+
+_SCALARS: dict[str, Any] = {
+    "null": SafeConstructor.construct_yaml_null,
+    "bool": SafeConstructor.construct_yaml_bool,
+    "int": SafeConstructor.construct_yaml_int,
+    "float": SafeConstructor.construct_yaml_float,
+    "str": _text,
+    # Dates and a bare "=" or "<<" are text here: no key of ours takes a date.
+    "timestamp": _text,
+    "value": _text,
+    "merge": _text,
+}
+
+
+def _shown(tag: str) -> str:
+    return repr(tag.replace(_TAG, "!!")[:60])
+
+
+def _neighbours(path: Path) -> str:
+    try:
+        found = sorted(p.name for p in path.parent.glob("*.yaml"))[:12]
+    except OSError:
+        return ""
+    return f"; in that folder: {', '.join(found)}" if found else ""

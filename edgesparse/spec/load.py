@@ -1,0 +1,261 @@
+"""From a YAML file to a checked pipeline or device, with every mistake found at once."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from edgesparse.spec import references
+from edgesparse.spec.device import Device
+from edgesparse.spec.document import Document, Location, parse_document, read_document
+from edgesparse.spec.errors import Problem, SpecError, UsageError, did_you_mean
+from edgesparse.spec.pipeline import Pipeline, Source, SparsifyReference
+
+Spec = TypeVar("Spec", bound=BaseModel)
+SPARSIFY_GIVEN = ("model", "dataset", "train", "spec", "progress")
+"""Parameters that edgesparse passes to a sparsify function that has them."""
+DATA_GIVEN = ("base",)
+"""The same for a dataset's loader: the folder of the YAML file."""
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[Spec]):
+    """A checked spec and the file it came from."""
+
+    spec: Spec
+    document: Document
+
+    @property
+    def path(self) -> Path:
+        return Path(self.document.path)
+
+    @property
+    def folder(self) -> Path:
+        """What references in the file are relative to."""
+        return self.path.absolute().parent
+
+
+def load_pipeline(path: Path, environment: Mapping[str, str] | None = None) -> Loaded[Pipeline]:
+    """Load a pipeline file. Raises UsageError or SpecError."""
+    return _load(read_document(path, environment), Pipeline, pipeline_problems)
+
+
+def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Loaded[Device]:
+    """Load a device file. Raises UsageError or SpecError."""
+    return _load(read_document(path, environment), Device, _no_problems)
+
+
+def parse_pipeline(text: str, name: str = "pipeline.yaml") -> Loaded[Pipeline]:
+    """Load a pipeline from text; references are looked up beside `name`."""
+    return _load(parse_document(text, name), Pipeline, pipeline_problems)
+
+
+def parse_device(text: str, name: str = "device.yaml") -> Loaded[Device]:
+    """Load a device from text."""
+    return _load(parse_document(text, name), Device, _no_problems)
+
+
+def load_any(path: Path) -> Loaded[Pipeline] | Loaded[Device]:
+    """Load a file of either kind: a device file is known by its `connect`."""
+    document = read_document(path)
+    if "connect" in document.value or "runtimes" in document.value:
+        return _load(document, Device, _no_problems)
+    return _load(document, Pipeline, pipeline_problems)
+
+
+def _load(
+    document: Document, model: type[Spec], more: Callable[[Spec, Document], list[Problem]]
+) -> Loaded[Spec]:
+    try:
+        spec = model.model_validate(document.value)
+    except ValidationError as error:
+        raise SpecError(_problem(document, model, e) for e in error.errors()) from None
+    problems = more(spec, document)
+    if problems:
+        raise SpecError(problems)
+    return Loaded(spec, document)
+
+
+def _no_problems(_: Device, __: Document) -> list[Problem]:
+    return []
+
+
+def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
+    """Mistakes that no single value shows: names of variants, references and their arguments."""
+    problems = []
+    names = pipeline.variants
+    if pipeline.baseline is not None and pipeline.baseline not in names:
+        hint = did_you_mean(pipeline.baseline, names)
+        message = f"baseline {pipeline.baseline!r} is no variant{hint}"
+        problems.append(document.problem(("baseline",), message))
+    for i, gate in enumerate(pipeline.gates):
+        if gate.variant not in names:
+            message = f"{gate.variant!r} is no variant{did_you_mean(gate.variant, names)}"
+            problems.append(document.problem(("gates", i, "variant"), message))
+    problems += _source_problems(
+        document, ("data",), "data", pipeline.data, given=DATA_GIVEN
+    )
+    if not is_saved_model(pipeline.model):
+        problems += _source_problems(document, ("model",), "models", pipeline.model)
+    else:
+        problems += _saved_model_problems(document, pipeline.model)
+    for name, variant in pipeline.variants.items():
+        method = variant.sparsify
+        if isinstance(method, SparsifyReference):
+            location: Location = ("variants", name, "sparsify")
+            source = Source(ref=method.method, args=method.args)
+            problems += _source_problems(
+                document, location, "sparsity", source, key="method", given=SPARSIFY_GIVEN
+            )
+    return problems
+
+
+def is_saved_model(model: Source) -> bool:
+    return model.ref is not None and model.ref.endswith(references.SAVED_MODEL_SUFFIXES)
+
+
+def _saved_model_problems(document: Document, model: Source) -> list[Problem]:
+    problems = []
+    assert model.ref is not None
+    if not (Path(document.path).absolute().parent / model.ref).is_file():
+        message = f"no file {model.ref!r} beside the YAML file"
+        problems.append(document.problem(("model", "ref"), message))
+    if model.args:
+        problems.append(document.problem(("model", "args"), "a saved model takes no args"))
+    return problems
+
+
+def _source_problems(
+    document: Document,
+    location: Location,
+    room: str,
+    source: Source,
+    *,
+    key: str | None = None,
+    given: tuple[str, ...] = (),
+) -> list[Problem]:
+    key = key or ("name" if source.name is not None else "ref")
+    try:
+        target = references.find(
+            room, source.name, source.ref, Path(document.path).absolute().parent
+        )
+        found = references.check_arguments(target, source.args, given)
+    except UsageError as error:
+        return [document.problem((*location, key), str(error))]
+    return [
+        document.problem((*location, "args", name), message, key=True)
+        if name is not None
+        else document.problem((*location, "args"), message)
+        for name, message in found
+    ]
+
+
+def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
+    """Turn one of pydantic's errors into a line of ours."""
+    location, candidates = _follow(model, error["loc"], document)
+    kind, context, given = error["type"], error.get("ctx", {}), error["input"]
+    key = False
+    if kind == "extra_forbidden":
+        word = str(location[-1])
+        known = {name for found in candidates for name in found.model_fields}
+        # A key that is already there is no help to somebody who misspelt another.
+        known -= {str(k[-1]) for k in document.keys if k[:-1] == location[:-1]} - {word}
+        message, key = f"unknown key {word!r}{did_you_mean(word, known)}", True
+    elif kind == "missing":
+        word, location, key = str(location[-1]), location[:-1], True
+        message = f"the key {word!r} is missing"
+    elif kind == "literal_error":
+        known = {choice.strip("'") for choice in context["expected"].replace(" or ", ", ").split(", ")}
+        message = f"{given!r} is not possible{did_you_mean(str(given), known)}"
+    elif kind.startswith("union_tag"):
+        tag, location = given.get("method") if isinstance(given, dict) else None, (*location, "method")
+        message = (
+            f"unknown method {tag!r}{did_you_mean(str(tag), ['magnitude'])}"
+            if isinstance(tag, str)
+            else "a mapping with 'method' was expected"
+        )
+    elif kind == "string_pattern_mismatch" and context.get("pattern", "").startswith("^[a-z0-9]["):
+        message = f"{str(given)[:70]!r} is no name: lower-case letters, digits, '.', '_' and '-'"
+        key = location[-1:] != ("name",)
+    elif kind == "string_type":
+        message = f"text was expected, not {_shown(given)}; put it in quotes"
+    elif kind in ("model_type", "dict_type", "model_attributes_type"):
+        message = f"a mapping (key: value) was expected, not {_shown(given)}"
+    elif kind == "list_type":
+        message = f"a list was expected, not {_shown(given)}"
+    else:
+        message = error["msg"][:1].lower() + error["msg"][1:]
+        if isinstance(given, str | int | float):
+            message += f", not {_shown(given)}"
+    return document.problem(location, message, key=key)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | int | float) else type(value).__name__
+    return {"NoneType": "nothing", "dict": "a mapping", "list": "a list"}.get(text, text[:60])
+
+
+def _follow(
+    model: type[BaseModel], loc: tuple[int | str, ...], document: Document
+) -> tuple[Location, list[type[BaseModel]]]:
+    """The location in the file that pydantic's `loc` means, and the models that stand around it.
+
+    Pydantic mixes names of union members and "[key]" into `loc`; what the file does not have and
+    no model knows is left out.
+    """
+    kept: list[str | int] = []
+    around: list[Any] = [model]
+    parents: list[type[BaseModel]] = [model]
+    for i, part in enumerate(loc):
+        following = [t for a in around for t in _step(a, part)]
+        known = following or (*kept, part) in document.keys or (*kept, part) in document.values
+        if part == "[key]":
+            continue
+        if known or (i == len(loc) - 1 and not _is_tag(around, part)):
+            kept.append(part)
+            parents = [a for a in around if isinstance(a, type) and issubclass(a, BaseModel)]
+            around = following
+        else:
+            around = [a for a in around if _is_tag([a], part)] or around
+    return tuple(kept), parents
+
+
+def _is_tag(around: list[Any], part: int | str) -> bool:
+    """Whether `part` names one of several models rather than something in the file."""
+    for candidate in around:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            method = candidate.model_fields.get("method")
+            if method is not None:
+                choices = typing.get_args(method.annotation)
+                if part in choices or (part == "ref" and not choices):
+                    return True
+    return False
+
+
+def _step(annotation: Any, part: int | str) -> list[Any]:
+    """The types found below `annotation` when going on to `part`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        found = annotation.model_fields.get(str(part))
+        return _members(found.annotation) if found is not None else []
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is dict and isinstance(part, str):
+        return _members(args[1])
+    if origin is list and isinstance(part, int):
+        return _members(args[0])
+    return []
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The members of a union, with Annotated taken off."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [m for a in typing.get_args(annotation) for m in _members(a)]
+    return [annotation]

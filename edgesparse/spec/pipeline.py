@@ -1,0 +1,250 @@
+"""The pipeline file: what to train, which variants to make of it, and how to measure them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgesparse.spec.base import Name, Strict
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
+Pattern = Literal["unstructured", "block-1x4", "block-1x16", "2:4"]
+Scheme = Literal["f32", "f16", "dynamic", "int8"]
+Storage = Literal["auto", "dense", "sparse"]
+Metric = Literal[
+    "accuracy",
+    "accuracy_drop",
+    "agreement",
+    "bytes",
+    "sparsity",
+    "p50_ms",
+    "p90_ms",
+    "p99_ms",
+    "speedup",
+    "peak_rss_bytes",
+]
+
+
+class Source(Strict):
+    """A built-in by its name, or your own function by reference."""
+
+    name: str | None = Field(None, description="Name of a built-in.")
+    ref: str | None = Field(
+        None, description="Your own: file.py:function beside the YAML file, or module:function."
+    )
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Source:
+        if (self.name is None) == (self.ref is None):
+            raise PydanticCustomError("one_of", "give exactly one of 'name' and 'ref'")
+        return self
+
+
+class Train(Strict):
+    """Training of the dense model that all variants start from."""
+
+    epochs: int = Field(10, ge=0, le=100_000, description="0 keeps the weights as they are.")
+    batch_size: int = Field(32, ge=1, le=65_536)
+    learning_rate: float = Field(1e-3, gt=0, description="Of the Adam optimizer, at its highest.")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="How the learning rate goes on: as it is, or down to 0 by cosine."
+    )
+    early_stopping: int | None = Field(
+        None, ge=1, description="Stop after this many epochs without a better validation accuracy."
+    )
+    seed: int = Field(7, ge=0, lt=2**31, description="Makes a run on the CPU repeatable.")
+    from_logits: bool = Field(False, description="The model's outputs are logits, not softmax.")
+
+
+class Schedule(Strict):
+    """When sparsity grows during the fine-tune; all three are fractions of its steps."""
+
+    name: Literal["constant", "polynomial"] = Field(
+        "polynomial",
+        description="constant: the final sparsity from `begin` on; polynomial: growing to `end`.",
+    )
+    begin: Fraction = Field(0.0, description="Where pruning starts.")
+    end: Fraction = Field(0.6, description="Where the final sparsity is reached.")
+    frequency: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.05, description="How often the mask is made anew."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Schedule:
+        if self.end <= self.begin:
+            raise PydanticCustomError("order", "'end' must be greater than 'begin'")
+        return self
+
+
+def _shorthand(key: str) -> BeforeValidator:
+    """Lets `key: text` stand for `key: {name: text}`."""
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value,
+        json_schema_input_type=Any,
+    )
+
+
+class LayerOverride(Strict):
+    """What is different for the layers whose names match."""
+
+    sparsity: Sparsity | None = None
+    pattern: Pattern | None = None
+
+
+class FineTune(Strict):
+    """The training that follows a change of the weights."""
+
+    epochs: int = Field(5, ge=0, le=100_000, description="0: one shot, no training after it.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Default: a third of train.learning_rate."
+    )
+
+
+class Magnitude(FineTune):
+    """Magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878) with TensorFlow's toolkit."""
+
+    method: Literal["magnitude"]
+    sparsity: Sparsity = Field(description="Share of zeros in each pruned layer's kernel.")
+    pattern: Pattern = Field(
+        "unstructured",
+        description="Which zeros go together; blocks run along the inputs of an output.",
+    )
+    schedule: Annotated[Schedule, _shorthand("name")] = Field(
+        Schedule(), description="A name, or a mapping with begin, end and frequency."
+    )
+    layers: dict[str, LayerOverride] = Field(
+        {}, description="Overrides by layer name; globs such as 'conv_pw_*'."
+    )
+    exclude: list[str] = Field([], description="Layers to leave dense; globs.")
+
+
+class SparsifyReference(FineTune):
+    """Your own method, by reference: function(model, dataset, train, **args) -> model."""
+
+    method: str = Field(description="file.py:function or module:function")
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
+
+
+def _method(value: Any) -> str | None:
+    method = value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
+    if not isinstance(method, str):
+        return None
+    return "ref" if ":" in method else method
+
+
+Sparsify = Annotated[
+    Annotated[Magnitude, Tag("magnitude")] | Annotated[SparsifyReference, Tag("ref")],
+    Discriminator(_method),
+]
+
+
+class Quantize(Strict):
+    """The numbers in the .tflite file."""
+
+    scheme: Scheme = Field(
+        "f32",
+        description="f32, f16 (weights), dynamic (int8 weights), int8 (weights, activations, I/O).",
+    )
+    aware: bool = Field(
+        False, description="int8 only: quantization-aware training that keeps the zeros (PQAT)."
+    )
+    epochs: int = Field(3, ge=0, le=100_000, description="Of quantization-aware training.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Default: a tenth of train.learning_rate."
+    )
+    calibration_samples: int = Field(
+        200, ge=1, le=100_000, description="Size of the representative dataset, from training data."
+    )
+
+    @model_validator(mode="after")
+    def _aware_is_int8(self) -> Quantize:
+        if self.aware and self.scheme != "int8":
+            raise PydanticCustomError("aware", "'aware: true' needs 'scheme: int8'")
+        return self
+
+
+class Variant(Strict):
+    """One named way to make the trained model smaller and faster."""
+
+    sparsify: Sparsify | None = Field(None, description="Where zeros come from; default: nowhere.")
+    quantize: Annotated[Quantize, _shorthand("scheme")] = Field(
+        Quantize(), description="A scheme's name, or a mapping."
+    )
+    storage: Storage = Field(
+        "auto",
+        description="auto: sparse where the runtime takes it, else dense; or one of the two.",
+    )
+
+
+class Benchmark(Strict):
+    """How long and how often each variant is measured, on each runtime."""
+
+    threads: list[Annotated[int, Field(ge=1, le=256)]] = Field([1], min_length=1)
+    rounds: int = Field(5, ge=1, le=1000, description="Measuring processes per variant.")
+    warmup_runs: int = Field(10, ge=0, description="Per round, at least.")
+    warmup_seconds: float = Field(0.5, ge=0, le=3600, description="Per round, at least.")
+    min_runs: int = Field(200, ge=1, description="Over all rounds.")
+    min_seconds: float = Field(10.0, gt=0, le=86_400, description="Over all rounds.")
+    accuracy_samples: int = Field(500, ge=0, description="Test samples classified on the device.")
+    timeout_seconds: float = Field(600.0, gt=0, description="For one measuring process.")
+
+
+class Verify(Strict):
+    """How close the .tflite outputs must come to the Keras model's."""
+
+    samples: int = Field(32, ge=1, le=10_000, description="Golden samples, from validation data.")
+    tolerance: float | None = Field(
+        None, gt=0, description="Share of the output range; default by scheme."
+    )
+    min_agreement: Fraction | None = Field(
+        None, description="Share of golden samples within the tolerance; default by scheme."
+    )
+
+
+class Gate(Strict):
+    """A limit that fails the run (exit code 3)."""
+
+    variant: str
+    metric: Metric
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Gate:
+        if self.min is None and self.max is None:
+            raise PydanticCustomError("limit", "give 'min' or 'max' or both")
+        return self
+
+
+def _empty_variants(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: {} if variant is None else variant for name, variant in value.items()}
+    return value
+
+
+class Pipeline(Strict):
+    """A pipeline file."""
+
+    name: Name = Field(description="Also names the pipeline's releases and reports.")
+    description: str = ""
+    data: Source = Field(description="Where samples come from.")
+    model: Source = Field(description="What is trained; `ref` also takes a saved .keras file.")
+    train: Train = Train()
+    variants: Annotated[
+        dict[Name, Variant],
+        BeforeValidator(_empty_variants, json_schema_input_type=dict[str, Variant | None]),
+    ] = Field(min_length=1, description="What to make of the model, by name.")
+    baseline: str | None = Field(
+        None, description="The variant that ratios refer to; default: the first."
+    )
+    benchmark: Benchmark = Benchmark()
+    verify: Verify = Verify()
+    gates: list[Gate] = []
+
+    @property
+    def baseline_variant(self) -> str:
+        return self.baseline or next(iter(self.variants))

@@ -1,0 +1,206 @@
+"""The one place where a name or reference in YAML becomes a Python function.
+
+A built-in `name` is the function of that name in the module of that name in its room
+(`models/mlp.py:mlp`). A `ref` is `file.py:function`, relative to the YAML file, or
+`package.module:function`. Parameters and digests are read from the source text, so that checking a
+pipeline imports neither TensorFlow nor the user's code.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesparse.spec.errors import UsageError, did_you_mean
+
+_PACKAGE = Path(__file__).parent.parent
+SAVED_MODEL_SUFFIXES = (".keras", ".h5")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function found in source text, not imported yet."""
+
+    label: str
+    source: Path
+    function: str
+    module: str | None
+    """Import name, or None when `source` is a file to be loaded by path."""
+
+
+def builtin_names(room: str) -> tuple[str, ...]:
+    """Names of the built-ins in a room such as "models": one module each."""
+    files = sorted((_PACKAGE / room).glob("[a-z]*.py"))
+    return tuple(file.stem.replace("_", "-") if room == "data" else file.stem for file in files)
+
+
+def find(room: str, name: str | None, ref: str | None, base: Path) -> Target:
+    """Locate the function behind `name` (a built-in of `room`) or `ref`.
+
+    Raises:
+        UsageError: no such built-in, file, module or function; the message says what there is.
+    """
+    if name is not None:
+        if name not in builtin_names(room):
+            known = builtin_names(room)
+            raise UsageError(f"unknown {room} name {name!r}{did_you_mean(name, known)}")
+        module = name.replace("-", "_")
+        source = _PACKAGE / room / f"{module}.py"
+        return Target(name, source, module, f"edgesparse.{room}.{module}")
+    assert ref is not None
+    place, colon, function = ref.rpartition(":")
+    if not colon or not place or not function.isidentifier():
+        raise UsageError(f"{ref!r} is no reference; write file.py:function or module:function")
+    if place.endswith(".py"):
+        source = (base / place).resolve()
+        if not source.is_file():
+            raise UsageError(f"no file {place!r} beside the YAML file")
+        target = Target(ref, source, function, None)
+    else:
+        target = Target(ref, _module_source(place, ref), function, place)
+    functions = _functions(target.source)
+    if function not in functions:
+        hint = did_you_mean(function, functions)
+        raise UsageError(f"{place} has no function {function!r}{hint}")
+    return target
+
+
+def _module_source(module: str, ref: str) -> Path:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UsageError(f"{ref!r} is no reference; write file.py:function or module:function")
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UsageError(f"module {module!r} cannot be imported: {error}") from None
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        raise UsageError(f"no Python module {module!r}; install it or use file.py:function")
+    return Path(found.origin)
+
+
+def _tree(source: Path) -> ast.Module:
+    try:
+        return ast.parse(source.read_bytes())
+    except SyntaxError as error:
+        raise UsageError(f"{source.name}:{error.lineno}: {error.msg}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{source.name} cannot be read: {error}") from None
+
+
+def _functions(source: Path) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in _tree(source).body if isinstance(node, ast.FunctionDef)}
+
+
+def check_arguments(
+    target: Target, args: Mapping[str, Any], given: tuple[str, ...] = ()
+) -> list[tuple[str | None, str]]:
+    """Compare YAML `args` with the function's parameters, without importing it.
+
+    `given` names the parameters that edgesparse itself passes. Returns (argument, message) pairs;
+    the argument is None where one is missing.
+    """
+    arguments = _functions(target.source)[target.function].args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = {a.arg for a in positional[: len(positional) - len(arguments.defaults)]}
+    required |= {
+        a.arg
+        for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if default is None
+    }
+    known = {a.arg for a in [*positional, *arguments.kwonlyargs]} - set(given)
+    problems: list[tuple[str | None, str]] = []
+    for name in args:
+        if name in given:
+            problems.append((name, f"{name!r} is passed by edgesparse; leave it out"))
+        elif name not in known and arguments.kwarg is None:
+            hint = did_you_mean(name, known)
+            problems.append((name, f"{target.label} takes no argument {name!r}{hint}"))
+    for name in sorted(required - set(args) - set(given)):
+        problems.append((None, f"{target.label} needs the argument {name!r}"))
+    return problems
+
+
+def load(target: Target) -> Callable[..., Any]:
+    """Import the function. Raises UsageError with the reason when its file fails to import."""
+    try:
+        if target.module is not None:
+            module = importlib.import_module(target.module)
+        else:
+            module = _import_file(target.source)
+    except Exception as error:
+        kind = type(error).__name__
+        raise UsageError(f"{target.label} cannot be imported: {kind}: {error}") from error
+    function = getattr(module, target.function)
+    if not callable(function):
+        raise UsageError(f"{target.label} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Call the function with the YAML `args` and those of `given` that it has parameters for.
+
+    Raises:
+        UsageError: its file does not import, or it refuses its arguments with a TypeError.
+    """
+    arguments = _functions(target.source)[target.function].args
+    known = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
+    accepted = {name: value for name, value in given.items() if name in known}
+    function = load(target)
+    try:
+        return function(**accepted, **args)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{target.label}: {type(error).__name__}: {error}") from error
+
+
+def _import_file(source: Path) -> Any:
+    name = "edgesparse_ref_" + hashlib.sha256(str(source).encode()).hexdigest()[:12]
+    found = importlib.util.spec_from_file_location(name, source)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    # The user's file may import its neighbours, as it can when run as a script.
+    sys.path.insert(0, str(source.parent))
+    try:
+        found.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(source.parent))
+    return module
+
+
+def digest(target: Target) -> str:
+    """sha256 over the function's file and every local file that it imports, by content."""
+    seen: dict[str, bytes] = {}
+    waiting = [target.source]
+    while waiting:
+        file = waiting.pop()
+        name = str(file.relative_to(target.source.parent))
+        if name in seen:
+            continue
+        seen[name] = file.read_bytes()
+        waiting.extend(_local_imports(file, target.source.parent))
+    total = hashlib.sha256()
+    for name, content in sorted(seen.items()):
+        total.update(f"{name}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()
+
+
+def _local_imports(file: Path, folder: Path) -> list[Path]:
+    names: set[str] = set()
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+    found = []
+    for name in sorted(names):
+        stem = folder / Path(*name.split("."))
+        found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
+    return found

@@ -1,0 +1,61 @@
+"""From a Keras model to .tflite bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Scheme
+
+
+def convert(
+    model: tf.keras.Model, scheme: Scheme, representative: np.ndarray, *, sparse: bool = False
+) -> bytes:
+    """Convert with a batch of 1.
+
+    Args:
+        model: one input, one output; with fake-quantization for PQAT models.
+        representative: float32 [n, *input_shape] from training data; used by int8.
+        sparse: store weights with at least 30 % zeros in TFLite's sparse form. The converter does
+            this for all such weights or none (its EXPERIMENTAL_SPARSITY).
+
+    Raises:
+        EdgesparseError: the converter does not take the model.
+    """
+    shape = (1, *model.inputs[0].shape[1:])
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, model.inputs[0].dtype, name="input")])
+    def infer(x: tf.Tensor) -> tf.Tensor:
+        return model(x, training=False)
+
+    # A fixed batch: with an open one Keras' Reshape becomes a computed shape, which makes tensors
+    # dynamic and keeps XNNPACK away.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [infer.get_concrete_function()], model
+    )
+    optimizations = []
+    if scheme != "f32":
+        optimizations.append(tf.lite.Optimize.DEFAULT)
+    if scheme == "f16":
+        converter.target_spec.supported_types = [tf.float16]
+    if scheme == "int8":
+
+        def samples() -> Iterator[list[np.ndarray]]:
+            for sample in representative:
+                yield [sample[np.newaxis].astype(np.float32)]
+
+        converter.representative_dataset = samples
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+    if sparse:
+        optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+    converter.optimizations = optimizations
+    try:
+        return bytes(converter.convert())
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
