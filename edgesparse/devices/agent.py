@@ -6,9 +6,10 @@ One file that is copied there: valid Python 3.7, the standard library, numpy and
     python agent.py run JOB.json JOURNAL      carry out a job; events go to stdout and the journal
     python agent.py child KIND ENTRY          one check or round; the request comes on stdin
 
-A job is {"id", "rounds", "settings", "entries": [...]}; an entry names a model file, a runtime, a
+A job is {"id", "rounds", "lock", "settings", "entries": [...]}; an entry names a model file, a runtime, a
 delegate and a number of threads. Every event is one JSON object on one line:
 
+    waiting   another job holds this device's lock
     start     job, host
     check     entry, init_ms, agreement, max_error, accuracy, samples
     round     entry, round, latency_ns [...], init_ms, first_ms, warmup_runs, stable,
@@ -211,14 +212,12 @@ def check(request):
 
     interpreter, init_ms = open_interpreter(request)
     result = {"init_ms": init_ms}
-    if not request.get("samples"):
+    if not request.get("golden"):
         fill_inputs(interpreter)
         interpreter.invoke()
         return result
-    with numpy.load(request["samples"], allow_pickle=False) as stored:
-        golden_x, golden_y, x, y = (
-            stored[name] for name in ("golden_x", "golden_y", "x", "y")
-        )
+    with numpy.load(request["golden"], allow_pickle=False) as stored:
+        golden_x, golden_y = stored["golden_x"], stored["golden_y"]
     outputs = infer(interpreter, golden_x)
     if outputs.shape != golden_y.shape:
         raise RuntimeError("outputs %s instead of %s" % (outputs.shape[1:], golden_y.shape[1:]))
@@ -227,8 +226,10 @@ def check(request):
     errors = numpy.where(numpy.isfinite(errors), errors, numpy.inf)
     result["agreement"] = float(numpy.mean(errors <= request["tolerance"]))
     result["max_error"] = min(float(errors.max()), 1e30)
-    result["samples"] = len(x)
-    if len(x):
+    if request.get("samples"):
+        with numpy.load(request["samples"], allow_pickle=False) as stored:
+            x, y = stored["x"], stored["y"]
+        result["samples"] = len(x)
         labels = infer(interpreter, x).reshape(len(x), -1).argmax(axis=1)
         result["accuracy"] = float(numpy.mean(labels == y))
     return result
@@ -260,7 +261,7 @@ def median(values):
 
 
 def timed(interpreter):
-    start = time.perf_counter_ns() if hasattr(time, "perf_counter_ns") else None
+    start = time.perf_counter_ns()
     interpreter.invoke()
     return time.perf_counter_ns() - start
 
@@ -348,6 +349,7 @@ class Agent:
         self.failed = set()
         self.process = None
         self.journal = None
+        self.lock_file = None
 
     def tell(self, event):
         line = json.dumps(event, allow_nan=False) + "\n"
@@ -386,7 +388,20 @@ class Agent:
         self.journal.flush()
         return bool(lines)
 
+    def lock(self):
+        """One job at a time: two at once would measure each other."""
+        import fcntl
+
+        self.lock_file = open(self.job["lock"], "a")
+        try:
+            fcntl.flock(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.show(json.dumps({"event": "waiting"}) + "\n")
+            fcntl.flock(self.lock_file, fcntl.LOCK_EX)
+
     def run(self):
+        if self.job.get("lock"):
+            self.lock()
         if not self.resume():
             self.tell({"event": "start", "job": self.job["id"], "host": info()})
         entries = self.job["entries"]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import (
@@ -20,13 +19,12 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
 )
 
 from edgesparse.data import Dataset
+from edgesparse.sparsity.report import LayerSparsity, Sparsified, measure, prunable
 from edgesparse.sparsity.training import History, Progress, fit, steps_per_epoch
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Magnitude, Pattern, Schedule, Train
 
 BLOCK = {"block-1x4": 4, "block-1x16": 16, "2:4": 4}
-# The first convolution of an image network sees 1 to 4 channels: few weights, much accuracy.
-MIN_CONV_INPUTS = 5
 
 
 @dataclass(frozen=True)
@@ -37,32 +35,6 @@ class LayerTarget:
     sparsity: float
     pattern: Pattern
     note: str = ""
-
-
-@dataclass(frozen=True)
-class LayerSparsity:
-    """What came of it; `shape` is the Keras kernel's."""
-
-    name: str
-    shape: tuple[int, ...]
-    pattern: Pattern
-    target: float
-    zeros: int
-    size: int
-    note: str = ""
-
-    @property
-    def achieved(self) -> float:
-        return self.zeros / self.size
-
-
-@dataclass(frozen=True)
-class Sparsified:
-    """A sparse Keras model, how its training went, and each pruned layer's zeros."""
-
-    model: tf.keras.Model
-    history: History
-    layers: tuple[LayerSparsity, ...]
 
 
 def magnitude(
@@ -96,7 +68,10 @@ def magnitude(
         )
     _apply_masks(wrapped)
     stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
-    layers = tuple(_measure(stripped, target) for target in targets)
+    layers = tuple(
+        measure(stripped, target.name, target.pattern, target.sparsity, target.note)
+        for target in targets
+    )
     _check_reached(layers)
     return Sparsified(stripped, history, layers)
 
@@ -114,23 +89,6 @@ def schedule_steps(schedule: Schedule, total: int) -> tuple[int, int, int]:
     frequency = max(1, min(int(schedule.frequency * total), end - begin))
     updates = max(1, (end - begin) // frequency)
     return begin, begin + updates * frequency, frequency
-
-
-def prunable(model: tf.keras.Model) -> dict[str, Any]:
-    """Layers with a kernel worth pruning, by name; nested models are looked into."""
-    found: dict[str, Any] = {}
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.Model):
-            found |= prunable(layer)
-        elif isinstance(layer, tf.keras.layers.Dense) or (
-            isinstance(layer, tf.keras.layers.Conv2D)
-            and not isinstance(
-                layer, tf.keras.layers.DepthwiseConv2D | tf.keras.layers.Conv2DTranspose
-            )
-            and layer.kernel.shape[2] >= MIN_CONV_INPUTS
-        ):
-            found[layer.name] = layer
-    return found
 
 
 def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget, ...]:
@@ -244,19 +202,6 @@ def _apply_masks(model: tf.keras.Model) -> None:
     for wrapper in _wrappers(model):
         for kernel, mask, _ in wrapper.pruning_vars:
             kernel.assign(kernel * mask)
-
-
-def _measure(model: tf.keras.Model, target: LayerTarget) -> LayerSparsity:
-    kernel = prunable(model)[target.name].kernel.numpy()
-    return LayerSparsity(
-        target.name,
-        tuple(kernel.shape),
-        target.pattern,
-        target.sparsity,
-        int(np.sum(kernel == 0)),
-        int(kernel.size),
-        target.note,
-    )
 
 
 def _check_reached(layers: Sequence[LayerSparsity]) -> None:

@@ -1,0 +1,244 @@
+"""What to measure: candidates on a device become a job for its agent, and its events rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgesparse.bench import statistics
+from edgesparse.bench.results import (
+    Accuracy,
+    Cpu,
+    GateResult,
+    Latency,
+    ModelFile,
+    Row,
+    RuntimeInfo,
+    Speedup,
+    metric_of,
+)
+from edgesparse.devices.events import Check, Event, Failed, Round
+from edgesparse.devices.measure import Entry, Job, Settings
+from edgesparse.spec.pipeline import Benchmark, Gate
+
+QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
+"""What --quick puts in place of the pipeline's own benchmark settings."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant on one runtime with one number of threads; without `path` it already failed."""
+
+    variant: str
+    runtime: RuntimeInfo
+    delegate: str
+    threads: int
+    path: Path | None = None
+    model: ModelFile | None = None
+    golden: Path | None = None
+    samples: Path | None = None
+    tolerance: float = 0.0
+    keras_accuracy: float | None = None
+    host_accuracy: float | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}@{self.runtime.name}@{self.threads}"
+
+
+def build_job(run: str, benchmark: Benchmark, candidates: Iterable[Candidate]) -> Job:
+    """The job that measures every candidate that has a model."""
+    entries = tuple(
+        Entry(c.name, c.path, c.runtime.name, c.delegate, c.threads, c.golden, c.samples, c.tolerance)
+        for c in candidates
+        if c.path is not None
+    )
+    settings = Settings(
+        benchmark.warmup_runs,
+        benchmark.warmup_seconds,
+        math.ceil(benchmark.min_runs / benchmark.rounds),
+        benchmark.min_seconds / benchmark.rounds,
+        benchmark.timeout_seconds,
+    )
+    return Job(run, benchmark.rounds, settings, entries)
+
+
+def build_rows(
+    pipeline: str,
+    device: str,
+    baseline: str,
+    candidates: Sequence[Candidate],
+    events: Iterable[Event],
+) -> list[Row]:
+    """A row per candidate, in order; failures are rows too."""
+    checks: dict[str, Check] = {}
+    rounds: dict[str, dict[int, Round]] = {}
+    errors: dict[str, str] = {}
+    for event in events:
+        if isinstance(event, Check):
+            checks[event.entry] = event
+        elif isinstance(event, Round):
+            rounds.setdefault(event.entry, {})[event.round] = event
+        elif isinstance(event, Failed):
+            errors[event.entry] = event.error
+    rows = []
+    for candidate in candidates:
+        name = candidate.name
+        twin = f"{baseline}@{candidate.runtime.name}@{candidate.threads}"
+        error = candidate.error or errors.get(name)
+        if error is None and not rounds.get(name):
+            error = "was not measured"
+        row = Row(
+            pipeline=pipeline,
+            device=device,
+            runtime=candidate.runtime,
+            delegate=candidate.delegate,
+            threads=candidate.threads,
+            clock="wall",
+            variant=candidate.variant,
+            status="failed" if error else "ok",
+            error=error,
+            notes=list(candidate.notes),
+            model=candidate.model,
+        )
+        if error is None:
+            drop = _drop(checks.get(twin), checks.get(name))
+            row = row.model_copy(
+                update={
+                    **_measured(rounds[name], row.notes),
+                    **_answers(candidate, checks.get(name), drop),
+                    "speedup": _speedup(rounds.get(twin), rounds[name], baseline)
+                    if twin not in errors
+                    else None,
+                }
+            )
+        rows.append(row)
+    return rows
+
+
+def _drop(baseline: Check | None, own: Check | None) -> float | None:
+    if baseline is None or own is None or baseline.accuracy is None or own.accuracy is None:
+        return None
+    return baseline.accuracy - own.accuracy
+
+
+def _answers(
+    candidate: Candidate, check: Check | None, drop: float | None
+) -> dict[str, object]:
+    if check is None or check.agreement is None:
+        return {}
+    accuracy = Accuracy(
+        keras=candidate.keras_accuracy,
+        host=candidate.host_accuracy,
+        device=check.accuracy,
+        drop=drop,
+        samples=check.samples or 0,
+    )
+    return {"accuracy": accuracy, "agreement": check.agreement}
+
+
+def _milliseconds(rounds: Mapping[int, Round]) -> list[statistics.Samples]:
+    return [np.asarray(rounds[i].latency_ns, np.float64) / 1e6 for i in sorted(rounds)]
+
+
+def _measured(rounds: Mapping[int, Round], notes: list[str]) -> dict[str, object]:
+    samples = _milliseconds(rounds)
+    summary = statistics.summarize(samples)
+    ordered = [rounds[i] for i in sorted(rounds)]
+    first, last = ordered[0].cpu_before, ordered[-1].cpu_after
+    temperatures = [
+        t for r in ordered for t in (r.cpu_before.temperature_c, r.cpu_after.temperature_c) if t
+    ]
+    throttles = [t for r in ordered for t in (r.cpu_before.throttled, r.cpu_after.throttled)]
+    known = [t for t in throttles if t is not None]
+    return {
+        "latency_ms": Latency(**vars(summary)),
+        "init_ms": float(np.median([r.init_ms for r in ordered])),
+        "first_ms": float(np.median([r.first_ms for r in ordered])),
+        "peak_rss_bytes": max(r.peak_rss_bytes for r in ordered),
+        "cpu": Cpu(
+            mhz_before=first.mhz,
+            mhz_after=last.mhz,
+            temperature_c=max(temperatures, default=None),
+            throttled=any(known) if known else None,
+        ),
+        "notes": [*notes, *_doubts(samples, ordered, any(known))],
+    }
+
+
+def _doubts(
+    samples: Sequence[statistics.Samples], rounds: Sequence[Round], throttled: bool
+) -> list[str]:
+    """Why a latency should not be trusted."""
+    doubts = []
+    apart = statistics.spread(samples)
+    if apart > statistics.UNSTABLE_SPREAD:
+        doubts.append(
+            f"unstable: the rounds' medians are {apart:.0%} apart; end other programs, fix the CPU "
+            "governor or raise benchmark.rounds"
+        )
+    unsettled = sum(not r.stable for r in rounds)
+    if unsettled > len(rounds) // 2:
+        doubts.append(
+            f"unstable: {unsettled} of {len(rounds)} rounds never settled; "
+            "raise benchmark.warmup_seconds"
+        )
+    if throttled:
+        doubts.append("the CPU was throttled: improve cooling or power supply, then measure again")
+    clocks = [c for r in rounds for c in (r.cpu_before.mhz, r.cpu_after.mhz) if c]
+    if clocks and max(clocks) > min(clocks) * (1 + statistics.CHANGED_CLOCK):
+        doubts.append(
+            f"the CPU clock moved between {min(clocks):.0f} and {max(clocks):.0f} MHz; "
+            "fix the governor"
+        )
+    return doubts
+
+
+def _speedup(
+    baseline: Mapping[int, Round] | None, own: Mapping[int, Round], name: str
+) -> Speedup | None:
+    if not baseline:
+        return None
+    common = sorted(set(baseline) & set(own))
+    if not common:
+        return None
+    ratio = statistics.compare(
+        _milliseconds({i: baseline[i] for i in common}), _milliseconds({i: own[i] for i in common})
+    )
+    return Speedup(ratio=ratio.ratio, ci95=ratio.ci95, baseline=name)
+
+
+def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
+    """Every gate against every row of its variant; a row without the value does not pass."""
+    found = []
+    rows = list(rows)
+    for gate in gates:
+        for row in rows:
+            if row.variant != gate.variant:
+                continue
+            value = metric_of(row, gate.metric)
+            passed = (
+                value is not None
+                and (gate.min is None or value >= gate.min)
+                and (gate.max is None or value <= gate.max)
+            )
+            found.append(
+                GateResult(
+                    variant=gate.variant,
+                    metric=gate.metric,
+                    device=row.device,
+                    runtime=row.runtime.name,
+                    threads=row.threads,
+                    value=value,
+                    min=gate.min,
+                    max=gate.max,
+                    passed=passed,
+                )
+            )
+    return found

@@ -1,0 +1,201 @@
+"""The results of a run: what every report, tool and test reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgesparse.spec.errors import UsageError
+
+SCHEMA_VERSION = 1
+Interval = tuple[float, float]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RuntimeInfo(_Data):
+    name: str
+    version: str
+
+
+class ModelFile(_Data):
+    """The .tflite that was measured. `sparsity` is over weights of two or more dimensions."""
+
+    sha256: str
+    bytes: int
+    bytes_gzip: int
+    parameters: int
+    zeros: int
+    sparsity: float
+    storage: Literal["dense", "sparse"]
+
+
+class Accuracy(_Data):
+    """Shares of samples classified right.
+
+    `keras` is the Keras model's on the whole test split; `host` and `device` are the .tflite's on
+    the same `samples`; `drop` is the baseline's `device` minus this one's.
+    """
+
+    keras: float | None = None
+    host: float | None = None
+    device: float | None = None
+    drop: float | None = None
+    samples: int
+
+
+class Latency(_Data):
+    """Of one inference, in milliseconds; `ci95` is p50's interval."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    std: float
+    samples: int
+    rounds: int
+    ci95: Interval
+
+
+class Cpu(_Data):
+    mhz_before: float | None
+    mhz_after: float | None
+    temperature_c: float | None
+    throttled: bool | None
+
+
+class Speedup(_Data):
+    """How many times faster than `baseline`, paired by round."""
+
+    ratio: float
+    ci95: Interval
+    baseline: str
+
+
+class Row(_Data):
+    """One variant on one device, runtime and number of threads."""
+
+    pipeline: str
+    device: str
+    runtime: RuntimeInfo
+    delegate: str
+    threads: int
+    clock: Literal["wall", "instructions"]
+    variant: str
+    status: Literal["ok", "failed"]
+    error: str | None = None
+    notes: list[str] = []
+    model: ModelFile | None = None
+    accuracy: Accuracy | None = None
+    agreement: float | None = None
+    latency_ms: Latency | None = None
+    init_ms: float | None = None
+    first_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    cpu: Cpu | None = None
+    speedup: Speedup | None = None
+
+
+class GateResult(_Data):
+    """One gate on one row; `value` is None where the row has none."""
+
+    variant: str
+    metric: str
+    device: str
+    runtime: str
+    threads: int
+    value: float | None
+    min: float | None
+    max: float | None
+    passed: bool
+
+
+class DeviceInfo(_Data):
+    """What a device said it is."""
+
+    name: str
+    description: str
+    machine: str
+    cpu: str
+    cores: int | None
+    python: str
+    governor: str | None
+
+
+class Results(_Data):
+    """A run."""
+
+    schema_version: int = SCHEMA_VERSION
+    run: str
+    started: str
+    """UTC, ISO 8601."""
+    finished: bool = True
+    quick: bool = False
+    host: dict[str, Any]
+    versions: dict[str, str]
+    pipeline: str
+    pipeline_digest: str
+    baseline: str
+    devices: list[DeviceInfo] = []
+    rows: list[Row] = []
+    gates: list[GateResult] = []
+    notes: list[str] = []
+
+    @property
+    def failed(self) -> bool:
+        return any(row.status == "failed" for row in self.rows)
+
+    @property
+    def gates_met(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+
+def metric_of(row: Row, metric: str) -> float | None:
+    """The value that a gate or a comparison means by a metric's name."""
+    latency, model, accuracy = row.latency_ms, row.model, row.accuracy
+    values: dict[str, float | None] = {
+        "accuracy": accuracy.device if accuracy else None,
+        "accuracy_drop": accuracy.drop if accuracy else None,
+        "agreement": row.agreement,
+        "bytes": model.bytes if model else None,
+        "sparsity": model.sparsity if model else None,
+        "p50_ms": latency.p50 if latency else None,
+        "p90_ms": latency.p90 if latency else None,
+        "p99_ms": latency.p99 if latency else None,
+        "speedup": row.speedup.ratio if row.speedup else None,
+        "peak_rss_bytes": row.peak_rss_bytes,
+    }
+    return values[metric]
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(results.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
+def read_results(path: Path) -> Results:
+    """Raises UsageError where the file is missing, damaged or of a later schema."""
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such run; 'edgesparse report --list' shows the runs") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    try:
+        results = Results.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: is no results file: {place}: {first['msg']}") from None
+    if results.schema_version > SCHEMA_VERSION:
+        raise UsageError(f"{path}: was written by a later edgesparse; upgrade this one")
+    return results

@@ -1,0 +1,107 @@
+"""Percentiles, intervals and ratios of latencies measured in rounds.
+
+Rounds are the unit of resampling: runs within one process share its memory layout, CPU frequency
+and neighbours, so they are far from independent, while processes are nearly so. Intervals are
+percentile bootstraps (Efron 1979) over rounds and, within a round, over runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float64]
+
+RESAMPLES = 1000
+# A round is thinned to this many of its order statistics before resampling: enough for a median,
+# and on the safe side, since fewer values make wider intervals.
+THINNED = 200
+UNSTABLE_SPREAD = 0.10
+CHANGED_CLOCK = 0.10
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Milliseconds; `ci95` belongs to p50."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    std: float
+    samples: int
+    rounds: int
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times the first took as long as the second."""
+
+    ratio: float
+    ci95: tuple[float, float]
+
+
+def summarize(rounds: Sequence[Samples], seed: int = 0) -> Summary:
+    """Summarize latencies [ms], one array per round."""
+    pooled = np.concatenate(rounds)
+    p50, p90, p99 = (float(v) for v in np.percentile(pooled, [50, 90, 99]))
+    random = np.random.default_rng(seed)
+    thinned = [_thin(values) for values in rounds]
+    medians = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        chosen = random.integers(len(thinned), size=len(thinned))
+        medians[i] = np.median(np.concatenate([_resample(thinned[c], random) for c in chosen]))
+    low, high = (float(v) for v in np.percentile(medians, [2.5, 97.5]))
+    return Summary(
+        p50,
+        p90,
+        p99,
+        float(pooled.mean()),
+        float(pooled.std(ddof=1)) if len(pooled) > 1 else 0.0,
+        len(pooled),
+        len(rounds),
+        (min(low, p50), max(high, p50)),
+    )
+
+
+def compare(first: Sequence[Samples], second: Sequence[Samples], seed: int = 0) -> Ratio:
+    """The ratio of medians, first over second, paired by round.
+
+    The ratio is the geometric mean of the rounds' ratios: round by round both ran under the same
+    conditions, so what slows both down cancels out.
+    """
+    pairs = [(_thin(a), _thin(b)) for a, b in zip(first, second, strict=False)]
+    logs = [np.log(np.median(a) / np.median(b)) for a, b in zip(first, second, strict=False)]
+    random = np.random.default_rng(seed)
+    resampled = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        chosen = random.integers(len(pairs), size=len(pairs))
+        resampled[i] = np.mean(
+            [
+                np.log(np.median(_resample(a, random)) / np.median(_resample(b, random)))
+                for a, b in (pairs[c] for c in chosen)
+            ]
+        )
+    ratio = float(np.exp(np.mean(logs)))
+    low, high = (float(v) for v in np.exp(np.percentile(resampled, [2.5, 97.5])))
+    return Ratio(ratio, (min(low, ratio), max(high, ratio)))
+
+
+def spread(rounds: Sequence[Samples]) -> float:
+    """How far apart the rounds' medians are, as a share of their median."""
+    medians = [float(np.median(values)) for values in rounds]
+    return (max(medians) - min(medians)) / float(np.median(medians))
+
+
+def _thin(values: Samples) -> Samples:
+    if len(values) <= THINNED:
+        return values
+    return np.quantile(values, (np.arange(THINNED) + 0.5) / THINNED)
+
+
+def _resample(values: Samples, random: np.random.Generator) -> Samples:
+    return values[random.integers(len(values), size=len(values))]

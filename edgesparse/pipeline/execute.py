@@ -1,0 +1,107 @@
+"""Walks a plan's graph on this machine: what is in the store is not done again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.plan import Plan, Stage
+from edgesparse.pipeline.stages import Context, run_stage
+from edgesparse.spec.errors import EdgesparseError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Errors by the key of the stage that failed or could not begin; the others are stored."""
+
+    errors: Mapping[str, str]
+    ran: tuple[str, ...]
+    cached: tuple[str, ...]
+
+
+def execute(plan: Plan, context: Context, log: Path, listener: told.Listener) -> Outcome:
+    """Run every stage whose artifact is missing. A failed stage fails what depends on it only.
+
+    Whatever stages print goes to `log`.
+    """
+    context.store.sweep()
+    errors: dict[str, str] = {}
+    ran, cached = [], []
+    total = len(plan.stages)
+    for number, stage in enumerate(plan.stages, start=1):
+        blocked = next((errors[key] for key in stage.inputs.values() if key in errors), None)
+        if blocked is not None:
+            errors[stage.key] = blocked
+        elif context.store.has(stage.key):
+            cached.append(stage.label)
+            listener(told.StageDone(stage.label, number, total, 0.0, True))
+        else:
+            listener(told.StageStarted(stage.label, number, total))
+            start = time.monotonic()
+            error = _attempt(stage, context, log, listener)
+            if error is None:
+                ran.append(stage.label)
+                seconds = time.monotonic() - start
+                listener(told.StageDone(stage.label, number, total, seconds, False))
+            else:
+                errors[stage.key] = f"{stage.label}: {error}"
+                listener(told.StageFailed(stage.label, stage.variants, error))
+    return Outcome(errors, tuple(ran), tuple(cached))
+
+
+def _attempt(stage: Stage, context: Context, log: Path, listener: told.Listener) -> str | None:
+    about = {"label": stage.label, **stage.identity}
+
+    def progress(share: float, text: str) -> None:
+        listener(told.StageProgress(stage.label, share, text))
+
+    try:
+        with captured_output(log), context.store.create(stage.key, about) as folder:
+            run_stage(stage, context, folder, progress)
+    except EdgesparseError as error:
+        return str(error)
+    except OSError as error:
+        _write_traceback(log)
+        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    except Exception as error:
+        # A stage runs the user's code and TensorFlow; what they raise is told in one line.
+        _write_traceback(log)
+        first = (str(error).strip().splitlines() or ["no message"])[0][:200]
+        return f"{type(error).__name__}: {first} (details in {log})"
+    return None
+
+
+def _write_traceback(log: Path) -> None:
+    with log.open("a") as file:
+        traceback.print_exc(file=file)
+
+
+@contextmanager
+def captured_output(log: Path) -> Iterator[None]:
+    """Send what this process prints to `log`, also what TensorFlow's C++ parts print."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, target):
+            os.close(descriptor)
