@@ -1,0 +1,6 @@
+"""python -m edgesparse"""
+
+from edgesparse.cli.main import main
+
+if __name__ == "__main__":
+    main()

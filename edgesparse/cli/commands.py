@@ -1,0 +1,174 @@
+"""What the commands do: load files, call the pipeline, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgesparse.bench.results import Results
+from edgesparse.cli.console import Shown, result_console
+from edgesparse.cli.main import GATE_NOT_MET
+from edgesparse.pipeline import deploy as runs
+from edgesparse.pipeline.workspace import Workspace
+from edgesparse.report import table, text
+from edgesparse.spec.device import Device
+from edgesparse.spec.errors import SpecError, UsageError, did_you_mean
+from edgesparse.spec.load import load_any, load_device, load_pipeline, parse_device
+from edgesparse.spec.pipeline import Benchmark, Pipeline
+
+DEVICES = Path("devices")
+
+# What "--device local" means where there is no devices/local.yaml.
+_LOCAL = """
+name: local
+description: this machine
+connect: {local: {}}
+runtimes:
+  - {name: tflite-runtime, optional: true}
+  - ai-edge-litert
+"""
+
+
+def find_device(name: str) -> Device:
+    """The device file of that name in devices/, or at that path."""
+    if name.endswith((".yaml", ".yml")):
+        return load_device(Path(name)).spec
+    path = DEVICES / f"{name}.yaml"
+    if path.is_file():
+        return load_device(path).spec
+    if name == "local":
+        return parse_device(_LOCAL).spec
+    known = [*(p.stem for p in DEVICES.glob("*.yaml")), "local"]
+    raise UsageError(f"no device file {path}{did_you_mean(name, known)}")
+
+
+def find_devices(names: Sequence[str]) -> list[Device]:
+    """Every device once; two files must not share a name."""
+    devices = [find_device(name) for name in dict.fromkeys(names)]
+    seen: set[str] = set()
+    for device in devices:
+        if device.name in seen:
+            raise UsageError(f"two device files are named {device.name!r}; rename one")
+        seen.add(device.name)
+    return devices
+
+
+def validate(files: Sequence[Path], as_json: bool) -> int:
+    found: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            load_any(file)
+            if not as_json:
+                click.echo(f"{file}: valid")
+        except SpecError as error:
+            found += [vars(problem) for problem in error.problems]
+            if not as_json:
+                click.echo(str(error), err=True)
+        except UsageError as error:
+            found.append({"file": str(file), "line": 1, "column": 1, "message": str(error)})
+            if not as_json:
+                click.echo(str(error), err=True)
+    if as_json:
+        click.echo(json.dumps({"valid": not found, "problems": found}, indent=1))
+    return 2 if found else 0
+
+
+def plan(pipeline: Path, device: str, variants: Sequence[str] | None, as_json: bool) -> None:
+    loaded = load_pipeline(pipeline)
+    planned = runs.plan_for(loaded, runs.open_target(find_device(device)), variants)
+    status = Workspace(Path()).status(loaded.spec.name, planned)
+    if as_json:
+        stages = [
+            {
+                "stage": s.stage.name,
+                "label": s.stage.label,
+                "key": s.stage.key,
+                "variants": s.stage.variants,
+                "cached": s.cached,
+                "why": s.why,
+            }
+            for s in status
+        ]
+        click.echo(json.dumps(stages, indent=1))
+        return
+    width = max(len(s.stage.label) for s in status)
+    for s in status:
+        click.echo(f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}")
+    waiting = sum(not s.cached for s in status)
+    click.echo(f"{waiting} of {len(status)} stages to run; the benchmark always runs")
+
+
+def deploy(
+    pipeline: Path,
+    devices: Sequence[str],
+    variants: tuple[str, ...] | None,
+    quick: bool,
+    benchmark: bool,
+    as_json: bool,
+) -> int:
+    loaded = load_pipeline(pipeline)
+    options = runs.Options(variants, quick, benchmark)
+    found = find_devices(devices)
+    with Shown() as listener:
+        results = runs.deploy(loaded, found, Workspace(Path()), listener, options)
+    return _end(results, as_json)
+
+
+def bench(
+    models: Sequence[Path],
+    devices: Sequence[str],
+    threads: Sequence[int],
+    quick: bool,
+    as_json: bool,
+) -> int:
+    benchmark = Benchmark(threads=list(dict.fromkeys(threads)))
+    if quick:
+        benchmark = runs.quick(benchmark)
+    found = find_devices(devices)
+    with Shown() as listener:
+        results = runs.bench_models(models, found, Workspace(Path()), listener, benchmark, quick)
+    return _end(results, as_json)
+
+
+def _end(results: Results, as_json: bool) -> int:
+    """Print the results; the exit code tells what is wrong with them."""
+    _print(results, "json" if as_json else "table")
+    if results.failed:
+        return 1
+    return 0 if results.gates_met else GATE_NOT_MET
+
+
+def report(run: str | None, form: str) -> None:
+    _print(Workspace(Path()).results(run), form)
+
+
+def list_runs(as_json: bool) -> None:
+    ids = Workspace(Path()).run_ids()
+    click.echo(json.dumps(ids, indent=1) if as_json else "\n".join(ids) or "no runs yet")
+
+
+def _print(results: Results, form: str) -> None:
+    if form == "table":
+        table.print_results(results, result_console())
+    else:
+        write = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}[form]
+        sys.stdout.write(write(results))
+
+
+def schema(kind: str) -> None:
+    click.echo(schema_text(kind))
+
+
+def schema_text(kind: str) -> str:
+    """JSON Schema of a kind of file."""
+    model = {"pipeline": Pipeline, "device": Device}[kind]
+    found = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **model.model_json_schema(mode="validation"),
+    }
+    return json.dumps(found, indent=1)

@@ -1,0 +1,119 @@
+"""The .edgesparse folder: artifacts, runs, and which stages the last run of a pipeline had."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgesparse.bench.results import Results, read_results
+from edgesparse.pipeline.plan import Plan, Stage, differences
+from edgesparse.pipeline.store import Store
+from edgesparse.spec.errors import UsageError, did_you_mean
+
+FOLDER = ".edgesparse"
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """Whether a stage will run, and why."""
+
+    stage: Stage
+    cached: bool
+    why: str
+
+
+class Workspace:
+    """`root`/.edgesparse; made when it is first written to."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / FOLDER
+        self.runs = self.folder / "runs"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "store")
+
+    def new_run(self, name: str) -> str:
+        """A fresh run id and its folder."""
+        moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+        run = f"{moment}-{name}-{uuid.uuid4().hex[:4]}"
+        try:
+            (self.runs / run).mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"{self.runs}: cannot be written: {error.strerror}") from None
+        return run
+
+    def run_ids(self) -> list[str]:
+        """Runs with results, oldest first."""
+        if not self.runs.is_dir():
+            return []
+        return sorted(p.parent.name for p in self.runs.glob("*/results.json"))
+
+    def results(self, run: str | None = None) -> Results:
+        """Results of a run, by default the last. Raises UsageError where there is none."""
+        known = self.run_ids()
+        if not known:
+            raise UsageError(f"{self.runs}: there are no runs yet; start one with 'make deploy'")
+        if run is not None and run not in known:
+            raise UsageError(f"no run {run!r}{did_you_mean(run, known)}")
+        return read_results(self.runs / (run or known[-1]) / "results.json")
+
+    def results_path(self, run: str) -> Path:
+        return self.runs / run / "results.json"
+
+    def log_path(self, run: str) -> Path:
+        return self.runs / run / "log.txt"
+
+    def remember(self, pipeline: str, plan: Plan) -> None:
+        """Keep the identities of a plan's stages, to explain the next one."""
+        known = self._known(pipeline)
+        for stage in plan.stages:
+            for slot in _slots(stage):
+                known[slot] = stage.identity
+        path = self._plan_path(pipeline)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        os.replace(part, path)
+
+    def status(self, pipeline: str, plan: Plan) -> list[StageStatus]:
+        """Each stage as cached or to run, and why."""
+        known = self._known(pipeline)
+        store = self.folder / "store"
+        found = []
+        for stage in plan.stages:
+            if (store / stage.key / "artifact.json").is_file():
+                found.append(StageStatus(stage, True, "nothing it depends on has changed"))
+                continue
+            earlier = next((known[slot] for slot in _slots(stage) if slot in known), None)
+            if earlier is None:
+                why = "has not been run before"
+            else:
+                changes = differences(earlier, stage.identity)
+                why = "; ".join(changes[:3]) or "did not finish, or its artifact was removed"
+                if len(changes) > 3:
+                    why += f"; and {len(changes) - 3} more"
+            found.append(StageStatus(stage, False, why))
+        return found
+
+    def _plan_path(self, pipeline: str) -> Path:
+        return self.folder / "plans" / f"{pipeline}.json"
+
+    def _known(self, pipeline: str) -> dict[str, Any]:
+        try:
+            loaded = json.loads(self._plan_path(pipeline).read_text())
+        except (OSError, ValueError):
+            return {}
+        return loaded if isinstance(loaded, dict) else {}
+
+
+def _slots(stage: Stage) -> list[str]:
+    """The places of a stage in its pipeline, which stay when its key changes."""
+    runtime = stage.spec.get("runtime", {}).get("name", "")
+    suffix = f" ({runtime})" if runtime else ""
+    return [f"{stage.name} {variant}{suffix}" for variant in stage.variants] or [stage.name]

@@ -1,0 +1,270 @@
+"""Results as tables in the terminal: a block per device, runtime and number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgesparse.bench.results import Results, Row
+
+WIDTH = 100
+BEST = "*"
+DASH = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its text for a row, and the number by which the best row is found."""
+
+    title: str
+    text: Callable[[Row], str | None]
+    value: Callable[[Row], float | None] | None = None
+    highest_is_best: bool = False
+
+
+def size_text(size_bytes: int) -> str:
+    """Bytes in at most six characters and a unit (powers of 1000, as disks are sold)."""
+    if size_bytes < 1000:
+        return f"{size_bytes} B"
+    for unit, factor in (("KB", 1e3), ("MB", 1e6), ("GB", 1e9)):
+        value = size_bytes / factor
+        if value < 999.5 or unit == "GB":
+            return f"{value:.2f} {unit}" if value < 10 else f"{value:.4g} {unit}"
+    raise AssertionError
+
+
+def ms_text(value: float) -> str:
+    """Three significant digits, never in exponent form."""
+    if value >= 100:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 10 else f"{value:.3f}"
+
+
+def percent_text(share: float) -> str:
+    return f"{share * 100:.1f}"
+
+
+COLUMNS = (
+    Column(
+        "size",
+        lambda r: size_text(r.model.bytes) if r.model else None,
+        lambda r: float(r.model.bytes) if r.model else None,
+    ),
+    Column("zeros %", lambda r: percent_text(r.model.sparsity) if r.model else None),
+    Column(
+        "acc %",
+        lambda r: _accuracy(r, percent_text),
+        lambda r: _shown_accuracy(r),
+        highest_is_best=True,
+    ),
+    Column("drop", lambda r: _drop(r)),
+    Column(
+        "p50 ms",
+        lambda r: ms_text(r.latency_ms.p50) if r.latency_ms else None,
+        lambda r: r.latency_ms.p50 if r.latency_ms else None,
+    ),
+    Column("95 % of p50", lambda r: _interval(r.latency_ms and r.latency_ms.ci95, ms_text)),
+    Column(
+        "p90 ms",
+        lambda r: ms_text(r.latency_ms.p90) if r.latency_ms else None,
+        lambda r: r.latency_ms.p90 if r.latency_ms else None,
+    ),
+    Column(
+        "speed-up",
+        lambda r: f"{r.speedup.ratio:.2f}x" if r.speedup else None,
+        lambda r: r.speedup.ratio if r.speedup else None,
+        highest_is_best=True,
+    ),
+    Column("95 %", lambda r: _interval(r.speedup and r.speedup.ci95, lambda v: f"{v:.2f}")),
+    Column(
+        "MB RAM",
+        lambda r: f"{r.peak_rss_bytes / 1e6:.0f}" if r.peak_rss_bytes else None,
+        lambda r: float(r.peak_rss_bytes) if r.peak_rss_bytes else None,
+    ),
+)
+
+
+def _shown_accuracy(row: Row) -> float | None:
+    if row.accuracy is None:
+        return None
+    return row.accuracy.host if row.accuracy.device is None else row.accuracy.device
+
+
+def _accuracy(row: Row, text: Callable[[float], str]) -> str | None:
+    value = _shown_accuracy(row)
+    return None if value is None else text(value)
+
+
+def _drop(row: Row) -> str | None:
+    if row.accuracy is None or row.accuracy.drop is None:
+        return None
+    return f"{row.accuracy.drop * 100:+.1f}" if abs(row.accuracy.drop) > 5e-4 else "0.0"
+
+
+def _interval(interval: tuple[float, float] | None, text: Callable[[float], str]) -> str | None:
+    return f"{text(interval[0])}-{text(interval[1])}" if interval else None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that may be compared: one device, runtime and number of threads."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def blocks(results: Results) -> list[Block]:
+    groups: dict[tuple[str, str, str, int], list[Row]] = {}
+    for row in results.rows:
+        key = (row.device, row.runtime.name, row.runtime.version, row.threads)
+        groups.setdefault(key, []).append(row)
+    return [Block(_title(results, rows[0]), tuple(rows)) for rows in groups.values()]
+
+
+def _title(results: Results, row: Row) -> str:
+    threads = "1 thread" if row.threads == 1 else f"{row.threads} threads"
+    parts = [
+        row.device,
+        f"{row.runtime.name} {row.runtime.version}",
+        f"delegate {row.delegate}",
+        threads,
+    ]
+    if row.clock == "instructions":
+        parts.append("clock counts INSTRUCTIONS, not time")
+    return " | ".join(parts)
+
+
+def cells(block: Block, numbered: dict[str, int]) -> list[list[str]]:
+    """The block's texts, row by row; the best of a column is marked, failures point to a note."""
+    best: dict[str, Row] = {}
+    good = [row for row in block.rows if row.status == "ok"]
+    for column in COLUMNS:
+        valued = [(column.value(row), row) for row in good] if column.value else []
+        known = [(value, row) for value, row in valued if value is not None]
+        if len(known) > 1 and len({value for value, _ in known}) > 1:
+            pick = max if column.highest_is_best else min
+            best[column.title] = pick(known, key=lambda pair: pair[0])[1]
+    lines = []
+    for row in block.rows:
+        marks = "".join(f" [{numbered[note]}]" for note in notes_of(row))
+        name = row.variant + ("" if row.status == "ok" else " FAILED") + marks
+        line = [name]
+        for column in COLUMNS:
+            text = column.text(row) if row.status == "ok" else None
+            mark = BEST if best.get(column.title) is row else ""
+            line.append(DASH if text is None else text + mark)
+        lines.append(line)
+    return lines
+
+
+def notes_of(row: Row) -> list[str]:
+    return ([row.error] if row.error else []) + row.notes
+
+
+def number_notes(rows: Iterable[Row]) -> dict[str, int]:
+    """Notes in the order of their rows, each once."""
+    numbered: dict[str, int] = {}
+    for row in rows:
+        for note in notes_of(row):
+            numbered.setdefault(note, len(numbered) + 1)
+    return numbered
+
+
+def device_lines(results: Results) -> list[str]:
+    lines = []
+    for device in results.devices:
+        cores = f", {device.cores} cores" if device.cores else ""
+        governor = f", governor {device.governor}" if device.governor else ""
+        lines.append(
+            f"{device.name}: {device.machine}, {device.cpu}{cores}{governor}, "
+            f"Python {device.python}"
+        )
+    return lines
+
+
+def verdicts(results: Results) -> list[str]:
+    """What the intervals allow to be said about each sparse or otherwise changed variant."""
+    lines = []
+    for block in blocks(results):
+        for row in block.rows:
+            speedup = row.speedup
+            if row.status != "ok" or speedup is None or row.variant == speedup.baseline:
+                continue
+            if row.model is None or row.model.sparsity < 0.3:
+                continue
+            low, high = speedup.ci95
+            place = f"{row.variant} on {row.runtime.name}"
+            if low > 1:
+                lines.append(f"{place}: faster than {speedup.baseline}, {low:.2f}x to {high:.2f}x")
+            elif high < 1:
+                lines.append(f"{place}: SLOWER than {speedup.baseline}; its zeros do not pay here")
+            else:
+                lines.append(
+                    f"{place}: no difference from {speedup.baseline} shown; zeros save size only"
+                )
+    return lines
+
+
+def gate_lines(results: Results) -> list[str]:
+    lines = []
+    for gate in results.gates:
+        limits = " and ".join(
+            text
+            for text in (
+                None if gate.min is None else f"at least {gate.min:g}",
+                None if gate.max is None else f"at most {gate.max:g}",
+            )
+            if text
+        )
+        value = "no value" if gate.value is None else f"{gate.value:.4g}"
+        state = "met" if gate.passed else "NOT MET"
+        lines.append(
+            f"gate {state}: {gate.variant} {gate.metric} {value} ({limits}) on {gate.device}, "
+            f"{gate.runtime}"
+        )
+    return lines
+
+
+def print_results(results: Results, console: Console) -> None:
+    """Print blocks, notes, verdicts and gates, WIDTH columns wide."""
+    kind = " QUICK, not for claims" if results.quick else ""
+    state = "" if results.finished else " INTERRUPTED"
+    _line(console, f"{results.pipeline}  run {results.run}{kind}{state}", "bold")
+    for line in device_lines(results):
+        _line(console, line)
+    numbered = number_notes(results.rows)
+    for block in blocks(results):
+        console.print()
+        _line(console, block.title, "bold cyan")
+        console.print(_rich_table(block, cells(block, numbered)))
+    _line(console, f"{BEST} best of its column; speed-up against {results.baseline}", "dim")
+    for note, number in numbered.items():
+        _line(console, f"[{number}] {note}")
+    for note in results.notes:
+        _line(console, note)
+    for line in verdicts(results):
+        _line(console, line, "green" if "faster" in line else "yellow")
+    for line in gate_lines(results):
+        _line(console, line, "bold red" if "NOT MET" in line else "green")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style))
+
+
+def _rich_table(block: Block, lines: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    table.add_column("variant", no_wrap=False, overflow="fold")
+    for column in COLUMNS:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    for row, line in zip(block.rows, lines, strict=True):
+        style = "red" if row.status == "failed" else ""
+        table.add_row(
+            Text(line[0], style=style),
+            *(Text(t, style="bold green" if t.endswith(BEST) else style) for t in line[1:]),
+        )
+    return table

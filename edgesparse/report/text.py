@@ -1,0 +1,74 @@
+"""Results as markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from edgesparse.bench.results import Results
+from edgesparse.report.table import (
+    BEST,
+    COLUMNS,
+    blocks,
+    cells,
+    device_lines,
+    gate_lines,
+    number_notes,
+    verdicts,
+)
+
+
+def markdown(results: Results) -> str:
+    """Tables for a README or an issue."""
+    numbered = number_notes(results.rows)
+    kind = " (quick: not for claims)" if results.quick else ""
+    lines = [f"### {results.pipeline}{kind}", "", *device_lines(results)]
+    for block in blocks(results):
+        lines += ["", f"**{_escaped(block.title)}**", ""]
+        lines.append("| variant | " + " | ".join(c.title for c in COLUMNS) + " |")
+        lines.append("|---|" + "---:|" * len(COLUMNS))
+        for line in cells(block, numbered):
+            shown = [f"**{t[:-1]}**" if t.endswith(BEST) else _escaped(t) for t in line]
+            lines.append("| " + " | ".join(shown) + " |")
+    lines += ["", f"Bold: best of its column. Speed-up against {results.baseline}.", ""]
+    lines += [f"- [{number}] {_escaped(note)}" for note, number in numbered.items()]
+    lines += [f"- {line}" for line in [*results.notes, *verdicts(results), *gate_lines(results)]]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def csv_text(results: Results) -> str:
+    """One line per row; nested values get dotted names."""
+    flat = [_flat(row.model_dump(mode="json")) for row in results.rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    output = io.StringIO()
+    writer = csv.DictWriter(output, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _inert(value) for name, value in row.items()} for row in flat)
+    return output.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """Texts come from devices and files: a spreadsheet must not take one for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            found |= _flat(item, f"{prefix}{name}.")
+        elif isinstance(item, list):
+            found[f"{prefix}{name}"] = " ".join(str(part) for part in item)
+        elif item is not None:
+            found[f"{prefix}{name}"] = item
+    return found
+
+
+def json_text(results: Results) -> str:
+    return json.dumps(results.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
