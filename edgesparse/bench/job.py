@@ -55,7 +55,9 @@ class Candidate:
 def build_job(run: str, benchmark: Benchmark, candidates: Iterable[Candidate]) -> Job:
     """The job that measures every candidate that has a model."""
     entries = tuple(
-        Entry(c.name, c.path, c.runtime.name, c.delegate, c.threads, c.golden, c.samples, c.tolerance)
+        Entry(
+            c.name, c.path, c.runtime.name, c.delegate, c.threads, c.golden, c.samples, c.tolerance
+        )
         for c in candidates
         if c.path is not None
     )
@@ -128,9 +130,7 @@ def _drop(baseline: Check | None, own: Check | None) -> float | None:
     return baseline.accuracy - own.accuracy
 
 
-def _answers(
-    candidate: Candidate, check: Check | None, drop: float | None
-) -> dict[str, object]:
+def _answers(candidate: Candidate, check: Check | None, drop: float | None) -> dict[str, object]:
     if check is None or check.agreement is None:
         return {}
     accuracy = Accuracy(

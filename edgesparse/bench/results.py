@@ -33,7 +33,7 @@ class ModelFile(_Data):
     parameters: int
     zeros: int
     sparsity: float
-    storage: Literal["dense", "sparse"]
+    storage: str
 
 
 class Accuracy(_Data):
@@ -187,7 +187,9 @@ def read_results(path: Path) -> Results:
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such run; 'edgesparse report --list' shows the runs") from None
+        raise UsageError(
+            f"{path}: no such run; 'edgesparse report --list' shows the runs"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
     try:

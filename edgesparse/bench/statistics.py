@@ -100,8 +100,10 @@ def spread(rounds: Sequence[Samples]) -> float:
 def _thin(values: Samples) -> Samples:
     if len(values) <= THINNED:
         return values
-    return np.quantile(values, (np.arange(THINNED) + 0.5) / THINNED)
+    thinned: Samples = np.quantile(values, (np.arange(THINNED) + 0.5) / THINNED)
+    return thinned
 
 
 def _resample(values: Samples, random: np.random.Generator) -> Samples:
-    return values[random.integers(len(values), size=len(values))]
+    drawn: Samples = values[random.integers(len(values), size=len(values))]
+    return drawn

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from edgesparse.bench.results import Results
 from edgesparse.cli.console import Shown, result_console
@@ -166,9 +167,9 @@ def schema(kind: str) -> None:
 
 def schema_text(kind: str) -> str:
     """JSON Schema of a kind of file."""
-    model = {"pipeline": Pipeline, "device": Device}[kind]
+    models: dict[str, type[BaseModel]] = {"pipeline": Pipeline, "device": Device}
     found = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **model.model_json_schema(mode="validation"),
+        **models[kind].model_json_schema(mode="validation"),
     }
     return json.dumps(found, indent=1)

@@ -122,7 +122,9 @@ def from_splits(
     classes = int(max(y.max() for _, y in (train, validation, test))) + 1
     names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
     if len(names) < classes:
-        raise EdgesparseError(f"{name}: labels go up to {classes - 1}, but {len(names)} class names")
+        raise EdgesparseError(
+            f"{name}: labels go up to {classes - 1}, but {len(names)} class names"
+        )
     return Dataset(name, tuple(train[0].shape[1:]), "float32", names, *splits)
 
 

@@ -444,7 +444,8 @@ class Agent:
                 )
                 try:
                     self.process.communicate(
-                        json.dumps(request).encode(), timeout=self.job["settings"]["timeout_seconds"]
+                        json.dumps(request).encode(),
+                        timeout=self.job["settings"]["timeout_seconds"],
                     )
                 except subprocess.TimeoutExpired:
                     self.stop()

@@ -58,18 +58,16 @@ def mobilenet_v1(
     inputs = tf.keras.Input(tuple(input_shape))
     kept = 1 if downsample >= 1 else 0
     x, padding = pad(inputs, 1 + kept, "conv1")
-    x = layers.Conv2D(
-        channels(32), 3, 1 + kept, padding=padding, use_bias=False, name="conv1"
-    )(x)
+    x = layers.Conv2D(channels(32), 3, 1 + kept, padding=padding, use_bias=False, name="conv1")(x)
     x = normalize(x, "conv1")
     for i, (filters, stride) in enumerate(BLOCKS, start=1):
         if stride == 2:
             stride = 2 if kept < downsample else 1
             kept += 1
         x, padding = pad(x, stride, f"conv_dw_{i}")
-        x = layers.DepthwiseConv2D(
-            3, stride, padding=padding, use_bias=False, name=f"conv_dw_{i}"
-        )(x)
+        x = layers.DepthwiseConv2D(3, stride, padding=padding, use_bias=False, name=f"conv_dw_{i}")(
+            x
+        )
         x = normalize(x, f"conv_dw_{i}")
         x = layers.Conv2D(channels(filters), 1, use_bias=False, name=f"conv_pw_{i}")(x)
         x = normalize(x, f"conv_pw_{i}")

@@ -29,7 +29,7 @@ from edgesparse.pipeline import progress as told
 from edgesparse.pipeline.execute import Outcome, execute
 from edgesparse.pipeline.fingerprints import digests, library_versions
 from edgesparse.pipeline.plan import Plan, build_plan
-from edgesparse.pipeline.stages import Context, read_json
+from edgesparse.pipeline.stages import Context, model_file, read_json
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.spec.device import Device, Runtime
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
@@ -186,18 +186,7 @@ def bench_models(
     for path in models:
         info = inspect(read_model(path), str(path))
         name = path.stem if path.stem not in files else str(path)
-        files[name] = (
-            path,
-            ModelFile(
-                sha256=info.sha256,
-                bytes=info.bytes,
-                bytes_gzip=info.bytes_gzip,
-                parameters=info.parameters,
-                zeros=info.zeros,
-                sparsity=info.sparsity,
-                storage="sparse" if any(w.sparse for w in info.weights) else "dense",
-            ),
-        )
+        files[name] = (path, model_file(info))
     run = workspace.new_run("bench")
     baseline = next(iter(files))
     with _written(_begin(run, "bench", baseline, quick_mode), workspace) as progress:
@@ -266,9 +255,7 @@ def _with(candidate: Candidate, **changes: Any) -> Candidate:
     return Candidate(**{**vars(candidate), **changes})
 
 
-def _verified_rows(
-    pipeline: Pipeline, device: str, candidates: Sequence[Candidate]
-) -> list[Row]:
+def _verified_rows(pipeline: Pipeline, device: str, candidates: Sequence[Candidate]) -> list[Row]:
     """Rows of a run without a benchmark: verified models, no latency."""
     checks: list[Event] = []
     rows = build_rows(pipeline.name, device, pipeline.baseline_variant, candidates, checks)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgesparse.bench.results import ModelFile
 from edgesparse.devices.events import Check, Failed
 from edgesparse.devices.measure import Entry, check_only, run_job
 from edgesparse.devices.transport import Transport
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from edgesparse.data import Dataset
     from edgesparse.sparsity.report import Sparsified
+    from edgesparse.tflite.inspect import ModelInfo
 
 Progress = Callable[[float, str], None]
 
@@ -149,7 +151,7 @@ def _convert(stage: Stage, context: Context, folder: Path, progress: Progress) -
 
     model = _read_quantized(context, stage.inputs)
     content = _converted(context, stage, model, sparse=False)
-    (folder / "dense.tflite").write_bytes(content)
+    _save_tflite(content, folder, "dense")
     golden_x, _ = data.arrays(context.dataset.validation, stage.spec["golden"])
     golden_y = model(golden_x, training=False).numpy()
     np.savez(folder / "golden.npz", golden_x=golden_x, golden_y=golden_y)
@@ -157,7 +159,7 @@ def _convert(stage: Stage, context: Context, folder: Path, progress: Progress) -
 
 def _encode(stage: Stage, context: Context, folder: Path, progress: Progress) -> None:
     model = _read_quantized(context, stage.inputs)
-    (folder / "sparse.tflite").write_bytes(_converted(context, stage, model, sparse=True))
+    _save_tflite(_converted(context, stage, model, sparse=True), folder, "sparse")
 
 
 def _converted(context: Context, stage: Stage, model: tf.keras.Model, *, sparse: bool) -> bytes:
@@ -169,21 +171,15 @@ def _converted(context: Context, stage: Stage, model: tf.keras.Model, *, sparse:
 
 
 def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) -> None:
-    """Choose the storage: sparse where this runtime takes the file and answers right, else dense."""
-    from edgesparse.tflite import inspect, verify
+    """Choose the storage: sparse where this runtime takes it and answers right, else dense."""
+    from edgesparse.tflite import verify
 
     assert context.transport is not None
     variant = context.variant(stage)
     limit = verify.limits(variant.quantize, context.pipeline.verify)
-    paths = {"dense": context.store.path(stage.inputs["convert"]) / "dense.tflite"}
-    if "encode" in stage.inputs:
-        paths = {"sparse": context.store.path(stage.inputs["encode"]) / "sparse.tflite", **paths}
-    if variant.storage == "sparse" and "sparse" in paths:
-        del paths["dense"]
-    infos = {
-        storage: inspect.inspect(path.read_bytes(), path.name) for storage, path in paths.items()
-    }
-    _require_zeros(stage, context, infos)
+    paths = _stored_forms(stage, context, variant)
+    files = {storage: read_json(path.with_name("model.json")) for storage, path in paths.items()}
+    _require_zeros(stage, context, files)
     runtime = stage.spec["runtime"]["name"]
     entries = [
         Entry(
@@ -215,7 +211,7 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
     if chosen is None:
         reason = "; ".join(f"{storage}: {error}" for storage, error in refused.items())
         raise EdgesparseError(f"{runtime} cannot run it: {reason}")
-    info, check = infos[chosen], checks[chosen]
+    check = checks[chosen]
     notes = []
     if chosen == "dense" and "sparse" in refused:
         notes.append(f"stored dense, because {runtime} refuses it sparse: {refused['sparse']}")
@@ -224,15 +220,7 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
         {
             "storage": chosen,
             "path": paths[chosen].parent.name + "/" + paths[chosen].name,
-            "model": {
-                "sha256": info.sha256,
-                "bytes": info.bytes,
-                "bytes_gzip": info.bytes_gzip,
-                "parameters": info.parameters,
-                "zeros": info.zeros,
-                "sparsity": info.sparsity,
-                "storage": chosen,
-            },
+            "model": files[chosen],
             "agreement": check.agreement,
             "accuracy": check.accuracy,
             "tolerance": limit.tolerance,
@@ -241,14 +229,23 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
     )
 
 
-def _require_zeros(stage: Stage, context: Context, infos: Mapping[str, Any]) -> None:
+def _stored_forms(stage: Stage, context: Context, variant: Variant) -> dict[str, Path]:
+    """The files to choose from, the preferred first."""
+    paths = {"dense": context.store.path(stage.inputs["convert"]) / "dense.tflite"}
+    if "encode" in stage.inputs:
+        sparse = context.store.path(stage.inputs["encode"]) / "sparse.tflite"
+        return {"sparse": sparse} if variant.storage == "sparse" else {"sparse": sparse, **paths}
+    return paths
+
+
+def _require_zeros(stage: Stage, context: Context, files: Mapping[str, Any]) -> None:
     from edgesparse.tflite import verify
 
     if "sparsify" not in stage.inputs:
         return
     layers = read_json(context.store.path(stage.inputs["sparsify"]) / "sparsity.json")
-    for info in infos.values():
-        lost = verify.lost_zeros(info, sum(layer["zeros"] for layer in layers))
+    for file in files.values():
+        lost = verify.lost_zeros(file["zeros"], sum(layer["zeros"] for layer in layers))
         if lost:
             raise EdgesparseError(lost)
 
@@ -266,6 +263,27 @@ def _save_keras(
     model.save(folder / "model.keras")
     _write_json(folder / "history.json", history)
     _write_json(folder / "metrics.json", {"accuracy": accuracy})
+
+
+def _save_tflite(content: bytes, folder: Path, storage: str) -> None:
+    from edgesparse.tflite.inspect import inspect
+
+    info = inspect(content)
+    (folder / f"{storage}.tflite").write_bytes(content)
+    _write_json(folder / "model.json", model_file(info).model_dump())
+
+
+def model_file(info: ModelInfo) -> ModelFile:
+    """What results say of a .tflite file."""
+    return ModelFile(
+        sha256=info.sha256,
+        bytes=info.bytes,
+        bytes_gzip=info.bytes_gzip,
+        parameters=info.parameters,
+        zeros=info.zeros,
+        sparsity=info.sparsity,
+        storage=info.storage,
+    )
 
 
 def _read_keras(context: Context, key: str) -> tf.keras.Model:

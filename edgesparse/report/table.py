@@ -44,6 +44,10 @@ def ms_text(value: float) -> str:
     return f"{value:.2f}" if value >= 10 else f"{value:.3f}"
 
 
+def ratio_text(ratio: float) -> str:
+    return f"{ratio:.2f}"
+
+
 def percent_text(share: float) -> str:
     return f"{share * 100:.1f}"
 
@@ -67,7 +71,9 @@ COLUMNS = (
         lambda r: ms_text(r.latency_ms.p50) if r.latency_ms else None,
         lambda r: r.latency_ms.p50 if r.latency_ms else None,
     ),
-    Column("95 % of p50", lambda r: _interval(r.latency_ms and r.latency_ms.ci95, ms_text)),
+    Column(
+        "95 % of p50", lambda r: _interval(r.latency_ms.ci95, ms_text) if r.latency_ms else None
+    ),
     Column(
         "p90 ms",
         lambda r: ms_text(r.latency_ms.p90) if r.latency_ms else None,
@@ -79,7 +85,7 @@ COLUMNS = (
         lambda r: r.speedup.ratio if r.speedup else None,
         highest_is_best=True,
     ),
-    Column("95 %", lambda r: _interval(r.speedup and r.speedup.ci95, lambda v: f"{v:.2f}")),
+    Column("95 %", lambda r: _interval(r.speedup.ci95, ratio_text) if r.speedup else None),
     Column(
         "MB RAM",
         lambda r: f"{r.peak_rss_bytes / 1e6:.0f}" if r.peak_rss_bytes else None,
@@ -105,8 +111,8 @@ def _drop(row: Row) -> str | None:
     return f"{row.accuracy.drop * 100:+.1f}" if abs(row.accuracy.drop) > 5e-4 else "0.0"
 
 
-def _interval(interval: tuple[float, float] | None, text: Callable[[float], str]) -> str | None:
-    return f"{text(interval[0])}-{text(interval[1])}" if interval else None
+def _interval(interval: tuple[float, float], text: Callable[[float], str]) -> str:
+    return f"{text(interval[0])}-{text(interval[1])}"
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,7 @@ def measure(
     """Count the zeros of one layer's kernel."""
     kernel = prunable(model)[name].kernel.numpy()
     zeros = int(np.sum(kernel == 0))
-    return LayerSparsity(
-        name, tuple(kernel.shape), pattern, target, zeros, int(kernel.size), note
-    )
+    return LayerSparsity(name, tuple(kernel.shape), pattern, target, zeros, int(kernel.size), note)
 
 
 def as_sparsified(result: Any, label: str) -> Sparsified:

@@ -121,7 +121,7 @@ def accuracy(model: tf.keras.Model, dataset: Dataset, batch_size: int = 64) -> f
     return right / max(1, dataset.test.count)
 
 
-class _KeepBest(tf.keras.callbacks.Callback):  # type: ignore[misc]
+class _KeepBest(tf.keras.callbacks.Callback):
     def __init__(self, first_epoch: int, patience: int | None) -> None:
         super().__init__()
         self.first_epoch = first_epoch
@@ -146,7 +146,7 @@ class _KeepBest(tf.keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
 
-class _Report(tf.keras.callbacks.Callback):  # type: ignore[misc]
+class _Report(tf.keras.callbacks.Callback):
     def __init__(self, progress: Progress, epochs: int, steps: int) -> None:
         super().__init__()
         self.progress, self.epochs, self.steps = progress, epochs, steps

@@ -93,9 +93,7 @@ def read_document(path: Path, environment: Mapping[str, str] | None = None) -> D
     return parse_document(text, name, environment)
 
 
-def parse_document(
-    text: str, name: str, environment: Mapping[str, str] | None = None
-) -> Document:
+def parse_document(text: str, name: str, environment: Mapping[str, str] | None = None) -> Document:
     """Parse YAML text; `name` is what errors call the file. Raises SpecError."""
     try:
         _check_shape(text, name)
@@ -144,7 +142,7 @@ def _check_shape(text: str, name: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                line, column = event.start_mark.line + 1, event.start_mark.column + 1
+                line, column = _mark(event)
                 message = f"nested more than {MAX_DEPTH} levels deep; refused"
                 raise SpecError([Problem(name, line, column, message)])
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -155,7 +153,7 @@ def _mark(node: Any) -> Position:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-class _TooLarge(Exception):
+class _TooLargeError(Exception):
     pass
 
 
@@ -171,7 +169,7 @@ class _Builder:
         self.open: set[int] = set()
         self.count = 0
         self.construct = SafeConstructor()
-        self.resolver = yaml.resolver.Resolver()
+        self.resolver: Any = yaml.resolver.Resolver()
 
     def report(self, node: Any, message: str) -> None:
         line, column = _mark(node)
@@ -180,14 +178,14 @@ class _Builder:
     def build(self, node: Any, location: Location) -> Any:
         try:
             return self._value(node, location)
-        except _TooLarge:
+        except _TooLargeError:
             return {}
 
     def _value(self, node: Any, location: Location) -> Any:
         self.count += 1
         if self.count > MAX_NODES:
             self.report(node, f"aliases expand to more than {MAX_NODES:,} values; refused")
-            raise _TooLarge
+            raise _TooLargeError
         if id(node) in self.open:
             self.report(node, "an alias that contains itself; refused")
             return None

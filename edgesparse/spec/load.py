@@ -98,9 +98,7 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         if gate.variant not in names:
             message = f"{gate.variant!r} is no variant{did_you_mean(gate.variant, names)}"
             problems.append(document.problem(("gates", i, "variant"), message))
-    problems += _source_problems(
-        document, ("data",), "data", pipeline.data, given=DATA_GIVEN
-    )
+    problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
     if not is_saved_model(pipeline.model):
         problems += _source_problems(document, ("model",), "models", pipeline.model)
     else:
@@ -171,10 +169,15 @@ def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
         word, location, key = str(location[-1]), location[:-1], True
         message = f"the key {word!r} is missing"
     elif kind == "literal_error":
-        known = {choice.strip("'") for choice in context["expected"].replace(" or ", ", ").split(", ")}
+        known = {
+            choice.strip("'") for choice in context["expected"].replace(" or ", ", ").split(", ")
+        }
         message = f"{given!r} is not possible{did_you_mean(str(given), known)}"
     elif kind.startswith("union_tag"):
-        tag, location = given.get("method") if isinstance(given, dict) else None, (*location, "method")
+        tag, location = (
+            given.get("method") if isinstance(given, dict) else None,
+            (*location, "method"),
+        )
         message = (
             f"unknown method {tag!r}{did_you_mean(str(tag), ['magnitude'])}"
             if isinstance(tag, str)

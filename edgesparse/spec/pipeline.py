@@ -243,7 +243,7 @@ class Pipeline(Strict):
     )
     benchmark: Benchmark = Benchmark()
     verify: Verify = Verify()
-    gates: list[Gate] = []
+    gates: list[Gate] = Field([], description="Limits that fail the run with exit code 3.")
 
     @property
     def baseline_variant(self) -> str:

@@ -161,7 +161,8 @@ def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> A
 def _import_file(source: Path) -> Any:
     name = "edgesparse_ref_" + hashlib.sha256(str(source).encode()).hexdigest()[:12]
     found = importlib.util.spec_from_file_location(name, source)
-    assert found is not None and found.loader is not None
+    assert found is not None
+    assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
     # The user's file may import its neighbours, as it can when run as a script.

@@ -52,6 +52,10 @@ def convert(
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
     if sparse:
+        # tflite-runtime 2.14 runs its 1x16 int8 kernel on fully connected weights with a scale per
+        # output, ignores all scales but the first and answers wrong; one scale per tensor is right
+        # in every runtime. Convolutions keep a scale per channel.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
         optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
     converter.optimizations = optimizations
     try:

@@ -49,7 +49,10 @@ class WeightInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A .tflite file. `zeros` and `sparsity` are over weights of two or more dimensions."""
+    """A .tflite file. `zeros` and `sparsity` are over weights of two or more dimensions.
+
+    `bytes_gzip` is what gzip makes of it at its default level, as a package or download would.
+    """
 
     sha256: str
     bytes: int
@@ -64,6 +67,10 @@ class ModelInfo:
     @property
     def zeros(self) -> int:
         return sum(w.zeros for w in self.matrices)
+
+    @property
+    def storage(self) -> str:
+        return "sparse" if any(w.sparse for w in self.weights) else "dense"
 
     @property
     def sparsity(self) -> float:
@@ -96,13 +103,19 @@ def inspect(content: bytes, name: str = "model.tflite") -> ModelInfo:
     try:
         weights = _weights(content)
     except (
-        struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError
+        struct.error,
+        IndexError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
     ) as error:
         raise UsageError(f"{name}: is truncated or damaged; copy it again ({error})") from None
     return ModelInfo(
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
-        bytes_gzip=len(gzip.compress(content, 9, mtime=0)),
+        bytes_gzip=len(gzip.compress(content, 6, mtime=0)),
         weights=weights,
         parameters=sum(w.size for w in weights),
     )
@@ -182,7 +195,9 @@ def _weight(tensor: Any, data: Any, op: str) -> WeightInfo | None:
     nonzeros = int(np.count_nonzero(values != zero_point))
     stored = len(data)
     if sparsity is not None:
-        stored += sum(_index_bytes(sparsity.DimMetadata(i)) for i in range(sparsity.DimMetadataLength()))
+        stored += sum(
+            _index_bytes(sparsity.DimMetadata(i)) for i in range(sparsity.DimMetadataLength())
+        )
     name = (tensor.Name() or b"").decode("utf-8", "replace")
     return WeightInfo(
         name, op, shape, np.dtype(dtype).name, size, size - nonzeros, sparsity is not None, stored

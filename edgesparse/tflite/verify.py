@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgesparse.spec.pipeline import Quantize, Scheme, Verify
-from edgesparse.tflite.inspect import ModelInfo
 
-# Largest difference to the Keras model's outputs, as a share of their range, and the share of golden
-# samples that must stay within it. Rounding: f32 sums in another order, f16 has 11 bits of mantissa,
-# int8 steps of 1/256 add up over the layers. After PQAT the Keras model rounds just as the file does.
+# Largest difference to the Keras model's outputs, as a share of their range, and the share of
+# golden samples that must stay within it. Rounding: f32 sums in another order, f16 has 11 bits of
+# mantissa, int8 steps of 1/256 add up over the layers. After PQAT the Keras model rounds just as
+# the file does.
 TOLERANCE: dict[Scheme, float] = {"f32": 1e-3, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2}
 MIN_AGREEMENT: dict[Scheme, float] = {"f32": 1.0, "f16": 1.0, "dynamic": 0.9, "int8": 0.9}
 # Weights too small for the format become more zeros, so only a loss counts. A little is allowed for
@@ -33,12 +33,12 @@ def limits(quantize: Quantize, verify: Verify) -> Limits:
     )
 
 
-def lost_zeros(info: ModelInfo, keras_zeros: int) -> str | None:
+def lost_zeros(zeros: int, keras_zeros: int) -> str | None:
     """Why the file fails, when zeros made by sparsify did not arrive in it."""
-    if info.zeros >= MIN_ZEROS_KEPT * keras_zeros:
+    if zeros >= MIN_ZEROS_KEPT * keras_zeros:
         return None
     return (
-        f"{keras_zeros - info.zeros:,} of {keras_zeros:,} zeros were lost on the way to the .tflite "
+        f"{keras_zeros - zeros:,} of {keras_zeros:,} zeros were lost on the way to the .tflite "
         "file (pruning-preserving QAT is known to drift): train fewer quantize.epochs, or use "
         "'aware: false'"
     )

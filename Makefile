@@ -1,0 +1,57 @@
+# edgesparse: 'make help' lists the targets.
+PYTHON ?= python3
+DEVICE ?= local
+PIPELINE ?= pipelines/digits.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: deploy test test-fast lint types bench clean help setup lock schemas
+
+deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
+	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
+
+test: $(READY) ## Run every test
+	@$(BIN)/pytest -m "not bench"
+
+test-fast: $(READY) ## Run the tests that take no training
+	@$(BIN)/pytest -m "not bench and not slow"
+
+lint: $(READY) ## Check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## Check types
+	@$(BIN)/mypy
+
+bench: $(READY) ## Measure edgesparse itself
+	@$(BIN)/pytest -m bench -s
+
+setup: $(READY) ## Make .venv with the locked dependencies
+
+# Hashes are checked; edgesparse itself is linked, so that its source can be edited.
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); set PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: Python 3.10 to 3.13 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "making $(VENV) (about a minute; TensorFlow is large)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: ## Make requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock
+
+schemas: $(READY) ## Write the JSON Schemas that editors read
+	@$(BIN)/edgesparse schema pipeline > pipelines/schema.json
+	@$(BIN)/edgesparse schema device > devices/schema.json
+
+clean: ## Remove .venv, caches, artifacts and runs
+	rm -rf $(VENV) .edgesparse .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## Show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
