@@ -25,16 +25,13 @@ def convert(
     Raises:
         EdgesparseError: the converter does not take the model.
     """
-    shape = (1, *model.inputs[0].shape[1:])
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, model.inputs[0].dtype, name="input")])
-    def infer(x: tf.Tensor) -> tf.Tensor:
-        return model(x, training=False)
-
     # A fixed batch: with an open one Keras' Reshape becomes a computed shape, which makes tensors
     # dynamic and keeps XNNPACK away.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [infer.get_concrete_function()], model
+    inputs = tf.keras.Input(
+        batch_shape=(1, *model.inputs[0].shape[1:]), dtype=model.inputs[0].dtype
+    )
+    converter = tf.lite.TFLiteConverter.from_keras_model(
+        tf.keras.Model(inputs, model(inputs, training=False))
     )
     optimizations = []
     if scheme != "f32":

@@ -1,0 +1,124 @@
+"""Shared parts: small real models, and ways to call the program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+TINY = """
+name: tiny
+data: {name: digits, args: {input_shape: [8, 8, 1]}}
+model: {name: mlp, args: {input_shape: [8, 8, 1], classes: 10, widths: [32]}}
+train: {epochs: 1, batch_size: 64, learning_rate: 5.0e-3}
+variants:
+  dense-f32: {}
+  sparse-f32:
+    sparsify: {method: magnitude, sparsity: 0.5, pattern: block-1x4, epochs: 1}
+benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0}
+"""
+
+
+def run_cli(
+    *arguments: str | Path, cwd: Path, timeout: float = 600, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The program as a user starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "edgesparse", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_cli(*arguments, cwd=tmp_path, **environment)
+
+    return run
+
+
+def require(condition: bool, reason: str) -> None:
+    """Skip with a reason; in CI a missing part is a failure."""
+    if condition:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"missing in CI: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def sparse_dense_layer():
+    """A trained-looking Keras model: 512 -> 512 -> 10 with half of the first kernel zero."""
+    import tensorflow as tf
+
+    tf.keras.utils.set_random_seed(1)
+    layers = tf.keras.layers
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((512,)),
+            layers.Dense(512, activation="relu", name="wide"),
+            layers.Dense(10, activation="softmax", name="classifier"),
+        ]
+    )
+    random = np.random.default_rng(1)
+    kernel = model.get_layer("wide").kernel
+    kernel.assign(kernel * (random.random(kernel.shape) < 0.5))
+    return model
+
+
+@pytest.fixture(scope="session")
+def samples() -> np.ndarray:
+    return np.random.default_rng(2).random((16, 512), dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def tflite_files(sparse_dense_layer, samples, tmp_path_factory) -> dict[str, Path]:
+    """dense.tflite, sparse.tflite and int8.tflite of `sparse_dense_layer`."""
+    from edgesparse.tflite.convert import convert
+
+    folder = tmp_path_factory.mktemp("tflite")
+    made = {
+        "dense": convert(sparse_dense_layer, "f32", samples),
+        "sparse": convert(sparse_dense_layer, "f32", samples, sparse=True),
+        "int8": convert(sparse_dense_layer, "int8", samples),
+    }
+    for name, content in made.items():
+        (folder / f"{name}.tflite").write_bytes(content)
+    return {name: folder / f"{name}.tflite" for name in made}
+
+
+@pytest.fixture(scope="session")
+def crashing_model(tflite_files, tmp_path_factory) -> Path:
+    """A valid-looking .tflite whose sparse index points far outside: its runtime segfaults."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = bytearray(tflite_files["sparse"].read_bytes())
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    changed = 0
+    for t in range(graph.TensorsLength()):
+        sparsity = graph.Tensors(t).Sparsity()
+        for d in range(sparsity.DimMetadataLength() if sparsity else 0):
+            dimension = sparsity.DimMetadata(d)
+            if dimension.ArraySegmentsType() == schema.SparseIndexVector.Int32Vector:
+                table, vector = dimension.ArraySegments(), schema.Int32Vector()
+                vector.Init(table.Bytes, table.Pos)
+                values = vector.ValuesAsNumpy()
+                values.flags.writeable = True
+                values[1:] = 0x3FFFFFFF
+                changed += 1
+    assert changed
+    path = tmp_path_factory.mktemp("crash") / "crash.tflite"
+    path.write_bytes(content)
+    return path
