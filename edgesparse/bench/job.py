@@ -37,6 +37,8 @@ class Candidate:
     runtime: RuntimeInfo
     delegate: str
     threads: int
+    dense_twin: str | None = None
+    """The variant with the same quantization and no sparsity, if the pipeline has one."""
     path: Path | None = None
     model: ModelFile | None = None
     golden: Path | None = None
@@ -89,10 +91,12 @@ def build_rows(
             rounds.setdefault(event.entry, {})[event.round] = event
         elif isinstance(event, Failed):
             errors[event.entry] = event.error
+    measured = {name: found for name, found in rounds.items() if name not in errors}
     rows = []
     for candidate in candidates:
         name = candidate.name
-        twin = f"{baseline}@{candidate.runtime.name}@{candidate.threads}"
+        place = f"@{candidate.runtime.name}@{candidate.threads}"
+        first, twin = f"{baseline}{place}", f"{candidate.dense_twin}{place}"
         error = candidate.error or errors.get(name)
         if error is None and not rounds.get(name):
             error = "was not measured"
@@ -110,14 +114,15 @@ def build_rows(
             model=candidate.model,
         )
         if error is None:
-            drop = _drop(checks.get(twin), checks.get(name))
+            drop = _drop(checks.get(first), checks.get(name))
             row = row.model_copy(
                 update={
                     **_measured(rounds[name], row.notes),
                     **_answers(candidate, checks.get(name), drop),
-                    "speedup": _speedup(rounds.get(twin), rounds[name], baseline)
-                    if twin not in errors
-                    else None,
+                    "speedup": _speedup(measured.get(first), rounds[name], baseline),
+                    "zeros_speedup": _speedup(
+                        measured.get(twin), rounds[name], candidate.dense_twin or ""
+                    ),
                 }
             )
         rows.append(row)

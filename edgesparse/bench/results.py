@@ -100,6 +100,8 @@ class Row(_Data):
     peak_rss_bytes: int | None = None
     cpu: Cpu | None = None
     speedup: Speedup | None = None
+    zeros_speedup: Speedup | None = None
+    """What sparsity alone does: against the variant with the same numbers and no sparsify."""
 
 
 class GateResult(_Data):

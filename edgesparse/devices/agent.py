@@ -208,9 +208,9 @@ def infer(interpreter, samples):
 
 def check(request):
     """Compare golden outputs and count right answers."""
+    interpreter, init_ms = open_interpreter(request)
     import numpy
 
-    interpreter, init_ms = open_interpreter(request)
     result = {"init_ms": init_ms}
     if not request.get("golden"):
         fill_inputs(interpreter)
@@ -317,6 +317,8 @@ def die_with_parent():
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     except (ImportError, OSError, AttributeError):
         pass
+    if os.getppid() == 1:  # It was gone before we asked.
+        os._exit(1)
 
 
 def child(kind):
@@ -350,6 +352,8 @@ class Agent:
         self.process = None
         self.journal = None
         self.lock_file = None
+        self.spawning = False
+        self.ending = None
 
     def tell(self, event):
         line = json.dumps(event, allow_nan=False) + "\n"
@@ -436,12 +440,15 @@ class Agent:
         request["result"] = path
         try:
             with tempfile.TemporaryFile() as noise:
+                self.spawning = True
                 self.process = subprocess.Popen(
                     [sys.executable, os.path.abspath(__file__), "child", kind, request["entry"]],
                     stdin=subprocess.PIPE,
                     stdout=noise,
                     stderr=subprocess.STDOUT,
                 )
+                if self.ending is not None:  # The signal came before the process was known.
+                    self.end(self.ending, None)
                 try:
                     self.process.communicate(
                         json.dumps(request).encode(),
@@ -460,6 +467,7 @@ class Agent:
         except (OSError, ValueError) as error:
             return {"error": "the measuring process failed: %s" % error}
         finally:
+            self.spawning = False
             self.process = None
             if os.path.exists(path):
                 os.remove(path)
@@ -472,6 +480,14 @@ class Agent:
             if hints and hints[-1][7:40] not in result["error"]:
                 result["error"] += " (" + hints[-1][:300] + ")"
         return result
+
+    def end(self, number, _):
+        """Signal handler: end the measuring process, then this one."""
+        if self.spawning and self.process is None:
+            self.ending = number
+            return
+        self.stop()
+        os._exit(128 + number)
 
     def stop(self):
         process = self.process
@@ -503,13 +519,8 @@ def main(argv):
     with open(argv[1]) as file:
         job = json.load(file)
     agent = Agent(job, argv[2])
-
-    def end(number, _):
-        agent.stop()
-        os._exit(128 + number)
-
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, end)
+        signal.signal(number, agent.end)
     try:
         agent.run()
     except BrokenPipeError:

@@ -194,7 +194,9 @@ def bench_models(
             target = open_target(device)
             progress.add_device(target.info, target.notes)
             candidates = [
-                Candidate(name, runtime, device.delegate, threads, path, model, error=error)
+                Candidate(
+                    name, runtime, device.delegate, threads, path=path, model=model, error=error
+                )
                 for runtime, error in _all_runtimes(target)
                 for threads in device.threads or benchmark.threads
                 for name, (path, model) in files.items()
@@ -221,7 +223,13 @@ def _candidates(
     for runtime, missing in _all_runtimes(target):
         for count in threads:
             for variant, convert in plan.converted.items():
-                candidate = Candidate(variant, runtime, target.device.delegate, count)
+                candidate = Candidate(
+                    variant,
+                    runtime,
+                    target.device.delegate,
+                    count,
+                    _dense_twin(context.pipeline, variant),
+                )
                 key = plan.verified.get((variant, runtime.name))
                 error = missing or (outcome.errors.get(key) if key else None)
                 if error or key is None:
@@ -229,6 +237,20 @@ def _candidates(
                     continue
                 found.append(_verified(candidate, plan, context, key, convert))
     return found
+
+
+def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
+    own = pipeline.variants[variant]
+    if own.sparsify is None:
+        return None
+    return next(
+        (
+            name
+            for name, other in pipeline.variants.items()
+            if other.sparsify is None and other.quantize.scheme == own.quantize.scheme
+        ),
+        None,
+    )
 
 
 def _verified(

@@ -193,25 +193,34 @@ def device_lines(results: Results) -> list[str]:
 
 
 def verdicts(results: Results) -> list[str]:
-    """What the intervals allow to be said about each sparse or otherwise changed variant."""
+    """Whether each sparse variant's zeros pay: in time by interval, and in bytes."""
     lines = []
     for block in blocks(results):
+        twins = {row.variant: row for row in block.rows}
         for row in block.rows:
-            speedup = row.speedup
-            if row.status != "ok" or speedup is None or row.variant == speedup.baseline:
+            speedup = row.zeros_speedup
+            if row.status != "ok" or speedup is None or row.model is None:
                 continue
-            if row.model is None or row.model.sparsity < 0.3:
-                continue
+            twin = twins[speedup.baseline].model
+            smaller = ""
+            if twin is not None and twin.bytes != row.model.bytes:
+                smaller = f"; {twin.bytes / row.model.bytes:.1f}x smaller"
             low, high = speedup.ci95
-            place = f"{row.variant} on {row.runtime.name}"
             if low > 1:
-                lines.append(f"{place}: faster than {speedup.baseline}, {low:.2f}x to {high:.2f}x")
+                verdict = "zeros pay"
             elif high < 1:
-                lines.append(f"{place}: SLOWER than {speedup.baseline}; its zeros do not pay here")
+                verdict = "zeros COST time"
             else:
-                lines.append(
-                    f"{place}: no difference from {speedup.baseline} shown; zeros save size only"
-                )
+                verdict = "zeros pay in size only" if smaller else "zeros do not pay"
+            place = (
+                f"{row.runtime.name}, {row.threads} threads"
+                if row.threads > 1
+                else (row.runtime.name)
+            )
+            lines.append(
+                f"{row.variant} ({place}): {verdict}: {low:.2f}x to {high:.2f}x as fast as "
+                f"{speedup.baseline}{smaller}"
+            )
     return lines
 
 
@@ -253,7 +262,7 @@ def print_results(results: Results, console: Console) -> None:
     for note in results.notes:
         _line(console, note)
     for line in verdicts(results):
-        _line(console, line, "green" if "faster" in line else "yellow")
+        _line(console, line, "green" if "zeros pay:" in line else "yellow")
     for line in gate_lines(results):
         _line(console, line, "bold red" if "NOT MET" in line else "green")
 

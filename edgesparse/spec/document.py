@@ -235,7 +235,7 @@ class _Builder:
         tag, text = node.tag, node.value
         if "${" in text:
             text = self._expand(node)
-            if node.style is None:
+            if not node.style:  # Plain, so that ${N:-8} is a number.
                 tag = self.resolver.resolve(yaml.ScalarNode, text, (True, False))
         kind = tag.removeprefix(_TAG)
         if tag == kind or kind not in _SCALARS:

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from edgesparse import data
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import Source
+
+
+def test_digits_are_split_by_class_and_always_alike(tmp_path):
+    source = Source(name="digits", args={"input_shape": [16, 16, 3]})
+    first, second = data.load(source, tmp_path), data.load(source, tmp_path)
+    sizes = [first.train.count, first.validation.count, first.test.count]
+    assert sum(sizes) == 1797
+    assert sizes[2] == 360
+    x, y = data.arrays(first.test, 10_000)
+    assert x.shape == (360, 16, 16, 3)
+    assert 0 <= x.min() < x.max() <= 1
+    assert np.bincount(y).min() >= 34
+    np.testing.assert_array_equal(data.arrays(second.test, 10_000)[0], x)
+
+
+def test_splits_do_not_overlap_and_calibration_is_from_training(tmp_path):
+    rows = np.arange(200, dtype=np.float32)[:, None]
+    dataset = data.from_arrays("d", rows, np.arange(200) % 4)
+    seen = [set(data.arrays(s, 999)[0].ravel()) for s in (dataset.train, dataset.validation)]
+    test = set(data.arrays(dataset.test, 999)[0].ravel())
+    assert not seen[0] & seen[1]
+    assert not seen[0] & test
+    assert set(data.representative(dataset, 50).ravel()) <= seen[0]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros(2, int), "do not go together"),
+        (np.zeros((3, 2)), np.zeros(3), "labels must be integers"),
+        (np.zeros((3, 2)), np.array([-1, 0, 1]), "labels must be integers"),
+        (np.zeros((0, 2)), np.zeros(0, int), "do not go together"),
+        (np.array([["a"], ["b"]]), np.zeros(2, int), "samples must be numbers"),
+        (np.zeros((3, 2)), np.array([0, 1, 2]), "cannot be split by class"),
+    ],
+)
+def test_bad_arrays(x, y, message):
+    with pytest.raises(EdgesparseError, match=message):
+        data.from_arrays("d", x, y)
+
+
+def test_ref_must_return_a_dataset(tmp_path):
+    (tmp_path / "mine_data.py").write_text(
+        "import numpy as np\nfrom edgesparse.data import from_arrays\n"
+        "def load(n):\n"
+        "    return from_arrays('mine', np.zeros((n, 3)), np.arange(n) % 2, ['no', 'yes'])\n"
+        "def wrong():\n    return 3\n"
+        "def broken():\n    raise ValueError('no such camera')\n"
+    )
+    dataset = data.load(Source(ref="mine_data.py:load", args={"n": 50}), tmp_path)
+    assert dataset.class_names == ("no", "yes")
+    with pytest.raises(UsageError, match=r"returned int; it must return an edgesparse.data.Data"):
+        data.load(Source(ref="mine_data.py:wrong"), tmp_path)
+    with pytest.raises(UsageError, match="no such camera"):
+        data.load(Source(ref="mine_data.py:broken"), tmp_path)

@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse import models
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import Source
+
+
+def build(folder, name, **args):
+    return models.build(Source(name=name, args=args), folder)
+
+
+def test_mlp(tmp_path):
+    model = build(tmp_path, "mlp", input_shape=[4, 4, 1], classes=3, widths=[8])
+    assert model.count_params() == 16 * 8 + 8 + 8 * 3 + 3
+    assert model(np.zeros((2, 4, 4, 1))).shape == (2, 3)
+
+
+def test_mobilenet_v1_is_the_published_network(tmp_path):
+    model = build(tmp_path, "mobilenet_v1", input_shape=[224, 224, 3], classes=1000)
+    # Keras Applications' MobileNet: 4,253,864 parameters, 21,888 of them not trainable.
+    assert model.count_params() == 4_253_864
+    assert model.get_layer("conv_pw_13_relu").output_shape == (None, 7, 7, 1024)
+
+
+@pytest.mark.parametrize(("downsample", "size"), [(0, 32), (1, 16), (2, 8), (3, 4), (5, 1)])
+def test_mobilenet_v1_keeps_as_many_strides_as_asked(tmp_path, downsample, size):
+    model = build(
+        tmp_path,
+        "mobilenet_v1",
+        input_shape=[32, 32, 3],
+        classes=10,
+        alpha=0.25,
+        downsample=downsample,
+    )
+    assert model.get_layer("conv_pw_13_relu").output_shape[1] == size
+
+
+def test_mobilenet_v1_pads_symmetrically(tmp_path):
+    model = build(tmp_path, "mobilenet_v1", input_shape=[32, 32, 3], classes=10, alpha=0.25)
+    strided = [x for x in model.layers if getattr(x, "strides", (1, 1)) == (2, 2)]
+    assert len(strided) == 5
+    assert {layer.padding for layer in strided} == {"valid"}
+    pads = [x for x in model.layers if isinstance(x, tf.keras.layers.ZeroPadding2D)]
+    assert {x.padding for x in pads} == {((1, 1), (1, 1))}
+    assert len(pads) == 5
+
+
+def test_saved_model_and_own_builder(tmp_path):
+    build(tmp_path, "mlp", input_shape=[4], classes=2).save(tmp_path / "m.keras")
+    assert models.build(Source(ref="m.keras"), tmp_path).output_shape == (None, 2)
+    (tmp_path / "mine_model.py").write_text(
+        "import tensorflow as tf\n"
+        "def build(width):\n"
+        "    return tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(width)])\n"
+        "def wrong():\n    return 'a model'\n"
+    )
+    source = Source(ref="mine_model.py:build", args={"width": 5})
+    assert models.build(source, tmp_path).output_shape == (None, 5)
+    with pytest.raises(UsageError, match=r"returned str; it must return a tf.keras.Model"):
+        models.build(Source(ref="mine_model.py:wrong"), tmp_path)
+    (tmp_path / "bad.keras").write_text("nothing")
+    with pytest.raises(UsageError, match=r"bad.keras cannot be read as a Keras 2 model"):
+        models.build(Source(ref="bad.keras"), tmp_path)
+
+
+def test_a_keras_3_model_gets_the_fix(tmp_path):
+    (tmp_path / "three.py").write_text(
+        "import keras\n"
+        "def build():\n"
+        "    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])\n"
+    )
+    script = (
+        "from pathlib import Path\nfrom edgesparse import models\n"
+        "from edgesparse.spec.pipeline import Source\n"
+        f"models.build(Source(ref='three.py:build'), Path({str(tmp_path)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "returned a Keras 3 model" in done.stderr
+    assert "build it with tf.keras" in done.stderr

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse import data
+from edgesparse.sparsity import quantize_aware, training
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import Train
+
+
+@pytest.fixture
+def dataset():
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 300)
+    x = np.eye(3, dtype=np.float32)[y] + random.normal(0, 0.3, (300, 3))
+    return data.from_arrays("toy", x.repeat(4, axis=1), y)
+
+
+def network(inputs=12, outputs=3):
+    tf.keras.utils.set_random_seed(5)
+    layers = tf.keras.layers
+    i = tf.keras.Input((inputs,))
+    x = layers.Dense(16, activation="relu", name="wide")(i)
+    return tf.keras.Model(i, layers.Dense(outputs, activation="softmax", name="out")(x))
+
+
+def quiet(share, text):
+    pass
+
+
+def train(dataset, **changes):
+    model = network()
+    settings = Train(**{"epochs": 3, "learning_rate": 1e-2, **changes})
+    return model, training.fit(model, dataset, settings, quiet)
+
+
+@pytest.mark.slow
+def test_a_run_is_repeatable(dataset):
+    first, history = train(dataset, schedule="cosine")
+    second, again = train(dataset, schedule="cosine")
+    assert history == again
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_it_learns_and_keeps_the_best_weights(dataset):
+    model, history = train(dataset, epochs=8)
+    x, y = data.arrays(dataset.validation, 999)
+    accuracy = np.mean(np.argmax(model(x), axis=-1) == y)
+    assert accuracy == pytest.approx(max(history["val_accuracy"]))
+    assert training.accuracy(model, dataset) > 0.8
+
+
+@pytest.mark.slow
+def test_early_stopping(dataset):
+    _, history = train(dataset, epochs=100, early_stopping=2, learning_rate=1e-2)
+    assert len(history["loss"]) < 100
+
+
+@pytest.mark.slow
+def test_progress_goes_up_to_the_end(dataset):
+    told = []
+    model = network()
+    settings = Train(epochs=2, learning_rate=1e-3)
+    training.fit(model, dataset, settings, lambda share, text: told.append((share, text)))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert "epoch 2/2, validation accuracy" in told[-1][1]
+
+
+def test_divergence_is_an_error(dataset):
+    with pytest.raises(EdgesparseError, match="the training diverged"):
+        train(dataset, learning_rate=1e30)
+
+
+def test_model_and_data_must_fit(dataset):
+    with pytest.raises(UsageError, match=r"the model takes \[5\] but the data gives \[12\]"):
+        training.check_fit(network(inputs=5), dataset)
+    with pytest.raises(UsageError, match=r"the model gives \[9\] but the data has 3 classes"):
+        training.check_fit(network(outputs=9), dataset)
+
+
+@pytest.mark.slow
+def test_quantization_aware_training_keeps_zeros(dataset):
+    model, _ = train(dataset)
+    kernel = model.get_layer("wide").kernel
+    mask = np.random.default_rng(0).random(kernel.shape) < 0.4
+    kernel.assign(kernel * mask)
+    settings = Train(epochs=2, learning_rate=1e-3)
+    quantized, history = quantize_aware.quantize_aware(model, dataset, settings, quiet)
+    trained = next(w for w in quantized.trainable_weights if "wide/kernel" in w.name).numpy()
+    assert np.all((trained * mask) == trained)
+    assert len(history["loss"]) == 2
+    assert training.accuracy(quantized, dataset) > 0.6  # By chance: a third.
+
+
+def test_a_layer_that_cannot_be_quantized_is_named(dataset):
+    class Odd(tf.keras.layers.Layer):
+        pass
+
+    model = tf.keras.Sequential([tf.keras.Input((12,)), Odd(name="odd")])
+    with pytest.raises(EdgesparseError, match="does not take this model"):
+        quantize_aware.prepare(model)

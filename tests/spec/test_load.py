@@ -1,0 +1,178 @@
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgesparse.cli.commands import schema_text
+from edgesparse.spec.errors import SpecError
+from edgesparse.spec.load import (
+    load_any,
+    load_device,
+    load_pipeline,
+    parse_device,
+    parse_pipeline,
+)
+from tests.conftest import ROOT
+
+BASE = """
+name: p
+data: {name: digits}
+model: {name: mlp, args: {input_shape: [8, 8, 1], classes: 10}}
+variants:
+  a: {}
+"""
+SHIPPED = sorted((ROOT / "pipelines").glob("*.yaml"))
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parse_pipeline(text, "p.yaml")
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_shipped_pipelines_are_valid(path):
+    assert load_pipeline(path).spec.name == path.stem
+    assert path.read_text().startswith("# yaml-language-server: $schema=schema.json")
+
+
+def test_shipped_devices_are_valid():
+    for path in (ROOT / "devices").glob("*.yaml"):
+        assert load_device(path).spec.name == path.stem
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "device"])
+def test_shipped_schema_is_what_the_program_prints(kind):
+    shipped = ROOT / f"{kind}s" / "schema.json"
+    assert shipped.read_text() == schema_text(kind) + "\n", "run 'make schemas'"
+
+
+def test_all_mistakes_at_once_with_suggestions():
+    found = problems(
+        """
+name: Digits
+data: {nme: digits}
+model: {name: mlp}
+train: {epocs: 3, batch_size: x}
+variants:
+  a: {sparsify: {method: magnitud}}
+  b: {sparsify: {method: magnitude, sparsity: 2, patern: x, schedule: {begin: .5, end: .1}}}
+  c: {quantize: int9}
+  d: {quantize: {scheme: f16, aware: true}}
+  E: {}
+gates: [{variant: a, metric: acuracy, max: 1}, {variant: a, metric: accuracy}]
+"""
+    )
+    expected = [
+        "p.yaml:2:7: 'Digits' is no name",
+        "p.yaml:3:8: unknown key 'nme'; did you mean 'name'?",
+        "p.yaml:5:9: unknown key 'epocs'; did you mean 'epochs'?",
+        "p.yaml:5:31: input should be a valid integer",
+        "p.yaml:7:26: unknown method 'magnitud'; did you mean 'magnitude'?",
+        "p.yaml:8:47: input should be less than 1",
+        "p.yaml:8:50: unknown key 'patern'; did you mean 'pattern'?",
+        "p.yaml:8:71: 'end' must be greater than 'begin'",
+        "p.yaml:9:17: 'int9' is not possible; did you mean 'int8'?",
+        "p.yaml:10:17: 'aware: true' needs 'scheme: int8'",
+        "p.yaml:11:3: 'E' is no name",
+        "p.yaml:12:30: 'acuracy' is not possible; did you mean 'accuracy'",
+        "p.yaml:12:48: give 'min' or 'max' or both",
+    ]
+    assert len(found) == len(expected)
+    for line, start in zip(found, expected, strict=True):
+        assert line.startswith(start)
+
+
+def test_names_that_refer_to_variants():
+    found = problems(BASE + "  b: {}\nbaseline: aa\ngates: [{variant: bb, metric: bytes, max: 1}]")
+    assert found == [
+        "p.yaml:8:11: baseline 'aa' is no variant; did you mean 'a'?",
+        "p.yaml:9:19: 'bb' is no variant; did you mean 'b'?",
+    ]
+
+
+def test_arguments_of_a_builtin_are_checked():
+    found = problems(BASE.replace("classes: 10", "clases: 10"))
+    assert "p.yaml:4:51: mlp takes no argument 'clases'; did you mean 'classes'?" in found
+    assert any("needs the argument 'classes'" in line for line in found)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "-rf", "A", "a b", "a\\nb", "", "x" * 65])
+def test_names_are_limited(name):
+    assert problems(BASE.replace("name: p", f'name: "{name}"'))
+
+
+def test_defaults_and_shorthands():
+    spec = parse_pipeline(BASE + "  b: {quantize: int8}\n  c:\n").spec
+    assert spec.baseline_variant == "a"
+    assert spec.variants["b"].quantize.scheme == "int8"
+    assert spec.variants["c"].storage == "auto"
+    assert spec.benchmark.rounds >= 5
+    assert spec.benchmark.min_seconds >= 10
+
+
+def test_reference_errors_have_their_place(tmp_path):
+    (tmp_path / "mine.py").write_text("def build(width):\n    pass\n")
+    path = tmp_path / "p.yaml"
+    path.write_text(BASE.replace("{name: mlp, args: {input_shape: [8, 8, 1], classes: 10}}",
+                                 "{ref: 'mine.py:biuld'}"))  # fmt: skip
+    with pytest.raises(SpecError, match=r"p.yaml:4:14: mine.py has no function 'biuld'; did you"):
+        load_pipeline(path)
+    path.write_text(path.read_text().replace("mine.py:biuld", "other.py:build"))
+    with pytest.raises(SpecError, match=r"p.yaml:4:14: no file 'other.py'"):
+        load_pipeline(path)
+    path.write_text(path.read_text().replace("other.py", "no_such_module_here"))
+    with pytest.raises(SpecError, match=r"no Python module 'no_such_module_here'"):
+        load_pipeline(path)
+
+
+def test_device_file():
+    spec = parse_device("name: d\nconnect: {local: {}}\nruntimes: [ai-edge-litert]\n").spec
+    assert spec.runtimes[0].name == "ai-edge-litert"
+    with pytest.raises(SpecError) as caught:
+        parse_device("name: d\nconnect: {lokal: {}}\nruntimes: [litert]\ndelegate: gpu\n", "d.yaml")
+    lines = [str(p) for p in caught.value.problems]
+    assert any("unknown key 'lokal'; did you mean 'local'?" in line for line in lines)
+    assert any(line.startswith("d.yaml:3:12: 'litert' is not possible") for line in lines)
+    assert any(line.startswith("d.yaml:4:11: 'gpu' is not possible") for line in lines)
+
+
+def test_a_device_file_is_known_by_its_keys(tmp_path):
+    path = tmp_path / "d.yaml"
+    path.write_text("name: d\nconnect: {local: {}}\nruntimes: [ai-edge-litert]\n")
+    assert load_any(path).spec.name == "d"
+
+
+TEXTS = [path.read_text() for path in SHIPPED]
+SCRAPS = [
+    "", ":", "- ", "{", "}", "[", "]", "'", '"', "&a ", "*a", "!!python/name:os ", "${", "${X}",
+    "\t", "\n", "  ", "#", "null", "0x_", "0b", "1_", ".inf", "nan", "1:1", "2001-01-01", "<<: ",
+    "~", "|", ">", "%", "@", "`", "? ", "---\n", "\x00", "\ufeff", "é", "-1", "1e400", "= ",
+    "!!binary x", "!!int x", "name: x\n", "sparsify: 3\n", "variants: {}\n", "9" * 5000,
+]  # fmt: skip
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 8))
+def test_mutated_files_never_show_a_traceback(seed, count):
+    """Anything goes in; a valid pipeline or problems with line numbers come out."""
+    chance = random.Random(seed)
+    text = chance.choice(TEXTS)
+    for _ in range(count):
+        start = chance.randrange(len(text) + 1)
+        end = min(len(text), start + chance.choice([0, 0, 1, 3, 20]))
+        middle = chance.choice([*SCRAPS, text[start:end] * 2, chr(chance.randrange(0xD7FF))])
+        text = text[:start] + middle + text[end:]
+    try:
+        loaded = parse_pipeline(text, str(Path("pipelines/mutated.yaml")))
+    except SpecError as error:
+        assert error.problems
+        lines = text.count("\n") + 2 + sum(text.count(c) for c in "\r\x85\u2028\u2029")
+        for problem in error.problems:
+            assert 1 <= problem.line <= lines
+            assert problem.column >= 1
+            assert problem.message
+    else:
+        assert loaded.spec.name

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from edgesparse import models
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Source
+from edgesparse.tflite.convert import convert
+from edgesparse.tflite.inspect import inspect
+
+TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "dynamic": 0.05, "int8": 0.05}
+
+
+def answers(content, x):
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    found = []
+    for sample in x:
+        value = sample[None]
+        if source["dtype"] == np.int8:
+            scale, zero = source["quantization"]
+            value = np.clip(np.round(value / scale) + zero, -128, 127).astype(np.int8)
+        interpreter.set_tensor(source["index"], value)
+        interpreter.invoke()
+        output = interpreter.get_tensor(target["index"])[0].astype(np.float32)
+        if target["dtype"] == np.int8:
+            scale, zero = target["quantization"]
+            output = (output - zero) * scale
+        found.append(output)
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("scheme", ["f32", "f16", "dynamic", "int8"])
+def test_every_scheme_answers_like_keras(sparse_dense_layer, samples, scheme):
+    content = convert(sparse_dense_layer, scheme, samples)
+    expected = sparse_dense_layer(samples).numpy()
+    assert np.abs(answers(content, samples) - expected).max() < TOLERANCE[scheme]
+    dtype = {"f32": "float32", "f16": "float16"}.get(scheme, "int8")
+    assert {w.dtype for w in inspect(content).matrices} >= {dtype}
+
+
+def test_int8_takes_and_gives_int8(sparse_dense_layer, samples):
+    interpreter = Interpreter(model_content=convert(sparse_dense_layer, "int8", samples))
+    assert interpreter.get_input_details()[0]["dtype"] == np.int8
+    assert interpreter.get_output_details()[0]["dtype"] == np.int8
+
+
+def test_sparse_storage_is_smaller_and_answers_alike(sparse_dense_layer, samples):
+    dense = convert(sparse_dense_layer, "f32", samples)
+    sparse = convert(sparse_dense_layer, "f32", samples, sparse=True)
+    assert len(sparse) < 0.85 * len(dense)
+    np.testing.assert_allclose(answers(sparse, samples), answers(dense, samples), rtol=1e-4)
+
+
+def test_the_batch_is_one_and_no_shape_is_computed(tmp_path):
+    args = {"input_shape": [32, 32, 3], "classes": 10, "alpha": 0.25}
+    model = models.build(Source(name="mobilenet_v1", args=args), tmp_path)
+    interpreter = Interpreter(model_content=convert(model, "f32", np.zeros((1, 32, 32, 3))))
+    interpreter.allocate_tensors()
+    assert list(interpreter.get_input_details()[0]["shape_signature"]) == [1, 32, 32, 3]
+    names = {d["op_name"] for d in interpreter._get_ops_details()}
+    assert not names & {"SHAPE", "STRIDED_SLICE", "PACK"}
+
+
+def test_an_impossible_model_is_an_error():
+    inputs = tf.keras.Input((4,))
+    outputs = tf.keras.layers.Lambda(lambda x: tf.py_function(lambda v: v, [x], tf.float32))(inputs)
+    with pytest.raises(EdgesparseError, match="the TFLite converter does not take this model"):
+        convert(tf.keras.Model(inputs, outputs), "f32", np.zeros((1, 4)))
