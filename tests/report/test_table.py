@@ -1,0 +1,139 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from edgesparse.bench.results import DeviceInfo, GateResult, Results, Row
+from edgesparse.report.table import WIDTH, ms_text, print_results, size_text, verdicts
+
+
+def row(variant, p50=None, low=0.9, high=1.1, error=None, **more):
+    data = {
+        "pipeline": "p",
+        "device": "pi",
+        "runtime": {"name": "ai-edge-litert", "version": "2.1.6"},
+        "delegate": "xnnpack",
+        "threads": 1,
+        "clock": "wall",
+        "variant": variant,
+        "status": "failed" if error else "ok",
+        "error": error,
+    }
+    if p50 is not None:
+        ratio = {"ratio": (low + high) / 2, "ci95": (low, high), "baseline": "dense-f32"}
+        data |= {
+            "model": {
+                "sha256": "0", "bytes": int(1_234_567 * p50), "bytes_gzip": 9, "parameters": 9,
+                "zeros": 8, "sparsity": 0.9, "storage": "sparse",
+            },
+            "accuracy": {"device": 0.978, "drop": 0.0123, "samples": 360},
+            "latency_ms": {
+                "p50": p50, "p90": p50 * 1.1, "p99": p50 * 2, "mean": p50, "std": 0.1,
+                "samples": 1000, "rounds": 5, "ci95": (p50 * 0.99, p50 * 1.01),
+            },
+            "peak_rss_bytes": 51_200_000,
+            "speedup": ratio,
+        }  # fmt: skip
+        if variant != "dense-f32":
+            data["zeros_speedup"] = ratio
+    return Row.model_validate({**data, **more})
+
+
+def results(*rows, **more):
+    device = DeviceInfo(
+        name="pi", description="", machine="aarch64", cpu="Cortex-A76", cores=4, python="3.11.2",
+        governor="performance",
+    )  # fmt: skip
+    return Results(
+        run="20260101-000000-p-0000", started="now", host={}, versions={}, pipeline="p",
+        pipeline_digest="", baseline="dense-f32", devices=[device], rows=list(rows), **more,
+    )  # fmt: skip
+
+
+def printed(found, terminal=False):
+    stream = io.StringIO()
+    print_results(found, Console(file=stream, width=WIDTH, force_terminal=terminal))
+    return stream.getvalue()
+
+
+FOUND = results(
+    row("dense-f32", 123.456),
+    row("sparse-int8-of-a-long-name", 41.2, 2.9, 3.1),
+    row("broken", error="the runtime crashed (SIGSEGV)"),
+)
+
+
+def test_it_fits_in_100_columns_without_control_codes():
+    text = printed(FOUND)
+    assert "\x1b" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+
+
+def test_columns_align():
+    lines = printed(FOUND).splitlines()
+    header = next(line for line in lines if line.startswith("variant"))
+    end = header.index("p50 ms") + len("p50 ms")
+    body = [line for line in lines if line.endswith("51 ")]
+    assert len(body) == 2
+    assert all(line[end - 1] in "0123456789*" and line[end] == " " for line in body)
+
+
+def test_best_values_are_marked_and_failures_explained():
+    text = printed(FOUND)
+    assert "41.20*" in text
+    assert "3.00x*" in text
+    assert "broken FAILED [1]" in text
+    assert "[1] the runtime crashed (SIGSEGV)" in text
+
+
+def test_a_clock_that_counts_instructions_is_labelled():
+    text = printed(results(row("dense-f32", 1.0, clock="instructions")))
+    assert "clock counts INSTRUCTIONS, not time" in text
+
+
+def test_quick_and_interrupted_runs_are_labelled():
+    text = printed(results(row("dense-f32", 1.0), quick=True, finished=False))
+    assert "QUICK, not for claims" in text
+    assert "INTERRUPTED" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (1.2, 1.4, "zeros pay: 1.20x to 1.40x as fast as dense-f32; 2.0x smaller"),
+        (0.9, 1.1, "zeros pay in size only"),
+        (0.5, 0.6, "zeros COST time"),
+    ],
+)
+def test_verdicts_follow_the_interval(low, high, verdict):
+    found = results(row("dense-f32", 2.0), row("sparse", 1.0, low, high))
+    assert verdict in verdicts(found)[0]
+
+
+def test_gates_are_listed():
+    gate = GateResult(
+        variant="a", metric="accuracy_drop", device="pi", runtime="ai-edge-litert", threads=1,
+        value=0.05, min=None, max=0.02, passed=False,
+    )  # fmt: skip
+    text = printed(results(row("dense-f32", 1.0), gates=[gate]))
+    assert "gate NOT MET: a accuracy_drop 0.05 (at most 0.02) on pi, ai-edge-litert" in text
+
+
+def test_text_from_devices_is_not_interpreted():
+    text = printed(results(row("x", error="[red]not markup[/red] :smile:")))
+    assert "[red]not markup[/red] :smile:" in text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(999, "999 B"), (1234, "1.23 KB"), (988_424, "988.4 KB"), (3_290_952, "3.29 MB"),
+     (999_600, "1.00 MB"), (12_800_000, "12.8 MB")],
+)  # fmt: skip
+def test_sizes(size, text):
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(("ms", "text"), [(0.0456, "0.046"), (1.2345, "1.234"), (12.345, "12.35"),
+                                          (123.45, "123.5")])  # fmt: skip
+def test_milliseconds(ms, text):
+    assert ms_text(ms) in (text, text[:-1] + "4")

@@ -1,0 +1,37 @@
+import csv
+import io
+import json
+
+from edgesparse.bench.results import Results
+from edgesparse.report.text import csv_text, json_text, markdown
+from tests.report.test_table import FOUND, results, row
+
+
+def test_markdown_is_a_table_of_equal_width():
+    lines = [line for line in markdown(FOUND).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 3
+    assert len({line.count("|") for line in lines}) == 1
+    assert "**41.20**" in lines[3]
+
+
+def test_markdown_escapes():
+    text = markdown(results(row("x", error="a | b\nc")))
+    assert "a \\| b c" in text
+
+
+def test_csv_has_a_line_per_row_and_dotted_names():
+    found = list(csv.DictReader(io.StringIO(csv_text(FOUND))))
+    assert [line["variant"] for line in found] == [
+        "dense-f32", "sparse-int8-of-a-long-name", "broken"
+    ]  # fmt: skip
+    assert float(found[1]["latency_ms.p50"]) == 41.2
+    assert found[2]["error"] == "the runtime crashed (SIGSEGV)"
+
+
+def test_csv_texts_are_no_formulas():
+    found = next(csv.DictReader(io.StringIO(csv_text(results(row("x", error="=1+1"))))))
+    assert found["error"] == "'=1+1"
+
+
+def test_json_round_trip():
+    assert Results.model_validate(json.loads(json_text(FOUND))) == FOUND
