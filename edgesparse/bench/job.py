@@ -29,6 +29,9 @@ QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
 """What --quick puts in place of the pipeline's own benchmark settings."""
 
 
+NOT_MEASURED = "was not measured"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A variant on one runtime with one number of threads; without `path` it already failed."""
@@ -43,9 +46,11 @@ class Candidate:
     model: ModelFile | None = None
     golden: Path | None = None
     samples: Path | None = None
+    sample_count: int = 0
     tolerance: float = 0.0
     keras_accuracy: float | None = None
     host_accuracy: float | None = None
+    agreement: float | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -78,13 +83,16 @@ def build_rows(
     device: str,
     baseline: str,
     candidates: Sequence[Candidate],
-    events: Iterable[Event],
+    events: Iterable[Event] | None,
 ) -> list[Row]:
-    """A row per candidate, in order; failures are rows too."""
+    """A row per candidate, in order; failures are rows too.
+
+    Without events nothing was to be measured: rows say what verification on the host found.
+    """
     checks: dict[str, Check] = {}
     rounds: dict[str, dict[int, Round]] = {}
     errors: dict[str, str] = {}
-    for event in events:
+    for event in events or ():
         if isinstance(event, Check):
             checks[event.entry] = event
         elif isinstance(event, Round):
@@ -98,8 +106,8 @@ def build_rows(
         place = f"@{candidate.runtime.name}@{candidate.threads}"
         first, twin = f"{baseline}{place}", f"{candidate.dense_twin}{place}"
         error = candidate.error or errors.get(name)
-        if error is None and not rounds.get(name):
-            error = "was not measured"
+        if error is None and events is not None and not rounds.get(name):
+            error = NOT_MEASURED
         row = Row(
             pipeline=pipeline,
             device=device,
@@ -113,7 +121,9 @@ def build_rows(
             notes=list(candidate.notes),
             model=candidate.model,
         )
-        if error is None:
+        if error is None and events is None:
+            row = row.model_copy(update=_host_answers(candidate))
+        elif error is None:
             drop = _drop(checks.get(first), checks.get(name))
             row = row.model_copy(
                 update={
@@ -133,6 +143,13 @@ def _drop(baseline: Check | None, own: Check | None) -> float | None:
     if baseline is None or own is None or baseline.accuracy is None or own.accuracy is None:
         return None
     return baseline.accuracy - own.accuracy
+
+
+def _host_answers(candidate: Candidate) -> dict[str, object]:
+    accuracy = Accuracy(
+        keras=candidate.keras_accuracy, host=candidate.host_accuracy, samples=candidate.sample_count
+    )
+    return {"accuracy": accuracy, "agreement": candidate.agreement}
 
 
 def _answers(candidate: Candidate, check: Check | None, drop: float | None) -> dict[str, object]:

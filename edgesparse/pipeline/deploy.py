@@ -7,12 +7,12 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.job import QUICK, Candidate, build_job, build_rows, check_gates
+from edgesparse.bench.job import NOT_MEASURED, QUICK, Candidate, build_job, build_rows, check_gates
 from edgesparse.bench.results import (
     DeviceInfo,
     ModelFile,
@@ -165,7 +165,9 @@ def deploy(
                     target, candidates, benchmark, pipeline, listener, Path(workspace.runs / run)
                 )
             else:
-                rows = _verified_rows(pipeline, device.name, candidates)
+                rows = build_rows(
+                    pipeline.name, device.name, pipeline.baseline_variant, candidates, None
+                )
             progress.rows += rows
         progress.gates = check_gates(pipeline.gates, progress.rows) if options.benchmark else []
     return progress.results()
@@ -233,7 +235,7 @@ def _candidates(
                 key = plan.verified.get((variant, runtime.name))
                 error = missing or (outcome.errors.get(key) if key else None)
                 if error or key is None:
-                    found.append(_with(candidate, error=error or "was not planned"))
+                    found.append(replace(candidate, error=error or "was not planned"))
                     continue
                 found.append(_verified(candidate, plan, context, key, convert))
     return found
@@ -260,7 +262,7 @@ def _verified(
     verdict = read_json(store.path(key) / "verify.json")
     inputs = plan.stage(convert).inputs
     metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / "metrics.json")
-    return _with(
+    return replace(
         candidate,
         path=store.root / verdict["path"],
         model=ModelFile.model_validate(verdict["model"]),
@@ -269,28 +271,10 @@ def _verified(
         tolerance=verdict["tolerance"],
         keras_accuracy=metrics["accuracy"],
         host_accuracy=verdict["accuracy"],
+        agreement=verdict["agreement"],
+        sample_count=verdict["samples"],
         notes=tuple(verdict["notes"]),
     )
-
-
-def _with(candidate: Candidate, **changes: Any) -> Candidate:
-    return Candidate(**{**vars(candidate), **changes})
-
-
-def _verified_rows(pipeline: Pipeline, device: str, candidates: Sequence[Candidate]) -> list[Row]:
-    """Rows of a run without a benchmark: verified models, no latency."""
-    checks: list[Event] = []
-    rows = build_rows(pipeline.name, device, pipeline.baseline_variant, candidates, checks)
-    return [
-        row
-        if candidate.error
-        else row.model_copy(update={"status": "ok", "error": None, "accuracy": _host(candidate)})
-        for row, candidate in zip(rows, candidates, strict=True)
-    ]
-
-
-def _host(candidate: Candidate) -> dict[str, Any]:
-    return {"keras": candidate.keras_accuracy, "host": candidate.host_accuracy, "samples": 0}
 
 
 @dataclass
@@ -346,7 +330,7 @@ class _Progress:
         except EdgesparseError as error:
             lost = str(error)
             return [
-                row.model_copy(update={"error": lost}) if row.error == "was not measured" else row
+                row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
                 for row in rows()
             ]
         return rows()

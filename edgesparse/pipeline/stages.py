@@ -223,6 +223,7 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
             "model": files[chosen],
             "agreement": check.agreement,
             "accuracy": check.accuracy,
+            "samples": check.samples or 0,
             "tolerance": limit.tolerance,
             "notes": notes,
         },

@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, TINY, run_cli
+
+
+def modules_of(*command):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines[1:]}
+
+
+def test_help_imports_nothing_heavy():
+    found = modules_of("-m", "edgesparse", "--help")
+    heavy = {"tensorflow", "numpy", "pydantic", "rich", "yaml", "asyncio"}
+    assert not {name.partition(".")[0] for name in found} & heavy
+    assert len(found) <= 1.2 * len(modules_of("-c", "import click"))
+
+
+COMMANDS = ["validate", "plan", "run", "deploy", "bench", "report", "schema"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli, command):
+    done = cli(command, "--help")
+    assert done.returncode == 0
+    assert max(len(line) for line in done.stdout.splitlines()) <= 100
+
+
+def test_the_help_lists_commands_and_exit_codes(cli):
+    text = cli("--help").stdout
+    assert all(command in text for command in COMMANDS)
+    assert "3 a gate is" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["deploy", "none.yaml"], "none.yaml: no such file"),
+        (["plan", "none.yaml"], "none.yaml: no such file"),
+        (["bench", "none.tflite"], "none.tflite: no such file"),
+        (["bench", "none.tflite", "--device", "pie"], "no device file devices/pie.yaml"),
+        (["bench", "none.tflite", "--device", "../x"], "no device file"),
+        (["report"], "there are no runs yet"),
+        (["report", "no-such-run"], "there are no runs yet"),
+        (["nonsense"], "No such command"),
+        (["deploy"], "Missing argument"),
+        (["schema", "fruit"], "'fruit' is not one of"),
+    ],
+)
+def test_wrong_usage_is_told_with_exit_code_2(cli, arguments, message):
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_validate(cli, tmp_path):
+    (tmp_path / "good.yaml").write_text(TINY)
+    (tmp_path / "bad.yaml").write_text(TINY.replace("epochs: 1,", "epocs: 1,"))
+    assert cli("validate", "good.yaml").stdout == "good.yaml: valid\n"
+    done = cli("validate", "good.yaml", "bad.yaml")
+    assert done.returncode == 2
+    assert "bad.yaml:5:9: unknown key 'epocs'; did you mean 'epochs'?" in done.stderr
+    found = json.loads(cli("validate", "bad.yaml", "--json").stdout)
+    assert found["valid"] is False
+    assert (found["problems"][0]["line"], found["problems"][0]["column"]) == (5, 9)
+
+
+def test_an_unknown_variant_is_told(cli, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    done = cli("plan", "tiny.yaml", "--variant", "sparse-f23")
+    assert done.returncode == 2
+    assert "no variant 'sparse-f23'; did you mean 'sparse-f32'" in done.stderr
+
+
+def test_plan_of_a_new_project(cli, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    done = cli("plan", "tiny.yaml")
+    assert done.returncode == 0
+    assert "to run  train" in done.stdout
+    assert "has not been run before" in done.stdout
+    assert not (tmp_path / ".edgesparse").exists(), "a plan writes nothing"
+
+
+def test_two_device_files_with_one_name(cli, tmp_path):
+    text = (ROOT / "devices" / "local.yaml").read_text()
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    done = cli("deploy", "tiny.yaml", "--device", "a.yaml", "--device", "b.yaml")
+    assert done.returncode == 2
+    assert "two device files are named 'local'" in done.stderr
+
+
+def test_schema_is_json_with_descriptions(cli):
+    found = json.loads(cli("schema", "pipeline").stdout)
+    assert found["properties"]["variants"]["description"]
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m edgesparse schema pipeline | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "{\n"
+
+
+def test_run_cli_is_not_the_shell(tmp_path):
+    done = run_cli("validate", "$(touch x).yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert not (tmp_path / "x").exists()

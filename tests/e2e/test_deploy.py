@@ -1,0 +1,110 @@
+"""The main job, whole and real: train, prune, quantize, convert, verify, measure, print."""
+
+import json
+
+import pytest
+
+from edgesparse.pipeline.store import Store
+
+pytestmark = pytest.mark.slow
+VARIANTS = ["dense-f32", "dense-int8", "sparse-f32", "sparse-int8"]
+
+
+@pytest.fixture(scope="module")
+def rows(deployed):
+    return {(r.runtime.name, r.variant): r for r in deployed[0].results.rows}
+
+
+def test_make_deploy_ends_with_the_table(deployed):
+    project, done = deployed
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith(tuple(VARIANTS)) and "*" in line for line in lines) >= 2
+    assert "tflite-runtime 2.14.0" in done.stdout
+    assert "ai-edge-litert" in done.stdout
+    assert max(len(line.rstrip()) for line in lines) <= 100
+    assert "\x1b" not in done.stdout + done.stderr
+    assert Store(project.folder / ".edgesparse" / "store").problems() == []
+
+
+def test_there_are_four_variants_on_two_runtimes(rows):
+    assert len(rows) == 8
+    assert {r.status for r in rows.values()} == {"ok"}
+
+
+def test_accuracy(rows):
+    for runtime in ("tflite-runtime", "ai-edge-litert"):
+        dense = rows[runtime, "dense-f32"].accuracy
+        assert dense.device >= 0.97
+        for variant in ("sparse-f32", "sparse-int8"):
+            assert rows[runtime, variant].accuracy.drop <= 0.02
+    for row in rows.values():
+        assert abs(row.accuracy.device - row.accuracy.host) <= 0.005
+        assert row.accuracy.samples == 360
+
+
+def test_the_zeros_arrived_and_the_files_are_smaller(rows):
+    for runtime in ("tflite-runtime", "ai-edge-litert"):
+        for scheme in ("f32", "int8"):
+            dense, sparse = (
+                rows[runtime, f"{kind}-{scheme}"].model for kind in ("dense", "sparse")
+            )
+            assert sparse.sparsity >= 0.85
+            assert sparse.storage == "sparse"
+            assert sparse.bytes < (0.25 if scheme == "f32" else 0.55) * dense.bytes
+
+
+def test_every_row_is_complete(rows):
+    for row in rows.values():
+        assert row.latency_ms.rounds == 5
+        assert row.latency_ms.samples >= 200
+        low, high = row.latency_ms.ci95
+        assert 0 < low <= row.latency_ms.p50 <= high
+        assert row.latency_ms.p50 <= row.latency_ms.p90 <= row.latency_ms.p99
+        assert row.speedup.baseline == "dense-f32"
+        assert row.agreement >= 0.9
+        assert row.peak_rss_bytes > 1e6
+        assert row.init_ms > 0
+        assert row.first_ms > 0
+
+
+def test_a_second_deploy_does_nothing_but_measure(deployed):
+    project, _ = deployed
+    done = project.shell(".venv/bin/edgesparse deploy pipelines/digits.yaml --quick")
+    stages = [line for line in done.stderr.splitlines() if line.startswith("[")]
+    assert len(stages) == 18
+    assert all(line.endswith(": cached") for line in stages), done.stderr
+    assert "QUICK, not for claims" in done.stdout
+    assert done.returncode in (0, 3), done.stderr
+
+
+def plan(project, path):
+    done = project.shell(f".venv/bin/edgesparse plan {path} --json")
+    assert done.returncode == 0, done.stderr
+    return {s["label"]: s["why"] for s in json.loads(done.stdout) if not s["cached"]}
+
+
+def test_only_what_changed_would_run_again(deployed):
+    project, _ = deployed
+    text = (project.folder / "pipelines" / "digits.yaml").read_text()
+    changed = project.folder / "pipelines" / "changed.yaml"
+    changed.write_text("# a comment\n" + text)
+    assert plan(project, "pipelines/changed.yaml") == {}
+    changed.write_text(text.replace("sparsity: 0.88", "sparsity: 0.8", 1))
+    why = plan(project, "pipelines/changed.yaml")
+    assert len(why) == 5
+    assert all("sparse-f32" in label for label in why)
+    assert why["sparsify sparse-f32"] == "spec.sparsify.sparsity: 0.88 -> 0.8"
+    assert why["convert sparse-f32"] == "its model changed"
+
+
+def test_fully_connected_blocks(deployed):
+    project, _ = deployed
+    done = project.shell("make deploy PIPELINE=pipelines/digits-mlp.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {(r.runtime.name, r.variant): r for r in project.results.rows}
+    for runtime in ("tflite-runtime", "ai-edge-litert"):
+        dense, block = (rows[runtime, v].model for v in ("dense-int8", "block-1x16-int8"))
+        assert block.storage == "sparse"
+        assert block.bytes <= dense.bytes / 6
+        assert rows[runtime, "block-1x4-f32"].model.sparsity >= 0.895

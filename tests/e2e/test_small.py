@@ -1,0 +1,229 @@
+"""Whole runs of a tiny pipeline: failures, references, gates, interrupts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgesparse.pipeline.store import Store
+from edgesparse.pipeline.workspace import Workspace
+from tests.conftest import TINY, run_cli
+
+pytestmark = pytest.mark.slow
+DEVICE = """
+name: here
+connect: {local: {}}
+workdir: work
+runtimes: [ai-edge-litert]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(DEVICE)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+def deploy(folder, *more):
+    return run_cli("deploy", "tiny.yaml", "--device", "here", *more, cwd=folder)
+
+
+def rows(folder):
+    return {r.variant: r for r in Workspace(folder).results().rows}
+
+
+def edit(folder, old, new):
+    text = (folder / "tiny.yaml").read_text()
+    assert old in text
+    (folder / "tiny.yaml").write_text(text.replace(old, new))
+
+
+def test_every_quantization_and_a_gate_that_is_not_met(folder):
+    edit(
+        folder,
+        "benchmark:",
+        """  f16: {quantize: f16}
+  dynamic: {quantize: dynamic}
+  int8: {quantize: int8}
+  qat: {quantize: {scheme: int8, aware: true, epochs: 1}}
+  pqat: {sparsify: {method: magnitude, sparsity: 0.5, epochs: 1, schedule: constant},
+         quantize: {scheme: int8, aware: true, epochs: 1}}
+  one-shot: {sparsify: {method: magnitude, sparsity: 0.4, epochs: 0}, storage: dense}
+  two-four: {sparsify: {method: magnitude, sparsity: 0.5, pattern: "2:4", epochs: 1}}
+gates:
+  - {variant: f16, metric: bytes, max: 1}
+benchmark:""",
+    )
+    done = deploy(folder)
+    assert done.returncode == 3, done.stderr
+    assert "gate NOT MET: f16 bytes" in done.stdout
+    found = rows(folder)
+    assert {r.status for r in found.values()} == {"ok"}
+    for name in ("sparse-f32", "pqat", "two-four"):
+        assert found[name].model.sparsity == pytest.approx(0.5, abs=0.03)
+    assert found["one-shot"].model.sparsity == pytest.approx(0.4, abs=0.02)
+    assert found["one-shot"].model.storage == "dense"
+    assert found["f16"].model.bytes < 0.6 * found["dense-f32"].model.bytes
+
+
+def test_a_failed_stage_fails_its_variant_only(folder):
+    edit(folder, "pattern: block-1x4", "exclude: [no_such_layer]")
+    done = deploy(folder)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    found = rows(folder)
+    assert found["dense-f32"].status == "ok"
+    assert found["sparse-f32"].status == "failed"
+    assert "tiny.yaml:8:15" in found["sparse-f32"].error
+    assert "'no_such_layer' matches no layer" in found["sparse-f32"].error
+    assert "sparse-f32 FAILED [1]" in done.stdout
+
+
+def test_own_data_model_and_method(folder):
+    (folder / "mine.py").write_text(
+        """
+import numpy as np, tensorflow as tf
+from edgesparse.data import from_arrays
+
+@tf.keras.utils.register_keras_serializable("mine")
+class Scale(tf.keras.layers.Layer):
+    def call(self, x):
+        return x * 2.0
+
+def load(count):
+    x = np.random.default_rng(0).random((count, 16), dtype=np.float32)
+    return from_arrays("mine", x, (x.mean(axis=1) > 0.5).astype(int))
+
+def build(width):
+    k = tf.keras
+    wide, last = k.layers.Dense(width), k.layers.Dense(2, "softmax")
+    return k.Sequential([k.Input((16,)), Scale(), wide, last])
+
+def prune(model, threshold):
+    print("hello from my own method")
+    for layer in model.layers:
+        for weight in layer.trainable_weights:
+            if len(weight.shape) == 2:
+                weight.assign(tf.where(tf.abs(weight) < threshold, 0.0, weight))
+    return model
+
+def broken(model):
+    raise KeyError("oops")
+"""
+    )
+    (folder / "tiny.yaml").write_text(
+        """
+name: tiny
+data: {ref: "mine.py:load", args: {count: 200}}
+model: {ref: "mine.py:build", args: {width: 32}}
+train: {epochs: 1}
+variants:
+  dense: {}
+  own: {sparsify: {method: "mine.py:prune", args: {threshold: 0.1}}}
+  broken: {sparsify: {method: "mine.py:broken"}}
+benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0}
+"""
+    )
+    done = deploy(folder)
+    found = rows(folder)
+    assert found["own"].status == "ok", done.stderr
+    assert found["own"].model.sparsity > 0.2
+    assert found["broken"].status == "failed"
+    assert "KeyError" in found["broken"].error
+    assert "hello from my own method" not in done.stdout
+    (log,) = (folder / ".edgesparse" / "runs").glob("*/log.txt")
+    assert "hello from my own method" in log.read_text()
+
+
+def test_run_verifies_without_a_benchmark(folder):
+    done = run_cli("run", "tiny.yaml", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["rows"]
+    assert {r["status"] for r in found} == {"ok"}
+    assert all(r["latency_ms"] is None and r["accuracy"]["host"] for r in found)
+
+
+def test_a_runtime_that_is_missing_or_of_another_version(folder):
+    text = DEVICE.replace("[ai-edge-litert]", "[{name: ai-edge-litert, version: 9.9.9}]")
+    (folder / "devices" / "here.yaml").write_text(text)
+    done = deploy(folder)
+    assert done.returncode == 1
+    assert "but its file asks for 9.9.9" in done.stdout
+
+
+def test_a_device_that_cannot_be_used_keeps_what_is_finished(folder):
+    (folder / "file").touch()
+    text = DEVICE.replace("name: here", "name: broken").replace("work\n", "file/sub\n")
+    (folder / "devices" / "broken.yaml").write_text(text)
+    done = deploy(folder, "--device", "broken")
+    assert done.returncode == 1
+    assert "device broken: cannot write to" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {r.status for r in Workspace(folder).results().rows if r.device == "here"} == {"ok"}
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgesparse", *arguments],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_ctrl_c_while_training_keeps_the_store_and_the_next_run_goes_on(folder):
+    edit(folder, "epochs: 1, batch_size: 64", "epochs: 1000, batch_size: 64")
+    process = start(folder, "deploy", "tiny.yaml", "--device", "here")
+    for line in process.stderr:
+        if "train: " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "interrupted; finished stages are kept" in rest
+    assert "Traceback" not in rest
+    store = Store(folder / ".edgesparse" / "store")
+    assert store.problems() == []
+    assert len(list(store.root.iterdir())) == 1
+    edit(folder, "epochs: 1000", "epochs: 1")
+    done = deploy(folder)
+    assert done.returncode == 0
+    assert "samples: cached" in done.stderr
+
+
+def test_ctrl_c_while_measuring_keeps_the_rows_and_leaves_no_process(folder):
+    edit(folder, "rounds: 1, min_seconds: 0.05", "rounds: 100, min_seconds: 100")
+    edit(folder, "min_runs: 5", "min_runs: 500000")
+    process = start(folder, "deploy", "tiny.yaml", "--device", "here")
+    for line in process.stderr:
+        if "benchmark on here: " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    found = Workspace(folder).results()
+    assert not found.finished
+    assert [r.status for r in found.rows] == ["ok", "ok"]
+    assert all(r.latency_ms.rounds < 100 for r in found.rows)
+    assert not _agents(folder)
+
+
+def _agents(folder: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+            except OSError:
+                continue
+            if str(folder / "work") in command:
+                found.append(command)
+    return found

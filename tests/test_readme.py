@@ -1,0 +1,78 @@
+"""Every YAML example in the READMEs is valid; every command in them is run."""
+
+import re
+import shutil
+
+import pytest
+
+from edgesparse.spec.load import load_any
+from tests.conftest import ROOT
+
+READMES = ("README.md", "pipelines/README.md", "devices/README.md")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(readme, language):
+    return [b for kind, b in BLOCK.findall((ROOT / readme).read_text()) if kind == language]
+
+
+def examples():
+    for readme in READMES:
+        for i, text in enumerate(blocks(readme, "yaml")):
+            yield pytest.param(readme, text, id=f"{readme}-{i}")
+
+
+def commands():
+    found = []
+    for readme in READMES:
+        for text in blocks(readme, "sh"):
+            lines = [re.sub(r"\s+#.*", "", line).strip() for line in text.splitlines()]
+            found += [line for line in lines if line and line not in found]
+    return found
+
+
+@pytest.mark.parametrize(("readme", "text"), examples())
+def test_every_example_is_valid(readme, text, tmp_path):
+    for python in blocks(readme, "python"):
+        name = re.match(r"# (\w+\.py)\n", python)
+        assert name, "a Python example begins with its file name"
+        compile(python, name.group(1), "exec")
+        (tmp_path / name.group(1)).write_text(python)
+    path = tmp_path / "example.yaml"
+    path.write_text(text)
+    load_any(path)
+
+
+def test_there_are_examples():
+    assert len(list(examples())) >= 4
+    assert len(commands()) >= 8
+
+
+@pytest.mark.slow
+def test_every_command_runs(deployed):
+    """In the order of the READMEs, in the project that the first one, make deploy, has made."""
+    project, done = deployed
+    assert commands()[0] == "make deploy"
+    assert done.returncode == 0
+    model = next((project.folder / ".edgesparse" / "store").glob("*/sparse.tflite"))
+    shutil.copy(model, project.folder / "model.tflite")
+    for command in commands()[1:]:
+        if command == "make test":  # This is what is running.
+            assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+            continue
+        run = project.shell(command)
+        assert run.returncode == 0, f"{command}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
+
+
+def test_the_own_parts_of_the_readme_work(tmp_path):
+    """The Python examples do what their YAML example promises."""
+    from edgesparse import data, models
+    from edgesparse.spec.load import load_pipeline
+
+    for python in blocks("pipelines/README.md", "python"):
+        (tmp_path / re.match(r"# (\w+\.py)\n", python).group(1)).write_text(python)
+    path = tmp_path / "p.yaml"
+    path.write_text(next(t for t in blocks("pipelines/README.md", "yaml") if "own-parts" in t))
+    loaded = load_pipeline(path)
+    assert data.load(loaded.spec.data, tmp_path).input_shape == (32,)
+    assert models.build(loaded.spec.model, tmp_path).output_shape == (None, 2)
