@@ -15,6 +15,7 @@ from edgesparse.bench.results import Results
 from edgesparse.cli.console import Shown, result_console
 from edgesparse.cli.main import GATE_NOT_MET
 from edgesparse.pipeline import deploy as runs
+from edgesparse.pipeline.targets import open_target
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.report import table, text
 from edgesparse.spec.device import Device
@@ -81,7 +82,7 @@ def validate(files: Sequence[Path], as_json: bool) -> int:
 
 def plan(pipeline: Path, device: str, variants: Sequence[str] | None, as_json: bool) -> None:
     loaded = load_pipeline(pipeline)
-    planned = runs.plan_for(loaded, runs.open_target(find_device(device)), variants)
+    planned = runs.plan_for(loaded, open_target(find_device(device)), variants)
     status = Workspace(Path()).status(loaded.spec.name, planned)
     if as_json:
         stages = [

@@ -26,6 +26,7 @@ import json
 import os
 import platform
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,9 +42,6 @@ WINDOW = 10
 STABLE_WITHIN = 0.05
 
 
-# ---------------------------------------------------------------- the device
-
-
 def read_text(path):
     try:
         with open(path) as file:
@@ -54,22 +52,21 @@ def read_text(path):
 
 def runtime_versions():
     """Installed runtimes and their versions, without importing them."""
-    script = (
-        "import json,sys\n"
-        "try:\n from importlib.metadata import version\n"
-        "except ImportError:\n from pkg_resources import get_distribution as d\n"
-        " version=lambda n: d(n).version\n"
-        "found={}\n"
-        "for n in %r:\n"
-        " try: found[n]=version(n)\n"
-        " except Exception: pass\n"
-        "print(json.dumps(found))" % (sorted(RUNTIMES),)
-    )
     try:
-        output = subprocess.check_output([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-        return json.loads(output.decode())
-    except (OSError, ValueError, subprocess.CalledProcessError):
-        return {}
+        from importlib.metadata import version
+    except ImportError:  # Python 3.7
+        from pkg_resources import get_distribution
+
+        def version(name):
+            return get_distribution(name).version
+
+    found = {}
+    for name in RUNTIMES:
+        try:
+            found[name] = version(name)
+        except Exception:
+            continue
+    return found
 
 
 def cpu_model():
@@ -125,14 +122,9 @@ def cpu_state():
         if value and value.lstrip("-").isdigit():
             celsius = int(value) / 1000.0
             temperature = celsius if temperature is None else max(temperature, celsius)
-    throttled = None
     # Raspberry Pi firmware: bits 0-3 say that something limits the clock right now.
     value = read_text("/sys/devices/platform/soc/soc:firmware/get_throttled")
-    if value:
-        try:
-            throttled = bool(int(value, 16) & 0xF)
-        except ValueError:
-            pass
+    throttled = bool(int(value, 16) & 0xF) if value else None
     return {"mhz": mhz, "temperature_c": temperature, "throttled": throttled}
 
 
@@ -143,9 +135,6 @@ def peak_rss_bytes():
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-# ---------------------------------------------------------------- one model in one process
 
 
 def open_interpreter(request):
@@ -255,11 +244,6 @@ def fill_inputs(interpreter):
         interpreter.set_tensor(details["index"], values)
 
 
-def median(values):
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
-
-
 def timed(interpreter):
     start = time.perf_counter_ns()
     interpreter.invoke()
@@ -275,8 +259,10 @@ def warm_up(interpreter, settings):
         times.append(timed(interpreter))
         spent = time.perf_counter() - start
         stable = len(times) >= 2 * WINDOW and (
-            abs(median(times[-WINDOW:]) - median(times[-2 * WINDOW : -WINDOW]))
-            <= STABLE_WITHIN * median(times[-WINDOW:])
+            abs(
+                statistics.median(times[-WINDOW:]) - statistics.median(times[-2 * WINDOW : -WINDOW])
+            )
+            <= STABLE_WITHIN * statistics.median(times[-WINDOW:])
         )
         enough = len(times) >= settings["warmup_runs"] and spent >= shortest
         if enough and (stable or settings["warmup_seconds"] == 0 or spent >= longest):
@@ -338,9 +324,6 @@ def child(kind):
     os._exit(0)
 
 
-# ---------------------------------------------------------------- the job
-
-
 class Agent:
     """Runs a job's processes one after another and tells about each."""
 
@@ -356,40 +339,30 @@ class Agent:
         self.ending = None
 
     def tell(self, event):
-        line = json.dumps(event, allow_nan=False) + "\n"
-        self.journal.write(line)
-        self.journal.flush()
-        self.show(line)
+        self.write(json.dumps(event, allow_nan=False) + "\n")
 
-    @staticmethod
-    def show(line):
-        sys.stdout.write(line)
+    def write(self, text):
+        self.journal.write(text)
+        self.journal.flush()
+        sys.stdout.write(text)
         sys.stdout.flush()
 
     def resume(self):
         """Repeat what the journal has, as far as it is whole and of this job."""
-        lines, kept = [], 0
-        text = read_text(self.journal_path) or ""
-        for line in text.split("\n"):
+        lines = []
+        for line in (read_text(self.journal_path) or "").split("\n"):
             try:
                 event = json.loads(line)
             except ValueError:
                 break
-            if kept == 0 and event.get("job") != self.job["id"]:
+            if event["event"] == "end" or (not lines and event.get("job") != self.job["id"]):
                 break
-            if event.get("event") == "end":
-                break
-            kept += 1
             lines.append(line + "\n")
-            if event.get("event") in ("check", "round"):
-                self.done.add((event["entry"], event.get("round")))
-            elif event.get("event") == "failed":
+            if event["event"] == "failed":
                 self.failed.add(event["entry"])
+            self.done.add((event.get("entry"), event.get("round")))
         self.journal = open(self.journal_path, "w")
-        for line in lines:
-            self.journal.write(line)
-            self.show(line)
-        self.journal.flush()
+        self.write("".join(lines))
         return bool(lines)
 
     def lock(self):
@@ -400,7 +373,7 @@ class Agent:
         try:
             fcntl.flock(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self.show(json.dumps({"event": "waiting"}) + "\n")
+            print(json.dumps({"event": "waiting"}), flush=True)
             fcntl.flock(self.lock_file, fcntl.LOCK_EX)
 
     def run(self):
@@ -426,13 +399,11 @@ class Agent:
         result = self.spawn(kind, request)
         if "error" in result:
             self.failed.add(name)
-            self.tell({"event": "failed", "entry": name, "round": number, "error": result["error"]})
-            return
-        event = {"event": kind, "entry": name}
-        if kind == "round":
-            event["round"] = number
-        event.update(result)
-        self.tell(event)
+            kind = "failed"
+        about = {"event": kind, "entry": name}
+        if kind != "check":
+            about["round"] = number
+        self.tell(dict(about, **result))
 
     def spawn(self, kind, request):
         handle, path = tempfile.mkstemp(suffix=".json", dir=os.path.dirname(self.journal_path))
@@ -449,20 +420,18 @@ class Agent:
                 )
                 if self.ending is not None:  # The signal came before the process was known.
                     self.end(self.ending, None)
+                limit = request["settings"]["timeout_seconds"]
                 try:
-                    self.process.communicate(
-                        json.dumps(request).encode(),
-                        timeout=self.job["settings"]["timeout_seconds"],
-                    )
+                    self.process.communicate(json.dumps(request).encode(), timeout=limit)
                 except subprocess.TimeoutExpired:
                     self.stop()
-                    return {"error": "no answer in %g s" % self.job["settings"]["timeout_seconds"]}
+                    return {"error": "no answer in %g s" % limit}
                 code = self.process.returncode
                 noise.seek(0)
                 said = noise.read()[-4000:].decode("utf-8", "replace").strip()
             text = read_text(path)
             if code == 0 and text:
-                return self.explained(json.loads(text), said)
+                return explained(json.loads(text), said)
             return {"error": crash_text(code, said)}
         except (OSError, ValueError) as error:
             return {"error": "the measuring process failed: %s" % error}
@@ -471,15 +440,6 @@ class Agent:
             self.process = None
             if os.path.exists(path):
                 os.remove(path)
-
-    @staticmethod
-    def explained(result, said):
-        """The runtime's reason is often on stderr only."""
-        if "error" in result:
-            hints = [line for line in said.splitlines() if line.startswith("ERROR")]
-            if hints and hints[-1][7:40] not in result["error"]:
-                result["error"] += " (" + hints[-1][:300] + ")"
-        return result
 
     def end(self, number, _):
         """Signal handler: end the measuring process, then this one."""
@@ -490,18 +450,27 @@ class Agent:
         os._exit(128 + number)
 
     def stop(self):
-        process = self.process
-        if process is not None:
-            process.kill()
-            process.wait()
+        """Kill and reap; not by Popen.wait, whose lock a signal handler may find taken."""
+        if self.process is not None:
+            try:
+                os.kill(self.process.pid, signal.SIGKILL)
+                os.waitpid(self.process.pid, 0)
+            except OSError:
+                pass
+
+
+def explained(result, said):
+    """Add the runtime's own reason, which is often on stderr only."""
+    hints = [line for line in said.splitlines() if line.startswith("ERROR")]
+    if "error" in result and hints and hints[-1][7:40] not in result["error"]:
+        result["error"] += " (" + hints[-1][:300] + ")"
+    return result
 
 
 def crash_text(code, said):
-    if code is not None and code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = "signal %d" % -code
+    if code < 0:
+        known = {number.value: number.name for number in signal.Signals}
+        name = known.get(-code, "signal %d" % -code)
         return "the runtime crashed (%s)" % name
     last = said.splitlines()[-1][:300] if said else "no output"
     return "the measuring process ended with code %s: %s" % (code, last)

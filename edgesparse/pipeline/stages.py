@@ -47,7 +47,7 @@ class Context:
 
     loaded: Loaded[Pipeline]
     store: Store
-    transport: Transport | None
+    transport: Transport
     run: str
 
     @property
@@ -174,7 +174,6 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
     """Choose the storage: sparse where this runtime takes it and answers right, else dense."""
     from edgesparse.tflite import verify
 
-    assert context.transport is not None
     variant = context.variant(stage)
     limit = verify.limits(variant.quantize, context.pipeline.verify)
     paths = _stored_forms(stage, context, variant)

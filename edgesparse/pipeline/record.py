@@ -1,0 +1,128 @@
+"""A run's results as they come in: written to results.json whatever happens."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from edgesparse.bench.job import NOT_MEASURED, Candidate, build_job, build_rows
+from edgesparse.bench.results import DeviceInfo, GateResult, Results, Row, write_results
+from edgesparse.devices.events import Check, Event, Failed, Round, Waiting
+from edgesparse.devices.measure import Job, run_job
+from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.fingerprints import library_versions
+from edgesparse.pipeline.targets import Target
+from edgesparse.pipeline.workspace import Workspace
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Benchmark
+
+
+@dataclass
+class RunRecord:
+    """What a run has so far."""
+
+    begun: Results
+    devices: list[DeviceInfo]
+    rows: list[Row]
+    gates: list[GateResult]
+    notes: list[str]
+    finished: bool = False
+
+    def add_device(self, info: DeviceInfo, notes: Sequence[str]) -> None:
+        self.devices.append(info)
+        self.notes += notes
+
+    def results(self) -> Results:
+        return self.begun.model_copy(
+            update={
+                "devices": self.devices,
+                "rows": self.rows,
+                "gates": self.gates,
+                "notes": self.notes,
+                "finished": self.finished,
+            }
+        )
+
+    def measure(
+        self,
+        target: Target,
+        candidates: Sequence[Candidate],
+        benchmark: Benchmark,
+        listener: told.Listener,
+    ) -> None:
+        """Measure on one device and add the rows: also of what an interrupt or error left."""
+        job = build_job(f"{self.begun.run}-{target.device.name}", benchmark, candidates)
+        events: list[Event] = []
+        lost = NOT_MEASURED
+        try:
+            if job.entries:
+                _measure(target, job, events, listener)
+        except EdgesparseError as error:
+            lost = str(error)
+        finally:
+            self.add_rows(target, candidates, events, lost)
+
+    def add_rows(
+        self,
+        target: Target,
+        candidates: Sequence[Candidate],
+        events: Sequence[Event] | None,
+        lost: str = NOT_MEASURED,
+    ) -> None:
+        """Add a row per candidate; see build_rows. `lost` is why some were not measured."""
+        begun = self.begun
+        rows = build_rows(begun.pipeline, target.device.name, begun.baseline, candidates, events)
+        self.rows += [
+            row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
+            for row in rows
+        ]
+
+
+def _measure(target: Target, job: Job, events: list[Event], listener: told.Listener) -> None:
+    label = f"benchmark on {target.device.name}"
+    listener(told.StageStarted(label, 1, 1))
+    total = len(job.entries) * (job.rounds + 1)
+    done = 0
+
+    def on_event(event: Event) -> None:
+        nonlocal done
+        events.append(event)
+        if isinstance(event, Waiting):
+            listener(told.Note(f"waiting: another job is measuring on {target.device.name}"))
+        elif isinstance(event, Failed):
+            done += job.rounds + 1 if event.round is None else job.rounds - event.round
+        elif isinstance(event, Check | Round):
+            done += 1
+            text = f"{event.entry}"
+            if isinstance(event, Round):
+                text += f", round {event.round + 1}/{job.rounds}"
+            listener(told.StageProgress(label, done / total, text))
+
+    run_job(target.transport, job, on_event)
+    listener(told.StageDone(label, 1, 1, 0.0, False))
+
+
+@contextmanager
+def recorded(
+    workspace: Workspace, pipeline: str, baseline: str, *, quick: bool, pipeline_digest: str = ""
+) -> Iterator[RunRecord]:
+    """A new run; its results are written when the block ends, however it ends."""
+    begun = Results(
+        run=workspace.new_run(pipeline),
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        quick=quick,
+        host={"machine": platform.machine(), "system": platform.system()},
+        versions=library_versions(),
+        pipeline=pipeline,
+        pipeline_digest=pipeline_digest,
+        baseline=baseline,
+    )
+    record = RunRecord(begun, [], [], [], [])
+    try:
+        yield record
+        record.finished = True
+    finally:
+        write_results(record.results(), workspace.results_path(begun.run))

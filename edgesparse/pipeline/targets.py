@@ -1,0 +1,80 @@
+"""A device that has been asked what it is and which runtimes it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgesparse.bench.results import DeviceInfo, RuntimeInfo
+from edgesparse.devices.connection import connect
+from edgesparse.devices.events import HostInfo
+from edgesparse.devices.measure import host_info
+from edgesparse.devices.transport import Transport
+from edgesparse.spec.device import Device, Runtime
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device that has been asked what it is.
+
+    `runtimes` are those it has of the ones its file lists; `missing` are (runtime, why) of the
+    others, `notes` say which optional ones were left out.
+    """
+
+    device: Device
+    transport: Transport
+    host: HostInfo
+    runtimes: tuple[RuntimeInfo, ...]
+    missing: tuple[tuple[RuntimeInfo, str], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def all_runtimes(self) -> list[tuple[RuntimeInfo, str | None]]:
+        """Every runtime of the device file, with why it is missing if it is."""
+        return [*((runtime, None) for runtime in self.runtimes), *self.missing]
+
+    @property
+    def info(self) -> DeviceInfo:
+        return DeviceInfo(
+            name=self.device.name,
+            description=self.device.description,
+            machine=self.host.machine,
+            cpu=self.host.cpu,
+            cores=self.host.cores,
+            python=self.host.python,
+            governor=self.host.governor,
+        )
+
+
+def open_target(device: Device) -> Target:
+    """Connect to a device and ask which runtimes it has. Raises DeviceError."""
+    transport = connect(device)
+    host = host_info(transport)
+    found, missing, notes = [], [], []
+    for runtime in device.runtimes:
+        version = host.runtimes.get(runtime.name)
+        problem = _runtime_problem(device, runtime, version, host)
+        if problem is None:
+            assert version is not None
+            found.append(RuntimeInfo(name=runtime.name, version=version))
+        elif runtime.optional and version is None:
+            notes.append(f"left out: {problem}")
+        else:
+            info = RuntimeInfo(name=runtime.name, version=version or runtime.version or "none")
+            missing.append((info, problem))
+    return Target(device, transport, host, tuple(found), tuple(missing), tuple(notes))
+
+
+def _runtime_problem(
+    device: Device, runtime: Runtime, version: str | None, host: HostInfo
+) -> str | None:
+    if version is None:
+        return (
+            f"{runtime.name} is not installed on device {device.name} for Python {host.python}; "
+            f"install it there (pip install {runtime.name}) or take it out of the device file"
+        )
+    if runtime.version is not None and runtime.version != version:
+        return (
+            f"device {device.name} has {runtime.name} {version}, but its file asks for "
+            f"{runtime.version}"
+        )
+    return None
