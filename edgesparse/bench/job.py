@@ -227,6 +227,8 @@ def _speedup(
 ) -> Speedup | None:
     if not baseline:
         return None
+    if baseline is own:
+        return Speedup(ratio=1.0, ci95=(1.0, 1.0), baseline=name)
     common = sorted(set(baseline) & set(own))
     if not common:
         return None

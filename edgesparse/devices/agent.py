@@ -69,21 +69,19 @@ def runtime_versions():
     return found
 
 
-def cpu_model():
-    text = read_text("/proc/cpuinfo") or ""
-    for wanted in ("model name", "Model", "Hardware"):
-        for line in text.splitlines():
+def proc_value(path, *names):
+    """The first value in a file of "name : value" lines, such as those in /proc."""
+    for wanted in names:
+        for line in (read_text(path) or "").splitlines():
             name, _, value = line.partition(":")
             if name.strip() == wanted and value.strip():
                 return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def memory_bytes():
-    for line in (read_text("/proc/meminfo") or "").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
     return None
+
+
+def proc_bytes(path, name):
+    value = proc_value(path, name)
+    return int(value.split()[0]) * 1024 if value else None
 
 
 def info():
@@ -97,9 +95,9 @@ def info():
         "system": platform.system(),
         "release": platform.release(),
         "python": platform.python_version(),
-        "cpu": cpu_model(),
+        "cpu": proc_value("/proc/cpuinfo", "model name", "Model", "Hardware") or platform.machine(),
         "cores": cores,
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": proc_bytes("/proc/meminfo", "MemTotal"),
         "governor": read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "runtimes": runtime_versions(),
     }
@@ -107,15 +105,9 @@ def info():
 
 def cpu_state():
     """Frequency, temperature and throttling now; None for what this system does not tell."""
-    mhz = None
     khz = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
-    if khz and khz.isdigit():
-        mhz = int(khz) / 1000.0
-    else:
-        for line in (read_text("/proc/cpuinfo") or "").splitlines():
-            if line.startswith("cpu MHz"):
-                mhz = float(line.partition(":")[2])
-                break
+    known = proc_value("/proc/cpuinfo", "cpu MHz")
+    mhz = int(khz) / 1000.0 if khz else float(known) if known else None
     temperature = None
     for zone in range(8):
         value = read_text("/sys/class/thermal/thermal_zone%d/temp" % zone)
@@ -129,12 +121,8 @@ def cpu_state():
 
 
 def peak_rss_bytes():
-    for line in (read_text("/proc/self/status") or "").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Of this process. Not getrusage's, which also counts what was there before exec."""
+    return proc_bytes("/proc/self/status", "VmHWM") or 0
 
 
 def open_interpreter(request):

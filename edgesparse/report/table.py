@@ -202,24 +202,21 @@ def verdicts(results: Results) -> list[str]:
             if row.status != "ok" or speedup is None or row.model is None:
                 continue
             twin = twins[speedup.baseline].model
-            smaller = ""
+            size = ""
             if twin is not None and twin.bytes != row.model.bytes:
-                smaller = f"; {twin.bytes / row.model.bytes:.1f}x smaller"
-            low, high = speedup.ci95
+                size = f", {twin.bytes / row.model.bytes:.1f}x smaller"
+            # As shown: an interval that reads "0.97x-1.00x" must not be called a loss.
+            low, high = (round(limit, 2) for limit in speedup.ci95)
             if low > 1:
                 verdict = "zeros pay"
             elif high < 1:
                 verdict = "zeros COST time"
             else:
-                verdict = "zeros pay in size only" if smaller else "zeros do not pay"
-            place = (
-                f"{row.runtime.name}, {row.threads} threads"
-                if row.threads > 1
-                else (row.runtime.name)
-            )
+                verdict = "zeros pay in size only" if size else "zeros do not pay"
+            place = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
             lines.append(
-                f"{row.variant} ({place}): {verdict}: {low:.2f}x to {high:.2f}x as fast as "
-                f"{speedup.baseline}{smaller}"
+                f"{row.variant} ({place}): {low:.2f}x-{high:.2f}x the speed of "
+                f"{speedup.baseline}{size}: {verdict}"
             )
     return lines
 
@@ -262,7 +259,7 @@ def print_results(results: Results, console: Console) -> None:
     for note in results.notes:
         _line(console, note)
     for line in verdicts(results):
-        _line(console, line, "green" if "zeros pay:" in line else "yellow")
+        _line(console, line, "green" if line.endswith("zeros pay") else "yellow")
     for line in gate_lines(results):
         _line(console, line, "bold red" if "NOT MET" in line else "green")
 
