@@ -68,7 +68,7 @@ def validate(files: Sequence[Path], as_json: bool) -> int:
             if not as_json:
                 click.echo(f"{file}: valid")
         except SpecError as error:
-            found += [vars(problem) for problem in error.problems]
+            found += [problem._asdict() for problem in error.problems]
             if not as_json:
                 click.echo(str(error), err=True)
         except UsageError as error:

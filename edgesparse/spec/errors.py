@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class EdgesparseError(Exception):
@@ -19,8 +18,7 @@ class UsageError(EdgesparseError):
     exit_code = 2
 
 
-@dataclass(frozen=True, order=True)
-class Problem:
+class Problem(NamedTuple):  # Not a dataclass: 'edgesparse --help' imports this, and no more.
     """One mistake in a YAML file; `line` and `column` count from 1."""
 
     file: str
@@ -42,6 +40,8 @@ class SpecError(UsageError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to a message, or the list of what is known, or nothing."""
+    import difflib
+
     names = sorted(set(known))
     near = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
     if near:
