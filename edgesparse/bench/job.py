@@ -201,10 +201,7 @@ def _doubts(
     doubts = []
     apart = statistics.spread(samples)
     if apart > statistics.UNSTABLE_SPREAD:
-        doubts.append(
-            f"unstable: the rounds' medians are {apart:.0%} apart; end other programs, fix the CPU "
-            "governor or raise benchmark.rounds"
-        )
+        doubts.append(f"unstable: the rounds' medians are {apart:.0%} apart")
     unsettled = sum(not r.stable for r in rounds)
     if unsettled > len(rounds) // 2:
         doubts.append(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.interrupt import deferred_interrupt
 from edgesparse.pipeline.plan import Plan, Stage
 from edgesparse.pipeline.stages import Context, run_stage
 from edgesparse.spec.errors import EdgesparseError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,17 @@ def execute(plan: Plan, context: Context, log: Path, listener: told.Listener) ->
 def _attempt(stage: Stage, context: Context, log: Path, listener: told.Listener) -> str | None:
     about = {"label": stage.label, **stage.identity}
 
-    def progress(share: float, text: str) -> None:
-        listener(told.StageProgress(stage.label, share, text))
-
     try:
-        with captured_output(log), context.store.create(stage.key, about) as folder:
+        with (
+            _interruptible(stage) as check_interrupt,
+            captured_output(log),
+            context.store.create(stage.key, about) as folder,
+        ):
+
+            def progress(share: float, text: str) -> None:
+                check_interrupt()
+                listener(told.StageProgress(stage.label, share, text))
+
             run_stage(stage, context, folder, progress)
     except EdgesparseError as error:
         return str(error)
@@ -79,6 +83,12 @@ def _attempt(stage: Stage, context: Context, log: Path, listener: told.Listener)
         first = (str(error).strip().splitlines() or ["no message"])[0][:200]
         return f"{type(error).__name__}: {first} (details in {log})"
     return None
+
+
+def _interruptible(stage: Stage) -> AbstractContextManager[Callable[[], None]]:
+    if "tensorflow" in stage.libraries:
+        return deferred_interrupt()
+    return nullcontext(lambda: None)
 
 
 def _write_traceback(log: Path) -> None:

@@ -192,6 +192,13 @@ def device_lines(results: Results) -> list[str]:
     return lines
 
 
+def advice(results: Results) -> list[str]:
+    """What to do about rows that are not to be trusted; said once."""
+    if not any("unstable" in note for row in results.rows for note in row.notes):
+        return []
+    return ["unstable rows: end other programs, fix the CPU governor or raise benchmark.rounds"]
+
+
 def verdicts(results: Results) -> list[str]:
     """Whether each sparse variant's zeros pay: in time by interval, and in bytes."""
     lines = []
@@ -205,17 +212,17 @@ def verdicts(results: Results) -> list[str]:
             size = ""
             if twin is not None and twin.bytes != row.model.bytes:
                 size = f", {twin.bytes / row.model.bytes:.1f}x smaller"
-            # As shown: an interval that reads "0.97x-1.00x" must not be called a loss.
+            # As shown: an interval that reads "0.97-1.00x" must not be called a loss.
             low, high = (round(limit, 2) for limit in speedup.ci95)
             if low > 1:
                 verdict = "zeros pay"
             elif high < 1:
-                verdict = "zeros COST time"
+                verdict = "zeros cost time"
             else:
-                verdict = "zeros pay in size only" if size else "zeros do not pay"
+                verdict = "zeros pay in size" if size else "zeros do not pay"
             place = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
             lines.append(
-                f"{row.variant} ({place}): {low:.2f}x-{high:.2f}x the speed of "
+                f"{row.variant} ({place}): {low:.2f}-{high:.2f}x as fast as "
                 f"{speedup.baseline}{size}: {verdict}"
             )
     return lines
@@ -256,7 +263,7 @@ def print_results(results: Results, console: Console) -> None:
     _line(console, f"{BEST} best of its column; speed-up against {results.baseline}", "dim")
     for note, number in numbered.items():
         _line(console, f"[{number}] {note}")
-    for note in results.notes:
+    for note in [*advice(results), *results.notes]:
         _line(console, note)
     for line in verdicts(results):
         _line(console, line, "green" if line.endswith("zeros pay") else "yellow")

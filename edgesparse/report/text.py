@@ -11,6 +11,7 @@ from edgesparse.bench.results import Results
 from edgesparse.report.table import (
     BEST,
     COLUMNS,
+    advice,
     blocks,
     cells,
     device_lines,
@@ -34,7 +35,10 @@ def markdown(results: Results) -> str:
             lines.append("| " + " | ".join(shown) + " |")
     lines += ["", f"Bold: best of its column. Speed-up against {results.baseline}.", ""]
     lines += [f"- [{number}] {_escaped(note)}" for note, number in numbered.items()]
-    lines += [f"- {line}" for line in [*results.notes, *verdicts(results), *gate_lines(results)]]
+    lines += [
+        f"- {line}"
+        for line in [*advice(results), *results.notes, *verdicts(results), *gate_lines(results)]
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -100,15 +100,21 @@ def test_quick_and_interrupted_runs_are_labelled():
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (1.2, 1.4, "1.20x-1.40x the speed of dense-f32, 2.0x smaller: zeros pay"),
-        (0.9, 1.1, "zeros pay in size only"),
-        (0.97, 0.996, "0.97x-1.00x the speed of dense-f32, 2.0x smaller: zeros pay in size only"),
-        (0.5, 0.6, "zeros COST time"),
+        (1.2, 1.4, "1.20-1.40x as fast as dense-f32, 2.0x smaller: zeros pay"),
+        (0.9, 1.1, "zeros pay in size"),
+        (0.97, 0.996, "0.97-1.00x as fast as dense-f32, 2.0x smaller: zeros pay in size"),
+        (0.5, 0.6, "zeros cost time"),
     ],
 )
 def test_verdicts_follow_the_interval(low, high, verdict):
     found = results(row("dense-f32", 2.0), row("sparse", 1.0, low, high))
     assert verdicts(found)[0].endswith(verdict)
+
+
+def test_advice_on_unstable_rows_is_given_once():
+    doubtful = [row(v, 1.0, notes=[f"unstable: {v}"]) for v in ("dense-f32", "b")]
+    assert printed(results(*doubtful)).count("unstable rows: end other programs") == 1
+    assert "unstable rows" not in printed(FOUND)
 
 
 def test_gates_are_listed():
