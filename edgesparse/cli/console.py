@@ -9,7 +9,14 @@ from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from edgesparse.pipeline import progress as told
@@ -73,13 +80,14 @@ class Shown:
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f} %"),
+            TaskProgressColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}", markup=False),
             console=self.console,
             transient=True,
         )
-        self.task = self.bar.add_task(label, total=1.0, detail="")
+        # Without a total the bar only moves: not every stage can tell how far it is.
+        self.task = self.bar.add_task(label, total=None, detail="")
         self.bar.start()
 
     def _end_bar(self) -> None:
@@ -89,7 +97,7 @@ class Shown:
 
     def _progress(self, event: told.StageProgress) -> None:
         if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=event.share, detail=event.text)
+            self.bar.update(self.task, total=1.0, completed=event.share, detail=event.text)
             return
         now = time.monotonic()
         if now - self.printed < PIPED_INTERVAL_SECONDS or not 0 < event.share < 1:

@@ -38,7 +38,9 @@ def size_text(size_bytes: int) -> str:
 
 
 def ms_text(value: float) -> str:
-    """Three significant digits, never in exponent form."""
+    """About three significant digits, never in exponent form."""
+    if value < 0.01:
+        return f"{value:.4f}"
     if value >= 100:
         return f"{value:.1f}"
     return f"{value:.2f}" if value >= 10 else f"{value:.3f}"
