@@ -49,6 +49,7 @@ def test_there_are_examples():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_every_command_runs(deployed):
     """In the order of the READMEs, in the project that the first one, make deploy, has made."""
     project, done = deployed

@@ -14,7 +14,6 @@ from edgesparse.bench.results import (
     Accuracy,
     Cpu,
     GateResult,
-    Latency,
     ModelFile,
     Row,
     RuntimeInfo,
@@ -171,7 +170,6 @@ def _milliseconds(rounds: Mapping[int, Round]) -> list[statistics.Samples]:
 
 def _measured(rounds: Mapping[int, Round], notes: list[str]) -> dict[str, object]:
     samples = _milliseconds(rounds)
-    summary = statistics.summarize(samples)
     ordered = [rounds[i] for i in sorted(rounds)]
     first, last = ordered[0].cpu_before, ordered[-1].cpu_after
     temperatures = [
@@ -180,7 +178,7 @@ def _measured(rounds: Mapping[int, Round], notes: list[str]) -> dict[str, object
     throttles = [t for r in ordered for t in (r.cpu_before.throttled, r.cpu_after.throttled)]
     known = [t for t in throttles if t is not None]
     return {
-        "latency_ms": Latency(**vars(summary)),
+        "latency_ms": statistics.summarize(samples),
         "init_ms": float(np.median([r.init_ms for r in ordered])),
         "first_ms": float(np.median([r.first_ms for r in ordered])),
         "peak_rss_bytes": max(r.peak_rss_bytes for r in ordered),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgesparse.bench.results import Latency
+
 Samples = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
@@ -24,20 +26,6 @@ CHANGED_CLOCK = 0.10
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Milliseconds; `ci95` belongs to p50."""
-
-    p50: float
-    p90: float
-    p99: float
-    mean: float
-    std: float
-    samples: int
-    rounds: int
-    ci95: tuple[float, float]
-
-
-@dataclass(frozen=True)
 class Ratio:
     """How many times the first took as long as the second."""
 
@@ -45,7 +33,7 @@ class Ratio:
     ci95: tuple[float, float]
 
 
-def summarize(rounds: Sequence[Samples], seed: int = 0) -> Summary:
+def summarize(rounds: Sequence[Samples], seed: int = 0) -> Latency:
     """Summarize latencies [ms], one array per round."""
     pooled = np.concatenate(rounds)
     p50, p90, p99 = (float(v) for v in np.percentile(pooled, [50, 90, 99]))
@@ -56,15 +44,15 @@ def summarize(rounds: Sequence[Samples], seed: int = 0) -> Summary:
         chosen = random.integers(len(thinned), size=len(thinned))
         medians[i] = np.median(np.concatenate([_resample(thinned[c], random) for c in chosen]))
     low, high = (float(v) for v in np.percentile(medians, [2.5, 97.5]))
-    return Summary(
-        p50,
-        p90,
-        p99,
-        float(pooled.mean()),
-        float(pooled.std(ddof=1)) if len(pooled) > 1 else 0.0,
-        len(pooled),
-        len(rounds),
-        (min(low, p50), max(high, p50)),
+    return Latency(
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        mean=float(pooled.mean()),
+        std=float(pooled.std(ddof=1)) if len(pooled) > 1 else 0.0,
+        samples=len(pooled),
+        rounds=len(rounds),
+        ci95=(min(low, p50), max(high, p50)),
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgesparse.bench.job import QUICK, Candidate, check_gates
 from edgesparse.bench.results import ModelFile, Results
 from edgesparse.pipeline import progress as told
-from edgesparse.pipeline.execute import Outcome, execute
+from edgesparse.pipeline.execute import execute
 from edgesparse.pipeline.fingerprints import digests, library_versions
 from edgesparse.pipeline.plan import Plan, build_plan
 from edgesparse.pipeline.record import recorded
@@ -87,11 +87,11 @@ def deploy(
             plan = plan_for(loaded, target, options.variants)
             context = Context(loaded, workspace.store, target.transport, run)
             try:
-                outcome = execute(plan, context, workspace.log_path(run), listener)
+                errors = execute(plan, context, workspace.log_path(run), listener)
             finally:
                 workspace.remember(pipeline.name, plan)
             threads = device.threads or benchmark.threads
-            candidates = _candidates(plan, outcome, context, target, threads)
+            candidates = _candidates(plan, errors, context, target, threads)
             if options.benchmark:
                 record.measure(target, candidates, benchmark, listener)
             else:
@@ -140,7 +140,7 @@ def quick(benchmark: Benchmark) -> Benchmark:
 
 
 def _candidates(
-    plan: Plan, outcome: Outcome, context: Context, target: Target, threads: Sequence[int]
+    plan: Plan, errors: Mapping[str, str], context: Context, target: Target, threads: Sequence[int]
 ) -> list[Candidate]:
     found = []
     for runtime, missing in target.all_runtimes:
@@ -154,7 +154,7 @@ def _candidates(
                     _dense_twin(context.pipeline, variant),
                 )
                 key = plan.verified.get((variant, runtime.name))
-                error = missing or (outcome.errors.get(key) if key else None)
+                error = missing or (errors.get(key) if key else None)
                 if error or key is None:
                     found.append(replace(candidate, error=error or "was not planned"))
                     continue

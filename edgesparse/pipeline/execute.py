@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgesparse.pipeline import progress as told
@@ -18,48 +16,36 @@ from edgesparse.pipeline.stages import Context, run_stage
 from edgesparse.spec.errors import EdgesparseError
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Errors by the key of the stage that failed or could not begin; the others are stored."""
-
-    errors: Mapping[str, str]
-    ran: tuple[str, ...]
-    cached: tuple[str, ...]
-
-
-def execute(plan: Plan, context: Context, log: Path, listener: told.Listener) -> Outcome:
+def execute(plan: Plan, context: Context, log: Path, listener: told.Listener) -> dict[str, str]:
     """Run every stage whose artifact is missing. A failed stage fails what depends on it only.
 
     Whatever stages print goes to `log`.
+
+    Returns:
+        Errors by the key of the stage that failed or could not begin; the others are stored.
     """
     context.store.sweep()
     errors: dict[str, str] = {}
-    ran, cached = [], []
     total = len(plan.stages)
     for number, stage in enumerate(plan.stages, start=1):
         blocked = next((errors[key] for key in stage.inputs.values() if key in errors), None)
         if blocked is not None:
             errors[stage.key] = blocked
         elif context.store.has(stage.key):
-            cached.append(stage.label)
-            listener(told.StageDone(stage.label, number, total, 0.0, True))
+            listener(told.StageDone(stage.label, number, total, cached=True))
         else:
             listener(told.StageStarted(stage.label, number, total))
-            start = time.monotonic()
             error = _attempt(stage, context, log, listener)
             if error is None:
-                ran.append(stage.label)
-                seconds = time.monotonic() - start
-                listener(told.StageDone(stage.label, number, total, seconds, False))
+                listener(told.StageDone(stage.label, number, total))
             else:
                 errors[stage.key] = f"{stage.label}: {error}"
                 listener(told.StageFailed(stage.label, stage.variants, error))
-    return Outcome(errors, tuple(ran), tuple(cached))
+    return errors
 
 
 def _attempt(stage: Stage, context: Context, log: Path, listener: told.Listener) -> str | None:
     about = {"label": stage.label, **stage.identity}
-
     try:
         with (
             _interruptible(stage) as check_interrupt,

@@ -27,8 +27,7 @@ class StageDone:
     label: str
     number: int
     total: int
-    seconds: float
-    cached: bool
+    cached: bool = False
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _measure(target: Target, job: Job, events: list[Event], listener: told.Liste
             listener(told.StageProgress(label, done / total, text))
 
     run_job(target.transport, job, on_event)
-    listener(told.StageDone(label, 1, 1, 0.0, False))
+    listener(told.StageDone(label, 1, 1))
 
 
 @contextmanager

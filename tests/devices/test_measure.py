@@ -59,8 +59,8 @@ def test_junk_and_forged_events_are_left_out(local, tflite_files, monkeypatch, t
 
 
 def test_an_agent_that_stops_early_is_an_error(local, tflite_files, monkeypatch, tmp_path):
-    _with_agent(monkeypatch, tmp_path, "print('Killed')")
-    with pytest.raises(DeviceError, match="the agent ended before its job was done: Killed"):
+    _with_agent(monkeypatch, tmp_path, "raise OSError('disk full')")
+    with pytest.raises(DeviceError, match="before its job was done: OSError: disk full"):
         measure.run_job(local, job(entry(tflite_files["dense"])))
 
 

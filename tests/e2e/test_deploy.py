@@ -6,7 +6,7 @@ import pytest
 
 from edgesparse.pipeline.store import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 VARIANTS = ["dense-f32", "dense-int8", "sparse-f32", "sparse-int8"]
 
 

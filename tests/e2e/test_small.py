@@ -115,6 +115,11 @@ def prune(model, threshold):
 
 def broken(model):
     raise KeyError("oops")
+
+def lying(model):
+    from edgesparse.sparsity.report import LayerSparsity, Sparsified
+    layer = LayerSparsity("dense", (16, 32), "unstructured", 0.9, 460, 512)
+    return Sparsified(model, {}, (layer,))
 """
     )
     (folder / "tiny.yaml").write_text(
@@ -127,7 +132,9 @@ variants:
   dense: {}
   own: {sparsify: {method: "mine.py:prune", args: {threshold: 0.1}}}
   broken: {sparsify: {method: "mine.py:broken"}}
-benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0}
+  lost: {sparsify: {method: "mine.py:lying"}}
+benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0,
+            accuracy_samples: 0}
 """
     )
     done = deploy(folder)
@@ -136,6 +143,7 @@ benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_se
     assert found["own"].model.sparsity > 0.2
     assert found["broken"].status == "failed"
     assert "KeyError" in found["broken"].error
+    assert "460 of 460 zeros were lost on the way to the .tflite" in found["lost"].error
     assert "hello from my own method" not in done.stdout
     (log,) = (folder / ".edgesparse" / "runs").glob("*/log.txt")
     assert "hello from my own method" in log.read_text()
