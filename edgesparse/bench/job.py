@@ -65,7 +65,7 @@ def build_job(run: str, benchmark: Benchmark, candidates: Iterable[Candidate]) -
             c.name, c.path, c.runtime.name, c.delegate, c.threads, c.golden, c.samples, c.tolerance
         )
         for c in candidates
-        if c.path is not None
+        if c.path is not None and c.error is None
     )
     settings = Settings(
         benchmark.warmup_runs,

@@ -8,7 +8,7 @@ from edgesparse.bench.results import DeviceInfo, RuntimeInfo
 from edgesparse.devices.connection import connect
 from edgesparse.devices.events import HostInfo
 from edgesparse.devices.measure import host_info
-from edgesparse.devices.transport import Transport
+from edgesparse.devices.transport import DeviceError, Transport
 from edgesparse.spec.device import Device, Runtime
 
 
@@ -61,6 +61,8 @@ def open_target(device: Device) -> Target:
         else:
             info = RuntimeInfo(name=runtime.name, version=version or runtime.version or "none")
             missing.append((info, problem))
+    if not found and not missing:
+        raise DeviceError(f"device {device.name} has no runtime: {'; '.join(notes)}")
     return Target(device, transport, host, tuple(found), tuple(missing), tuple(notes))
 
 
