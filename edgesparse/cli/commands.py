@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 
 from edgesparse.bench.results import Results
 from edgesparse.cli.console import Shown, result_console
+from edgesparse.cli.init import DEVICE, write_project
 from edgesparse.cli.main import GATE_NOT_MET
 from edgesparse.pipeline import deploy as runs
 from edgesparse.pipeline.targets import open_target
@@ -25,16 +27,6 @@ from edgesparse.spec.pipeline import Benchmark, Pipeline
 
 DEVICES = Path("devices")
 
-# What "--device local" means where there is no devices/local.yaml.
-_LOCAL = """
-name: local
-description: this machine
-connect: {local: {}}
-runtimes:
-  - {name: tflite-runtime, optional: true}
-  - ai-edge-litert
-"""
-
 
 def find_device(name: str) -> Device:
     """The device file of that name in devices/, or at that path."""
@@ -43,8 +35,8 @@ def find_device(name: str) -> Device:
     path = DEVICES / f"{name}.yaml"
     if path.is_file():
         return load_device(path).spec
-    if name == "local":
-        return parse_device(_LOCAL).spec
+    if name == "local":  # Works anywhere, also without a devices folder.
+        return parse_device(DEVICE).spec
     known = [*(p.stem for p in DEVICES.glob("*.yaml")), "local"]
     raise UsageError(f"no device file {path}{did_you_mean(name, known)}")
 
@@ -174,3 +166,9 @@ def schema_text(kind: str) -> str:
         **models[kind].model_json_schema(mode="validation"),
     }
     return json.dumps(found, indent=1)
+
+
+def init(folder: Path) -> None:
+    for path in write_project(folder, {kind: schema_text(kind) for kind in ("pipeline", "device")}):
+        click.echo(f"wrote {path}")
+    click.echo(f"next: cd {shlex.quote(str(folder))} && edgesparse deploy pipelines/first.yaml")

@@ -167,3 +167,12 @@ def schema(kind: str) -> None:
     from edgesparse.cli import commands
 
     commands.schema(kind)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Start a project: a first pipeline, the local device, and schemas for editors."""
+    from edgesparse.cli import commands
+
+    commands.init(folder)

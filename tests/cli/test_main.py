@@ -22,7 +22,7 @@ def test_help_imports_nothing_heavy():
     assert len(found) <= 1.2 * len(modules_of("-c", "import click"))
 
 
-COMMANDS = ["validate", "plan", "run", "deploy", "bench", "report", "schema"]
+COMMANDS = ["validate", "plan", "run", "deploy", "bench", "report", "schema", "init"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,6 +86,21 @@ def test_plan_of_a_new_project(cli, tmp_path):
     assert "to run  train" in done.stdout
     assert "has not been run before" in done.stdout
     assert not (tmp_path / ".edgesparse").exists(), "a plan writes nothing"
+
+
+def test_init_starts_a_project_that_is_valid(cli, tmp_path):
+    done = cli("init", "my project")
+    assert done.returncode == 0
+    assert "cd 'my project' && edgesparse deploy pipelines/first.yaml" in done.stdout
+    folder = tmp_path / "my project"
+    files = [folder / "pipelines" / "first.yaml", folder / "devices" / "local.yaml"]
+    assert cli("validate", *files).returncode == 0
+    assert json.loads((folder / "pipelines" / "schema.json").read_text())
+    files[0].write_text("mine")
+    again = cli("init", "my project")
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    assert files[0].read_text() == "mine"
 
 
 def test_two_device_files_with_one_name(cli, tmp_path):
