@@ -15,7 +15,7 @@ Delegate = Literal["xnnpack", "none"]
 class Runtime(Strict):
     """A TFLite runtime on the device."""
 
-    name: RuntimeName
+    name: RuntimeName = Field(description="The distribution's name.")
     version: str | None = Field(
         None, pattern=r"^[0-9][0-9A-Za-z.+-]*$", description="Fail when another one is installed."
     )
@@ -45,9 +45,9 @@ def _runtime(value: Any) -> Any:
 class Device(Strict):
     """A device file."""
 
-    name: Name
-    description: str = ""
-    connect: Connect
+    name: Name = Field(description="Also names the device in tables.")
+    description: str = Field("", description="Free text.")
+    connect: Connect = Field(description="The way to reach the device; exactly one.")
     workdir: str = Field(
         "~/.cache/edgesparse", description="Folder on the device for models and journals."
     )

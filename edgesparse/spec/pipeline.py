@@ -48,7 +48,7 @@ class Train(Strict):
     """Training of the dense model that all variants start from."""
 
     epochs: int = Field(10, ge=0, le=100_000, description="0 keeps the weights as they are.")
-    batch_size: int = Field(32, ge=1, le=65_536)
+    batch_size: int = Field(32, ge=1, le=65_536, description="Samples per training step.")
     learning_rate: float = Field(1e-3, gt=0, description="Of the Adam optimizer, at its highest.")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="How the learning rate goes on: as it is, or down to 0 by cosine."
@@ -91,8 +91,8 @@ def _shorthand(key: str) -> BeforeValidator:
 class LayerOverride(Strict):
     """What is different for the layers whose names match."""
 
-    sparsity: Sparsity | None = None
-    pattern: Pattern | None = None
+    sparsity: Sparsity | None = Field(None, description="Instead of the method's sparsity.")
+    pattern: Pattern | None = Field(None, description="Instead of the method's pattern.")
 
 
 class FineTune(Strict):
@@ -107,7 +107,7 @@ class FineTune(Strict):
 class Magnitude(FineTune):
     """Magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878) with TensorFlow's toolkit."""
 
-    method: Literal["magnitude"]
+    method: Literal["magnitude"] = Field(description="The method's name.")
     sparsity: Sparsity = Field(description="Share of zeros in each pruned layer's kernel.")
     pattern: Pattern = Field(
         "unstructured",
@@ -183,7 +183,9 @@ class Variant(Strict):
 class Benchmark(Strict):
     """How long and how often each variant is measured, on each runtime."""
 
-    threads: list[Annotated[int, Field(ge=1, le=256)]] = Field([1], min_length=1)
+    threads: list[Annotated[int, Field(ge=1, le=256)]] = Field(
+        [1], min_length=1, description="Numbers of threads; each gets a table of its own."
+    )
     rounds: int = Field(5, ge=1, le=1000, description="Measuring processes per variant.")
     warmup_runs: int = Field(10, ge=0, description="Per round, at least.")
     warmup_seconds: float = Field(0.5, ge=0, le=3600, description="Per round, at least.")
@@ -208,10 +210,10 @@ class Verify(Strict):
 class Gate(Strict):
     """A limit that fails the run (exit code 3)."""
 
-    variant: str
-    metric: Metric
-    min: float | None = None
-    max: float | None = None
+    variant: str = Field(description="The variant whose rows are checked.")
+    metric: Metric = Field(description="What is limited.")
+    min: float | None = Field(None, description="The value must be at least this.")
+    max: float | None = Field(None, description="The value must be at most this.")
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> Gate:
@@ -230,10 +232,10 @@ class Pipeline(Strict):
     """A pipeline file."""
 
     name: Name = Field(description="Also names the pipeline's releases and reports.")
-    description: str = ""
+    description: str = Field("", description="Free text.")
     data: Source = Field(description="Where samples come from.")
     model: Source = Field(description="What is trained; `ref` also takes a saved .keras file.")
-    train: Train = Train()
+    train: Train = Field(Train(), description="Training of the dense model.")
     variants: Annotated[
         dict[Name, Variant],
         BeforeValidator(_empty_variants, json_schema_input_type=dict[str, Variant | None]),
@@ -241,8 +243,8 @@ class Pipeline(Strict):
     baseline: str | None = Field(
         None, description="The variant that ratios refer to; default: the first."
     )
-    benchmark: Benchmark = Benchmark()
-    verify: Verify = Verify()
+    benchmark: Benchmark = Field(Benchmark(), description="How variants are measured.")
+    verify: Verify = Field(Verify(), description="How close their answers must be.")
     gates: list[Gate] = Field([], description="Limits that fail the run with exit code 3.")
 
     @property

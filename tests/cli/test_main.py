@@ -113,9 +113,12 @@ def test_two_device_files_with_one_name(cli, tmp_path):
     assert "two device files are named 'local'" in done.stderr
 
 
-def test_schema_is_json_with_descriptions(cli):
-    found = json.loads(cli("schema", "pipeline").stdout)
-    assert found["properties"]["variants"]["description"]
+@pytest.mark.parametrize("kind", ["pipeline", "device"])
+def test_schema_describes_every_key(cli, kind):
+    found = json.loads(cli("schema", kind).stdout)
+    for model in [found, *found["$defs"].values()]:
+        for name, key in model.get("properties", {}).items():
+            assert key.get("description"), f"{model['title']}.{name}"
 
 
 def test_a_closed_pipe_is_no_error():
