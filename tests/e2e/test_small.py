@@ -224,6 +224,15 @@ def test_ctrl_c_while_measuring_keeps_the_rows_and_leaves_no_process(folder):
     assert not _agents(folder)
 
 
+def test_two_runs_at_once_are_safe(folder):
+    both = [start(folder, "deploy", "tiny.yaml", "--device", "here") for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    assert Store(folder / ".edgesparse" / "store").problems() == []
+    assert len(Workspace(folder).run_ids()) == 2
+
+
 def _agents(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():

@@ -1,0 +1,77 @@
+"""Progress on a terminal and in a pipe."""
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from edgesparse.cli import console
+from edgesparse.pipeline import progress as told
+
+SCRIPT = """
+from edgesparse.cli.console import Shown
+from edgesparse.pipeline import progress as told
+with Shown() as tell:
+    tell(told.StageStarted("train", 1, 2))
+    tell(told.StageProgress("train", 0.5, "epoch 1/2"))
+    tell(told.StageDone("train", 1, 2))
+    tell(told.StageDone("convert a", 2, 2, cached=True))
+    tell(told.StageFailed("verify a", ("a",), "[bold]refused[/bold]"))
+    tell(told.Note("a note"))
+"""
+
+
+def test_a_terminal_gets_a_bar():
+    master, slave = pty.openpty()
+    with os.fdopen(master, "rb", closefd=True) as screen:
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        subprocess.run([sys.executable, "-c", SCRIPT], stderr=slave, env=environment, check=True)
+        os.close(slave)
+        shown = b""
+        try:
+            while block := screen.read1(65536):
+                shown += block
+        except OSError:  # The other side is closed.
+            pass
+    text = shown.decode()
+    assert "\x1b[" in text
+    assert "50%" in text
+    assert "epoch 1/2" in text
+    assert "[bold]refused[/bold]" in text
+
+
+def test_a_pipe_gets_lines():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], stderr=subprocess.PIPE, text=True)
+    lines = done.stderr.splitlines()
+    assert "\x1b" not in done.stderr
+    assert lines[0] == "[1/2] train ..."
+    assert lines[1].startswith("[1/2] train: ")
+    assert lines[2:] == [
+        "[2/2] convert a: cached",
+        "FAILED verify a: [bold]refused[/bold]",
+        "a note",
+    ]
+
+
+def test_a_pipe_is_told_the_time_left_now_and_then(monkeypatch, capfd):
+    clock = iter([0.0, 0.0, 5.0, 12.0, 13.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with console.Shown() as tell:
+        tell(told.StageStarted("train", 1, 1))
+        for share in (0.1, 0.25, 0.3):
+            tell(told.StageProgress("train", share, "epoch"))
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == ["train ...", "  train: 25%, epoch, 0:36 left"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_results_have_control_codes_on_a_terminal_only(monkeypatch, terminal):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    console.result_console().print("x", style="bold")
+    assert ("\x1b" in stream.getvalue()) is terminal
