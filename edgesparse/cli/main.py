@@ -38,6 +38,13 @@ class _Group(click.Group):
         except EdgesparseError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # A full or read-only disk, most likely; what was finished before is kept.
+            place = f": {error.filename}" if error.filename else ""
+            click.echo(f"error: {error.strerror or error}{place}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo(
                 "interrupted; finished stages are kept, the same command goes on from there",

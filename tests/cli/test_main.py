@@ -128,6 +128,14 @@ def test_a_closed_pipe_is_no_error():
     assert done.stdout == "{\n"
 
 
+def test_a_full_disk_is_told_in_one_line():
+    command = f"{sys.executable} -m edgesparse schema pipeline > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_run_cli_is_not_the_shell(tmp_path):
     done = run_cli("validate", "$(touch x).yaml", cwd=tmp_path)
     assert done.returncode == 2

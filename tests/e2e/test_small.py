@@ -67,6 +67,10 @@ benchmark:""",
     assert {r.status for r in found.values()} == {"ok"}
     for name in ("sparse-f32", "pqat", "two-four"):
         assert found[name].model.sparsity == pytest.approx(0.5, abs=0.03)
+    # ai-edge-litert 2.1 refuses int8 fully connected weights stored by single zeros.
+    assert found["pqat"].model.storage == "dense"
+    assert "stored dense, because ai-edge-litert refuses it sparse" in found["pqat"].notes[0]
+    assert found["sparse-f32"].model.storage == "sparse"
     assert found["one-shot"].model.sparsity == pytest.approx(0.4, abs=0.02)
     assert found["one-shot"].model.storage == "dense"
     assert found["f16"].model.bytes < 0.7 * found["dense-f32"].model.bytes
