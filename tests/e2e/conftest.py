@@ -60,8 +60,20 @@ def fresh_project(tmp_path_factory) -> Project:
     return Project(folder)
 
 
+DEPLOY = "make deploy"
+DEPLOY_MLP = "make deploy DEVICE=local PIPELINE=pipelines/digits-mlp.yaml"
+
+
 @pytest.fixture(scope="session")
 def deployed(fresh_project) -> tuple[Project, subprocess.CompletedProcess[str]]:
     """After the README's first command."""
     require(sys.version_info < (3, 12), "tflite-runtime has wheels up to Python 3.11")
-    return fresh_project, fresh_project.shell("make deploy", timeout=1500)
+    return fresh_project, fresh_project.shell(DEPLOY, timeout=1500)
+
+
+@pytest.fixture(scope="session")
+def deployed_mlp(deployed) -> tuple[Project, subprocess.CompletedProcess[str], Results]:
+    """After the README's first command with another pipeline; and that run's results."""
+    project, _ = deployed
+    done = project.shell(DEPLOY_MLP)
+    return project, done, project.results

@@ -7,6 +7,7 @@ import pytest
 
 from edgesparse.spec.load import load_any
 from tests.conftest import ROOT
+from tests.e2e.conftest import DEPLOY, DEPLOY_MLP
 
 READMES = ("README.md", "pipelines/README.md", "devices/README.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -50,16 +51,17 @@ def test_there_are_examples():
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_every_command_runs(deployed):
+def test_every_command_runs(deployed, deployed_mlp):
     """In the order of the READMEs, in the project that the first one, make deploy, has made."""
     project, done = deployed
-    assert commands()[0] == "make deploy"
-    assert done.returncode == 0
+    assert commands()[0] == DEPLOY
+    assert DEPLOY_MLP in commands()
+    assert done.returncode == deployed_mlp[1].returncode == 0
     model = next((project.folder / ".edgesparse" / "store").glob("*/sparse.tflite"))
     shutil.copy(model, project.folder / "model.tflite")
-    for command in commands()[1:]:
-        if command == "make test":  # This is what is running.
-            assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()  # Which runs this.
+    for command in commands():
+        if command in (DEPLOY, DEPLOY_MLP, "make test"):
             continue
         run = project.shell(command)
         assert run.returncode == 0, f"{command}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
