@@ -23,6 +23,7 @@ from edgesparse.bench.results import (
 from edgesparse.devices.events import Check, Event, Failed, Round
 from edgesparse.devices.measure import Entry, Job, Settings
 from edgesparse.spec.pipeline import Benchmark, Gate
+from edgesparse.tflite.verify import Limits, disagreement
 
 QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
 """What --quick puts in place of the pipeline's own benchmark settings."""
@@ -46,7 +47,7 @@ class Candidate:
     golden: Path | None = None
     samples: Path | None = None
     sample_count: int = 0
-    tolerance: float = 0.0
+    limits: Limits | None = None
     keras_accuracy: float | None = None
     host_accuracy: float | None = None
     agreement: float | None = None
@@ -55,14 +56,25 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        return f"{self.variant}@{self.runtime.name}@{self.threads}"
+        return self.name_of(self.variant)
+
+    def name_of(self, variant: str) -> str:
+        """The name of `variant` on this runtime with as many threads."""
+        return f"{variant}@{self.runtime.name}@{self.threads}"
 
 
 def build_job(run: str, benchmark: Benchmark, candidates: Iterable[Candidate]) -> Job:
     """The job that measures every candidate that has a model."""
     entries = tuple(
         Entry(
-            c.name, c.path, c.runtime.name, c.delegate, c.threads, c.golden, c.samples, c.tolerance
+            c.name,
+            c.path,
+            c.runtime.name,
+            c.delegate,
+            c.threads,
+            c.golden,
+            c.samples,
+            c.limits.tolerance if c.limits else 0.0,
         )
         for c in candidates
         if c.path is not None and c.error is None
@@ -88,54 +100,84 @@ def build_rows(
 
     Without events nothing was to be measured: rows say what verification on the host found.
     """
+    seen = None if events is None else _collect(events)
+    return [_row(pipeline, device, baseline, candidate, seen) for candidate in candidates]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A job's events by entry."""
+
+    checks: Mapping[str, Check]
+    rounds: Mapping[str, Mapping[int, Round]]
+    errors: Mapping[str, str]
+
+    def measured(self, entry: str) -> Mapping[int, Round] | None:
+        return None if entry in self.errors else self.rounds.get(entry)
+
+
+def _collect(events: Iterable[Event]) -> _Seen:
     checks: dict[str, Check] = {}
     rounds: dict[str, dict[int, Round]] = {}
     errors: dict[str, str] = {}
-    for event in events or ():
+    for event in events:
         if isinstance(event, Check):
             checks[event.entry] = event
         elif isinstance(event, Round):
             rounds.setdefault(event.entry, {})[event.round] = event
         elif isinstance(event, Failed):
             errors[event.entry] = event.error
-    measured = {name: found for name, found in rounds.items() if name not in errors}
-    rows = []
-    for candidate in candidates:
-        name = candidate.name
-        place = f"@{candidate.runtime.name}@{candidate.threads}"
-        first, twin = f"{baseline}{place}", f"{candidate.dense_twin}{place}"
-        error = candidate.error or errors.get(name)
-        if error is None and events is not None and not rounds.get(name):
-            error = NOT_MEASURED
-        row = Row(
-            pipeline=pipeline,
-            device=device,
-            runtime=candidate.runtime,
-            delegate=candidate.delegate,
-            threads=candidate.threads,
-            clock="wall",
-            variant=candidate.variant,
-            status="failed" if error else "ok",
-            error=error,
-            notes=list(candidate.notes),
-            model=candidate.model,
-        )
-        if error is None and events is None:
-            row = row.model_copy(update=_host_answers(candidate))
-        elif error is None:
-            drop = _drop(checks.get(first), checks.get(name))
-            row = row.model_copy(
-                update={
-                    **_measured(rounds[name], row.notes),
-                    **_answers(candidate, checks.get(name), drop),
-                    "speedup": _speedup(measured.get(first), rounds[name], baseline),
-                    "zeros_speedup": _speedup(
-                        measured.get(twin), rounds[name], candidate.dense_twin or ""
-                    ),
-                }
-            )
-        rows.append(row)
-    return rows
+    return _Seen(checks, rounds, errors)
+
+
+def _row(
+    pipeline: str, device: str, baseline: str, candidate: Candidate, seen: _Seen | None
+) -> Row:
+    error = candidate.error or (_error(candidate, seen) if seen else None)
+    row = Row(
+        pipeline=pipeline,
+        device=device,
+        runtime=candidate.runtime,
+        delegate=candidate.delegate,
+        threads=candidate.threads,
+        clock="wall",
+        variant=candidate.variant,
+        status="failed" if error else "ok",
+        error=error,
+        notes=list(candidate.notes),
+        model=candidate.model,
+    )
+    if error:
+        return row
+    if seen is None:
+        return row.model_copy(update=_host_answers(candidate))
+    name, twin = candidate.name, candidate.dense_twin
+    rounds = seen.rounds[name]
+    base = candidate.name_of(baseline)
+    speedup = _speedup(seen.measured(base), rounds, baseline)
+    zeros = _speedup(seen.measured(candidate.name_of(twin)), rounds, twin) if twin else None
+    drop = _drop(seen.checks.get(base), seen.checks.get(name))
+    return row.model_copy(
+        update={
+            **_measured(rounds, row.notes),
+            **_answers(candidate, seen.checks.get(name), drop),
+            "speedup": speedup,
+            "zeros_speedup": zeros,
+        }
+    )
+
+
+def _error(candidate: Candidate, seen: _Seen) -> str | None:
+    """Why a candidate has no figures: it crashed, was not reached, or answers wrong there."""
+    name = candidate.name
+    if name in seen.errors:
+        return seen.errors[name]
+    if not seen.rounds.get(name):
+        return NOT_MEASURED
+    check = seen.checks.get(name)
+    if check is None or check.agreement is None or candidate.limits is None:
+        return None
+    return disagreement(check.agreement, candidate.limits)
 
 
 def _drop(baseline: Check | None, own: Check | None) -> float | None:

@@ -22,6 +22,7 @@ from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.load import Loaded
 from edgesparse.spec.pipeline import Benchmark, Pipeline
+from edgesparse.tflite.verify import limits
 
 
 def plan_for(
@@ -189,7 +190,9 @@ def _verified(
         model=ModelFile.model_validate(verdict["model"]),
         golden=store.path(convert) / "golden.npz",
         samples=store.path(plan.samples) / "samples.npz",
-        tolerance=verdict["tolerance"],
+        limits=limits(
+            context.pipeline.variants[candidate.variant].quantize, context.pipeline.verify
+        ),
         keras_accuracy=metrics["accuracy"],
         host_accuracy=verdict["accuracy"],
         agreement=verdict["agreement"],

@@ -223,7 +223,6 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
             "agreement": check.agreement,
             "accuracy": check.accuracy,
             "samples": check.samples or 0,
-            "tolerance": limit.tolerance,
             "notes": notes,
         },
     )

@@ -6,6 +6,7 @@ from edgesparse.bench.job import QUICK, Candidate, build_job, build_rows, check_
 from edgesparse.bench.results import ModelFile, RuntimeInfo
 from edgesparse.devices.events import Check, CpuState, Failed, Round
 from edgesparse.spec.pipeline import Benchmark, Gate
+from edgesparse.tflite.verify import Limits
 
 RUNTIME = RuntimeInfo(name="ai-edge-litert", version="1")
 MODEL = ModelFile(
@@ -105,6 +106,14 @@ def test_without_its_baseline_a_row_has_no_ratio():
     _, sparse = rows([*GOOD, crash])
     assert sparse.status == "ok"
     assert sparse.speedup is None
+
+
+def test_wrong_answers_on_the_device_fail_the_row():
+    limits = Limits(tolerance=0.1, min_agreement=0.9)
+    wrong = check("dense", 0.1).model_copy(update={"agreement": 0.5})
+    (row,) = rows([wrong, *GOOD[2:]], candidate("dense", limits=limits))
+    assert row.status == "failed"
+    assert "only 50% of the golden outputs" in row.error
 
 
 def test_what_was_not_reached_is_a_failed_row():
