@@ -253,8 +253,9 @@ def warm_up(interpreter, settings):
             )
             <= STABLE_WITHIN * statistics.median(times[-WINDOW:])
         )
+        stable = stable or not shortest  # Nobody asked it to settle.
         enough = len(times) >= settings["warmup_runs"] and spent >= shortest
-        if enough and (stable or settings["warmup_seconds"] == 0 or spent >= longest):
+        if enough and (stable or spent >= longest):
             return len(times), stable
 
 
