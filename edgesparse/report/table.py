@@ -14,6 +14,7 @@ from edgesparse.bench.results import Results, Row
 WIDTH = 100
 BEST = "*"
 DASH = "-"
+FAILED = "FAILED"
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,13 @@ def cells(block: Block, numbered: dict[str, int]) -> list[list[str]]:
     lines = []
     for row in block.rows:
         marks = "".join(f" [{numbered[note]}]" for note in notes_of(row))
-        name = row.variant + ("" if row.status == "ok" else " FAILED") + marks
-        line = [name]
+        line = [row.variant + marks]
         for column in COLUMNS:
             text = column.text(row) if row.status == "ok" else None
             mark = BEST if best.get(column.title) is row else ""
             line.append(DASH if text is None else text + mark)
+        if row.status == "failed":
+            line[1] = FAILED
         lines.append(line)
     return lines
 

@@ -82,7 +82,7 @@ def test_best_values_are_marked_and_failures_explained():
     text = printed(FOUND)
     assert "41.20*" in text
     assert "3.00x*" in text
-    assert "broken FAILED [1]" in text
+    assert "broken [1] FAILED - -" in " ".join(text.split())
     assert "[1] the runtime crashed (SIGSEGV)" in text
 
 
