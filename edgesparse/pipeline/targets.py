@@ -69,6 +69,8 @@ def open_target(device: Device) -> Target:
 def _runtime_problem(
     device: Device, runtime: Runtime, version: str | None, host: HostInfo
 ) -> str | None:
+    if version is None and runtime.name == "tflite-runtime" and _minor(host.python) > 11:
+        return f"tflite-runtime has no wheels for device {device.name}'s Python {host.python}"
     if version is None:
         return (
             f"{runtime.name} is not installed on device {device.name} for Python {host.python}; "
@@ -80,3 +82,9 @@ def _runtime_problem(
             f"{runtime.version}"
         )
     return None
+
+
+def _minor(version: str) -> int:
+    """11 of "3.11.7"; 0 where a device says something else."""
+    parts = version.split(".")
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0

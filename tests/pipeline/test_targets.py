@@ -4,7 +4,8 @@ import venv
 import pytest
 
 from edgesparse.devices.transport import DeviceError
-from edgesparse.pipeline.targets import open_target
+from edgesparse.pipeline.targets import _runtime_problem, open_target
+from edgesparse.spec.device import Runtime
 from edgesparse.spec.load import parse_device
 
 TEXT = """
@@ -49,8 +50,22 @@ def test_a_required_runtime_that_is_not_there(tmp_path, bare):
 
 def test_an_optional_one_is_a_note(tmp_path, bare):
     found = target(tmp_path, "[{name: tflite-runtime, optional: true}, ai-edge-litert]", bare)
-    assert found.notes[0].startswith("left out: tflite-runtime is not installed")
+    assert found.notes[0].startswith("left out: tflite-runtime ")
     assert len(found.missing) == 1
+
+
+@pytest.mark.parametrize(
+    ("python", "text"),
+    [
+        ("3.11.7", "tflite-runtime is not installed on device here for Python 3.11.7"),
+        ("3.13.0", "tflite-runtime has no wheels for device here's Python 3.13.0"),
+        ("junk", "tflite-runtime is not installed"),
+    ],
+)
+def test_advice_follows_the_python(tmp_path, python, text):
+    found = target(tmp_path, "[ai-edge-litert]")
+    runtime, host = Runtime(name="tflite-runtime"), found.host.model_copy(update={"python": python})
+    assert text in _runtime_problem(found.device, runtime, None, host)
 
 
 def test_no_runtime_at_all_is_an_error(tmp_path, bare):
