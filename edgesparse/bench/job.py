@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgesparse.bench import statistics
 from edgesparse.bench.results import (
     Accuracy,
+    Clock,
     Cpu,
     GateResult,
     ModelFile,
@@ -27,6 +29,9 @@ from edgesparse.tflite.verify import Limits, disagreement
 
 QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
 """What --quick puts in place of the pipeline's own benchmark settings."""
+EXACT = {"rounds": 2, "min_runs": 20, "min_seconds": 1e-3, "warmup_runs": 2, "warmup_seconds": 0.0}
+"""The same for a clock that counts instructions: it does not drift, and emulation is slow."""
+EMULATED_GOLDEN_SAMPLES = 8
 
 
 NOT_MEASURED = "was not measured"
@@ -39,6 +44,7 @@ class Candidate:
     variant: str
     runtime: RuntimeInfo
     delegate: str
+    """As it is named in tables; `external` is how it is loaded when it is no built-in one."""
     threads: int
     dense_twin: str | None = None
     """The variant with the same quantization and no sparsity, if the pipeline has one."""
@@ -53,6 +59,26 @@ class Candidate:
     agreement: float | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
+    external: Mapping[str, Any] | None = None
+    clock: Clock = "wall"
+    on_host: bool = False
+    """Accuracy is the host's: on an emulated device it would take an hour."""
+
+    @property
+    def entry(self) -> Entry:
+        """What the device's agent is asked to run."""
+        assert self.path is not None
+        return Entry(
+            self.name,
+            self.path,
+            self.runtime.name,
+            self.external or self.delegate,
+            self.threads,
+            self.golden,
+            None if self.on_host else self.samples,
+            self.limits.tolerance if self.limits else 0.0,
+            EMULATED_GOLDEN_SAMPLES if self.on_host else None,
+        )
 
     @property
     def name(self) -> str:
@@ -65,20 +91,7 @@ class Candidate:
 
 def build_job(run: str, benchmark: Benchmark, candidates: Iterable[Candidate]) -> Job:
     """The job that measures every candidate that has a model."""
-    entries = tuple(
-        Entry(
-            c.name,
-            c.path,
-            c.runtime.name,
-            c.delegate,
-            c.threads,
-            c.golden,
-            c.samples,
-            c.limits.tolerance if c.limits else 0.0,
-        )
-        for c in candidates
-        if c.path is not None and c.error is None
-    )
+    entries = tuple(c.entry for c in candidates if c.path is not None and c.error is None)
     settings = Settings(
         benchmark.warmup_runs,
         benchmark.warmup_seconds,
@@ -101,7 +114,11 @@ def build_rows(
     Without events nothing was to be measured: rows say what verification on the host found.
     """
     seen = None if events is None else _collect(events)
-    return [_row(pipeline, device, baseline, candidate, seen) for candidate in candidates]
+    bases = {c.name: c.host_accuracy for c in candidates if c.variant == baseline}
+    return [
+        _row(pipeline, device, baseline, c, seen, bases.get(c.name_of(baseline)))
+        for c in candidates
+    ]
 
 
 @dataclass(frozen=True)
@@ -131,7 +148,12 @@ def _collect(events: Iterable[Event]) -> _Seen:
 
 
 def _row(
-    pipeline: str, device: str, baseline: str, candidate: Candidate, seen: _Seen | None
+    pipeline: str,
+    device: str,
+    baseline: str,
+    candidate: Candidate,
+    seen: _Seen | None,
+    host_accuracy: float | None,
 ) -> Row:
     error = candidate.error or (_error(candidate, seen) if seen else None)
     row = Row(
@@ -140,7 +162,7 @@ def _row(
         runtime=candidate.runtime,
         delegate=candidate.delegate,
         threads=candidate.threads,
-        clock="wall",
+        clock=candidate.clock,
         variant=candidate.variant,
         status="failed" if error else "ok",
         error=error,
@@ -156,7 +178,10 @@ def _row(
     base = candidate.name_of(baseline)
     speedup = _speedup(seen.measured(base), rounds, baseline)
     zeros = _speedup(seen.measured(candidate.name_of(twin)), rounds, twin) if twin else None
-    drop = _drop(seen.checks.get(base), seen.checks.get(name))
+    if candidate.on_host:
+        drop = _host_drop(candidate, host_accuracy)
+    else:
+        drop = _drop(seen.checks.get(base), seen.checks.get(name))
     return row.model_copy(
         update={
             **_measured(rounds, row.notes),
@@ -186,6 +211,12 @@ def _drop(baseline: Check | None, own: Check | None) -> float | None:
     return baseline.accuracy - own.accuracy
 
 
+def _host_drop(candidate: Candidate, baseline: float | None) -> float | None:
+    if baseline is None or candidate.host_accuracy is None:
+        return None
+    return baseline - candidate.host_accuracy
+
+
 def _host_answers(candidate: Candidate) -> dict[str, object]:
     accuracy = Accuracy(
         keras=candidate.keras_accuracy, host=candidate.host_accuracy, samples=candidate.sample_count
@@ -201,7 +232,7 @@ def _answers(candidate: Candidate, check: Check | None, drop: float | None) -> d
         host=candidate.host_accuracy,
         device=check.accuracy,
         drop=drop,
-        samples=check.samples or 0,
+        samples=check.samples or candidate.sample_count,
     )
     return {"accuracy": accuracy, "agreement": check.agreement}
 

@@ -13,6 +13,7 @@ from edgesparse.spec.errors import UsageError
 
 SCHEMA_VERSION = 1
 Interval = tuple[float, float]
+Clock = Literal["wall", "instructions"]
 
 
 class _Data(BaseModel):
@@ -40,7 +41,8 @@ class Accuracy(_Data):
     """Shares of samples classified right.
 
     `keras` is the Keras model's on the whole test split; `host` and `device` are the .tflite's on
-    the same `samples`; `drop` is the baseline's `device` minus this one's.
+    the same `samples`, on this machine and on the device (None on an emulated one); `drop` is the
+    baseline's accuracy on the device (or host) minus this one's.
     """
 
     keras: float | None = None
@@ -48,6 +50,10 @@ class Accuracy(_Data):
     device: float | None = None
     drop: float | None = None
     samples: int
+
+    @property
+    def shown(self) -> float | None:
+        return self.host if self.device is None else self.device
 
 
 class Latency(_Data):
@@ -86,7 +92,7 @@ class Row(_Data):
     runtime: RuntimeInfo
     delegate: str
     threads: int
-    clock: Literal["wall", "instructions"]
+    clock: Clock
     variant: str
     status: Literal["ok", "failed"]
     error: str | None = None
@@ -119,15 +125,29 @@ class GateResult(_Data):
 
 
 class DeviceInfo(_Data):
-    """What a device said it is."""
+    """What a device said it is; with `error`, why it could not be used."""
 
     name: str
     description: str
-    machine: str
-    cpu: str
-    cores: int | None
-    python: str
-    governor: str | None
+    machine: str = ""
+    cpu: str = ""
+    cores: int | None = None
+    python: str = ""
+    governor: str | None = None
+    error: str | None = None
+
+
+class ReleaseInfo(_Data):
+    """What became current on a device; `try_it` is a command that runs it."""
+
+    device: str
+    pipeline: str
+    variant: str
+    runtime: str
+    digest: str
+    previous: str | None
+    place: str
+    try_it: str
 
 
 class Results(_Data):
@@ -147,11 +167,14 @@ class Results(_Data):
     devices: list[DeviceInfo] = []
     rows: list[Row] = []
     gates: list[GateResult] = []
+    releases: list[ReleaseInfo] = []
+    failures: list[str] = []
+    """What failed beside the rows."""
     notes: list[str] = []
 
     @property
     def failed(self) -> bool:
-        return any(row.status == "failed" for row in self.rows)
+        return bool(self.failures) or any(row.status == "failed" for row in self.rows)
 
     @property
     def gates_met(self) -> bool:
@@ -162,7 +185,7 @@ def metric_of(row: Row, metric: str) -> float | None:
     """The value that a gate or a comparison means by a metric's name."""
     latency, model, accuracy = row.latency_ms, row.model, row.accuracy
     values: dict[str, float | None] = {
-        "accuracy": accuracy.device if accuracy else None,
+        "accuracy": accuracy.shown if accuracy else None,
         "accuracy_drop": accuracy.drop if accuracy else None,
         "agreement": row.agreement,
         "bytes": model.bytes if model else None,

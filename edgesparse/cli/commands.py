@@ -74,7 +74,11 @@ def validate(files: Sequence[Path], as_json: bool) -> int:
 
 def plan(pipeline: Path, device: str, variants: Sequence[str] | None, as_json: bool) -> None:
     loaded = load_pipeline(pipeline)
-    planned = runs.plan_for(loaded, open_target(find_device(device)), variants)
+    target = open_target(find_device(device))
+    try:
+        planned = runs.plan_for(loaded, target, variants)
+    finally:
+        target.transport.close()
     status = Workspace(Path()).status(loaded.spec.name, planned)
     if as_json:
         stages = [
@@ -104,9 +108,10 @@ def deploy(
     quick: bool,
     benchmark: bool,
     as_json: bool,
+    canary: str | None = None,
 ) -> int:
     loaded = load_pipeline(pipeline)
-    options = runs.Options(variants, quick, benchmark)
+    options = runs.Options(variants, quick, benchmark, canary)
     found = find_devices(devices)
     with Shown() as listener:
         results = runs.deploy(loaded, found, Workspace(Path()), listener, options)

@@ -112,19 +112,23 @@ def run(pipeline: Path, variants: tuple[str, ...], as_json: bool) -> None:
 @_PIPELINE
 @_DEVICES
 @_VARIANTS
+@click.option(
+    "--canary", metavar="DEVICE", help="Use this device first; go on only when all is well there."
+)
 @_QUICK
 @_JSON
 def deploy(
     pipeline: Path,
     devices: tuple[str, ...],
     variants: tuple[str, ...],
+    canary: str | None,
     quick: bool,
     as_json: bool,
 ) -> None:
-    """Make every variant, measure each on the devices and print the table."""
+    """Make every variant, measure and release it on the devices, and print the table."""
     from edgesparse.cli import commands
 
-    sys.exit(commands.deploy(pipeline, devices, variants or None, quick, True, as_json))
+    sys.exit(commands.deploy(pipeline, devices, variants or None, quick, True, as_json, canary))
 
 
 @main.command()

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgesparse.devices.transport import Completed, DeviceError, file_digest
+from edgesparse.devices import process
+from edgesparse.devices.process import Channel
+from edgesparse.devices.transport import Completed, DeviceError, Progress, Upload, file_digest
 from edgesparse.spec.device import Local
 
 
 class LocalTransport:
     """Runs commands as child processes and copies files within the file system."""
+
+    # Only a dead host leaves work behind here, and nobody comes back for it.
+    lease_seconds = 0.0
+    patience = 1.0
 
     def __init__(self, name: str, spec: Local, workdir: str) -> None:
         self.name = name
@@ -39,67 +44,49 @@ class LocalTransport:
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
         try:
-            done = subprocess.run(
-                argv,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout_seconds,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+            return process.run(argv, timeout_seconds)
+        except TimeoutError:
             raise DeviceError(
                 f"device {self.name}: {argv[0]} gave no answer in {timeout_seconds:g} s"
             ) from None
         except OSError as error:
             raise DeviceError(f"device {self.name}: {argv[0]}: {error.strerror}") from None
-        return Completed(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
-    def stream(self, argv: Sequence[str]) -> Iterator[Iterator[str]]:
-        # A session of its own: Ctrl-C in the terminal reaches us first, and we end the agent.
-        with subprocess.Popen(
-            argv,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as process:
-            assert process.stdout is not None
-            try:
-                yield iter(process.stdout)
-            finally:
-                process.terminate()
-                try:
-                    process.wait(timeout=10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+    def open(self, argv: Sequence[str]) -> Iterator[Channel]:
+        channel = Channel(argv)
+        try:
+            yield channel
+        finally:
+            channel.close()
 
-    def put_file(self, source: Path, target: str, sha256: str) -> bool:
-        place = Path(target)
-        if place.is_file() and file_digest(place) == sha256:
-            return False
+    def put_files(self, files: Sequence[Upload], progress: Progress | None = None) -> int:
+        return sum(self._put(file) for file in files)
+
+    def _put(self, file: Upload) -> int:
+        place = Path(file.target)
+        if place.is_file() and file_digest(place) == file.sha256:
+            os.utime(place)
+            return 0
         part = place.with_name(f"{place.name}.{os.getpid()}.part")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, part)
+            shutil.copyfile(file.source, part)
             found = file_digest(part)
-            if found != sha256:
+            if found != file.sha256:
                 raise DeviceError(
-                    f"device {self.name}: {source.name} arrived damaged (sha256 {found[:12]} "
-                    f"instead of {sha256[:12]})"
+                    f"device {self.name}: {file.source.name} arrived damaged (sha256 {found[:12]} "
+                    f"instead of {file.sha256[:12]})"
                 )
+            size_bytes = part.stat().st_size
             os.replace(part, place)
         except OSError as error:
             raise DeviceError(
-                f"device {self.name}: cannot write {target}: {error.strerror}"
+                f"device {self.name}: cannot write {file.target}: {error.strerror}"
             ) from None
         finally:
             part.unlink(missing_ok=True)
-        return True
+        return size_bytes
 
     def get_file(self, source: str, target: Path) -> None:
         try:
@@ -111,3 +98,9 @@ class LocalTransport:
         if Path(self.workdir) not in Path(path).parents:
             raise ValueError(f"{path} is not below {self.workdir}")
         shutil.rmtree(path, ignore_errors=True)
+
+    def reconnect(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -115,6 +115,7 @@ def build_plan(
     runtimes: Sequence[RuntimeInfo],
     delegate: str = "xnnpack",
     variants: Sequence[str] | None = None,
+    machine: str = "",
 ) -> Plan:
     """Plan the pipeline up to verified models.
 
@@ -123,6 +124,7 @@ def build_plan(
             "model", and "sparsify VARIANT".
         versions: of installed libraries, by distribution name.
         runtimes: those that will run the models.
+        machine: what verifies the models: devices of one kind share the verdict.
         variants: a subset; default all. The baseline is added, since ratios refer to it.
     """
     graph = _Graph(versions)
@@ -170,6 +172,7 @@ def build_plan(
                 {
                     "runtime": runtime.model_dump(),
                     "delegate": delegate,
+                    "machine": machine,
                     "storage": variant.storage,
                     "scheme": variant.quantize.scheme,
                     "verify": pipeline.verify.model_dump(mode="json"),

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import platform
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from edgesparse.bench.job import NOT_MEASURED, Candidate, build_job, build_rows
-from edgesparse.bench.results import DeviceInfo, GateResult, Results, Row, write_results
+from edgesparse.bench.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
+from edgesparse.bench.results import (
+    DeviceInfo,
+    GateResult,
+    ReleaseInfo,
+    Results,
+    Row,
+    RuntimeInfo,
+    write_results,
+)
 from edgesparse.devices.events import Check, Event, Failed, Round, Waiting
 from edgesparse.devices.measure import Job, run_job
 from edgesparse.pipeline import progress as told
 from edgesparse.pipeline.fingerprints import library_versions
 from edgesparse.pipeline.targets import Target
 from edgesparse.pipeline.workspace import Workspace
+from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Benchmark
 
@@ -29,11 +39,40 @@ class RunRecord:
     rows: list[Row]
     gates: list[GateResult]
     notes: list[str]
+    releases: list[ReleaseInfo] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """What failed beside the rows."""
     finished: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Devices are measured at the same time."""
 
-    def add_device(self, info: DeviceInfo, notes: Sequence[str]) -> None:
+    def add_device(self, info: DeviceInfo, notes: Sequence[str] = ()) -> None:
         self.devices.append(info)
         self.notes += notes
+
+    def add_dead(self, device: Device, variants: Sequence[str], error: str) -> None:
+        """A device that cannot be used is a block of failed rows."""
+        self.add_device(DeviceInfo(name=device.name, description=device.description, error=error))
+        self.rows += [
+            Row(
+                pipeline=self.begun.pipeline,
+                device=device.name,
+                runtime=RuntimeInfo(name=runtime.name, version=runtime.version or "unknown"),
+                delegate=device.delegate,
+                threads=threads,
+                clock=device.clock,
+                variant=variant,
+                status="failed",
+                error=error,
+            )
+            for runtime in device.runtimes
+            for threads in device.threads or [1]
+            for variant in variants
+        ]
+
+    @property
+    def gates_met(self) -> bool:
+        return all(gate.passed for gate in self.gates)
 
     def results(self) -> Results:
         return self.begun.model_copy(
@@ -41,6 +80,8 @@ class RunRecord:
                 "devices": self.devices,
                 "rows": self.rows,
                 "gates": self.gates,
+                "releases": self.releases,
+                "failures": self.failures,
                 "notes": self.notes,
                 "finished": self.finished,
             }
@@ -52,14 +93,17 @@ class RunRecord:
         candidates: Sequence[Candidate],
         benchmark: Benchmark,
         listener: told.Listener,
+        stop: threading.Event,
     ) -> None:
         """Measure on one device and add the rows: also of what an interrupt or error left."""
+        if target.device.clock == "instructions":
+            benchmark = benchmark.model_copy(update=EXACT)
         job = build_job(f"{self.begun.run}-{target.device.name}", benchmark, candidates)
         events: list[Event] = []
         lost = NOT_MEASURED
         try:
             if job.entries:
-                _measure(target, job, events, listener)
+                _measure(target, job, events, listener, stop)
         except EdgesparseError as error:
             lost = str(error)
         finally:
@@ -75,13 +119,24 @@ class RunRecord:
         """Add a row per candidate; see build_rows. `lost` is why some were not measured."""
         begun = self.begun
         rows = build_rows(begun.pipeline, target.device.name, begun.baseline, candidates, events)
-        self.rows += [
-            row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
-            for row in rows
-        ]
+        with self.lock:
+            self.rows += [
+                row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
+                for row in rows
+            ]
+
+    def rows_of(self, device: str) -> list[Row]:
+        with self.lock:
+            return [row for row in self.rows if row.device == device]
 
 
-def _measure(target: Target, job: Job, events: list[Event], listener: told.Listener) -> None:
+def _measure(
+    target: Target,
+    job: Job,
+    events: list[Event],
+    listener: told.Listener,
+    stop: threading.Event,
+) -> None:
     label = f"benchmark on {target.device.name}"
     listener(told.StageStarted(label, 1, 1))
     total = len(job.entries) * (job.rounds + 1)
@@ -101,7 +156,10 @@ def _measure(target: Target, job: Job, events: list[Event], listener: told.Liste
                 text += f", round {event.round + 1}/{job.rounds}"
             listener(told.StageProgress(label, done / total, text))
 
-    run_job(target.transport, job, on_event)
+    def on_upload(share: float, text: str) -> None:
+        listener(told.StageProgress(label, 0.0, text))
+
+    run_job(target.transport, job, on_event, stop, on_upload)
     listener(told.StageDone(label, 1, 1))
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesparse.bench.results import ModelFile
-from edgesparse.devices.events import Check, Failed
+from edgesparse.devices.events import Check, Event, Failed
 from edgesparse.devices.measure import Entry, check_only, run_job
 from edgesparse.devices.transport import Transport
 from edgesparse.pipeline.plan import Stage
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from edgesparse.data import Dataset
     from edgesparse.sparsity.report import Sparsified
     from edgesparse.tflite.inspect import ModelInfo
+    from edgesparse.tflite.verify import Limits
 
 Progress = Callable[[float, str], None]
 
@@ -43,12 +45,20 @@ QUANTIZE_RATE = 1 / 10
 
 @dataclass(frozen=True)
 class Context:
-    """What stages share. `transport` reaches the device whose runtimes verify the models."""
+    """What stages share. `transport` reaches the device whose runtimes verify the models.
+
+    `host` reaches this machine, when that is another one; `host_runtimes` are its own.
+    """
 
     loaded: Loaded[Pipeline]
     store: Store
     transport: Transport
     run: str
+    host: Transport | None = None
+    host_runtimes: tuple[str, ...] = ()
+    golden_samples: int | None = None
+    """How many golden samples a slow device answers; default: all."""
+    stop: threading.Event | None = None
 
     @property
     def pipeline(self) -> Pipeline:
@@ -181,23 +191,16 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
     _require_zeros(stage, context, files)
     runtime = stage.spec["runtime"]["name"]
     entries = [
-        Entry(
-            storage,
-            path,
-            runtime,
-            stage.spec["delegate"],
-            1,
-            golden=context.store.path(stage.inputs["convert"]) / "golden.npz",
-            samples=context.store.path(stage.inputs["samples"]) / "samples.npz",
-            tolerance=limit.tolerance,
+        replace(
+            _entry(stage, context, storage, path, runtime, limit),
+            samples=None if context.host else _samples_of(stage, context),
+            golden_samples=context.golden_samples,
         )
         for storage, path in paths.items()
     ]
-    timeout_seconds = context.pipeline.benchmark.timeout_seconds
-    job = check_only(entries, f"{context.run}-{stage.key[:12]}", timeout_seconds)
     refused: dict[str, str] = {}
     checks: dict[str, Check] = {}
-    for event in run_job(context.transport, job):
+    for event in _checked(stage, context, context.transport, entries):
         if isinstance(event, Failed):
             refused[event.entry] = event.error
         elif isinstance(event, Check):
@@ -211,6 +214,9 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
         reason = "; ".join(f"{storage}: {error}" for storage, error in refused.items())
         raise EdgesparseError(f"{runtime} cannot run it: {reason}")
     check = checks[chosen]
+    accuracy, samples = check.accuracy, check.samples or 0
+    if context.host is not None:
+        accuracy, samples = _host_accuracy(stage, context, chosen, paths[chosen], limit)
     notes = []
     if chosen == "dense" and "sparse" in refused:
         notes.append(f"stored dense, because {runtime} refuses it sparse: {refused['sparse']}")
@@ -221,11 +227,53 @@ def _verify(stage: Stage, context: Context, folder: Path, progress: Progress) ->
             "path": paths[chosen].parent.name + "/" + paths[chosen].name,
             "model": files[chosen],
             "agreement": check.agreement,
-            "accuracy": check.accuracy,
-            "samples": check.samples or 0,
+            "accuracy": accuracy,
+            "samples": samples,
             "notes": notes,
         },
     )
+
+
+def _entry(
+    stage: Stage, context: Context, name: str, path: Path, runtime: str, limit: Limits
+) -> Entry:
+    golden = context.store.path(stage.inputs["convert"]) / "golden.npz"
+    return Entry(
+        name, path, runtime, stage.spec["delegate"], 1, golden=golden, tolerance=limit.tolerance
+    )
+
+
+def _samples_of(stage: Stage, context: Context) -> Path:
+    return context.store.path(stage.inputs["samples"]) / "samples.npz"
+
+
+def _checked(
+    stage: Stage, context: Context, transport: Transport, entries: Sequence[Entry]
+) -> list[Event]:
+    timeout_seconds = context.pipeline.benchmark.timeout_seconds
+    job = check_only(entries, f"{context.run}-{stage.key[:12]}", timeout_seconds)
+    return run_job(transport, job, stop=context.stop)
+
+
+def _host_accuracy(
+    stage: Stage, context: Context, name: str, path: Path, limit: Limits
+) -> tuple[float | None, int]:
+    """Accuracy of a file that another machine runs, and over how many samples, on this one.
+
+    By the same runtime where this machine has it; None where no runtime here takes the file.
+    """
+    assert context.host is not None
+    wanted = stage.spec["runtime"]["name"]
+    for runtime in sorted(context.host_runtimes, key=lambda own: own != wanted):
+        entry = replace(
+            _entry(stage, context, name, path, runtime, limit),
+            samples=_samples_of(stage, context),
+            delegate="xnnpack",
+        )
+        for event in _checked(stage, context, context.host, [entry]):
+            if isinstance(event, Check) and event.accuracy is not None:
+                return event.accuracy, event.samples or 0
+    return None, 0
 
 
 def _stored_forms(stage: Stage, context: Context, variant: Variant) -> dict[str, Path]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
+from typing import get_args
 
 from edgesparse.bench.results import DeviceInfo, RuntimeInfo
 from edgesparse.devices.connection import connect
 from edgesparse.devices.events import HostInfo
+from edgesparse.devices.local import LocalTransport
 from edgesparse.devices.measure import host_info
-from edgesparse.devices.transport import DeviceError, Transport
-from edgesparse.spec.device import Device, Runtime
+from edgesparse.devices.provision import provision
+from edgesparse.devices.transport import DeviceError, Progress, Transport
+from edgesparse.spec.device import DEFAULT_WORKDIR, Device, Local, Runtime, RuntimeName
 
 
 @dataclass(frozen=True)
@@ -45,19 +50,32 @@ class Target:
         )
 
 
-def open_target(device: Device) -> Target:
-    """Connect to a device and ask which runtimes it has. Raises DeviceError."""
-    transport = connect(device)
+def open_target(device: Device, progress: Progress = lambda _, __: None) -> Target:
+    """Connect to a device, install its runtimes where it has not, and ask what it has.
+
+    Raises DeviceError; nothing is left open then.
+    """
+    transport = connect(device, progress)
+    try:
+        return _asked(device, transport, progress)
+    except BaseException:
+        transport.close()
+        raise
+
+
+def _asked(device: Device, transport: Transport, progress: Progress) -> Target:
+    provisioned = provision(transport, device, progress)
     host = host_info(transport)
     found, missing, notes = [], [], []
     for runtime in device.runtimes:
         version = host.runtimes.get(runtime.name)
-        problem = _runtime_problem(device, runtime, version, host)
+        problem = provisioned.refused.get(runtime.name)
+        problem = problem or _runtime_problem(device, runtime, version, host)
         if problem is None:
             assert version is not None
             found.append(RuntimeInfo(name=runtime.name, version=version))
         elif runtime.optional and version is None:
-            notes.append(f"left out: {problem}")
+            notes.append(f"left out on {device.name}: {problem}")
         else:
             info = RuntimeInfo(name=runtime.name, version=version or runtime.version or "none")
             missing.append((info, problem))
@@ -88,3 +106,18 @@ def _minor(version: str) -> int:
     """11 of "3.11.7"; 0 where a device says something else."""
     parts = version.split(".")
     return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
+
+
+def this_machine() -> Transport:
+    """The machine edgesparse runs on, for what a device is compared with."""
+    return LocalTransport("this machine", Local(), DEFAULT_WORKDIR)
+
+
+def own_runtimes() -> tuple[str, ...]:
+    """The runtimes of the Python edgesparse runs in."""
+    found = []
+    for name in get_args(RuntimeName):
+        with suppress(metadata.PackageNotFoundError):
+            metadata.version(name)
+            found.append(name)
+    return tuple(found)

@@ -98,9 +98,7 @@ COLUMNS = (
 
 
 def _shown_accuracy(row: Row) -> float | None:
-    if row.accuracy is None:
-        return None
-    return row.accuracy.host if row.accuracy.device is None else row.accuracy.device
+    return row.accuracy.shown if row.accuracy else None
 
 
 def _accuracy(row: Row, text: Callable[[float], str]) -> str | None:

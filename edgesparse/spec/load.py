@@ -94,6 +94,10 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         hint = did_you_mean(pipeline.baseline, names)
         message = f"baseline {pipeline.baseline!r} is no variant{hint}"
         problems.append(document.problem(("baseline",), message))
+    if pipeline.release not in (*names, "auto", "none"):
+        hint = did_you_mean(pipeline.release, [*names, "auto", "none"])
+        message = f"release {pipeline.release!r} is no variant{hint}"
+        problems.append(document.problem(("release",), message))
     for i, gate in enumerate(pipeline.gates):
         if gate.variant not in names:
             message = f"{gate.variant!r} is no variant{did_you_mean(gate.variant, names)}"

@@ -246,6 +246,11 @@ class Pipeline(Strict):
     benchmark: Benchmark = Field(Benchmark(), description="How variants are measured.")
     verify: Verify = Field(Verify(), description="How close their answers must be.")
     gates: list[Gate] = Field([], description="Limits that fail the run with exit code 3.")
+    release: Name = Field(
+        "auto",
+        description="What becomes the release on a device: a variant, none, or auto, the fastest "
+        "there that meets its gates and loses at most 2 points of accuracy.",
+    )
 
     @property
     def baseline_variant(self) -> str:

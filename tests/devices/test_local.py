@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from edgesparse.devices.local import LocalTransport
-from edgesparse.devices.transport import DeviceError, file_digest
+from edgesparse.devices.transport import DeviceError, Upload, upload
 from edgesparse.spec.device import Local
 
 
@@ -24,10 +24,10 @@ def test_a_file_is_copied_once(local, tmp_path):
     source = tmp_path / "source"
     source.write_bytes(b"content")
     target = f"{local.workdir}/sub/target"
-    assert local.put_file(source, target, file_digest(source)) is True
-    assert local.put_file(source, target, file_digest(source)) is False
+    assert local.put_files([upload(source, target)]) == 7
+    assert local.put_files([upload(source, target)]) == 0
     Path(target).write_bytes(b"damaged")
-    assert local.put_file(source, target, file_digest(source)) is True
+    assert local.put_files([upload(source, target)]) == 7
     assert Path(target).read_bytes() == b"content"
     local.get_file(target, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == b"content"
@@ -37,14 +37,14 @@ def test_a_wrong_digest_is_refused_and_leaves_nothing(local, tmp_path):
     source = tmp_path / "source"
     source.write_bytes(b"content")
     with pytest.raises(DeviceError, match="arrived damaged"):
-        local.put_file(source, f"{local.workdir}/target", "0" * 64)
+        local.put_files([Upload(source, f"{local.workdir}/target", "0" * 64)])
     assert list(Path(local.workdir).iterdir()) == []
 
 
-def test_leaving_a_stream_ends_its_command(local):
-    script = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-    with local.stream([sys.executable, "-c", script]) as lines:
-        pid = int(next(lines))
+def test_leaving_a_channel_closes_its_stdin_and_waits_for_its_end(local):
+    script = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
+    with local.open([sys.executable, "-c", script]) as channel:
+        pid = int(channel.read_line(30))
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -50,7 +50,7 @@ def test_a_required_runtime_that_is_not_there(tmp_path, bare):
 
 def test_an_optional_one_is_a_note(tmp_path, bare):
     found = target(tmp_path, "[{name: tflite-runtime, optional: true}, ai-edge-litert]", bare)
-    assert found.notes[0].startswith("left out: tflite-runtime ")
+    assert found.notes[0].startswith("left out on here: tflite-runtime ")
     assert len(found.missing) == 1
 
 
@@ -69,5 +69,5 @@ def test_advice_follows_the_python(tmp_path, python, text):
 
 
 def test_no_runtime_at_all_is_an_error(tmp_path, bare):
-    with pytest.raises(DeviceError, match="device here has no runtime: left out: tflite-runtime"):
+    with pytest.raises(DeviceError, match="device here has no runtime: left out on here: tflite-runtime"):
         target(tmp_path, "[{name: tflite-runtime, optional: true}]", bare)

@@ -6,8 +6,7 @@ One file that is copied there: valid Python 3.7, the standard library, numpy and
     python agent.py run JOB.json JOURNAL      carry out a job; events go to stdout and the journal
     python agent.py child KIND ENTRY          one check or round; the request comes on stdin
 
-A job is {"id", "rounds", "lock", "settings", "entries": [...]}; an entry names a model file, a runtime, a
-delegate and a number of threads. Every event is one JSON object on one line:
+A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is one JSON object a line:
 
     waiting   another job holds this device's lock
     start     job, host
@@ -37,6 +36,7 @@ RUNTIMES = {
     "tflite-runtime": "tflite_runtime.interpreter",
     "ai-edge-litert": "ai_edge_litert.interpreter",
 }
+ARM_CORES = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76"}
 MAX_RUNS_PER_ROUND = 10000
 WINDOW = 10
 STABLE_WITHIN = 0.05
@@ -84,6 +84,14 @@ def proc_bytes(path, name):
     return int(value.split()[0]) * 1024 if value else None
 
 
+def cpu_name():
+    """The board where Linux knows it, and the processor's core."""
+    board = (read_text("/proc/device-tree/model") or "").rstrip("\0")
+    core = ARM_CORES.get(proc_value("/proc/cpuinfo", "CPU part"))
+    known = (board, core or proc_value("/proc/cpuinfo", "model name", "Hardware"))
+    return ", ".join(name for name in known if name) or platform.machine()
+
+
 def info():
     try:
         cores = len(os.sched_getaffinity(0))
@@ -95,7 +103,7 @@ def info():
         "system": platform.system(),
         "release": platform.release(),
         "python": platform.python_version(),
-        "cpu": proc_value("/proc/cpuinfo", "model name", "Model", "Hardware") or platform.machine(),
+        "cpu": cpu_name(),
         "cores": cores,
         "memory_bytes": proc_bytes("/proc/meminfo", "MemTotal"),
         "governor": read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
@@ -194,7 +202,8 @@ def check(request):
         interpreter.invoke()
         return result
     with numpy.load(request["golden"], allow_pickle=False) as stored:
-        golden_x, golden_y = stored["golden_x"], stored["golden_y"]
+        count = request.get("golden_samples")
+        golden_x, golden_y = stored["golden_x"][:count], stored["golden_y"][:count]
     outputs = infer(interpreter, golden_x)
     if outputs.shape != golden_y.shape:
         raise RuntimeError("outputs %s instead of %s" % (outputs.shape[1:], golden_y.shape[1:]))
@@ -247,13 +256,11 @@ def warm_up(interpreter, settings):
     while True:
         times.append(timed(interpreter))
         spent = time.perf_counter() - start
-        stable = len(times) >= 2 * WINDOW and (
-            abs(
-                statistics.median(times[-WINDOW:]) - statistics.median(times[-2 * WINDOW : -WINDOW])
-            )
-            <= STABLE_WITHIN * statistics.median(times[-WINDOW:])
-        )
-        stable = stable or not shortest  # Nobody asked it to settle.
+        last, before = times[-WINDOW:], times[-2 * WINDOW : -WINDOW]
+        stable = not shortest  # Nobody asked it to settle.
+        if len(before) == WINDOW:
+            change = abs(statistics.median(last) - statistics.median(before))
+            stable = stable or change <= STABLE_WITHIN * statistics.median(last)
         enough = len(times) >= settings["warmup_runs"] and spent >= shortest
         if enough and (stable or spent >= longest):
             return len(times), stable

@@ -1,0 +1,323 @@
+"""Builds the disk of an emulated Raspberry Pi: a small Debian for aarch64, made without root.
+
+The packages come from the apt sources of this machine, through an apt configuration of its own that
+never touches the machine's; nothing is mounted and no package script is run.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from edgesparse.spec.errors import EdgesparseError
+
+Progress = Callable[[float, str], None]
+
+PACKAGES = (
+    "base-passwd",
+    "bash",
+    "busybox-static",
+    "coreutils",
+    "dash",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "iproute2",
+    "kmod",
+    "libatomic1",
+    "libstdc++6",
+    "linux-image-arm64",
+    "login",
+    "mount",
+    "netbase",
+    "openssh-server",
+    "openssh-sftp-server",
+    "passwd",
+    "procps",
+    "python3",
+    "sed",
+    "tar",
+    "util-linux",
+)
+MODULES = (
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "crc16",
+    "crc32c_generic",
+    "libcrc32c",
+    "mbcache",
+    "jbd2",
+    "ext4",
+)
+"""What the kernel needs to find its disk and network, in the order in which they depend."""
+TOOLS = {
+    "qemu-system-aarch64": "qemu-system-arm",
+    "mke2fs": "e2fsprogs",
+    "cpio": "cpio",
+    "dpkg-deb": "dpkg",
+    "apt-get": "apt",
+    "tar": "tar",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
+"""Programs on this machine, and the Debian packages that have them."""
+SOURCES_VARIABLE = "EDGESPARSE_APT_SOURCES"
+DISK_MB = 1200
+USER = "pi"
+UID = 1000
+
+_APT = """
+Dir::State "{folder}/state";
+Dir::State::status "{folder}/status";
+Dir::Cache "{folder}/cache";
+APT::Architecture "arm64";
+APT::Architectures {{"arm64";}};
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::Retries "3";
+"""
+_INITRD = """#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev /root
+/bin/busybox mount -t devtmpfs dev /dev
+for module in {modules}; do /bin/busybox insmod /modules/$module.ko 2>/dev/null; done
+/bin/busybox mount -t ext4 /dev/vda /root || exec /bin/busybox sh
+/bin/busybox mount --move /dev /root/dev
+exec /bin/busybox switch_root /root /sbin/init
+"""
+# The first boot gives every file to root: an unprivileged user cannot make files of others.
+_INIT = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mount -o remount,rw,noatime /dev/vda /
+hostname {name}
+ip link set lo up
+ip addr add 10.0.2.15/24 dev eth0
+ip link set eth0 up
+if [ "$(stat -c %u /usr)" != 0 ] || [ "$(stat -c %u /home/{user})" != {uid} ]; then
+  chown -h -R 0:0 /usr /etc /bin /sbin /lib /var /home
+  chown -R {uid}:{uid} /home/{user}
+fi
+mkdir -p /run/sshd
+/usr/sbin/sshd -D -e &
+while :; do wait; done
+"""
+_SSHD = """
+HostKey /etc/ssh/ssh_host_ed25519_key
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin no
+UseDNS no
+PrintMotd no
+LoginGraceTime 0
+Subsystem sftp /usr/lib/openssh/sftp-server
+"""
+
+
+class EmulatorError(EdgesparseError):
+    """The emulated device cannot be built or started."""
+
+
+def check_tools(tools: Mapping[str, str] = TOOLS) -> None:
+    """Raise EmulatorError naming the Debian packages of the programs that are missing."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    missing = sorted(
+        {package for tool, package in tools.items() if not shutil.which(tool, path=path)}
+    )
+    if missing:
+        raise EmulatorError(
+            f"the emulator needs programs that are not installed: sudo apt-get install "
+            f"{' '.join(missing)}"
+        )
+
+
+def build(folder: Path, progress: Progress) -> None:
+    """Make disk.img, kernel, initrd, key, key.pub and known_host in `folder`, which is empty."""
+    check_tools()
+    apt, root = folder / "apt", folder / "root"
+    progress(0.02, "reading package lists")
+    archives = _download(apt, progress)
+    progress(0.3, f"unpacking {len(archives)} packages")
+    _skeleton(root)
+    for number, archive in enumerate(archives):
+        _unpack(archive, root)
+        progress(0.3 + 0.4 * number / len(archives), f"unpacking {archive.name.split('_')[0]}")
+    _configure(root, folder)
+    progress(0.75, "making the initial ramdisk")
+    _boot_files(root, folder)
+    progress(0.8, "making the disk")
+    _run(
+        [
+            "mke2fs",
+            "-q",
+            "-t",
+            "ext4",
+            "-L",
+            "edgesparse",
+            "-d",
+            root,
+            folder / "disk.img",
+            f"{DISK_MB}M",
+        ]
+    )
+    shutil.rmtree(root)
+    shutil.rmtree(apt)
+
+
+def _download(apt: Path, progress: Progress) -> list[Path]:
+    for part in ("state/lists/partial", "cache/archives/partial"):
+        (apt / part).mkdir(parents=True)
+    (apt / "status").touch()
+    text = _APT.format(folder=apt)
+    sources = os.environ.get(SOURCES_VARIABLE)
+    if sources:
+        text += f'Dir::Etc::SourceList "{Path(sources).resolve()}";\nDir::Etc::SourceParts "-";\n'
+    config = apt / "apt.conf"
+    config.write_text(text)
+    environment = {**os.environ, "APT_CONFIG": str(config), "LC_ALL": "C.UTF-8"}
+    hint = (
+        f"the arm64 packages come from this machine's apt sources; where those have no arm64, name "
+        f"a Debian sources.list in {SOURCES_VARIABLE}"
+    )
+    _run(["apt-get", "-qq", "update"], environment, hint)
+    progress(0.1, "downloading about 100 MB of Debian packages")
+    _run(["apt-get", "-qq", "-y", "--download-only", "install", *PACKAGES], environment, hint)
+    return sorted((apt / "cache/archives").glob("*.deb"))
+
+
+def _run(
+    argv: Sequence[str | Path], environment: Mapping[str, str] | None = None, hint: str = ""
+) -> str:
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    done = subprocess.run(
+        [str(a) for a in argv],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        env={**(environment or os.environ), "PATH": path},
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1][:300]
+        raise EmulatorError(
+            f"{argv[0]} failed while the image was built: {said}" + (f"; {hint}" if hint else "")
+        )
+    return done.stdout
+
+
+def _skeleton(root: Path) -> None:
+    """A merged /usr, as Debian has it: /bin and others are links."""
+    for name in ("usr/bin", "usr/sbin", "usr/lib", "etc/ssh", "proc", "sys", "dev", "run", "tmp"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib"):
+        (root / name).symlink_to(f"usr/{name}")
+
+
+def _unpack(archive: Path, root: Path) -> None:
+    skipped = [f"--exclude=./usr/share/{name}" for name in ("doc", "man", "locale", "info")]
+    with subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE
+    ) as source:
+        done = subprocess.run(
+            ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", *skipped, "-C", root],
+            stdin=source.stdout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode or source.returncode:
+        raise EmulatorError(f"{archive.name} cannot be unpacked: {done.stderr.strip()[:200]}")
+
+
+def _configure(root: Path, folder: Path) -> None:
+    """What package scripts would do, and a user that the key made here lets in."""
+    etc = root / "etc"
+    python = next(iter(sorted((root / "usr/bin").glob("python3.[0-9]*"))), None)
+    if python is None:
+        raise EmulatorError("the Debian packages have no python3")
+    for link, target in (("sh", "dash"), ("python3", python.name)):
+        place = root / "usr/bin" / link
+        place.unlink(missing_ok=True)
+        place.symlink_to(target)
+    (etc / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\n"
+        "sshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+        f"{USER}:x:{UID}:{UID}:{USER}:/home/{USER}:/bin/bash\n"
+    )
+    (etc / "group").write_text(f"root:x:0:\nnogroup:x:65534:\n{USER}:x:{UID}:\n")
+    (etc / "shadow").write_text(f"root:*:1::::::\nsshd:*:1::::::\n{USER}:*:1::::::\n")
+    (etc / "hosts").write_text("127.0.0.1 localhost\n")
+    (etc / "ssh/sshd_config").write_text(_SSHD)
+    host_key = etc / "ssh/ssh_host_ed25519_key"
+    host_key.unlink(missing_ok=True)
+    _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", host_key])
+    _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "edgesparse", "-f", folder / "key"])
+    shutil.copyfile(f"{host_key}.pub", folder / "host_key.pub")
+    home = root / "home" / USER
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    shutil.copyfile(folder / "key.pub", home / ".ssh/authorized_keys")
+    init = root / "usr/sbin/init"
+    init.unlink(missing_ok=True)
+    init.write_text(_INIT.format(name="edgesparse", user=USER, uid=UID))
+    init.chmod(0o755)
+
+
+def _boot_files(root: Path, folder: Path) -> None:
+    kernel = next(iter(sorted((root / "boot").glob("vmlinuz-*"))), None)
+    if kernel is None:
+        raise EmulatorError("the Debian packages have no kernel for arm64")
+    shutil.copyfile(kernel, folder / "kernel")
+    initrd = folder / "initrd-root"
+    (initrd / "bin").mkdir(parents=True)
+    (initrd / "modules").mkdir()
+    shutil.copy2(root / "usr/bin/busybox", initrd / "bin/busybox")
+    for name in MODULES:
+        _copy_module(root, name, initrd / "modules")
+    init = initrd / "init"
+    init.write_text(_INITRD.format(modules=" ".join(MODULES)))
+    init.chmod(0o755)
+    names = "\n".join(str(p.relative_to(initrd)) for p in sorted(initrd.rglob("*")))
+    with (folder / "initrd").open("wb") as target:
+        done = subprocess.run(
+            ["cpio", "-o", "-H", "newc", "--quiet", "-R", "0:0"],
+            input=names.encode(),
+            stdout=target,
+            stderr=subprocess.PIPE,
+            cwd=initrd,
+            check=False,
+        )
+    if done.returncode:
+        raise EmulatorError(f"cpio failed: {done.stderr.decode(errors='replace')[:200]}")
+    shutil.rmtree(initrd)
+    shutil.rmtree(root / "boot")
+    # The modules that are needed are in the ramdisk; the others are 300 MB.
+    shutil.rmtree(root / "usr/lib/modules", ignore_errors=True)
+
+
+def _copy_module(root: Path, name: str, folder: Path) -> None:
+    for path in (root / "usr/lib/modules").rglob(f"{name}.ko*"):
+        content = path.read_bytes()
+        if path.suffix == ".xz":
+            content = lzma.decompress(content)
+        (folder / f"{name}.ko").write_bytes(content)
+        return
+    # Some are built into the kernel, depending on its version.

@@ -1,0 +1,128 @@
+"""Makes a virtual environment from wheels that were copied to this device.
+
+    python install_wheels.py REQUEST.json
+
+REQUEST has "venv" (the folder to make), "link" (what shall point to it), "wheels" (files) and
+"modules" (to import as a trial). The environment appears whole or not at all. Tells its progress and
+its end as one JSON object a line: {"share", "text"}, {"done"} or {"error"}.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+
+TRIAL_SECONDS = 600
+
+
+def say(**about):
+    print(json.dumps(about), flush=True)
+
+
+def install(request):
+    place, link = request["venv"], request["link"]
+    parent = os.path.dirname(place)
+    os.makedirs(parent, exist_ok=True)
+    with open(os.path.join(parent, "lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.isdir(place):
+            build(request, place + ".part")
+            os.sync()
+            os.rename(place + ".part", place)
+        point(link, place)
+        remove_others(parent, os.path.basename(place))
+
+
+def build(request, part):
+    shutil.rmtree(part, ignore_errors=True)
+    # Without pip: Debian splits what pip needs into a package that is often not installed.
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(part)
+    site = os.path.join(part, "lib", "python%d.%d" % sys.version_info[:2], "site-packages")
+    sizes = [os.path.getsize(path) for path in request["wheels"]]
+    done = 0
+    for path, size in zip(request["wheels"], sizes):
+        say(share=0.9 * done / sum(sizes), text="unpacking " + os.path.basename(path).split("-")[0])
+        unpack(path, site)
+        done += size
+    for module in request["modules"]:
+        say(share=0.9, text="trying " + module)
+        trial(os.path.join(part, "bin", "python"), module)
+
+
+def unpack(path, site):
+    with zipfile.ZipFile(path) as wheel:
+        for name in wheel.namelist():
+            parts = name.split("/")
+            if name.startswith("/") or ".." in parts:
+                raise RuntimeError("%s has a file outside of it: %s" % (path, name))
+            if parts[0].endswith(".data"):
+                # NAME.data/{purelib,platlib}/ belong beside the others; scripts are not needed.
+                if len(parts) < 3 or parts[1] not in ("purelib", "platlib") or not parts[-1]:
+                    continue
+                target = os.path.join(site, *parts[2:])
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                with wheel.open(name) as source, open(target, "wb") as sink:
+                    shutil.copyfileobj(source, sink)
+            else:
+                wheel.extract(name, site)
+
+
+def trial(python, module):
+    """Import in a child process: a wheel for another processor crashes, and nothing else does."""
+    done = subprocess.run(
+        [python, "-c", "import numpy, " + module],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=TRIAL_SECONDS,
+    )
+    if done.returncode < 0:
+        raise RuntimeError(
+            "%s crashes with signal %d on this device; its wheel needs another processor or system"
+            % (module, -done.returncode)
+        )
+    if done.returncode:
+        said = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+        raise RuntimeError("%s cannot be imported: %s" % (module, said[-1][:300]))
+
+
+def point(link, place):
+    """Make `link` a symbolic link to `place`, in one step."""
+    part = "%s.%d" % (link, os.getpid())
+    os.symlink(os.path.relpath(place, os.path.dirname(link)), part)
+    os.replace(part, link)
+
+
+def remove_others(parent, kept):
+    for name in os.listdir(parent):
+        if name not in (kept, "lock"):
+            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
+
+
+def main(argv):
+    if len(argv) != 1:
+        sys.stderr.write(__doc__)
+        return 2
+    with open(argv[0]) as file:
+        request = json.load(file)
+    try:
+        install(request)
+    except OSError as error:
+        shutil.rmtree(request["venv"] + ".part", ignore_errors=True)
+        hint = "; make room on it" if error.errno == errno.ENOSPC else ""
+        say(error="%s: %s%s" % (error.filename or request["venv"], error.strerror or error, hint))
+        return 1
+    except (RuntimeError, zipfile.BadZipFile, subprocess.TimeoutExpired) as error:
+        shutil.rmtree(request["venv"] + ".part", ignore_errors=True)
+        say(error=str(error))
+        return 1
+    say(done=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
