@@ -20,9 +20,15 @@ from edgesparse.pipeline import deploy as runs
 from edgesparse.pipeline.targets import open_target
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.report import table, text
-from edgesparse.spec.device import Device
+from edgesparse.spec.device import Device, Group
 from edgesparse.spec.errors import SpecError, UsageError, did_you_mean
-from edgesparse.spec.load import load_any, load_device, load_pipeline, parse_device
+from edgesparse.spec.load import (
+    load_any,
+    load_device,
+    load_device_or_group,
+    load_pipeline,
+    parse_device,
+)
 from edgesparse.spec.pipeline import Benchmark, Pipeline
 
 DEVICES = Path("devices")
@@ -30,20 +36,31 @@ DEVICES = Path("devices")
 
 def find_device(name: str) -> Device:
     """The device file of that name in devices/, or at that path."""
-    if name.endswith((".yaml", ".yml")):
-        return load_device(Path(name)).spec
-    path = DEVICES / f"{name}.yaml"
-    if path.is_file():
-        return load_device(path).spec
+    found = _find(name, DEVICES)
+    if len(found) != 1:
+        raise UsageError(f"{name} is a group of devices; name one of them")
+    return found[0]
+
+
+def _find(name: str, folder: Path) -> list[Device]:
+    """A device, or the devices of a group."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if path.is_file() or path == Path(name):
+        spec = load_device_or_group(path).spec
+        if isinstance(spec, Group):
+            return [load_device(path.parent / f"{member}.yaml").spec for member in spec.devices]
+        return [spec]
     if name == "local":  # Works anywhere, also without a devices folder.
-        return parse_device(DEVICE).spec
-    known = [*(p.stem for p in DEVICES.glob("*.yaml")), "local"]
+        return [parse_device(DEVICE).spec]
+    known = [*(p.stem for p in folder.glob("*.yaml")), "local"]
     raise UsageError(f"no device file {path}{did_you_mean(name, known)}")
 
 
 def find_devices(names: Sequence[str]) -> list[Device]:
     """Every device once; two files must not share a name."""
-    devices = [find_device(name) for name in dict.fromkeys(names)]
+    devices: list[Device] = []
+    for name in names:
+        devices += [device for device in _find(name, DEVICES) if device not in devices]
     seen: set[str] = set()
     for device in devices:
         if device.name in seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
 
@@ -30,8 +31,17 @@ def result_console() -> Console:
     return Console(file=sys.stdout, width=WIDTH, highlight=False, emoji=False, markup=False)
 
 
+@dataclass
+class _Running:
+    """A stage that goes on: when it began, when it last printed, and its bar."""
+
+    started: float
+    printed: float
+    task: TaskID | None = None
+
+
 class Shown:
-    """Shows progress on stderr: a bar on a terminal, now and then a line elsewhere.
+    """Shows progress on stderr: a bar for each running stage, now and then a line elsewhere.
 
     Draws on a duplicate of stderr, since stages have stderr itself redirected into their log.
     """
@@ -39,9 +49,8 @@ class Shown:
     def __enter__(self) -> told.Listener:
         self.stream: TextIO = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
         self.console = Console(file=self.stream, highlight=False, emoji=False, markup=False)
-        self.bar: Progress | None = None
-        self.task: TaskID | None = None
-        self.started = self.printed = time.monotonic()
+        self.bars: Progress | None = None
+        self.running: dict[str, _Running] = {}
         return self.tell
 
     def __exit__(
@@ -50,12 +59,15 @@ class Shown:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end_bar()
+        for label in list(self.running):
+            self._end(label)
         self.stream.close()
 
     def tell(self, event: told.Told) -> None:
         if isinstance(event, told.StageStarted):
-            self.started = self.printed = time.monotonic()
+            now = time.monotonic()
+            self._end(event.label)
+            self.running[event.label] = _Running(now, now)
             if self.console.is_terminal:
                 self._begin_bar(event.label)
             else:
@@ -63,11 +75,11 @@ class Shown:
         elif isinstance(event, told.StageProgress):
             self._progress(event)
         elif isinstance(event, told.StageDone):
-            self._end_bar()
-            took = "cached" if event.cached else f"{time.monotonic() - self.started:.1f} s"
+            started = self._end(event.label)
+            took = "cached" if started is None else f"{time.monotonic() - started:.1f} s"
             self._line(f"{_place(event.number, event.total)}{event.label}: {took}")
         elif isinstance(event, told.StageFailed):
-            self._end_bar()
+            self._end(event.label)
             self._line(f"FAILED {event.label}: {event.error}", "red")
         else:
             self._line(event.text, "yellow")
@@ -76,34 +88,45 @@ class Shown:
         self.console.print(Text(text, style=style), soft_wrap=True)
 
     def _begin_bar(self, label: str) -> None:
-        self._end_bar()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-            console=self.console,
-            transient=True,
-        )
+        if self.bars is None:
+            self.bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}", markup=False),
+                console=self.console,
+                transient=True,
+            )
+            self.bars.start()
         # Without a total the bar only moves: not every stage can tell how far it is.
-        self.task = self.bar.add_task(label, total=None, detail="")
-        self.bar.start()
+        self.running[label].task = self.bars.add_task(label, total=None, detail="")
 
-    def _end_bar(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+    def _end(self, label: str) -> float | None:
+        """Take a stage's bar away; when the stage was started."""
+        known = self.running.pop(label, None)
+        if known is None:
+            return None
+        if self.bars is not None and known.task is not None:
+            self.bars.refresh()  # Even a short stage shows how far it came.
+            self.bars.remove_task(known.task)
+            if not self.running:
+                self.bars.stop()
+                self.bars = None
+        return known.started
 
     def _progress(self, event: told.StageProgress) -> None:
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, total=1.0, completed=event.share, detail=event.text)
+        known = self.running.get(event.label)
+        if known is None:
+            return
+        if self.bars is not None and known.task is not None:
+            self.bars.update(known.task, total=1.0, completed=event.share, detail=event.text)
             return
         now = time.monotonic()
-        if now - self.printed < PIPED_INTERVAL_SECONDS or not 0 < event.share < 1:
+        if now - known.printed < PIPED_INTERVAL_SECONDS or not 0 < event.share < 1:
             return
-        self.printed = now
-        left = (now - self.started) * (1 - event.share) / event.share
+        known.printed = now
+        left = (now - known.started) * (1 - event.share) / event.share
         minutes, seconds = divmod(round(left), 60)
         self._line(
             f"  {event.label}: {event.share:.0%}, {event.text}, {minutes}:{seconds:02d} left"

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edgesparse import __version__
+from edgesparse.cli.device import device, emulator
 from edgesparse.spec.errors import EdgesparseError
 
 INTERRUPTED = 130
@@ -187,3 +188,7 @@ def init(folder: Path) -> None:
     from edgesparse.cli import commands
 
     commands.init(folder)
+
+
+main.add_command(device)
+main.add_command(emulator)

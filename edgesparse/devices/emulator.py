@@ -20,6 +20,7 @@ from pathlib import Path
 from edgesparse.devices import image
 from edgesparse.devices.image import EmulatorError
 from edgesparse.devices.ssh import SshTransport
+from edgesparse.devices.ssh_errors import login_command
 from edgesparse.spec.device import Emulator, Ssh
 
 BOOT_SECONDS = 120.0
@@ -301,3 +302,18 @@ def describe(machine: Machine) -> str:
         f"{machine.name}: up, {spec.get('cpu')}, {spec.get('memory')} MiB, "
         f"clock {spec.get('clock')}, port {machine.port}, pid {machine.pid}"
     )
+
+
+def login(machine: Machine, built: Path) -> str:
+    """The command that opens a shell on a machine."""
+    return login_command(_ssh(machine.port, built))
+
+
+def images() -> list[tuple[Path, int]]:
+    """Every image's folder, and the bytes it takes."""
+    found = []
+    for place in sorted((folder() / "images").glob("*")):
+        if place.is_dir() and place.suffix != ".part":
+            size = sum(path.stat().st_blocks * 512 for path in place.iterdir())
+            found.append((place, size))
+    return found

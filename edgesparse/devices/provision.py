@@ -61,15 +61,21 @@ def provision(
     if not choice.versions:
         reasons = "; ".join(choice.refused.values())
         raise DeviceError(f"device {device.name}: {reasons}")
-    place = venv_place(transport, choice, platform)
     link = f"{transport.workdir}/venv"
-    done = transport.run(
-        ["/bin/sh", "-c", '[ -x "$1/bin/python" ] && [ "$1" -ef "$2" ]', "sh", place, link]
-    )
-    changed = done.returncode != 0
-    sent = _install(transport, device, platform, choice, place, progress) if changed else 0
+    changed = not ready(transport, choice, platform)
+    sent = _install(transport, device, platform, choice, progress) if changed else 0
     transport.python = f"{link}/bin/python"
     return Provisioned(platform, choice.versions, choice.refused, changed, sent)
+
+
+def ready(transport: Transport, choice: wheels.Choice, platform: Platform) -> bool:
+    """Whether workdir/venv is the environment of a choice; if so, `transport.python` is its."""
+    place, link = venv_place(transport, choice, platform), f"{transport.workdir}/venv"
+    test = '[ -x "$1/bin/python" ] && [ "$1" -ef "$2" ]'
+    if transport.run(["/bin/sh", "-c", test, "sh", place, link]).returncode:
+        return False
+    transport.python = f"{link}/bin/python"
+    return True
 
 
 def venv_place(transport: Transport, choice: wheels.Choice, platform: Platform) -> str:
@@ -103,7 +109,6 @@ def _install(
     device: Device,
     platform: Platform,
     choice: wheels.Choice,
-    place: str,
     progress: Progress,
 ) -> int:
     name = device.name
@@ -122,7 +127,7 @@ def _install(
     folder = f"{transport.workdir}/wheels"
     (installer,) = put_programs(transport, INSTALLER)
     request = {
-        "venv": place,
+        "venv": venv_place(transport, choice, platform),
         "link": f"{transport.workdir}/venv",
         "wheels": [f"{folder}/{path.name}" for path in files],
         "modules": [MODULES[runtime] for runtime in choice.versions],

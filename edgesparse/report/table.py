@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgesparse.bench.choice import best_row
 from edgesparse.bench.results import Results, Row
 
 WIDTH = 100
 BEST = "*"
 DASH = "-"
 FAILED = "FAILED"
+SMALLER = 1.05
+"""From this ratio on a file counts as smaller."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def _title(results: Results, row: Row) -> str:
         threads,
     ]
     if row.clock == "instructions":
-        parts.append("clock counts INSTRUCTIONS, not time")
+        parts.append("clock: INSTRUCTIONS, not time")
     return " | ".join(parts)
 
 
@@ -185,6 +188,9 @@ def number_notes(rows: Iterable[Row]) -> dict[str, int]:
 def device_lines(results: Results) -> list[str]:
     lines = []
     for device in results.devices:
+        if device.error:
+            lines.append(f"{device.name}: {device.error}")
+            continue
         cores = f", {device.cores} cores" if device.cores else ""
         governor = f", governor {device.governor}" if device.governor else ""
         lines.append(
@@ -212,7 +218,7 @@ def verdicts(results: Results) -> list[str]:
                 continue
             twin = twins[speedup.baseline].model
             size = ""
-            if twin is not None and twin.bytes != row.model.bytes:
+            if twin is not None and twin.bytes > row.model.bytes * SMALLER:
                 size = f", {twin.bytes / row.model.bytes:.1f}x smaller"
             # As shown: an interval that reads "0.97-1.00x" must not be called a loss.
             low, high = (round(limit, 2) for limit in speedup.ci95)
@@ -223,10 +229,41 @@ def verdicts(results: Results) -> list[str]:
             else:
                 verdict = "zeros pay in size" if size else "zeros do not pay"
             place = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
+            place = f"{row.device}, {place}" if len(results.devices) > 1 else place
             lines.append(
                 f"{row.variant} ({place}): {low:.2f}-{high:.2f}x as fast as "
                 f"{speedup.baseline}{size}: {verdict}"
             )
+    return lines
+
+
+def summary(results: Results) -> list[str]:
+    """The best variant of each device, where there are several devices."""
+    if len(results.devices) < 2:
+        return []
+    lines = []
+    for device in results.devices:
+        rows = [row for row in results.rows if row.device == device.name]
+        best = best_row(rows, results.gates)
+        if best is None or best.latency_ms is None or best.model is None:
+            lines.append(f"best on {device.name}: none ran and met its gates")
+            continue
+        unit = "ms of instructions" if best.clock == "instructions" else "ms"
+        lines.append(
+            f"best on {device.name}: {best.variant} with {best.runtime.name}, "
+            f"p50 {ms_text(best.latency_ms.p50)} {unit}, {size_text(best.model.bytes)}"
+        )
+    return lines
+
+
+def release_lines(results: Results) -> list[str]:
+    lines = []
+    for release in results.releases:
+        earlier = f", before it {release.previous}" if release.previous else ""
+        lines.append(
+            f"released on {release.device}: {release.pipeline} {release.digest} "
+            f"({release.variant}, {release.runtime}){earlier}; try it there: {release.try_it}"
+        )
     return lines
 
 
@@ -269,6 +306,12 @@ def print_results(results: Results, console: Console) -> None:
         _line(console, note)
     for line in verdicts(results):
         _line(console, line, "green" if line.endswith("zeros pay") else "yellow")
+    for line in summary(results):
+        _line(console, line)
+    for line in release_lines(results):
+        _line(console, line, "green")
+    for line in results.failures:
+        _line(console, f"FAILED: {line}", "bold red")
     for line in gate_lines(results):
         _line(console, line, "bold red" if "NOT MET" in line else "green")
 

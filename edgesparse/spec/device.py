@@ -141,3 +141,13 @@ class Device(Strict):
     @property
     def emulated(self) -> bool:
         return self.connect.emulator is not None
+
+
+class Group(Strict):
+    """A file in devices/ that stands for several devices."""
+
+    name: Name = Field(description="How the group is called.")
+    description: str = Field("", description="Free text.")
+    devices: list[Name] = Field(
+        min_length=1, max_length=1000, description="Names of device files in the same folder."
+    )

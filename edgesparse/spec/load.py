@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from edgesparse.spec import references
-from edgesparse.spec.device import Device
+from edgesparse.spec.device import Device, Group
 from edgesparse.spec.document import Document, Location, parse_document, read_document
 from edgesparse.spec.errors import Problem, SpecError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline, Source, SparsifyReference
@@ -61,9 +61,19 @@ def parse_device(text: str, name: str = "device.yaml") -> Loaded[Device]:
     return _load(parse_document(text, name), Device, _no_problems)
 
 
-def load_any(path: Path) -> Loaded[Pipeline] | Loaded[Device]:
-    """Load a file of either kind: a device file is known by its `connect`."""
+def load_device_or_group(path: Path) -> Loaded[Device] | Loaded[Group]:
+    """Load a file from devices/: a group is known by its `devices`."""
     document = read_document(path)
+    if "devices" in document.value:
+        return _load(document, Group, _no_problems)
+    return _load(document, Device, _no_problems)
+
+
+def load_any(path: Path) -> Loaded[Pipeline] | Loaded[Device] | Loaded[Group]:
+    """Load a file of any kind: a device file is known by its `connect`."""
+    document = read_document(path)
+    if "devices" in document.value:
+        return _load(document, Group, _no_problems)
     if "connect" in document.value or "runtimes" in document.value:
         return _load(document, Device, _no_problems)
     return _load(document, Pipeline, pipeline_problems)
@@ -82,7 +92,7 @@ def _load(
     return Loaded(spec, document)
 
 
-def _no_problems(_: Device, __: Document) -> list[Problem]:
+def _no_problems(_: BaseModel, __: Document) -> list[Problem]:
     return []
 
 

@@ -57,7 +57,7 @@ def test_a_pipe_gets_lines():
 
 
 def test_a_pipe_is_told_the_time_left_now_and_then(monkeypatch, capfd):
-    clock = iter([0.0, 0.0, 5.0, 12.0, 13.0])
+    clock = iter([0.0, 5.0, 12.0, 13.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
     with console.Shown() as tell:
         tell(told.StageStarted("train", 1, 1))

@@ -69,5 +69,7 @@ def test_advice_follows_the_python(tmp_path, python, text):
 
 
 def test_no_runtime_at_all_is_an_error(tmp_path, bare):
-    with pytest.raises(DeviceError, match="device here has no runtime: left out on here: tflite-runtime"):
+    with pytest.raises(
+        DeviceError, match="device here has no runtime: left out on here: tflite-runtime"
+    ):
         target(tmp_path, "[{name: tflite-runtime, optional: true}]", bare)
