@@ -36,37 +36,38 @@ DEVICES = Path("devices")
 
 def find_device(name: str) -> Device:
     """The device file of that name in devices/, or at that path."""
-    found = _find(name, DEVICES)
+    found = list(_find(name, DEVICES).values())
     if len(found) != 1:
         raise UsageError(f"{name} is a group of devices; name one of them")
     return found[0]
 
 
-def _find(name: str, folder: Path) -> list[Device]:
-    """A device, or the devices of a group."""
+def _find(name: str, folder: Path) -> dict[Path, Device]:
+    """A device, or the devices of a group, by file."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if path.is_file() or path == Path(name):
         spec = load_device_or_group(path).spec
         if isinstance(spec, Group):
-            return [load_device(path.parent / f"{member}.yaml").spec for member in spec.devices]
-        return [spec]
+            files = [path.parent / f"{member}.yaml" for member in spec.devices]
+            return {file.resolve(): load_device(file).spec for file in files}
+        return {path.resolve(): spec}
     if name == "local":  # Works anywhere, also without a devices folder.
-        return [parse_device(DEVICE).spec]
+        return {path: parse_device(DEVICE).spec}
     known = [*(p.stem for p in folder.glob("*.yaml")), "local"]
     raise UsageError(f"no device file {path}{did_you_mean(name, known)}")
 
 
 def find_devices(names: Sequence[str]) -> list[Device]:
-    """Every device once; two files must not share a name."""
-    devices: list[Device] = []
+    """Every device file once; two files must not share a name."""
+    devices: dict[Path, Device] = {}
     for name in names:
-        devices += [device for device in _find(name, DEVICES) if device not in devices]
+        devices |= _find(name, DEVICES)
     seen: set[str] = set()
-    for device in devices:
+    for device in devices.values():
         if device.name in seen:
             raise UsageError(f"two device files are named {device.name!r}; rename one")
         seen.add(device.name)
-    return devices
+    return list(devices.values())
 
 
 def validate(files: Sequence[Path], as_json: bool) -> int:
