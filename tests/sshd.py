@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.devices.ssh import SshTransport
-from edgesparse.spec.device import Ssh
+from edgesparse.spec.ssh import Ssh
 from tests.conftest import require
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"

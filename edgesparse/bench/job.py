@@ -15,6 +15,7 @@ from edgesparse.bench.results import (
     Accuracy,
     Clock,
     Cpu,
+    EdgeTpuInfo,
     GateResult,
     ModelFile,
     Row,
@@ -34,6 +35,8 @@ EXACT = {"rounds": 2, "min_runs": 20, "min_seconds": 1e-3, "warmup_runs": 2, "wa
 EMULATED_GOLDEN_SAMPLES = 8
 
 
+CHIP_DROP = 0.02
+"""Accuracy that an Edge TPU may lose against the CPU without a warning."""
 NOT_MEASURED = "was not measured"
 
 
@@ -60,6 +63,7 @@ class Candidate:
     error: str | None = None
     notes: tuple[str, ...] = ()
     external: Mapping[str, Any] | None = None
+    edgetpu: EdgeTpuInfo | None = None
     clock: Clock = "wall"
     on_host: bool = False
     """Accuracy is the host's: on an emulated device it would take an hour."""
@@ -114,11 +118,20 @@ def build_rows(
     Without events nothing was to be measured: rows say what verification on the host found.
     """
     seen = None if events is None else _collect(events)
+    baseline = _baseline_here(baseline, candidates)
     bases = {c.name: c.host_accuracy for c in candidates if c.variant == baseline}
     return [
         _row(pipeline, device, baseline, c, seen, bases.get(c.name_of(baseline)))
         for c in candidates
     ]
+
+
+def _baseline_here(baseline: str, candidates: Sequence[Candidate]) -> str:
+    """What ratios refer to: an Edge TPU runs full int8 only, so the baseline may be missing."""
+    if not candidates or any(c.variant == baseline for c in candidates):
+        return baseline
+    dense = [c.variant for c in candidates if c.dense_twin is None]
+    return dense[0] if dense else candidates[0].variant
 
 
 @dataclass(frozen=True)
@@ -168,6 +181,7 @@ def _row(
         error=error,
         notes=list(candidate.notes),
         model=candidate.model,
+        edgetpu=candidate.edgetpu,
     )
     if error:
         return row
@@ -182,10 +196,11 @@ def _row(
         drop = _host_drop(candidate, host_accuracy)
     else:
         drop = _drop(seen.checks.get(base), seen.checks.get(name))
+    answers = _answers(candidate, seen.checks.get(name), drop)
     return row.model_copy(
         update={
-            **_measured(rounds, row.notes),
-            **_answers(candidate, seen.checks.get(name), drop),
+            **_measured(rounds, [*row.notes, *_chip_doubts(candidate, answers)]),
+            **answers,
             "speedup": speedup,
             "zeros_speedup": zeros,
         }
@@ -235,6 +250,19 @@ def _answers(candidate: Candidate, check: Check | None, drop: float | None) -> d
         samples=check.samples or candidate.sample_count,
     )
     return {"accuracy": accuracy, "agreement": check.agreement}
+
+
+def _chip_doubts(candidate: Candidate, answers: Mapping[str, Any]) -> list[str]:
+    """Whether an Edge TPU is less accurate than the CPU with the same weights."""
+    on_cpu = candidate.edgetpu.cpu_accuracy if candidate.edgetpu else None
+    accuracy = answers.get("accuracy")
+    on_chip = accuracy.device if isinstance(accuracy, Accuracy) else None
+    if on_cpu is None or on_chip is None or on_cpu - on_chip <= CHIP_DROP:
+        return []
+    return [
+        f"the Edge TPU answers {on_chip:.1%} right, this device's CPU {on_cpu:.1%} with the same "
+        "weights: do not ship this"
+    ]
 
 
 def _milliseconds(rounds: Mapping[int, Round]) -> list[statistics.Samples]:

@@ -84,6 +84,25 @@ class Speedup(_Data):
     baseline: str
 
 
+class EdgeTpuInfo(_Data):
+    """How a model lies on an Edge TPU; None for what the compiler's log did not say."""
+
+    compiler: str | None
+    """The compiler's version."""
+    compiler_sha256: str | None
+    source_sha256: str
+    """Of the full-int8 .tflite that was compiled."""
+    operators: int | None
+    mapped_operators: int | None
+    subgraphs: int | None
+    on_chip_bytes: int | None
+    on_chip_free_bytes: int | None
+    off_chip_bytes: int | None
+    """Streamed to the chip on every inference."""
+    cpu_accuracy: float | None = None
+    """Of the same weights on the device's CPU."""
+
+
 class Row(_Data):
     """One variant on one device, runtime and number of threads."""
 
@@ -98,6 +117,7 @@ class Row(_Data):
     error: str | None = None
     notes: list[str] = []
     model: ModelFile | None = None
+    edgetpu: EdgeTpuInfo | None = None
     accuracy: Accuracy | None = None
     agreement: float | None = None
     latency_ms: Latency | None = None

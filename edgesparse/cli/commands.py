@@ -16,6 +16,7 @@ from edgesparse.bench.results import Results
 from edgesparse.cli.console import Shown, result_console
 from edgesparse.cli.init import DEVICE, write_project
 from edgesparse.cli.main import GATE_NOT_MET
+from edgesparse.pipeline import bench as benches
 from edgesparse.pipeline import deploy as runs
 from edgesparse.pipeline.targets import open_target
 from edgesparse.pipeline.workspace import Workspace
@@ -145,10 +146,10 @@ def bench(
 ) -> int:
     benchmark = Benchmark(threads=list(dict.fromkeys(threads)))
     if quick:
-        benchmark = runs.quick(benchmark)
+        benchmark = benches.quick(benchmark)
     found = find_devices(devices)
     with Shown() as listener:
-        results = runs.bench_models(models, found, Workspace(Path()), listener, benchmark, quick)
+        results = benches.bench_models(models, found, Workspace(Path()), listener, benchmark, quick)
     return _end(results, as_json)
 
 

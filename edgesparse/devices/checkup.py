@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgesparse.devices import wheels
+from edgesparse.devices import edgetpu, wheels
 from edgesparse.devices.events import Check, Failed, HostInfo
 from edgesparse.devices.measure import Entry, check_only, host_info, run_job
 from edgesparse.devices.probe import Platform, probe
 from edgesparse.devices.provision import NEEDED_BYTES, ready, require_usable
 from edgesparse.devices.transport import DeviceError, Transport
 from edgesparse.spec.device import Device
+from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.tflite.tiny import tiny_model
 
 OK, NOTE, MISSING = "ok", "note", "MISSING"
@@ -38,7 +41,7 @@ def checkup(transport: Transport, device: Device) -> list[Finding]:
     except DeviceError as error:
         return [*found, Finding("agent", MISSING, str(error))]
     found += _runtimes(transport, device, platform)
-    found += _surroundings(device)
+    found += _surroundings(transport, device, platform)
     return found
 
 
@@ -103,17 +106,24 @@ def _runtimes(transport: Transport, device: Device, platform: Platform) -> list[
 
 
 def _trial(transport: Transport, runtime: str, version: str) -> Finding:
-    """Load and run the smallest model there is, in a process of its own."""
+    error = _tried(transport, runtime, "xnnpack")
+    if error is None:
+        return Finding(runtime, OK, f"{version}, a trial model ran")
+    return Finding(runtime, MISSING, f"{version} does not work: {error}")
+
+
+def _tried(transport: Transport, runtime: str, delegate: str | Mapping[str, Any]) -> str | None:
+    """Load and run the smallest model there is, in a process of its own; why that fails."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tiny.tflite")
         path.write_bytes(tiny_model())
-        entry = Entry(runtime, path, runtime, "xnnpack", 1)
+        entry = Entry(runtime, path, runtime, delegate, 1)
         for event in run_job(transport, check_only([entry], f"check-{runtime}", 300.0)):
             if isinstance(event, Failed):
-                return Finding(runtime, MISSING, f"{version} does not work: {event.error}")
+                return event.error
             if isinstance(event, Check):
-                return Finding(runtime, OK, f"{version}, a trial model ran")
-    return Finding(runtime, MISSING, f"{version}: the trial model did not run")
+                return None
+    return "the trial model did not run"
 
 
 def _governor(host: HostInfo) -> Finding:
@@ -125,7 +135,43 @@ def _governor(host: HostInfo) -> Finding:
     )
 
 
-def _surroundings(device: Device) -> list[Finding]:
+def _surroundings(transport: Transport, device: Device, platform: Platform) -> list[Finding]:
     if device.connect.emulator is not None and device.clock == "instructions":
         return [Finding("clock", NOTE, "counts executed instructions, 2 ns each, not time")]
+    if device.tpu is not None and device.tpu.compiler.none is None:
+        return _edgetpu(transport, device, device.tpu, platform)
     return []
+
+
+def _edgetpu(
+    transport: Transport, device: Device, tpu: EdgeTpu, platform: Platform
+) -> list[Finding]:
+    """The chip, its library with the device's first runtime, and who compiles for it."""
+    found = []
+    problem = edgetpu.tpu_problem(device.name, platform)
+    if problem is not None:
+        found.append(Finding("edge tpu", MISSING, problem))
+    else:
+        slow = edgetpu.connection_notes(device.name, tpu, platform)
+        text = slow[0] if slow else f"there, on {platform.tpu_bus}"
+        found.append(Finding("edge tpu", NOTE if slow else OK, text))
+        runtime = device.runtimes[0].name
+        error = _tried(transport, runtime, device.agent_delegate)
+        if error is None:
+            found.append(Finding("delegate", OK, f"{tpu.library} loads with {runtime}"))
+        else:
+            said = edgetpu.delegate_problem(device.name, tpu.library, error) or error
+            found.append(Finding("delegate", MISSING, said))
+    found.append(_compiler(tpu))
+    return found
+
+
+def _compiler(tpu: EdgeTpu) -> Finding:
+    known = edgetpu.identify(tpu)
+    if tpu.compiler.precompiled is not None:
+        count = len(known["files"])
+        place = tpu.compiler.precompiled.folder
+        return Finding("compiler", OK, f"none needed: {count} compiled files in {place}")
+    if known["version"] is None:
+        return Finding("compiler", MISSING, "does not run", edgetpu.WHERE_TO_GET_IT)
+    return Finding("compiler", OK, f"edgetpu_compiler {known['version']}")

@@ -21,7 +21,8 @@ from edgesparse.devices import image
 from edgesparse.devices.image import EmulatorError
 from edgesparse.devices.ssh import SshTransport
 from edgesparse.devices.ssh_errors import login_command
-from edgesparse.spec.device import Emulator, Ssh
+from edgesparse.spec.device import Emulator
+from edgesparse.spec.ssh import Ssh
 
 BOOT_SECONDS = 120.0
 PATIENCE = 20.0
@@ -242,7 +243,7 @@ def _qemu(
         *("-device", "virtio-blk-pci,drive=disk"),
         # restrict: the guest reaches nothing but us.
         *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
-        *("-device", "virtio-net-pci,netdev=net"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
     ]
     if spec.clock == "instructions":
         argv += ["-icount", "shift=1,sleep=off"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from edgesparse.devices.transport import DeviceError, Transport
 
-# Prints name=value lines. $1 is the workdir, $2 the Python; a device without Python says so.
+# Prints name=value lines. $1 is the workdir, $2 the Python, $3 what stands before /sys and /dev.
+# A device without Python says so. An Edge TPU on USB has another id once its firmware is loaded.
 _SCRIPT = r"""
 say() { printf '%s=%s\n' "$1" "$2"; }
 say machine "$(uname -m)"
@@ -20,8 +22,17 @@ say memory_kb "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo 2>/dev/n
 say available_kb "$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo 2>/dev/null)"
 say workdir_error "$(mkdir -p "$1" 2>&1 && touch "$1/.write-test" 2>&1 && rm -f "$1/.write-test")"
 say free_kb "$(df -Pk "$1" 2>/dev/null | sed -n '2s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p')"
-say usb "$(cat /sys/bus/usb/devices/*/idVendor 2>/dev/null | tr '\n' ' ')"
-say apex "$(ls /dev/apex_* 2>/dev/null | tr '\n' ' ')"
+may() { [ -w "$1" ] && echo yes || echo no; }
+for place in "$3"/sys/bus/usb/devices/*; do
+  [ -r "$place/idVendor" ] || continue
+  case "$(cat "$place/idVendor"):$(cat "$place/idProduct")" in 1a6e:089a|18d1:9302)
+    node=$(printf '%s/dev/bus/usb/%03d/%03d' "$3" "$(cat "$place/busnum")" "$(cat "$place/devnum")")
+    say tpu "usb $(may "$node") $(cat "$place/speed")";;
+  esac
+done
+for place in "$3"/dev/apex_*; do
+  [ -e "$place" ] && say tpu "pcie $(may "$place") 0"
+done
 say about "$(
   "$2" -c '
 import json, platform, sys, sysconfig
@@ -34,8 +45,6 @@ print(json.dumps({"version": platform.python_version(), "libc": platform.libc_ve
     "implementation": platform.python_implementation(), "venv": venv is not None}))
 ' 2>&1 | tail -n 1)"
 """
-_CORAL_USB = ("1a6e", "18d1")
-"""USB vendors of the Edge TPU accelerator: before and after its firmware is loaded."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,12 @@ class Platform:
     available_bytes: int | None
     free_bytes: int | None
     workdir_error: str
-    edgetpu: bool
-    """Whether an Edge TPU can be seen on its USB or PCI bus."""
+    tpu_bus: str | None
+    """"usb" or "pcie" where an Edge TPU can be seen there."""
+    tpu_usable: bool
+    """Whether the user may open it."""
+    tpu_mbit_per_second: int | None
+    """Of the USB connection: 480 is USB 2, 5000 USB 3."""
 
     @property
     def minor(self) -> int:
@@ -68,9 +81,12 @@ class Platform:
         return int(parts[1]) if parts[0] == "3" and len(parts) > 1 and parts[1].isdigit() else 0
 
 
-def probe(transport: Transport) -> Platform:
-    """Look at a device. Raises DeviceError when its shell does not work."""
-    argv = ["/bin/sh", "-c", _SCRIPT, "sh", transport.workdir, transport.python]
+def probe(transport: Transport, root: str = "") -> Platform:
+    """Look at a device, whose /sys and /dev are below `root`.
+
+    Raises DeviceError when its shell does not work.
+    """
+    argv = ["/bin/sh", "-c", _SCRIPT, "sh", transport.workdir, transport.python, root]
     done = transport.run(argv)
     said = dict(line[:2000].split("=", 1) for line in done.stdout.splitlines()[:200] if "=" in line)
     if "machine" not in said:
@@ -95,9 +111,17 @@ def probe(transport: Transport) -> Platform:
         available_bytes=_bytes(said.get("available_kb")),
         free_bytes=_bytes(said.get("free_kb")),
         workdir_error=said.get("workdir_error", "")[:300],
-        edgetpu=bool(said.get("apex", "").strip())
-        or any(vendor in said.get("usb", "").split() for vendor in _CORAL_USB),
+        **_tpu(said.get("tpu", "")),
     )
+
+
+def _tpu(text: str) -> dict[str, Any]:
+    bus, usable, speed = [*text.split(), "", "", ""][:3]
+    return {
+        "tpu_bus": bus if bus in ("usb", "pcie") else None,
+        "tpu_usable": usable == "yes",
+        "tpu_mbit_per_second": int(speed) if speed.isdecimal() and speed != "0" else None,
+    }
 
 
 def _python(text: str) -> dict[str, object]:

@@ -30,7 +30,7 @@ from edgesparse.devices.transport import (
     Progress,
     Upload,
 )
-from edgesparse.spec.device import Ssh
+from edgesparse.spec.ssh import Ssh
 
 LEASE_SECONDS = 60.0
 IDLE_SECONDS = 60

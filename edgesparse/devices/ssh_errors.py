@@ -6,7 +6,7 @@ import re
 import shlex
 
 from edgesparse.devices.transport import ConnectionLost, DeviceError
-from edgesparse.spec.device import Ssh
+from edgesparse.spec.ssh import Ssh
 
 UNREACHABLE = 255
 """ssh's exit code for its own failures."""

@@ -1,31 +1,32 @@
-"""Runs: from a pipeline and devices, or from ready models, to results."""
+"""A run: from a pipeline and devices to results."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from edgesparse.bench.job import EMULATED_GOLDEN_SAMPLES, QUICK, Candidate, check_gates
-from edgesparse.bench.results import ModelFile, Results
-from edgesparse.pipeline import fleet
+from edgesparse.bench.job import EMULATED_GOLDEN_SAMPLES, Candidate, check_gates
+from edgesparse.bench.results import Results
+from edgesparse.devices import edgetpu
+from edgesparse.pipeline import bench, candidates, fleet
 from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.context import Context
 from edgesparse.pipeline.execute import execute
 from edgesparse.pipeline.fingerprints import digests, library_versions
 from edgesparse.pipeline.plan import Plan, build_plan
 from edgesparse.pipeline.record import RunRecord, recorded
 from edgesparse.pipeline.release import release_best
-from edgesparse.pipeline.stages import Context, model_file, read_json
 from edgesparse.pipeline.targets import Target, own_runtimes, this_machine
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.spec.device import Device
+from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.load import Loaded
 from edgesparse.spec.pipeline import Benchmark, Pipeline
-from edgesparse.tflite.verify import limits
 
 
 def plan_for(
@@ -34,15 +35,41 @@ def plan_for(
     """The plan of a pipeline for one device."""
     check_variants(loaded, variants)
     local = target.device.connect.local is not None
+    tpu = target.device.tpu
     return build_plan(
         loaded.spec,
         digests(loaded),
         library_versions(),
         target.runtimes,
-        target.device.delegate,
+        target.device.agent_delegate,
         variants,
         machine="" if local else f"{target.host.machine} {target.host.cpu}",
+        full_int8_only=tpu is not None,
+        compiler=_compiler(tpu),
     )
+
+
+def _compiler(tpu: EdgeTpu | None) -> dict[str, Any] | None:
+    """What the result of compiling depends on; None where nothing is compiled."""
+    if tpu is None or tpu.compiler.none is not None:
+        return None
+    way = tpu.model_dump(mode="json", exclude_none=True, exclude={"library", "options", "compiler"})
+    return {**way, "compiler": edgetpu.identify(tpu)}
+
+
+def check_full_int8(
+    loaded: Loaded[Pipeline], devices: Sequence[Device], variants: Sequence[str] | None
+) -> None:
+    """Raise UsageError where a device with an Edge TPU would have nothing to run."""
+    chosen = [v for name, v in loaded.spec.variants.items() if variants is None or name in variants]
+    if any(variant.quantize.scheme == "int8" for variant in chosen):
+        return
+    for device in devices:
+        if device.tpu is not None:
+            raise UsageError(
+                f"{loaded.path}: device {device.name} runs full int8 only (delegate: edgetpu), and "
+                "no variant to deploy is; add one with 'quantize: int8'"
+            )
 
 
 def check_variants(loaded: Loaded[Pipeline], variants: Sequence[str] | None) -> None:
@@ -78,6 +105,7 @@ def deploy(
     """
     pipeline = loaded.spec
     check_variants(loaded, options.variants)
+    check_full_int8(loaded, devices, options.variants)
     with recorded(
         workspace,
         pipeline.name,
@@ -121,7 +149,7 @@ class _Run:
     @property
     def benchmark(self) -> Benchmark:
         settings = self.pipeline.benchmark
-        return quick(settings) if self.options.quick else settings
+        return bench.quick(settings) if self.options.quick else settings
 
 
 def _wave(run: _Run, devices: Sequence[Device]) -> None:
@@ -150,6 +178,11 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
     for note in target.notes:
         run.listener(told.Note(note))
     plan = plan_for(run.loaded, target, run.options.variants)
+    left_out = [v for v in _chosen(run) if v not in plan.converted]
+    if left_out:
+        record.notes.append(
+            f"{device.name}: {', '.join(left_out)} left out: the Edge TPU takes full int8 only"
+        )
     context = Context(
         run.loaded,
         run.workspace.store,
@@ -157,6 +190,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         record.begun.run,
         host=None if device.connect.local is not None else this_machine(),
         host_runtimes=own_runtimes(),
+        tpu=device.tpu,
         golden_samples=EMULATED_GOLDEN_SAMPLES if device.emulated else None,
         stop=run.stop,
     )
@@ -165,7 +199,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
     finally:
         run.workspace.remember(run.pipeline.name, plan)
     threads = device.threads or run.benchmark.threads
-    return plan, _candidates(plan, errors, context, target, threads)
+    return plan, candidates.planned(plan, errors, context, target, threads)
 
 
 def _use(run: _Run, target: Target, plan: Plan, candidates: list[Candidate]) -> None:
@@ -179,123 +213,6 @@ def _use(run: _Run, target: Target, plan: Plan, candidates: list[Candidate]) -> 
     if run.pipeline.release != "none" and not run.stop.is_set():
         labels = run.workspace.store.path(plan.samples) / "labels.json"
         release_best(run.pipeline, record, run.listener, run.stop, target, labels, candidates)
-
-
-def bench_models(
-    models: Sequence[Path],
-    devices: Sequence[Device],
-    workspace: Workspace,
-    listener: told.Listener,
-    benchmark: Benchmark,
-    quick_mode: bool,
-) -> Results:
-    """Measure ready .tflite files; ratios refer to the first."""
-    from edgesparse.tflite.inspect import inspect, read_model
-
-    files: dict[str, tuple[Path, ModelFile]] = {}
-    for path in models:
-        info = inspect(read_model(path), str(path))
-        name = path.stem if path.stem not in files else str(path)
-        files[name] = (path, model_file(info))
-    baseline = next(iter(files))
-    stop = threading.Event()
-    tell = fleet.locked(listener)
-    with recorded(workspace, "bench", baseline, quick=quick_mode) as record:
-
-        def measure(target: Target) -> None:
-            device = target.device
-            candidates = [
-                Candidate(
-                    name,
-                    runtime,
-                    device.delegate,
-                    threads,
-                    path=path,
-                    model=model,
-                    error=error,
-                    clock=device.clock,
-                )
-                for runtime, error in target.all_runtimes
-                for threads in device.threads or benchmark.threads
-                for name, (path, model) in files.items()
-            ]
-            record.measure(target, candidates, benchmark, tell, stop)
-
-        with fleet.opened(devices, tell, stop) as opened:
-            for device, error in opened.dead:
-                record.add_dead(device, list(files), error)
-            for target in opened.targets:
-                record.add_device(target.info, target.notes)
-            fleet.at_once(measure, opened.targets, stop)
-    return record.results()
-
-
-def quick(benchmark: Benchmark) -> Benchmark:
-    """Short enough for a look, too short for a claim."""
-    return benchmark.model_copy(update=QUICK)
-
-
-def _candidates(
-    plan: Plan, errors: Mapping[str, str], context: Context, target: Target, threads: Sequence[int]
-) -> list[Candidate]:
-    found = []
-    for runtime, missing in target.all_runtimes:
-        for count in threads:
-            for variant, convert in plan.converted.items():
-                candidate = Candidate(
-                    variant,
-                    runtime,
-                    target.device.delegate,
-                    count,
-                    _dense_twin(context.pipeline, variant),
-                    clock=target.device.clock,
-                    on_host=target.device.emulated,
-                )
-                key = plan.verified.get((variant, runtime.name))
-                error = missing or (errors.get(key) if key else None)
-                if error or key is None:
-                    found.append(replace(candidate, error=error or "was not planned"))
-                    continue
-                found.append(_verified(candidate, plan, context, key, convert))
-    return found
-
-
-def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
-    own = pipeline.variants[variant]
-    if own.sparsify is None:
-        return None
-    return next(
-        (
-            name
-            for name, other in pipeline.variants.items()
-            if other.sparsify is None and other.quantize.scheme == own.quantize.scheme
-        ),
-        None,
-    )
-
-
-def _verified(
-    candidate: Candidate, plan: Plan, context: Context, key: str, convert: str
-) -> Candidate:
-    store = context.store
-    verdict = read_json(store.path(key) / "verify.json")
-    inputs = plan.stage(convert).inputs
-    metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / "metrics.json")
-    return replace(
-        candidate,
-        path=store.root / verdict["path"],
-        model=ModelFile.model_validate(verdict["model"]),
-        golden=store.path(convert) / "golden.npz",
-        samples=store.path(plan.samples) / "samples.npz",
-        limits=limits(
-            context.pipeline.variants[candidate.variant].quantize, context.pipeline.verify
-        ),
-        keras_accuracy=metrics["accuracy"],
-        host_accuracy=verdict["accuracy"],
-        agreement=verdict["agreement"],
-        sample_count=verdict["samples"],
-        notes=tuple(verdict["notes"]),
-    )
 
 
 def _pipeline_digest(pipeline: Pipeline) -> str:

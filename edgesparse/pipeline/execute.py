@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.context import Context
 from edgesparse.pipeline.interrupt import deferred_interrupt
 from edgesparse.pipeline.plan import Plan, Stage
-from edgesparse.pipeline.stages import Context, run_stage
+from edgesparse.pipeline.stages import run_stage
 from edgesparse.spec.errors import EdgesparseError
 
 

@@ -3,6 +3,7 @@
     samples                              data on the side of the benchmark
     train -> sparsify -> quantize        Keras side; quantize only where QAT is asked for
           -> convert -> encode           .tflite with dense, then sparse storage
+          -> compile                     for an Edge TPU only, from dense storage
           -> verify                      per runtime
 
 A key covers the stage's name and version, its part of the spec, the keys of its inputs and the
@@ -28,6 +29,7 @@ STAGE_VERSIONS = {
     "quantize": 1,
     "convert": 1,
     "encode": 1,
+    "compile": 1,
     "verify": 1,
 }
 _KERAS = ("tensorflow", "tf-keras", "numpy")
@@ -40,6 +42,7 @@ STAGE_LIBRARIES: dict[str, tuple[str, ...]] = {
     "quantize": (*_DATA, *_TOOLKIT),
     "convert": (*_DATA, *_TOOLKIT),
     "encode": (*_DATA, *_TOOLKIT),
+    "compile": (),
     "verify": (),
 }
 
@@ -113,9 +116,11 @@ def build_plan(
     digests: Mapping[str, str],
     versions: Mapping[str, str],
     runtimes: Sequence[RuntimeInfo],
-    delegate: str = "xnnpack",
+    delegate: str | Mapping[str, Any] = "xnnpack",
     variants: Sequence[str] | None = None,
     machine: str = "",
+    full_int8_only: bool = False,
+    compiler: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Plan the pipeline up to verified models.
 
@@ -126,6 +131,8 @@ def build_plan(
         runtimes: those that will run the models.
         machine: what verifies the models: devices of one kind share the verdict.
         variants: a subset; default all. The baseline is added, since ratios refer to it.
+        full_int8_only: leave other variants out, and zeros stored densely: for an Edge TPU.
+        compiler: what compiles for it, and how.
     """
     graph = _Graph(versions)
     data = {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
@@ -148,6 +155,8 @@ def build_plan(
     chosen = list(pipeline.variants)
     if variants is not None:
         chosen = [v for v in chosen if v in variants or v == pipeline.baseline_variant]
+    if full_int8_only:
+        chosen = [v for v in chosen if pipeline.variants[v].quantize.scheme == "int8"]
     converted, verified = {}, {}
     for name in chosen:
         variant = pipeline.variants[name]
@@ -162,9 +171,12 @@ def build_plan(
         }
         convert = graph.add("convert", name, {**form, "golden": golden}, **keras)
         encode = None
-        if sparsify is not None and variant.storage != "dense":
+        if sparsify is not None and variant.storage != "dense" and not full_int8_only:
             encode = graph.add("encode", name, form, **keras)
         converted[name] = convert
+        compiled = None
+        if compiler is not None:
+            compiled = graph.add("compile", name, compiler, convert=convert)
         for runtime in runtimes:
             verified[name, runtime.name] = graph.add(
                 "verify",
@@ -179,6 +191,7 @@ def build_plan(
                 },
                 convert=convert,
                 encode=encode,
+                compile=compiled,
                 sparsify=sparsify,
                 samples=samples,
             )

@@ -58,7 +58,7 @@ class RunRecord:
                 pipeline=self.begun.pipeline,
                 device=device.name,
                 runtime=RuntimeInfo(name=runtime.name, version=runtime.version or "unknown"),
-                delegate=device.delegate,
+                delegate=device.delegate_used,
                 threads=threads,
                 clock=device.clock,
                 variant=variant,

@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import get_args
 
 from edgesparse.bench.results import DeviceInfo, RuntimeInfo
+from edgesparse.devices import edgetpu
 from edgesparse.devices.connection import connect
 from edgesparse.devices.events import HostInfo
 from edgesparse.devices.local import LocalTransport
@@ -65,8 +66,12 @@ def open_target(device: Device, progress: Progress = lambda _, __: None) -> Targ
 
 def _asked(device: Device, transport: Transport, progress: Progress) -> Target:
     provisioned = provision(transport, device, progress)
+    notes: list[str] = []
+    if device.tpu is not None:
+        edgetpu.require_tpu(device.name, device.tpu, provisioned.platform)
+        notes += edgetpu.connection_notes(device.name, device.tpu, provisioned.platform)
     host = host_info(transport)
-    found, missing, notes = [], [], []
+    found, missing = [], []
     for runtime in device.runtimes:
         version = host.runtimes.get(runtime.name)
         problem = provisioned.refused.get(runtime.name)

@@ -299,7 +299,7 @@ def print_results(results: Results, console: Console) -> None:
         console.print()
         _line(console, block.title, "bold cyan")
         console.print(_rich_table(block, cells(block, numbered)))
-    _line(console, f"{BEST} best of its column; speed-up against {results.baseline}", "dim")
+    _line(console, f"{BEST} best of its column; speed-up against {_baselines(results)}", "dim")
     for note, number in numbered.items():
         _line(console, f"[{number}] {note}")
     for note in [*advice(results), *results.notes]:
@@ -314,6 +314,17 @@ def print_results(results: Results, console: Console) -> None:
         _line(console, f"FAILED: {line}", "bold red")
     for line in gate_lines(results):
         _line(console, line, "bold red" if "NOT MET" in line else "green")
+
+
+def _baselines(results: Results) -> str:
+    """What speed-ups refer to: on a device that cannot run the baseline, another variant."""
+    others = {
+        row.device: row.speedup.baseline
+        for row in results.rows
+        if row.speedup is not None and row.speedup.baseline != results.baseline
+    }
+    there = "".join(f", on {device} {name}" for device, name in others.items())
+    return results.baseline + there
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

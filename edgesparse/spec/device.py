@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesparse.spec.base import Name, Strict
+from edgesparse.spec.base import Name, OneOf, Strict
+from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.ssh import Ssh
 
 RuntimeName = Literal["tflite-runtime", "ai-edge-litert"]
-Delegate = Literal["xnnpack", "none"]
+Delegate = Literal["xnnpack", "edgetpu", "none"]
 DEFAULT_WORKDIR = "~/.cache/edgesparse"
 
 
@@ -34,33 +36,6 @@ class Local(Strict):
     )
 
 
-class Ssh(Strict):
-    """A device behind an SSH server; what is not said here comes from ~/.ssh/config."""
-
-    host: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:%-]*$",
-        max_length=255,
-        description="Host name, address, or an alias from ~/.ssh/config.",
-    )
-    user: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$", max_length=64, description="User there."
-    )
-    port: int | None = Field(None, ge=1, le=65535, description="Port of its SSH server.")
-    identity_file: str | None = Field(None, description="Private key; no other one is tried.")
-    known_hosts: str | None = Field(
-        None, description="File with the device's host key, instead of ~/.ssh/known_hosts."
-    )
-    config: str | None = Field(
-        None, description="ssh configuration file, instead of ~/.ssh/config."
-    )
-    python: str = Field(
-        "python3", pattern=r"^[~/A-Za-z0-9._][~/A-Za-z0-9._+-]*$", description="Python there."
-    )
-    connect_timeout_seconds: float = Field(
-        10.0, gt=0, le=600, description="Give up connecting after this long."
-    )
-
-
 class Emulator(Strict):
     """A Raspberry Pi that QEMU emulates on this machine."""
 
@@ -76,24 +51,12 @@ class Emulator(Strict):
     )
 
 
-class Connect(Strict):
+class Connect(OneOf):
     """How to reach the device: exactly one of them."""
 
     local: Local | None = Field(None, description="This machine.")
     ssh: Ssh | None = Field(None, description="A machine behind an SSH server.")
     emulator: Emulator | None = Field(None, description="A Raspberry Pi emulated here.")
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Connect:
-        given = [name for name in ("local", "ssh", "emulator") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise PydanticCustomError(
-                "connect",
-                "give exactly one of local, ssh and emulator, not {found}",
-                {"found": found},
-            )
-        return self
 
 
 def _runtime(value: Any) -> Any:
@@ -118,7 +81,11 @@ class Device(Strict):
         Annotated[Runtime, BeforeValidator(_runtime, json_schema_input_type=str | Runtime)]
     ] = Field(min_length=1, description="A name, or a mapping with name, version, optional.")
     delegate: Delegate = Field(
-        "xnnpack", description="xnnpack, which both runtimes use by default, or none."
+        "xnnpack",
+        description="xnnpack, which both runtimes use by default; edgetpu, for a Coral; or none.",
+    )
+    edgetpu: EdgeTpu | None = Field(
+        None, description="How models get onto the Edge TPU; only with delegate: edgetpu."
     )
     keep_releases: int = Field(
         3, ge=1, le=100, description="Releases of each pipeline that stay on the device."
@@ -126,6 +93,31 @@ class Device(Strict):
     threads: list[Annotated[int, Field(ge=1, le=256)]] | None = Field(
         None, min_length=1, description="Instead of the pipeline's benchmark.threads."
     )
+
+    @model_validator(mode="after")
+    def _edgetpu_needs_its_delegate(self) -> Device:
+        if self.edgetpu is not None and self.delegate != "edgetpu":
+            raise PydanticCustomError(
+                "edgetpu", "edgetpu needs 'delegate: edgetpu'; add it, or take edgetpu out"
+            )
+        return self
+
+    @property
+    def tpu(self) -> EdgeTpu | None:
+        """How models get onto the device's Edge TPU, if it is to use one."""
+        return (self.edgetpu or EdgeTpu()) if self.delegate == "edgetpu" else None
+
+    @property
+    def delegate_used(self) -> Delegate:
+        """What runs the models: a device with an Edge TPU and no compiler uses its CPU."""
+        return "xnnpack" if self.tpu is not None and self.tpu.compiler.none else self.delegate
+
+    @property
+    def agent_delegate(self) -> str | dict[str, Any]:
+        """What the agent loads: a name, or the library and options of an external delegate."""
+        if self.tpu is None or self.delegate_used != "edgetpu":
+            return self.delegate_used
+        return {"library": self.tpu.library, "options": dict(self.tpu.options)}
 
     @property
     def builds_venv(self) -> bool:

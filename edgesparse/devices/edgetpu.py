@@ -1,0 +1,241 @@
+"""The Edge TPU's side of a device, and the machines that compile for it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesparse.devices.local import LocalTransport
+from edgesparse.devices.probe import Platform
+from edgesparse.devices.ssh import SshTransport
+from edgesparse.devices.transport import DeviceError, Transport, upload
+from edgesparse.spec.device import DEFAULT_WORKDIR, Local
+from edgesparse.spec.edgetpu import ContainerCompiler, EdgeTpu
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.tflite.edgetpu import (
+    CompilerLog,
+    arguments,
+    compiler_version,
+    failure,
+    notes,
+    parse_log,
+    require_compiled,
+)
+
+WHERE_TO_GET_IT = (
+    "install edgetpu_compiler from Google's coral apt source (x86-64 Linux only), or choose "
+    "another edgetpu.compiler in the device file: ssh, container, precompiled or none"
+)
+_IDENTIFY = """
+found=$(command -v "$1") || { echo "$1: not found" >&2; exit 127; }
+if command -v sha256sum >/dev/null; then sha256sum < "$found"; else shasum -a 256 < "$found"; fi
+exec "$1" --version
+"""
+USB3_MBIT_PER_SECOND = 5000
+_SEARCH_TAKES = 20
+"""How many times longer looking for a delegate (-d) may take than one try."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A file for the Edge TPU, and how it came to be."""
+
+    content: bytes
+    log: CompilerLog
+    log_text: str
+
+
+def tpu_problem(device: str, platform: Platform) -> str | None:
+    """Why a device's Edge TPU cannot be used, as far as its system shows; None when it can."""
+    if platform.tpu_bus is None:
+        return (
+            f"device {device}: no Edge TPU can be seen on its USB or PCIe bus; plug it in (on a "
+            "Pi 5 into a blue USB 3 port), or compare models on the CPU with "
+            "'edgetpu: {compiler: none}'"
+        )
+    if platform.tpu_usable:
+        return None
+    group = "plugdev" if platform.tpu_bus == "usb" else "apex"
+    if group not in platform.groups:
+        return (
+            f"device {device}: user {platform.user} may not use the Edge TPU; type there: "
+            f"sudo usermod -aG {group} {platform.user}, then log out and plug it in again"
+        )
+    return (
+        f"device {device}: user {platform.user} is in group {group} but may not use the Edge TPU; "
+        "install its udev rules there (sudo apt-get install libedgetpu1-std) and plug it in again"
+    )
+
+
+def delegate_problem(device: str, library: str, error: str) -> str | None:
+    """What a failed load of the Edge TPU's library means; None for another error."""
+    if "cannot open shared object file" in error:
+        return (
+            f"device {device}: it has no {library}; install it there "
+            "(sudo apt-get install libedgetpu1-std), or name it in edgetpu.library"
+        )
+    if "Failed to load delegate" in error or "tflite_plugin_create_delegate" in error:
+        return (
+            f"device {device}: {library} did not get the Edge TPU: end other programs that use it, "
+            f"plug it in again, and see that the library fits the runtime ({error[:200]})"
+        )
+    return None
+
+
+def identify(tpu: EdgeTpu) -> dict[str, Any]:
+    """What results depend on: the compiler's version and digest, or the compiled files' digests.
+
+    A compiler that cannot be found is told of when it is needed: {"version": None}.
+    """
+    way = tpu.compiler
+    if way.none is not None:
+        return {}
+    if way.precompiled is not None:
+        files = sorted(_folder(tpu).glob("*_edgetpu.tflite"))
+        return {"files": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}}
+    try:
+        with _build_host(tpu) as (host, prefix, command):
+            return _identity(host, prefix, command)
+    except EdgesparseError:
+        return {"version": None}
+
+
+def compile_model(tpu: EdgeTpu, source: Path, variant: str) -> Compiled:
+    """Compile a full-int8 .tflite file, or find what was compiled from it.
+
+    Raises EdgesparseError: no compiler, it refuses the model, nothing is mapped, a stale file.
+    """
+    if tpu.compiler.precompiled is not None:
+        return _precompiled(tpu, source, variant)
+    content, text = _compile(tpu, source, variant)
+    log = parse_log(text)
+    if log.mapped == 0:
+        reasons = "; ".join(f"{op.name}: {op.status}" for op in log.operators[:8])
+        raise EdgesparseError(
+            f"no operator of {variant} runs on the Edge TPU{': ' + reasons if reasons else ''}"
+        )
+    require_compiled(content, source.read_bytes(), f"{variant}, compiled")
+    return Compiled(content, log, text)
+
+
+def describe(compiled: Compiled) -> list[str]:
+    """Notes for the table."""
+    return notes(compiled.log)
+
+
+def gzip_bytes(content: bytes) -> int:
+    """Size after gzip at its default level."""
+    return len(gzip.compress(content, 6, mtime=0))
+
+
+@contextmanager
+def _build_host(tpu: EdgeTpu) -> Iterator[tuple[Transport, list[str], str]]:
+    """The machine that compiles, what to put before a command there, and the compiler's name."""
+    way = tpu.compiler
+    if way.ssh is not None:
+        transport = SshTransport("edgetpu.compiler", way.ssh, DEFAULT_WORKDIR)
+        try:
+            yield transport, [], way.ssh.command
+        finally:
+            transport.close()
+        return
+    with tempfile.TemporaryDirectory(prefix="edgesparse-") as folder:
+        here = LocalTransport("edgetpu.compiler", Local(python=None), folder)
+        if way.container is not None:
+            yield here, _container(way.container, folder), way.container.command
+        else:
+            assert way.local is not None
+            yield here, [], str(Path(way.local.command).expanduser())
+
+
+def _container(spec: ContainerCompiler, folder: str) -> list[str]:
+    user = f"{os.getuid()}:{os.getgid()}"
+    own = ["--userns=keep-id"] if spec.engine == "podman" else ["--user", user]
+    shared = ["--network=none", "--volume", f"{folder}:{folder}", "--workdir", folder]
+    return [spec.engine, "run", "--rm", *own, *shared, "--entrypoint", "", spec.image]
+
+
+def _identity(host: Transport, prefix: list[str], command: str) -> dict[str, Any]:
+    done = host.run([*prefix, "/bin/sh", "-c", _IDENTIFY, "sh", command], timeout_seconds=120)
+    version = compiler_version(done.stdout)
+    if done.returncode or version is None:
+        raise EdgesparseError(f"{command} does not run: {done.said}; {WHERE_TO_GET_IT}")
+    return {"version": version, "sha256": done.stdout.split()[0][:64]}
+
+
+def _compile(tpu: EdgeTpu, source: Path, variant: str) -> tuple[bytes, str]:
+    limit_seconds = 60.0 + tpu.timeout_seconds * (_SEARCH_TAKES if tpu.search_delegate else 1)
+    with _build_host(tpu) as (host, prefix, command):
+        _identity(host, prefix, command)
+        sent = upload(source, "")
+        folder = f"{host.workdir}/compile-{sent.sha256[:16]}-{os.getpid()}"
+        try:
+            host.put_files([upload(source, f"{folder}/{variant}.tflite")])
+            told = arguments(tpu, f"{folder}/{variant}.tflite", folder)
+            done = host.run([*prefix, command, *told], timeout_seconds=limit_seconds)
+            if done.returncode:
+                said = f"{done.stdout}\n{done.stderr}"
+                raise EdgesparseError(f"{command} refuses {variant}: {failure(said)}")
+            with tempfile.TemporaryDirectory() as temporary:
+                target = Path(temporary, "compiled.tflite")
+                host.get_file(f"{folder}/{variant}_edgetpu.tflite", target)
+                return target.read_bytes(), done.stdout
+        finally:
+            host.remove_folder(folder)
+
+
+def _folder(tpu: EdgeTpu) -> Path:
+    assert tpu.compiler.precompiled is not None
+    return Path(tpu.compiler.precompiled.folder).expanduser()
+
+
+def _precompiled(tpu: EdgeTpu, source: Path, variant: str) -> Compiled:
+    """Find the file that was compiled from exactly this source; else put the source there."""
+    folder = _folder(tpu)
+    content = source.read_bytes()
+    stem = f"{variant}-{hashlib.sha256(content).hexdigest()[:12]}"
+    place = folder / f"{stem}_edgetpu.tflite"
+    if not place.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{stem}.tflite").write_bytes(content)
+        stale = sorted(p.name for p in folder.glob(f"{variant}-*_edgetpu.tflite"))
+        reason = f"{stale[-1]} is of another version of the model" if stale else "it is missing"
+        how = " ".join(["edgetpu_compiler", *arguments(tpu, f"{stem}.tflite", ".")])
+        raise EdgesparseError(
+            f"{place}: {reason}; type where the compiler is, in that folder: {how}; then deploy "
+            "again"
+        )
+    require_compiled(place.read_bytes(), content, str(place))
+    log_place = place.with_suffix(".log")
+    text = log_place.read_text(errors="replace") if log_place.is_file() else ""
+    return Compiled(place.read_bytes(), parse_log(text), text)
+
+
+def require_tpu(device: str, tpu: EdgeTpu, platform: Platform) -> None:
+    """Raise DeviceError where a device lacks the Edge TPU that its file asks for."""
+    problem = tpu_problem(device, platform)
+    if problem is not None and tpu.compiler.none is None:
+        raise DeviceError(problem)
+
+
+def connection_notes(device: str, tpu: EdgeTpu, platform: Platform) -> list[str]:
+    """What slows an Edge TPU down, or keeps it idle."""
+    if tpu.compiler.none is not None:
+        return [
+            f"{device}: edgetpu.compiler is none, so nothing is compiled for the Edge TPU: these "
+            "are rows of the CPU"
+        ]
+    speed = platform.tpu_mbit_per_second
+    if speed is not None and speed < USB3_MBIT_PER_SECOND:
+        return [
+            f"{device}: the Edge TPU is connected with {speed} Mbit/s (USB 2); a blue USB 3 port "
+            "is several times faster"
+        ]
+    return []

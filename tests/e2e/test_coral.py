@@ -1,0 +1,105 @@
+"""A pipeline on a device with an Edge TPU: its server, runtime and delegate are real, the chip and
+the compiler are stand-ins (see tests/edgetpu.py)."""
+
+from functools import partial
+
+import pytest
+from rich.console import Console
+
+from edgesparse.devices import provision
+from edgesparse.devices.probe import probe
+from edgesparse.pipeline.deploy import Options, deploy
+from edgesparse.pipeline.workspace import Workspace
+from edgesparse.report.table import print_results
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.load import load_pipeline, parse_device
+from tests.conftest import TINY
+from tests.devices.test_edgetpu import plug_in
+from tests.edgetpu import VERSION, make_compiler, make_library
+from tests.sshd import ssh_server
+
+pytestmark = pytest.mark.slow
+VARIANTS = """
+  dense-int8: {quantize: int8}
+  sparse-int8:
+    sparsify: {method: magnitude, sparsity: 0.5, pattern: block-1x16, epochs: 1}
+    quantize: int8
+benchmark:"""
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("\nbenchmark:", VARIANTS))
+    return load_pipeline(path)
+
+
+@pytest.fixture
+def board(tmp_path):
+    with ssh_server(tmp_path / "sshd") as server:
+        yield server
+
+
+def coral(board, edgetpu):
+    return parse_device(f"{board.device_yaml('coral')}delegate: edgetpu\nedgetpu: {edgetpu}\n").spec
+
+
+def run(loaded, device, tmp_path, **options):
+    said = []
+    results = deploy(loaded, [device], Workspace(tmp_path), said.append, Options(**options))
+    return {row.variant: row for row in results.rows}, results
+
+
+def test_full_int8_variants_are_compiled_verified_measured_and_released(
+    loaded, board, tmp_path, monkeypatch
+):
+    plug_in(tmp_path / "root")
+    monkeypatch.setattr(provision, "probe", partial(probe, root=str(tmp_path / "root")))
+    library, compiler = make_library(tmp_path / "lib"), make_compiler(tmp_path / "bin")
+    trace = tmp_path / "trace"
+    given = (
+        f"{{compiler: {{local: {{command: {compiler}}}}}, library: {library}, "
+        f"options: {{trace: {trace}}}}}"
+    )
+    rows, results = run(loaded, coral(board, given), tmp_path)
+    assert list(rows) == ["dense-int8", "sparse-int8"]
+    for row in rows.values():
+        assert row.status == "ok", row.error
+        assert (row.delegate, row.model.storage) == ("edgetpu", "edgetpu")
+        assert row.edgetpu.compiler == VERSION
+        assert 0 < row.edgetpu.mapped_operators < row.edgetpu.operators
+        assert row.edgetpu.cpu_accuracy == row.accuracy.device == row.accuracy.host
+        assert row.edgetpu.source_sha256 != row.model.sha256
+        assert row.speedup.baseline == "dense-int8"
+        assert any(note.startswith("Edge TPU: ") for note in row.notes)
+    assert rows["sparse-int8"].model.sparsity > 0.4
+    assert any("left out: the Edge TPU takes full int8" in note for note in results.notes)
+    # Every process on the device had the options: check and rounds of each, and the release's.
+    assert trace.read_text().count(f"trace={trace}") > 4
+    (release,) = results.releases
+    assert release.variant in rows
+    console = Console(record=True, width=100)
+    print_results(results, console)
+    assert "delegate edgetpu" in console.export_text()
+
+
+def test_without_a_compiler_rows_are_the_cpus_and_say_so(loaded, board, tmp_path):
+    rows, results = run(loaded, coral(board, "{compiler: none}"), tmp_path)
+    assert {row.delegate for row in rows.values()} == {"xnnpack"}
+    assert {row.status for row in rows.values()} == {"ok"}
+    assert any("rows of the CPU" in note for note in results.notes)
+
+
+def test_a_missing_compiler_fails_the_rows_and_says_what_to_do(
+    loaded, board, tmp_path, monkeypatch
+):
+    plug_in(tmp_path / "root")
+    monkeypatch.setattr(provision, "probe", partial(probe, root=str(tmp_path / "root")))
+    rows, _ = run(loaded, coral(board, "{compiler: {local: {command: no-compiler}}}"), tmp_path)
+    assert {row.status for row in rows.values()} == {"failed"}
+    assert all("install edgetpu_compiler" in row.error for row in rows.values())
+
+
+def test_nothing_full_int8_is_said_before_any_work(loaded, board, tmp_path):
+    with pytest.raises(UsageError, match="runs full int8 only"):
+        run(loaded, coral(board, "{}"), tmp_path, variants=("dense-f32",))
