@@ -42,6 +42,8 @@ def opened(
             found[device.name] = _open(device, listener)
         except EdgesparseError as error:
             dead[device.name] = error
+            if len(devices) > 1:  # Else it is raised, and told once.
+                listener(told.StageFailed(_label(device), (), str(error)))
 
     try:
         at_once(connect, devices, stop)
@@ -63,7 +65,7 @@ def opened(
 
 def _open(device: Device, listener: told.Listener) -> Target:
     """Connect; shown as a stage once there is something to wait for."""
-    label = f"set up {device.name}"
+    label = _label(device)
     started = False
 
     def progress(share: float, text: str) -> None:
@@ -73,15 +75,14 @@ def _open(device: Device, listener: told.Listener) -> Target:
             started = True
         listener(told.StageProgress(label, share, text))
 
-    try:
-        target = open_target(device, progress)
-    except EdgesparseError as error:
-        if started:
-            listener(told.StageFailed(label, (), str(error)))
-        raise
+    target = open_target(device, progress)
     if started:
         listener(told.StageDone(label, 1, 1))
     return target
+
+
+def _label(device: Device) -> str:
+    return f"set up {device.name}"
 
 
 def at_once(work: Callable[[Item], None], items: Sequence[Item], stop: threading.Event) -> None:
