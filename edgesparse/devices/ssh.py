@@ -9,6 +9,7 @@ a broken connection ended.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -323,7 +324,7 @@ def _options(spec: Ssh, control: str) -> list[str]:
     settings = {
         # Whatever the user's configuration says: an unknown host is never trusted silently.
         "StrictHostKeyChecking": "yes",
-        "ConnectTimeout": f"{spec.connect_timeout_seconds:g}",
+        "ConnectTimeout": str(math.ceil(spec.connect_timeout_seconds)),
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
         "LogLevel": "ERROR",
