@@ -5,6 +5,8 @@ PIPELINE ?= pipelines/digits.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two at a time; tests that share a long run stay together.
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: deploy test test-fast lint types bench clean help setup lock schemas
@@ -13,10 +15,10 @@ deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pip
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
 
 test: $(READY) ## Run every test
-	@$(BIN)/pytest -m "not bench"
+	@$(PYTEST) -m "not bench"
 
 test-fast: $(READY) ## Run the tests that take no training
-	@$(BIN)/pytest -m "not bench and not slow"
+	@$(PYTEST) -m "not bench and not slow"
 
 lint: $(READY) ## Check style and format
 	@$(BIN)/ruff check .

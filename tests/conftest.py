@@ -58,6 +58,18 @@ def require(condition: bool, reason: str) -> None:
     pytest.skip(reason)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share one long run are given to one worker."""
+    for item in items:
+        for name in ("deployed", "server"):
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(
+                    pytest.mark.xdist_group(
+                        f"{name} {item.module.__name__}" if name == "server" else name
+                    )
+                )
+
+
 @pytest.fixture(scope="session")
 def sparse_dense_layer():
     """A trained-looking Keras model: 512 -> 512 -> 10 with half of the first kernel zero."""

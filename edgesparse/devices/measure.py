@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,10 @@ def run_job(
                 _listen(transport, channel, heard, stop)
         except ConnectionLost as error:
             problem = str(error)
+        except Stopped:
+            with suppress(DeviceError):
+                transport.remove_folder(folder)
+            raise
         if heard.ended:
             break
         breaks = 1 if len(heard.events) > before else breaks + 1

@@ -80,6 +80,8 @@ class SshTransport:
     """A device behind an SSH server. Raises DeviceError where it cannot be reached."""
 
     lease_seconds = LEASE_SECONDS
+    keepalive_seconds = 5
+    """How often a silent connection is tried; 0: never."""
 
     def __init__(self, name: str, spec: Ssh, workdir: str, patience: float = 1.0) -> None:
         self.name = name
@@ -91,7 +93,8 @@ class SshTransport:
                 "(sudo apt-get install openssh-client)"
             )
         self._folder = tempfile.mkdtemp(prefix="edgesparse-")
-        self._options = _options(spec, f"{self._folder}/control")
+        self._options = _options(spec, f"{self._folder}/control", self.keepalive_seconds)
+        self._anchor: subprocess.Popen[bytes] | None = None
         try:
             self._connect()
             self.home = self._home()
@@ -166,6 +169,7 @@ class SshTransport:
     def close(self) -> None:
         if not self._folder:
             return
+        self._let_go()
         with suppress(OSError, TimeoutError):  # It ends by itself when it is idle.
             process.run(["ssh", *self._options, "-O", "exit", "--", self.spec.host], 5.0)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -183,6 +187,22 @@ class SshTransport:
                 code, said = self._master(batch=False, timeout_seconds=300)
         if code:
             raise explain(self.name, self.spec, said)
+        # Keeps the connection open as long as we live, whatever else takes how long: it ends when
+        # its stdin does.
+        self._let_go()
+        self._anchor = subprocess.Popen(
+            self._ssh("exec cat"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _let_go(self) -> None:
+        if self._anchor is not None:
+            self._anchor.kill()
+            self._anchor.communicate()
+            self._anchor = None
 
     def _master(self, *, batch: bool, timeout_seconds: float) -> tuple[int, str]:
         background = ["-M", "-N", "-f", "-o", f"ControlPersist={IDLE_SECONDS}"]
@@ -319,13 +339,13 @@ class SshTransport:
         return sent, child.returncode, said if own is None else own
 
 
-def _options(spec: Ssh, control: str) -> list[str]:
+def _options(spec: Ssh, control: str, keepalive_seconds: int) -> list[str]:
     options = ["-T", "-S", control]
     settings = {
         # Whatever the user's configuration says: an unknown host is never trusted silently.
         "StrictHostKeyChecking": "yes",
         "ConnectTimeout": str(math.ceil(spec.connect_timeout_seconds)),
-        "ServerAliveInterval": "5",
+        "ServerAliveInterval": str(keepalive_seconds),
         "ServerAliveCountMax": "3",
         "LogLevel": "ERROR",
         "ForwardAgent": "no",
