@@ -67,9 +67,8 @@ def test_it_imports_only_the_standard_library_numpy_and_runtimes():
     tree = ast.parse(AGENT.read_text())
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    # pkg_resources is what Python 3.7 has for importlib.metadata.
     others = {n.split(".")[0] for n in names} - set(sys.stdlib_module_names)
-    assert others == {"numpy", "pkg_resources"}
+    assert others == {"numpy"}
 
 
 def test_rounds_are_interleaved_and_complete(tflite_files, tmp_path):

@@ -63,7 +63,9 @@ def current(root):
 def releases(root):
     """Digests of whole releases, oldest activation first; one that never was current at the end."""
     found = {
-        name for name in os.listdir(root) if os.path.isfile(place(root, name, "manifest.json"))
+        name
+        for name in os.listdir(root)
+        if not name.endswith(".part") and os.path.isfile(place(root, name, "manifest.json"))
     }
     known = [digest for digest in history(root) if digest in found]
     return known + sorted(found - set(known) - {"current"})
