@@ -61,13 +61,8 @@ def require(condition: bool, reason: str) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share one long run are given to one worker."""
     for item in items:
-        for name in ("deployed", "server"):
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(
-                    pytest.mark.xdist_group(
-                        f"{name} {item.module.__name__}" if name == "server" else name
-                    )
-                )
+        if "deployed" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("deployed"))
 
 
 @pytest.fixture(scope="session")
