@@ -38,7 +38,7 @@ def bench_models(
     baseline = next(iter(files))
     stop = threading.Event()
     tell = fleet.locked(listener)
-    with recorded(workspace, "bench", baseline, quick=quick_mode) as record:
+    with recorded(workspace, "bench", baseline, devices, quick=quick_mode) as record:
 
         def measure(target: Target) -> None:
             device = target.device

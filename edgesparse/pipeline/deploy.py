@@ -110,6 +110,7 @@ def deploy(
         workspace,
         pipeline.name,
         pipeline.baseline_variant,
+        devices,
         quick=options.quick,
         pipeline_digest=_pipeline_digest(pipeline),
     ) as record:

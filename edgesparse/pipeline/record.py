@@ -40,6 +40,8 @@ class RunRecord:
     gates: list[GateResult]
     notes: list[str]
     releases: list[ReleaseInfo] = field(default_factory=list)
+    order: tuple[str, ...] = ()
+    """The devices' names, in the order in which they are shown: not that in which they end."""
     failures: list[str] = field(default_factory=list)
     """What failed beside the rows."""
     finished: bool = False
@@ -75,12 +77,14 @@ class RunRecord:
         return all(gate.passed for gate in self.gates)
 
     def results(self) -> Results:
+        place = {name: number for number, name in enumerate(self.order)}
+        last = len(place)
         return self.begun.model_copy(
             update={
-                "devices": self.devices,
-                "rows": self.rows,
-                "gates": self.gates,
-                "releases": self.releases,
+                "devices": sorted(self.devices, key=lambda d: place.get(d.name, last)),
+                "rows": sorted(self.rows, key=lambda row: place.get(row.device, last)),
+                "gates": sorted(self.gates, key=lambda gate: place.get(gate.device, last)),
+                "releases": sorted(self.releases, key=lambda r: place.get(r.device, last)),
                 "failures": self.failures,
                 "notes": self.notes,
                 "finished": self.finished,
@@ -165,7 +169,13 @@ def _measure(
 
 @contextmanager
 def recorded(
-    workspace: Workspace, pipeline: str, baseline: str, *, quick: bool, pipeline_digest: str = ""
+    workspace: Workspace,
+    pipeline: str,
+    baseline: str,
+    devices: Sequence[Device],
+    *,
+    quick: bool,
+    pipeline_digest: str = "",
 ) -> Iterator[RunRecord]:
     """A new run; its results are written when the block ends, however it ends."""
     begun = Results(
@@ -178,7 +188,8 @@ def recorded(
         pipeline_digest=pipeline_digest,
         baseline=baseline,
     )
-    record = RunRecord(begun, [], [], [], [])
+    order = tuple(device.name for device in devices)
+    record = RunRecord(begun, [], [], [], [], order=order)
     try:
         yield record
         record.finished = True
