@@ -30,7 +30,7 @@ from edgesparse.spec.ssh import Ssh
 BOOT_SECONDS = 120.0
 PATIENCE = 20.0
 """Seconds here for one second of a clock that counts instructions, at worst."""
-NANOSECONDS_PER_INSTRUCTION = 2
+OLD_SECONDS = 30 * 86400
 _VERSION = 1
 
 
@@ -68,8 +68,10 @@ def building(setup: str) -> Iterator[Path | None]:
     with Path(f"{place}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if place.is_dir():
+            os.utime(place)
             yield None
             return
+        _remove_old(place.parent)
         part = Path(f"{place}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -79,6 +81,13 @@ def building(setup: str) -> Iterator[Path | None]:
             shutil.rmtree(part, ignore_errors=True)
             raise
         os.rename(part, place)
+
+
+def _remove_old(images: Path) -> None:
+    """Remove images that nobody used for long, and what a kill left of a build."""
+    for place in images.iterdir():
+        if place.is_dir() and time.time() - place.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def machines() -> list[Machine]:
