@@ -1,5 +1,6 @@
 """Every YAML example in the READMEs is valid; every command in them is run."""
 
+import json
 import re
 import shutil
 
@@ -79,3 +80,12 @@ def test_the_own_parts_of_the_readme_work(tmp_path):
     loaded = load_pipeline(path)
     assert data.load(loaded.spec.data, tmp_path).input_shape == (32,)
     assert models.build(loaded.spec.model, tmp_path).output_shape == (None, 2)
+
+
+@pytest.mark.parametrize(("kind", "readme"), [("pipeline", READMES[1]), ("device", READMES[2])])
+def test_every_key_is_documented(kind, readme):
+    schema = json.loads((ROOT / f"{kind}s" / "schema.json").read_text())
+    text = (ROOT / readme).read_text()
+    for model in [schema, *schema["$defs"].values()]:
+        for key in model.get("properties", {}):
+            assert re.search(rf"[`{{\[, .]{key}[`}}\],:]", text), f"{model.get('title')}: {key}"
