@@ -25,6 +25,13 @@ variants:
 benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0}
 """
 
+HERE = """
+name: here
+connect: {local: {}}
+workdir: work
+runtimes: [ai-edge-litert]
+"""
+
 
 def run_cli(
     *arguments: str | Path, cwd: Path, timeout: float = 600, **environment: str

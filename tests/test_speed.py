@@ -1,15 +1,20 @@
 """Speed, as ratios measured on this machine; run by `make bench`, not by the tests."""
 
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from edgesparse.pipeline.workspace import Workspace
+from edgesparse.tflite.tiny import tiny_model
 from tests.conftest import ROOT, run_cli
+from tests.fake_runtime import make_runtime
+from tests.sshd import ssh_server
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3000)]
 
@@ -63,3 +68,51 @@ def test_block_sparse_kernels_pay(project):
     low, high = block.speedup.ci95
     print(f"\nblock-1x4-f32 against dense-f32, ai-edge-litert: {low:.2f}x to {high:.2f}x")
     assert low >= 1.3
+
+
+LOAD_SECONDS = 120.0
+_FLEET = f"""
+import sys
+from pathlib import Path
+from edgesparse.cli.commands import find_devices
+from edgesparse.pipeline.bench import bench_models
+from edgesparse.pipeline.workspace import Workspace
+from edgesparse.spec.pipeline import Benchmark
+load = Benchmark(
+    rounds=2, min_runs=2, min_seconds={LOAD_SECONDS}, warmup_runs=1, warmup_seconds=0
+)
+found = bench_models(
+    [Path("tiny.tflite")], find_devices(sys.argv[1:]), Workspace(Path()), lambda _: None, load, False
+)
+assert not found.failed, found
+"""
+
+
+def fleet_run(folder, names):
+    """(seconds, peak MB) of measuring on these devices at once."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", _FLEET, *names], cwd=folder)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return time.perf_counter() - start, usage.ru_maxrss / 1000
+
+
+def test_twenty_devices_take_as_long_as_one(tmp_path):
+    """A load of fixed duration, without CPU: ideally all devices end when one alone would."""
+    python = make_runtime(tmp_path / "runtime")
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "tiny.tflite").write_bytes(tiny_model())
+    names = [f"d{i}" for i in range(20)]
+    with ExitStack() as stack:
+        for name in names:
+            server = stack.enter_context(ssh_server(tmp_path / name))
+            text = server.device_yaml(name, python=str(python))
+            (tmp_path / "devices" / f"{name}.yaml").write_text(text)
+        _, memory_mb = fleet_run(tmp_path, names[:1])
+        total, fleet_memory_mb = fleet_run(tmp_path, names)
+    ratio = total / LOAD_SECONDS
+    print(f"\n20 devices: {ratio:.2f} x the load's own duration (at most 1.3)")
+    print(f"memory here: {memory_mb:.0f} MB with 1 device, {fleet_memory_mb:.0f} MB with 20")
+    assert ratio <= 1.3
+    assert fleet_memory_mb < memory_mb + 100

@@ -5,15 +5,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import ROOT
-
-HERE = """
-name: here
-description: this machine
-connect: {local: {}}
-workdir: work
-runtimes: [ai-edge-litert]
-"""
+from tests.conftest import HERE, ROOT
 
 
 @pytest.fixture

@@ -11,21 +11,15 @@ import pytest
 
 from edgesparse.pipeline.store import Store
 from edgesparse.pipeline.workspace import Workspace
-from tests.conftest import TINY, run_cli
+from tests.conftest import HERE, TINY, run_cli
 
 pytestmark = pytest.mark.slow
-DEVICE = """
-name: here
-connect: {local: {}}
-workdir: work
-runtimes: [ai-edge-litert]
-"""
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "here.yaml").write_text(DEVICE)
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
     (tmp_path / "tiny.yaml").write_text(TINY)
     return tmp_path
 
@@ -162,7 +156,7 @@ def test_run_verifies_without_a_benchmark(folder):
 
 
 def test_a_runtime_that_is_missing_or_of_another_version(folder):
-    text = DEVICE.replace("[ai-edge-litert]", "[{name: ai-edge-litert, version: 9.9.9}]")
+    text = HERE.replace("[ai-edge-litert]", "[{name: ai-edge-litert, version: 9.9.9}]")
     (folder / "devices" / "here.yaml").write_text(text)
     done = deploy(folder)
     assert done.returncode == 1
@@ -171,7 +165,7 @@ def test_a_runtime_that_is_missing_or_of_another_version(folder):
 
 def test_a_device_that_cannot_be_used_keeps_what_is_finished(folder):
     (folder / "file").touch()
-    text = DEVICE.replace("name: here", "name: broken").replace("work\n", "file/sub\n")
+    text = HERE.replace("name: here", "name: broken").replace("work\n", "file/sub\n")
     (folder / "devices" / "broken.yaml").write_text(text)
     done = deploy(folder, "--device", "broken")
     assert done.returncode == 1
