@@ -82,7 +82,12 @@ load = Benchmark(
     rounds=2, min_runs=2, min_seconds={LOAD_SECONDS}, warmup_runs=1, warmup_seconds=0
 )
 found = bench_models(
-    [Path("tiny.tflite")], find_devices(sys.argv[1:]), Workspace(Path()), lambda _: None, load, False
+    [Path("tiny.tflite")],
+    find_devices(sys.argv[1:]),
+    Workspace(Path()),
+    lambda _: None,
+    load,
+    quick_mode=False,
 )
 assert not found.failed, found
 """
