@@ -5,8 +5,8 @@ PIPELINE ?= pipelines/digits.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two at a time; tests that share a long run stay together.
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
+# Two files at a time; tests/conftest.py keeps those together that share a long run.
+PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: deploy test test-fast lint types bench clean help setup lock schemas
