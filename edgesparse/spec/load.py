@@ -200,6 +200,11 @@ def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
     elif kind == "string_pattern_mismatch" and context.get("pattern", "").startswith("^[a-z0-9]["):
         message = f"{str(given)[:70]!r} is no name: lower-case letters, digits, '.', '_' and '-'"
         key = location[-1:] != ("name",)
+    elif kind == "string_pattern_mismatch":
+        # A regular expression tells nobody what is wrong; letters, digits and . _ - always fit.
+        where = next((str(p) for p in reversed(error["loc"]) if p != "[key]"), "")
+        message = f"{str(given)[:70]!r} cannot be here ({where}): it is empty or has a character "
+        message += "that does not belong there, such as a space, a quote or a leading '-'"
     elif kind == "string_type":
         message = f"text was expected, not {_shown(given)}; put it in quotes"
     elif kind in ("model_type", "dict_type", "model_attributes_type"):

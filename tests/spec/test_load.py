@@ -6,10 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgesparse.cli.commands import schema_text
+from edgesparse.spec.device import Group
 from edgesparse.spec.errors import SpecError
 from edgesparse.spec.load import (
     load_any,
-    load_device,
+    load_device_or_group,
     load_pipeline,
     parse_device,
     parse_pipeline,
@@ -40,7 +41,10 @@ def test_shipped_pipelines_are_valid(path):
 
 def test_shipped_devices_are_valid():
     for path in (ROOT / "devices").glob("*.yaml"):
-        assert load_device(path).spec.name == path.stem
+        spec = load_device_or_group(path).spec
+        assert spec.name == path.stem
+        if isinstance(spec, Group):
+            assert all(path.with_name(f"{name}.yaml").exists() for name in spec.devices)
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "device"])
