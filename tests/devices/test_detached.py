@@ -182,6 +182,21 @@ def test_two_hosts_take_turns(server, tflite_files):
     assert "first" not in order[order.index("second") :]
 
 
+def test_what_nobody_used_for_long_makes_room(board, tflite_files):
+    files, jobs = (Path(board.workdir, name) for name in ("files", "jobs"))
+    files.mkdir(parents=True, exist_ok=True)
+    (jobs / "old").mkdir(parents=True)
+    for path, days in ((files / "old", 40), (files / "recent", 20), (jobs / "old", 40)):
+        path.touch()
+        then = path.stat().st_mtime - days * 86400
+        os.utime(path, (then, then))
+    run_job(board, job("room", tflite_files["dense"], rounds=1))
+    assert (files / "recent").exists()
+    assert not (files / "old").exists()
+    assert not (jobs / "old").exists()
+    assert len(list(files.iterdir())) >= 2
+
+
 def test_a_runtime_that_crashes_there_fails_its_entry_only(board, tflite_files, crashing_model):
     events = run_job(board, job("crash", crashing_model, tflite_files["dense"], rounds=2))
     assert [e.entry for e in events if isinstance(e, Failed)] == ["m0"]

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -145,15 +144,15 @@ def test_a_set_up_is_done_once(server, tmp_path):
     board.close()
 
 
-def python_3_7():
-    """A CPython 3.7: in PATH, or one that pyenv has."""
+def other_python(version):
+    """A CPython of that version: in PATH, or one that pyenv has."""
     roots = [os.environ.get("PYENV_ROOT", "~/.pyenv"), "~/.pyenv"]
     found = [
         str(path)
         for root in roots
-        for path in Path(root).expanduser().glob("versions/3.7.*/bin/python3.7")
+        for path in Path(root).expanduser().glob(f"versions/{version}.*/bin/python{version}")
     ]
-    command = shutil.which("python3.7")
+    command = shutil.which(f"python{version}")
     for path in [*found, *([command] if command else [])]:
         if subprocess.run([path, "-c", "import venv"], capture_output=True).returncode == 0:
             return path
@@ -161,16 +160,22 @@ def python_3_7():
 
 
 @pytest.mark.slow
-def test_python_3_7_runs_the_agent(server, tmp_path):
-    """As on a Coral Dev Board: old Python, old runtime, everything real."""
-    python = python_3_7()
-    require(python is not None, "a CPython 3.7 (pyenv install 3.7)")
+@pytest.mark.parametrize(
+    ("version", "runtime", "wheel"),
+    [
+        ("3.7", "tflite-runtime", "2.11.0"),  # As on a Coral Dev Board.
+        ("3.13", "ai-edge-litert", "2.1.6"),  # As on Raspberry Pi OS Trixie.
+    ],
+)
+def test_the_agent_runs_on_other_pythons(server, tmp_path, version, runtime, wheel):
+    """The old and the new: everything real, from wheels chosen for that Python."""
+    python = other_python(version)
+    require(python is not None, f"a CPython {version} (pyenv install {version})")
     board = server.connect(tmp_path / "work", python=python)
-    done = provision(board, device(server, "[tflite-runtime]"))
-    assert done.versions == {"tflite-runtime": "2.11.0"}
+    done = provision(board, device(server, f"[{runtime}]"))
+    assert done.versions == {runtime: wheel}
     about = host_info(board)
-    assert about.python.startswith("3.7.")
-    assert about.runtimes == {"tflite-runtime": "2.11.0"}
-    assert measured(board, "tflite-runtime", tmp_path) >= {Check, Round}
-    assert sys.version_info[:2] != (3, 7)
+    assert about.python.startswith(f"{version}.")
+    assert about.runtimes == {runtime: wheel}
+    assert measured(board, runtime, tmp_path) >= {Check, Round}
     board.close()

@@ -97,13 +97,18 @@ def start(agent, lease_seconds):
 
 
 def remove_old():
-    """Remove jobs and models that nobody used for long: a device's disk is small."""
+    """Remove jobs and models that nobody used for long: a device's disk is small.
+
+    Long before this job came, that is, not before now: a board without a clock of its own sets it
+    some time after it booted, and what was copied before that must not seem old.
+    """
     jobs = os.path.dirname(os.getcwd())
+    came = os.stat("job.json").st_mtime
     for folder in (jobs, os.path.join(os.path.dirname(jobs), "files")):
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
             try:
-                if time.time() - os.stat(path).st_mtime > OLD_SECONDS:
+                if came - os.stat(path).st_mtime > OLD_SECONDS:
                     shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
             except OSError:
                 continue
