@@ -158,7 +158,7 @@ class DeviceInfo(_Data):
 
 
 class ReleaseInfo(_Data):
-    """What became current on a device; `try_it` is a command that runs it."""
+    """What became current on a device; `try_it` is a command that runs it, while it lasts."""
 
     device: str
     pipeline: str
@@ -167,7 +167,7 @@ class ReleaseInfo(_Data):
     digest: str
     previous: str | None
     place: str
-    try_it: str
+    try_it: str | None
 
 
 class Results(_Data):

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.job import Candidate
 from edgesparse.bench.results import ReleaseInfo, Row
+from edgesparse.devices import emulator
 from edgesparse.devices.install import Release, install
 from edgesparse.pipeline import progress as told
 from edgesparse.pipeline.record import RunRecord
@@ -84,6 +85,8 @@ def _install(
         )
         keep = target.device.keep_releases
         done = install(transport, release, keep, f"{record.begun.run}-{target.device.name}", stop)
+    # An emulated device that is booted for a run forgets everything at its end.
+    lasts = not target.device.emulated or emulator.running(target.device.name) is not None
     return ReleaseInfo(
         device=target.device.name,
         pipeline=pipeline.name,
@@ -92,5 +95,5 @@ def _install(
         digest=done.digest,
         previous=done.state.previous,
         place=done.place,
-        try_it=f"{transport.python} {done.place}/predict.py INPUT.npy",
+        try_it=f"{transport.python} {done.place}/predict.py INPUT.npy" if lasts else None,
     )

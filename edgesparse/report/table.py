@@ -216,7 +216,8 @@ def verdicts(results: Results) -> list[str]:
             speedup = row.zeros_speedup
             if row.status != "ok" or speedup is None or row.model is None:
                 continue
-            twin = twins[speedup.baseline].model
+            dense = twins.get(speedup.baseline)
+            twin = dense.model if dense is not None else None
             size = ""
             if twin is not None and twin.bytes > row.model.bytes * SMALLER:
                 size = f", {twin.bytes / row.model.bytes:.1f}x smaller"
@@ -260,9 +261,14 @@ def release_lines(results: Results) -> list[str]:
     lines = []
     for release in results.releases:
         earlier = f", before it {release.previous}" if release.previous else ""
+        then = (
+            f"try it there: {release.try_it}"
+            if release.try_it
+            else "gone with the emulated device, which is shut down"
+        )
         lines.append(
             f"released on {release.device}: {release.pipeline} {release.digest} "
-            f"({release.variant}, {release.runtime}){earlier}; try it there: {release.try_it}"
+            f"({release.variant}, {release.runtime}){earlier}; {then}"
         )
     return lines
 

@@ -152,3 +152,47 @@ def test_sizes(size, text):
 )
 def test_milliseconds(ms, text):
     assert ms_text(ms) == text
+
+
+def device(name, error=None):
+    return DeviceInfo(name=name, description="", machine="aarch64", cpu="A76", error=error)
+
+
+def test_several_devices_have_a_summary_and_a_dead_one_says_why():
+    found = results(
+        row("dense-f32", 2.0),
+        row("sparse-f32", 1.0, 1.9, 2.1),
+        row("dense-f32", error="device gone: no answer", device="gone"),
+    ).model_copy(update={"devices": [device("pi"), device("gone", "device gone: no answer")]})
+    lines = printed(found).splitlines()
+    assert "best on pi: sparse-f32 with ai-edge-litert, p50 1.000 ms, 1.23 MB" in lines
+    assert "best on gone: none ran and met its gates" in lines
+    assert "gone: device gone: no answer" in lines
+    assert any(line.startswith("gone | ai-edge-litert") for line in lines)
+
+
+def test_one_device_needs_no_summary():
+    assert "best on" not in printed(FOUND)
+
+
+def test_another_baseline_of_a_device_is_named():
+    other = {"ratio": 1.0, "ci95": (1.0, 1.0), "baseline": "dense-int8"}
+    text = printed(results(row("dense-int8", 1.0, speedup=other, device="coral")))
+    assert "speed-up against dense-f32, on coral dense-int8" in text
+
+
+def test_what_was_released_and_what_failed_is_told():
+    release = {
+        "device": "pi", "pipeline": "p", "variant": "sparse-f32", "runtime": "ai-edge-litert",
+        "digest": "abc", "previous": "def", "place": "/w/current", "try_it": "python3 predict.py x",
+    }  # fmt: skip
+    found = Results.model_validate(
+        {**FOUND.model_dump(), "releases": [release], "failures": ["device pi: disk full"]}
+    )
+    text = " ".join(printed(found).split())
+    assert (
+        "released on pi: p abc (sparse-f32, ai-edge-litert), before it def; try it there: " in text
+    )
+    assert "FAILED: device pi: disk full" in text
+    gone = Results.model_validate({**found.model_dump(), "releases": [{**release, "try_it": None}]})
+    assert "gone with the emulated device" in " ".join(printed(gone).split())
