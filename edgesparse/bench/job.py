@@ -30,8 +30,8 @@ from edgesparse.tflite.verify import Limits, disagreement
 
 QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
 """What --quick puts in place of the pipeline's own benchmark settings."""
-EXACT = {"rounds": 2, "min_runs": 16, "min_seconds": 1e-3, "warmup_runs": 2, "warmup_seconds": 0.0}
-"""The same for a clock that counts instructions: it does not drift, and emulation is slow."""
+EXACT = {"rounds": 1, "min_runs": 16, "min_seconds": 1e-3, "warmup_runs": 2, "warmup_seconds": 0.0}
+"""The same for a clock that counts instructions: nothing drifts there, and emulation is slow."""
 EMULATED_GOLDEN_SAMPLES = 8
 
 

@@ -62,6 +62,7 @@ def fresh_project(tmp_path_factory) -> Project:
 
 DEPLOY = "make deploy"
 DEPLOY_MLP = "make deploy DEVICE=local PIPELINE=pipelines/digits-mlp.yaml"
+DEPLOY_EMULATED = "make deploy DEVICE=pi5-emulated PIPELINE=pipelines/digits.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ import pytest
 from edgesparse.bench.results import Results, read_results
 from tests.conftest import require
 from tests.devices.test_detached import await_end
+from tests.e2e.conftest import DEPLOY_EMULATED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
-DIGITS = "make deploy DEVICE=pi5-emulated PIPELINE=pipelines/digits.yaml"
 MLP = "make deploy DEVICE=pi5-emulated PIPELINE=pipelines/digits-mlp.yaml"
 
 
@@ -41,18 +41,21 @@ class Run:
 
 @pytest.fixture(scope="session")
 def emulated(deployed, deployed_mlp):
-    """digits twice, the first time without an image, and digits-mlp; models are cached."""
+    """digits twice, the first time without an image, and beside it digits-mlp; trained before."""
     tools = ("qemu-system-aarch64", "mke2fs", "cpio", "dpkg-deb", "ssh")
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     for tool in tools:
         require(shutil.which(tool, path=path) is not None, f"{tool}, for the emulated Pi")
     project, _ = deployed
     assert not (project.folder / "home" / ".cache" / "edgesparse" / "emulator").exists()
-    first = Run(project.shell(DIGITS, 1800), project.folder)
+
+    def run(command):
+        return Run(project.shell(command, 1800), project.folder)
+
     with ThreadPoolExecutor() as pool:
-        others = [pool.submit(project.shell, command, 1800) for command in (DIGITS, MLP)]
-        second, mlp = (Run(other.result(), project.folder) for other in others)
-    return project, first, second, mlp
+        mlp = pool.submit(run, MLP)
+        first, second = run(DEPLOY_EMULATED), run(DEPLOY_EMULATED)
+        return project, first, second, mlp.result()
 
 
 def test_make_deploy_boots_measures_releases_and_shuts_down(emulated):

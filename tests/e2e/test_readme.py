@@ -8,7 +8,7 @@ import pytest
 
 from edgesparse.spec.load import load_any
 from tests.conftest import ROOT
-from tests.e2e.conftest import DEPLOY, DEPLOY_MLP
+from tests.e2e.conftest import DEPLOY, DEPLOY_EMULATED, DEPLOY_MLP
 
 READMES = ("README.md", "pipelines/README.md", "devices/README.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -57,12 +57,13 @@ def test_every_command_runs(deployed, deployed_mlp):
     project, done = deployed
     assert commands()[0] == DEPLOY
     assert DEPLOY_MLP in commands()
+    assert DEPLOY_EMULATED in commands()  # Which test_emulated.py runs.
     assert done.returncode == deployed_mlp[1].returncode == 0
     model = next((project.folder / ".edgesparse" / "store").glob("*/sparse.tflite"))
     shutil.copy(model, project.folder / "model.tflite")
     assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()  # Which runs this.
     for command in commands():
-        if command in (DEPLOY, DEPLOY_MLP, "make test"):
+        if command in (DEPLOY, DEPLOY_MLP, DEPLOY_EMULATED, "make test"):
             continue
         run = project.shell(command)
         assert run.returncode == 0, f"{command}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
