@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from edgesparse.bench.results import Results
 from edgesparse.cli.console import Shown, result_console
@@ -184,12 +184,24 @@ def schema(kind: str) -> None:
 
 def schema_text(kind: str) -> str:
     """JSON Schema of a kind of file."""
-    models: dict[str, type[BaseModel]] = {"pipeline": Pipeline, "device": Device}
+    models: dict[str, Any] = {"pipeline": Pipeline, "device": Device | Group}
     found = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **models[kind].model_json_schema(mode="validation"),
+        **TypeAdapter(models[kind]).json_schema(mode="validation"),
     }
-    return json.dumps(found, indent=1)
+    return json.dumps(_with_variables(found), indent=1)
+
+
+def _with_variables(schema: Any) -> Any:
+    """The same schema, where text may also have a ${VARIABLE}: an editor does not expand it."""
+    if isinstance(schema, list):
+        return [_with_variables(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _with_variables(value) for key, value in schema.items()}
+    if isinstance(found.get("pattern"), str):
+        found["pattern"] += r"|\$\{"
+    return found
 
 
 def init(folder: Path) -> None:

@@ -106,6 +106,10 @@ def deploy(
     pipeline = loaded.spec
     check_variants(loaded, options.variants)
     check_full_int8(loaded, devices, options.variants)
+    first = [device for device in devices if device.name == options.canary]
+    rest = [device for device in devices if device.name != options.canary]
+    if options.canary is not None and not first:
+        raise UsageError(f"--canary {options.canary}: no such --device in this command")
     with recorded(
         workspace,
         pipeline.name,
@@ -115,10 +119,6 @@ def deploy(
         pipeline_digest=_pipeline_digest(pipeline),
     ) as record:
         run = _Run(loaded, workspace, fleet.locked(listener), options, record, threading.Event())
-        first = [device for device in devices if device.name == options.canary]
-        if options.canary is not None and not first:
-            raise UsageError(f"--canary {options.canary}: no such --device in this command")
-        rest = [device for device in devices if device.name != options.canary]
         if first:
             _wave(run, first)
             if rest and not (record.gates_met and all(r.status == "ok" for r in record.rows)):

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -119,6 +120,15 @@ def test_schema_describes_every_key(cli, kind):
     for model in [found, *found["$defs"].values()]:
         for name, key in model.get("properties", {}).items():
             assert key.get("description"), f"{model['title']}.{name}"
+
+
+def test_schema_takes_variables_and_groups(cli):
+    found = json.loads(cli("schema", "device").stdout)
+    assert [choice["$ref"] for choice in found["anyOf"]] == ["#/$defs/Device", "#/$defs/Group"]
+    host = found["$defs"]["Ssh"]["properties"]["host"]["pattern"]
+    assert re.search(host, "${PI_HOST:-raspberrypi.local}")
+    assert re.search(host, "raspberrypi.local")
+    assert not re.search(host, "-oProxyCommand=x")
 
 
 def test_a_closed_pipe_is_no_error():
