@@ -1,6 +1,7 @@
 """Several devices at once, each behind a real OpenSSH server."""
 
 import shutil
+import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,11 +12,14 @@ from edgesparse.devices.install import released
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.tflite.tiny import tiny_model
 from tests.conftest import TINY, run_cli
+from tests.devices.test_detached import await_end, processes
+from tests.e2e.test_small import start
 from tests.fake_runtime import make_runtime, meeting
 from tests.sshd import free_port, ssh_server
 
 pytestmark = pytest.mark.slow
 DEVICES = 20
+LONG = "rounds: 900, min_seconds: 900, min_runs: 900000"
 
 
 @pytest.fixture
@@ -109,6 +113,32 @@ def test_rollback_makes_the_earlier_release_current(project):
     back = run_cli("device", "rollback", "one", "tiny", cwd=folder)
     assert back.returncode == 0, back.stderr
     assert [line.split()[1:] for line in back.stdout.splitlines()] == [["current"], []]
+
+
+def test_ctrl_c_stops_every_device_and_keeps_what_is_measured(project):
+    folder, boards = project
+    text = TINY.replace("rounds: 1, min_seconds: 0.05, min_runs: 5", LONG)
+    assert LONG in text
+    (folder / "tiny.yaml").write_text(text)
+    process = start(folder, "deploy", "tiny.yaml", "--device", "one", "--device", "two")
+    measured = set()
+    for line in process.stderr:
+        measured |= {name for name in boards if f"  benchmark on {name}: " in line}
+        if measured == set(boards):
+            break
+    running = {**processes(boards["one"].workdir), **processes(boards["two"].workdir)}
+    assert running
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    await_end(running)
+    found = Workspace(folder).results()
+    assert not found.finished
+    assert {r.device for r in found.rows if r.status == "ok"} == set(boards)
+    assert all(r.latency_ms.rounds < 1000 for r in found.rows if r.status == "ok")
+    for server in boards.values():
+        assert not processes(server.workdir)
+        assert not list((server.workdir / "jobs").iterdir())
 
 
 def test_twenty_devices_are_measured_at_the_same_time(tmp_path):
