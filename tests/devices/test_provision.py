@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgesparse.devices.transport import DeviceError, upload
 from edgesparse.spec.load import parse_device
 from edgesparse.tflite.tiny import tiny_model
 from tests.conftest import require
+from tests.devices.test_detached import processes
 
 
 def device(server, runtimes="[ai-edge-litert]", runtime="venv"):
@@ -141,6 +143,28 @@ def test_a_set_up_is_done_once(server, tmp_path):
     other = provision(board, device(server, "[{name: ai-edge-litert, version: 1.4.0}]"))
     assert host_info(board).runtimes == dict(other.versions) == {"ai-edge-litert": "1.4.0"}
     assert len([p for p in (tmp_path / "work/venvs").iterdir() if p.is_dir()]) == 1
+    board.close()
+
+
+@pytest.mark.slow
+def test_a_set_up_that_is_cut_leaves_nothing_half(server, tmp_path):
+    board = server.connect(tmp_path / "work")
+    killed = []
+
+    def cut(_, text):
+        if text == "unpacking numpy":
+            killed.extend(p for p, line in processes(tmp_path).items() if "install_wheels" in line)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(DeviceError, match="set-up did not finish"):
+        provision(board, device(server), cut)
+    assert killed
+    assert not (tmp_path / "work" / "venv").exists()
+    again = provision(board, device(server))
+    assert again.changed
+    assert measured(board, "ai-edge-litert", tmp_path) >= {Check, Round}
+    assert not list((tmp_path / "work" / "venvs").glob("*.part"))
     board.close()
 
 

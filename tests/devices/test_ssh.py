@@ -161,7 +161,7 @@ def test_the_users_own_configuration_counts(server, tmp_path):
         f"  UserKnownHostsFile {server.folder}/known_hosts\n"
         # For both, the hop's own connection included; it would be asked otherwise.
         "  StrictHostKeyChecking yes\n"
-        f"Host board\n  ProxyCommand ssh -F {config} -W %h:%p hop\n"
+        "Host board\n  ProxyJump hop\n"
     )
     plain = {"host": "board", "port": None, "user": None, "identity_file": None}
     board = server.connect(config=str(config), known_hosts=None, **plain)
