@@ -172,6 +172,6 @@ def _compiler(tpu: EdgeTpu) -> Finding:
         count = len(known["files"])
         place = tpu.compiler.precompiled.folder
         return Finding("compiler", OK, f"none needed: {count} compiled files in {place}")
-    if known["version"] is None:
+    if known == edgetpu.NO_COMPILER:
         return Finding("compiler", MISSING, "does not run", edgetpu.WHERE_TO_GET_IT)
     return Finding("compiler", OK, f"edgetpu_compiler {known['version']}")

@@ -38,6 +38,7 @@ found=$(command -v "$1") || { echo "$1: not found" >&2; exit 127; }
 if command -v sha256sum >/dev/null; then sha256sum < "$found"; else shasum -a 256 < "$found"; fi
 exec "$1" --version
 """
+NO_COMPILER = {"version": None}
 USB3_MBIT_PER_SECOND = 5000
 _SEARCH_TAKES = 20
 """How many times longer looking for a delegate (-d) may take than one try."""
@@ -92,7 +93,7 @@ def delegate_problem(device: str, library: str, error: str) -> str | None:
 def identify(tpu: EdgeTpu) -> dict[str, Any]:
     """What results depend on: the compiler's version and digest, or the compiled files' digests.
 
-    A compiler that cannot be found is told of when it is needed: {"version": None}.
+    NO_COMPILER where it cannot be found, which is an error only when it is needed.
     """
     way = tpu.compiler
     if way.none is not None:
@@ -104,7 +105,7 @@ def identify(tpu: EdgeTpu) -> dict[str, Any]:
         with _build_host(tpu) as (host, prefix, command):
             return _identity(host, prefix, command)
     except EdgesparseError:
-        return {"version": None}
+        return dict(NO_COMPILER)
 
 
 def compile_model(tpu: EdgeTpu, source: Path, variant: str) -> Compiled:

@@ -179,6 +179,10 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
     for note in target.notes:
         run.listener(told.Note(note))
     plan = plan_for(run.loaded, target, run.options.variants)
+    if any(stage.spec.get("compiler") == edgetpu.NO_COMPILER for stage in plan.stages):
+        # Said now, not only after an hour of training.
+        note = f"{device.name}: the Edge TPU's compiler does not run: {edgetpu.WHERE_TO_GET_IT}"
+        run.listener(told.Note(note))
     left_out = [v for v in _chosen(run) if v not in plan.converted]
     if left_out:
         record.notes.append(

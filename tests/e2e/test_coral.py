@@ -8,6 +8,7 @@ from rich.console import Console
 
 from edgesparse.devices import provision
 from edgesparse.devices.probe import probe
+from edgesparse.pipeline import progress as told
 from edgesparse.pipeline.deploy import Options, deploy
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.report.table import print_results
@@ -47,7 +48,7 @@ def coral(board, edgetpu):
 def run(loaded, device, tmp_path, **options):
     said = []
     results = deploy(loaded, [device], Workspace(tmp_path), said.append, Options(**options))
-    return {row.variant: row for row in results.rows}, results
+    return {row.variant: row for row in results.rows}, results, said
 
 
 def test_full_int8_variants_are_compiled_verified_measured_and_released(
@@ -61,7 +62,7 @@ def test_full_int8_variants_are_compiled_verified_measured_and_released(
         f"{{compiler: {{local: {{command: {compiler}}}}}, library: {library}, "
         f"options: {{trace: {trace}}}}}"
     )
-    rows, results = run(loaded, coral(board, given), tmp_path)
+    rows, results, _ = run(loaded, coral(board, given), tmp_path)
     assert list(rows) == ["dense-int8", "sparse-int8"]
     for row in rows.values():
         assert row.status == "ok", row.error
@@ -84,7 +85,7 @@ def test_full_int8_variants_are_compiled_verified_measured_and_released(
 
 
 def test_without_a_compiler_rows_are_the_cpus_and_say_so(loaded, board, tmp_path):
-    rows, results = run(loaded, coral(board, "{compiler: none}"), tmp_path)
+    rows, results, _ = run(loaded, coral(board, "{compiler: none}"), tmp_path)
     assert {row.delegate for row in rows.values()} == {"xnnpack"}
     assert {row.status for row in rows.values()} == {"ok"}
     assert any("rows of the CPU" in note for note in results.notes)
@@ -95,9 +96,13 @@ def test_a_missing_compiler_fails_the_rows_and_says_what_to_do(
 ):
     plug_in(tmp_path / "root")
     monkeypatch.setattr(provision, "probe", partial(probe, root=str(tmp_path / "root")))
-    rows, _ = run(loaded, coral(board, "{compiler: {local: {command: no-compiler}}}"), tmp_path)
+    given = "{compiler: {local: {command: no-compiler}}}"
+    rows, _, said = run(loaded, coral(board, given), tmp_path)
     assert {row.status for row in rows.values()} == {"failed"}
     assert all("install edgetpu_compiler" in row.error for row in rows.values())
+    # Before anything is trained.
+    first = next(event for event in said if isinstance(event, told.Note | told.StageStarted))
+    assert "coral: the Edge TPU's compiler does not run" in first.text
 
 
 def test_nothing_full_int8_is_said_before_any_work(loaded, board, tmp_path):
