@@ -73,6 +73,8 @@ size=$(($(wc -c < "$part")))
 mv -f "$part" "$1" || exit 4
 """
 )
+# What we give up must not go on there for ever; without a terminal nothing else ends it.
+_BOUNDED = 'command -v timeout >/dev/null && exec timeout "$@"; shift; exec "$@"'
 _DAMAGED, _CANNOT_WRITE, _TOO_SHORT = 3, 4, 5
 
 
@@ -105,7 +107,9 @@ class SshTransport:
         self.python = _absolute(spec.python, self.home) if "/" in spec.python else spec.python
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
-        return self._script(shell.script_of(argv), timeout_seconds, what=argv[0])
+        limit = str(math.ceil(timeout_seconds) + 1)
+        bounded = ["/bin/sh", "-c", _BOUNDED, "sh", limit, *argv]
+        return self._script(shell.script_of(bounded), timeout_seconds, what=argv[0])
 
     @contextmanager
     def open(self, argv: Sequence[str]) -> Iterator[Channel]:

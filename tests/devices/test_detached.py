@@ -250,7 +250,8 @@ def test_a_device_that_stays_away_is_one_message(server, tflite_files, monkeypat
             run_job(board, job("away", tflite_files["dense"], rounds=FOREVER), gone)
         left = processes(board.workdir)
     finally:
-        server.start()
+        if server.process is None:
+            server.start()
     for pid in left:  # It would wait for us as long as its lease.
         os.kill(pid, signal.SIGKILL)
     board.close()

@@ -13,6 +13,7 @@ import pytest
 from edgesparse.devices import ssh
 from edgesparse.devices.transport import ConnectionLost, DeviceError, upload
 from tests.conftest import require
+from tests.devices.test_detached import await_end
 from tests.proxy import proxy
 from tests.sshd import free_port, make_key, ssh_server
 
@@ -34,9 +35,12 @@ def test_a_command_gets_its_arguments_and_gives_its_output(board):
     assert (done.returncode, done.stdout, done.stderr) == (7, "a b\n$(x)\n", "err\n")
 
 
-def test_a_command_that_hangs_is_given_up(board):
-    with pytest.raises(ConnectionLost, match=r"sleep gave no answer in 0.2 s"):
-        board.run(["sleep", "1000"], timeout_seconds=0.2)
+def test_a_command_that_hangs_is_given_up_on_both_sides(board, tmp_path):
+    """It says who it is, and then sleeps."""
+    argv = ["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000"]
+    with pytest.raises(ConnectionLost, match=r"sh gave no answer in 1 s"):
+        board.run(argv, timeout_seconds=1)
+    await_end([int((tmp_path / "pid").read_text())])
 
 
 def test_a_channel_talks_both_ways(board):
