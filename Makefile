@@ -15,7 +15,7 @@ deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pip
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
 
 test: $(READY) ## Run every test
-	@$(PYTEST) -m "not bench"
+	@$(PYTEST) -m "not bench" --durations=15
 
 test-fast: $(READY) ## Run the tests that take no training
 	@$(PYTEST) -m "not bench and not slow"

@@ -48,13 +48,11 @@ def opened(
     try:
         at_once(connect, devices, stop)
         if dead and not found:
-            raise (
-                next(iter(dead.values()))
-                if len(dead) == 1
-                else EdgesparseError(
-                    "no device can be used:\n" + "\n".join(f"  {error}" for error in dead.values())
-                )
-            )
+            errors = [dead[device.name] for device in devices]
+            if len(errors) == 1:
+                raise errors[0]
+            lines = "".join(f"\n  {error}" for error in errors)
+            raise EdgesparseError(f"no device can be used:{lines}")
         yield Fleet(
             tuple(found[device.name] for device in devices if device.name in found),
             tuple((d, str(dead[d.name])) for d in devices if d.name in dead),
