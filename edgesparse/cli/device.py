@@ -73,11 +73,12 @@ def emulator() -> None:
 
 @emulator.command()
 @_NAME
-def build(name: str) -> None:
+@_JSON
+def build(name: str, as_json: bool) -> None:
     """Build the disk image of an emulated device, unless there is one."""
     from edgesparse.cli import device_commands
 
-    device_commands.emulator_build(name)
+    device_commands.emulator_build(name, as_json)
 
 
 @emulator.command()
@@ -92,11 +93,12 @@ def up(name: str, as_json: bool) -> None:
 
 @emulator.command()
 @_NAME
-def down(name: str) -> None:
+@_JSON
+def down(name: str, as_json: bool) -> None:
     """Shut an emulated device down."""
     from edgesparse.cli import device_commands
 
-    device_commands.emulator_down(name)
+    device_commands.emulator_down(name, as_json)
 
 
 @emulator.command()

@@ -148,11 +148,12 @@ def _emulated(name: str) -> tuple[Device, Emulator]:
     return device, device.connect.emulator
 
 
-def emulator_build(name: str) -> None:
+def emulator_build(name: str, as_json: bool) -> None:
     device, _ = _emulated(name)
     with _progress(f"build the image of {name}") as progress:
         folder = build_image(device, progress)
-    click.echo(f"image {folder.name} is there")
+    about = {"image": folder.name, "folder": str(folder)}
+    click.echo(json.dumps(about, indent=1) if as_json else f"image {folder.name} is there")
 
 
 def emulator_up(name: str, as_json: bool) -> None:
@@ -166,9 +167,10 @@ def emulator_up(name: str, as_json: bool) -> None:
         click.echo(f"log in with: {emulator.login(machine, built)}")
 
 
-def emulator_down(name: str) -> None:
+def emulator_down(name: str, as_json: bool) -> None:
     was_up = emulator.down(_emulated(name)[0].name)
-    click.echo(f"{name}: {'shut down' if was_up else 'was not up'}")
+    text = f"{name}: {'shut down' if was_up else 'was not up'}"
+    click.echo(json.dumps({"name": name, "was_up": was_up}) if as_json else text)
 
 
 def emulator_status(as_json: bool) -> None:

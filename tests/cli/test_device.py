@@ -87,6 +87,14 @@ def test_nothing_is_up(cli, tmp_path):
     assert about == {"machines": [], "images": []}
 
 
+def test_a_machine_that_is_not_up_needs_no_shutting_down(cli, tmp_path):
+    shutil.copytree(ROOT / "devices", tmp_path / "devices")
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert cli("emulator", "down", "pi5-emulated", **cache).stdout == "pi5-emulated: was not up\n"
+    said = json.loads(cli("emulator", "down", "pi5-emulated", "--json", **cache).stdout)
+    assert said == {"name": "pi5-emulated", "was_up": False}
+
+
 def test_an_emulator_without_qemu_names_the_package(cli, tmp_path):
     shutil.copytree(ROOT / "devices", tmp_path / "devices")
     (tmp_path / "bin").mkdir()
