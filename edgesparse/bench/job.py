@@ -31,8 +31,8 @@ from edgesparse.tflite.verify import Limits, disagreement
 QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
 """What --quick puts in place of the pipeline's own benchmark settings."""
 EXACT = {"rounds": 1, "min_runs": 12, "min_seconds": 0.5, "warmup_runs": 2, "warmup_seconds": 0.0}
-"""The same for a clock that counts instructions: nothing drifts there, and emulation is slow. Half a
-second, because what differs between runs is how many timer interrupts a short inference sees."""
+"""The same for a clock that counts instructions: nothing drifts there, and emulation is slow. Half
+a second, since what differs between runs is how many timer interrupts a short inference sees."""
 EMULATED_GOLDEN_SAMPLES = 8
 
 

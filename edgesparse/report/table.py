@@ -191,7 +191,7 @@ def device_lines(results: Results) -> list[str]:
         if device.error:
             lines.append(f"{device.name}: {device.error}")
             continue
-        cores = f", {device.cores} cores" if device.cores else ""
+        cores = f", {device.cores} core{'s' * (device.cores != 1)}" if device.cores else ""
         governor = f", governor {device.governor}" if device.governor else ""
         lines.append(
             f"{device.name}: {device.machine}, {device.cpu}{cores}{governor}, "

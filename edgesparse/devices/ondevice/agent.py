@@ -84,6 +84,7 @@ def proc_bytes(path, name):
 def cpu_name():
     """The board where Linux knows it, and the processor's core."""
     board = (read_text("/proc/device-tree/model") or "").rstrip("\0")
+    board = "" if board.startswith("linux,") else board  # An emulated machine is no board.
     core = ARM_CORES.get(proc_value("/proc/cpuinfo", "CPU part"))
     known = (board, core or proc_value("/proc/cpuinfo", "model name", "Hardware"))
     return ", ".join(name for name in known if name) or platform.machine()
