@@ -67,6 +67,11 @@ def open_target(device: Device, progress: Progress = lambda _, __: None) -> Targ
 def _asked(device: Device, transport: Transport, progress: Progress) -> Target:
     provisioned = provision(transport, device, progress)
     notes: list[str] = []
+    if device.emulated and device.clock == "wall":
+        notes.append(
+            f"{device.name}: these are times of an emulation, not of a board: they scatter and "
+            "flatter sparse code; 'clock: instructions' is exact"
+        )
     if device.tpu is not None:
         edgetpu.require_tpu(device.name, device.tpu, provisioned.platform)
         notes += edgetpu.connection_notes(device.name, device.tpu, provisioned.platform)
