@@ -11,19 +11,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgesparse.devices import image
 from edgesparse.devices.image import EmulatorError
-from edgesparse.devices.process import Channel
 from edgesparse.devices.ssh import SshTransport
 from edgesparse.devices.ssh_errors import login_command
-from edgesparse.devices.transport import Completed, Progress, Upload
 from edgesparse.spec.device import Emulator
 from edgesparse.spec.ssh import Ssh
 
@@ -147,21 +144,12 @@ def asdict_spec(spec: Emulator) -> dict[str, object]:
 
 
 class EmulatedTransport(SshTransport):
-    """An SSH connection to a machine that is shut down with it, unless it was up before.
-
-    A clock that counts instructions makes QEMU busy even when the machine idles. So its process is
-    stopped while nothing is asked of it, and cannot answer keepalives then.
-    """
-
-    keepalive_seconds = 0
+    """An SSH connection to a machine that is shut down with it, unless it was up before."""
 
     def __init__(
         self, name: str, spec: Emulator, workdir: str, built: Path, *, keep_disk: bool = False
     ) -> None:
         self._machine: subprocess.Popen[bytes] | None = None
-        self._pauses = False
-        self._users = 0
-        self._users_lock = threading.Lock()
         machine = None if keep_disk else running(name)
         if machine is None:
             self._machine, port = _boot(name, spec, built, stays=False, keep_disk=keep_disk)
@@ -178,59 +166,10 @@ class EmulatedTransport(SshTransport):
         except BaseException:
             self._shut_down()
             raise
-        self._pauses = self._machine is not None and spec.clock == "instructions"
-        with self._awake():
-            pass
-
-    def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
-        with self._awake():
-            return super().run(argv, timeout_seconds=timeout_seconds)
-
-    @contextmanager
-    def open(self, argv: Sequence[str]) -> Iterator[Channel]:
-        with self._awake(), super().open(argv) as channel:
-            yield channel
-
-    def put_files(self, files: Sequence[Upload], progress: Progress | None = None) -> int:
-        with self._awake():
-            return super().put_files(files, progress)
-
-    def get_file(self, source: str, target: Path) -> None:
-        with self._awake():
-            super().get_file(source, target)
-
-    def reconnect(self) -> None:
-        with self._awake():
-            super().reconnect()
 
     def close(self) -> None:
-        with self._awake():
-            super().close()
-            self._pauses = False
+        super().close()
         self._shut_down()
-
-    @contextmanager
-    def _awake(self) -> Iterator[None]:
-        """The machine runs while anyone is in here."""
-        with self._users_lock:
-            self._users += 1
-            self._signal(signal.SIGCONT)
-        try:
-            yield
-        finally:
-            with self._users_lock:
-                self._users -= 1
-                if not self._users:
-                    self._signal(signal.SIGSTOP)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if not self._pauses or self._machine is None:
-            return
-        # QEMU alone: what guards it must go on, to end it when we are gone.
-        guard = self._machine.pid
-        for pid in _read(Path(f"/proc/{guard}/task/{guard}/children")).split():
-            if _read(Path(f"/proc/{int(pid)}/comm")).startswith(b"qemu"):
-                os.kill(int(pid), number)
 
     def _shut_down(self) -> None:
         if self._machine is not None:
@@ -316,7 +255,9 @@ def _qemu(
         *("-device", "virtio-net-pci,netdev=net,romfile="),
     ]
     if spec.clock == "instructions":
-        argv += ["-icount", "shift=1,sleep=off"]
+        # sleep=on: a machine that waits for us or for its disk does so in real time. Otherwise its
+        # clock leaps to the next timer, and whatever has a time-out there ends.
+        argv += ["-icount", "shift=1,sleep=on"]
     return argv
 
 

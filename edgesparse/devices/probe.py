@@ -89,7 +89,7 @@ def probe(transport: Transport, root: str = "") -> Platform:
     argv = ["/bin/sh", "-c", _SCRIPT, "sh", transport.workdir, transport.python, root]
     done = transport.run(argv)
     said = dict(line[:2000].split("=", 1) for line in done.stdout.splitlines()[:200] if "=" in line)
-    if "machine" not in said:
+    if not {"machine", "about"} <= said.keys():
         raise DeviceError(f"device {transport.name}: it cannot be looked at: {done.said}")
     python = _python(said.get("about", ""))
     platform = str(python.get("platform", ""))

@@ -82,8 +82,6 @@ class SshTransport:
     """A device behind an SSH server. Raises DeviceError where it cannot be reached."""
 
     lease_seconds = LEASE_SECONDS
-    keepalive_seconds = 5
-    """How often a silent connection is tried; 0: never."""
 
     def __init__(self, name: str, spec: Ssh, workdir: str, patience: float = 1.0) -> None:
         self.name = name
@@ -95,7 +93,7 @@ class SshTransport:
                 "(sudo apt-get install openssh-client)"
             )
         self._folder = tempfile.mkdtemp(prefix="edgesparse-")
-        self._options = _options(spec, f"{self._folder}/control", self.keepalive_seconds)
+        self._options = _options(spec, f"{self._folder}/control")
         self._anchor: subprocess.Popen[bytes] | None = None
         try:
             self._connect()
@@ -343,13 +341,13 @@ class SshTransport:
         return sent, child.returncode, said if own is None else own
 
 
-def _options(spec: Ssh, control: str, keepalive_seconds: int) -> list[str]:
+def _options(spec: Ssh, control: str) -> list[str]:
     options = ["-T", "-S", control]
     settings = {
         # Whatever the user's configuration says: an unknown host is never trusted silently.
         "StrictHostKeyChecking": "yes",
         "ConnectTimeout": str(math.ceil(spec.connect_timeout_seconds)),
-        "ServerAliveInterval": str(keepalive_seconds),
+        "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
         "LogLevel": "ERROR",
         "ForwardAgent": "no",

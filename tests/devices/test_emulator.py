@@ -30,7 +30,7 @@ def test_the_clock_is_the_device_files():
         return emulator._qemu("pi", Emulator(**spec), built, 2222, image.Path("/log"), False)
 
     counting = options()
-    assert counting[counting.index("-icount") + 1] == "shift=1,sleep=off"
+    assert counting[counting.index("-icount") + 1] == "shift=1,sleep=on"
     assert counting[counting.index("-cpu") + 1] == "cortex-a76"
     assert "-icount" not in options(clock="wall", cpu="cortex-a72")
     assert any("file=/images/a,,b/disk.img" in option for option in counting)

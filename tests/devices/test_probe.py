@@ -47,3 +47,8 @@ def test_text_of_a_device_is_bounded_and_only_read():
 def test_a_shell_that_does_not_work_is_one_message():
     with pytest.raises(DeviceError, match="device odd: it cannot be looked at: sh: fork failed"):
         probe(Saying("sh: fork failed", 1))
+
+
+def test_output_that_ends_early_is_no_device_without_python():
+    with pytest.raises(DeviceError, match="device odd: it cannot be looked at"):
+        probe(Saying("machine=aarch64\nkernel=Linux", 124))

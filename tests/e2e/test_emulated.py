@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +161,8 @@ def test_a_machine_that_is_up_stays_up_and_keeps_its_files(emulated):
         return done.stdout
 
     try:
-        assert "pi4-emulated: up, cortex-a72" in edgesparse("emulator up pi4-emulated")
+        up = edgesparse("emulator up pi4-emulated")
+        assert "pi4-emulated: up, cortex-a72" in up
         assert "pi4-emulated: up" in edgesparse("emulator status")
         assert "in /home/pi/.cache/edgesparse/venv already" in edgesparse(
             "device setup pi4-emulated"
@@ -168,6 +170,12 @@ def test_a_machine_that_is_up_stays_up_and_keeps_its_files(emulated):
         checked = edgesparse("device check pi4-emulated")
         assert checked.count("a trial model ran") == 2
         assert len(machines(project)) == 1
+        # What waits there waits as long as we do: no time-out ends early.
+        login = up.partition("log in with: ")[2].strip()
+        begun = time.monotonic()
+        done = project.shell(f"{login} 'cat /proc/uptime; sleep 2; cat /proc/uptime'")
+        first, last = (float(line.split()[0]) for line in done.stdout.splitlines())
+        assert 2 <= last - first < 3 * (time.monotonic() - begun)
     finally:
         edgesparse("emulator down pi4-emulated")
     assert not machines(project)
