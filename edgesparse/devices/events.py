@@ -29,6 +29,8 @@ class HostInfo(_Event):
     release: _Short
     python: _Short
     cpu: _Short
+    features: _Text | None = None
+    """Of the CPU, as Linux lists them."""
     cores: int | None
     memory_bytes: int | None
     governor: _Short | None

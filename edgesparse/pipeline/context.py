@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from edgesparse.pipeline.store import Store
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.load import Loaded
 from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.tflite.compatibility import Profile
 
 if TYPE_CHECKING:
     from edgesparse.data import Dataset
@@ -36,6 +37,8 @@ class Context:
     run: str
     host: Transport | None = None
     host_runtimes: tuple[str, ...] = ()
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """What each runtime, by its name, does with sparse storage there."""
     tpu: EdgeTpu | None = None
     """How the device's Edge TPU gets its models."""
     golden_samples: int | None = None

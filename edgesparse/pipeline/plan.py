@@ -2,7 +2,8 @@
 
     samples                              data on the side of the benchmark
     train -> sparsify -> quantize        Keras side; quantize only where QAT is asked for
-          -> convert -> encode           .tflite with dense, then sparse storage
+          -> convert                     .tflite with dense storage
+          -> encode                      the storage that suits a runtime on a machine
           -> compile                     for an Edge TPU only, from dense storage
           -> verify                      per runtime
 
@@ -20,6 +21,7 @@ from typing import Any
 
 from edgesparse.bench.results import RuntimeInfo
 from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.tflite.compatibility import Profile
 
 # Raise a stage's number when its code starts to give other results for the same input.
 STAGE_VERSIONS = {
@@ -27,8 +29,8 @@ STAGE_VERSIONS = {
     "train": 1,
     "sparsify": 1,
     "quantize": 1,
-    "convert": 1,
-    "encode": 1,
+    "convert": 2,
+    "encode": 2,
     "compile": 1,
     "verify": 1,
 }
@@ -41,7 +43,7 @@ STAGE_LIBRARIES: dict[str, tuple[str, ...]] = {
     "sparsify": (*_DATA, *_TOOLKIT),
     "quantize": (*_DATA, *_TOOLKIT),
     "convert": (*_DATA, *_TOOLKIT),
-    "encode": (*_DATA, *_TOOLKIT),
+    "encode": ("numpy", "flatbuffers"),
     "compile": (),
     "verify": (),
 }
@@ -116,6 +118,7 @@ def build_plan(
     digests: Mapping[str, str],
     versions: Mapping[str, str],
     runtimes: Sequence[RuntimeInfo],
+    profiles: Mapping[str, Profile],
     delegate: str | Mapping[str, Any] = "xnnpack",
     variants: Sequence[str] | None = None,
     machine: str = "",
@@ -129,6 +132,7 @@ def build_plan(
             "model", and "sparsify VARIANT".
         versions: of installed libraries, by distribution name.
         runtimes: those that will run the models.
+        profiles: what each of them, by its name, does with sparse storage on that machine.
         machine: what verifies the models: devices of one kind share the verdict.
         variants: a subset; default all. The baseline is added, since ratios refer to it.
         full_int8_only: leave other variants out, and zeros stored densely: for an Edge TPU.
@@ -164,20 +168,27 @@ def build_plan(
         sparsify = _sparsify(graph, name, variant, shared, digests, train)
         quantize = _quantize(graph, name, variant, shared, sparsify or train)
         keras = {"model": sparsify or train, "quantize": quantize}
-        form = {
-            "data": data,
-            "scheme": variant.quantize.scheme,
-            "calibration_samples": variant.quantize.calibration_samples,
-        }
-        convert = graph.add("convert", name, {**form, "golden": golden}, **keras)
-        encode = None
-        if sparsify is not None and variant.storage != "dense" and not full_int8_only:
-            encode = graph.add("encode", name, form, **keras)
+        convert = graph.add(
+            "convert",
+            name,
+            {
+                "data": data,
+                "scheme": variant.quantize.scheme,
+                "calibration_samples": variant.quantize.calibration_samples,
+                "golden": golden,
+                "one_scale": sparsify is not None,
+            },
+            **keras,
+        )
         converted[name] = convert
         compiled = None
         if compiler is not None:
             compiled = graph.add("compile", name, compiler, convert=convert)
+        encodes = sparsify is not None and variant.storage != "dense" and not full_int8_only
         for runtime in runtimes:
+            encode = None
+            if encodes:
+                encode = _encode(graph, name, variant, runtime, profiles[runtime.name], convert)
             verified[name, runtime.name] = graph.add(
                 "verify",
                 f"{name} ({runtime.name})",
@@ -224,6 +235,23 @@ def _quantize(
         mode="json", include={"scheme", "epochs", "learning_rate"}
     )
     return graph.add("quantize", name, {**shared, "quantize": settings}, model=model)
+
+
+def _encode(
+    graph: _Graph,
+    name: str,
+    variant: Variant,
+    runtime: RuntimeInfo,
+    profile: Profile,
+    convert: str,
+) -> str:
+    """Devices whose runtime treats the variant's weights alike share the file."""
+    spec = {
+        "storage": variant.storage,
+        "runtime": runtime.model_dump(),
+        "cells": profile.table(variant.quantize.scheme),
+    }
+    return graph.add("encode", f"{name} ({runtime.name})", spec, convert=convert)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

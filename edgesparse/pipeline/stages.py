@@ -18,7 +18,7 @@ from edgesparse.pipeline import verifying
 from edgesparse.pipeline.context import Context, Progress, write_json
 from edgesparse.pipeline.plan import Stage
 from edgesparse.spec import references
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import FineTune, Magnitude, Quantize, Train
 
 if TYPE_CHECKING:
@@ -116,9 +116,13 @@ def _quantize(stage: Stage, context: Context, folder: Path, progress: Progress) 
 
 def _convert(stage: Stage, context: Context, folder: Path, progress: Progress) -> None:
     from edgesparse import data
+    from edgesparse.tflite import convert
 
     model = _read_quantized(context, stage.inputs)
-    content = _converted(context, stage, model, sparse=False)
+    representative = data.representative(context.dataset, stage.spec["calibration_samples"])
+    content = convert.convert(
+        model, stage.spec["scheme"], representative, one_scale=stage.spec["one_scale"]
+    )
     _save_tflite(content, folder, "dense")
     golden_x, _ = data.arrays(context.dataset.validation, stage.spec["golden"])
     golden_y = model(golden_x, training=False).numpy()
@@ -126,16 +130,17 @@ def _convert(stage: Stage, context: Context, folder: Path, progress: Progress) -
 
 
 def _encode(stage: Stage, context: Context, folder: Path, progress: Progress) -> None:
-    model = _read_quantized(context, stage.inputs)
-    _save_tflite(_converted(context, stage, model, sparse=True), folder, "sparse")
+    from edgesparse.tflite import storage
 
-
-def _converted(context: Context, stage: Stage, model: tf.keras.Model, *, sparse: bool) -> bytes:
-    from edgesparse import data
-    from edgesparse.tflite import convert
-
-    representative = data.representative(context.dataset, stage.spec["calibration_samples"])
-    return convert.convert(model, stage.spec["scheme"], representative, sparse=sparse)
+    content = (context.store.path(stage.inputs["convert"]) / "dense.tflite").read_bytes()
+    profile = context.profiles[stage.spec["runtime"]["name"]]
+    mode = stage.spec["storage"]
+    encoded, decisions = storage.store(content, profile, mode)
+    if mode == "sparse" and all(decision.form == "dense" for decision in decisions):
+        reasons = "; ".join(sorted({decision.reason for decision in decisions}))
+        raise EdgesparseError(f"storage: sparse is impossible: {reasons or 'it has no weights'}")
+    _save_tflite(encoded if len(encoded) < len(content) else content, folder, "sparse")
+    write_json(folder / "storage.json", [dataclasses.asdict(decision) for decision in decisions])
 
 
 def _fine_tune(train: Train, spec: FineTune | Quantize, share: float) -> Train:

@@ -94,9 +94,6 @@ def verify_stage(stage: Stage, context: Context, folder: Path, progress: Progres
     if context.host is not None:
         readable = _readable(stage, context, paths[chosen])
         accuracy, samples = _host_accuracy(stage, context, chosen, readable, limit)
-    notes = []
-    if chosen == "dense" and "sparse" in refused:
-        notes.append(f"stored dense, because {runtime} refuses it sparse: {refused['sparse']}")
     write_json(
         folder / "verify.json",
         {
@@ -106,7 +103,7 @@ def verify_stage(stage: Stage, context: Context, folder: Path, progress: Progres
             "agreement": check.agreement,
             "accuracy": accuracy,
             "samples": samples,
-            "notes": notes,
+            "notes": _storage_notes(stage, context, chosen, refused),
             **_on_chip(stage, context, checks.get(_ON_CPU)),
         },
     )
@@ -190,8 +187,26 @@ def _stored_forms(stage: Stage, context: Context, variant: Variant) -> dict[str,
     paths = {"dense": context.store.path(stage.inputs["convert"]) / "dense.tflite"}
     if "encode" in stage.inputs:
         sparse = context.store.path(stage.inputs["encode"]) / "sparse.tflite"
-        return {"sparse": sparse} if variant.storage == "sparse" else {"sparse": sparse, **paths}
+        if variant.storage == "sparse":
+            return {"sparse": sparse}
+        if read_json(sparse.with_name("model.json"))["storage"] == "sparse":
+            return {"sparse": sparse, **paths}
     return paths
+
+
+def _storage_notes(
+    stage: Stage, context: Context, chosen: str, refused: Mapping[str, str]
+) -> list[str]:
+    """Why weights with zeros are stored densely."""
+    if "encode" not in stage.inputs:
+        return []
+    if chosen == "dense" and "sparse" in refused:
+        runtime = stage.spec["runtime"]["name"]
+        return [f"stored dense, because {runtime} refuses it sparse: {refused['sparse']}"]
+    from edgesparse.tflite import storage
+
+    decisions = read_json(context.store.path(stage.inputs["encode"]) / "storage.json")
+    return storage.summary([storage.Decision(**decision) for decision in decisions])
 
 
 def _require_zeros(stage: Stage, context: Context, files: Mapping[str, Any]) -> None:

@@ -9,18 +9,20 @@ import tensorflow as tf
 
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Scheme
+from edgesparse.tflite.graph import constants, open_model
 
 
 def convert(
-    model: tf.keras.Model, scheme: Scheme, representative: np.ndarray, *, sparse: bool = False
+    model: tf.keras.Model, scheme: Scheme, representative: np.ndarray, *, one_scale: bool = False
 ) -> bytes:
-    """Convert with a batch of 1.
+    """Convert with a batch of 1, all weights stored densely.
 
     Args:
         model: one input, one output; with fake-quantization for PQAT models.
         representative: float32 [n, *input_shape] from training data; used by int8.
-        sparse: store weights with at least 30 % zeros in TFLite's sparse form. The converter does
-            this for all such weights or none (its EXPERIMENTAL_SPARSITY).
+        one_scale: quantize fully connected weights with one scale instead of one for each output.
+            tflite-runtime 2.14's sparse int8 kernel ignores all scales but the first and answers
+            wrong, and its dense one is too old for several of them with float activations.
 
     Raises:
         EdgesparseError: the converter does not take the model.
@@ -48,15 +50,24 @@ def convert(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
-    if sparse:
-        # tflite-runtime 2.14 runs its 1x16 int8 kernel on fully connected weights with a scale per
-        # output, ignores all scales but the first and answers wrong; one scale per tensor is right
-        # in every runtime. Convolutions keep a scale per channel.
-        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-        optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = one_scale
     converter.optimizations = optimizations
     try:
-        return bytes(converter.convert())
+        return positive_zeros(converter.convert())
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300]
         raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
+
+
+def positive_zeros(content: bytes) -> bytes:
+    """The same model with 0.0 for each -0.0 among its weights.
+
+    Masks and folded batch normalizations make them; they are equal numbers, but other bytes.
+    """
+    changed = bytearray(content)
+    model = open_model(changed, "model.tflite")
+    for constant in constants(model):
+        if constant.values.dtype.kind == "f":
+            values = constant.values
+            values[values == 0] = 0
+    return bytes(changed)

@@ -3,6 +3,7 @@ import pytest
 from edgesparse.bench.results import RuntimeInfo
 from edgesparse.pipeline.plan import build_plan, differences
 from edgesparse.spec.load import parse_pipeline
+from edgesparse.tflite.compatibility import Machine, Profile
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "pipelines" / "digits.yaml").read_text()
@@ -13,10 +14,13 @@ RUNTIMES = [
 DIGESTS = {"data": "d", "model": "m"}
 
 
-def plan(text=TEXT, digests=DIGESTS, versions=None, runtimes=RUNTIMES, variants=None):
+def plan(
+    text=TEXT, digests=DIGESTS, versions=None, runtimes=RUNTIMES, variants=None, machine="x86_64"
+):
     pipeline = parse_pipeline(text, str(ROOT / "pipelines" / "x.yaml")).spec
     versions = versions or {"tensorflow": "2.21.0"}
-    return build_plan(pipeline, digests, versions, runtimes, variants=variants)
+    profiles = {r.name: Profile(Machine(r.name, r.version, machine)) for r in runtimes}
+    return build_plan(pipeline, digests, versions, runtimes, profiles, variants=variants)
 
 
 def keys(plan):
@@ -41,7 +45,7 @@ def test_variants_share_what_they_have_in_common():
     assert names.count("sparsify") == 1, "two variants ask for the same sparsify"
     assert names.count("quantize") == 1
     assert names.count("convert") == 4
-    assert names.count("encode") == 2
+    assert names.count("encode") == 4
     assert names.count("verify") == 8
 
 
@@ -56,7 +60,8 @@ def test_changing_one_variants_sparsity_reruns_its_stages_only():
     assert again == {
         "sparsify sparse-f32",
         "convert sparse-f32",
-        "encode sparse-f32",
+        "encode sparse-f32 (tflite-runtime)",
+        "encode sparse-f32 (ai-edge-litert)",
         "verify sparse-f32 (tflite-runtime)",
         "verify sparse-f32 (ai-edge-litert)",
     }
@@ -76,9 +81,20 @@ def test_code_and_libraries_rerun_training_and_what_follows(change):
 def test_a_new_runtime_version_verifies_again_and_no_more():
     other = [RuntimeInfo(name="ai-edge-litert", version="9"), RUNTIMES[0]]
     assert rerun(plan(), plan(runtimes=other)) == {
-        f"verify {v} (ai-edge-litert)"
-        for v in ("dense-f32", "dense-int8", "sparse-f32", "sparse-int8")
+        *(
+            f"verify {v} (ai-edge-litert)"
+            for v in ("dense-f32", "dense-int8", "sparse-f32", "sparse-int8")
+        ),
+        "encode sparse-f32 (ai-edge-litert)",
+        "encode sparse-int8 (ai-edge-litert)",
     }
+
+
+def test_another_machine_stores_anew_what_it_treats_otherwise():
+    """Fully connected kernels pay elsewhere on Arm; nothing is trained or converted again."""
+    names = {label.split()[0] for label in rerun(plan(), plan(machine="aarch64"))}
+    assert names == {"encode", "verify"}
+    assert rerun(plan(machine="armv7l"), plan(machine="aarch64")) == set()
 
 
 def test_a_subset_keeps_the_baseline():
@@ -88,7 +104,7 @@ def test_a_subset_keeps_the_baseline():
 
 def test_dense_storage_is_not_encoded():
     text = TEXT.replace("  sparse-f32:\n", "  sparse-f32:\n    storage: dense\n")
-    assert "encode sparse-f32" not in {s.label for s in plan(text).stages}
+    assert not any(s.label.startswith("encode sparse-f32") for s in plan(text).stages)
 
 
 def test_differences_are_told_in_words():

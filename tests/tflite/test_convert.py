@@ -7,6 +7,7 @@ from edgesparse import models
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Source
 from edgesparse.tflite.convert import convert
+from edgesparse.tflite.graph import constants, open_model
 from edgesparse.tflite.inspect import inspect
 
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "dynamic": 0.05, "int8": 0.05}
@@ -47,11 +48,24 @@ def test_int8_takes_and_gives_int8(sparse_dense_layer, samples):
     assert interpreter.get_output_details()[0]["dtype"] == np.int8
 
 
-def test_sparse_storage_is_smaller_and_answers_alike(sparse_dense_layer, samples):
-    dense = convert(sparse_dense_layer, "f32", samples)
-    sparse = convert(sparse_dense_layer, "f32", samples, sparse=True)
-    assert len(sparse) < 0.85 * len(dense)
-    np.testing.assert_allclose(answers(sparse, samples), answers(dense, samples), rtol=1e-4)
+def test_zeros_are_positive(samples):
+    inputs = tf.keras.Input((512,))
+    dense = tf.keras.layers.Dense(64, use_bias=False)
+    model = tf.keras.Model(inputs, dense(inputs))
+    dense.kernel.assign(tf.where(tf.abs(dense.kernel) < 0.05, -0.0, dense.kernel))
+    (weight,) = constants(open_model(convert(model, "f32", samples), "m"))
+    zeros = weight.values[weight.values == 0]
+    assert len(zeros) > 1000
+    assert not np.signbit(zeros).any()
+
+
+def test_fully_connected_layers_can_have_one_scale(sparse_dense_layer, samples):
+    def scales(**settings):
+        content = convert(sparse_dense_layer, "int8", samples, **settings)
+        return {c.scales for c in constants(open_model(content, "m")) if c.is_weight}
+
+    assert scales(one_scale=True) == {1}
+    assert scales() == {512, 10}
 
 
 def test_the_batch_is_one_and_no_shape_is_computed(tmp_path):

@@ -102,6 +102,7 @@ def info():
         "release": platform.release(),
         "python": platform.python_version(),
         "cpu": cpu_name(),
+        "features": proc_value("/proc/cpuinfo", "Features", "flags"),
         "cores": cores,
         "memory_bytes": proc_bytes("/proc/meminfo", "MemTotal"),
         "governor": read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),

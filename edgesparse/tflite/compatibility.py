@@ -1,0 +1,225 @@
+"""Which runtime refuses, runs or exploits which form of sparse storage: a table, as data.
+
+Each line was measured with files that this package made, on x86-64 and on an emulated Cortex-A76
+and -A72. `edgesparse device probe` measures a device anew and its answers stand before the table's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+Op = Literal["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
+Scheme = Literal["f32", "f16", "dynamic", "dynamic-per-channel", "int8", "int8-per-channel"]
+"""Of weights and activations. Convolutions have a scale per channel always, so only fully connected
+layers make a difference between int8 and int8-per-channel."""
+Form = Literal["dense", "densify", "random", "block-1x4", "block-1x16"]
+"""densify: stored sparse, made dense when the model is loaded; the others are sparse kernels."""
+
+OPS: tuple[Op, ...] = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+KERNELS: tuple[Form, ...] = ("random", "block-1x4", "block-1x16")
+PAYS = 0.9
+"""A sparse kernel is used when it takes less than this share of the dense kernel's time."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs the model. `features` are the CPU's, as Linux names them."""
+
+    runtime: str
+    version: str
+    machine: str
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An operator, its numbers, and how its weights are stored."""
+
+    op: Op
+    scheme: Scheme
+    form: Form
+
+    @property
+    def name(self) -> str:
+        return f"{self.op} {self.scheme} {self.form}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a runtime does with a cell.
+
+    `cost`: time for a stored element of a sparse kernel, relative to an element of the dense one:
+    with a share d of elements stored the layer takes about d * cost of the dense kernel's time.
+    None where the form changes the file only. `why` is for people.
+    """
+
+    runs: bool
+    cost: float | None = None
+    why: str = ""
+
+    def exploits(self, stored_share: float) -> bool:
+        """Whether it is faster than dense with that share of elements stored."""
+        return self.runs and self.cost is not None and stored_share * self.cost <= PAYS
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line of the table; an empty or None field fits everything."""
+
+    form: Form
+    verdict: Verdict
+    runtime: str = ""
+    versions: str = ""
+    op: Op | None = None
+    schemes: tuple[Scheme, ...] = ()
+    machine: str = ""
+    feature: str = ""
+
+    def fits(self, machine: Machine, cell: Cell) -> bool:
+        return (
+            self.form == cell.form
+            and self.runtime in ("", machine.runtime)
+            and self.op in (None, cell.op)
+            and (not self.schemes or cell.scheme in self.schemes)
+            and self.machine in ("", machine.machine)
+            and (not self.feature or self.feature in machine.features)
+            and (not self.versions or _within(machine.version, self.versions))
+        )
+
+
+def _within(version: str, versions: str) -> bool:
+    try:
+        return Version(version) in SpecifierSet(versions, prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+def _refuses(why: str) -> Verdict:
+    return Verdict(False, why=why)
+
+
+_RUNS = Verdict(True)
+_DYNAMIC: tuple[Scheme, ...] = ("dynamic", "dynamic-per-channel")
+_INT8: tuple[Scheme, ...] = ("int8", "int8-per-channel")
+_TFLITE, _LITERT = "tflite-runtime", "ai-edge-litert"
+_FC: Op = "FULLY_CONNECTED"
+
+# The first line that fits counts.
+RULES: tuple[Rule, ...] = (
+    # Dense.
+    Rule(
+        "dense",
+        _refuses("its FULLY_CONNECTED is too old for a scale per channel with float inputs"),
+        _TFLITE,
+        op=_FC,
+        schemes=("dynamic-per-channel",),
+    ),
+    Rule("dense", _RUNS),
+    # Stored sparse, made dense at load.
+    Rule(
+        "densify",
+        _refuses("its FULLY_CONNECTED is too old for a scale per channel with float inputs"),
+        _TFLITE,
+        op=_FC,
+        schemes=("dynamic-per-channel",),
+    ),
+    Rule("densify", _RUNS, _TFLITE),
+    Rule("densify", _RUNS, _LITERT, op="DEPTHWISE_CONV_2D"),
+    Rule(
+        "densify",
+        _refuses("its XNNPACK needs constant weights where activations are quantized on the fly"),
+        _LITERT,
+        schemes=_DYNAMIC,
+    ),
+    Rule(
+        "densify",
+        _refuses("its XNNPACK needs constant int8 weights in fully connected layers"),
+        _LITERT,
+        ">=2.1",
+        _FC,
+        _INT8,
+    ),
+    Rule("densify", _RUNS, _LITERT),
+    # Sparse kernels. Their costs: FULLY_CONNECTED 1024x1024 at 90 % zeros.
+    Rule(
+        "random",
+        _refuses("it has that sparse kernel for f32 only"),
+        schemes=("f16", *_DYNAMIC, *_INT8),
+    ),
+    Rule("random", Verdict(True, 5.8), _TFLITE, op=_FC, machine="x86_64"),
+    Rule("random", Verdict(True, 4.9), _LITERT, op=_FC, machine="x86_64"),
+    Rule("random", Verdict(True, 35.0), op=_FC),
+    Rule(
+        "block-1x4",
+        _refuses("it has that sparse kernel for f32 only"),
+        schemes=("f16", *_DYNAMIC, *_INT8),
+    ),
+    Rule("block-1x4", Verdict(True, 3.8), _TFLITE, op=_FC, machine="x86_64"),
+    Rule("block-1x4", Verdict(True, 1.6), _LITERT, op=_FC, machine="x86_64"),
+    Rule("block-1x4", Verdict(True, 9.7), _TFLITE, op=_FC),
+    Rule("block-1x4", Verdict(True, 7.6), _LITERT, op=_FC),
+    Rule("block-1x16", _refuses("it has that sparse kernel for int8 only"), schemes=("f32", "f16")),
+    Rule(
+        "block-1x16",
+        _refuses("its sparse kernel takes one scale for all channels and answers wrong"),
+        _TFLITE,
+        schemes=("int8-per-channel", "dynamic-per-channel"),
+    ),
+    Rule(
+        "block-1x16",
+        _refuses("it reads the blocks as dense weights and answers wrong"),
+        _LITERT,
+        schemes=_DYNAMIC,
+    ),
+    Rule("block-1x16", Verdict(True, 7.5), _TFLITE, op=_FC, machine="x86_64"),
+    Rule("block-1x16", Verdict(True, 8.5), _LITERT, op=_FC, machine="x86_64"),
+    Rule("block-1x16", Verdict(True, 1.7), _TFLITE, op=_FC),
+    Rule("block-1x16", Verdict(True, 12.9), _LITERT, op=_FC, feature="asimddp"),
+    Rule("block-1x16", Verdict(True, 5.7), _LITERT, op=_FC),
+)
+
+_UNKNOWN = _refuses("nobody measured that yet")
+_NO_KERNEL = _refuses("only fully connected layers have sparse kernels")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The table for one machine, with what a probe of that very device found before it."""
+
+    machine: Machine
+    probed: Mapping[Cell, Verdict] = field(default_factory=dict)
+
+    def verdict(self, cell: Cell) -> Verdict:
+        if cell in self.probed:
+            return self.probed[cell]
+        if cell.form in KERNELS and cell.op != _FC:
+            return _NO_KERNEL
+        return next((rule.verdict for rule in RULES if rule.fits(self.machine, cell)), _UNKNOWN)
+
+    def table(self, scheme: str) -> dict[str, float | str | None]:
+        """What the choice of storage depends on, for an artifact's key: devices that agree in it
+        share their files. `scheme` is a pipeline's: f32, f16, dynamic or int8."""
+        found: dict[str, float | str | None] = {}
+        for cell in cells():
+            if cell.scheme.removesuffix("-per-channel") == scheme:
+                verdict = self.verdict(cell)
+                found[cell.name] = verdict.cost if verdict.runs else "refuses"
+        return found
+
+
+def cells() -> tuple[Cell, ...]:
+    """Every cell there is."""
+    found = []
+    for op in OPS:
+        schemes: tuple[Scheme, ...] = ("f32", "f16", "dynamic", "int8")
+        forms: tuple[Form, ...] = ("dense", "densify")
+        if op == _FC:
+            schemes = (*schemes, "dynamic-per-channel", "int8-per-channel")
+            forms = (*forms, *KERNELS)
+        found += [Cell(op, scheme, form) for scheme in schemes for form in forms]
+    return tuple(found)
