@@ -18,6 +18,7 @@ from edgesparse.cli.init import DEVICE, write_project
 from edgesparse.cli.main import GATE_NOT_MET
 from edgesparse.pipeline import bench as benches
 from edgesparse.pipeline import deploy as runs
+from edgesparse.pipeline.probes import profiles
 from edgesparse.pipeline.targets import open_target
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.report import table, text
@@ -94,11 +95,12 @@ def validate(files: Sequence[Path], as_json: bool) -> int:
 def plan(pipeline: Path, device: str, variants: Sequence[str] | None, as_json: bool) -> None:
     loaded = load_pipeline(pipeline)
     target = open_target(find_device(device))
+    workspace = Workspace(Path())
     try:
-        planned = runs.plan_for(loaded, target, variants)
+        planned = runs.plan_for(loaded, target, profiles(target, workspace), variants)
     finally:
         target.transport.close()
-    status = Workspace(Path()).status(loaded.spec.name, planned)
+    status = workspace.status(loaded.spec.name, planned)
     if as_json:
         stages = [
             {

@@ -46,6 +46,16 @@ def setup(name: str, as_json: bool) -> None:
 
 @device.command()
 @_NAME
+@_JSON
+def probe(name: str, as_json: bool) -> None:
+    """Try on a device which sparse storage its runtimes refuse, run and exploit; minutes."""
+    from edgesparse.cli import device_commands
+
+    device_commands.probe(name, as_json)
+
+
+@device.command()
+@_NAME
 @click.argument("pipeline")
 @_JSON
 def releases(name: str, pipeline: str, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -17,11 +18,17 @@ from edgesparse.devices.checkup import MISSING, checkup
 from edgesparse.devices.connection import build_image, connect
 from edgesparse.devices.provision import provision
 from edgesparse.devices.transport import Progress, Transport
+from edgesparse.devices.trials import Trial
+from edgesparse.pipeline import probes
 from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.execute import captured_output
+from edgesparse.pipeline.targets import open_target
+from edgesparse.pipeline.workspace import Workspace
 from edgesparse.report.table import WIDTH
 from edgesparse.spec.device import Device, Emulator, Group
 from edgesparse.spec.errors import SpecError, UsageError
 from edgesparse.spec.load import load_device_or_group
+from edgesparse.tflite.compatibility import PAYS
 
 
 def list_devices(as_json: bool) -> None:
@@ -86,6 +93,41 @@ def setup(name: str, as_json: bool) -> None:
         click.echo(f"{device.name}: {versions} in {transport.workdir}/venv already")
     for problem in done.refused.values():
         click.echo(f"{device.name}: left out: {problem}")
+
+
+def probe(name: str, as_json: bool) -> None:
+    with _progress(f"probe {name}") as progress:
+        target = open_target(find_device(name), progress)
+        try:
+            with captured_output(Workspace(Path()).folder / "probes" / f"{name}.log"):
+                trials = probes.probe(target, Workspace(Path()), progress)
+        finally:
+            target.transport.close()
+    if as_json:
+        click.echo(json.dumps([asdict(trial) for trial in trials], indent=1))
+        return
+    versions = {runtime.name: runtime.version for runtime in target.runtimes}
+    for runtime, version in versions.items():
+        click.echo(f"{name} | {runtime} {version}")
+        for trial in trials:
+            if trial.runtime == runtime:
+                click.echo(f"  {_trial_line(trial)}"[:WIDTH])
+    odd = probes.surprises(target, trials)
+    click.echo(
+        f"{len(odd)} of {len(trials)} are not as the table of compatibility says"
+        + "; what was found here counts from now on"
+    )
+
+
+def _trial_line(trial: Trial) -> str:
+    cell, verdict = trial.cell, trial.verdict
+    if not verdict.runs:
+        said = f"refuses: {verdict.why.removeprefix('RuntimeError: ')}"
+    elif verdict.cost is None:
+        said = "runs"
+    else:
+        said = f"pays where at most {min(1, PAYS / verdict.cost):.0%} is stored"
+    return f"{cell.op:<17}  {cell.scheme:<19}  {cell.form:<10}  {said}"
 
 
 def releases(name: str, pipeline: str, as_json: bool) -> None:

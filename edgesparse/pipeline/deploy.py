@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgesparse.pipeline.context import Context
 from edgesparse.pipeline.execute import execute
 from edgesparse.pipeline.fingerprints import digests, library_versions
 from edgesparse.pipeline.plan import Plan, build_plan
+from edgesparse.pipeline.probes import profiles
 from edgesparse.pipeline.record import RunRecord, recorded
 from edgesparse.pipeline.release import release_best
 from edgesparse.pipeline.targets import Target, own_runtimes, this_machine
@@ -27,12 +28,17 @@ from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.load import Loaded
 from edgesparse.spec.pipeline import Benchmark, Pipeline
+from edgesparse.tflite.compatibility import Profile
 
 
 def plan_for(
-    loaded: Loaded[Pipeline], target: Target, variants: Sequence[str] | None = None
+    loaded: Loaded[Pipeline],
+    target: Target,
+    known: Mapping[str, Profile],
+    variants: Sequence[str] | None = None,
 ) -> Plan:
-    """The plan of a pipeline for one device."""
+    """The plan of a pipeline for one device; `known` is what its runtimes do with sparse storage,
+    by their names."""
     check_variants(loaded, variants)
     local = target.device.connect.local is not None
     tpu = target.device.tpu
@@ -41,7 +47,7 @@ def plan_for(
         digests(loaded),
         library_versions(),
         target.runtimes,
-        target.profiles,
+        known,
         target.device.agent_delegate,
         variants,
         machine="" if local else f"{target.host.machine} {target.host.cpu}",
@@ -179,7 +185,8 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
     record.add_device(target.info, target.notes)
     for note in target.notes:
         run.listener(told.Note(note))
-    plan = plan_for(run.loaded, target, run.options.variants)
+    known = profiles(target, run.workspace)
+    plan = plan_for(run.loaded, target, known, run.options.variants)
     if any(stage.spec.get("compiler") == edgetpu.NO_COMPILER for stage in plan.stages):
         # Said now, not only after an hour of training.
         note = f"{device.name}: the Edge TPU's compiler does not run: {edgetpu.WHERE_TO_GET_IT}"
@@ -196,7 +203,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         record.begun.run,
         host=None if device.connect.local is not None else this_machine(),
         host_runtimes=own_runtimes(),
-        profiles=target.profiles,
+        profiles=known,
         tpu=device.tpu,
         golden_samples=EMULATED_GOLDEN_SAMPLES if device.emulated else None,
         stop=run.stop,

@@ -16,7 +16,6 @@ from edgesparse.devices.measure import host_info
 from edgesparse.devices.provision import provision
 from edgesparse.devices.transport import DeviceError, Progress, Transport
 from edgesparse.spec.device import DEFAULT_WORKDIR, Device, Local, Runtime, RuntimeName
-from edgesparse.tflite.compatibility import Machine, Profile
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,6 @@ class Target:
     def all_runtimes(self) -> list[tuple[RuntimeInfo, str | None]]:
         """Every runtime of the device file, with why it is missing if it is."""
         return [*((runtime, None) for runtime in self.runtimes), *self.missing]
-
-    @property
-    def profiles(self) -> dict[str, Profile]:
-        """What each runtime, by its name, does with sparse storage on this device."""
-        features = frozenset((self.host.features or "").split())
-        return {
-            runtime.name: Profile(
-                Machine(runtime.name, runtime.version, self.host.machine, features)
-            )
-            for runtime in self.runtimes
-        }
 
     @property
     def info(self) -> DeviceInfo:

@@ -120,6 +120,11 @@ class Device(Strict):
         return {"library": self.tpu.library, "options": dict(self.tpu.options)}
 
     @property
+    def cpu_delegate(self) -> str:
+        """What the agent loads to run a model on the device's CPU."""
+        return "none" if self.delegate == "none" else "xnnpack"
+
+    @property
     def builds_venv(self) -> bool:
         """Whether edgesparse installs the runtimes there."""
         return self.runtime == "venv" and self.connect.local is None

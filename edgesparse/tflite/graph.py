@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,7 +71,7 @@ def damaged(name: str) -> Iterator[None]:
         yield
     except (
         struct.error,
-        IndexError,
+        LookupError,
         ValueError,
         TypeError,
         AttributeError,
@@ -236,32 +236,48 @@ def _vector(vector: Any) -> np.ndarray:
 
 
 def compact(model: Any) -> None:
-    """Remove tensors that nothing refers to any more, and the content of such buffers."""
+    """Remove tensors, buffers and operator codes that nothing refers to any more."""
     for g, graph in enumerate(model.subgraphs):
-        used = {*indices(graph.inputs), *indices(graph.outputs)}
-        for operator in graph.operators or ():
-            for field in (operator.inputs, operator.outputs, operator.intermediates):
-                used.update(indices(field))
-        signatures = [s for s in model.signatureDefs or () if s.subgraphIndex == g]
-        named = [m for s in signatures for m in (*(s.inputs or ()), *(s.outputs or ()))]
-        used.update(entry.tensorIndex for entry in named)
-        kept = [t for t in range(len(graph.tensors)) if t in used]
-        place = {-1: -1, **{old: new for new, old in enumerate(kept)}}
-        graph.tensors = [graph.tensors[t] for t in kept]
-        graph.inputs = [place[t] for t in indices(graph.inputs)]
-        graph.outputs = [place[t] for t in indices(graph.outputs)]
-        for operator in graph.operators or ():
-            operator.inputs = [place[t] for t in indices(operator.inputs)]
-            operator.outputs = [place[t] for t in indices(operator.outputs)]
-            if operator.intermediates is not None:
-                operator.intermediates = [place[t] for t in indices(operator.intermediates)]
-        for entry in named:
-            entry.tensorIndex = place[entry.tensorIndex]
-    needed = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    needed.update(entry.buffer for entry in model.metadata or ())
-    needed.update(indices(model.metadataBuffer))
-    for number, buffer in enumerate(model.buffers):
-        if number not in needed:
-            buffer.data = None
-    while len(model.buffers) - 1 not in needed and len(model.buffers) > 1:
-        model.buffers.pop()
+        _compact_tensors(graph, [s for s in model.signatureDefs or () if s.subgraphIndex == g])
+    holders = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    holders += model.metadata or ()
+    others = indices(model.metadataBuffer)
+    needed = {0, *others, *(holder.buffer for holder in holders)}
+    place = _places(len(model.buffers), needed)
+    model.buffers = [model.buffers[old] for old in place]
+    for holder in holders:
+        holder.buffer = place[holder.buffer]
+    if others:
+        model.metadataBuffer = [place[old] for old in others]
+    operators = [operator for graph in model.subgraphs for operator in graph.operators or ()]
+    place = _places(len(model.operatorCodes), {operator.opcodeIndex for operator in operators})
+    model.operatorCodes = [model.operatorCodes[old] for old in place]
+    for operator in operators:
+        operator.opcodeIndex = place[operator.opcodeIndex]
+
+
+def _places(count: int, needed: set[int]) -> dict[int, int]:
+    """The new place of each that is needed, in the old order."""
+    kept = [old for old in range(count) if old in needed]
+    return {old: new for new, old in enumerate(kept)}
+
+
+def _compact_tensors(graph: Any, signatures: Sequence[Any]) -> None:
+    operators = graph.operators or ()
+    named = [m for s in signatures for m in (*(s.inputs or ()), *(s.outputs or ()))]
+    used = {*indices(graph.inputs), *indices(graph.outputs), *(m.tensorIndex for m in named)}
+    for operator in operators:
+        for field in (operator.inputs, operator.outputs, operator.intermediates):
+            used.update(indices(field))
+    place = _places(len(graph.tensors), used)
+    graph.tensors = [graph.tensors[old] for old in place]
+    place[-1] = -1  # An input that is left out.
+    graph.inputs = [place[old] for old in indices(graph.inputs)]
+    graph.outputs = [place[old] for old in indices(graph.outputs)]
+    for operator in operators:
+        operator.inputs = [place[old] for old in indices(operator.inputs)]
+        operator.outputs = [place[old] for old in indices(operator.outputs)]
+        if operator.intermediates is not None:
+            operator.intermediates = [place[old] for old in indices(operator.intermediates)]
+    for entry in named:
+        entry.tensorIndex = place[entry.tensorIndex]

@@ -1,0 +1,85 @@
+"""What `device probe` found, kept in the project and put before the table of compatibility."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgesparse.devices.transport import Progress
+from edgesparse.devices.trials import Trial, try_cells
+from edgesparse.pipeline.targets import Target
+from edgesparse.pipeline.workspace import Workspace
+from edgesparse.tflite.compatibility import Cell, Machine, Profile, Verdict, cells
+
+
+def probe(target: Target, workspace: Workspace, progress: Progress) -> list[Trial]:
+    """Try every cell on a device and keep what was found. Raises DeviceError."""
+    names = [runtime.name for runtime in target.runtimes]
+    trials = try_cells(target.transport, names, target.device.cpu_delegate, progress)
+    path = _path(workspace, target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(_record(target, trials), indent=1) + "\n")
+    os.replace(part, path)
+    return trials
+
+
+def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
+    """What each runtime, by its name, does with sparse storage on a device."""
+    features = frozenset((target.host.features or "").split())
+    known = _read(workspace, target)
+    found = {}
+    for runtime in target.runtimes:
+        machine = Machine(runtime.name, runtime.version, target.host.machine, features)
+        found[runtime.name] = Profile(machine, known.get((runtime.name, runtime.version), {}))
+    return found
+
+
+def surprises(target: Target, trials: Sequence[Trial]) -> list[Trial]:
+    """Trials whose outcome is not the table's."""
+    table = profiles(target, None)
+    return [t for t in trials if table[t.runtime].verdict(t.cell).runs != t.verdict.runs]
+
+
+def _path(workspace: Workspace, target: Target) -> Path:
+    return workspace.folder / "probes" / f"{target.device.name}.json"
+
+
+def _record(target: Target, trials: Sequence[Trial]) -> dict[str, Any]:
+    runtimes: dict[str, Any] = {
+        runtime.name: {"version": runtime.version, "cells": {}} for runtime in target.runtimes
+    }
+    for trial in trials:
+        verdict = trial.verdict
+        runtimes[trial.runtime]["cells"][trial.cell.name] = {
+            "runs": verdict.runs,
+            "cost": verdict.cost,
+            "why": verdict.why,
+        }
+    return {"machine": target.host.machine, "cpu": target.host.cpu, "runtimes": runtimes}
+
+
+def _read(
+    workspace: Workspace | None, target: Target
+) -> dict[tuple[str, str], dict[Cell, Verdict]]:
+    """By runtime and version; nothing where the device is another one than it was."""
+    if workspace is None:
+        return {}
+    try:
+        record = json.loads(_path(workspace, target).read_text())
+        if (record["machine"], record["cpu"]) != (target.host.machine, target.host.cpu):
+            return {}
+        by_name = {cell.name: cell for cell in cells()}
+        return {
+            (name, kept["version"]): {
+                by_name[cell]: Verdict(bool(v["runs"]), v["cost"], str(v["why"]))
+                for cell, v in kept["cells"].items()
+                if cell in by_name
+            }
+            for name, kept in record["runtimes"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
