@@ -176,7 +176,8 @@ class Variant(Strict):
     )
     storage: Storage = Field(
         "auto",
-        description="auto: sparse where the runtime takes it, else dense; or one of the two.",
+        description="auto: each weight as its runtime exploits it, else as small as is no slower; "
+        "sparse: as small as the runtime accepts; dense: as the converter stores it.",
     )
 
 
