@@ -121,3 +121,48 @@ def test_twenty_devices_take_as_long_as_one(tmp_path):
     print(f"memory here: {memory_mb:.0f} MB with 1 device, {fleet_memory_mb:.0f} MB with 20")
     assert ratio <= 1.3
     assert fleet_memory_mb < memory_mb + 100
+
+
+_ENCODES = """
+import sys, time
+from pathlib import Path
+from edgesparse.tflite.compatibility import Machine, Profile
+from edgesparse.tflite.storage import store
+
+def peak_mb():
+    # Not getrusage, which knows what the parent took before.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").open())
+    return int(status["VmHWM"].split()[0]) * 1024 / 1e6
+
+content = Path(sys.argv[1]).read_bytes()
+before, start = peak_mb(), time.perf_counter()
+stored, _ = store(content, Profile(Machine("ai-edge-litert", "2.1.6", "x86_64")), "auto")
+print(time.perf_counter() - start, peak_mb() - before, len(content), len(stored))
+"""
+
+
+def test_a_large_model_is_encoded_quickly_and_in_little_memory(tmp_path):
+    """100 MB of f32 weights, 90 % zeros."""
+    import numpy as np
+    import tensorflow as tf
+
+    from edgesparse.tflite.convert import convert
+
+    width = 5120
+    inputs = tf.keras.Input((width,))
+    dense = tf.keras.layers.Dense(width)
+    model = tf.keras.Model(inputs, dense(inputs))
+    kept = np.random.default_rng(0).random((width, width)) < 0.1
+    dense.kernel.assign(dense.kernel * kept)
+    path = tmp_path / "large.tflite"
+    path.write_bytes(convert(model, "f32", np.zeros((1, width), np.float32)))
+    done = subprocess.run(
+        [sys.executable, "-c", _ENCODES, str(path)], check=True, capture_output=True, text=True
+    )
+    duration, extra_mb, before, after = map(float, done.stdout.split())
+    print(
+        f"\n{before / 1e6:.0f} MB encoded to {after / 1e6:.1f} MB in {duration:.1f} s (at most 10) "
+        f"with {extra_mb:.0f} MB of memory beyond the file's (at most 400)"
+    )
+    assert duration < 10
+    assert extra_mb < 400

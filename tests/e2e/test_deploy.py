@@ -75,7 +75,7 @@ def test_a_second_deploy_does_nothing_but_measure(deployed):
     project, _ = deployed
     done = project.shell(".venv/bin/edgesparse deploy pipelines/digits.yaml --quick")
     stages = [line for line in done.stderr.splitlines() if line.startswith("[")]
-    assert len(stages) == 18
+    assert len(stages) == 20
     assert all(line.endswith(": cached") for line in stages), done.stderr
     assert "QUICK, not for claims" in done.stdout
     assert done.returncode in (0, 3), done.stderr
@@ -95,7 +95,7 @@ def test_only_what_changed_would_run_again(deployed):
     assert plan(project, "pipelines/changed.yaml") == {}
     changed.write_text(text.replace("sparsity: 0.88", "sparsity: 0.8", 1))
     why = plan(project, "pipelines/changed.yaml")
-    assert len(why) == 5
+    assert len(why) == 6
     assert all("sparse-f32" in label for label in why)
     assert why["sparsify sparse-f32"] == "spec.sparsify.sparsity: 0.88 -> 0.8"
     assert why["convert sparse-f32"] == "its model changed"

@@ -27,6 +27,56 @@ def test_mobilenet_v1_is_the_published_network(tmp_path):
     assert model.get_layer("conv_pw_13_relu").output_shape == (None, 7, 7, 1024)
 
 
+def macs(model):
+    """Multiply-accumulates of the convolutions and fully connected layers."""
+    total = 0
+    for layer in model.layers:
+        for weight in layer.weights:
+            if "kernel" in weight.name:
+                positions = int(np.prod(layer.output_shape[1:-1]))
+                per_position = int(np.prod(weight.shape))
+                total += positions * per_position
+    return total
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "parameters", "million_macs"),
+    [
+        # The reference models' own summaries (mlcommons/tiny), and Keras Applications'.
+        ("ds_cnn", {}, 24_908, 2.66),
+        ("resnet8", {}, 78_666, 12.5),
+        (
+            "mobilenet_v2",
+            {"input_shape": [224, 224, 3], "classes": 1000},
+            3_538_984,
+            300,
+        ),
+    ],
+)
+def test_models_are_the_published_networks(tmp_path, name, args, parameters, million_macs):
+    model = build(tmp_path, name, **args)
+    assert model.count_params() == parameters
+    assert macs(model) / 1e6 == pytest.approx(million_macs, rel=0.02)
+    assert model(np.zeros((1, *model.input_shape[1:]), np.float32)).shape[0] == 1
+
+
+def test_a_narrow_mobilenet_v2_is_keras_own(tmp_path):
+    own = tf.keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None)
+    model = build(tmp_path, "mobilenet_v2", input_shape=[96, 96, 3], classes=1000, alpha=0.35)
+    assert model.count_params() == own.count_params()
+    assert macs(model) == macs(own)
+
+
+def test_mobilenet_v2_pads_symmetrically_and_keeps_as_many_strides_as_asked(tmp_path):
+    for downsample in (0, 2, 5):
+        args = {"input_shape": [32, 32, 3], "classes": 10, "downsample": downsample}
+        model = build(tmp_path, "mobilenet_v2", alpha=0.35, **args)
+        strided = [x for x in model.layers if getattr(x, "strides", (1, 1)) == (2, 2)]
+        assert len(strided) == downsample
+        assert {layer.padding for layer in strided} <= {"valid"}
+        assert model.get_layer("conv_last").output_shape[1] == 32 // 2**downsample
+
+
 @pytest.mark.parametrize(("downsample", "size"), [(0, 32), (1, 16), (2, 8), (3, 4), (5, 1)])
 def test_mobilenet_v1_keeps_as_many_strides_as_asked(tmp_path, downsample, size):
     model = build(
