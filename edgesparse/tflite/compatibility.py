@@ -99,6 +99,39 @@ def _within(version: str, versions: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class SparsePath:
+    """Whether a runtime's XNNPACK can skip the zeros of 1x1 convolutions on a machine.
+
+    `why` is for people. `fully_connected`: its rules take fully connected layers into account.
+    `broken`: it would switch, and then fail or answer wrong.
+    """
+
+    exists: bool
+    why: str = ""
+    fully_connected: bool = False
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class PathRule:
+    """A line of the table of sparse paths; an empty field fits everything."""
+
+    path: SparsePath
+    runtime: str = ""
+    versions: str = ""
+    machine: str = ""
+    feature: str = ""
+
+    def fits(self, machine: Machine) -> bool:
+        return (
+            self.runtime in ("", machine.runtime)
+            and self.machine in ("", machine.machine)
+            and (not self.feature or self.feature in machine.features)
+            and (not self.versions or _within(machine.version, self.versions))
+        )
+
+
 def _refuses(why: str) -> Verdict:
     return Verdict(False, why=why)
 
@@ -183,6 +216,24 @@ RULES: tuple[Rule, ...] = (
     Rule("block-1x16", Verdict(True, 5.7), _LITERT, op=_FC),
 )
 
+# XNNPACK's sparse path: the first line that fits counts.
+PATHS: tuple[PathRule, ...] = (
+    PathRule(SparsePath(False, "XNNPACK skips no zeros on x86 with AVX"), machine="x86_64"),
+    PathRule(SparsePath(True), _TFLITE, "==2.14.*", "aarch64", "asimdhp"),
+    PathRule(
+        SparsePath(
+            False,
+            "this CPU lacks half-precision arithmetic, without which tflite-runtime 2.14 runs it "
+            "dense; ai-edge-litert 1.4 would not",
+        ),
+        _TFLITE,
+        "==2.14.*",
+        "aarch64",
+    ),
+    PathRule(SparsePath(True, fully_connected=True), _LITERT, ">=1.4,<2", "aarch64"),
+)
+_NO_PATH = SparsePath(False, "nobody has seen this runtime skip zeros on this kind of CPU")
+
 _UNKNOWN = _refuses("nobody measured that yet")
 _NO_KERNEL = _refuses("only fully connected layers have sparse kernels")
 
@@ -201,6 +252,10 @@ class Profile:
             return _NO_KERNEL
         return next((rule.verdict for rule in RULES if rule.fits(self.machine, cell)), _UNKNOWN)
 
+    @property
+    def sparse_path(self) -> SparsePath:
+        return next((rule.path for rule in PATHS if rule.fits(self.machine)), _NO_PATH)
+
     def table(self, scheme: str) -> dict[str, float | str | None]:
         """What the choice of storage depends on, for an artifact's key: devices that agree in it
         share their files. `scheme` is a pipeline's: f32, f16, dynamic or int8."""
@@ -209,6 +264,10 @@ class Profile:
             if cell.scheme.removesuffix("-per-channel") == scheme:
                 verdict = self.verdict(cell)
                 found[cell.name] = verdict.cost if verdict.runs else "refuses"
+        if scheme in ("f32", "f16"):
+            path = self.sparse_path
+            state = "broken" if path.broken else "exists" if path.exists else "none"
+            found["sparse path"] = f"{state}, {'with' if path.fully_connected else 'no'} FC"
         return found
 
 

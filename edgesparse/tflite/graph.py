@@ -16,6 +16,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.compatibility import Form
 from edgesparse.tflite.layout import Compressed, Level, decompress
 
 IDENTIFIER = b"TFL3"
@@ -59,6 +60,21 @@ class Constant:
     activation_dtype: str
 
     @property
+    def form(self) -> Form:
+        """How it is stored."""
+        if self.stored is None:
+            return "dense"
+        if self.densified:
+            return "densify"
+        if not self.stored.block_map:
+            return "random"
+        return "block-1x4" if self.stored.levels[-1].size == 4 else "block-1x16"
+
+    @property
+    def label(self) -> str:
+        return label(self.name)
+
+    @property
     def is_weight(self) -> bool:
         """Whether it is a matrix or filter, not a bias, a shape or an index."""
         return self.values.ndim >= 2 and self.values.dtype != np.int32
@@ -90,6 +106,12 @@ def open_model(content: bytes | bytearray, name: str) -> Any:
         if not model.subgraphs:
             raise ValueError("no subgraph")
         return model
+
+
+def label(name: str) -> str:
+    """A layer's name out of a tensor's, without what the converter puts around it."""
+    parts = [part for part in name.split(";")[0].split("/") if not part.startswith("model")]
+    return (parts[0] if parts else name)[:60]
 
 
 def operator_name(model: Any, operator: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -11,12 +11,15 @@ from edgesparse.tflite.compatibility import OPS, Cell, Form, Op, Profile, Scheme
 from edgesparse.tflite.encode import Encoding, encode
 from edgesparse.tflite.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.layout import Dense, Layout, along, blocks, fits
+from edgesparse.tflite.xnnpack import Path, sparse_paths
 
 Mode = Literal["auto", "dense", "sparse"]
 WORTH_BYTES = 400
 """What a sparse tensor and its DENSIFY add to a file besides values and indices, at most."""
 HARMLESS = 1.2
 """What a layer may take of its dense time for the sake of a smaller file."""
+Paths = Mapping[tuple[int, int], Path]
+"""By subgraph and operator."""
 _BLOCK_WIDTH: dict[Form, int] = {"block-1x4": 4, "block-1x16": 16}
 
 
@@ -38,6 +41,8 @@ class Decision:
     reason: str
     held_back: bool = False
     """It has zeros enough, but the runtime cannot use them."""
+    exploited: bool = False
+    """Its zeros are expected to save time."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,12 @@ def store(
         UsageError: the file is damaged.
     """
     decisions: list[Decision] = []
+    paths = read_paths(content, profile, name)
 
     def choose(constant: Constant) -> Encoding | None:
         if not is_candidate(constant):
             return None
-        decision, encoding = decide(constant, profile, mode)
+        decision, encoding = decide(constant, profile, mode, paths)
         decisions.append(decision)
         return encoding
 
@@ -83,7 +89,22 @@ def decisions_for(
     model = open_model(content, name)
     with damaged(name):
         found = [c for c in constants(model, content) if is_candidate(c)]
-    return tuple(decide(constant, profile, mode)[0] for constant in found)
+    paths = read_paths(content, profile, name)
+    return tuple(decide(constant, profile, mode, paths)[0] for constant in found)
+
+
+def read_paths(content: bytes, profile: Profile, name: str = "model.tflite") -> Paths:
+    """Which 1x1 convolutions XNNPACK would run on its sparse path; empty where it has none.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    if not profile.sparse_path.exists:
+        return {}
+    model = open_model(content, name)
+    with damaged(name):
+        found = [c for c in constants(model, content) if c.slot == 1]
+        return sparse_paths(model, found, fully_connected=profile.sparse_path.fully_connected)
 
 
 def is_candidate(constant: Constant) -> bool:
@@ -105,8 +126,10 @@ def scheme_of(constant: Constant) -> Scheme | None:
     return cast(Scheme, f"{kind}-per-channel" if per_channel else kind)
 
 
-def decide(constant: Constant, profile: Profile, mode: Mode) -> tuple[Decision, Encoding | None]:
-    """How to store one weight; None for densely."""
+def decide(
+    constant: Constant, profile: Profile, mode: Mode, paths: Paths
+) -> tuple[Decision, Encoding | None]:
+    """How to store one weight; None for densely. `paths` are those of its model."""
     size = constant.values.nbytes
 
     def stay(reason: str, held_back: bool = False) -> tuple[Decision, None]:
@@ -121,7 +144,8 @@ def decide(constant: Constant, profile: Profile, mode: Mode) -> tuple[Decision, 
     if scheme is None or constant.zero_point != 0:
         return stay("numbers of this kind are stored densely")
     dense = Dense(constant.values)
-    options = list(_options(constant, dense, scheme, profile))
+    why = misled(profile, paths) if scheme in ("f32", "f16") else ""
+    options = list(_options(constant, dense, scheme, profile, why))
     smaller = [o for o in options if o.stored_bytes + WORTH_BYTES < size]
     if not smaller:
         share = dense.zeros / max(1, dense.values.size)
@@ -130,6 +154,8 @@ def decide(constant: Constant, profile: Profile, mode: Mode) -> tuple[Decision, 
     running = [o for o in smaller if o.verdict.runs]
     if not running:
         return stay(f"{runtime} refuses it sparse: {smaller[0].verdict.why}", held_back=True)
+    path = paths.get((constant.graph, constant.operator))
+    taken = path is not None and path.state == "taken"
     exploited = [o for o in running if o.verdict.exploits(o.stored_share)]
     harmless = [o for o in running if o.relative_time <= HARMLESS]
     if mode == "auto" and exploited:
@@ -142,6 +168,7 @@ def decide(constant: Constant, profile: Profile, mode: Mode) -> tuple[Decision, 
         slower = f"its {best.form} kernel would take {best.relative_time:.1f} times as long"
         refused = [o.verdict.why for o in smaller if not o.verdict.runs][:1]
         return stay(f"{runtime}: {'; '.join([*refused, slower])}", held_back=True)
+    skipped = taken and best.form == "densify"
     speedup = None if best.verdict.cost is None else 1 / max(best.relative_time, 1e-3)
     decision = Decision(
         name=constant.name,
@@ -151,13 +178,21 @@ def decide(constant: Constant, profile: Profile, mode: Mode) -> tuple[Decision, 
         stored_bytes=best.stored_bytes,
         stored_share=best.stored_share,
         speedup=speedup,
-        reason=_reason(runtime, best.stored_share, speedup),
+        reason=reason_for(profile, constant.op, best.stored_share, best.verdict, path),
+        exploited=skipped or best.verdict.exploits(best.stored_share),
     )
     return decision, Encoding(best.layout, best.form == "densify")
 
 
+def misled(profile: Profile, paths: Paths) -> str:
+    """Why no weight of a model may be stored sparse behind a DENSIFY; empty where it may."""
+    if profile.sparse_path.broken and any(path.state != "dense" for path in paths.values()):
+        return profile.sparse_path.why
+    return next((path.reason for path in paths.values() if path.state == "wrong"), "")
+
+
 def _options(
-    constant: Constant, dense: Dense, scheme: Scheme, profile: Profile
+    constant: Constant, dense: Dense, scheme: Scheme, profile: Profile, misled: str
 ) -> Iterator[_Option]:
     """Every form that could hold the weight, with the smallest layout of each."""
     shape = constant.values.shape
@@ -170,6 +205,8 @@ def _options(
         forms |= {form: [blocks(2, width)] for form, width in _BLOCK_WIDTH.items()}
     for form, layouts in forms.items():
         verdict = profile.verdict(Cell(cast(Op, constant.op), scheme, form))
+        if misled and form == "densify":
+            verdict = Verdict(False, why=misled)
         sizes = {o: dense.stored_bytes(o) for o in layouts if fits(o, shape)}
         if sizes:
             best = min(sizes, key=lambda layout: sizes[layout])
@@ -177,9 +214,18 @@ def _options(
             yield _Option(form, best, sizes[best], share, verdict)
 
 
-def _reason(runtime: str, share: float, speedup: float | None) -> str:
-    if speedup is None:
-        return f"{runtime} makes it dense when it loads the model: a smaller file, no faster"
+def reason_for(profile: Profile, op: str, share: float, verdict: Verdict, path: Path | None) -> str:
+    """Why a weight that is stored sparse is faster or not; `share` of its elements is stored."""
+    runtime = f"{profile.machine.runtime} {profile.machine.version}"
+    if verdict.cost is None:
+        if path is not None and path.state == "taken":
+            return f"{runtime} skips its zeros on XNNPACK's sparse path: {path.reason}"
+        why = path.reason if path is not None else ""
+        if op == "CONV_2D" and not why:
+            why = profile.sparse_path.why
+        because = f" ({why})" if why else ""
+        return f"{runtime} makes it dense on loading: a smaller file, no faster{because}"
+    speedup = 1 / max(share * verdict.cost, 1e-3)
     gain = f"about {speedup:.1f} times faster than dense"
     if speedup < 1.05:
         slower = f"{1 / speedup:.1f} times slower than dense"

@@ -1,0 +1,170 @@
+"""What pays in a .tflite file, weight by weight: how it is stored, what that costs, and why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from edgesparse.tflite.compatibility import Cell, Form, Op, Profile
+from edgesparse.tflite.graph import Constant, constants, damaged, open_model
+from edgesparse.tflite.layout import Dense, blocks, fits
+from edgesparse.tflite.storage import (
+    Paths,
+    decide,
+    is_candidate,
+    misled,
+    read_paths,
+    reason_for,
+    scheme_of,
+)
+
+BLOCKS = (16, 4)
+KEPT = 0.9
+"""Zeros come in blocks when blocks catch more than this share of them; the converter's own limit
+for floats."""
+WORTH_NAMING = 0.05
+"""Share of zeros from which on they count as a pattern."""
+CODEBOOK = 256
+"""Values that differ in fewer ways than this are coded by their frequency."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A weight, as a file has it.
+
+    `pattern` is the widest in which its zeros come; `form` how it is stored now. `entropy_bytes` is
+    a lower bound for any lossless form that knows where zeros are and how often values occur, but
+    not more: mask entropy plus value entropy.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+    zeros: int
+    pattern: str
+    form: str
+    stored_bytes: int
+    dense_bytes: int
+    entropy_bytes: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one runtime on one machine makes of a weight as it is stored now.
+
+    `advised` is the form that storage auto would give it there.
+    """
+
+    name: str
+    accepted: bool
+    exploited: bool
+    reason: str
+    advised: Form
+
+
+def describe(content: bytes, name: str = "model.tflite") -> tuple[TensorInfo, ...]:
+    """Every weight of a file. Raises UsageError where it is damaged."""
+    model = open_model(content, name)
+    with damaged(name):
+        return tuple(_describe(c) for c in constants(model, content) if c.is_weight)
+
+
+def explain(
+    content: bytes, profile: Profile, name: str = "model.tflite"
+) -> tuple[Explanation, ...]:
+    """For every weight that could be sparse: whether its zeros pay. Raises UsageError."""
+    model = open_model(content, name)
+    with damaged(name):
+        found = [c for c in constants(model, content) if is_candidate(c)]
+    paths = read_paths(content, profile, name)
+    looks = any(c.densified for c in found)
+    return tuple(_explain(constant, profile, paths, looks) for constant in found)
+
+
+def _explain(constant: Constant, profile: Profile, paths: Paths, looks: bool) -> Explanation:
+    """`looks`: some weight is stored sparse, so that XNNPACK looks for zeros in all of them."""
+    decision, _ = decide(constant, profile, "auto", paths)
+    form, scheme = constant.form, scheme_of(constant)
+    path = paths.get((constant.graph, constant.operator))
+    accepted, exploited, reason = True, False, decision.reason
+    if form in ("dense", "densify") and looks and path is not None and path.state == "taken":
+        exploited = not profile.sparse_path.broken
+    if form == "dense":
+        if decision.form != "dense" and not exploited:
+            reason = f"stored dense; as {decision.form}: {reason}"
+    elif scheme is None:
+        accepted, reason = False, "nobody measured sparse weights of this kind"
+    else:
+        verdict = profile.verdict(Cell(cast(Op, constant.op), scheme, form))
+        why = misled(profile, paths) if form == "densify" and scheme in ("f32", "f16") else ""
+        accepted = verdict.runs and not why
+        if not accepted:
+            exploited, reason = False, why or verdict.why
+        elif form != "densify":
+            stored = constant.stored.values.size if constant.stored else constant.values.size
+            share = stored / max(1, constant.values.size)
+            exploited = verdict.exploits(share)
+            reason = reason_for(profile, constant.op, share, verdict, None)
+        elif decision.form != "densify":
+            reason = reason_for(profile, constant.op, 1.0, verdict, path)
+    return Explanation(constant.label, accepted, exploited, reason, decision.form)
+
+
+def _describe(constant: Constant) -> TensorInfo:
+    values, stored = constant.values, constant.stored
+    dense = Dense(values if not constant.zero_point else values - constant.zero_point)
+    return TensorInfo(
+        name=constant.label,
+        op=constant.op,
+        shape=values.shape,
+        dtype=values.dtype.name,
+        size=values.size,
+        zeros=dense.zeros,
+        pattern=pattern_of(dense),
+        form=constant.form,
+        stored_bytes=values.nbytes if stored is None else stored.bytes,
+        dense_bytes=values.nbytes,
+        entropy_bytes=entropy_bytes(dense.values),
+    )
+
+
+def pattern_of(dense: Dense) -> str:
+    """The widest pattern that catches most of a weight's zeros: whole outputs, blocks, or none."""
+    zeros = dense.zeros
+    if zeros < WORTH_NAMING * dense.values.size:
+        return "-"
+    outputs = ~dense.nonzero.reshape(len(dense.values), -1).any(axis=1)
+    if outputs.sum() * dense.values[0].size > KEPT * zeros:
+        return "outputs"
+    rank = dense.values.ndim
+    for width in BLOCKS:
+        layout = blocks(rank, width)
+        caught = (
+            dense.values.size - dense.stored_elements(layout) if fits(layout, dense.shape) else 0
+        )
+        if caught > KEPT * zeros:
+            return f"block-1x{width}"
+    return "random"
+
+
+def entropy_bytes(values: np.ndarray) -> int:
+    """Entropy of which elements are zero, and of the values of the others, rounded up."""
+    size = values.size
+    kept = values[values != 0]
+    mask_bits = size * _entropy_bits(np.array([kept.size, size - kept.size]))
+    _, counts = np.unique(kept, return_counts=True)
+    value_bits = float(8 * values.itemsize)
+    if len(counts) <= CODEBOOK:  # Floats that all differ have no frequencies to code them by.
+        value_bits = min(value_bits, _entropy_bits(counts))
+    return math.ceil((mask_bits + kept.size * value_bits) / 8)
+
+
+def _entropy_bits(counts: np.ndarray) -> float:
+    """Of one of so many kinds, by how often each occurs."""
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return float(-(shares * np.log2(shares)).sum())
