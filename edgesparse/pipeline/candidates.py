@@ -49,13 +49,13 @@ def planned(
 
 def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
     own = pipeline.variants[variant]
-    if own.sparsify is None:
+    if not own.sparsify:
         return None
     return next(
         (
             name
             for name, other in pipeline.variants.items()
-            if other.sparsify is None and other.quantize.scheme == own.quantize.scheme
+            if not other.sparsify and other.quantize.scheme == own.quantize.scheme
         ),
         None,
     )

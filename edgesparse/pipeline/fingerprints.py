@@ -13,7 +13,7 @@ from edgesparse.devices.transport import file_digest
 from edgesparse.pipeline.plan import STAGE_LIBRARIES
 from edgesparse.spec import references
 from edgesparse.spec.load import Loaded, is_saved_model
-from edgesparse.spec.pipeline import Pipeline, Source, SparsifyReference
+from edgesparse.spec.pipeline import Pipeline, Source
 
 
 def library_versions() -> dict[str, str]:
@@ -38,10 +38,9 @@ def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:
     else:
         found["model"] = _source_digest("models", pipeline.model, base)
     for name, variant in pipeline.variants.items():
-        method = variant.sparsify
-        if isinstance(method, SparsifyReference):
-            source = Source(ref=method.method, args=method.args)
-            found[f"sparsify {name}"] = _source_digest("sparsity", source, base)
+        for i, step in variant.references:
+            source = Source(ref=step.method, args=step.args)
+            found[f"sparsify {name} {i}"] = _source_digest("sparsity", source, base)
     return found
 
 

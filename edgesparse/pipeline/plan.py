@@ -1,7 +1,9 @@
 """From a pipeline to a graph of stages with content keys. Pure: nothing is read or run here.
 
     samples                              data on the side of the benchmark
-    train -> sparsify -> quantize        Keras side; quantize only where QAT is asked for
+    outline                              the untrained model, for what can be known before training
+    train -> sparsify ... -> quantize    Keras side; quantize only where QAT is asked for
+          -> sensitivity                 for `sparsity: auto`
           -> convert                     .tflite with dense storage
           -> encode                      the storage that suits a runtime on a machine
           -> compile                     for an Edge TPU only, from dense storage
@@ -16,18 +18,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edgesparse.bench.results import RuntimeInfo
-from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.spec.pipeline import Pipeline, Scheme, Variant
+from edgesparse.spec.sparsify import Channels, Magnitude
 from edgesparse.tflite.compatibility import Profile
+from edgesparse.tflite.patterns import LIKELY_SPARSITY, exploits
 
 # Raise a stage's number when its code starts to give other results for the same input.
 STAGE_VERSIONS = {
     "samples": 1,
+    "outline": 1,
     "train": 1,
-    "sparsify": 1,
+    "sensitivity": 1,
+    "sparsify": 2,
     "quantize": 1,
     "convert": 2,
     "encode": 2,
@@ -39,6 +45,8 @@ _TOOLKIT = (*_KERAS, "tensorflow-model-optimization")
 _DATA = ("numpy", "scikit-learn")
 STAGE_LIBRARIES: dict[str, tuple[str, ...]] = {
     "samples": (*_DATA, "tensorflow"),
+    "outline": _KERAS,
+    "sensitivity": (*_DATA, *_TOOLKIT),
     "train": (*_DATA, *_KERAS),
     "sparsify": (*_DATA, *_TOOLKIT),
     "quantize": (*_DATA, *_TOOLKIT),
@@ -87,6 +95,8 @@ class Plan:
     verified: Mapping[tuple[str, str], str]
     """(variant, runtime name) -> key of its verify stage"""
     samples: str
+    outline: str | None = None
+    """Where some variant has zeros."""
 
     def stage(self, key: str) -> Stage:
         return next(stage for stage in self.stages if stage.key == key)
@@ -144,30 +154,23 @@ def build_plan(
     samples = graph.add(
         "samples", None, {"data": data, "count": pipeline.benchmark.accuracy_samples}
     )
-    train = graph.add(
-        "train",
-        None,
-        {
-            "data": data,
-            "model": {
-                "source": pipeline.model.model_dump(mode="json"),
-                "digest": digests["model"],
-            },
-            "train": pipeline.train.model_dump(mode="json"),
-        },
-    )
     chosen = list(pipeline.variants)
     if variants is not None:
         chosen = [v for v in chosen if v in variants or v == pipeline.baseline_variant]
     if full_int8_only:
         chosen = [v for v in chosen if pipeline.variants[v].quantize.scheme == "int8"]
+    start = _start(graph, pipeline, data, digests, chosen)
+    target = {
+        "runtime": runtimes[0].model_dump() if runtimes else None,
+        "delegate": delegate,
+        "machine": machine,
+    }
     converted, verified = {}, {}
     for name in chosen:
         variant = pipeline.variants[name]
-        shared = {"data": data, "train": pipeline.train.model_dump(mode="json")}
-        sparsify = _sparsify(graph, name, variant, shared, digests, train)
-        quantize = _quantize(graph, name, variant, shared, sparsify or train)
-        keras = {"model": sparsify or train, "quantize": quantize}
+        sparsify = _sparsify(graph, name, variant, start, profiles, target)
+        quantize = _quantize(graph, name, variant, start.shared, sparsify or start.train)
+        keras = {"model": sparsify or start.train, "quantize": quantize}
         convert = graph.add(
             "convert",
             name,
@@ -176,7 +179,7 @@ def build_plan(
                 "scheme": variant.quantize.scheme,
                 "calibration_samples": variant.quantize.calibration_samples,
                 "golden": golden,
-                "one_scale": sparsify is not None,
+                "one_scale": variant.has_zeros,
             },
             **keras,
         )
@@ -184,7 +187,7 @@ def build_plan(
         compiled = None
         if compiler is not None:
             compiled = graph.add("compile", name, compiler, convert=convert)
-        encodes = sparsify is not None and variant.storage != "dense" and not full_int8_only
+        encodes = variant.has_zeros and variant.storage != "dense" and not full_int8_only
         for runtime in runtimes:
             encode = None
             if encodes:
@@ -206,24 +209,112 @@ def build_plan(
                 sparsify=sparsify,
                 samples=samples,
             )
-    return Plan(tuple(graph.stages.values()), converted, verified, samples)
+    return Plan(tuple(graph.stages.values()), converted, verified, samples, start.outline)
+
+
+def sensitivity_plan(
+    pipeline: Pipeline,
+    digests: Mapping[str, str],
+    versions: Mapping[str, str],
+    profiles: Mapping[str, Profile],
+    name: str,
+    place: int,
+    step: Magnitude,
+) -> tuple[Plan, Stage]:
+    """The plan up to the sensitivity of a variant's step, and that stage.
+
+    `step` is what is measured in place of the variant's own step at `place`.
+    """
+    graph = _Graph(versions)
+    data = {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
+    start = _start(graph, pipeline, data, digests, [name])
+    variant = pipeline.variants[name]
+    before = variant.model_copy(update={"sparsify": variant.sparsify[:place]})
+    model = _sparsify(graph, name, before, start, profiles, {}) or start.train
+    chosen, outline = _chosen(step, variant.quantize.scheme, start, profiles)
+    key = _sensitivity(graph, name, step, start, model, chosen, outline)
+    return Plan(tuple(graph.stages.values()), {}, {}, "", start.outline), graph.stages[key]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What every variant starts from."""
+
+    data: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    digests: Mapping[str, str]
+    train: str
+    outline: str | None
+
+
+def _start(
+    graph: _Graph,
+    pipeline: Pipeline,
+    data: Mapping[str, Any],
+    digests: Mapping[str, str],
+    chosen: Sequence[str],
+) -> _Start:
+    model = {"source": pipeline.model.model_dump(mode="json"), "digest": digests["model"]}
+    settings = pipeline.train.model_dump(mode="json")
+    outline = None
+    if any(pipeline.variants[name].has_zeros for name in chosen):
+        outline = graph.add("outline", None, {"model": model})
+    train = graph.add("train", None, {"data": data, "model": model, "train": settings})
+    return _Start(data, {"data": data, "train": settings}, digests, train, outline)
 
 
 def _sparsify(
     graph: _Graph,
     name: str,
     variant: Variant,
-    shared: Mapping[str, Any],
-    digests: Mapping[str, str],
-    train: str,
+    start: _Start,
+    profiles: Mapping[str, Profile],
+    target: Mapping[str, Any],
 ) -> str | None:
-    if variant.sparsify is None:
-        return None
-    spec = {**shared, "sparsify": variant.sparsify.model_dump(mode="json")}
-    code = digests.get(f"sparsify {name}")
-    if code:
-        spec["digest"] = code
-    return graph.add("sparsify", name, spec, model=train)
+    """The last of a variant's steps; each starts from the one before it."""
+    key, scheme = start.train, variant.quantize.scheme
+    for place, step in enumerate(variant.sparsify):
+        spec: dict[str, Any] = {**start.shared, "sparsify": step.model_dump(mode="json")}
+        inputs: dict[str, str | None] = {"model": key}
+        code = start.digests.get(f"sparsify {name} {place}")
+        if code:
+            spec["digest"] = code
+        if isinstance(step, Channels) and step.latency is not None:
+            spec["target"] = {**target, "scheme": scheme}
+        if isinstance(step, Magnitude):
+            chosen, inputs["outline"] = _chosen(step, scheme, start, profiles)
+            spec |= chosen
+            if step.sparsity == "auto":
+                inputs["sensitivity"] = _sensitivity(
+                    graph, name, step, start, key, chosen, inputs["outline"]
+                )
+        label = name if len(variant.sparsify) == 1 else f"{name} ({step.method})"
+        key = graph.add("sparsify", label, spec, **inputs)
+    return key if variant.sparsify else None
+
+
+def _chosen(
+    step: Magnitude, scheme: Scheme, start: _Start, profiles: Mapping[str, Profile]
+) -> tuple[dict[str, Any], str | None]:
+    """What `pattern: auto` depends on: of the target, and the outline."""
+    if step.pattern != "auto":
+        return {}, None
+    sparsity = LIKELY_SPARSITY if isinstance(step.sparsity, str) else step.sparsity
+    return {"exploits": asdict(exploits(profiles.values(), scheme, sparsity))}, start.outline
+
+
+def _sensitivity(
+    graph: _Graph,
+    name: str,
+    step: Magnitude,
+    start: _Start,
+    model: str,
+    chosen: Mapping[str, Any],
+    outline: str | None,
+) -> str:
+    own = step.model_dump(mode="json", include={"method", "pattern", "layers", "exclude"})
+    spec = {"data": start.data, "sparsify": own, **chosen}
+    return graph.add("sensitivity", name, spec, model=model, outline=outline)
 
 
 def _quantize(

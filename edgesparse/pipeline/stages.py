@@ -9,26 +9,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgesparse.bench.results import ModelFile
-from edgesparse.pipeline import verifying
+from edgesparse.pipeline import sparsifying, verifying
 from edgesparse.pipeline.context import Context, Progress, write_json
+from edgesparse.pipeline.keras_files import fine_tune, read_keras, save_keras
 from edgesparse.pipeline.plan import Stage
-from edgesparse.spec import references
-from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.pipeline import FineTune, Magnitude, Quantize, Train
+from edgesparse.spec.errors import EdgesparseError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from edgesparse.sparsity.report import Sparsified
     from edgesparse.tflite.inspect import ModelInfo
 
 # Fine-tuning starts from trained weights: a smaller step than training's.
-SPARSIFY_RATE = 1 / 3
 QUANTIZE_RATE = 1 / 10
 
 
@@ -56,55 +53,15 @@ def _train(stage: Stage, context: Context, folder: Path, progress: Progress) -> 
     model = models.build(context.pipeline.model, context.loaded.folder)
     training.check_fit(model, dataset)
     history = training.fit(model, dataset, train, progress)
-    _save_keras(model, folder, history, training.accuracy(model, dataset))
-
-
-def _sparsify(stage: Stage, context: Context, folder: Path, progress: Progress) -> None:
-    from edgesparse.sparsity import training
-
-    spec = context.variant(stage).sparsify
-    assert spec is not None
-    model = _read_keras(context, stage.inputs["model"])
-    train = _fine_tune(context.pipeline.train, spec, SPARSIFY_RATE)
-    try:
-        done = _method(spec, model, train, context, progress)
-    except UsageError as error:
-        where = context.loaded.document.where(("variants", stage.variants[0], "sparsify"))
-        raise UsageError(f"{where}: {error}") from error
-    training.check_fit(done.model, context.dataset)
-    accuracy = training.accuracy(done.model, context.dataset)
-    _save_keras(done.model, folder, done.history, accuracy)
-    layers = [
-        {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
-    ]
-    write_json(folder / "sparsity.json", layers)
-
-
-def _method(
-    spec: Any, model: tf.keras.Model, train: Train, context: Context, progress: Progress
-) -> Sparsified:
-    from edgesparse.sparsity import magnitude, report
-
-    if isinstance(spec, Magnitude):
-        return magnitude.magnitude(model, context.dataset, train, spec, progress)
-    target = references.find("sparsity", None, spec.method, context.loaded.folder)
-    given = {
-        "model": model,
-        "dataset": context.dataset,
-        "train": train,
-        "spec": spec,
-        "progress": progress,
-    }
-    result = references.call(target, spec.args, given)
-    return report.as_sparsified(result, target.label)
+    save_keras(model, folder, history, training.accuracy(model, dataset))
 
 
 def _quantize(stage: Stage, context: Context, folder: Path, progress: Progress) -> None:
     from edgesparse.sparsity import quantize_aware, training
 
     quantize = context.variant(stage).quantize
-    model = _read_keras(context, stage.inputs["model"])
-    train = _fine_tune(context.pipeline.train, quantize, QUANTIZE_RATE)
+    model = read_keras(context, stage.inputs["model"])
+    train = fine_tune(context.pipeline.train, quantize, QUANTIZE_RATE)
     quantized, history = quantize_aware.quantize_aware(model, context.dataset, train, progress)
     # The toolkit's quantized layers do not survive Keras' own format; their weights do, over the
     # same preparation of the same model.
@@ -143,21 +100,6 @@ def _encode(stage: Stage, context: Context, folder: Path, progress: Progress) ->
     write_json(folder / "storage.json", [dataclasses.asdict(decision) for decision in decisions])
 
 
-def _fine_tune(train: Train, spec: FineTune | Quantize, share: float) -> Train:
-    rate = spec.learning_rate or train.learning_rate * share
-    return train.model_copy(
-        update={"epochs": spec.epochs, "learning_rate": rate, "early_stopping": None}
-    )
-
-
-def _save_keras(
-    model: tf.keras.Model, folder: Path, history: Mapping[str, Any], accuracy: float
-) -> None:
-    model.save(folder / "model.keras")
-    write_json(folder / "history.json", history)
-    write_json(folder / "metrics.json", {"accuracy": accuracy})
-
-
 def _save_tflite(content: bytes, folder: Path, storage: str) -> None:
     from edgesparse.tflite.inspect import inspect
 
@@ -179,18 +121,8 @@ def model_file(info: ModelInfo) -> ModelFile:
     )
 
 
-def _read_keras(context: Context, key: str) -> tf.keras.Model:
-    """A model from the store; the user's file is imported first, for the layers it registers."""
-    from edgesparse import models
-
-    source = context.pipeline.model
-    if source.ref is not None and ":" in source.ref:
-        references.load(references.find("models", None, source.ref, context.loaded.folder))
-    return models.read(context.store.path(key) / "model.keras")
-
-
 def _read_quantized(context: Context, inputs: Mapping[str, str]) -> tf.keras.Model:
-    model = _read_keras(context, inputs["model"])
+    model = read_keras(context, inputs["model"])
     if "quantize" not in inputs:
         return model
     from edgesparse.sparsity import quantize_aware
@@ -202,8 +134,10 @@ def _read_quantized(context: Context, inputs: Mapping[str, str]) -> tf.keras.Mod
 
 STAGES: dict[str, Callable[[Stage, Context, Path, Progress], None]] = {
     "samples": _samples,
+    "outline": sparsifying.outline_stage,
     "train": _train,
-    "sparsify": _sparsify,
+    "sensitivity": sparsifying.sensitivity_stage,
+    "sparsify": sparsifying.sparsify_stage,
     "quantize": _quantize,
     "convert": _convert,
     "encode": _encode,

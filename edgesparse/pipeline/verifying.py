@@ -15,6 +15,7 @@ from edgesparse.devices.measure import Entry, check_only, run_job
 from edgesparse.devices.transport import Transport
 from edgesparse.pipeline.context import Context, Progress, read_json, write_json
 from edgesparse.pipeline.plan import Stage
+from edgesparse.pipeline.sparsifying import notes_of
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 
@@ -103,7 +104,10 @@ def verify_stage(stage: Stage, context: Context, folder: Path, progress: Progres
             "agreement": check.agreement,
             "accuracy": accuracy,
             "samples": samples,
-            "notes": _storage_notes(stage, context, chosen, refused),
+            "notes": [
+                *notes_of(context, stage.inputs.get("sparsify", "")),
+                *_storage_notes(stage, context, chosen, refused),
+            ],
             **_on_chip(stage, context, checks.get(_ON_CPU)),
         },
     )

@@ -16,6 +16,8 @@ WIDTH = 100
 BEST = "*"
 DASH = "-"
 FAILED = "FAILED"
+FEW_ZEROS = 0.05
+"""Up to this share of zeros what a variant gained comes from channels that are gone."""
 SMALLER = 1.05
 """From this ratio on a file counts as smaller."""
 
@@ -223,12 +225,13 @@ def verdicts(results: Results) -> list[str]:
                 size = f", {twin.bytes / row.model.bytes:.1f}x smaller"
             # As shown: an interval that reads "0.97-1.00x" must not be called a loss.
             low, high = (round(limit, 2) for limit in speedup.ci95)
+            what = "zeros" if row.model.sparsity > FEW_ZEROS else "removed channels"
             if low > 1:
-                verdict = "zeros pay"
+                verdict = f"{what} pay"
             elif high < 1:
-                verdict = "zeros cost time"
+                verdict = f"{what} cost time"
             else:
-                verdict = "zeros pay in size" if size else "zeros do not pay"
+                verdict = f"{what} pay in size" if size else f"{what} do not pay"
             place = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
             place = f"{row.device}, {place}" if len(results.devices) > 1 else place
             lines.append(
@@ -311,7 +314,7 @@ def print_results(results: Results, console: Console) -> None:
     for note in [*advice(results), *results.notes]:
         _line(console, note)
     for line in verdicts(results):
-        _line(console, line, "green" if line.endswith("zeros pay") else "yellow")
+        _line(console, line, "green" if line.endswith(" pay") else "yellow")
     for line in summary(results):
         _line(console, line)
     for line in release_lines(results):

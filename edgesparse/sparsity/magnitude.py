@@ -19,12 +19,12 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
 )
 
 from edgesparse.data import Dataset
+from edgesparse.sparsity.masks import BLOCK
 from edgesparse.sparsity.report import LayerSparsity, Sparsified, measure, prunable
 from edgesparse.sparsity.training import History, Progress, fit, steps_per_epoch
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
-from edgesparse.spec.pipeline import Magnitude, Pattern, Schedule, Train
-
-BLOCK = {"block-1x4": 4, "block-1x16": 16, "2:4": 4}
+from edgesparse.spec.pipeline import Train
+from edgesparse.spec.sparsify import Magnitude, Pattern, Schedule
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
     for name, layer in layers.items():
         if any(fnmatchcase(name, glob) for glob in spec.exclude):
             continue
+        assert not isinstance(spec.sparsity, str), "auto is resolved before"
+        assert spec.pattern != "auto", "auto is resolved before"
         sparsity, pattern = spec.sparsity, spec.pattern
         for glob, override in spec.layers.items():
             if fnmatchcase(name, glob):

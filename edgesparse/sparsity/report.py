@@ -36,11 +36,15 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class Sparsified:
-    """A sparse Keras model, how its training went, and each pruned layer's zeros."""
+    """A sparse Keras model, how its training went, and each pruned layer's zeros.
+
+    `notes` go under the table.
+    """
 
     model: tf.keras.Model
     history: History
     layers: tuple[LayerSparsity, ...]
+    notes: tuple[str, ...] = ()
 
 
 def prunable(model: tf.keras.Model) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from edgesparse.spec import references
 from edgesparse.spec.device import Device, Group
 from edgesparse.spec.document import Document, Location, parse_document, read_document
 from edgesparse.spec.errors import Problem, SpecError, UsageError, did_you_mean
-from edgesparse.spec.pipeline import Pipeline, Source, SparsifyReference
+from edgesparse.spec.pipeline import Pipeline, Source
+from edgesparse.spec.sparsify import METHODS
 
 Spec = TypeVar("Spec", bound=BaseModel)
 SPARSIFY_GIVEN = ("model", "dataset", "train", "spec", "progress")
@@ -118,10 +119,11 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
     else:
         problems += _saved_model_problems(document, pipeline.model)
     for name, variant in pipeline.variants.items():
-        method = variant.sparsify
-        if isinstance(method, SparsifyReference):
+        for i, step in variant.references:
             location: Location = ("variants", name, "sparsify")
-            source = Source(ref=method.method, args=method.args)
+            if (*location, i) in document.values:
+                location = (*location, i)
+            source = Source(ref=step.method, args=step.args)
             problems += _source_problems(
                 document, location, "sparsity", source, key="method", given=SPARSIFY_GIVEN
             )
@@ -193,7 +195,7 @@ def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
             (*location, "method"),
         )
         message = (
-            f"unknown method {tag!r}{did_you_mean(str(tag), ['magnitude'])}"
+            f"unknown method {tag!r}{did_you_mean(str(tag), METHODS)}"
             if isinstance(tag, str)
             else "a mapping with 'method' was expected"
         )
@@ -237,7 +239,10 @@ def _follow(
     for i, part in enumerate(loc):
         following = [t for a in around for t in _step(a, part)]
         known = following or (*kept, part) in document.keys or (*kept, part) in document.values
-        if part == "[key]":
+        if part == "[key]" or str(part).startswith("|"):
+            continue
+        if isinstance(part, int) and (*kept, part) not in document.values:
+            around = following  # One mapping that stands for a list of one.
             continue
         if known or (i == len(loc) - 1 and not _is_tag(around, part)):
             kept.append(part)

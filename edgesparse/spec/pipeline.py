@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Name, Strict
+from edgesparse.spec.sparsify import Channels, Fraction, SparsifyReference, Steps, shorthand
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
-Pattern = Literal["unstructured", "block-1x4", "block-1x16", "2:4"]
 Scheme = Literal["f32", "f16", "dynamic", "int8"]
 Storage = Literal["auto", "dense", "sparse"]
 Metric = Literal[
@@ -60,88 +58,6 @@ class Train(Strict):
     from_logits: bool = Field(False, description="The model's outputs are logits, not softmax.")
 
 
-class Schedule(Strict):
-    """When sparsity grows during the fine-tune; all three are fractions of its steps."""
-
-    name: Literal["constant", "polynomial"] = Field(
-        "polynomial",
-        description="constant: the final sparsity from `begin` on; polynomial: growing to `end`.",
-    )
-    begin: Fraction = Field(0.0, description="Where pruning starts.")
-    end: Fraction = Field(0.6, description="Where the final sparsity is reached.")
-    frequency: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.05, description="How often the mask is made anew."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Schedule:
-        if self.end <= self.begin:
-            raise PydanticCustomError("order", "'end' must be greater than 'begin'")
-        return self
-
-
-def _shorthand(key: str) -> BeforeValidator:
-    """Lets `key: text` stand for `key: {name: text}`."""
-    return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str) else value,
-        json_schema_input_type=Any,
-    )
-
-
-class LayerOverride(Strict):
-    """What is different for the layers whose names match."""
-
-    sparsity: Sparsity | None = Field(None, description="Instead of the method's sparsity.")
-    pattern: Pattern | None = Field(None, description="Instead of the method's pattern.")
-
-
-class FineTune(Strict):
-    """The training that follows a change of the weights."""
-
-    epochs: int = Field(5, ge=0, le=100_000, description="0: one shot, no training after it.")
-    learning_rate: float | None = Field(
-        None, gt=0, description="Default: a third of train.learning_rate."
-    )
-
-
-class Magnitude(FineTune):
-    """Magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878) with TensorFlow's toolkit."""
-
-    method: Literal["magnitude"] = Field(description="The method's name.")
-    sparsity: Sparsity = Field(description="Share of zeros in each pruned layer's kernel.")
-    pattern: Pattern = Field(
-        "unstructured",
-        description="Which zeros go together; blocks run along the inputs of an output.",
-    )
-    schedule: Annotated[Schedule, _shorthand("name")] = Field(
-        Schedule(), description="A name, or a mapping with begin, end and frequency."
-    )
-    layers: dict[str, LayerOverride] = Field(
-        {}, description="Overrides by layer name; globs such as 'conv_pw_*'."
-    )
-    exclude: list[str] = Field([], description="Layers to leave dense; globs.")
-
-
-class SparsifyReference(FineTune):
-    """Your own method, by reference: function(model, dataset, train, **args) -> model."""
-
-    method: str = Field(description="file.py:function or module:function")
-    args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
-
-
-def _method(value: Any) -> str | None:
-    method = value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
-    if not isinstance(method, str):
-        return None
-    return "ref" if ":" in method else method
-
-
-Sparsify = Annotated[
-    Annotated[Magnitude, Tag("magnitude")] | Annotated[SparsifyReference, Tag("ref")],
-    Discriminator(_method),
-]
-
-
 class Quantize(Strict):
     """The numbers in the .tflite file."""
 
@@ -170,8 +86,10 @@ class Quantize(Strict):
 class Variant(Strict):
     """One named way to make the trained model smaller and faster."""
 
-    sparsify: Sparsify | None = Field(None, description="Where zeros come from; default: nowhere.")
-    quantize: Annotated[Quantize, _shorthand("scheme")] = Field(
+    sparsify: Steps = Field(
+        [], description="What is taken away: a step, or a list of steps; default: nothing."
+    )
+    quantize: Annotated[Quantize, shorthand("scheme")] = Field(
         Quantize(), description="A scheme's name, or a mapping."
     )
     storage: Storage = Field(
@@ -179,6 +97,17 @@ class Variant(Strict):
         description="auto: each weight as its runtime exploits it, else as small as is no slower; "
         "sparse: as small as the runtime accepts; dense: as the converter stores it.",
     )
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether weights may be zero afterwards; removed channels leave none."""
+        return any(not isinstance(step, Channels) for step in self.sparsify)
+
+    @property
+    def references(self) -> list[tuple[int, SparsifyReference]]:
+        """Steps that are the user's own methods, with their places."""
+        steps = enumerate(self.sparsify)
+        return [(i, step) for i, step in steps if isinstance(step, SparsifyReference)]
 
 
 class Benchmark(Strict):

@@ -104,13 +104,18 @@ class SparsePath:
     """Whether a runtime's XNNPACK can skip the zeros of 1x1 convolutions on a machine.
 
     `why` is for people. `fully_connected`: its rules take fully connected layers into account.
-    `broken`: it would switch, and then fail or answer wrong.
+    `unary`: operators on single values that it takes besides those that every version takes.
+    `apart`: operators that the runtime does not hand to XNNPACK, so that they cut the network in
+    parts. `pixel_fails`: it fails or answers wrong where a convolution of a single pixel is the last of
+    its part.
     """
 
     exists: bool
     why: str = ""
     fully_connected: bool = False
-    broken: bool = False
+    unary: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    pixel_fails: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,10 +221,18 @@ RULES: tuple[Rule, ...] = (
     Rule("block-1x16", Verdict(True, 5.7), _LITERT, op=_FC),
 )
 
+_UNARY = ("EXP", "GELU", "SQRT", "TANH")
+
 # XNNPACK's sparse path: the first line that fits counts.
 PATHS: tuple[PathRule, ...] = (
     PathRule(SparsePath(False, "XNNPACK skips no zeros on x86 with AVX"), machine="x86_64"),
-    PathRule(SparsePath(True), _TFLITE, "==2.14.*", "aarch64", "asimdhp"),
+    PathRule(
+        SparsePath(True, apart=("EXP", "GELU", "LOG", "RSQRT")),
+        _TFLITE,
+        "==2.14.*",
+        "aarch64",
+        "asimdhp",
+    ),
     PathRule(
         SparsePath(
             False,
@@ -230,7 +243,18 @@ PATHS: tuple[PathRule, ...] = (
         "==2.14.*",
         "aarch64",
     ),
-    PathRule(SparsePath(True, fully_connected=True), _LITERT, ">=1.4,<2", "aarch64"),
+    PathRule(
+        SparsePath(True, fully_connected=True, unary=_UNARY, pixel_fails=True),
+        _LITERT,
+        ">=1.4,<2",
+        "aarch64",
+    ),
+    PathRule(
+        SparsePath(True, unary=_UNARY, pixel_fails=True),
+        _LITERT,
+        ">=2",
+        "aarch64",
+    ),
 )
 _NO_PATH = SparsePath(False, "nobody has seen this runtime skip zeros on this kind of CPU")
 
@@ -265,9 +289,7 @@ class Profile:
                 verdict = self.verdict(cell)
                 found[cell.name] = verdict.cost if verdict.runs else "refuses"
         if scheme in ("f32", "f16"):
-            path = self.sparse_path
-            state = "broken" if path.broken else "exists" if path.exists else "none"
-            found["sparse path"] = f"{state}, {'with' if path.fully_connected else 'no'} FC"
+            found["sparse path"] = str(self.sparse_path) if self.sparse_path.exists else "none"
         return found
 
 

@@ -93,7 +93,7 @@ def _explain(constant: Constant, profile: Profile, paths: Paths, looks: bool) ->
     path = paths.get((constant.graph, constant.operator))
     accepted, exploited, reason = True, False, decision.reason
     if form in ("dense", "densify") and looks and path is not None and path.state == "taken":
-        exploited = not profile.sparse_path.broken
+        exploited = True
     if form == "dense":
         if decision.form != "dense" and not exploited:
             reason = f"stored dense; as {decision.form}: {reason}"
@@ -101,7 +101,7 @@ def _explain(constant: Constant, profile: Profile, paths: Paths, looks: bool) ->
         accepted, reason = False, "nobody measured sparse weights of this kind"
     else:
         verdict = profile.verdict(Cell(cast(Op, constant.op), scheme, form))
-        why = misled(profile, paths) if form == "densify" and scheme in ("f32", "f16") else ""
+        why = misled(paths) if form == "densify" and scheme in ("f32", "f16") else ""
         accepted = verdict.runs and not why
         if not accepted:
             exploited, reason = False, why or verdict.why

@@ -33,6 +33,9 @@ _DTYPES: dict[int, type[np.generic]] = {
 _OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
 _THROUGH = ("DENSIFY", "DEQUANTIZE")
 """Who reads their output is who reads the weight."""
+_KERNEL_OPERATIONS = ("Conv2D", "depthwise", "MatMul", "separable_conv2d", "conv2d_transpose")
+_WRAPPERS = ("LastValueQuant", "FakeQuant")
+"""What quantization-aware training puts between a layer and its operation."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,18 @@ def open_model(content: bytes | bytearray, name: str) -> Any:
 
 
 def label(name: str) -> str:
-    """A layer's name out of a tensor's, without what the converter puts around it."""
-    parts = [part for part in name.split(";")[0].split("/") if not part.startswith("model")]
-    return (parts[0] if parts else name)[:60]
+    """A Keras layer's name out of a tensor's, without what the converter puts around it.
+
+    Tensors are called MODEL/LAYER/OPERATION, and fused operators have several names, of which the
+    weight's own operation tells the layer.
+    """
+    names = [n.split("/") for n in name.split(";")]
+    own = next((parts for parts in names if parts[-1] in _KERNEL_OPERATIONS), names[0])
+    parts = [part for part in own if not part.startswith(_WRAPPERS)] or own
+    above = parts[:-1]
+    while above and above[-1] in _KERNEL_OPERATIONS:
+        above.pop()
+    return (above or parts)[-1].removeprefix("quant_")[:60]
 
 
 def operator_name(model: Any, operator: Any) -> str:

@@ -104,7 +104,7 @@ def read_paths(content: bytes, profile: Profile, name: str = "model.tflite") -> 
     model = open_model(content, name)
     with damaged(name):
         found = [c for c in constants(model, content) if c.slot == 1]
-        return sparse_paths(model, found, fully_connected=profile.sparse_path.fully_connected)
+        return sparse_paths(model, found, profile.sparse_path)
 
 
 def is_candidate(constant: Constant) -> bool:
@@ -144,7 +144,7 @@ def decide(
     if scheme is None or constant.zero_point != 0:
         return stay("numbers of this kind are stored densely")
     dense = Dense(constant.values)
-    why = misled(profile, paths) if scheme in ("f32", "f16") else ""
+    why = misled(paths) if scheme in ("f32", "f16") else ""
     options = list(_options(constant, dense, scheme, profile, why))
     smaller = [o for o in options if o.stored_bytes + WORTH_BYTES < size]
     if not smaller:
@@ -184,10 +184,8 @@ def decide(
     return decision, Encoding(best.layout, best.form == "densify")
 
 
-def misled(profile: Profile, paths: Paths) -> str:
+def misled(paths: Paths) -> str:
     """Why no weight of a model may be stored sparse behind a DENSIFY; empty where it may."""
-    if profile.sparse_path.broken and any(path.state != "dense" for path in paths.values()):
-        return profile.sparse_path.why
     return next((path.reason for path in paths.values() if path.state == "wrong"), "")
 
 

@@ -3,19 +3,20 @@
 Its sparse path (Elsen et al. 2019, arXiv 1911.09723) keeps activations channel by channel (NCHW).
 So a part of the network must switch as a whole: from a 3x3 stride-2 convolution of an image, over
 operators that exist in that layout, to a global pooling. The rules are those of
-`xnn_subgraph_rewrite_for_nchw` in XNNPACK's subgraph.c, from 2023 (tflite-runtime 2.14) to 2026.
-An operator that a runtime does not hand to XNNPACK at all counts as one that has no sparse path.
+`xnn_subgraph_rewrite_for_nchw` in XNNPACK's subgraph.c, from 2023 (tflite-runtime 2.14) to 2026;
+where they depend on the runtime, its `SparsePath` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgesparse.tflite.compatibility import SparsePath
 from edgesparse.tflite.graph import Constant, dtype_of, indices, label, operator_name
 
 ENOUGH = 2 / 3
@@ -45,8 +46,9 @@ _PLAIN = ("float32", "float16")
 class Path:
     """What XNNPACK does with a 1x1 convolution whose zeros are stored sparse somewhere.
 
-    taken: skips its zeros. dense: computes them. wrong: it would answer wrong, since the part ends
-    in an operator that reads its layout wrongly. `reason` names the condition, for people.
+    taken: skips its zeros. dense: computes them. wrong: it would fail or answer wrong, since the
+    part ends in an operator that does not understand its layout. `reason` names the condition, for
+    people.
     """
 
     state: State
@@ -85,38 +87,67 @@ class _Part:
 
     nodes: list[_Node]
     outside: set[int]
-    """Inputs and outputs of the subgraph."""
+    """Tensors that others than XNNPACK write or read."""
+    cut: Mapping[int, str]
+    """Those of operators that the runtime keeps from XNNPACK, with what is to say of these."""
     spatial: Mapping[int, int]
     """Pixels of each tensor."""
     constants: Mapping[int, Constant]
     """The weight of each operator."""
+    runtime: SparsePath
+    share: float | None
+    """Of zeros, where those of the weights do not count."""
     producers: dict[int, int] = field(default_factory=dict)
 
 
 def sparse_paths(
-    model: Any, constants: Sequence[Constant], *, fully_connected: bool = False
+    model: Any, constants: Sequence[Constant], runtime: SparsePath, share: float | None = None
 ) -> dict[tuple[int, int], Path]:
     """For each 1x1 convolution, by subgraph and operator: whether its zeros are skipped.
 
-    That supposes a CPU for which the runtime has the sparse path, and at least one weight of the
-    network stored sparse, which is what makes XNNPACK look.
+    That supposes that at least one weight of the network is stored sparse, which is what makes
+    XNNPACK look.
 
     Args:
         constants: of the model, as `graph.constants` finds them.
-        fully_connected: whether this XNNPACK takes fully connected layers into the part.
+        runtime: what is particular to the runtime's XNNPACK.
+        share: of zeros that every 1x1 weight is supposed to have; default: those it has.
     """
     found = {}
     for g, graph in enumerate(model.subgraphs):
         weights = {c.operator: c for c in constants if c.graph == g and c.slot == 1}
-        part = _Part(
-            _nodes(model, graph, weights, fully_connected),
-            {*indices(graph.inputs), *indices(graph.outputs)},
-            {t: _pixels(tensor) for t, tensor in enumerate(graph.tensors)},
-            weights,
-        )
-        for operator, path in _judge(part).items():
-            found[g, operator] = path
+        nodes = _nodes(model, graph, weights, runtime)
+        apart = [node for node in nodes if node.op in runtime.apart]
+        cut = {t: node.told for node in apart for t in (*node.inputs, node.output)}
+        for members in _cut([node for node in nodes if node not in apart], cut):
+            part = _Part(
+                members,
+                {*indices(graph.inputs), *indices(graph.outputs), *cut},
+                cut,
+                {t: _pixels(tensor) for t, tensor in enumerate(graph.tensors)},
+                weights,
+                runtime,
+                share,
+            )
+            for operator, path in _judge(part).items():
+                found[g, operator] = path
+        for node in nodes:
+            if node.pointwise and (g, node.operator) not in found:
+                found[g, node.operator] = Path("dense", node.told)
     return found
+
+
+def _cut(nodes: list[_Node], cut: Collection[int]) -> list[list[_Node]]:
+    """The parts of a graph that are connected by other tensors than those of `cut`."""
+    home: dict[int, int] = {}
+    parts: dict[int, list[_Node]] = {}
+    for number, node in enumerate(nodes):
+        tensors = [t for t in (*node.inputs, node.output) if t not in cut]
+        near = sorted({home[t] for t in tensors if t in home})
+        parts[number] = [*(member for place in near for member in parts.pop(place)), node]
+        for member in parts[number]:
+            home.update((t, number) for t in (*member.inputs, member.output) if t not in cut)
+    return [sorted(members, key=lambda node: node.operator) for members in parts.values()]
 
 
 def _judge(part: _Part) -> dict[int, Path]:
@@ -144,7 +175,7 @@ def _judge(part: _Part) -> dict[int, Path]:
         and not node.end
         and switched.intersection(node.inputs)
         and node.output not in switched
-        and part.spatial[node.output] > 1
+        and (part.spatial[node.output] > 1 or part.runtime.pixel_fails)
     }
     return {
         node.operator: _path(part, node, joined, zeros, switched, wrong)
@@ -168,6 +199,7 @@ def _path(
         return Path("dense", node.told)
     if not joined:
         ends = [n.broken for n in part.nodes if n.end and n.broken]
+        ends += [part.cut[n.output] for n in part.nodes if n.output in part.cut]
         return Path("dense", next(iter(ends), "no global pooling ends its part of the network"))
     if node.broken or leader.broken:
         return Path("dense", node.broken or leader.broken)
@@ -187,10 +219,13 @@ def _join(part: _Part, node: _Node) -> bool:
     for tensor in node.inputs:
         producer = part.producers.get(tensor)
         if producer is None or tensor in part.outside:
-            place = "the model's input" if producer is None else "an output of the model"
-            node.broken = f"{node.op} '{node.label}' reads {place}"
-            if producer is None:
-                node.broken += ", where a 3x3 stride-2 convolution of 3 channels must begin"
+            if tensor in part.cut:
+                node.broken = part.cut[tensor]
+            elif producer is None:
+                node.broken = f"{node.op} '{node.label}' reads the model's input, where a 3x3 "
+                node.broken += "stride-2 convolution of 3 channels must begin"
+            else:
+                node.broken = f"{node.op} '{node.label}' reads an output of the model"
             continue
         other = part.nodes[producer]
         if not (other.entry or other.inside) or other.broken:
@@ -229,18 +264,25 @@ def _zero_shares(part: _Part) -> dict[int, float]:
             values = part.constants[node.operator].values
             sizes[node.leader] = sizes.get(node.leader, 0) + values.size
             count = values.size - int(np.count_nonzero(values))
+            if part.share is not None:
+                count = int(part.share * values.size)
             zeros[node.leader] = zeros.get(node.leader, 0) + count
     return {leader: zeros[leader] / max(1, size) for leader, size in sizes.items()}
 
 
 def _misread(part: _Part, node: _Node) -> str:
     readers = [other for other in part.nodes if node.output in other.inputs]
+    if part.spatial[node.output] == 1:
+        return (
+            f"its XNNPACK would fail or answer wrong: {node.op} '{node.label}' of one pixel is the "
+            "last of its part"
+        )
     reader = readers[0].told if readers else "the model's output"
     return f"its XNNPACK would answer wrong: {reader}, yet what lies before it would switch"
 
 
 def _nodes(
-    model: Any, graph: Any, weights: Mapping[int, Constant], fully_connected: bool
+    model: Any, graph: Any, weights: Mapping[int, Constant], runtime: SparsePath
 ) -> list[_Node]:
     """Operators in order; explicit paddings are part of the convolution that reads them."""
     tensors = graph.tensors
@@ -269,7 +311,7 @@ def _nodes(
         if weight is not None:
             dtypes.append(weight.values.dtype.name)
             one = name == "CONV_2D" and weight.values.shape[1:3] == (1, 1)
-            node.pointwise = one or (name == "FULLY_CONNECTED" and fully_connected)
+            node.pointwise = one or (name == "FULLY_CONNECTED" and runtime.fully_connected)
         other = next((dtype for dtype in dtypes if dtype not in _PLAIN), None)
         if other is not None:
             node.why = f"works with {other}, and the sparse path with floats only"
@@ -282,7 +324,7 @@ def _nodes(
             judge = _convolution if name == "CONV_2D" else _depthwise
             judge(node, options, weight, shapes, explicit)
         else:
-            _other(node, shapes, static, inputs, fully_connected and weight is not None)
+            _other(node, shapes, static, inputs, runtime, weight is not None)
         found[node.output] = node
     return list(found.values())
 
@@ -357,14 +399,15 @@ def _other(
     shapes: list[list[int]],
     static: set[int],
     inputs: list[int],
-    fully_connected: bool,
+    runtime: SparsePath,
+    weighted: bool,
 ) -> None:
     rank = len(shapes[0]) if shapes else 0
     if node.op == "MEAN" and rank == 4:
         node.inside = node.end = True
     elif node.op == "DEPTH_TO_SPACE":
         node.end = True
-    elif node.op == "FULLY_CONNECTED" and fully_connected:
+    elif node.op == "FULLY_CONNECTED" and runtime.fully_connected and weighted:
         node.inside = True
     elif node.op in ("ADD", "MUL"):
         if any(len(shape) != 4 for shape in shapes):
@@ -378,8 +421,10 @@ def _other(
     elif node.op == "RESIZE_BILINEAR":
         node.inside = shapes[0][1] > 1 and shapes[0][2] > 1
         node.why = "enlarges a single row or column"
-    elif node.op in _UNARY and rank == 4:
+    elif node.op in (*_UNARY, *runtime.unary) and rank == 4:
         node.inside = True
+    elif node.op in runtime.apart:
+        node.why = "is not handed to XNNPACK by this runtime"
     else:
         node.why = "does not exist on the sparse path"
 

@@ -22,7 +22,7 @@ def write(folder):
 
 def test_content_counts_and_nothing_else(tmp_path):
     first = digests(write(tmp_path))
-    assert set(first) == {"data", "model", "sparsify b"}
+    assert set(first) == {"data", "model", "sparsify b 0"}
     os.utime(tmp_path / "d.npz", (1, 1))
     assert digests(load_pipeline(tmp_path / "p.yaml")) == first
     np.savez(tmp_path / "d.npz", x=np.ones((2, 2)), y=np.zeros(2, int))

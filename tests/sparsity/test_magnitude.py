@@ -6,7 +6,8 @@ from edgesparse import data
 from edgesparse.sparsity.magnitude import choose_targets, magnitude, schedule_steps
 from edgesparse.sparsity.report import as_sparsified
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.pipeline import Magnitude, Schedule, Train
+from edgesparse.spec.pipeline import Train
+from edgesparse.spec.sparsify import Magnitude, Schedule
 
 
 def quiet(share, text):

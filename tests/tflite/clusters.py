@@ -148,3 +148,41 @@ RECIPES = {
     "int8": Recipe(scheme="int8"),
     "stored-dense": Recipe(form="dense"),
 }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What tflite-runtime 2.14 and ai-edge-litert 2.1.6 do with a network on a Raspberry Pi 5:
+    taken, dense or wrong; and words of the reason."""
+
+    tflite: str
+    litert: str
+    reason: str = ""
+
+
+TAKEN = Verdict("taken", "taken")
+VERDICTS = {
+    **dict.fromkeys([name for name in RECIPES if name.startswith("taken")], TAKEN),
+    "squeeze-excite": TAKEN,
+    "classifier-convolution": Verdict("taken", "wrong", "'classes' of one pixel is the last"),
+    "stem-same": Verdict("dense", "dense", "has stride 2 with TensorFlow's 'same' padding"),
+    "stem-channels": Verdict("dense", "dense", "begins with 1 channels, and 3 are needed"),
+    "stem-5x5": Verdict("dense", "dense", "is 5x5: only 1x1, and 3x3 for the first"),
+    "depthwise-same": Verdict("wrong", "wrong", "the sparse path needs symmetric padding"),
+    "depthwise-7x7": Verdict("wrong", "wrong", "is 7x7: only 3x3 and 5x5"),
+    "depthwise-multiplier": Verdict("wrong", "wrong", "has a depth multiplier of 2, not 1"),
+    "depthwise-dilated": Verdict("wrong", "wrong", "is dilated"),
+    "depthwise-stride3": Verdict("wrong", "wrong", "has stride 3x3: only 1 and 2"),
+    "pointwise-stride": Verdict("wrong", "wrong", "a 1x1 convolution must have stride 1"),
+    "convolution-3x3": Verdict("wrong", "wrong", "a 3x3 convolution can only begin"),
+    "max-pool": Verdict("wrong", "wrong", "MAX_POOL_2D 'max_pooling2d' does not exist"),
+    "concatenate": Verdict("dense", "dense", "is read elsewhere: CONCATENATION 'concatenate'"),
+    "tanh": Verdict("wrong", "taken", "TANH 'tf.math.tanh' does not exist on the sparse path"),
+    "exp": Verdict("dense", "taken", "EXP 'tf.math.exp' is not handed to XNNPACK"),
+    "prelu": Verdict("dense", "dense", "MUL 'p_re_lu' takes something that has not 4 dimensions"),
+    "used-beside": Verdict("dense", "dense", "is read elsewhere: MAX_POOL_2D"),
+    "no-end": Verdict("dense", "dense", "no global pooling ends its part"),
+    "few-zeros": Verdict("dense", "dense", "62% zeros over all 1x1 weights of its part"),
+    "int8": Verdict("dense", "dense", "works with int8, and the sparse path with floats only"),
+    "stored-dense": Verdict("dense", "dense", "stored dense; as densify"),
+}

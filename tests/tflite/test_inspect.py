@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.tflite.graph import label
 from edgesparse.tflite.inspect import inspect, read_model
 
 
@@ -50,6 +51,24 @@ def test_damaged_files_never_raise_anything_else(tflite_files):
         except EdgesparseError:
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("model/resnet8/conv1/Conv2D", "conv1"),
+        ("model_1/ds_cnn/dw_4_relu/Relu;model_1/ds_cnn/dw_4_bn/F;m/ds_cnn/conv_dw_4/depthwise",
+         "conv_dw_4"),
+        ("m/mlp/quant_dense_1/MatMul;m/mlp/quant_dense_1/LastValueQuant/FakeQuantWithMinMaxVars",
+         "dense_1"),
+        ("model/sep/separable_conv2d/depthwise", "sep"),
+        ("model/tf.math.tanh/Tanh", "tf.math.tanh"),
+        ("arith.constant1", "arith.constant1"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_weight_is_called_as_its_layer(name, layer):
+    assert label(name) == layer
 
 
 def test_files_that_are_no_models(tmp_path):

@@ -1,0 +1,157 @@
+"""What `auto` stands for in magnitude pruning: patterns that a target exploits, sparsities that
+keep the accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import tensorflow as tf
+
+from edgesparse.data import Dataset
+from edgesparse.sparsity.channels import channels
+from edgesparse.sparsity.magnitude import magnitude
+from edgesparse.sparsity.report import LayerSparsity, Sparsified, prunable
+from edgesparse.sparsity.sensitivity import TRIES, Sensitivity, validation_accuracy
+from edgesparse.sparsity.training import Progress
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import Train
+from edgesparse.spec.sparsify import Channels, LayerChoice, LayerOverride, Magnitude
+
+CHANNEL_MULTIPLE = 16
+"""Wide enough for every block."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec without `pattern: auto`; `whole` are the layers whose zeros gain nothing."""
+
+    spec: Magnitude
+    whole: tuple[str, ...] = ()
+
+
+def resolve(model: tf.keras.Model, spec: Magnitude, chosen: Mapping[str, LayerChoice]) -> Resolved:
+    """Put the chosen patterns in place of `pattern: auto`; the user's own overrides come last.
+
+    Args:
+        chosen: by layer; those that are not in it are pruned unstructured.
+    """
+    if spec.pattern != "auto":
+        return Resolved(spec)
+    excluded = _excluded(model, spec)
+    layers = [name for name in prunable(model) if name not in excluded]
+    whole = [name for name in layers if chosen.get(name) == "channels"]
+    overrides = {
+        name: LayerOverride(pattern=pattern)
+        for name in layers
+        if (pattern := chosen.get(name)) is not None and pattern != "channels"
+    }
+    update = {
+        "pattern": "unstructured",
+        "layers": {**overrides, **spec.layers},
+        "exclude": [*spec.exclude, *whole],
+    }
+    return Resolved(spec.model_copy(update=update), tuple(whole))
+
+
+def prune(
+    model: tf.keras.Model,
+    dataset: Dataset,
+    train: Train,
+    resolved: Resolved,
+    progress: Progress,
+    found: Sensitivity | None = None,
+) -> Sparsified:
+    """Magnitude pruning with whatever `auto` stands for.
+
+    Layers whose zeros gain nothing lose channels instead: the square root of their share stays both
+    of inputs and of outputs, so that as many of their weights go as with zeros. With `sparsity:
+    auto` they stay as they are.
+
+    Args:
+        found: how sensitive each layer is, for `sparsity: auto`.
+    """
+    spec, whole = resolved.spec, resolved.whole
+    if found is not None:
+        done = _with_sparsities(model, dataset, train, spec, found, progress)
+        return replace(done, notes=(*done.notes, *_left_alone(whole)))
+    assert not isinstance(spec.sparsity, str)
+    removed: tuple[LayerSparsity, ...] = ()
+    notes: tuple[str, ...] = ()
+    if whole:
+        ratio = 1 - math.sqrt(1 - spec.sparsity)
+        smaller = Channels(
+            method="channels", ratio=ratio, multiple=CHANNEL_MULTIPLE, epochs=spec.epochs
+        )
+        try:
+            done = channels(model, dataset, train, smaller, _named(progress), only=whole)
+        except UsageError as error:
+            notes = (f"{_left_alone(whole)[0]}: {error}",)
+        else:
+            model, notes = done.model, done.notes
+            removed = tuple(layer for layer in done.layers if layer.name in whole)
+    if not set(prunable(model)) - _excluded(model, spec):
+        return Sparsified(model, {}, removed, notes)
+    done = magnitude(model, dataset, train, spec, progress)
+    return Sparsified(done.model, done.history, (*removed, *done.layers), notes)
+
+
+def _excluded(model: tf.keras.Model, spec: Magnitude) -> set[str]:
+    return {n for n in prunable(model) if any(fnmatchcase(n, glob) for glob in spec.exclude)}
+
+
+def _left_alone(whole: Sequence[str]) -> tuple[str, ...]:
+    if not whole:
+        return ()
+    return (f"{len(whole)} layer{'s' * (len(whole) > 1)} without zeros: the target exploits none",)
+
+
+def _named(progress: Progress) -> Progress:
+    return lambda share, text: progress(share, f"channels, {text}")
+
+
+def _with_sparsities(
+    model: tf.keras.Model,
+    dataset: Dataset,
+    train: Train,
+    spec: Magnitude,
+    found: Sensitivity,
+    progress: Progress,
+) -> Sparsified:
+    """The sparsest of some proposals that keeps the accuracy once it is fine-tuned.
+
+    Raises:
+        EdgesparseError: none does.
+    """
+    assert spec.max_accuracy_drop is not None
+    config, weights = model.get_config(), model.get_weights()
+    wanted = found.accuracy - spec.max_accuracy_drop - 1e-9
+    reached = 0.0
+    candidates = found.candidates(spec.max_accuracy_drop)[:TRIES]
+    for number, candidate in enumerate(candidates, start=1):
+        start = type(model).from_config(config)
+        start.set_weights(weights)
+        patterns = {curve.name: curve.pattern for curve in found.layers}
+        overrides = {
+            name: LayerOverride(sparsity=sparsity, pattern=patterns[name])
+            for name, sparsity in candidate.items()
+        }
+        own = spec.model_copy(
+            update={"sparsity": 0.0, "pattern": "unstructured", "layers": overrides}
+        )
+
+        def tell(share: float, text: str, number: int = number) -> None:
+            progress(share, f"proposal {number} of at most {len(candidates)}, {text}")
+
+        done = magnitude(start, dataset, train, own, tell)
+        accuracy = validation_accuracy(done.model, dataset)
+        reached = max(reached, accuracy)
+        if accuracy >= wanted:
+            note = f"sparsity by layer: {', '.join(f'{n} {s:g}' for n, s in candidate.items())}"
+            return Sparsified(done.model, done.history, done.layers, (note,))
+    raise EdgesparseError(
+        f"no sparsity keeps the accuracy within {spec.max_accuracy_drop:g} of {found.accuracy:.3f} "
+        f"(best {reached:.3f}, on validation data); allow more, or fine-tune for more epochs"
+    )

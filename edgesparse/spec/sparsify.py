@@ -1,0 +1,216 @@
+"""What a variant's `sparsify` says: one step, or several that follow one another."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgesparse.spec.base import Strict
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
+Kept = Annotated[float, Field(gt=0.0, lt=1.0)]
+Pattern = Literal["unstructured", "block-1x4", "block-1x16", "2:4"]
+PatternChoice = Literal["auto", "unstructured", "block-1x4", "block-1x16", "2:4"]
+LayerChoice = Literal["unstructured", "block-1x4", "block-1x16", "2:4", "channels"]
+"""What `pattern: auto` picks from."""
+Importance = Literal["l1", "l2", "batch-norm"]
+BUDGETS = ("ratio", "macs", "parameters", "latency")
+LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
+"""Sparsities at which a layer's sensitivity is measured."""
+
+
+def shorthand(key: str) -> BeforeValidator:
+    """Lets `key: text` stand for `key: {name: text}`."""
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value,
+        json_schema_input_type=Any,
+    )
+
+
+def _number_or_auto(value: Any) -> str:
+    return "|auto" if isinstance(value, str) else "|number"
+
+
+# A tag that begins with "|" is no key of the file; see load._follow.
+SparsityChoice = Annotated[
+    Annotated[Sparsity, Tag("|number")] | Annotated[Literal["auto"], Tag("|auto")],
+    Discriminator(_number_or_auto),
+]
+
+
+class Schedule(Strict):
+    """When sparsity grows during the fine-tune; all three are fractions of its steps."""
+
+    name: Literal["constant", "polynomial"] = Field(
+        "polynomial",
+        description="constant: the final sparsity from `begin` on; polynomial: growing to `end`.",
+    )
+    begin: Fraction = Field(0.0, description="Where pruning starts.")
+    end: Fraction = Field(0.6, description="Where the final sparsity is reached.")
+    frequency: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.05, description="How often the mask is made anew."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Schedule:
+        if self.end <= self.begin:
+            raise PydanticCustomError("order", "'end' must be greater than 'begin'")
+        return self
+
+
+class LayerOverride(Strict):
+    """What is different for the layers whose names match."""
+
+    sparsity: Sparsity | None = Field(None, description="Instead of the method's sparsity.")
+    pattern: Pattern | None = Field(None, description="Instead of the method's pattern.")
+
+
+class ChannelOverride(Strict):
+    """What is different for the layers whose names match."""
+
+    ratio: Sparsity = Field(description="Share of these layers' channels that is removed.")
+
+
+class FineTune(Strict):
+    """The training that follows a change of the weights."""
+
+    epochs: int = Field(5, ge=0, le=100_000, description="0: one shot, no training after it.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Default: a third of train.learning_rate."
+    )
+
+
+class Magnitude(FineTune):
+    """Magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878) with TensorFlow's toolkit."""
+
+    method: Literal["magnitude"] = Field(description="The method's name.")
+    sparsity: SparsityChoice = Field(
+        description="Share of zeros in each pruned layer's kernel; auto: what max_accuracy_drop "
+        "allows, layer by layer."
+    )
+    max_accuracy_drop: Fraction | None = Field(
+        None, description="sparsity auto: validation accuracy that may be lost."
+    )
+    pattern: PatternChoice = Field(
+        "unstructured",
+        description="Which zeros go together; blocks run along the inputs of an output. auto: what "
+        "the target exploits, layer by layer, and whole channels where it exploits nothing.",
+    )
+    schedule: Annotated[Schedule, shorthand("name")] = Field(
+        Schedule(), description="A name, or a mapping with begin, end and frequency."
+    )
+    layers: dict[str, LayerOverride] = Field(
+        {}, description="Overrides by layer name; globs such as 'conv_pw_*'."
+    )
+    exclude: list[str] = Field([], description="Layers to leave dense; globs.")
+
+    @model_validator(mode="after")
+    def _auto_has_a_limit(self) -> Magnitude:
+        if (self.sparsity == "auto") != (self.max_accuracy_drop is not None):
+            raise PydanticCustomError(
+                "auto_sparsity", "'sparsity: auto' and 'max_accuracy_drop' go together"
+            )
+        if self.sparsity == "auto" and self.pattern == "2:4":
+            raise PydanticCustomError("auto_pattern", "'2:4' is always 50 % zeros, never 'auto'")
+        return self
+
+
+class Channels(FineTune):
+    """Channel pruning: whole channels are removed and the model gets smaller (Li et al. 2016,
+    arXiv 1608.08710)."""
+
+    method: Literal["channels"] = Field(description="The method's name.")
+    ratio: Sparsity | None = Field(None, description="Share of the channels that is removed.")
+    macs: Kept | None = Field(
+        None, description="Share of the multiply-accumulates that is left, at most."
+    )
+    parameters: Kept | None = Field(None, description="Share of the weights that is left, at most.")
+    latency: Kept | None = Field(
+        None, description="Share of the time on the target that is left, at most; measured there."
+    )
+    importance: Importance = Field(
+        "l2",
+        description="What tells how much a channel matters: a norm of its weights, or the "
+        "scale of the batch normalization behind it.",
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global",
+        description="global: the least important channels of the model; layer: of each layer the "
+        "same share.",
+    )
+    multiple: int = Field(
+        8, ge=1, le=256, description="Widths that are left are multiples of this."
+    )
+    max_ratio: Sparsity = Field(0.9, description="No layer loses a larger share of its channels.")
+    layers: dict[str, ChannelOverride] = Field(
+        {}, description="A ratio of its own, by layer name; globs."
+    )
+    exclude: list[str] = Field([], description="Layers that keep all their channels; globs.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Channels:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise PydanticCustomError(
+                "one_of",
+                "give exactly one of {choices}, not {found}",
+                {
+                    "choices": f"{', '.join(BUDGETS[:-1])} and {BUDGETS[-1]}",
+                    "found": " and ".join(given) or "none",
+                },
+            )
+        return self
+
+
+class SparsifyReference(FineTune):
+    """Your own method, by reference: function(model, dataset, train, **args) -> model."""
+
+    method: str = Field(description="file.py:function or module:function")
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
+
+
+METHODS = ("channels", "magnitude")
+
+
+def _method(value: Any) -> str | None:
+    method = value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
+    if not isinstance(method, str):
+        return None
+    return "ref" if ":" in method else method
+
+
+Sparsify = Annotated[
+    Annotated[Magnitude, Tag("magnitude")]
+    | Annotated[Channels, Tag("channels")]
+    | Annotated[SparsifyReference, Tag("ref")],
+    Discriminator(_method),
+]
+
+
+def _as_list(value: Any) -> Any:
+    if value is None:
+        return []
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
+    zeros = False
+    for step in steps:
+        if zeros and isinstance(step, Channels):
+            raise PydanticCustomError(
+                "order",
+                "'channels' must come before 'magnitude': training after it fills the zeros",
+            )
+        zeros = zeros or isinstance(step, Magnitude)
+    return steps
+
+
+Steps = Annotated[
+    list[Sparsify],
+    BeforeValidator(_as_list, json_schema_input_type=Sparsify | list[Sparsify] | None),
+    AfterValidator(_in_order),
+]
+"""One mapping stands for a list of one."""
