@@ -18,6 +18,7 @@ from edgesparse.cli.init import DEVICE, write_project
 from edgesparse.cli.main import GATE_NOT_MET
 from edgesparse.pipeline import bench as benches
 from edgesparse.pipeline import deploy as runs
+from edgesparse.pipeline.advice import advise
 from edgesparse.pipeline.probes import profiles
 from edgesparse.pipeline.targets import open_target
 from edgesparse.pipeline.workspace import Workspace
@@ -96,8 +97,13 @@ def plan(pipeline: Path, device: str, variants: Sequence[str] | None, as_json: b
     loaded = load_pipeline(pipeline)
     target = open_target(find_device(device))
     workspace = Workspace(Path())
+    known = profiles(target, workspace)
     try:
-        planned = runs.plan_for(loaded, target, profiles(target, workspace), variants)
+        planned = runs.plan_for(loaded, target, known, variants)
+        context = runs.context_for(loaded, target, workspace, "plan", known)
+        log = workspace.folder / "plan.log"
+        with Shown() as listener:
+            advised = advise(planned, context, target, log, listener)
     finally:
         target.transport.close()
     status = workspace.status(loaded.spec.name, planned)
@@ -113,13 +119,15 @@ def plan(pipeline: Path, device: str, variants: Sequence[str] | None, as_json: b
             }
             for s in status
         ]
-        click.echo(json.dumps(stages, indent=1))
+        click.echo(json.dumps({"stages": stages, "advice": advised}, indent=1))
         return
     width = max(len(s.stage.label) for s in status)
     for s in status:
         click.echo(f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}")
     waiting = sum(not s.cached for s in status)
     click.echo(f"{waiting} of {len(status)} stages to run; the benchmark always runs")
+    for line in advised:
+        click.echo(f"note: {line}")
 
 
 def deploy(

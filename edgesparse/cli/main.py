@@ -152,6 +152,50 @@ def bench(
 
 
 @main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--device", help="Say for its runtimes which zeros pay, and why the others do not.")
+@_JSON
+def inspect(model: Path, device: str | None, as_json: bool) -> None:
+    """Show every weight of a .tflite file: its zeros, how it is stored, and what that costs."""
+    from edgesparse.cli import insights
+
+    insights.inspect_model(model, device, as_json)
+
+
+@main.command()
+@_PIPELINE
+@click.option("--variant", help="Whose pattern counts; default: the first pruned by magnitude.")
+@click.option("--device", default="local", show_default=True, help="The target of 'pattern: auto'.")
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Validation accuracy that the proposal may lose, before any fine-tuning.",
+)
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="A sparsity to try; may be given many times.  [default: 0.5 0.7 0.8 0.9 0.95]",
+)
+@_JSON
+def sensitivity(
+    pipeline: Path,
+    variant: str | None,
+    device: str,
+    max_accuracy_drop: float,
+    levels: tuple[float, ...],
+    as_json: bool,
+) -> None:
+    """Prune each layer alone, show what accuracy is left, and propose a sparsity for each."""
+    from edgesparse.cli import insights
+
+    insights.show_sensitivity(pipeline, variant, device, max_accuracy_drop, levels, as_json)
+
+
+@main.command()
 @click.argument("run", required=False)
 @click.option(
     "--format",

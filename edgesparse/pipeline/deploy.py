@@ -14,6 +14,7 @@ from edgesparse.bench.results import Results
 from edgesparse.devices import edgetpu
 from edgesparse.pipeline import bench, candidates, fleet
 from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.advice import advise
 from edgesparse.pipeline.context import Context
 from edgesparse.pipeline.execute import execute
 from edgesparse.pipeline.fingerprints import digests, library_versions
@@ -53,6 +54,30 @@ def plan_for(
         machine="" if local else f"{target.host.machine} {target.host.cpu}",
         full_int8_only=tpu is not None,
         compiler=_compiler(tpu),
+    )
+
+
+def context_for(
+    loaded: Loaded[Pipeline],
+    target: Target,
+    workspace: Workspace,
+    run: str,
+    known: Mapping[str, Profile],
+    stop: threading.Event | None = None,
+) -> Context:
+    """What the stages of a plan for one device share."""
+    device = target.device
+    return Context(
+        loaded,
+        workspace.store,
+        target.transport,
+        run,
+        host=None if device.connect.local is not None else this_machine(),
+        host_runtimes=own_runtimes(),
+        profiles=known,
+        tpu=device.tpu,
+        golden_samples=EMULATED_GOLDEN_SAMPLES if device.emulated else None,
+        stop=stop,
     )
 
 
@@ -196,20 +221,14 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         record.notes.append(
             f"{device.name}: {', '.join(left_out)} left out: the Edge TPU takes full int8 only"
         )
-    context = Context(
-        run.loaded,
-        run.workspace.store,
-        target.transport,
-        record.begun.run,
-        host=None if device.connect.local is not None else this_machine(),
-        host_runtimes=own_runtimes(),
-        profiles=known,
-        tpu=device.tpu,
-        golden_samples=EMULATED_GOLDEN_SAMPLES if device.emulated else None,
-        stop=run.stop,
-    )
+    context = context_for(run.loaded, target, run.workspace, record.begun.run, known, stop=run.stop)
+    log = run.workspace.log_path(record.begun.run)
     try:
-        errors = execute(plan, context, run.workspace.log_path(record.begun.run), run.listener)
+        advised = advise(plan, context, target, log, run.listener)
+        for line in advised:  # Before training, and once more under the table.
+            run.listener(told.Note(line))
+        record.notes += advised
+        errors = execute(plan, context, log, run.listener)
     finally:
         run.workspace.remember(run.pipeline.name, plan)
     threads = device.threads or run.benchmark.threads

@@ -23,7 +23,7 @@ from typing import Any
 
 from edgesparse.bench.results import RuntimeInfo
 from edgesparse.spec.pipeline import Pipeline, Scheme, Variant
-from edgesparse.spec.sparsify import Channels, Magnitude
+from edgesparse.spec.sparsify import LEVELS, Channels, Magnitude
 from edgesparse.tflite.compatibility import Profile
 from edgesparse.tflite.patterns import LIKELY_SPARSITY, exploits
 
@@ -220,6 +220,7 @@ def sensitivity_plan(
     name: str,
     place: int,
     step: Magnitude,
+    levels: Sequence[float],
 ) -> tuple[Plan, Stage]:
     """The plan up to the sensitivity of a variant's step, and that stage.
 
@@ -232,7 +233,7 @@ def sensitivity_plan(
     before = variant.model_copy(update={"sparsify": variant.sparsify[:place]})
     model = _sparsify(graph, name, before, start, profiles, {}) or start.train
     chosen, outline = _chosen(step, variant.quantize.scheme, start, profiles)
-    key = _sensitivity(graph, name, step, start, model, chosen, outline)
+    key = _sensitivity(graph, name, step, start, model, chosen, outline, levels)
     return Plan(tuple(graph.stages.values()), {}, {}, "", start.outline), graph.stages[key]
 
 
@@ -311,9 +312,10 @@ def _sensitivity(
     model: str,
     chosen: Mapping[str, Any],
     outline: str | None,
+    levels: Sequence[float] = LEVELS,
 ) -> str:
     own = step.model_dump(mode="json", include={"method", "pattern", "layers", "exclude"})
-    spec = {"data": start.data, "sparsify": own, **chosen}
+    spec = {"data": start.data, "sparsify": own, "levels": sorted(levels), **chosen}
     return graph.add("sensitivity", name, spec, model=model, outline=outline)
 
 

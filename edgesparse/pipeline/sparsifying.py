@@ -55,7 +55,9 @@ def sensitivity_stage(stage: Stage, context: Context, folder: Path, progress: Pr
     model = read_keras(context, stage.inputs["model"])
     resolved = _resolved(stage, context, model, step)
     with _placed(stage, context):
-        found = sensitivity.measure(model, context.dataset, resolved.spec, progress)
+        found = sensitivity.measure(
+            model, context.dataset, resolved.spec, progress, stage.spec["levels"]
+        )
     write_json(folder / "sensitivity.json", dataclasses.asdict(found))
 
 

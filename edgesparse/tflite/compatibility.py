@@ -106,8 +106,8 @@ class SparsePath:
     `why` is for people. `fully_connected`: its rules take fully connected layers into account.
     `unary`: operators on single values that it takes besides those that every version takes.
     `apart`: operators that the runtime does not hand to XNNPACK, so that they cut the network in
-    parts. `pixel_fails`: it fails or answers wrong where a convolution of a single pixel is the last of
-    its part.
+    parts. `pixel_fails`: it fails or answers wrong where a convolution of one pixel is the last
+    of its part.
     """
 
     exists: bool

@@ -27,8 +27,6 @@ KEPT = 0.9
 for floats."""
 WORTH_NAMING = 0.05
 """Share of zeros from which on they count as a pattern."""
-CODEBOOK = 256
-"""Values that differ in fewer ways than this are coded by their frequency."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class TensorInfo:
 
     `pattern` is the widest in which its zeros come; `form` how it is stored now. `entropy_bytes` is
     a lower bound for any lossless form that knows where zeros are and how often values occur, but
-    not more: mask entropy plus value entropy.
+    not more: mask entropy plus value entropy; see `entropy_bytes`.
     """
 
     name: str
@@ -118,6 +116,7 @@ def _explain(constant: Constant, profile: Profile, paths: Paths, looks: bool) ->
 def _describe(constant: Constant) -> TensorInfo:
     values, stored = constant.values, constant.stored
     dense = Dense(values if not constant.zero_point else values - constant.zero_point)
+    pattern = pattern_of(dense)
     return TensorInfo(
         name=constant.label,
         op=constant.op,
@@ -125,11 +124,11 @@ def _describe(constant: Constant) -> TensorInfo:
         dtype=values.dtype.name,
         size=values.size,
         zeros=dense.zeros,
-        pattern=pattern_of(dense),
+        pattern=pattern,
         form=constant.form,
         stored_bytes=values.nbytes if stored is None else stored.bytes,
         dense_bytes=values.nbytes,
-        entropy_bytes=entropy_bytes(dense.values),
+        entropy_bytes=entropy_bytes(dense.values, pattern),
     )
 
 
@@ -152,16 +151,30 @@ def pattern_of(dense: Dense) -> str:
     return "random"
 
 
-def entropy_bytes(values: np.ndarray) -> int:
-    """Entropy of which elements are zero, and of the values of the others, rounded up."""
-    size = values.size
-    kept = values[values != 0]
-    mask_bits = size * _entropy_bits(np.array([kept.size, size - kept.size]))
-    _, counts = np.unique(kept, return_counts=True)
-    value_bits = float(8 * values.itemsize)
-    if len(counts) <= CODEBOOK:  # Floats that all differ have no frequencies to code them by.
-        value_bits = min(value_bits, _entropy_bits(counts))
-    return math.ceil((mask_bits + kept.size * value_bits) / 8)
+def entropy_bytes(values: np.ndarray, pattern: str = "random") -> int:
+    """Entropy of which elements are zero, and of the values of the others, rounded up.
+
+    Zeros that come in blocks are told block by block, where that is less. Floats have no known
+    alphabet: their different values count once in full.
+    """
+    bits = _bits(values != 0, values)
+    for width in BLOCKS:
+        layout = blocks(values.ndim, width)
+        if pattern == f"block-1x{width}" and fits(layout, values.shape):
+            kept = (values != 0).reshape(-1, width).any(axis=1)
+            bits = min(bits, _bits(kept, values.reshape(-1, width)))
+    return math.ceil(bits / 8)
+
+
+def _bits(kept: np.ndarray, values: np.ndarray) -> float:
+    """For a mask bool [...] and what it keeps of `values` [..., rest]."""
+    mask_bits = kept.size * _entropy_bits(np.array([kept.sum(), kept.size - kept.sum()]))
+    stored = values[kept]
+    different, counts = np.unique(stored, return_counts=True)
+    value_bits = stored.size * _entropy_bits(counts)
+    if values.dtype.kind == "f":
+        value_bits += different.size * 8 * values.itemsize
+    return mask_bits + min(value_bits, 8.0 * stored.nbytes)
 
 
 def _entropy_bits(counts: np.ndarray) -> float:

@@ -1,0 +1,79 @@
+"""What a user should know before anything is trained: which zeros will gain no time on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.context import Context
+from edgesparse.pipeline.execute import execute
+from edgesparse.pipeline.plan import Plan
+from edgesparse.pipeline.targets import Target
+from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.spec.sparsify import Magnitude, PatternChoice
+from edgesparse.tflite.compatibility import Profile
+from edgesparse.tflite.patterns import LIKELY_SPARSITY
+from edgesparse.tflite.patterns import advice as reasons_for
+
+
+def advise(
+    plan: Plan, context: Context, target: Target, log: Path, listener: told.Listener
+) -> list[str]:
+    """One line for each reason for which zeros will not pay; makes the outline where it is not
+    there. Nothing where the model cannot be built: training will say why."""
+    if plan.outline is None:
+        return []
+    name = target.device.name
+    pipeline = context.pipeline
+    if target.device.tpu is not None:
+        zeros = [v for v in plan.converted if pipeline.variants[v].has_zeros]
+        if not zeros:
+            return []
+        return [f"{name}: an Edge TPU gains nothing by zeros ({', '.join(zeros)}); channels would"]
+    if not context.store.has(plan.outline):
+        execute(replace(plan, stages=(plan.stage(plan.outline),)), context, log, listener)
+        if not context.store.has(plan.outline):
+            return []
+    outline = (context.store.path(plan.outline) / "outline.tflite").read_bytes()
+    return [f"{name}: {line}" for line in _lines(plan, pipeline, outline, context.profiles)]
+
+
+def _lines(
+    plan: Plan, pipeline: Pipeline, outline: bytes, profiles: Mapping[str, Profile]
+) -> list[str]:
+    found: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    for name in plan.converted:
+        variant = pipeline.variants[name]
+        zeros = _zeros(variant)
+        if zeros is None:
+            continue
+        sparsity, pattern, exclude = zeros
+        scheme = variant.quantize.scheme
+        for runtime, profile in profiles.items():
+            reasons = reasons_for(outline, profile, scheme, sparsity, pattern, exclude)
+            for reason, layers in reasons.items():
+                found.setdefault((reason, layers), []).append((name, runtime))
+    lines = []
+    for (reason, layers), where in found.items():
+        variants = ", ".join(dict.fromkeys(name for name, _ in where))
+        runtimes = ", ".join(dict.fromkeys(runtime for _, runtime in where))
+        lines.append(
+            f"zeros in {layers} layer{'s' * (layers > 1)} of {variants} gain no time with "
+            f"{runtimes}: {reason}"
+        )
+    return lines
+
+
+def _zeros(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | None:
+    """What is known of a variant's zeros: how many, in which pattern, and where not."""
+    if not variant.has_zeros:
+        return None
+    step = next((s for s in reversed(variant.sparsify) if isinstance(s, Magnitude)), None)
+    if step is None:
+        return LIKELY_SPARSITY, "unstructured", ()
+    if step.pattern == "auto":  # It takes what pays.
+        return None
+    sparsity = LIKELY_SPARSITY if isinstance(step.sparsity, str) else step.sparsity
+    return sparsity, step.pattern, tuple(step.exclude)

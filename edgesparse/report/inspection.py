@@ -1,0 +1,123 @@
+"""What is in a .tflite file and what pays in it, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgesparse.report.table import percent_text, size_text
+
+if TYPE_CHECKING:
+    from edgesparse.tflite.explain import Explanation, TensorInfo
+    from edgesparse.tflite.inspect import ModelInfo
+
+_OPS = {
+    "CONV_2D": "conv",
+    "DEPTHWISE_CONV_2D": "depthwise",
+    "FULLY_CONNECTED": "dense",
+    "TRANSPOSE_CONV": "transpose",
+}
+_COLUMNS = (
+    "layer",
+    "op",
+    "shape",
+    "type",
+    "zeros %",
+    "pattern",
+    "stored",
+    "size",
+    "dense",
+    "bound",
+)
+_LEFT = ("layer", "op", "type", "pattern", "stored")
+NAMED_LAYERS = 3
+"""So many layers are named in one line about several."""
+
+
+def print_inspection(
+    name: str,
+    info: ModelInfo,
+    tensors: Sequence[TensorInfo],
+    explained: Mapping[str, Sequence[Explanation]],
+    console: Console,
+) -> None:
+    """Print every weight; then, for each runtime, which zeros pay and why the others do not.
+
+    Args:
+        explained: by what is to be called the runtime.
+    """
+    console.print(
+        Text(
+            f"{name}: {size_text(info.bytes)} ({size_text(info.bytes_gzip)} with gzip), "
+            f"{info.parameters:,} parameters, {percent_text(info.sparsity)} % zeros, stored "
+            f"{info.storage}",
+            style="bold",
+        )
+    )
+    if not tensors:
+        console.print("no weights are visible in it")
+        return
+    console.print(_table(tensors))
+    stored = sum(tensor.stored_bytes for tensor in tensors)
+    bound = sum(tensor.entropy_bytes for tensor in tensors)
+    console.print(
+        Text(
+            f"weights: {size_text(stored)}, {stored / max(1, bound):.2f} times the bound "
+            "(entropy of which are zero, and of the others' values)"
+        )
+    )
+    for runtime, found in explained.items():
+        console.print()
+        console.print(Text(runtime, style="bold cyan"))
+        for line, style in lines(found):
+            console.print(Text(line, style=style))
+
+
+def _table(tensors: Sequence[TensorInfo]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    for title in _COLUMNS:
+        left = title in _LEFT
+        table.add_column(
+            title,
+            justify="left" if left else "right",
+            no_wrap=title != "layer",
+            overflow="fold" if left else "ellipsis",
+        )
+    for tensor in tensors:
+        table.add_row(
+            Text(tensor.name),
+            _OPS.get(tensor.op, tensor.op.lower())[:12],
+            "x".join(map(str, tensor.shape)),
+            tensor.dtype.replace("float", "f"),
+            percent_text(tensor.zeros / max(1, tensor.size)),
+            tensor.pattern,
+            tensor.form,
+            size_text(tensor.stored_bytes),
+            size_text(tensor.dense_bytes),
+            size_text(tensor.entropy_bytes),
+        )
+    return table
+
+
+def lines(found: Sequence[Explanation]) -> list[tuple[str, str]]:
+    """One line, and its style, for each thing that is true of some weights."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for one in found:
+        verdict = "pays" if one.exploited else "gains nothing" if one.accepted else "REFUSED"
+        style = "green" if one.exploited else "yellow" if one.accepted else "bold red"
+        groups.setdefault((verdict, one.reason, style), []).append(one.name)
+    order = {"pays": 0, "gains nothing": 1, "REFUSED": 2}
+    return [
+        (f"{verdict}: {_named(names)}: {reason}", style)
+        for (verdict, reason, style), names in sorted(groups.items(), key=lambda g: order[g[0][0]])
+    ]
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMED_LAYERS])
+    more = len(names) - NAMED_LAYERS
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,65 @@
+"""How sensitive each layer is, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgesparse.report.table import percent_text
+
+if TYPE_CHECKING:
+    from edgesparse.sparsity.sensitivity import Proposal, Sensitivity
+
+
+def print_sensitivity(
+    variant: str,
+    found: Sensitivity,
+    max_accuracy_drop: float,
+    proposal: Proposal | None,
+    console: Console,
+) -> None:
+    """Print the accuracy with each layer pruned alone, and the proposal."""
+    console.print(
+        Text(
+            f"{variant}: {percent_text(found.accuracy)} % of the validation samples are right; "
+            "with one layer pruned, untrained:",
+            style="bold",
+        )
+    )
+    chosen: Mapping[str, float] = proposal.sparsities if proposal is not None else {}
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("pattern", no_wrap=True)
+    for title in ("weights", *(f"{level:.0%}" for level in found.levels), "proposed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    limit = found.accuracy - max_accuracy_drop - 1e-9
+    for layer in found.layers:
+        table.add_row(
+            Text(layer.name),
+            layer.pattern,
+            f"{layer.size:,}",
+            *(
+                Text(percent_text(value), style="green" if value >= limit else "red")
+                for value in layer.accuracy
+            ),
+            f"{chosen[layer.name]:.0%}" if layer.name in chosen else "-",
+        )
+    console.print(table)
+    if proposal is None:
+        line = "no proposal: no sparsity keeps the accuracy without training"
+        console.print(Text(line, style="yellow"))
+        return
+    size = sum(layer.size for layer in found.layers)
+    zeros = sum(chosen[layer.name] * layer.size for layer in found.layers)
+    console.print(
+        Text(
+            f"proposed: {percent_text(zeros / max(1, size))} % zeros in all of them at once, "
+            f"{percent_text(proposal.accuracy)} % right before any fine-tuning (at most "
+            f"{percent_text(max_accuracy_drop)} points may be lost)",
+            style="green",
+        )
+    )
