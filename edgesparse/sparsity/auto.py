@@ -14,7 +14,7 @@ from edgesparse.data import Dataset
 from edgesparse.sparsity.channels import channels
 from edgesparse.sparsity.magnitude import magnitude
 from edgesparse.sparsity.report import LayerSparsity, Sparsified, prunable
-from edgesparse.sparsity.sensitivity import TRIES, Sensitivity, validation_accuracy
+from edgesparse.sparsity.sensitivity import Sensitivity, validation_accuracy
 from edgesparse.sparsity.training import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
@@ -120,38 +120,48 @@ def _with_sparsities(
     found: Sensitivity,
     progress: Progress,
 ) -> Sparsified:
-    """The sparsest of some proposals that keeps the accuracy once it is fine-tuned.
+    """The sparsest proposal that keeps the accuracy once it is fine-tuned, found by bisection.
 
     Raises:
         EdgesparseError: none does.
     """
     assert spec.max_accuracy_drop is not None
     config, weights = model.get_config(), model.get_weights()
-    wanted = found.accuracy - spec.max_accuracy_drop - 1e-9
-    reached = 0.0
-    candidates = found.candidates(spec.max_accuracy_drop)[:TRIES]
-    for number, candidate in enumerate(candidates, start=1):
+    patterns = {curve.name: curve.pattern for curve in found.layers}
+    candidates = found.candidates(spec.max_accuracy_drop)
+    tries = len(candidates).bit_length()
+    best: Sparsified | None = None
+    reached, first, last, tried = 0.0, 0, len(candidates), 0
+    while first < last:
+        middle = (first + last) // 2
         start = type(model).from_config(config)
         start.set_weights(weights)
-        patterns = {curve.name: curve.pattern for curve in found.layers}
         overrides = {
             name: LayerOverride(sparsity=sparsity, pattern=patterns[name])
-            for name, sparsity in candidate.items()
+            for name, sparsity in candidates[middle].items()
         }
-        own = spec.model_copy(
-            update={"sparsity": 0.0, "pattern": "unstructured", "layers": overrides}
-        )
-
-        def tell(share: float, text: str, number: int = number) -> None:
-            progress(share, f"proposal {number} of at most {len(candidates)}, {text}")
-
-        done = magnitude(start, dataset, train, own, tell)
+        update = {"sparsity": 0.0, "pattern": "unstructured", "layers": overrides}
+        tell = _part(progress, tried, tries)
+        done = magnitude(start, dataset, train, spec.model_copy(update=update), tell)
+        tried += 1
         accuracy = validation_accuracy(done.model, dataset)
         reached = max(reached, accuracy)
-        if accuracy >= wanted:
-            note = f"sparsity by layer: {', '.join(f'{n} {s:g}' for n, s in candidate.items())}"
-            return Sparsified(done.model, done.history, done.layers, (note,))
-    raise EdgesparseError(
-        f"no sparsity keeps the accuracy within {spec.max_accuracy_drop:g} of {found.accuracy:.3f} "
-        f"(best {reached:.3f}, on validation data); allow more, or fine-tune for more epochs"
+        if accuracy >= found.accuracy - spec.max_accuracy_drop - 1e-9:
+            said = ", ".join(f"{n} {s:g}" for n, s in candidates[middle].items())
+            best = replace(done, notes=(f"sparsity by layer: {said}",))
+            last = middle
+        else:
+            first = middle + 1
+    if best is None:
+        raise EdgesparseError(
+            f"no sparsity keeps the accuracy within {spec.max_accuracy_drop:g} of "
+            f"{found.accuracy:.3f} (best {reached:.3f}, on validation data); allow more, or "
+            "fine-tune for more epochs"
+        )
+    return best
+
+
+def _part(progress: Progress, tried: int, tries: int) -> Progress:
+    return lambda share, text: progress(
+        (tried + share) / tries, f"proposal {tried + 1} of at most {tries}, {text}"
     )

@@ -170,12 +170,22 @@ def importance(found: Dependencies, kind: Importance) -> np.ndarray:
             place = max(i for i, a in enumerate(axes) if "out" in a.values() and len(a) > 1)
             (axis,) = [a for a, kind_of in axes[place].items() if kind_of == "out"]
             kernel = np.moveaxis(weight[place], axis, 0).reshape(len(c.outputs), -1)
-            norms.append((c.outputs, np.linalg.norm(kernel, 1 if kind == "l1" else 2, axis=1)))
+            norm = np.linalg.norm(kernel, 1 if kind == "l1" else 2, axis=1)
+            norms.append((c.outputs, norm * _folded(c.normalizer, len(norm))))
     rest, rest_count = np.zeros_like(total), np.zeros_like(count)
     _add_scores(norms, rest, rest_count)
     missing = count == 0
     total[missing], count[missing] = rest[missing], rest_count[missing]
     return total / np.maximum(count, 1)
+
+
+def _folded(normalizer: Any, width: int) -> np.ndarray:
+    """What a batch normalization multiplies each channel by: its kernel's size alone says nothing."""
+    if normalizer is None:
+        return np.ones(width)
+    deviation = np.sqrt(normalizer.moving_variance.numpy() + normalizer.epsilon)
+    scale = np.abs(normalizer.gamma.numpy()) if normalizer.scale else np.ones(width)
+    return scale / deviation
 
 
 def _add_scores(

@@ -9,7 +9,7 @@ images need no special case. What cannot be followed keeps its channels, with a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class LayerChannels:
     inputs: np.ndarray
     outputs: np.ndarray
     positions: int
+    normalizer: Any = None
+    """The batch normalization right behind it, which a converter folds into its kernel."""
 
     @property
     def produces(self) -> bool:
@@ -214,6 +216,10 @@ class _Tracer:
         else:  # A batch normalization or PReLU.
             own, positions = given[0], 0
         self._note(layer, given[0], own, positions)
+        if kind == "BatchNormalization":
+            before = self.found.get(node.keras_inputs[0].node.layer.name)
+            if before is not None and before.produces:
+                self.found[before.layer.name] = replace(before, normalizer=layer)
         return [own]
 
     def _note(self, layer: Any, inputs: np.ndarray, outputs: np.ndarray, positions: int) -> None:
@@ -239,7 +245,7 @@ class _Tracer:
         fixed = np.zeros(len(atoms), bool)
         fixed[atoms[sorted(self.fixed)]] = True
         layers = {
-            name: LayerChannels(c.layer, atoms[c.inputs], atoms[c.outputs], c.positions)
+            name: replace(c, inputs=atoms[c.inputs], outputs=atoms[c.outputs])
             for name, c in self.found.items()
         }
         return Dependencies(layers, fixed, self.reasons)
@@ -285,6 +291,6 @@ def _operation_not_followed(node: Any) -> str:
         return f"tf.{symbol} may mix channels"
     arguments = tf.nest.flatten((node.call_args, node.call_kwargs))
     plain = (int, float, str, bool, type(None))
-    if all(tf.keras.backend.is_keras_tensor(a) or isinstance(a, plain) for a in arguments):
+    if all(isinstance(a, plain) or tf.keras.backend.is_keras_tensor(a) for a in arguments):
         return ""
     return f"tf.{symbol} takes a constant for each channel"

@@ -23,7 +23,6 @@ from edgesparse.spec.sparsify import LEVELS, Magnitude, Pattern
 BATCH = 128
 _THRESHOLDS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0)
 """How much of the allowed loss each single layer may cause, tried in this order."""
-TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,26 @@ class Sensitivity:
         return found
 
     def candidates(self, max_drop: float) -> list[dict[str, float]]:
-        """Different proposals, the sparsest first."""
+        """Different proposals, the sparsest first.
+
+        Layers that lose nothing alone may lose something together, so that the most careful
+        proposals are the one for no loss at all with a lower and lower top.
+        """
+        proposals = [self.proposal(factor * max_drop) for factor in _THRESHOLDS]
+        careful = proposals[-1]
+        proposals += [
+            {name: min(sparsity, top) for name, sparsity in careful.items()}
+            for top in reversed(self.levels[:-1])
+        ]
         found: list[dict[str, float]] = []
-        for factor in _THRESHOLDS:
-            proposal = self.proposal(factor * max_drop)
+        for proposal in proposals:
             if any(proposal.values()) and proposal not in found:
                 found.append(proposal)
-        return found
+        return sorted(found, key=self.zeros, reverse=True)
+
+    def zeros(self, sparsities: Mapping[str, float]) -> float:
+        """Weights that a proposal makes zero."""
+        return sum(sparsities[layer.name] * layer.size for layer in self.layers)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ def macs(model):
     ("name", "args", "parameters", "million_macs"),
     [
         # The reference models' own summaries (mlcommons/tiny), and Keras Applications'.
+        ("autoencoder", {}, 269_992, 0.264),
         ("ds_cnn", {}, 24_908, 2.66),
         ("resnet8", {}, 78_666, 12.5),
         (

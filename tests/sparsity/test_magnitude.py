@@ -2,40 +2,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgesparse import data
 from edgesparse.sparsity.magnitude import choose_targets, magnitude, schedule_steps
 from edgesparse.sparsity.report import as_sparsified
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude, Schedule
-
-
-def quiet(share, text):
-    pass
-
-
-@pytest.fixture
-def dataset():
-    random = np.random.default_rng(0)
-    y = random.integers(0, 4, 400)
-    x = np.eye(4, dtype=np.float32)[y].repeat(8, axis=1).reshape(-1, 4, 8, 1)
-    return data.from_arrays("toy", x + random.normal(0, 0.1, x.shape).astype(np.float32), y)
-
-
-def network():
-    tf.keras.utils.set_random_seed(3)
-    layers = tf.keras.layers
-    return tf.keras.Sequential(
-        [
-            tf.keras.Input((4, 8, 1)),
-            layers.Conv2D(8, 3, name="stem"),
-            layers.Conv2D(16, 1, name="point"),
-            layers.DepthwiseConv2D(2, name="depth"),
-            layers.Flatten(),
-            layers.Dense(32, activation="relu", name="wide"),
-            layers.Dense(4, activation="softmax", name="classifier"),
-        ]
-    )
+from tests.sparsity.conftest import network, quiet
 
 
 def spec(**changes):

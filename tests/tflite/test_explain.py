@@ -1,0 +1,89 @@
+"""What pays in a file, in words and in bytes."""
+
+import numpy as np
+import pytest
+
+from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.compatibility import Machine, Profile
+from edgesparse.tflite.encode import Encoding, encode
+from edgesparse.tflite.explain import describe, entropy_bytes, explain, pattern_of
+from edgesparse.tflite.layout import Dense, along
+
+TFLITE = Profile(Machine("tflite-runtime", "2.14.0", "x86_64"))
+LITERT = Profile(Machine("ai-edge-litert", "2.1.6", "x86_64"))
+
+
+def test_every_weight_is_described(tflite_files, sparse_dense_layer):
+    dense = {t.name: t for t in describe(tflite_files["dense"].read_bytes())}
+    kernel = sparse_dense_layer.get_layer("wide").kernel.numpy()
+    wide = dense["wide"]
+    assert (wide.op, wide.shape, wide.dtype) == ("FULLY_CONNECTED", (512, 512), "float32")
+    assert wide.zeros == np.sum(kernel == 0)
+    assert (wide.pattern, wide.form) == ("random", "dense")
+    assert wide.stored_bytes == wide.dense_bytes == 512 * 512 * 4
+    sparse = {t.name: t for t in describe(tflite_files["sparse"].read_bytes())}["wide"]
+    assert sparse.form == "densify"
+    assert sparse.stored_bytes < sparse.dense_bytes
+    assert sparse.entropy_bytes == wide.entropy_bytes
+
+
+def test_the_bound_is_mask_and_values():
+    half = np.zeros(8000, np.float32)
+    half[::2] = np.arange(1, 4001)
+    assert entropy_bytes(half) == 8000 / 8 + 4000 * 4
+    two = np.where(np.arange(8000) % 4 < 2, 0, np.arange(8000) % 4 - 1).astype(np.int8)
+    assert entropy_bytes(two) == 8000 / 8 + 4000 / 8
+    assert entropy_bytes(np.zeros((4, 4), np.int8)) == 0
+    everywhere = np.arange(1, 101, dtype=np.float32)
+    assert entropy_bytes(everywhere) == 400
+
+
+def test_blocks_cost_less_to_tell():
+    random = np.random.default_rng(0)
+    kept = np.repeat(random.random((64, 4)) < 0.25, 16, axis=1)
+    values = np.where(kept, random.integers(1, 100, kept.shape), 0).astype(np.int8)
+    assert pattern_of(Dense(values)) == "block-1x16"
+    assert entropy_bytes(values, "block-1x16") < entropy_bytes(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "pattern"),
+    [
+        (lambda v: v, "-"),
+        (lambda v: np.where(np.arange(32)[:, None] < 16, 0, v), "outputs"),
+        (lambda v: v * (np.random.default_rng(1).random(v.shape) < 0.3), "random"),
+    ],
+)
+def test_patterns_have_names(change, pattern):
+    values = np.random.default_rng(0).normal(size=(32, 64))
+    assert pattern_of(Dense(change(values))) == pattern
+
+
+def test_what_pays_depends_on_the_runtime(tflite_files):
+    content = tflite_files["sparse"].read_bytes()
+    for profile in (TFLITE, LITERT):
+        (wide,) = [e for e in explain(content, profile) if e.name == "wide"]
+        assert wide.accepted
+        assert not wide.exploited
+        assert "makes it dense on loading: a smaller file, no faster" in wide.reason
+    (classifier,) = [e for e in explain(content, LITERT) if e.name == "classifier"]
+    assert "zeros are too few to store less" in classifier.reason
+
+
+def test_a_runtime_that_refuses_is_named(tflite_files):
+    """int8 weights stored by single zeros: the older runtime takes them."""
+    content = tflite_files["int8"].read_bytes()
+    by_row = Encoding(along(2, 1), densify=True)
+    stored = encode(content, lambda c: by_row if c.values.shape == (512, 512) else None)
+    for profile, accepted in ((TFLITE, True), (LITERT, False)):
+        (wide,) = [e for e in explain(stored, profile) if e.name == "wide"]
+        assert wide.accepted is accepted
+    assert "needs constant int8 weights" in wide.reason
+    assert wide.advised == "dense"
+
+
+def test_a_damaged_file_is_told(tflite_files):
+    content = tflite_files["dense"].read_bytes()[:3000]
+    for read in (describe, lambda c: explain(c, LITERT)):
+        with pytest.raises(UsageError, match="truncated or damaged"):
+            read(content)
