@@ -66,9 +66,9 @@ def require(condition: bool, reason: str) -> None:
     pytest.skip(reason)
 
 
-SHARE_A_DEPLOY = ("test_deploy.py", "test_readme.py", "test_emulated.py")
+SHARE_A_DEPLOY = ("test_deploy.py", "test_readme.py", "test_emulated.py", "test_clusters.py")
 """Files whose tests use one project in which `make deploy` ran: the longest run of all. The last
-one waits for runs on the emulated Pi that go on beside the others."""
+two wait for runs on the emulated Pi that go on beside the others."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,9 +13,8 @@ from edgesparse.pipeline.plan import Plan
 from edgesparse.pipeline.targets import Target
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import Magnitude, PatternChoice
+from edgesparse.tflite import patterns
 from edgesparse.tflite.compatibility import Profile
-from edgesparse.tflite.patterns import LIKELY_SPARSITY
-from edgesparse.tflite.patterns import advice as reasons_for
 
 
 def advise(
@@ -46,16 +45,15 @@ def _lines(
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for name in plan.converted:
         variant = pipeline.variants[name]
-        zeros = _zeros(variant)
+        zeros, scheme = _zeros(variant), variant.quantize.scheme
         if zeros is None:
             continue
         sparsity, pattern, exclude = zeros
-        scheme = variant.quantize.scheme
         for runtime, profile in profiles.items():
-            reasons = reasons_for(outline, profile, scheme, sparsity, pattern, exclude)
+            reasons = patterns.advice(outline, profile, scheme, sparsity, pattern, exclude)
             for reason, layers in reasons.items():
                 found.setdefault((reason, layers), []).append((name, runtime))
-    lines = []
+    lines = _refusals(plan, pipeline, outline, profiles)
     for (reason, layers), where in found.items():
         variants = ", ".join(dict.fromkeys(name for name, _ in where))
         runtimes = ", ".join(dict.fromkeys(runtime for _, runtime in where))
@@ -66,14 +64,31 @@ def _lines(
     return lines
 
 
+def _refusals(
+    plan: Plan, pipeline: Pipeline, outline: bytes, profiles: Mapping[str, Profile]
+) -> list[str]:
+    """Of variants without zeros: those with zeros have one scale for all outputs."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in plan.converted:
+        variant = pipeline.variants[name]
+        if not variant.has_zeros:
+            for runtime, profile in profiles.items():
+                for reason in patterns.refusals(outline, profile, variant.quantize.scheme):
+                    found.setdefault((runtime, reason), []).append(name)
+    return [
+        f"{runtime} will refuse {', '.join(names)}: {reason}"
+        for (runtime, reason), names in found.items()
+    ]
+
+
 def _zeros(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | None:
     """What is known of a variant's zeros: how many, in which pattern, and where not."""
     if not variant.has_zeros:
         return None
     step = next((s for s in reversed(variant.sparsify) if isinstance(s, Magnitude)), None)
     if step is None:
-        return LIKELY_SPARSITY, "unstructured", ()
+        return patterns.LIKELY_SPARSITY, "unstructured", ()
     if step.pattern == "auto":  # It takes what pays.
         return None
-    sparsity = LIKELY_SPARSITY if isinstance(step.sparsity, str) else step.sparsity
+    sparsity = patterns.LIKELY_SPARSITY if isinstance(step.sparsity, str) else step.sparsity
     return sparsity, step.pattern, tuple(step.exclude)

@@ -96,7 +96,7 @@ class Plan:
     """(variant, runtime name) -> key of its verify stage"""
     samples: str
     outline: str | None = None
-    """Where some variant has zeros."""
+    """Where there is something to be known of it."""
 
     def stage(self, key: str) -> Stage:
         return next(stage for stage in self.stages if stage.key == key)
@@ -258,7 +258,8 @@ def _start(
     model = {"source": pipeline.model.model_dump(mode="json"), "digest": digests["model"]}
     settings = pipeline.train.model_dump(mode="json")
     outline = None
-    if any(pipeline.variants[name].has_zeros for name in chosen):
+    variants = [pipeline.variants[name] for name in chosen]
+    if any(v.has_zeros or v.quantize.scheme == "dynamic" for v in variants):
         outline = graph.add("outline", None, {"model": model})
     train = graph.add("train", None, {"data": data, "model": model, "train": settings})
     return _Start(data, {"data": data, "train": settings}, digests, train, outline)

@@ -180,7 +180,7 @@ def importance(found: Dependencies, kind: Importance) -> np.ndarray:
 
 
 def _folded(normalizer: Any, width: int) -> np.ndarray:
-    """What a batch normalization multiplies each channel by: its kernel's size alone says nothing."""
+    """What a batch normalization multiplies each channel by; without it a norm says little."""
     if normalizer is None:
         return np.ones(width)
     deviation = np.sqrt(normalizer.moving_variance.numpy() + normalizer.epsilon)

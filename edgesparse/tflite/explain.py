@@ -93,7 +93,10 @@ def _explain(constant: Constant, profile: Profile, paths: Paths, looks: bool) ->
     if form in ("dense", "densify") and looks and path is not None and path.state == "taken":
         exploited = True
     if form == "dense":
-        if decision.form != "dense" and not exploited:
+        verdict = profile.verdict(Cell(cast(Op, constant.op), scheme or "f32", form))
+        if not verdict.runs:
+            accepted, reason = False, verdict.why
+        elif decision.form != "dense" and not exploited:
             reason = f"stored dense; as {decision.form}: {reason}"
     elif scheme is None:
         accepted, reason = False, "nobody measured sparse weights of this kind"

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import cast
 
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.sparsify import LayerChoice, Pattern, PatternChoice
-from edgesparse.tflite.compatibility import KERNELS, Cell, Form, Profile, SparsePath
+from edgesparse.tflite.compatibility import KERNELS, Cell, Form, Op, Profile, SparsePath
+from edgesparse.tflite.compatibility import Scheme as CellScheme
 from edgesparse.tflite.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.layout import blocks, fits
 from edgesparse.tflite.storage import is_candidate
@@ -93,6 +95,19 @@ def advice(
         if why:
             reasons[why] += 1
     return dict(reasons)
+
+
+def refusals(outline: bytes, profile: Profile, scheme: Scheme) -> list[str]:
+    """Why a runtime will refuse a model with that scheme, however it is stored; empty if not."""
+    found: dict[str, None] = {}
+    for constant in _weights(outline):
+        own: CellScheme = scheme
+        if constant.op == "FULLY_CONNECTED" and scheme in ("int8", "dynamic"):
+            own = "int8-per-channel" if scheme == "int8" else "dynamic-per-channel"
+        verdict = profile.verdict(Cell(cast(Op, constant.op), own, "dense"))
+        if not verdict.runs:
+            found[verdict.why] = None
+    return list(found)
 
 
 def _fully_connected_dense(

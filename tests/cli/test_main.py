@@ -23,7 +23,10 @@ def test_help_imports_nothing_heavy():
     assert len(found) <= 1.2 * len(modules_of("-c", "import click"))
 
 
-COMMANDS = ["validate", "plan", "run", "deploy", "bench", "inspect", "sensitivity", "report", "schema", "init"]  # fmt: skip
+COMMANDS = [
+    "validate", "plan", "run", "deploy", "bench", "inspect", "sensitivity", "report", "schema",
+    "init",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -115,3 +115,32 @@ def deployed_mlp(deployed, background) -> tuple[Project, subprocess.CompletedPro
     done = project.shell(DEPLOY_MLP)
     background.start(project, "digits-mlp", DEPLOY_EMULATED_MLP)
     return project, done, project.results_of(done)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command that ended, and what it found."""
+
+    project: Project
+    done: subprocess.CompletedProcess[str]
+
+    @property
+    def results(self) -> Results:
+        return self.project.results_of(self.done)
+
+    def rows(self, runtime):
+        return {r.variant: r for r in self.results.rows if r.runtime.name == runtime}
+
+
+@pytest.fixture(scope="session")
+def emulated(deployed_mlp, background):
+    """digits twice, the first time without an image, and beside it digits-mlp."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    for tool in EMULATOR_TOOLS:
+        require(shutil.which(tool, path=path) is not None, f"{tool}, for the emulated Pi")
+    project, *_ = deployed_mlp
+    first, second = background.runs["digits"].result()
+    (mlp,) = background.runs["digits-mlp"].result()
+    for done in (first, second, mlp):
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return project, *(Run(project, done) for done in (first, second, mlp))

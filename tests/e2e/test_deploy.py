@@ -8,7 +8,7 @@ from edgesparse.pipeline.store import Store
 from edgesparse.pipeline.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
-VARIANTS = ["dense-f32", "dense-int8", "sparse-f32", "sparse-int8"]
+VARIANTS = ["dense-f32", "dense-int8", "channels-int8", "sparse-f32", "sparse-int8"]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def test_make_deploy_ends_with_the_table(deployed):
     assert Store(project.folder / ".edgesparse" / "store").problems() == []
 
 
-def test_there_are_four_variants_on_two_runtimes(rows):
-    assert len(rows) == 8
+def test_there_are_five_variants_on_two_runtimes(rows):
+    assert len(rows) == 10
     assert {r.status for r in rows.values()} == {"ok"}
 
 
@@ -41,6 +41,11 @@ def test_accuracy(rows):
         assert dense.device >= 0.97
         for variant in ("sparse-f32", "sparse-int8"):
             assert rows[runtime, variant].accuracy.drop <= 0.02
+        # Half of the multiply-accumulates, and within a point.
+        channels = rows[runtime, "channels-int8"]
+        assert channels.accuracy.drop - rows[runtime, "dense-int8"].accuracy.drop <= 0.01
+        assert channels.notes[0].startswith("channels removed: ")
+        assert channels.model.bytes < 0.6 * rows[runtime, "dense-int8"].model.bytes
     for row in rows.values():
         assert abs(row.accuracy.device - row.accuracy.host) <= 0.005
         assert row.accuracy.samples == 360
@@ -75,7 +80,7 @@ def test_a_second_deploy_does_nothing_but_measure(deployed):
     project, _ = deployed
     done = project.shell(".venv/bin/edgesparse deploy pipelines/digits.yaml --quick")
     stages = [line for line in done.stderr.splitlines() if line.startswith("[")]
-    assert len(stages) == 20
+    assert len(stages) == 25
     assert all(line.endswith(": cached") for line in stages), done.stderr
     assert "QUICK, not for claims" in done.stdout
     assert done.returncode in (0, 3), done.stderr
@@ -84,7 +89,8 @@ def test_a_second_deploy_does_nothing_but_measure(deployed):
 def plan(project, path):
     done = project.shell(f".venv/bin/edgesparse plan {path} --json")
     assert done.returncode == 0, done.stderr
-    return {s["label"]: s["why"] for s in json.loads(done.stdout) if not s["cached"]}
+    stages = json.loads(done.stdout)["stages"]
+    return {s["label"]: s["why"] for s in stages if not s["cached"]}
 
 
 def test_only_what_changed_would_run_again(deployed):
@@ -99,6 +105,18 @@ def test_only_what_changed_would_run_again(deployed):
     assert all("sparse-f32" in label for label in why)
     assert why["sparsify sparse-f32"] == "spec.sparsify.sparsity: 0.88 -> 0.8"
     assert why["convert sparse-f32"] == "its model changed"
+
+
+def test_what_will_not_pay_is_told_before_training_and_under_the_table(deployed):
+    project, done = deployed
+    said = (
+        "local: zeros in 13 layers of sparse-f32 gain no time with tflite-runtime, ai-edge-litert"
+    )
+    before, _, _ = done.stderr.partition("train ...")
+    assert said in before
+    assert said in " ".join(done.stdout.split())
+    planned = project.shell(".venv/bin/edgesparse plan pipelines/digits.yaml")
+    assert f"note: {said}: XNNPACK skips no zeros on x86 with AVX" in planned.stdout
 
 
 def test_fully_connected_blocks(deployed_mlp):

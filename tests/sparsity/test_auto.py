@@ -67,9 +67,8 @@ def trained(dataset):
 def test_sparsities_are_found_that_keep_the_accuracy(trained, dataset):
     mine = spec(sparsity="auto", max_accuracy_drop=0.03, pattern="block-1x4")
     found = sensitivity.measure(trained, dataset, mine, quiet)
-    done = prune(
-        trained, dataset, Train(epochs=3, learning_rate=1e-3), resolve(trained, mine, {}), quiet, found
-    )  # fmt: skip
+    train = Train(epochs=3, learning_rate=1e-3)
+    done = prune(trained, dataset, train, resolve(trained, mine, {}), quiet, found)
     assert validation_accuracy(done.model, dataset) >= found.accuracy - 0.03
     zeros = sum(layer.zeros for layer in done.layers)
     assert zeros > 0.3 * sum(layer.size for layer in done.layers)

@@ -10,7 +10,7 @@ KERNEL = np.random.default_rng(0).normal(size=(3, 3, 32, 8))
 def test_unstructured_keeps_the_largest(sparsity):
     mask = magnitude_mask(KERNEL, sparsity, "unstructured")
     assert mask.mean() == pytest.approx(1 - sparsity, abs=1e-3)
-    if 0 < sparsity:
+    if sparsity > 0:
         assert np.abs(KERNEL[mask]).min() >= np.abs(KERNEL[~mask]).max()
 
 

@@ -1,0 +1,134 @@
+"""Every model in every scheme and storage on every runtime: it runs and answers right, or what is
+known of the runtime says before that it will not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesparse import models
+from edgesparse.devices.events import Check, Failed
+from edgesparse.devices.local import LocalTransport
+from edgesparse.devices.measure import Entry, check_only, run_job
+from edgesparse.devices.provision import provision
+from edgesparse.sparsity.masks import magnitude_mask
+from edgesparse.sparsity.report import prunable
+from edgesparse.spec.device import DEFAULT_WORKDIR, Local
+from edgesparse.spec.load import parse_device
+from edgesparse.spec.pipeline import Source
+from edgesparse.spec.references import builtin_names
+from edgesparse.tflite.compatibility import Machine, Profile
+from edgesparse.tflite.convert import convert
+from edgesparse.tflite.explain import explain
+from edgesparse.tflite.storage import store
+from tests.tflite.test_convert import answers
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+MODELS = {
+    "autoencoder": {},
+    "ds_cnn": {},
+    "mlp": {"input_shape": [16, 16, 1], "classes": 10, "widths": [128, 128]},
+    "mobilenet_v1": {"input_shape": [32, 32, 3], "classes": 10, "alpha": 0.25, "downsample": 3},
+    "mobilenet_v2": {"input_shape": [32, 32, 3], "classes": 10, "alpha": 0.35, "downsample": 3},
+    "resnet8": {},
+}
+SCHEMES = ("f32", "f16", "dynamic", "int8")
+STORAGES = ("dense", "auto")
+RUNTIMES = {"tflite-runtime": "2.14.0", "ai-edge-litert": "2.1.6", "old": "1.4.0"}
+# Of the outputs' range, against the same numbers run by the locked runtime where they are rounded.
+TOLERANCE = {"f32": 1e-3, "f16": 1e-2, "dynamic": 0.1, "int8": 0.1}
+
+
+def profile(runtime):
+    name = "ai-edge-litert" if runtime == "old" else runtime
+    return Profile(Machine(name, RUNTIMES[runtime], "x86_64"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """(model, scheme) -> densely stored bytes, the golden file, and the same for each storage."""
+    folder = tmp_path_factory.mktemp("matrix")
+    found = {}
+    for name, args in MODELS.items():
+        model = models.build(Source(name=name, args=args), Path())
+        for layer in prunable(model).values():
+            mask = magnitude_mask(layer.kernel.numpy(), 0.9, "unstructured")
+            layer.kernel.assign(layer.kernel.numpy() * mask)
+        x = np.random.default_rng(1).random((4, *model.input_shape[1:]), dtype=np.float32)
+        for scheme in SCHEMES:
+            for storage in STORAGES:
+                # As a pipeline does: zeros go with one scale for all outputs.
+                content = convert(model, scheme, x, one_scale=storage == "auto")
+                rounded = scheme in ("dynamic", "int8")
+                y = answers(content, x) if rounded else model(x, training=False).numpy()
+                golden = folder / f"{name}-{scheme}-{storage}.npz"
+                np.savez(golden, golden_x=x, golden_y=y)
+                found[name, scheme, storage] = (content, golden)
+    return found
+
+
+def cases(runtime, files, folder):
+    """For each case an entry, and whether the runtime is known to refuse it."""
+    own, entries, refused = profile(runtime), [], {}
+    for (name, scheme, storage), (dense, golden) in files.items():
+        content = store(dense, own, storage)[0]
+        path = folder / f"{name}-{scheme}-{storage}.tflite"
+        path.write_bytes(content)
+        case = f"{name} {scheme} {storage}"
+        entries.append(
+            Entry(
+                case,
+                path,
+                own.machine.runtime,
+                "xnnpack",
+                1,
+                golden=golden,
+                tolerance=TOLERANCE[scheme],
+            )
+        )
+        reasons = [e.reason for e in explain(content, own) if not e.accepted]
+        refused[case] = "; ".join(dict.fromkeys(reasons))
+    return entries, refused
+
+
+def surprises(transport, runtime, files, folder):
+    entries, refused = cases(runtime, files, folder)
+    assert len(entries) == len(MODELS) * len(SCHEMES) * len(STORAGES)
+    events = run_job(transport, check_only(entries, f"matrix-{runtime}", 120.0))
+    found = {}
+    for event in events:
+        if isinstance(event, Failed):
+            found[event.entry] = event.error.strip().splitlines()[-1]
+        elif isinstance(event, Check):
+            right = (event.agreement or 0.0) == 1.0
+            found[event.entry] = "" if right else f"answers wrong ({event.agreement:.0%} right)"
+    assert found.keys() == refused.keys()
+    return {case: (found[case], refused[case]) for case in found
+            if bool(found[case]) != bool(refused[case])}, refused  # fmt: skip
+
+
+def test_every_model_is_in_the_matrix():
+    assert set(MODELS) == set(builtin_names("models"))
+
+
+@pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
+def test_the_runtimes_here(runtime, files, tmp_path):
+    here = LocalTransport("here", Local(), DEFAULT_WORKDIR)
+    odd, refused = surprises(here, runtime, files, tmp_path)
+    assert odd == {}
+    if runtime == "tflite-runtime":
+        assert refused["mlp dynamic dense"].startswith("its FULLY_CONNECTED is too old")
+    else:
+        assert not any(refused.values())
+
+
+def test_an_older_runtime(server, files, tmp_path):
+    text = server.device_yaml().replace("runtime: system", "runtime: venv")
+    text = text.replace("[ai-edge-litert]", "[{name: ai-edge-litert, version: 1.4.0}]")
+    board = server.connect(tmp_path / "work")
+    try:
+        provision(board, parse_device(text).spec)
+        odd, _ = surprises(board, "old", files, tmp_path)
+    finally:
+        board.close()
+    assert odd == {}
