@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from edgesparse.sparsity.auto import Resolved
-    from edgesparse.sparsity.report import Sparsified
+    from edgesparse.sparsity.report import LayerSparsity, Sparsified
     from edgesparse.sparsity.sensitivity import Sensitivity
 
 # Fine-tuning starts from trained weights: a smaller step than training's.
@@ -86,7 +86,17 @@ def sparsify_stage(stage: Stage, context: Context, folder: Path, progress: Progr
         {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
     ]
     write_json(folder / "sparsity.json", layers)
-    write_json(folder / NOTES, [*notes_of(context, stage.inputs["model"]), *done.notes])
+    notes = [*notes_of(context, stage.inputs["model"]), *done.notes, *_misfits(done.layers)]
+    write_json(folder / NOTES, notes)
+
+
+def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:
+    """Where a pattern could not be laid over a layer; one line for each reason."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.note and layer.pattern != "channels":
+            found.setdefault(layer.note, []).append(layer.name)
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
 
 
 def notes_of(context: Context, key: str) -> list[str]:

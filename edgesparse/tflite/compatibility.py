@@ -237,7 +237,7 @@ PATHS: tuple[PathRule, ...] = (
         SparsePath(
             False,
             "this CPU lacks half-precision arithmetic, without which tflite-runtime 2.14 runs it "
-            "dense; ai-edge-litert 1.4 would not",
+            "dense; ai-edge-litert would not",
         ),
         _TFLITE,
         "==2.14.*",

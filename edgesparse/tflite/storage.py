@@ -149,7 +149,8 @@ def decide(
     smaller = [o for o in options if o.stored_bytes + WORTH_BYTES < size]
     if not smaller:
         share = dense.zeros / max(1, dense.values.size)
-        return stay(f"{share:.0%} zeros are too few to store less")
+        few = f"{share:.0%} zeros are too few to store less"
+        return stay(few if dense.zeros else "there are no zeros in it")
     runtime = f"{profile.machine.runtime} {profile.machine.version}"
     running = [o for o in smaller if o.verdict.runs]
     if not running:

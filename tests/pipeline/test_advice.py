@@ -1,0 +1,57 @@
+"""What is known before anything is trained, as `plan` tells it."""
+
+import json
+
+import pytest
+
+from tests.conftest import TINY
+
+pytestmark = pytest.mark.slow
+DEVICE = (
+    "name: both\nconnect: {local: {}}\nworkdir: work\nruntimes: [tflite-runtime, ai-edge-litert]\n"
+)
+
+
+def advice(cli, folder, variants):
+    (folder / "devices").mkdir(exist_ok=True)
+    (folder / "devices" / "both.yaml").write_text(DEVICE)
+    start = TINY.index("  sparse-f32:")
+    text = TINY[:start] + variants + TINY[TINY.index("benchmark:") :]
+    (folder / "p.yaml").write_text(text)
+    done = cli("plan", "p.yaml", "--device", "both", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert not any(s["cached"] for s in found["stages"] if s["stage"] != "outline")
+    return found["advice"]
+
+
+def test_a_runtime_that_will_refuse_is_named(cli, tmp_path):
+    (line,) = advice(cli, tmp_path, "  dyn: {quantize: dynamic}\n")
+    assert line.startswith("both: tflite-runtime will refuse dyn: its FULLY_CONNECTED is too old")
+
+
+def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_path):
+    found = advice(
+        cli,
+        tmp_path,
+        "  random: {sparsify: {method: magnitude, sparsity: 0.9, exclude: [classifier]}, "
+        "quantize: int8}\n"
+        "  few: {sparsify: {method: magnitude, sparsity: 0.3, exclude: [classifier]}}\n"
+        "  blocks: {sparsify: {method: magnitude, sparsity: 0.9, pattern: block-1x16, "
+        "exclude: [classifier]}, quantize: int8}\n"
+        "  auto: {sparsify: {method: magnitude, sparsity: 0.9, pattern: auto}, quantize: int8}\n"
+        "  channels: {sparsify: {method: channels, ratio: 0.5}, quantize: int8}\n",
+    )
+    assert found == [
+        "both: zeros in 1 layer of random gain no time with tflite-runtime, ai-edge-litert: its "
+        "int8 kernel needs the pattern block-1x16 (or auto), not unstructured",
+        "both: zeros in 1 layer of few gain no time with tflite-runtime, ai-edge-litert: no sparse "
+        "f32 kernel is faster for fully connected layers at 30%",
+    ]
+
+
+def test_nothing_is_built_where_nothing_is_to_be_known(cli, tmp_path):
+    assert advice(cli, tmp_path, "  int8: {quantize: int8}\n") == []
+    assert not (tmp_path / ".edgesparse" / "store").exists() or not any(
+        (tmp_path / ".edgesparse" / "store").iterdir()
+    )
