@@ -56,6 +56,7 @@ class LayerChannels:
         """For each of its weights, which axes run along which channels: "in", "out", or "middle",
         between the halves of a separable convolution."""
         layers, weights = tf.keras.layers, self.layer.weights
+        kernels: list[dict[int, str]] = []
         if isinstance(self.layer, layers.SeparableConv2D):
             kernels = [{2: "in"}, {2: "middle", 3: "out"}]
         elif isinstance(self.layer, layers.DepthwiseConv2D):
@@ -66,8 +67,6 @@ class LayerChannels:
             kernels = [{2: "in", 3: "out"}]
         elif isinstance(self.layer, layers.Dense):
             kernels = [{0: "in", 1: "out"}]
-        else:
-            kernels = [{}] * 0
         # What follows runs along outputs: a bias, a batch normalization's statistics.
         return [*kernels, *({len(w.shape) - 1: "out"} for w in weights[len(kernels) :])]
 

@@ -131,8 +131,11 @@ def _misfit(pattern: Pattern, shape: Sequence[int]) -> str:
         return f"{pattern} is for fully connected layers; pruned unstructured"
     if shape[-2] % BLOCK[pattern]:
         return f"{shape[-2]} inputs are no multiple of {BLOCK[pattern]}; pruned unstructured"
+    # tfmot (0.8.1) fails where a mask has one block in a row or column.
     if shape[-1] == 1:
         return f"{pattern} needs more than one output; pruned unstructured"
+    if shape[-2] == BLOCK[pattern] and pattern != "2:4":
+        return f"{pattern} needs more than {shape[-2]} inputs; pruned unstructured"
     return ""
 
 

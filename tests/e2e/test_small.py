@@ -71,6 +71,41 @@ benchmark:""",
     assert found["f16"].model.bytes < 0.7 * found["dense-f32"].model.bytes
 
 
+def test_steps_follow_one_another_and_auto_finds_what_pays(folder):
+    edit(
+        folder,
+        "benchmark:",
+        """  smaller: {sparsify: {method: channels, parameters: 0.6, epochs: 1}, quantize: int8}
+  both:
+    sparsify:
+      - {method: channels, ratio: 0.5, epochs: 1}
+      - {method: magnitude, sparsity: 0.5, pattern: block-1x16, epochs: 1}
+    quantize: {scheme: int8, aware: true, epochs: 1}
+  pattern: {sparsify: {method: magnitude, sparsity: 0.9, pattern: auto, epochs: 1}}
+  found: {sparsify: {method: magnitude, sparsity: auto, max_accuracy_drop: 0.2, epochs: 1}}
+benchmark:""",
+    )
+    done = deploy(folder)
+    assert done.returncode == 0, done.stderr
+    found = rows(folder)
+    dense = found["dense-f32"].model.parameters
+    assert found["smaller"].model.parameters <= 0.6 * dense
+    assert found["smaller"].model.sparsity < 0.05
+    assert found["smaller"].notes[0].startswith("channels removed: 5")
+    assert found["both"].model.parameters < 0.55 * dense
+    assert 0.4 < found["both"].model.sparsity < 0.7
+    # Fully connected f32 layers: blocks of 4 pay on x86.
+    assert found["pattern"].model.sparsity == pytest.approx(0.9, abs=0.02)
+    assert found["pattern"].model.storage == "sparse"
+    assert found["found"].notes[0].startswith("sparsity by layer: dense_1 0.")
+    # The steps of a list are stages of their own.
+    labels = [line.split("] ")[1].split(":")[0] for line in done.stderr.splitlines() if ": " in line
+              and line.startswith("[")]  # fmt: skip
+    assert {"sparsify both (channels)", "sparsify both (magnitude)", "sensitivity found"} <= {
+        *labels
+    }
+
+
 def test_a_failed_stage_fails_its_variant_only(folder):
     edit(folder, "pattern: block-1x4", "exclude: [no_such_layer]")
     done = deploy(folder)

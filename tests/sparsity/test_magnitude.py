@@ -109,3 +109,19 @@ def test_own_method_returns_a_model_or_is_told_so():
     assert [x.name for x in result.layers] == ["wide"]
     with pytest.raises(UsageError, match=r"mine.py:prune returned list"):
         as_sparsified([], "mine.py:prune")
+
+
+@pytest.mark.slow
+def test_a_layer_of_a_single_block_is_pruned_all_the_same(dataset):
+    """As a layer is that lost most of its inputs; the toolkit fails there."""
+    tf.keras.utils.set_random_seed(3)
+    layers = tf.keras.layers
+    narrow = layers.Dense(16, activation="relu", name="narrow")
+    last = layers.Dense(4, activation="softmax", name="last")
+    model = tf.keras.Sequential([tf.keras.Input((4, 8, 1)), layers.Flatten(), narrow, last])
+    chosen = spec(pattern="block-1x16", sparsity=0.5, epochs=1)
+    result = magnitude(model, dataset, Train(epochs=1), chosen, quiet)
+    found = {layer.name: layer for layer in result.layers}
+    assert found["narrow"].pattern == "block-1x16"
+    assert found["last"].note == "block-1x16 needs more than 16 inputs; pruned unstructured"
+    assert found["last"].achieved >= 0.49
