@@ -43,10 +43,10 @@ def test_help_is_quick():
     assert ratio <= 2.5
 
 
-def deploy_seconds(project, pipeline):
+def deploy_seconds(project, pipeline, *options):
     """(everything, the benchmark) in seconds; stderr says how long the benchmark took."""
     start = time.perf_counter()
-    done = run_cli("deploy", pipeline, cwd=project, timeout=2000)
+    done = run_cli("deploy", pipeline, *options, cwd=project, timeout=2000)
     total = time.perf_counter() - start
     assert done.returncode == 0, done.stderr
     last = [line for line in done.stderr.splitlines() if line.startswith("benchmark on local: ")]
@@ -68,6 +68,16 @@ def test_block_sparse_kernels_pay(project):
     low, high = block.speedup.ci95
     print(f"\nblock-1x4-f32 against dense-f32, ai-edge-litert: {low:.2f}x to {high:.2f}x")
     assert low >= 1.3
+
+
+def test_removed_channels_pay_with_int8(project):
+    variants = ("--variant", "dense-int8", "--variant", "channels-int8")
+    deploy_seconds(project, "pipelines/digits.yaml", *variants)
+    rows = {(r.runtime.name, r.variant): r for r in Workspace(project).results().rows}
+    speedup = rows["ai-edge-litert", "channels-int8"].zeros_speedup
+    low, high = speedup.ci95
+    print(f"\nchannels-int8 against {speedup.baseline}, ai-edge-litert: {low:.2f}x to {high:.2f}x")
+    assert speedup.ratio >= 1.7
 
 
 LOAD_SECONDS = 120.0

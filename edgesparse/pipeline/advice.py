@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from edgesparse.pipeline import progress as told
@@ -32,11 +31,19 @@ def advise(
             return []
         return [f"{name}: an Edge TPU gains nothing by zeros ({', '.join(zeros)}); channels would"]
     if not context.store.has(plan.outline):
-        execute(replace(plan, stages=(plan.stage(plan.outline),)), context, log, listener)
+        execute([plan.stage(plan.outline)], context, log, _without_failures(listener))
         if not context.store.has(plan.outline):
             return []
     outline = (context.store.path(plan.outline) / "outline.tflite").read_bytes()
     return [f"{name}: {line}" for line in _lines(plan, pipeline, outline, context.profiles)]
+
+
+def _without_failures(listener: told.Listener) -> told.Listener:
+    def tell(event: told.Told) -> None:
+        if not isinstance(event, told.StageFailed):
+            listener(event)
+
+    return tell
 
 
 def _lines(

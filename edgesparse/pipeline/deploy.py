@@ -228,7 +228,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         for line in advised:  # Before training, and once more under the table.
             run.listener(told.Note(line))
         record.notes += advised
-        errors = execute(plan, context, log, run.listener)
+        errors = execute(plan.work, context, log, run.listener)
     finally:
         run.workspace.remember(run.pipeline.name, plan)
     threads = device.threads or run.benchmark.threads

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from edgesparse.pipeline import progress as told
 from edgesparse.pipeline.context import Context
 from edgesparse.pipeline.interrupt import deferred_interrupt
-from edgesparse.pipeline.plan import Plan, Stage
+from edgesparse.pipeline.plan import Stage
 from edgesparse.pipeline.stages import run_stage
 from edgesparse.spec.errors import EdgesparseError
 
 
-def execute(plan: Plan, context: Context, log: Path, listener: told.Listener) -> dict[str, str]:
-    """Run every stage whose artifact is missing. A failed stage fails what depends on it only.
+def execute(
+    stages: Sequence[Stage], context: Context, log: Path, listener: told.Listener
+) -> dict[str, str]:
+    """Run every stage whose artifact is missing; each comes after its inputs. A failed stage fails
+    what depends on it only.
 
     Whatever stages print goes to `log`.
 
@@ -27,8 +30,8 @@ def execute(plan: Plan, context: Context, log: Path, listener: told.Listener) ->
     """
     context.store.sweep()
     errors: dict[str, str] = {}
-    total = len(plan.stages)
-    for number, stage in enumerate(plan.stages, start=1):
+    total = len(stages)
+    for number, stage in enumerate(stages, start=1):
         blocked = next((errors[key] for key in stage.inputs.values() if key in errors), None)
         if blocked is not None:
             errors[stage.key] = blocked

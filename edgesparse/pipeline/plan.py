@@ -98,6 +98,13 @@ class Plan:
     outline: str | None = None
     """Where there is something to be known of it."""
 
+    @property
+    def work(self) -> tuple[Stage, ...]:
+        """The stages without an outline that serves advice only: where that fails, nothing else
+        does for that reason."""
+        needed = any(self.outline in stage.inputs.values() for stage in self.stages)
+        return tuple(s for s in self.stages if needed or s.key != self.outline)
+
     def stage(self, key: str) -> Stage:
         return next(stage for stage in self.stages if stage.key == key)
 

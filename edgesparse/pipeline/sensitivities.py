@@ -79,7 +79,7 @@ def find_sensitivity(
     context = context_for(loaded, target, workspace, "sensitivity", known)
     path = workspace.folder / "sensitivity" / f"{loaded.spec.name}-{name}.json"
     log = path.with_suffix(".log")
-    errors = execute(plan, context, log, listener)
+    errors = execute(plan.work, context, log, listener)
     if stage.key in errors:
         raise EdgesparseError(errors[stage.key])
     listener(told.StageStarted("proposal", 1, 1))
