@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -100,10 +101,12 @@ def plan(pipeline: Path, device: str, variants: Sequence[str] | None, as_json: b
     known = profiles(target, workspace)
     try:
         planned = runs.plan_for(loaded, target, known, variants)
-        context = runs.context_for(loaded, target, workspace, "plan", known)
-        log = workspace.folder / "plan.log"
-        with Shown() as listener:
-            advised = advise(planned, context, target, log, listener)
+        # A plan writes nothing: an outline that is not there yet is made for this time only.
+        with TemporaryDirectory() as place, Shown() as listener:
+            kept = workspace.has(planned.outline)
+            made_in = workspace if kept else Workspace(Path(place))
+            context = runs.context_for(loaded, target, made_in, "plan", known)
+            advised = advise(planned, context, target, Path(place) / "log.txt", listener)
     finally:
         target.transport.close()
     status = workspace.status(loaded.spec.name, planned)

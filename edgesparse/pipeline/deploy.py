@@ -54,6 +54,7 @@ def plan_for(
         machine="" if local else f"{target.host.machine} {target.host.cpu}",
         full_int8_only=tpu is not None,
         compiler=_compiler(tpu),
+        clock=target.device.clock,
     )
 
 

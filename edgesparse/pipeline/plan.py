@@ -141,6 +141,7 @@ def build_plan(
     machine: str = "",
     full_int8_only: bool = False,
     compiler: Mapping[str, Any] | None = None,
+    clock: str = "wall",
 ) -> Plan:
     """Plan the pipeline up to verified models.
 
@@ -154,6 +155,7 @@ def build_plan(
         variants: a subset; default all. The baseline is added, since ratios refer to it.
         full_int8_only: leave other variants out, and zeros stored densely: for an Edge TPU.
         compiler: what compiles for it, and how.
+        clock: what a latency is measured by there.
     """
     graph = _Graph(versions)
     data = {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
@@ -171,6 +173,7 @@ def build_plan(
         "runtime": runtimes[0].model_dump() if runtimes else None,
         "delegate": delegate,
         "machine": machine,
+        "clock": clock,
     }
     converted, verified = {}, {}
     for name in chosen:

@@ -38,6 +38,10 @@ class Workspace:
     def store(self) -> Store:
         return Store(self.folder / "store")
 
+    def has(self, key: str | None) -> bool:
+        """Whether an artifact is in the store, which is not made for that."""
+        return key is not None and (self.folder / "store").is_dir() and self.store.has(key)
+
     def new_run(self, name: str) -> str:
         """A fresh run id and its folder."""
         moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")

@@ -83,6 +83,7 @@ def test_an_unknown_variant_is_told(cli, tmp_path):
     assert "no variant 'sparse-f23'; did you mean 'sparse-f32'" in done.stderr
 
 
+@pytest.mark.slow
 def test_plan_of_a_new_project(cli, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     done = cli("plan", "tiny.yaml")

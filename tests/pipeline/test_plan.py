@@ -42,11 +42,12 @@ def test_every_stage_comes_after_its_inputs():
 def test_variants_share_what_they_have_in_common():
     names = [stage.name for stage in plan().stages]
     assert names.count("train") == 1
-    assert names.count("sparsify") == 1, "two variants ask for the same sparsify"
+    assert names.count("sparsify") == 2, "two variants ask for the same zeros, one for channels"
     assert names.count("quantize") == 1
-    assert names.count("convert") == 4
-    assert names.count("encode") == 4
-    assert names.count("verify") == 8
+    assert names.count("convert") == 5
+    assert names.count("encode") == 4, "removed channels leave nothing to encode"
+    assert names.count("verify") == 10
+    assert names.count("outline") == 1
 
 
 def test_a_comment_reruns_nothing():
@@ -81,6 +82,7 @@ def test_code_and_libraries_rerun_training_and_what_follows(change):
 def test_a_new_runtime_version_verifies_again_and_no_more():
     other = [RuntimeInfo(name="ai-edge-litert", version="9"), RUNTIMES[0]]
     assert rerun(plan(), plan(runtimes=other)) == {
+        "verify channels-int8 (ai-edge-litert)",
         *(
             f"verify {v} (ai-edge-litert)"
             for v in ("dense-f32", "dense-int8", "sparse-f32", "sparse-int8")
@@ -115,3 +117,66 @@ def test_differences_are_told_in_words():
         "libraries.x: none -> 1",
         "spec.sparsify.sparsity: 0.8 -> 0.9",
     ]
+
+
+STEPS = """
+name: p
+data: {name: digits}
+model: {name: mlp, args: {input_shape: [8, 8, 1], classes: 10}}
+variants:
+  both:
+    sparsify:
+      - {method: channels, %s}
+      - {method: magnitude, %s}
+  channels: {sparsify: {method: channels, %s}, quantize: int8}
+"""
+
+
+def steps(first, second, **options):
+    return plan(STEPS % (first, second, first), **options)
+
+
+def test_steps_are_stages_and_a_shared_beginning_is_shared():
+    found = [s for s in steps("macs: 0.5", "sparsity: 0.5").stages if s.name == "sparsify"]
+    assert [s.label for s in found] == ["sparsify both (channels)", "sparsify both (magnitude)"]
+    assert found[0].variants == ("both", "channels")
+    assert found[1].inputs["model"] == found[0].key
+
+
+def test_an_outline_that_only_serves_advice_is_no_work():
+    found = steps("macs: 0.5", "sparsity: 0.5")
+    assert found.outline in keys(found)
+    assert found.outline not in {stage.key for stage in found.work}
+    needed = steps("macs: 0.5", "sparsity: 0.5, pattern: auto")
+    assert needed.outline in {stage.key for stage in needed.work}
+    assert plan(STEPS.split("  both:")[0] + "  a: {quantize: int8}\n").outline is None
+
+
+def test_auto_depends_on_what_the_target_exploits_and_on_nothing_else_of_it():
+    auto = "sparsity: 0.9, pattern: auto"
+    here = steps("macs: 0.5", auto)
+    there = steps("macs: 0.5", auto, machine="aarch64")
+    assert "sparsify both (magnitude)" in rerun(here, there)
+    assert "sparsify both (channels)" not in rerun(here, there)
+    alike = steps("macs: 0.5", auto, machine="armv7l"), steps("macs: 0.5", auto, machine="armv8l")
+    assert "sparsify both (magnitude)" not in rerun(*alike)
+
+
+def test_sparsity_auto_comes_after_its_sensitivity():
+    found = steps("macs: 0.5", "sparsity: auto, max_accuracy_drop: 0.01")
+    by_name = {stage.label: stage for stage in found.stages}
+    sensitivity = by_name["sensitivity both"]
+    assert sensitivity.inputs["model"] == by_name["sparsify both (channels)"].key
+    assert by_name["sparsify both (magnitude)"].inputs["sensitivity"] == sensitivity.key
+    less = steps("macs: 0.5", "sparsity: auto, max_accuracy_drop: 0.02")
+    assert "sensitivity both" not in rerun(found, less), "the curves are the same"
+
+
+def test_a_latency_is_the_devices_own():
+    here, there = (steps("latency: 0.5", "sparsity: 0.5", machine=m) for m in ("x86_64", "aarch64"))
+    assert "sparsify both (channels)" not in rerun(here, here)
+    changed = plan(STEPS % ("latency: 0.5", "sparsity: 0.5", "latency: 0.5"), runtimes=RUNTIMES[1:])
+    assert "sparsify both (channels)" in rerun(here, changed)
+    # A variant in int8 is another thing to measure.
+    labels = [s.label for s in there.stages if s.name == "sparsify"]
+    assert labels == ["sparsify both (channels)", "sparsify both (magnitude)", "sparsify channels"]
