@@ -61,6 +61,8 @@ def test_the_pi_agrees_with_every_verdict(target, tmp_path):
             entry = Entry(f"{name} {form}", path, RUNTIME, "xnnpack", 1)
             if told.accepted:
                 rounds.append(entry)
+        if told.accepted and not told.exploited:
+            continue  # It runs as the dense file does, and as fast.
         checks.append(
             Entry(
                 name,
@@ -76,7 +78,8 @@ def test_the_pi_agrees_with_every_verdict(target, tmp_path):
     assert sum(found is not True for found in exploited.values()) >= 10
     answered = run_job(target.transport, Job("answers", 0, SETTINGS, tuple(checks)))
     right = {e.entry: e.agreement == 1.0 for e in answered if isinstance(e, Check)}
-    assert right == {name: found is not None for name, found in exploited.items()}
+    wanted = {n: found is True for n, found in exploited.items() if found is not False}
+    assert right == wanted
     times = medians(target, rounds)
     for name, found in exploited.items():
         if found is not None:

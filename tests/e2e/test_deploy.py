@@ -99,11 +99,11 @@ def test_only_what_changed_would_run_again(deployed):
     changed = project.folder / "pipelines" / "changed.yaml"
     changed.write_text("# a comment\n" + text)
     assert plan(project, "pipelines/changed.yaml") == {}
-    changed.write_text(text.replace("sparsity: 0.88", "sparsity: 0.8", 1))
+    changed.write_text(text.replace("sparsity: 0.89", "sparsity: 0.8", 1))
     why = plan(project, "pipelines/changed.yaml")
     assert len(why) == 6
     assert all("sparse-f32" in label for label in why)
-    assert why["sparsify sparse-f32"] == "spec.sparsify.sparsity: 0.88 -> 0.8"
+    assert why["sparsify sparse-f32"] == "spec.sparsify.sparsity: 0.89 -> 0.8"
     assert why["convert sparse-f32"] == "its model changed"
 
 

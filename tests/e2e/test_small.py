@@ -106,6 +106,26 @@ benchmark:""",
     }
 
 
+def test_a_latency_budget_is_measured_on_the_device(folder):
+    """With a tenth of the channels a wide network takes less than 0.8 of its time, whatever else
+    goes on; how much less is the device's to say."""
+    edit(folder, "widths: [32]", "widths: [1024, 1024]")
+    edit(
+        folder,
+        "benchmark:",
+        """  fast: {sparsify: {method: channels, latency: 0.8, epochs: 0}}
+  other: {sparsify: {method: channels, latency: 0.001, epochs: 0}}
+benchmark:""",
+    )
+    done = deploy(folder, "--variant", "fast", "--variant", "other")
+    assert done.returncode == 1, done.stderr
+    found = rows(folder)
+    assert found["fast"].status == "ok"
+    assert found["fast"].notes[0].startswith("channels removed: ")
+    assert found["fast"].model.parameters < found["dense-f32"].model.parameters
+    assert "latency: 0.001 cannot be met: " in found["other"].error
+
+
 def test_a_failed_stage_fails_its_variant_only(folder):
     edit(folder, "pattern: block-1x4", "exclude: [no_such_layer]")
     done = deploy(folder)
@@ -236,7 +256,7 @@ def test_ctrl_c_while_training_keeps_the_store_and_the_next_run_goes_on(folder):
     assert "Traceback" not in rest
     store = Store(folder / ".edgesparse" / "store")
     assert store.problems() == []
-    assert len(list(store.root.iterdir())) == 1
+    assert len(list(store.root.iterdir())) == 2, "the samples and the outline"
     edit(folder, "epochs: 1000", "epochs: 1")
     done = deploy(folder)
     assert done.returncode == 0

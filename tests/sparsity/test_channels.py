@@ -122,12 +122,16 @@ def test_importance_by_norms_and_by_batch_normalization():
     kernel[..., 0, :] = [3, 5, 1, 1]
     kernel[..., 1, :] = [4, 0, 1, 2]
     model.get_layer("a").set_weights([kernel])
-    model.get_layer("bn").gamma.assign([1.0, -3.0, 2.0, 2.0])
     found = trace(model)
     atoms = found.layers["a"].outputs
     l1, l2 = (importance(found, kind)[atoms] for kind in ("l1", "l2"))
     assert l1 * np.mean([7, 5, 2, 3]) == pytest.approx([7, 5, 2, 3])
     assert l2 / l2[0] == pytest.approx([1, 1, 2**0.5 / 5, 5**0.5 / 5])
+    # A converter folds the normalization into the kernel.
+    model.get_layer("bn").gamma.assign([1.0, -3.0, 2.0, 2.0])
+    model.get_layer("bn").moving_variance.assign([1.0, 1.0, 4.0, 1.0])
+    folded = importance(found, "l1")[atoms]
+    assert folded / folded[0] == pytest.approx([1, 15 / 7, 2 / 7, 6 / 7], rel=1e-3)
     scales = importance(found, "batch-norm")
     assert scales[atoms] == pytest.approx([0.5, 1.5, 1.0, 1.0])
     assert scales[found.layers["b"].outputs].mean() == pytest.approx(1.0)
