@@ -140,6 +140,11 @@ def _with_sparsities(
             name: LayerOverride(sparsity=sparsity, pattern=patterns[name])
             for name, sparsity in candidates[middle].items()
         }
+        overrides |= {  # What the user has fixed stays so.
+            glob: LayerOverride(sparsity=own.sparsity, pattern=own.pattern or patterns.get(glob))
+            for glob, own in spec.layers.items()
+            if own.sparsity is not None
+        }
         update = {"sparsity": 0.0, "pattern": "unstructured", "layers": overrides}
         tell = _part(progress, tried, tries)
         done = magnitude(start, dataset, train, spec.model_copy(update=update), tell)

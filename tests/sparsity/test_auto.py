@@ -75,6 +75,17 @@ def test_sparsities_are_found_that_keep_the_accuracy(trained, dataset):
     assert done.notes[0].startswith("sparsity by layer: ")
 
 
+def test_a_sparsity_that_the_user_fixed_stays(trained, dataset):
+    fixed = {"point": {"sparsity": 0.25}}
+    mine = spec(sparsity="auto", max_accuracy_drop=0.2, pattern="unstructured", layers=fixed)
+    found = sensitivity.measure(trained, dataset, mine, quiet)
+    train = Train(epochs=1, learning_rate=1e-3)
+    done = prune(trained, dataset, train, resolve(trained, mine, {}), quiet, found)
+    (point,) = [layer for layer in done.layers if layer.name == "point"]
+    assert point.target == 0.25
+    assert point.achieved == pytest.approx(0.25, abs=0.02)
+
+
 def test_where_no_sparsity_keeps_it_that_is_said(trained, dataset):
     mine = spec(sparsity="auto", max_accuracy_drop=0.0, pattern="unstructured", epochs=0)
     found = sensitivity.measure(trained, dataset, mine, quiet)
