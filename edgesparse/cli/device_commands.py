@@ -28,7 +28,7 @@ from edgesparse.report.table import WIDTH
 from edgesparse.spec.device import Device, Emulator, Group
 from edgesparse.spec.errors import SpecError, UsageError
 from edgesparse.spec.load import load_device_or_group
-from edgesparse.tflite.compatibility import PAYS
+from edgesparse.tflite.compatibility import PAYS, SKIPS
 
 
 def list_devices(as_json: bool) -> None:
@@ -100,23 +100,31 @@ def probe(name: str, as_json: bool) -> None:
         target = open_target(find_device(name), progress)
         try:
             with captured_output(Workspace(Path()).folder / "probes" / f"{name}.log"):
-                trials = probes.probe(target, Workspace(Path()), progress)
+                found = probes.probe(target, Workspace(Path()), progress)
         finally:
             target.transport.close()
     if as_json:
-        click.echo(json.dumps([asdict(trial) for trial in trials], indent=1))
+        click.echo(json.dumps(asdict(found), indent=1))
         return
     versions = {runtime.name: runtime.version for runtime in target.runtimes}
     for runtime, version in versions.items():
         click.echo(f"{name} | {runtime} {version}")
-        for trial in trials:
+        for trial in found.trials:
             if trial.runtime == runtime:
                 click.echo(f"  {_trial_line(trial)}"[:WIDTH])
-    odd = probes.surprises(target, trials)
+        click.echo(f"  {_path_line(found.path_gain[runtime])}")
+    odd = probes.surprises(target, found.trials)
     click.echo(
-        f"{len(odd)} of {len(trials)} are not as the table of compatibility says"
+        f"{len(odd)} of {len(found.trials)} are not as the table of compatibility says"
         + "; what was found here counts from now on"
     )
+
+
+def _path_line(gain: float) -> str:
+    if gain == 0:
+        return "zeros in 1x1 convolutions: refuses them, or answers wrong"
+    said = "skips them" if gain >= SKIPS else "skips none"
+    return f"zeros in 1x1 convolutions: {said}, {gain:.2f} times as fast with 90 %"
 
 
 def _trial_line(trial: Trial) -> str:

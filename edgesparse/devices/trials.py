@@ -10,19 +10,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from edgesparse.devices.events import Check, Event, Failed, Round
 from edgesparse.devices.measure import Entry, Job, Settings, run_job
 from edgesparse.devices.transport import Progress, Transport
-from edgesparse.tflite.cells import STORED_SHARE, TOLERANCE, CellModel, cell_models
+from edgesparse.tflite.cells import STORED_SHARE, TOLERANCE, CellModel, cell_models, path_models
 from edgesparse.tflite.compatibility import KERNELS, Cell, Verdict
 
 WIDTH = 2048
 """Of the fully connected layers whose kernels are timed: too large for most caches."""
 _TIMED = Settings(warmup_runs=2, warmup_seconds=0.0, runs=12, seconds=0.05, timeout_seconds=300.0)
+
+
+_K = TypeVar("_K")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,41 @@ def try_cells(
     return [Trial(runtime, cell, verdict) for (runtime, cell), verdict in verdicts.items()]
 
 
+def try_path(
+    transport: Transport,
+    runtimes: Sequence[str],
+    delegate: str | Mapping[str, Any],
+    progress: Progress = lambda _, __: None,
+) -> dict[str, float]:
+    """How many times as fast each runtime is with zeros in 1x1 convolutions; 0 where it fails or
+    answers wrong. Raises DeviceError."""
+    progress(0.0, "making a network")
+    dense, sparse, x, y = path_models()
+    with tempfile.TemporaryDirectory() as place:
+        golden = Path(place) / "golden.npz"
+        np.savez(golden, golden_x=x, golden_y=y)
+        entries: dict[tuple[str, str], Entry] = {}
+        for form, content in (("dense", dense), ("sparse", sparse)):
+            path = Path(place) / f"{form}.tflite"
+            path.write_bytes(content)
+            for runtime in runtimes:
+                name = f"{runtime} {form}"
+                entries[runtime, form] = Entry(
+                    name, path, runtime, delegate, 1, golden=golden, tolerance=TOLERANCE
+                )
+        progress(0.5, "timing it with and without zeros")
+        events = run_job(transport, Job("path", 3, _TIMED, tuple(entries.values())))
+    verdicts = _verdicts(entries, events)
+    times = _medians(events)
+    found = {}
+    for runtime in runtimes:
+        dense_ns = times.get(entries[runtime, "dense"].name)
+        sparse_ns = times.get(entries[runtime, "sparse"].name)
+        right = verdicts[runtime, "sparse"].runs
+        found[runtime] = min(dense_ns) / min(sparse_ns) if right and dense_ns and sparse_ns else 0.0
+    return found
+
+
 _Key = tuple[str, Cell]
 
 
@@ -103,7 +141,7 @@ def _entries(
     return found
 
 
-def _verdicts(entries: Mapping[_Key, Entry], events: Sequence[Event]) -> dict[_Key, Verdict]:
+def _verdicts(entries: Mapping[_K, Entry], events: Sequence[Event]) -> dict[_K, Verdict]:
     said = {event.entry: event for event in events if isinstance(event, Check | Failed)}
     found = {}
     for key, entry in entries.items():
@@ -117,6 +155,15 @@ def _verdicts(entries: Mapping[_Key, Entry], events: Sequence[Event]) -> dict[_K
         else:
             verdict = Verdict(True)
         found[key] = verdict
+    return found
+
+
+def _medians(events: Sequence[Event]) -> dict[str, list[float]]:
+    """The median of each round, in ns, by entry."""
+    found: dict[str, list[float]] = {}
+    for event in events:
+        if isinstance(event, Round):
+            found.setdefault(event.entry, []).append(statistics.median(event.latency_ns))
     return found
 
 
@@ -137,10 +184,7 @@ def _costs(
         name = f"{runtime} {cell.name}"
         entries[runtime, cell] = Entry(name, path, runtime, delegate, 1)
     events = run_job(transport, Job("kernels", 3, _TIMED, tuple(entries.values())))
-    nanoseconds: dict[str, list[float]] = {}
-    for event in events:
-        if isinstance(event, Round):
-            nanoseconds.setdefault(event.entry, []).append(statistics.median(event.latency_ns))
+    nanoseconds = _medians(events)
     found = {}
     for key, twin in twins.items():
         mine, dense = (nanoseconds.get(entries[k].name) for k in (key, twin))

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgesparse.devices.transport import Progress
-from edgesparse.devices.trials import Trial, try_cells
+from edgesparse.devices.trials import Trial, try_cells, try_path
 from edgesparse.pipeline.targets import Target
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.tflite.compatibility import Cell, Machine, Profile, Verdict, cells
 
 
-def probe(target: Target, workspace: Workspace, progress: Progress) -> list[Trial]:
-    """Try every cell on a device and keep what was found. Raises DeviceError."""
+@dataclass(frozen=True)
+class Found:
+    """What a probe found: each cell, and by runtime how much zeros in 1x1 convolutions gain."""
+
+    trials: tuple[Trial, ...]
+    path_gain: Mapping[str, float]
+
+
+def probe(target: Target, workspace: Workspace, progress: Progress) -> Found:
+    """Try everything on a device and keep what was found. Raises DeviceError."""
     names = [runtime.name for runtime in target.runtimes]
-    trials = try_cells(target.transport, names, target.device.cpu_delegate, progress)
+    delegate = target.device.cpu_delegate
+    trials = try_cells(
+        target.transport, names, delegate, lambda share, text: progress(0.85 * share, text)
+    )
+    gain = try_path(
+        target.transport, names, delegate, lambda share, text: progress(0.85 + 0.15 * share, text)
+    )
+    found = Found(tuple(trials), gain)
     path = _path(workspace, target)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(_record(target, trials), indent=1) + "\n")
+    part.write_text(json.dumps(_record(target, found), indent=1) + "\n")
     os.replace(part, path)
-    return trials
+    return found
 
 
 def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
@@ -34,7 +50,8 @@ def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
     found = {}
     for runtime in target.runtimes:
         machine = Machine(runtime.name, runtime.version, target.host.machine, features)
-        found[runtime.name] = Profile(machine, known.get((runtime.name, runtime.version), {}))
+        cells_found, gain = known.get((runtime.name, runtime.version), ({}, None))
+        found[runtime.name] = Profile(machine, cells_found, gain)
     return found
 
 
@@ -48,11 +65,16 @@ def _path(workspace: Workspace, target: Target) -> Path:
     return workspace.folder / "probes" / f"{target.device.name}.json"
 
 
-def _record(target: Target, trials: Sequence[Trial]) -> dict[str, Any]:
+def _record(target: Target, found: Found) -> dict[str, Any]:
     runtimes: dict[str, Any] = {
-        runtime.name: {"version": runtime.version, "cells": {}} for runtime in target.runtimes
+        runtime.name: {
+            "version": runtime.version,
+            "path_gain": found.path_gain[runtime.name],
+            "cells": {},
+        }
+        for runtime in target.runtimes
     }
-    for trial in trials:
+    for trial in found.trials:
         verdict = trial.verdict
         runtimes[trial.runtime]["cells"][trial.cell.name] = {
             "runs": verdict.runs,
@@ -64,7 +86,7 @@ def _record(target: Target, trials: Sequence[Trial]) -> dict[str, Any]:
 
 def _read(
     workspace: Workspace | None, target: Target
-) -> dict[tuple[str, str], dict[Cell, Verdict]]:
+) -> dict[tuple[str, str], tuple[dict[Cell, Verdict], float | None]]:
     """By runtime and version; nothing where the device is another one than it was."""
     if workspace is None:
         return {}
@@ -74,11 +96,14 @@ def _read(
             return {}
         by_name = {cell.name: cell for cell in cells()}
         return {
-            (name, kept["version"]): {
-                by_name[cell]: Verdict(bool(v["runs"]), v["cost"], str(v["why"]))
-                for cell, v in kept["cells"].items()
-                if cell in by_name
-            }
+            (name, kept["version"]): (
+                {
+                    by_name[cell]: Verdict(bool(v["runs"]), v["cost"], str(v["why"]))
+                    for cell, v in kept["cells"].items()
+                    if cell in by_name
+                },
+                None if kept.get("path_gain") is None else float(kept["path_gain"]),
+            )
             for name, kept in record["runtimes"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -24,6 +24,7 @@ weight far above."""
 STORED_SHARE = 1 / 16
 """Of each weight; in blocks of 16, so that every form stores as much."""
 _BLOCK = 16
+PATH_KEPT = 0.1
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,27 @@ def cell_models(width: int = 256, ops: Sequence[Op] = OPS) -> tuple[CellModel, .
                 content = _stored(_converted(model, cell, x, converted), cell)
                 found.append(CellModel(cell, content, x, y))
     return tuple(found)
+
+
+def path_models() -> tuple[bytes, bytes, np.ndarray, np.ndarray]:
+    """A network for XNNPACK's sparse path with 90 % zeros in its 1x1 convolutions: stored densely
+    and sparse, inputs float32 [n, ...] and what Keras answers, float32 [n, ...]."""
+    from edgesparse.models.mobilenet_v1 import mobilenet_v1
+    from edgesparse.tflite.convert import convert
+
+    model = mobilenet_v1([64, 64, 3], 10, alpha=0.5)
+    random = np.random.default_rng(3)
+    for layer in model.layers:
+        if getattr(layer, "kernel_size", None) == (1, 1):
+            layer.kernel.assign(layer.kernel * (random.random(layer.kernel.shape) < PATH_KEPT))
+    x = random.random((2, 64, 64, 3), dtype=np.float32)
+    dense = convert(model, "f32", x)
+
+    def choose(constant: Constant) -> Encoding | None:
+        pointwise = constant.op == "CONV_2D" and constant.values.shape[1:3] == (1, 1)
+        return Encoding(along(4, 3), densify=True) if pointwise else None
+
+    return dense, encode(dense, choose), x, model(x, training=False).numpy()
 
 
 def _keras(op: Op, width: int) -> tf.keras.Model:

@@ -27,7 +27,9 @@ def workspace(tmp_path, target, monkeypatch):
     """After a probe that found what the table does not say."""
     found = [Trial("ai-edge-litert", CELL, Verdict(True, 1.5))]
     monkeypatch.setattr(probes, "try_cells", lambda *_: found)
-    assert probes.probe(target, Workspace(tmp_path), lambda *_: None) == found
+    monkeypatch.setattr(probes, "try_path", lambda *_: {"ai-edge-litert": 1.0})
+    done = probes.probe(target, Workspace(tmp_path), lambda *_: None)
+    assert list(done.trials) == found
     assert probes.surprises(target, found) == found
     return Workspace(tmp_path)
 
@@ -36,6 +38,9 @@ def test_what_was_found_counts(workspace, target):
     profile = probes.profiles(target, workspace)["ai-edge-litert"]
     assert profile.verdict(CELL) == Verdict(True, 1.5)
     assert profile.machine.features == {"fp", "asimd", "asimddp"}
+    assert not profile.sparse_path.exists
+    assert "device probe has seen" in profile.sparse_path.why
+    assert probes.profiles(target, None)["ai-edge-litert"].sparse_path.exists
     assert not probes.profiles(target, None)["ai-edge-litert"].verdict(CELL).runs
 
 

@@ -1,6 +1,15 @@
 import pytest
 
-from edgesparse.tflite.compatibility import KERNELS, RULES, Cell, Machine, Profile, Verdict, cells
+from edgesparse.tflite.compatibility import (
+    KERNELS,
+    RULES,
+    Cell,
+    Machine,
+    Profile,
+    SparsePath,
+    Verdict,
+    cells,
+)
 
 TFLITE = Machine("tflite-runtime", "2.14.0", "x86_64")
 LITERT = Machine("ai-edge-litert", "2.1.6", "x86_64")
@@ -62,6 +71,18 @@ def test_what_was_probed_comes_first():
     assert profile.table("int8")[cell.name] is None
     assert Profile(LITERT).table("int8")[cell.name] == "refuses"
     assert not [name for name in profile.table("int8") if "f32" in name]
+
+
+def test_a_probe_knows_better_where_zeros_in_convolutions_are_skipped():
+    unknown = Machine("ai-edge-litert", "9.0", "riscv64")
+    assert not Profile(unknown).sparse_path.exists
+    assert Profile(unknown, path_gain=2.0).sparse_path == SparsePath(True, pixel_fails=True)
+    assert not Profile(unknown, path_gain=1.02).sparse_path.exists
+    assert "x86" in Profile(LITERT, path_gain=1.0).sparse_path.why
+    assert Profile(PI5).sparse_path.exists
+    assert Profile(PI5, path_gain=2.5).sparse_path == Profile(PI5).sparse_path
+    for gain in (0.0, 1.1):
+        assert "device probe" in Profile(PI5, path_gain=gain).sparse_path.why
 
 
 def test_an_odd_version_is_no_crash():
