@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 import threading
 import time
@@ -102,6 +103,15 @@ def host_info(transport: Transport) -> HostInfo:
         raise DeviceError(
             f"device {transport.name}: {transport.python} cannot run the agent: {done.said}"
         ) from None
+
+
+def round_medians(events: Sequence[Event]) -> dict[str, list[float]]:
+    """The median latency of each round, in ns, by entry."""
+    found: dict[str, list[float]] = {}
+    for event in events:
+        if isinstance(event, Round):
+            found.setdefault(event.entry, []).append(statistics.median(event.latency_ns))
+    return found
 
 
 def run_job(

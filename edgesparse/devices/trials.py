@@ -5,7 +5,6 @@ Each cell's model runs in a process of its own, so that one that crashes its run
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from edgesparse.devices.events import Check, Event, Failed, Round
-from edgesparse.devices.measure import Entry, Job, Settings, run_job
+from edgesparse.devices.events import Check, Event, Failed
+from edgesparse.devices.measure import Entry, Job, Settings, round_medians, run_job
 from edgesparse.devices.transport import Progress, Transport
 from edgesparse.tflite.cells import STORED_SHARE, TOLERANCE, CellModel, cell_models, path_models
 from edgesparse.tflite.compatibility import KERNELS, Cell, Verdict
@@ -104,7 +103,7 @@ def try_path(
         progress(0.5, "timing it with and without zeros")
         events = run_job(transport, Job("path", 3, _TIMED, tuple(entries.values())))
     verdicts = _verdicts(entries, events)
-    times = _medians(events)
+    times = round_medians(events)
     found = {}
     for runtime in runtimes:
         dense_ns = times.get(entries[runtime, "dense"].name)
@@ -158,15 +157,6 @@ def _verdicts(entries: Mapping[_K, Entry], events: Sequence[Event]) -> dict[_K, 
     return found
 
 
-def _medians(events: Sequence[Event]) -> dict[str, list[float]]:
-    """The median of each round, in ns, by entry."""
-    found: dict[str, list[float]] = {}
-    for event in events:
-        if isinstance(event, Round):
-            found.setdefault(event.entry, []).append(statistics.median(event.latency_ns))
-    return found
-
-
 def _costs(
     transport: Transport,
     folder: Path,
@@ -184,7 +174,7 @@ def _costs(
         name = f"{runtime} {cell.name}"
         entries[runtime, cell] = Entry(name, path, runtime, delegate, 1)
     events = run_job(transport, Job("kernels", 3, _TIMED, tuple(entries.values())))
-    nanoseconds = _medians(events)
+    nanoseconds = round_medians(events)
     found = {}
     for key, twin in twins.items():
         mine, dense = (nanoseconds.get(entries[k].name) for k in (key, twin))

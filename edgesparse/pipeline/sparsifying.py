@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from edgesparse.bench.job import EXACT, QUICK
-from edgesparse.devices.events import Failed, Round
-from edgesparse.devices.measure import Entry, Job, Settings, run_job
+from edgesparse.devices.events import Failed
+from edgesparse.devices.measure import Entry, Job, Settings, round_medians, run_job
 from edgesparse.pipeline.context import Context, Progress, read_json, write_json
 from edgesparse.pipeline.keras_files import fine_tune, read_keras, save_keras
 from edgesparse.pipeline.plan import Stage
@@ -205,11 +205,7 @@ def _latencies(stage: Stage, context: Context) -> Callable[[Sequence[tf.keras.Mo
         failed = next((event for event in events if isinstance(event, Failed)), None)
         if failed is not None:
             raise EdgesparseError(f"a candidate does not run on the device: {failed.error}")
-        rounds_of: dict[str, list[float]] = {}
-        for event in events:
-            if isinstance(event, Round):
-                middle = statistics.median(event.latency_ns) / 1e6
-                rounds_of.setdefault(event.entry, []).append(middle)
-        return [statistics.median(rounds_of[entry.name]) for entry in entries]
+        found = round_medians(events)
+        return [statistics.median(found[entry.name]) / 1e6 for entry in entries]
 
     return measure

@@ -1,13 +1,11 @@
 """What is said of XNNPACK's sparse path, held against the emulated Raspberry Pi 5."""
 
-import statistics
-
 import numpy as np
 import pytest
 
 from edgesparse.cli.commands import find_device
-from edgesparse.devices.events import Check, Failed, Round
-from edgesparse.devices.measure import Entry, Job, Settings, run_job
+from edgesparse.devices.events import Check, Failed
+from edgesparse.devices.measure import Entry, Job, Settings, round_medians, run_job
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.pipeline.probes import profiles
 from edgesparse.pipeline.targets import open_target
@@ -43,7 +41,7 @@ def target(emulated):
 def medians(target, entries):
     events = run_job(target.transport, Job("clusters", 1, SETTINGS, tuple(entries)))
     assert not [event for event in events if isinstance(event, Failed)]
-    return {e.entry: statistics.median(e.latency_ns) / 1e6 for e in events if isinstance(e, Round)}
+    return {entry: times[0] / 1e6 for entry, times in round_medians(events).items()}
 
 
 def test_the_pi_agrees_with_every_verdict(target, tmp_path):
