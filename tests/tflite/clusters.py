@@ -40,6 +40,7 @@ class Recipe:
 def network(recipe: Recipe) -> tf.keras.Model:
     """Stem, two depthwise-separable blocks of which the second halves the image, pool, classes."""
     tf.keras.utils.set_random_seed(3)
+    tf.keras.backend.reset_uids()  # Names are those of the first network in a process.
     inputs = tf.keras.Input((SIZE, SIZE, recipe.channels))
     x = inputs
     if recipe.stem_padding == "explicit":
