@@ -14,6 +14,7 @@ from edgesparse.cli.commands import find_device
 from edgesparse.cli.console import Shown, result_console
 from edgesparse.pipeline.probes import profiles
 from edgesparse.pipeline.sensitivities import find_sensitivity
+from edgesparse.pipeline.stages import model_file
 from edgesparse.pipeline.targets import open_target
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.report.inspection import print_inspection
@@ -40,13 +41,7 @@ def inspect_model(path: Path, device: str | None, as_json: bool) -> None:
     if as_json:
         about = {
             "file": str(path),
-            "sha256": info.sha256,
-            "bytes": info.bytes,
-            "bytes_gzip": info.bytes_gzip,
-            "parameters": info.parameters,
-            "zeros": info.zeros,
-            "sparsity": info.sparsity,
-            "storage": info.storage,
+            **model_file(info).model_dump(),
             "tensors": [asdict(tensor) for tensor in tensors],
             "explained": {name: [asdict(e) for e in found] for name, found in explained.items()},
         }

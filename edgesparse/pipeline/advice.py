@@ -9,6 +9,7 @@ from edgesparse.pipeline import progress as told
 from edgesparse.pipeline.context import Context
 from edgesparse.pipeline.execute import execute
 from edgesparse.pipeline.plan import Plan
+from edgesparse.pipeline.sparsifying import read_outline
 from edgesparse.pipeline.targets import Target
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import Magnitude, PatternChoice
@@ -34,7 +35,7 @@ def advise(
         execute([plan.stage(plan.outline)], context, log, _without_failures(listener))
         if not context.store.has(plan.outline):
             return []
-    outline = (context.store.path(plan.outline) / "outline.tflite").read_bytes()
+    outline = read_outline(context, plan.outline)
     return [f"{name}: {line}" for line in _lines(plan, pipeline, outline, context.profiles)]
 
 
@@ -47,7 +48,7 @@ def _without_failures(listener: told.Listener) -> told.Listener:
 
 
 def _lines(
-    plan: Plan, pipeline: Pipeline, outline: bytes, profiles: Mapping[str, Profile]
+    plan: Plan, pipeline: Pipeline, outline: patterns.Outline, profiles: Mapping[str, Profile]
 ) -> list[str]:
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for name in plan.converted:
@@ -72,7 +73,7 @@ def _lines(
 
 
 def _refusals(
-    plan: Plan, pipeline: Pipeline, outline: bytes, profiles: Mapping[str, Profile]
+    plan: Plan, pipeline: Pipeline, outline: patterns.Outline, profiles: Mapping[str, Profile]
 ) -> list[str]:
     """Of variants without zeros: those with zeros have one scale for all outputs."""
     found: dict[tuple[str, str], list[str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,14 @@ class Context:
 
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def replace_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
+    """Write whole or not at all, into a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(value, indent=1, sort_keys=sort_keys) + "\n")
+    os.replace(part, path)
 
 
 def read_json(path: Path) -> Any:

@@ -158,7 +158,7 @@ def build_plan(
         clock: what a latency is measured by there.
     """
     graph = _Graph(versions)
-    data = {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
+    data = _data(pipeline, digests)
     golden = pipeline.verify.samples
     samples = graph.add(
         "samples", None, {"data": data, "count": pipeline.benchmark.accuracy_samples}
@@ -237,7 +237,7 @@ def sensitivity_plan(
     `step` is what is measured in place of the variant's own step at `place`.
     """
     graph = _Graph(versions)
-    data = {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
+    data = _data(pipeline, digests)
     start = _start(graph, pipeline, data, digests, [name])
     variant = pipeline.variants[name]
     before = variant.model_copy(update={"sparsify": variant.sparsify[:place]})
@@ -245,6 +245,10 @@ def sensitivity_plan(
     chosen, outline = _chosen(step, variant.quantize.scheme, start, profiles)
     key = _sensitivity(graph, name, step, start, model, chosen, outline, levels)
     return Plan(tuple(graph.stages.values()), {}, {}, "", start.outline), graph.stages[key]
+
+
+def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
+    return {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from edgesparse.devices.transport import Progress
 from edgesparse.devices.trials import Trial, try_cells, try_path
+from edgesparse.pipeline.context import replace_json
 from edgesparse.pipeline.targets import Target
 from edgesparse.pipeline.workspace import Workspace
 from edgesparse.tflite.compatibility import Cell, Machine, Profile, Verdict, cells
@@ -35,11 +35,7 @@ def probe(target: Target, workspace: Workspace, progress: Progress) -> Found:
         target.transport, names, delegate, lambda share, text: progress(0.85 + 0.15 * share, text)
     )
     found = Found(tuple(trials), gain)
-    path = _path(workspace, target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(_record(target, found), indent=1) + "\n")
-    os.replace(part, path)
+    replace_json(_path(workspace, target), _record(target, found))
     return found
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.pipeline import progress as told
+from edgesparse.pipeline.context import replace_json
 from edgesparse.pipeline.deploy import check_variants, context_for
 from edgesparse.pipeline.execute import captured_output, execute
 from edgesparse.pipeline.fingerprints import digests, library_versions
@@ -91,9 +90,7 @@ def find_sensitivity(
         proposal = sensitivity.propose(model, context.dataset, found, max_accuracy_drop)
     listener(told.StageDone("proposal", 1, 1))
     done = Found(name, found, max_accuracy_drop, proposal, path)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(done.record, indent=1) + "\n")
-    os.replace(part, path)
+    replace_json(path, done.record)
     return done
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgesparse.sparsity.auto import Resolved
     from edgesparse.sparsity.report import LayerSparsity, Sparsified
     from edgesparse.sparsity.sensitivity import Sensitivity
+    from edgesparse.tflite.patterns import Outline
 
 # Fine-tuning starts from trained weights: a smaller step than training's.
 SPARSIFY_RATE = 1 / 3
@@ -45,6 +46,13 @@ def outline_stage(stage: Stage, context: Context, folder: Path, progress: Progre
     model = models.build(context.pipeline.model, context.loaded.folder)
     nothing = np.zeros((0, 1), np.float32)
     (folder / "outline.tflite").write_bytes(convert.convert(model, "f32", nothing))
+
+
+def read_outline(context: Context, key: str) -> Outline:
+    """What `outline_stage` left."""
+    from edgesparse.tflite import patterns
+
+    return patterns.read_outline((context.store.path(key) / "outline.tflite").read_bytes())
 
 
 def sensitivity_stage(stage: Stage, context: Context, folder: Path, progress: Progress) -> None:
@@ -167,8 +175,7 @@ def _choices(stage: Stage, context: Context, spec: Magnitude) -> Mapping[str, La
         tuple(known["fully_connected"]), tuple(SparsePath(**path) for path in known["paths"])
     )
     sparsity = patterns.LIKELY_SPARSITY if isinstance(spec.sparsity, str) else spec.sparsity
-    outline = (context.store.path(stage.inputs["outline"]) / "outline.tflite").read_bytes()
-    return patterns.choose(outline, found, sparsity)
+    return patterns.choose(read_outline(context, stage.inputs["outline"]), found, sparsity)
 
 
 def _latencies(stage: Stage, context: Context) -> Callable[[Sequence[tf.keras.Model]], list[float]]:

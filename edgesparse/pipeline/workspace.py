@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.bench.results import Results, read_results
+from edgesparse.pipeline.context import replace_json
 from edgesparse.pipeline.plan import Plan, Stage, differences
 from edgesparse.pipeline.store import Store
 from edgesparse.spec.errors import UsageError, did_you_mean
@@ -79,19 +79,14 @@ class Workspace:
         for stage in plan.stages:
             for slot in _slots(stage):
                 known[slot] = stage.identity
-        path = self._plan_path(pipeline)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
-        os.replace(part, path)
+        replace_json(self._plan_path(pipeline), known, sort_keys=True)
 
     def status(self, pipeline: str, plan: Plan) -> list[StageStatus]:
         """Each stage as cached or to run, and why."""
         known = self._known(pipeline)
-        store = self.folder / "store"
         found = []
         for stage in plan.stages:
-            if (store / stage.key / "artifact.json").is_file():
+            if self.has(stage.key):
                 found.append(StageStatus(stage, True, "nothing it depends on has changed"))
                 continue
             earlier = next((known[slot] for slot in _slots(stage) if slot in known), None)

@@ -36,14 +36,16 @@ def print_sensitivity(
     table.add_column("pattern", no_wrap=True)
     for title in ("weights", *(f"{level:.0%}" for level in found.levels), "proposed"):
         table.add_column(title, justify="right", no_wrap=True)
-    limit = found.accuracy - max_accuracy_drop - 1e-9
     for layer in found.layers:
         table.add_row(
             Text(layer.name),
             layer.pattern,
             f"{layer.size:,}",
             *(
-                Text(percent_text(value), style="green" if value >= limit else "red")
+                Text(
+                    percent_text(value),
+                    style="green" if found.keeps(value, max_accuracy_drop) else "red",
+                )
                 for value in layer.accuracy
             ),
             f"{chosen[layer.name]:.0%}" if layer.name in chosen else "-",

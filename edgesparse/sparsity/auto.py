@@ -151,7 +151,7 @@ def _with_sparsities(
         tried += 1
         accuracy = validation_accuracy(done.model, dataset)
         reached = max(reached, accuracy)
-        if accuracy >= found.accuracy - spec.max_accuracy_drop - 1e-9:
+        if found.keeps(accuracy, spec.max_accuracy_drop):
             said = ", ".join(f"{n} {s:g}" for n, s in candidates[middle].items())
             best = replace(done, notes=(f"sparsity by layer: {said}",))
             last = middle

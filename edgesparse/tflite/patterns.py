@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import cast
+from typing import Any, cast
 
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.sparsify import LayerChoice, Pattern, PatternChoice
@@ -17,7 +17,7 @@ from edgesparse.tflite.compatibility import KERNELS, Cell, Form, Op, Profile, Sp
 from edgesparse.tflite.compatibility import Scheme as CellScheme
 from edgesparse.tflite.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.layout import blocks, fits
-from edgesparse.tflite.storage import is_candidate
+from edgesparse.tflite.storage import BLOCK_WIDTH, is_candidate
 from edgesparse.tflite.xnnpack import Path, sparse_paths
 
 LIKELY_SPARSITY = 0.9
@@ -27,7 +27,34 @@ _PATTERNS: dict[Form, Pattern] = {
     "block-1x4": "block-1x4",
     "block-1x16": "block-1x16",
 }
-_WIDTHS: dict[Pattern, int] = {"block-1x4": 4, "block-1x16": 16}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`weights` are those that methods prune: no depthwise ones, no first convolution of an image;
+    `kernels` those of every operator."""
+
+    model: Any
+    kernels: tuple[Constant, ...]
+    weights: tuple[Constant, ...]
+
+    def paths(self, path: SparsePath, sparsity: float) -> dict[tuple[int, int], Path]:
+        """Where XNNPACK would skip zeros, were there so many in each weight."""
+        return sparse_paths(self.model, self.kernels, path, sparsity) if path.exists else {}
+
+
+def read_outline(content: bytes) -> Outline:
+    """An outline's file. Raises UsageError where it is damaged."""
+    model = open_model(content, "outline.tflite")
+    with damaged("outline.tflite"):
+        kernels = tuple(c for c in constants(model, content) if c.slot == 1)
+    weights = (
+        c
+        for c in kernels
+        if is_candidate(c)
+        and (c.op == "FULLY_CONNECTED" or (c.op == "CONV_2D" and c.values.shape[3] > 4))
+    )
+    return Outline(model, kernels, tuple(weights))
 
 
 @dataclass(frozen=True)
@@ -58,11 +85,11 @@ def exploits(profiles: Iterable[Profile], scheme: Scheme, sparsity: float) -> Ex
     return Exploits(tuple(sorted(gains, key=lambda pattern: gains[pattern])), tuple(paths))
 
 
-def choose(outline: bytes, found: Exploits, sparsity: float) -> dict[str, LayerChoice]:
+def choose(outline: Outline, found: Exploits, sparsity: float) -> dict[str, LayerChoice]:
     """For each layer of an outline the pattern that the target exploits there, else channels."""
     chosen: dict[str, LayerChoice] = {}
-    judged = [_paths(outline, path, sparsity) for path in found.paths]
-    for constant in _weights(outline):
+    judged = [outline.paths(path, sparsity) for path in found.paths]
+    for constant in outline.weights:
         if constant.op == "FULLY_CONNECTED":
             fitting = [p for p in found.fully_connected if _fits(constant, p)]
             chosen[constant.label] = fitting[0] if fitting else "channels"
@@ -74,7 +101,7 @@ def choose(outline: bytes, found: Exploits, sparsity: float) -> dict[str, LayerC
 
 
 def advice(
-    outline: bytes,
+    outline: Outline,
     profile: Profile,
     scheme: Scheme,
     sparsity: float,
@@ -82,10 +109,10 @@ def advice(
     exclude: Sequence[str] = (),
 ) -> dict[str, int]:
     """Why such zeros would gain no time in a model's layers: each reason, and how many layers."""
-    found = _paths(outline, profile.sparse_path, sparsity) if profile.sparse_path.exists else {}
+    found = outline.paths(profile.sparse_path, sparsity)
     kernels = exploits([profile], scheme, sparsity).fully_connected
     reasons: Counter[str] = Counter()
-    for constant in _weights(outline):
+    for constant in outline.weights:
         if any(fnmatchcase(constant.label, glob) for glob in exclude):
             continue
         if constant.op == "FULLY_CONNECTED":
@@ -97,10 +124,10 @@ def advice(
     return dict(reasons)
 
 
-def refusals(outline: bytes, profile: Profile, scheme: Scheme) -> list[str]:
+def refusals(outline: Outline, profile: Profile, scheme: Scheme) -> list[str]:
     """Why a runtime will refuse a model with that scheme, however it is stored; empty if not."""
     found: dict[str, None] = {}
-    for constant in _weights(outline):
+    for constant in outline.weights:
         own: CellScheme = scheme
         if constant.op == "FULLY_CONNECTED" and scheme in ("int8", "dynamic"):
             own = "int8-per-channel" if scheme == "int8" else "dynamic-per-channel"
@@ -140,24 +167,5 @@ def _convolution_dense(
 
 
 def _fits(constant: Constant, pattern: Pattern) -> bool:
-    width = _WIDTHS.get(pattern)
+    width = next((w for form, w in BLOCK_WIDTH.items() if _PATTERNS[form] == pattern), None)
     return width is None or fits(blocks(2, width), constant.values.shape)
-
-
-def _weights(outline: bytes) -> list[Constant]:
-    """Those that methods prune: no depthwise ones, no first convolution of an image."""
-    model = open_model(outline, "outline.tflite")
-    with damaged("outline.tflite"):
-        return [
-            c
-            for c in constants(model, outline)
-            if is_candidate(c)
-            and (c.op == "FULLY_CONNECTED" or (c.op == "CONV_2D" and c.values.shape[3] > 4))
-        ]
-
-
-def _paths(outline: bytes, path: SparsePath, sparsity: float) -> dict[tuple[int, int], Path]:
-    model = open_model(outline, "outline.tflite")
-    with damaged("outline.tflite"):
-        found = [c for c in constants(model, outline) if c.slot == 1]
-        return sparse_paths(model, found, path, sparsity)

@@ -20,7 +20,7 @@ HARMLESS = 1.2
 """What a layer may take of its dense time for the sake of a smaller file."""
 Paths = Mapping[tuple[int, int], Path]
 """By subgraph and operator."""
-_BLOCK_WIDTH: dict[Form, int] = {"block-1x4": 4, "block-1x16": 16}
+BLOCK_WIDTH: dict[Form, int] = {"block-1x4": 4, "block-1x16": 16}
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,11 @@ def _options(
     shape = constant.values.shape
     rank = len(shape)
     any_layout = [along(rank, dimension) for dimension in range(rank) if shape[dimension] > 1]
-    any_layout += [blocks(rank, width) for width in _BLOCK_WIDTH.values()]
+    any_layout += [blocks(rank, width) for width in BLOCK_WIDTH.values()]
     forms: dict[Form, list[Layout]] = {"densify": any_layout}
     if constant.op == "FULLY_CONNECTED" and rank == 2:
         forms["random"] = [along(2, 1)]
-        forms |= {form: [blocks(2, width)] for form, width in _BLOCK_WIDTH.items()}
+        forms |= {form: [blocks(2, width)] for form, width in BLOCK_WIDTH.items()}
     for form, layouts in forms.items():
         verdict = profile.verdict(Cell(cast(Op, constant.op), scheme, form))
         if misled and form == "densify":

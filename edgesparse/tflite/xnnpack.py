@@ -119,21 +119,12 @@ def sparse_paths(
         nodes = _nodes(model, graph, weights, runtime)
         apart = [node for node in nodes if node.op in runtime.apart]
         cut = {t: node.told for node in apart for t in (*node.inputs, node.output)}
+        outside = {*indices(graph.inputs), *indices(graph.outputs), *cut}
+        spatial = {t: _pixels(tensor) for t, tensor in enumerate(graph.tensors)}
         for members in _cut([node for node in nodes if node not in apart], cut):
-            part = _Part(
-                members,
-                {*indices(graph.inputs), *indices(graph.outputs), *cut},
-                cut,
-                {t: _pixels(tensor) for t, tensor in enumerate(graph.tensors)},
-                weights,
-                runtime,
-                share,
-            )
+            part = _Part(members, outside, cut, spatial, weights, runtime, share)
             for operator, path in _judge(part).items():
                 found[g, operator] = path
-        for node in nodes:
-            if node.pointwise and (g, node.operator) not in found:
-                found[g, node.operator] = Path("dense", node.told)
     return found
 
 

@@ -8,7 +8,7 @@ from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.models.resnet8 import resnet8
 from edgesparse.tflite.compatibility import Machine, Profile
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.patterns import advice, choose, exploits
+from edgesparse.tflite.patterns import advice, choose, exploits, read_outline
 
 pytestmark = pytest.mark.slow
 PI5 = frozenset({"asimdhp", "asimddp"})
@@ -23,7 +23,7 @@ ARM = [
 
 
 def outline(model):
-    return convert(model, "f32", np.zeros((0, 1), np.float32))
+    return read_outline(convert(model, "f32", np.zeros((0, 1), np.float32)))
 
 
 @pytest.fixture(scope="module")
