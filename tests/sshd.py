@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgesparse.devices.ssh import SshTransport
-from edgesparse.spec.ssh import Ssh
+from edgesparse.devices.transport.ssh import SshTransport
+from edgesparse.spec.base import Ssh
 from tests.conftest import require
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"

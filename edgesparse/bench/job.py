@@ -23,8 +23,8 @@ from edgesparse.bench.results import (
     Speedup,
     metric_of,
 )
-from edgesparse.devices.events import Check, Event, Failed, Round
-from edgesparse.devices.measure import Entry, Job, Settings
+from edgesparse.devices.measuring.events import Check, Event, Failed, Round
+from edgesparse.devices.measuring.jobs import Entry, Job, Settings
 from edgesparse.spec.pipeline import Benchmark, Gate
 from edgesparse.tflite.verify import Limits, disagreement
 

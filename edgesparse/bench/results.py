@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgesparse.spec.errors import UsageError
+from edgesparse.spec.files import replace_json
+from edgesparse.tflite.format.inspect import ModelInfo
 
 SCHEMA_VERSION = 1
 Interval = tuple[float, float]
@@ -35,6 +35,19 @@ class ModelFile(_Data):
     zeros: int
     sparsity: float
     storage: str
+
+    @classmethod
+    def of(cls, info: ModelInfo) -> ModelFile:
+        """What was read from the file itself."""
+        return cls(
+            sha256=info.sha256,
+            bytes=info.bytes,
+            bytes_gzip=info.bytes_gzip,
+            parameters=info.parameters,
+            zeros=info.zeros,
+            sparsity=info.sparsity,
+            storage=info.storage,
+        )
 
 
 class Accuracy(_Data):
@@ -221,10 +234,7 @@ def metric_of(row: Row, metric: str) -> float | None:
 
 def write_results(results: Results, path: Path) -> None:
     """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(results.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
-    os.replace(part, path)
+    replace_json(path, results.model_dump(mode="json"))
 
 
 def read_results(path: Path) -> Results:

@@ -20,7 +20,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from edgesparse.pipeline import progress as told
+from edgesparse.bench.results import Results
+from edgesparse.graph import progress as told
+from edgesparse.report import table, text
 from edgesparse.report.table import WIDTH
 
 PIPED_INTERVAL_SECONDS = 10.0
@@ -29,6 +31,15 @@ PIPED_INTERVAL_SECONDS = 10.0
 def result_console() -> Console:
     """For results on stdout: WIDTH columns; no control codes unless it is a terminal."""
     return Console(file=sys.stdout, width=WIDTH, highlight=False, emoji=False, markup=False)
+
+
+def print_results(results: Results, form: str) -> None:
+    """Print results on stdout as "table", "markdown", "csv" or "json"."""
+    if form == "table":
+        table.print_results(results, result_console())
+    else:
+        write = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}[form]
+        sys.stdout.write(write(results))
 
 
 @dataclass

@@ -1,13 +1,17 @@
-"""`edgesparse device ...` and `edgesparse emulator ...`."""
+"""`edgesparse device ...`: look at devices, set them up, and manage what is released on them."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-_NAME = click.argument("name")
+from edgesparse.cli.options import FAILED, JSON, NAME, print_json
+
+if TYPE_CHECKING:
+    from edgesparse.devices.measuring.probe import Trial
+    from edgesparse.devices.setup.install import State
 
 
 @click.group()
@@ -16,105 +20,157 @@ def device() -> None:
 
 
 @device.command("list")
-@_JSON
+@JSON
 def list_devices(as_json: bool) -> None:
     """List the device files in devices/, without connecting."""
-    from edgesparse.cli import device_commands
+    from edgesparse.report.table import WIDTH
+    from edgesparse.runs.fleet.upkeep import device_files
 
-    device_commands.list_devices(as_json)
+    found = device_files()
+    if as_json:
+        print_json([vars(file) for file in found])
+        return
+    if not found:
+        click.echo("no device files in devices/; 'edgesparse init .' writes a first one")
+        return
+    first = max(len(file.name) for file in found)
+    second = max(len(file.connect) for file in found)
+    for file in found:
+        line = f"{file.name:<{first}}  {file.connect:<{second}}  {file.description}"
+        click.echo(line[:WIDTH].rstrip())
 
 
 @device.command()
-@_NAME
-@_JSON
+@NAME
+@JSON
 def check(name: str, as_json: bool) -> None:
     """Say in one screen what a device is, what it lacks and what to type."""
-    from edgesparse.cli import device_commands
+    from edgesparse.cli.console import Shown
+    from edgesparse.devices.setup.checkup import MISSING
+    from edgesparse.runs.fleet import upkeep
 
-    sys.exit(device_commands.check(name, as_json))
+    with Shown() as listener:
+        found = upkeep.check(name, listener=listener)
+    if as_json:
+        print_json([vars(finding) for finding in found])
+    else:
+        width = max(len(finding.subject) for finding in found)
+        for finding in found:
+            click.echo(f"{finding.subject:<{width}}  {finding.state:<7}  {finding.text}")
+            if finding.todo:
+                click.echo(f"{'':<{width}}  {'':<7}  -> {finding.todo}")
+    sys.exit(FAILED if any(finding.state == MISSING for finding in found) else 0)
 
 
 @device.command()
-@_NAME
-@_JSON
+@NAME
+@JSON
 def setup(name: str, as_json: bool) -> None:
     """Install the runtimes on a device; does nothing where they are there."""
-    from edgesparse.cli import device_commands
+    from edgesparse.cli.console import Shown
+    from edgesparse.runs.fleet import upkeep
 
-    device_commands.setup(name, as_json)
+    with Shown() as listener:
+        found = upkeep.set_up(name, listener=listener)
+    label, done = found.device.name, found.done
+    if as_json:
+        about = {"changed": done.changed, "versions": done.versions, "refused": done.refused}
+        print_json(about)
+        return
+    versions = ", ".join(f"{runtime} {version}" for runtime, version in done.versions.items())
+    if found.venv is None:
+        click.echo(f"{label}: uses the runtimes of its own Python; nothing to set up")
+    elif done.changed:
+        click.echo(f"{label}: installed {versions} in {found.venv}")
+    else:
+        click.echo(f"{label}: {versions} in {found.venv} already")
+    for problem in done.refused.values():
+        click.echo(f"{label}: left out: {problem}")
 
 
 @device.command()
-@_NAME
-@_JSON
+@NAME
+@JSON
 def probe(name: str, as_json: bool) -> None:
     """Try on a device which sparse storage its runtimes refuse, run and exploit; minutes."""
-    from edgesparse.cli import device_commands
+    from dataclasses import asdict
 
-    device_commands.probe(name, as_json)
+    from edgesparse.cli.console import Shown
+    from edgesparse.report.table import WIDTH
+    from edgesparse.runs.fleet import upkeep
+
+    with Shown() as listener:
+        probed = upkeep.probe(name, listener=listener)
+    found = probed.found
+    if as_json:
+        print_json(asdict(found))
+        return
+    for runtime in probed.runtimes:
+        click.echo(f"{name} | {runtime.name} {runtime.version}")
+        for trial in found.trials:
+            if trial.runtime == runtime.name:
+                click.echo(f"  {_trial_line(trial)}"[:WIDTH])
+        click.echo(f"  {_path_line(found.path_gain[runtime.name])}")
+    click.echo(
+        f"{probed.surprises} of {len(found.trials)} are not as the table of compatibility says"
+        + "; what was found here counts from now on"
+    )
+
+
+def _path_line(gain: float) -> str:
+    from edgesparse.tflite.runtimes.compatibility import SKIPS
+
+    if gain == 0:
+        return "zeros in 1x1 convolutions: refuses them, or answers wrong"
+    said = "skips them" if gain >= SKIPS else "skips none"
+    return f"zeros in 1x1 convolutions: {said}, {gain:.2f} times as fast with 90 %"
+
+
+def _trial_line(trial: Trial) -> str:
+    from edgesparse.tflite.runtimes.compatibility import PAYS
+
+    cell, verdict = trial.cell, trial.verdict
+    if not verdict.runs:
+        said = f"refuses: {verdict.why.removeprefix('RuntimeError: ')}"
+    elif verdict.cost is None:
+        said = "runs"
+    else:
+        said = f"pays where at most {min(1, PAYS / verdict.cost):.0%} is stored"
+    return f"{cell.op:<17}  {cell.scheme:<19}  {cell.form:<10}  {said}"
 
 
 @device.command()
-@_NAME
+@NAME
 @click.argument("pipeline")
-@_JSON
+@JSON
 def releases(name: str, pipeline: str, as_json: bool) -> None:
     """List a pipeline's releases on a device."""
-    from edgesparse.cli import device_commands
+    from edgesparse.cli.console import Shown
+    from edgesparse.runs.fleet import upkeep
 
-    device_commands.releases(name, pipeline, as_json)
+    with Shown() as listener:
+        state = upkeep.releases(name, pipeline, listener=listener)
+    _show_state(state, as_json)
 
 
 @device.command()
-@_NAME
+@NAME
 @click.argument("pipeline")
-@_JSON
+@JSON
 def rollback(name: str, pipeline: str, as_json: bool) -> None:
     """Make a pipeline's earlier release on a device current again."""
-    from edgesparse.cli import device_commands
+    from edgesparse.cli.console import Shown
+    from edgesparse.runs.fleet import upkeep
 
-    device_commands.rollback(name, pipeline, as_json)
-
-
-@click.group()
-def emulator() -> None:
-    """Emulated Raspberry Pis, for use without a board."""
+    with Shown() as listener:
+        state = upkeep.rollback(name, pipeline, listener=listener)
+    _show_state(state, as_json)
 
 
-@emulator.command()
-@_NAME
-@_JSON
-def build(name: str, as_json: bool) -> None:
-    """Build the disk image of an emulated device, unless there is one."""
-    from edgesparse.cli import device_commands
-
-    device_commands.emulator_build(name, as_json)
-
-
-@emulator.command()
-@_NAME
-@_JSON
-def up(name: str, as_json: bool) -> None:
-    """Boot an emulated device and leave it on; its disk forgets everything when it goes down."""
-    from edgesparse.cli import device_commands
-
-    device_commands.emulator_up(name, as_json)
-
-
-@emulator.command()
-@_NAME
-@_JSON
-def down(name: str, as_json: bool) -> None:
-    """Shut an emulated device down."""
-    from edgesparse.cli import device_commands
-
-    device_commands.emulator_down(name, as_json)
-
-
-@emulator.command()
-@_JSON
-def status(as_json: bool) -> None:
-    """List the emulated devices that are on, and the images."""
-    from edgesparse.cli import device_commands
-
-    device_commands.emulator_status(as_json)
+def _show_state(state: State, as_json: bool) -> None:
+    if as_json:
+        click.echo(state.model_dump_json(indent=1))
+        return
+    marks = {state.previous: "previous", state.current: "current"}
+    for digest in state.releases:
+        click.echo(f"{digest}  {marks.get(digest, '')}".rstrip())

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.devices.local import LocalTransport
-from edgesparse.devices.probe import Platform
-from edgesparse.devices.ssh import SshTransport
-from edgesparse.devices.transport import DeviceError, Transport, upload
+from edgesparse.devices.transport.interface import DeviceError, Transport, upload
+from edgesparse.devices.transport.local import LocalTransport
+from edgesparse.devices.transport.platform import Platform
+from edgesparse.devices.transport.ssh import SshTransport
 from edgesparse.spec.device import DEFAULT_WORKDIR, Local
 from edgesparse.spec.edgetpu import ContainerCompiler, EdgeTpu
 from edgesparse.spec.errors import EdgesparseError

@@ -27,6 +27,12 @@ def build(source: Source, base: Path) -> tf.keras.Model:
     return _checked(references.call(target, source.args, {}), target.label)
 
 
+def import_own(source: Source, base: Path) -> None:
+    """Import the user's file that builds the model, for the layers it registers with Keras."""
+    if source.ref is not None and ":" in source.ref:
+        references.load(references.find("models", None, source.ref, base))
+
+
 def read(path: Path) -> tf.keras.Model:
     """A saved .keras or .h5 model."""
     import tensorflow as tf

@@ -12,8 +12,8 @@ from rich.text import Text
 from edgesparse.report.table import percent_text, size_text
 
 if TYPE_CHECKING:
-    from edgesparse.tflite.explain import Explanation, TensorInfo
-    from edgesparse.tflite.inspect import ModelInfo
+    from edgesparse.tflite.format.inspect import ModelInfo
+    from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo
 
 _OPS = {
     "CONV_2D": "conv",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edgesparse.report.table import percent_text
-
-if TYPE_CHECKING:
-    from edgesparse.sparsity.sensitivity import Proposal, Sensitivity
+from edgesparse.sparsity.curves import Proposal, Sensitivity
 
 
 def print_sensitivity(

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgesparse.bench.choice import best_row
-from edgesparse.bench.results import Results, Row
+from edgesparse.bench.results import GateResult, ReleaseInfo, Results, Row
 
 WIDTH = 100
 BEST = "*"
@@ -260,40 +260,27 @@ def summary(results: Results) -> list[str]:
     return lines
 
 
-def release_lines(results: Results) -> list[str]:
-    lines = []
-    for release in results.releases:
-        earlier = f", before it {release.previous}" if release.previous else ""
-        then = (
-            f"try it there: {release.try_it}"
-            if release.try_it
-            else "gone with the emulated device, which is shut down"
-        )
-        lines.append(
-            f"released on {release.device}: {release.pipeline} {release.digest} "
-            f"({release.variant}, {release.runtime}){earlier}; {then}"
-        )
-    return lines
+def release_line(release: ReleaseInfo) -> str:
+    earlier = f", before it {release.previous}" if release.previous else ""
+    then = (
+        f"try it there: {release.try_it}"
+        if release.try_it
+        else "gone with the emulated device, which is shut down"
+    )
+    return (
+        f"released on {release.device}: {release.pipeline} {release.digest} "
+        f"({release.variant}, {release.runtime}){earlier}; {then}"
+    )
 
 
-def gate_lines(results: Results) -> list[str]:
-    lines = []
-    for gate in results.gates:
-        limits = " and ".join(
-            text
-            for text in (
-                None if gate.min is None else f"at least {gate.min:g}",
-                None if gate.max is None else f"at most {gate.max:g}",
-            )
-            if text
-        )
-        value = "no value" if gate.value is None else f"{gate.value:.4g}"
-        state = "met" if gate.passed else "NOT MET"
-        lines.append(
-            f"gate {state}: {gate.variant} {gate.metric} {value} ({limits}) on {gate.device}, "
-            f"{gate.runtime}"
-        )
-    return lines
+def gate_line(gate: GateResult) -> str:
+    limits = [] if gate.min is None else [f"at least {gate.min:g}"]
+    limits += [] if gate.max is None else [f"at most {gate.max:g}"]
+    value = "no value" if gate.value is None else f"{gate.value:.4g}"
+    return (
+        f"gate {'met' if gate.passed else 'NOT MET'}: {gate.variant} {gate.metric} {value} "
+        f"({' and '.join(limits)}) on {gate.device}, {gate.runtime}"
+    )
 
 
 def print_results(results: Results, console: Console) -> None:
@@ -317,12 +304,12 @@ def print_results(results: Results, console: Console) -> None:
         _line(console, line, "green" if line.endswith(" pay") else "yellow")
     for line in summary(results):
         _line(console, line)
-    for line in release_lines(results):
-        _line(console, line, "green")
+    for release in results.releases:
+        _line(console, release_line(release), "green")
     for line in results.failures:
         _line(console, f"FAILED: {line}", "bold red")
-    for line in gate_lines(results):
-        _line(console, line, "bold red" if "NOT MET" in line else "green")
+    for gate in results.gates:
+        _line(console, gate_line(gate), "green" if gate.passed else "bold red")
 
 
 def _baselines(results: Results) -> str:

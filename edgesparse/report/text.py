@@ -15,7 +15,7 @@ from edgesparse.report.table import (
     blocks,
     cells,
     device_lines,
-    gate_lines,
+    gate_line,
     number_notes,
     verdicts,
 )
@@ -37,7 +37,12 @@ def markdown(results: Results) -> str:
     lines += [f"- [{number}] {_escaped(note)}" for note, number in numbered.items()]
     lines += [
         f"- {line}"
-        for line in [*advice(results), *results.notes, *verdicts(results), *gate_lines(results)]
+        for line in [
+            *advice(results),
+            *results.notes,
+            *verdicts(results),
+            *map(gate_line, results.gates),
+        ]
     ]
     return "\n".join(lines).rstrip() + "\n"
 

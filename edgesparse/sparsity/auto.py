@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.sparsity.channels import channels
+from edgesparse.sparsity.curves import Sensitivity
 from edgesparse.sparsity.magnitude import magnitude
 from edgesparse.sparsity.report import LayerSparsity, Sparsified, prunable
-from edgesparse.sparsity.sensitivity import Sensitivity, validation_accuracy
+from edgesparse.sparsity.sensitivity import validation_accuracy
 from edgesparse.sparsity.training import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train

@@ -5,87 +5,21 @@ The measure is that of Han et al. 2015 (arXiv 1506.02626): one layer at a time, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset, arrays
+from edgesparse.sparsity.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.sparsity.magnitude import choose_targets
 from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.sparsity.report import prunable
 from edgesparse.sparsity.training import Progress
-from edgesparse.spec.sparsify import LEVELS, Magnitude, Pattern
+from edgesparse.spec.sparsify import LEVELS, Magnitude
 
 BATCH = 128
-_THRESHOLDS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0)
-"""How much of the allowed loss each single layer may cause, tried in this order."""
-
-
-@dataclass(frozen=True)
-class LayerCurve:
-    """Validation accuracy with one layer pruned alone, one value for each level."""
-
-    name: str
-    pattern: Pattern
-    size: int
-    accuracy: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """`accuracy` is the dense model's on the same validation samples."""
-
-    accuracy: float
-    levels: tuple[float, ...]
-    layers: tuple[LayerCurve, ...]
-
-    def keeps(self, accuracy: float, drop: float) -> bool:
-        """Whether an accuracy is no more than `drop` below the dense model's."""
-        return accuracy >= self.accuracy - drop - 1e-9
-
-    def proposal(self, allowed_drop: float) -> dict[str, float]:
-        """For each layer the highest level before which it loses no more than that; 0 is none."""
-        found = {}
-        for layer in self.layers:
-            found[layer.name] = 0.0
-            for level, accuracy in zip(self.levels, layer.accuracy, strict=True):
-                if not self.keeps(accuracy, allowed_drop):
-                    break
-                found[layer.name] = level
-        return found
-
-    def candidates(self, max_drop: float) -> list[dict[str, float]]:
-        """Different proposals, the sparsest first.
-
-        Layers that lose nothing alone may lose something together, so that the most careful
-        proposals are the one for no loss at all with a lower and lower top.
-        """
-        proposals = [self.proposal(factor * max_drop) for factor in _THRESHOLDS]
-        careful = proposals[-1]
-        proposals += [
-            {name: min(sparsity, top) for name, sparsity in careful.items()}
-            for top in reversed(self.levels[:-1])
-        ]
-        found: list[dict[str, float]] = []
-        for proposal in proposals:
-            if any(proposal.values()) and proposal not in found:
-                found.append(proposal)
-        return sorted(found, key=self.zeros, reverse=True)
-
-    def zeros(self, sparsities: Mapping[str, float]) -> float:
-        """Weights that a proposal makes zero."""
-        return sum(sparsities[layer.name] * layer.size for layer in self.layers)
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """Sparsities by layer, and the validation accuracy with all of them at once, untrained."""
-
-    sparsities: Mapping[str, float]
-    accuracy: float
 
 
 def measure(

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.pipeline import Train
+from edgesparse.spec.pipeline import Quantize, Train
+from edgesparse.spec.sparsify import FineTune
 
 Progress = Callable[[float, str], None]
 """Told the share done, 0 to 1, and what is being done."""
@@ -23,6 +24,15 @@ def make_repeatable(seed: int) -> None:
     """Seed Python, NumPy and TensorFlow, and choose operators that give equal sums each time."""
     tf.keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+
+
+def fine_tune(train: Train, spec: FineTune | Quantize, share: float) -> Train:
+    """The training's settings with the epochs and the learning rate of a later step; `share` is the
+    default of the latter, relative to the training's."""
+    rate = spec.learning_rate or train.learning_rate * share
+    return train.model_copy(
+        update={"epochs": spec.epochs, "learning_rate": rate, "early_stopping": None}
+    )
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:

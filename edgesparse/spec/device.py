@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesparse.spec.base import Name, OneOf, Strict
+from edgesparse.spec.base import Name, OneOf, Ssh, Strict
 from edgesparse.spec.edgetpu import EdgeTpu
-from edgesparse.spec.ssh import Ssh
 
 RuntimeName = Literal["tflite-runtime", "ai-edge-litert"]
 Delegate = Literal["xnnpack", "edgetpu", "none"]

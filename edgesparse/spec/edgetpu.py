@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from edgesparse.spec.base import OneOf, Strict
-from edgesparse.spec.ssh import Ssh
+from edgesparse.spec.base import OneOf, Ssh, Strict
 
 _COMMAND = Field(
     "edgetpu_compiler",

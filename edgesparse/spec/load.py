@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -19,6 +19,19 @@ from edgesparse.spec.pipeline import Pipeline, Source
 from edgesparse.spec.sparsify import METHODS
 
 Spec = TypeVar("Spec", bound=BaseModel)
+DEVICES = "devices"
+"""Where a project's device files are."""
+LOCAL_DEVICE = """\
+# yaml-language-server: $schema=schema.json
+name: local
+description: this machine
+connect:
+  local: {}
+runtimes:
+  # tflite-runtime has no wheels for Python 3.12 and later.
+  - {name: tflite-runtime, optional: true}
+  - ai-edge-litert
+"""
 SPARSIFY_GIVEN = ("model", "dataset", "train", "spec", "progress")
 """Parameters that edgesparse passes to a sparsify function that has them."""
 DATA_GIVEN = ("base",)
@@ -42,9 +55,16 @@ class Loaded(Generic[Spec]):
         return self.path.absolute().parent
 
 
-def load_pipeline(path: Path, environment: Mapping[str, str] | None = None) -> Loaded[Pipeline]:
-    """Load a pipeline file. Raises UsageError or SpecError."""
-    return _load(read_document(path, environment), Pipeline, pipeline_problems)
+def load_pipeline(
+    pipeline: str | Path | Loaded[Pipeline], environment: Mapping[str, str] | None = None
+) -> Loaded[Pipeline]:
+    """Load a pipeline file; what was loaded already is returned as it is.
+
+    Raises UsageError, or SpecError with every mistake in the file.
+    """
+    if isinstance(pipeline, Loaded):
+        return pipeline
+    return _load(read_document(Path(pipeline), environment), Pipeline, pipeline_problems)
 
 
 def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Loaded[Device]:
@@ -68,6 +88,46 @@ def load_device_or_group(path: Path) -> Loaded[Device] | Loaded[Group]:
     if "devices" in document.value:
         return _load(document, Group, _no_problems)
     return _load(document, Device, _no_problems)
+
+
+def find_device(device: str | Path | Device, project: Path) -> Device:
+    """The device file of that name in the project's devices/, or at that path."""
+    found = find_devices([device], project)
+    if len(found) != 1:
+        raise UsageError(f"{device} is a group of devices; name one of them")
+    return found[0]
+
+
+def find_devices(
+    names: str | Path | Device | Sequence[str | Path | Device], project: Path
+) -> list[Device]:
+    """Every device once, those of a group too; two files must not share a name."""
+    devices: dict[Path, Device] = {}
+    for name in [names] if isinstance(names, str | Path | Device) else names:
+        devices |= {Path(name.name): name} if isinstance(name, Device) else _find(name, project)
+    seen: set[str] = set()
+    for device in devices.values():
+        if device.name in seen:
+            raise UsageError(f"two device files are named {device.name!r}; rename one")
+        seen.add(device.name)
+    return list(devices.values())
+
+
+def _find(name: str | Path, project: Path) -> dict[Path, Device]:
+    """A device, or the devices of a group, by file."""
+    folder = project / DEVICES
+    is_path = isinstance(name, Path) or name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_path else folder / f"{name}.yaml"
+    if path.is_file() or is_path:
+        spec = load_device_or_group(path).spec
+        if isinstance(spec, Group):
+            files = [path.parent / f"{member}.yaml" for member in spec.devices]
+            return {file.resolve(): load_device(file).spec for file in files}
+        return {path.resolve(): spec}
+    if name == "local":  # Works anywhere, also without a devices folder.
+        return {path: parse_device(LOCAL_DEVICE).spec}
+    known = [*(p.stem for p in folder.glob("*.yaml")), "local"]
+    raise UsageError(f"no device file {path}{did_you_mean(str(name), known)}")
 
 
 def load_any(path: Path) -> Loaded[Pipeline] | Loaded[Device] | Loaded[Group]:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Scheme
-from edgesparse.tflite.graph import constants, open_model
+from edgesparse.tflite.format.graph import constants, open_model
 
 
 def convert(

@@ -4,7 +4,7 @@ import pytest
 
 from edgesparse.bench.job import QUICK, Candidate, build_job, build_rows, check_gates
 from edgesparse.bench.results import ModelFile, RuntimeInfo
-from edgesparse.devices.events import Check, CpuState, Failed, Round
+from edgesparse.devices.measuring.events import Check, CpuState, Failed, Round
 from edgesparse.spec.pipeline import Benchmark, Gate
 from edgesparse.tflite.verify import Limits
 

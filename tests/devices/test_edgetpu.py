@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from edgesparse.devices import edgetpu
-from edgesparse.devices.events import Check, Failed
-from edgesparse.devices.local import LocalTransport
-from edgesparse.devices.measure import Entry, check_only, run_job
-from edgesparse.devices.probe import probe
-from edgesparse.devices.transport import DeviceError
+from edgesparse.devices.measuring.events import Check, Failed
+from edgesparse.devices.measuring.jobs import Entry, check_only, run_job
+from edgesparse.devices.transport.interface import DeviceError
+from edgesparse.devices.transport.local import LocalTransport
+from edgesparse.devices.transport.platform import probe
 from edgesparse.spec.device import Device, Local
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import EdgesparseError

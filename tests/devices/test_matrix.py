@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 from edgesparse import models
-from edgesparse.devices.events import Check, Failed
-from edgesparse.devices.local import LocalTransport
-from edgesparse.devices.measure import Entry, check_only, run_job
-from edgesparse.devices.provision import provision
+from edgesparse.devices.measuring.events import Check, Failed
+from edgesparse.devices.measuring.jobs import Entry, check_only, run_job
+from edgesparse.devices.setup.provision import provision
+from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.sparsity.report import prunable
 from edgesparse.spec.device import DEFAULT_WORKDIR, Local
 from edgesparse.spec.load import parse_device
 from edgesparse.spec.pipeline import Source
 from edgesparse.spec.references import builtin_names
-from edgesparse.tflite.compatibility import Machine, Profile
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.explain import explain
-from edgesparse.tflite.storage import store
+from edgesparse.tflite.runtimes.compatibility import Machine, Profile
+from edgesparse.tflite.runtimes.explain import explain
+from edgesparse.tflite.runtimes.storage import store
 from tests.tflite.test_convert import answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgesparse.bench.results import Results
-from edgesparse.pipeline.workspace import Workspace
+from edgesparse.graph.workspace import Workspace
 from tests.conftest import ROOT, require
 
 FILES = ("Makefile", "README.md", "pyproject.toml", "requirements.lock", "pipelines", "devices")

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from edgesparse.cli.commands import find_device
-from edgesparse.devices.events import Check, Failed
-from edgesparse.devices.measure import Entry, Job, Settings, round_medians, run_job
+from edgesparse.devices.measuring.events import Check, Failed
+from edgesparse.devices.measuring.jobs import Entry, Job, Settings, round_medians, run_job
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
-from edgesparse.pipeline.probes import profiles
-from edgesparse.pipeline.targets import open_target
+from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.targets import opened_target
 from edgesparse.sparsity.masks import magnitude_mask
+from edgesparse.spec.load import find_device
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.explain import explain
-from edgesparse.tflite.storage import store
+from edgesparse.tflite.runtimes.explain import explain
+from edgesparse.tflite.runtimes.storage import store
 from tests.conftest import ROOT
-from tests.tflite.clusters import RECIPES, both_forms
+from tests.tflite.runtimes.clusters import RECIPES, both_forms
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 # One that takes the path, and for each condition one that breaks it alone.
@@ -33,9 +33,8 @@ def target(emulated):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(project.folder / "home"))
         patch.chdir(project.folder)
-        found = open_target(find_device(str(ROOT / "devices" / "pi5-emulated.yaml")))
-        yield found
-        found.transport.close()
+        with opened_target(find_device(ROOT / "devices" / "pi5-emulated.yaml", ROOT)) as found:
+            yield found
 
 
 def medians(target, entries):

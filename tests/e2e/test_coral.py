@@ -6,12 +6,11 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from edgesparse.devices import provision
-from edgesparse.devices.probe import probe
-from edgesparse.pipeline import progress as told
-from edgesparse.pipeline.deploy import Options, deploy
-from edgesparse.pipeline.workspace import Workspace
+from edgesparse.devices.setup import provision
+from edgesparse.devices.transport.platform import probe
+from edgesparse.graph import progress as told
 from edgesparse.report.table import print_results
+from edgesparse.runs.deploy import deploy
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.load import load_pipeline, parse_device
 from tests.conftest import TINY
@@ -47,7 +46,7 @@ def coral(board, edgetpu):
 
 def run(loaded, device, tmp_path, **options):
     said = []
-    results = deploy(loaded, [device], Workspace(tmp_path), said.append, Options(**options))
+    results = deploy(loaded, [device], project=tmp_path, listener=said.append, **options)
     return {row.variant: row for row in results.rows}, results, said
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from edgesparse.pipeline.store import Store
-from edgesparse.pipeline.workspace import Workspace
+from edgesparse.graph.store import Store
+from edgesparse.graph.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 VARIANTS = ["dense-f32", "dense-int8", "channels-int8", "sparse-f32", "sparse-int8"]

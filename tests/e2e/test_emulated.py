@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.devices.test_detached import await_end
+from tests.devices.ondevice.test_detached import await_end
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 

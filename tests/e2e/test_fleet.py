@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.devices.install import released
-from edgesparse.pipeline.workspace import Workspace
-from edgesparse.tflite.tiny import tiny_model
+from edgesparse.devices.setup.install import released
+from edgesparse.graph.workspace import Workspace
+from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import TINY, run_cli
-from tests.devices.test_detached import await_end, processes
+from tests.devices.ondevice.test_detached import await_end, processes
 from tests.e2e.test_small import start
 from tests.fake_runtime import make_runtime, meeting
 from tests.sshd import free_port, ssh_server

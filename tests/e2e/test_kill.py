@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from edgesparse.pipeline.store import Store
-from edgesparse.pipeline.workspace import Workspace
+from edgesparse.graph.store import Store
+from edgesparse.graph.workspace import Workspace
 from tests.conftest import TINY
 
 KILLS = 20

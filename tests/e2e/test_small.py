@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.pipeline.store import Store
-from edgesparse.pipeline.workspace import Workspace
+from edgesparse.graph.store import Store
+from edgesparse.graph.workspace import Workspace
 from tests.conftest import HERE, TINY, run_cli
 
 pytestmark = pytest.mark.slow

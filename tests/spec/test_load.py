@@ -5,7 +5,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgesparse.cli.commands import schema_text
 from edgesparse.spec.device import Group
 from edgesparse.spec.errors import SpecError
 from edgesparse.spec.load import (
@@ -15,6 +14,7 @@ from edgesparse.spec.load import (
     parse_device,
     parse_pipeline,
 )
+from edgesparse.spec.schema import schema_text
 from tests.conftest import ROOT
 
 BASE = """

@@ -7,8 +7,8 @@ from edgesparse import models
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Source
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.graph import constants, open_model
-from edgesparse.tflite.inspect import inspect
+from edgesparse.tflite.format.graph import constants, open_model
+from edgesparse.tflite.format.inspect import inspect
 
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "dynamic": 0.05, "int8": 0.05}
 

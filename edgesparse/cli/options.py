@@ -1,0 +1,49 @@
+"""Options, exit codes and output that several commands share.
+
+These files import click and nothing else before a command runs: --help must be quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgesparse.bench.results import Results
+
+FAILED = 1
+INVALID = 2
+GATE_NOT_MET = 3
+INTERRUPTED = 130
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+QUICK = click.option("--quick", is_flag=True, help="Measure briefly; the result is labelled so.")
+DEVICES = click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    default=("local",),
+    show_default=True,
+    help="Name of a file in devices/, or a path; may be given many times.",
+)
+PIPELINE = click.argument("pipeline", type=click.Path(path_type=Path))
+VARIANTS = click.option(
+    "--variant", "variants", multiple=True, help="Only this variant (and the baseline)."
+)
+NAME = click.argument("name")
+
+
+def print_json(value: Any) -> None:
+    """What --json prints."""
+    import json
+
+    click.echo(json.dumps(value, indent=1))
+
+
+def exit_code(results: Results) -> int:
+    """What is wrong with results, as a number."""
+    if results.failed:
+        return FAILED
+    return 0 if results.gates_met else GATE_NOT_MET

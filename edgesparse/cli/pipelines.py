@@ -1,0 +1,210 @@
+"""Commands that take a pipeline: validate, plan, run, deploy, sensitivity; and those that help to
+write one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edgesparse.cli.options import (
+    DEVICES,
+    INVALID,
+    JSON,
+    PIPELINE,
+    QUICK,
+    VARIANTS,
+    exit_code,
+    print_json,
+)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@JSON
+def validate(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check pipeline and device files; every mistake at once."""
+    from edgesparse.spec.errors import Problem, SpecError, UsageError
+    from edgesparse.spec.load import load_any
+
+    found: list[Problem] = []
+    for file in files:
+        said = f"{file}: valid"
+        try:
+            load_any(file)
+        except UsageError as error:
+            said = str(error)
+            own = error.problems if isinstance(error, SpecError) else ()
+            found += own or [Problem(str(file), 1, 1, said)]
+        if not as_json:
+            click.echo(said, err=not said.endswith(": valid"))
+    if as_json:
+        problems = [problem._asdict() for problem in found]
+        print_json({"valid": not found, "problems": problems})
+    sys.exit(INVALID if found else 0)
+
+
+@click.command()
+@PIPELINE
+@click.option("--device", default="local", show_default=True, help="The device to plan for.")
+@VARIANTS
+@JSON
+def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) -> None:
+    """Show each stage as cached or to run, and why."""
+    import edgesparse
+    from edgesparse.cli.console import Shown
+
+    with Shown() as listener:
+        planned = edgesparse.plan(pipeline, device, variants=variants or None, listener=listener)
+    if as_json:
+        stages = [
+            {
+                "stage": s.stage.name,
+                "label": s.stage.label,
+                "key": s.stage.key,
+                "variants": s.stage.variants,
+                "cached": s.cached,
+                "why": s.why,
+            }
+            for s in planned.stages
+        ]
+        print_json({"stages": stages, "advice": planned.advice})
+        return
+    width = max(len(s.stage.label) for s in planned.stages)
+    for s in planned.stages:
+        click.echo(f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}")
+    waiting = sum(not s.cached for s in planned.stages)
+    click.echo(f"{waiting} of {len(planned.stages)} stages to run; the benchmark always runs")
+    for line in planned.advice:
+        click.echo(f"note: {line}")
+
+
+@click.command()
+@PIPELINE
+@VARIANTS
+@JSON
+def run(pipeline: Path, variants: tuple[str, ...], as_json: bool) -> None:
+    """Make and verify every variant on this machine, without a benchmark."""
+    _deploy(pipeline, ("local",), variants, as_json, benchmark=False)
+
+
+@click.command()
+@PIPELINE
+@DEVICES
+@VARIANTS
+@click.option(
+    "--canary", metavar="DEVICE", help="Use this device first; go on only when all is well there."
+)
+@QUICK
+@JSON
+def deploy(
+    pipeline: Path,
+    devices: tuple[str, ...],
+    variants: tuple[str, ...],
+    canary: str | None,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Make every variant, measure and release it on the devices, and print the table."""
+    _deploy(pipeline, devices, variants, as_json, quick=quick, canary=canary)
+
+
+def _deploy(
+    pipeline: Path,
+    devices: tuple[str, ...],
+    variants: tuple[str, ...],
+    as_json: bool,
+    *,
+    benchmark: bool = True,
+    quick: bool = False,
+    canary: str | None = None,
+) -> None:
+    import edgesparse
+    from edgesparse.cli.console import Shown, print_results
+
+    with Shown() as listener:
+        results = edgesparse.deploy(
+            pipeline,
+            devices,
+            variants=variants or None,
+            quick=quick,
+            benchmark=benchmark,
+            canary=canary,
+            listener=listener,
+        )
+    print_results(results, "json" if as_json else "table")
+    sys.exit(exit_code(results))
+
+
+@click.command()
+@PIPELINE
+@click.option("--variant", help="Whose pattern counts; default: the first pruned by magnitude.")
+@click.option("--device", default="local", show_default=True, help="The target of 'pattern: auto'.")
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Validation accuracy that the proposal may lose, before any fine-tuning.",
+)
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="A sparsity to try; may be given many times.  [default: 0.5 0.7 0.8 0.9 0.95]",
+)
+@JSON
+def sensitivity(
+    pipeline: Path,
+    variant: str | None,
+    device: str,
+    max_accuracy_drop: float,
+    levels: tuple[float, ...],
+    as_json: bool,
+) -> None:
+    """Prune each layer alone, show what accuracy is left, and propose a sparsity for each."""
+    import edgesparse
+    from edgesparse.cli.console import Shown, result_console
+    from edgesparse.report.sensitivity import print_sensitivity
+    from edgesparse.spec.sparsify import LEVELS
+
+    with Shown() as listener:
+        found = edgesparse.sensitivity(
+            pipeline,
+            device,
+            variant=variant,
+            max_accuracy_drop=max_accuracy_drop,
+            levels=levels or LEVELS,
+            listener=listener,
+        )
+    if as_json:
+        print_json(found.record)
+        return
+    print_sensitivity(
+        found.variant, found.sensitivity, max_accuracy_drop, found.proposal, result_console()
+    )
+    click.echo(f"saved in {found.path}")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["pipeline", "device"]))
+def schema(kind: str) -> None:
+    """Print the JSON Schema of pipeline or device files, for editors."""
+    from edgesparse.spec.schema import schema_text
+
+    click.echo(schema_text(kind))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Start a project: a first pipeline, the local device, and schemas for editors."""
+    import shlex
+
+    from edgesparse.runs.project import write_project
+
+    for path in write_project(folder):
+        click.echo(f"wrote {path}")
+    click.echo(f"next: cd {shlex.quote(str(folder))} && edgesparse deploy pipelines/first.yaml")

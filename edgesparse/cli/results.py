@@ -1,0 +1,76 @@
+"""Commands that take files or runs that are there: bench, inspect, report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edgesparse.cli.options import DEVICES, JSON, QUICK, exit_code, print_json
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@DEVICES
+@click.option("--threads", multiple=True, type=click.IntRange(1, 256), default=(1,))
+@QUICK
+@JSON
+def bench(
+    models: tuple[Path, ...],
+    devices: tuple[str, ...],
+    threads: tuple[int, ...],
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Measure any .tflite files; ratios refer to the first."""
+    import edgesparse
+    from edgesparse.cli.console import Shown, print_results
+
+    with Shown() as listener:
+        results = edgesparse.bench(models, devices, threads=threads, quick=quick, listener=listener)
+    print_results(results, "json" if as_json else "table")
+    sys.exit(exit_code(results))
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--device", help="Say for its runtimes which zeros pay, and why the others do not.")
+@JSON
+def inspect(model: Path, device: str | None, as_json: bool) -> None:
+    """Show every weight of a .tflite file: its zeros, how it is stored, and what that costs."""
+    import edgesparse
+    from edgesparse.cli.console import result_console
+    from edgesparse.report.inspection import print_inspection
+
+    found = edgesparse.inspect(model, device)
+    if as_json:
+        print_json(found.record)
+        return
+    print_inspection(found.file, found.info, found.tensors, found.explained, result_console())
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "csv", "json"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--list", "as_list", is_flag=True, help="List the runs instead.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def report(run: str | None, form: str, as_list: bool, as_json: bool) -> None:
+    """Print a run's results again, by default the last one's."""
+    import edgesparse
+    from edgesparse.cli.console import print_results
+
+    if as_list:
+        ids = edgesparse.list_runs()
+        if as_json:
+            print_json(ids)
+        else:
+            click.echo("\n".join(ids) or "no runs yet")
+    else:
+        print_results(edgesparse.load_results(run), "json" if as_json else form)

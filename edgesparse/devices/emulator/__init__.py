@@ -1,0 +1,1 @@
+"""Emulated Raspberry Pis: their disk images, and the machines that boot them."""

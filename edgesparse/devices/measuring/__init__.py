@@ -1,0 +1,1 @@
+"""What is asked of a device: jobs for its agent, the events it answers with, and probes."""

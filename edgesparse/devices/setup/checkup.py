@@ -1,0 +1,178 @@
+"""Looks a device over: what is there, what is missing, and what to type."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesparse.devices import edgetpu
+from edgesparse.devices.measuring.events import Check, Failed, HostInfo
+from edgesparse.devices.measuring.jobs import Entry, check_only, host_info, run_job
+from edgesparse.devices.setup import wheels
+from edgesparse.devices.setup.provision import NEEDED_BYTES, ready, require_usable
+from edgesparse.devices.transport.interface import DeviceError, Transport
+from edgesparse.devices.transport.platform import Platform, probe
+from edgesparse.spec.device import Device
+from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.tflite.format.tiny import tiny_model
+
+OK, NOTE, MISSING = "ok", "note", "MISSING"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a check: ok, a note, or MISSING; `todo` is what to do about it."""
+
+    subject: str
+    state: str
+    text: str
+    todo: str = ""
+
+
+def checkup(transport: Transport, device: Device) -> list[Finding]:
+    """Look a connected device over; changes nothing there but workdir's own files."""
+    found = [Finding("connection", OK, _way(device))]
+    platform = probe(transport)
+    found += _system(transport, device, platform)
+    try:
+        require_usable(transport, platform)
+    except DeviceError as error:
+        return [*found, Finding("agent", MISSING, str(error))]
+    found += _runtimes(transport, device, platform)
+    found += _surroundings(transport, device, platform)
+    return found
+
+
+def _way(device: Device) -> str:
+    way = device.connect
+    if way.ssh is not None:
+        user = f"{way.ssh.user}@" if way.ssh.user else ""
+        return f"ssh {user}{way.ssh.host}, its host key is the known one"
+    return "emulated on this machine" if way.emulator is not None else "this machine"
+
+
+def _system(transport: Transport, device: Device, platform: Platform) -> list[Finding]:
+    glibc = f"glibc {platform.glibc}" if platform.glibc else "no glibc"
+    found = [
+        Finding("system", OK, f"{platform.os or platform.kernel}, {platform.machine}, {glibc}")
+    ]
+    if platform.python is not None:
+        found.append(Finding("python", OK, f"{transport.python} {platform.python}"))
+    free = platform.free_bytes
+    if not platform.workdir_error:
+        text = f"{transport.workdir}" + (f", {free / 1e9:.1f} GB free" if free is not None else "")
+        short = device.builds_venv and free is not None and free < NEEDED_BYTES
+        todo = f"the runtimes need {NEEDED_BYTES / 1e6:.0f} MB there" if short else ""
+        found.append(Finding("workdir", NOTE if short else OK, text, todo))
+    if platform.memory_bytes and platform.available_bytes:
+        text = f"{platform.available_bytes / 1e6:.0f} of {platform.memory_bytes / 1e6:.0f} MB free"
+        found.append(Finding("memory", OK, text))
+    return found
+
+
+def _runtimes(transport: Transport, device: Device, platform: Platform) -> list[Finding]:
+    found = []
+    refused: dict[str, str] = {}
+    if device.builds_venv:
+        choice = wheels.choose(device.runtimes, platform)
+        refused = choice.refused
+        if choice.versions and not ready(transport, choice, platform):
+            todo = f"edgesparse device setup {device.name} (or just deploy)"
+            names = ", ".join(choice.requirements)
+            return [
+                Finding("runtimes", MISSING, f"not installed yet: {names}", todo),
+                *(Finding(name, MISSING, reason) for name, reason in refused.items()),
+            ]
+    try:
+        host = host_info(transport)
+    except DeviceError as error:
+        return [Finding("runtimes", MISSING, str(error))]
+    for runtime in device.runtimes:
+        version = host.runtimes.get(runtime.name)
+        if version is None:
+            todo = refused.get(runtime.name) or f"install it there: pip install {runtime.name}"
+            state = NOTE if runtime.optional else MISSING
+            found.append(Finding(runtime.name, state, "not installed", todo))
+        elif runtime.version not in (None, version):
+            text = f"{version} is installed, the device file asks for {runtime.version}"
+            found.append(Finding(runtime.name, MISSING, text))
+        else:
+            found.append(_trial(transport, runtime.name, version))
+    if host.governor not in (None, "performance"):
+        found.append(_governor(host))
+    return found
+
+
+def _trial(transport: Transport, runtime: str, version: str) -> Finding:
+    error = _tried(transport, runtime, "xnnpack")
+    if error is None:
+        return Finding(runtime, OK, f"{version}, a trial model ran")
+    return Finding(runtime, MISSING, f"{version} does not work: {error}")
+
+
+def _tried(transport: Transport, runtime: str, delegate: str | Mapping[str, Any]) -> str | None:
+    """Load and run the smallest model there is, in a process of its own; why that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tiny.tflite")
+        path.write_bytes(tiny_model())
+        entry = Entry(runtime, path, runtime, delegate, 1)
+        for event in run_job(transport, check_only([entry], f"check-{runtime}", 300.0)):
+            if isinstance(event, Failed):
+                return event.error
+            if isinstance(event, Check):
+                return None
+    return "the trial model did not run"
+
+
+def _governor(host: HostInfo) -> Finding:
+    return Finding(
+        "governor",
+        NOTE,
+        f"{host.governor}: the clock moves, and figures with it",
+        "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+    )
+
+
+def _surroundings(transport: Transport, device: Device, platform: Platform) -> list[Finding]:
+    if device.connect.emulator is not None and device.clock == "instructions":
+        return [Finding("clock", NOTE, "counts executed instructions, 2 ns each, not time")]
+    if device.tpu is not None and device.tpu.compiler.none is None:
+        return _edgetpu(transport, device, device.tpu, platform)
+    return []
+
+
+def _edgetpu(
+    transport: Transport, device: Device, tpu: EdgeTpu, platform: Platform
+) -> list[Finding]:
+    """The chip, its library with the device's first runtime, and who compiles for it."""
+    found = []
+    problem = edgetpu.tpu_problem(device.name, platform)
+    if problem is not None:
+        found.append(Finding("edge tpu", MISSING, problem))
+    else:
+        slow = edgetpu.connection_notes(device.name, tpu, platform)
+        text = slow[0] if slow else f"there, on {platform.tpu_bus}"
+        found.append(Finding("edge tpu", NOTE if slow else OK, text))
+        runtime = device.runtimes[0].name
+        error = _tried(transport, runtime, device.agent_delegate)
+        if error is None:
+            found.append(Finding("delegate", OK, f"{tpu.library} loads with {runtime}"))
+        else:
+            said = edgetpu.delegate_problem(device.name, tpu.library, error) or error
+            found.append(Finding("delegate", MISSING, said))
+    found.append(_compiler(tpu))
+    return found
+
+
+def _compiler(tpu: EdgeTpu) -> Finding:
+    known = edgetpu.identify(tpu)
+    if tpu.compiler.precompiled is not None:
+        count = len(known["files"])
+        place = tpu.compiler.precompiled.folder
+        return Finding("compiler", OK, f"none needed: {count} compiled files in {place}")
+    if known == edgetpu.NO_COMPILER:
+        return Finding("compiler", MISSING, "does not run", edgetpu.WHERE_TO_GET_IT)
+    return Finding("compiler", OK, f"edgetpu_compiler {known['version']}")

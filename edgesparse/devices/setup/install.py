@@ -1,0 +1,176 @@
+"""Releases on a device: a model that passed its checks there, current in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgesparse import __version__
+from edgesparse.devices.measuring.events import Check, Failed
+from edgesparse.devices.measuring.jobs import PROGRAMS, Entry, check_only, put_programs, run_job
+from edgesparse.devices.setup.provision import MODULES
+from edgesparse.devices.transport.interface import DeviceError, Transport, Upload
+from edgesparse.spec.files import file_digest
+
+RELEASES = PROGRAMS / "releases.py"
+PREDICT = PROGRAMS / "predict.py"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What to install: a checked candidate's files and how they are to be run.
+
+    `entry` is the candidate as it was measured, with its golden outputs; `about` goes into the
+    manifest.
+    """
+
+    pipeline: str
+    entry: Entry
+    labels: Path
+    about: Mapping[str, Any]
+    min_agreement: float
+
+    @property
+    def files(self) -> dict[str, Path]:
+        assert self.entry.golden is not None
+        return {
+            "model.tflite": self.entry.model,
+            "labels.json": self.labels,
+            "golden.npz": self.entry.golden,
+            "predict.py": PREDICT,
+        }
+
+
+class State(BaseModel):
+    """A pipeline's releases on a device, by digest, oldest first."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    current: str | None = Field(max_length=64)
+    previous: str | None = Field(max_length=64)
+    releases: list[str] = Field(max_length=10_000)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A release that is current on its device."""
+
+    digest: str
+    place: str
+    state: State
+
+
+def install(
+    transport: Transport,
+    release: Release,
+    keep: int,
+    job_id: str,
+    stop: threading.Event | None = None,
+) -> Installed:
+    """Install a release, check its answers where it lies, and only then make it current.
+
+    Raises DeviceError; what was current before is current still.
+    """
+    root = f"{transport.workdir}/releases/{release.pipeline}"
+    digests = {name: file_digest(path) for name, path in release.files.items()}
+    manifest = json.dumps(_manifest(release, digests), indent=1, sort_keys=True) + "\n"
+    digest = hashlib.sha256(manifest.encode()).hexdigest()[:16]
+    with tempfile.TemporaryDirectory() as temporary:
+        named = {**release.files, "manifest.json": Path(temporary, "manifest.json")}
+        named["manifest.json"].write_text(manifest)
+        digests["manifest.json"] = hashlib.sha256(manifest.encode()).hexdigest()
+        places = {
+            name: f"{transport.workdir}/files/{digests[name]}{path.suffix}"
+            for name, path in named.items()
+        }
+        request = Path(temporary, "request.json")
+        files = {name: [places[name], digests[name]] for name in named}
+        request.write_text(json.dumps({"root": root, "digest": digest, "files": files}))
+        asked = f"{transport.workdir}/jobs/{job_id}.json"
+        uploads = [Upload(path, places[name], digests[name]) for name, path in named.items()]
+        transport.put_files([*uploads, Upload(request, asked, file_digest(request))])
+    _releases(transport, "install", asked)
+    transport.remove_folder(asked)
+    _check(transport, release, f"{root}/{digest}/model.tflite", job_id, stop)
+    state = _releases(transport, "activate", root, digest, str(keep))
+    return Installed(digest, f"{root}/current", state)
+
+
+def rollback(transport: Transport, pipeline: str) -> State:
+    """Make the release before the current one current. Raises DeviceError where there is none."""
+    return _releases(transport, "rollback", f"{transport.workdir}/releases/{pipeline}")
+
+
+def released(transport: Transport, pipeline: str) -> State:
+    """A pipeline's releases. Raises DeviceError when it has none."""
+    return _releases(transport, "list", f"{transport.workdir}/releases/{pipeline}")
+
+
+def _manifest(release: Release, digests: Mapping[str, str]) -> dict[str, Any]:
+    entry = release.entry
+    return {
+        **release.about,
+        "pipeline": release.pipeline,
+        "delegate": entry.delegate,
+        "threads": entry.threads,
+        "runtime": {**release.about["runtime"], "module": MODULES[entry.runtime]},
+        "edgesparse": __version__,
+        "files": dict(digests),
+    }
+
+
+def _check(
+    transport: Transport,
+    release: Release,
+    place: str,
+    job_id: str,
+    stop: threading.Event | None,
+) -> None:
+    """The golden check of the file that was installed."""
+    entry = release.entry
+    again = Entry(
+        "release",
+        entry.model,
+        entry.runtime,
+        entry.delegate,
+        entry.threads,
+        golden=entry.golden,
+        tolerance=entry.tolerance,
+        golden_samples=entry.golden_samples,
+        place=place,
+    )
+    job = check_only([again], f"{job_id}-release", 600.0)
+    for event in run_job(transport, job, stop=stop):
+        if isinstance(event, Failed):
+            raise DeviceError(
+                f"device {transport.name}: the release does not run there and was not made "
+                f"current: {event.error}"
+            )
+        if isinstance(event, Check) and (event.agreement or 0.0) < release.min_agreement:
+            raise DeviceError(
+                f"device {transport.name}: the release answers wrong there and was not made "
+                f"current: {event.agreement or 0.0:.0%} of its golden outputs agree"
+            )
+
+
+def _releases(transport: Transport, *arguments: str) -> State:
+    (program,) = put_programs(transport, RELEASES)
+    done = transport.run([transport.python, program, *arguments], timeout_seconds=300)
+    lines: Sequence[str] = done.stdout.strip().splitlines()
+    try:
+        said = json.loads(lines[-1]) if lines else {}
+        if isinstance(said, dict) and "error" in said:
+            raise DeviceError(f"device {transport.name}: {str(said['error'])[:500]}")
+        return State.model_validate(said)
+    except (ValueError, ValidationError):
+        raise DeviceError(
+            f"device {transport.name}: its releases cannot be managed: {done.said}"
+        ) from None

@@ -1,0 +1,171 @@
+"""Puts the runtimes on a device: a virtual environment from wheels that were chosen for it here."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesparse.devices.measuring.jobs import PROGRAMS, put_programs
+from edgesparse.devices.setup import wheels
+from edgesparse.devices.transport.interface import DeviceError, Progress, Transport, upload
+from edgesparse.devices.transport.platform import Platform, probe
+from edgesparse.devices.transport.processes import Channel
+from edgesparse.spec.device import Device
+
+INSTALLER = PROGRAMS / "install_wheels.py"
+MODULES = {
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+}
+SETUP_SECONDS = 1800.0
+NEEDED_BYTES = 300_000_000
+"""On the device while the wheels are unpacked."""
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """A device's runtimes. `refused` are those that have no wheels for it, with the reason."""
+
+    platform: Platform
+    versions: Mapping[str, str]
+    refused: Mapping[str, str]
+    changed: bool
+    bytes_sent: int = 0
+
+
+def wheel_cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "edgesparse" / "wheels"
+
+
+def provision(
+    transport: Transport, device: Device, progress: Progress = lambda _, __: None
+) -> Provisioned:
+    """See to it that the device has its runtimes; afterwards `transport.python` has them.
+
+    Nothing is sent when they are there already.
+
+    Raises:
+        DeviceError: no Python, no wheels for it, no room, or a runtime that does not work there.
+    """
+    platform = probe(transport)
+    require_usable(transport, platform)
+    if not device.builds_venv:
+        return Provisioned(platform, {}, {}, False)
+    choice = wheels.choose(device.runtimes, platform)
+    if not choice.versions:
+        reasons = "; ".join(choice.refused.values())
+        raise DeviceError(f"device {device.name}: {reasons}")
+    link = f"{transport.workdir}/venv"
+    changed = not ready(transport, choice, platform)
+    sent = _install(transport, device, platform, choice, progress) if changed else 0
+    transport.python = f"{link}/bin/python"
+    return Provisioned(platform, choice.versions, choice.refused, changed, sent)
+
+
+def ready(transport: Transport, choice: wheels.Choice, platform: Platform) -> bool:
+    """Whether workdir/venv is the environment of a choice; if so, `transport.python` is its."""
+    place, link = venv_place(transport, choice, platform), f"{transport.workdir}/venv"
+    test = '[ -x "$1/bin/python" ] && [ "$1" -ef "$2" ]'
+    if transport.run(["/bin/sh", "-c", test, "sh", place, link]).returncode:
+        return False
+    transport.python = f"{link}/bin/python"
+    return True
+
+
+def venv_place(transport: Transport, choice: wheels.Choice, platform: Platform) -> str:
+    """Where the environment of a choice is built; workdir/venv points there."""
+    return f"{transport.workdir}/venvs/{wheels.wheel_set(choice, platform)}"
+
+
+def require_usable(transport: Transport, platform: Platform) -> None:
+    """Raise DeviceError for a device that cannot run the agent at all."""
+    name = transport.name
+    if platform.python is None:
+        said = platform.python_problem
+        raise DeviceError(
+            f"device {name} has no {transport.python}{': ' + said if said else ''}; install it "
+            "there (sudo apt-get install python3) or name another one in connect.ssh.python"
+        )
+    if platform.minor < 7:
+        raise DeviceError(
+            f"device {name} has Python {platform.python}; the agent needs 3.7 or newer: "
+            "name another one in connect.ssh.python"
+        )
+    if platform.workdir_error:
+        raise DeviceError(
+            f"device {name}: cannot write to {transport.workdir}: {platform.workdir_error}; "
+            "make room there or choose another workdir in the device file"
+        )
+
+
+def _install(
+    transport: Transport,
+    device: Device,
+    platform: Platform,
+    choice: wheels.Choice,
+    progress: Progress,
+) -> int:
+    name = device.name
+    if platform.implementation != "CPython" or not platform.has_venv:
+        raise DeviceError(
+            f"device {name}: its Python cannot make virtual environments; install what is missing "
+            "(sudo apt-get install python3-venv) or say 'runtime: system'"
+        )
+    if platform.free_bytes is not None and platform.free_bytes < NEEDED_BYTES:
+        raise DeviceError(
+            f"device {name}: {platform.free_bytes / 1e6:.0f} MB are free at {transport.workdir}, "
+            f"the runtimes need {NEEDED_BYTES / 1e6:.0f} MB; make room or choose another workdir"
+        )
+    progress(0.0, "choosing and downloading wheels")
+    files = wheels.download(choice, platform, name, wheel_cache())
+    folder = f"{transport.workdir}/wheels"
+    (installer,) = put_programs(transport, INSTALLER)
+    request = {
+        "venv": venv_place(transport, choice, platform),
+        "link": f"{transport.workdir}/venv",
+        "wheels": [f"{folder}/{path.name}" for path in files],
+        "modules": [MODULES[runtime] for runtime in choice.versions],
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        asked = Path(temporary, "request.json")
+        asked.write_text(json.dumps(request))
+        uploads = [upload(path, f"{folder}/{path.name}") for path in files]
+        uploads.append(upload(asked, f"{folder}/request.json"))
+        sent = transport.put_files(uploads, lambda share, text: progress(share / 2, text))
+    with transport.open([transport.python, installer, f"{folder}/request.json"]) as channel:
+        _await_installed(transport, channel, progress)
+    transport.remove_folder(folder)
+    return sent
+
+
+def _await_installed(transport: Transport, channel: Channel, progress: Progress) -> None:
+    deadline = time.monotonic() + SETUP_SECONDS
+    last = "no output"
+    while time.monotonic() < deadline:
+        try:
+            line = channel.read_line(1.0)
+        except EOFError:
+            break
+        if line is None:
+            continue
+        last = line.strip()[:300] or last
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(said, dict):
+            continue
+        if "error" in said:
+            raise DeviceError(f"device {transport.name}: set-up failed: {str(said['error'])[:500]}")
+        if said.get("done") is True:
+            return
+        share = said.get("share")
+        if isinstance(share, int | float) and 0 <= share <= 1:
+            progress(0.5 + share / 2, str(said.get("text"))[:80])
+    raise DeviceError(f"device {transport.name}: set-up did not finish: {last}")

@@ -1,0 +1,190 @@
+"""Wheels for a device's Python, chosen and downloaded here: a device needs no internet."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesparse.devices.transport.interface import DeviceError
+from edgesparse.devices.transport.platform import Platform
+from edgesparse.spec.device import Runtime
+from edgesparse.spec.files import file_digest
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version of a runtime that has wheels for some Pythons, machines and C libraries."""
+
+    version: str
+    minors: tuple[int, ...]
+    glibc: dict[str, tuple[int, int]]
+    """machine -> oldest glibc"""
+
+    def fits(self, platform: Platform) -> bool:
+        oldest = self.glibc.get(platform.machine)
+        return (
+            oldest is not None
+            and platform.minor in self.minors
+            and _numbers(platform.glibc) >= oldest
+        )
+
+
+_OLD = {"aarch64": (2, 17), "armv7l": (2, 17), "x86_64": (2, 17)}
+RELEASES: dict[str, tuple[Release, ...]] = {
+    "tflite-runtime": (
+        Release("2.14.0", (9, 10, 11), {"aarch64": (2, 34), "armv7l": (2, 34), "x86_64": (2, 17)}),
+        Release("2.13.0", (8, 9, 10), _OLD),
+        Release("2.11.0", (7, 8, 9), _OLD),
+    ),
+    "ai-edge-litert": (
+        Release("2.1.6", (10, 11, 12, 13, 14), {"aarch64": (2, 27), "x86_64": (2, 27)}),
+        Release("1.4.0", (9, 10, 11, 12), {"aarch64": (2, 17), "x86_64": (2, 17)}),
+    ),
+}
+"""The pinned versions, the preferred first; seen in the package index on 2026-11-23."""
+_TAGS = ((2, 39), (2, 38), (2, 36), (2, 35), (2, 34), (2, 31), (2, 28), (2, 27), (2, 26), (2, 24))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to install on a device, and which runtimes cannot be, with the reason."""
+
+    versions: dict[str, str]
+    refused: dict[str, str]
+
+    @property
+    def requirements(self) -> list[str]:
+        return [f"{name}=={version}" for name, version in sorted(self.versions.items())]
+
+
+def choose(runtimes: Sequence[Runtime], platform: Platform) -> Choice:
+    """The version of each runtime that fits the device."""
+    versions: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for runtime in runtimes:
+        if runtime.version is not None:
+            versions[runtime.name] = runtime.version
+            continue
+        fitting = [r.version for r in RELEASES[runtime.name] if r.fits(platform)]
+        if fitting:
+            versions[runtime.name] = fitting[0]
+        else:
+            refused[runtime.name] = _no_wheels(runtime.name, platform)
+    return Choice(versions, refused)
+
+
+def _no_wheels(name: str, platform: Platform) -> str:
+    system = f"Python {platform.python}, {platform.machine}, glibc {platform.glibc or 'none'}"
+    others = [
+        other
+        for other, releases in RELEASES.items()
+        if other != name and any(r.fits(platform) for r in releases)
+    ]
+    if others:
+        hint = f"use {others[0]} there"
+    elif platform.machine not in ("aarch64", "x86_64"):
+        hint = "install a 64-bit system, or a system-wide runtime and say 'runtime: system'"
+    else:
+        hint = "install a newer system, or a system-wide runtime and say 'runtime: system'"
+    return f"{name} has no wheels for {system}; {hint}"
+
+
+def download(choice: Choice, platform: Platform, name: str, cache: Path) -> list[Path]:
+    """The wheels of a choice and all that they need, for the device's platform.
+
+    They are kept in `cache`, so that the next device like it needs no download. Raises DeviceError.
+    """
+    key = wheel_set(choice, platform)
+    folder = cache / key
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{key}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = _kept(folder)
+        if found is None:
+            _download(choice, platform, name, folder)
+            found = _kept(folder)
+    if not found:
+        raise DeviceError(f"device {name}: pip downloaded no wheels")
+    return found
+
+
+def wheel_set(choice: Choice, platform: Platform) -> str:
+    """A name for what a choice installs on such a platform."""
+    about = [
+        choice.requirements,
+        _numpy(platform),
+        platform.minor,
+        platform.machine,
+        _tags(platform),
+    ]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
+def _kept(folder: Path) -> list[Path] | None:
+    """The wheels of an earlier download, if they are whole."""
+    try:
+        digests = json.loads((folder / "digests.json").read_text())
+    except (OSError, ValueError):
+        return None
+    paths = [folder / name for name in digests]
+    if any(not p.is_file() or file_digest(p) != digests[p.name] for p in paths):
+        return None
+    return paths
+
+
+def _download(choice: Choice, platform: Platform, name: str, folder: Path) -> None:
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    abi = f"cp3{platform.minor}"
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    argv += ["--only-binary=:all:", "--implementation", "cp", "--python-version"]
+    argv += [f"3.{platform.minor}", "--abi", abi, "--abi", "abi3", "--abi", "none"]
+    argv += ["--abi", f"{abi}m"] if platform.minor < 8 else []
+    for tag in _tags(platform):
+        argv += ["--platform", tag]
+    argv += ["--dest", str(part), *choice.requirements, _numpy(platform)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        said = (lines or done.stderr.strip().splitlines() or ["no output"])[0][:300]
+        shutil.rmtree(part)
+        raise DeviceError(
+            f"device {name}: its wheels cannot be downloaded here: {said} "
+            f"({', '.join(choice.requirements)}, Python 3.{platform.minor}, {platform.machine})"
+        )
+    digests = {path.name: file_digest(path) for path in sorted(part.glob("*.whl"))}
+    (part / "digests.json").write_text(json.dumps(digests, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(part, folder)
+
+
+def _numpy(platform: Platform) -> str:
+    """tflite-runtime cannot work with numpy 2; from Python 3.13 on there is only numpy 2."""
+    return "numpy<2" if platform.minor < 13 else "numpy>=2"
+
+
+def _tags(platform: Platform) -> list[str]:
+    machine = platform.machine
+    own = _numbers(platform.glibc)
+    tags = [
+        f"manylinux_{major}_{minor}_{machine}" for major, minor in _TAGS if (major, minor) <= own
+    ]
+    return [*tags, f"manylinux_2_17_{machine}", f"manylinux2014_{machine}"]
+
+
+def _numbers(version: str | None) -> tuple[int, int]:
+    parts = (version or "").split(".")
+    if len(parts) < 2 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+        return (0, 0)
+    return int(parts[0]), int(parts[1])

@@ -1,0 +1,1 @@
+"""Ways to reach a device: the interface, and one file for each that implements it."""

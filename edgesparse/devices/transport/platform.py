@@ -1,0 +1,136 @@
+"""What a device is, found out by a shell script: also where it has no Python."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from edgesparse.devices.transport.interface import DeviceError, Transport
+
+# Prints name=value lines. $1 is the workdir, $2 the Python, $3 what stands before /sys and /dev.
+# A device without Python says so. An Edge TPU on USB has another id once its firmware is loaded.
+_SCRIPT = r"""
+say() { printf '%s=%s\n' "$1" "$2"; }
+say machine "$(uname -m)"
+say kernel "$(uname -sr)"
+say os "$( (. /etc/os-release && printf %s "$PRETTY_NAME") 2>/dev/null)"
+say user "$(id -un 2>/dev/null || id -u)"
+say groups "$(id -Gn 2>/dev/null)"
+say shell "$SHELL"
+say memory_kb "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo 2>/dev/null)"
+say available_kb "$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo 2>/dev/null)"
+say workdir_error "$(mkdir -p "$1" 2>&1 && touch "$1/.write-test" 2>&1 && rm -f "$1/.write-test")"
+say free_kb "$(df -Pk "$1" 2>/dev/null | sed -n '2s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p')"
+may() { [ -w "$1" ] && echo yes || echo no; }
+for place in "$3"/sys/bus/usb/devices/*; do
+  [ -r "$place/idVendor" ] || continue
+  case "$(cat "$place/idVendor"):$(cat "$place/idProduct")" in 1a6e:089a|18d1:9302)
+    node=$(printf '%s/dev/bus/usb/%03d/%03d' "$3" "$(cat "$place/busnum")" "$(cat "$place/devnum")")
+    say tpu "usb $(may "$node") $(cat "$place/speed")";;
+  esac
+done
+for place in "$3"/dev/apex_*; do
+  [ -e "$place" ] && say tpu "pcie $(may "$place") 0"
+done
+say about "$(
+  "$2" -c '
+import json, platform, sys, sysconfig
+try:
+    import venv
+except ImportError:
+    venv = None
+print(json.dumps({"version": platform.python_version(), "libc": platform.libc_ver()[1],
+    "platform": sysconfig.get_platform(), "abi": getattr(sys, "abiflags", ""),
+    "implementation": platform.python_implementation(), "venv": venv is not None}))
+' 2>&1 | tail -n 1)"
+"""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What a device is. Text from the device is shortened and only shown, never run."""
+
+    machine: str
+    kernel: str
+    os: str
+    user: str
+    groups: tuple[str, ...]
+    python: str | None
+    """Version of its Python; None where it has none."""
+    python_problem: str
+    abi: str
+    implementation: str
+    has_venv: bool
+    glibc: str | None
+    memory_bytes: int | None
+    available_bytes: int | None
+    free_bytes: int | None
+    workdir_error: str
+    tpu_bus: str | None
+    """"usb" or "pcie" where an Edge TPU can be seen there."""
+    tpu_usable: bool
+    """Whether the user may open it."""
+    tpu_mbit_per_second: int | None
+    """Of the USB connection: 480 is USB 2, 5000 USB 3."""
+
+    @property
+    def minor(self) -> int:
+        """11 of Python 3.11; 0 without Python 3."""
+        parts = (self.python or "").split(".")
+        return int(parts[1]) if parts[0] == "3" and len(parts) > 1 and parts[1].isdigit() else 0
+
+
+def probe(transport: Transport, root: str = "") -> Platform:
+    """Look at a device, whose /sys and /dev are below `root`.
+
+    Raises DeviceError when its shell does not work.
+    """
+    argv = ["/bin/sh", "-c", _SCRIPT, "sh", transport.workdir, transport.python, root]
+    done = transport.run(argv)
+    said = dict(line[:2000].split("=", 1) for line in done.stdout.splitlines()[:200] if "=" in line)
+    if not {"machine", "about"} <= said.keys():
+        raise DeviceError(f"device {transport.name}: it cannot be looked at: {done.said}")
+    python = _python(said.get("about", ""))
+    platform = str(python.get("platform", ""))
+    machine = platform.rpartition("-")[2] if platform.startswith("linux-") else said["machine"]
+    return Platform(
+        # Python's own: a 32-bit system on a 64-bit kernel runs 32-bit programs.
+        machine=machine[:40],
+        kernel=said.get("kernel", "")[:80],
+        os=said.get("os", "")[:80],
+        user=said.get("user", "")[:80],
+        groups=tuple(said.get("groups", "").split()[:100]),
+        python=str(python["version"])[:40] if "version" in python else None,
+        python_problem=said.get("about", "")[:200],
+        abi=str(python.get("abi", ""))[:10],
+        implementation=str(python.get("implementation", ""))[:40],
+        has_venv=bool(python.get("venv")),
+        glibc=str(python["libc"])[:20] if python.get("libc") else None,
+        memory_bytes=_bytes(said.get("memory_kb")),
+        available_bytes=_bytes(said.get("available_kb")),
+        free_bytes=_bytes(said.get("free_kb")),
+        workdir_error=said.get("workdir_error", "")[:300],
+        **_tpu(said.get("tpu", "")),
+    )
+
+
+def _tpu(text: str) -> dict[str, Any]:
+    bus, usable, speed = [*text.split(), "", "", ""][:3]
+    return {
+        "tpu_bus": bus if bus in ("usb", "pcie") else None,
+        "tpu_usable": usable == "yes",
+        "tpu_mbit_per_second": int(speed) if speed.isdecimal() and speed != "0" else None,
+    }
+
+
+def _python(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _bytes(kilobytes: str | None) -> int | None:
+    return int(kilobytes) * 1024 if kilobytes and kilobytes.isdecimal() else None

@@ -1,0 +1,94 @@
+"""The other end of worker.py: a process that does what it is sent until nobody is there any more.
+
+Messages are pickled tuples, over a socket that only the two processes have:
+
+    to here     ("call", context, module, function, parts, arguments), ("answer", value)
+    from here   ("progress", share, text), ("ask", value), ("done", result), ("failed", text)
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.stages.stage import Context, Work
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for what a stage raised. It runs the user's code and TensorFlow: what is no error of
+    ours has its traceback printed, which ends in the log."""
+    if isinstance(error, EdgesparseError):
+        return str(error)
+    traceback.print_exception(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    if isinstance(error, SystemExit):
+        return f"the code called sys.exit({error.code!r})"
+    first = (str(error).strip().splitlines() or ["no message"])[0][:200]
+    return f"{type(error).__name__}: {first}"
+
+
+def with_log(error: BaseException, reason: str, log: Path) -> str:
+    """The same, and where to read more, if there is more to be read."""
+    if isinstance(error, EdgesparseError | OSError):
+        return reason
+    return f"{reason} (details in {log})"
+
+
+def main(descriptor: int, log: Path) -> None:
+    """Serve the process that started this one."""
+    faulthandler.enable()  # A crash says in the log where it was.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The other process hears Ctrl-C and ends this.
+    connection = Connection(descriptor)
+    messages: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, messages), daemon=True).start()
+    context, pickled = None, b""
+    while True:
+        _, sent, module, function, parts, arguments = messages.get()
+        try:
+            if sent != pickled:  # One context, and so one dataset in memory, for a whole plan.
+                context, pickled = pickle.loads(sent), sent  # noqa: S301 (from this package)
+            assert isinstance(context, Context)
+            work = Work(
+                context=context,
+                progress=lambda share, text: connection.send(("progress", share, text)),
+                ask=lambda value: _asked(connection, messages, value),
+                **parts,
+            )
+            result = getattr(importlib.import_module(module), function)(work, *arguments)
+        except BaseException as error:
+            reply = ("failed", with_log(error, reason_of(error), log))
+        else:
+            reply = ("done", result)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.send(reply)
+
+
+def _receive(connection: Connection, messages: queue.SimpleQueue[tuple[Any, ...]]) -> None:
+    """Hear messages, also while TensorFlow works. When the other process is gone, even by kill -9,
+    this one ends at once, and all that it started: it leads a group of its own."""
+    try:
+        while True:
+            messages.put(connection.recv())
+    except (EOFError, OSError):
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _asked(connection: Connection, messages: queue.SimpleQueue[tuple[Any, ...]], value: Any) -> Any:
+    connection.send(("ask", value))
+    _, answer = messages.get()
+    if isinstance(answer, EdgesparseError):
+        raise answer
+    return answer

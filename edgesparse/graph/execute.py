@@ -1,0 +1,90 @@
+"""Walks a plan's graph on this machine: what is in the store is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import Any
+
+from edgesparse.graph import progress as told
+from edgesparse.graph.child import reason_of, with_log
+from edgesparse.graph.store import Store
+from edgesparse.graph.worker import Worker
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.stages import kind
+from edgesparse.stages.stage import Access, Context, Stage, Work
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where and for whom stages are carried out."""
+
+    context: Context
+    access: Access
+    store: Store
+    worker: Worker
+
+
+def execute(stages: Sequence[Stage], site: Site, listener: told.Listener) -> dict[str, str]:
+    """Run every stage whose artifact is missing; each comes after its inputs. A failed stage fails
+    what depends on it only.
+
+    Whatever stages print goes to the worker's log.
+
+    Returns:
+        Errors by the key of the stage that failed or could not begin; the others are stored.
+    """
+    store = site.store
+    store.sweep()
+    errors: dict[str, str] = {}
+    total = len(stages)
+    for number, stage in enumerate(stages, start=1):
+        blocked = next((errors[key] for key in stage.inputs.values() if key in errors), None)
+        if blocked is not None:
+            errors[stage.key] = blocked
+        elif store.has(stage.key):
+            listener(told.StageDone(stage.label, number, total, cached=True))
+        else:
+            listener(told.StageStarted(stage.label, number, total))
+            error = _attempt(stage, site, listener)
+            if error is None:
+                listener(told.StageDone(stage.label, number, total))
+            else:
+                errors[stage.key] = f"{stage.label}: {error}"
+                listener(told.StageFailed(stage.label, stage.variants, error))
+    return errors
+
+
+def _attempt(stage: Stage, site: Site, listener: told.Listener) -> str | None:
+    """Carry out one stage; why it failed, if it did."""
+    about = {"label": stage.label, **stage.identity}
+    inputs = {role: site.store.path(key) for role, key in stage.inputs.items()}
+    try:
+        with site.store.create(stage.key, about) as folder:
+            _run(stage, site, {"stage": stage, "inputs": inputs, "folder": folder}, listener)
+    except EdgesparseError as error:
+        return str(error)
+    except Exception as error:
+        log = site.worker.log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file, redirect_stderr(file):
+            return with_log(error, reason_of(error), log)
+    return None
+
+
+def _run(stage: Stage, site: Site, parts: dict[str, Any], listener: told.Listener) -> None:
+    own = kind(stage.name)
+
+    def progress(share: float, text: str) -> None:
+        listener(told.StageProgress(stage.label, share, text))
+
+    def answer(value: Any) -> Any:
+        assert own.answer is not None
+        return own.answer(stage, site.context, site.access, value)
+
+    if own.in_child:
+        function = f"edgesparse.stages.{stage.name}:run"
+        site.worker.call(function, site.context, parts, progress=progress, answer=answer)
+        return
+    own.run(Work(context=site.context, access=site.access, progress=progress, ask=answer, **parts))

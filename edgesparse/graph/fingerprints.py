@@ -1,0 +1,73 @@
+"""What the plan needs to know about the world: digests of files, versions of libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgesparse.spec import references
+from edgesparse.spec.files import file_digest
+from edgesparse.spec.load import Loaded, is_saved_model
+from edgesparse.spec.pipeline import Pipeline, Source
+from edgesparse.stages import NAMES, kind
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what shapes artifacts, without importing any of it."""
+    names = sorted({library for stage in NAMES for library in kind(stage).libraries})
+    found = {"python": platform.python_version()}
+    for name in ("edgesparse", *names):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:
+    """Digests of the code and files that a pipeline refers to; see plan.build_plan."""
+    pipeline, base = loaded.spec, loaded.folder
+    found = {"data": _source_digest("data", pipeline.data, base)}
+    if is_saved_model(pipeline.model):
+        assert pipeline.model.ref is not None
+        found["model"] = file_digest(base / pipeline.model.ref)
+    else:
+        found["model"] = _source_digest("models", pipeline.model, base)
+    for name, variant in pipeline.variants.items():
+        for i, step in variant.references:
+            source = Source(ref=step.method, args=step.args)
+            found[f"sparsify {name} {i}"] = _source_digest("sparsity", source, base)
+    return found
+
+
+def _source_digest(room: str, source: Source, base: Path) -> str:
+    """The function's code, and the content of every file or folder named in its arguments."""
+    target = references.find(room, source.name, source.ref, base)
+    total = hashlib.sha256(references.digest(target).encode())
+    for text in sorted(_texts(source.args)):
+        place = base / text
+        try:
+            if place.is_file():
+                total.update(f"\0{text}\0{file_digest(place)}".encode())
+            elif text and place.is_dir():
+                for file in sorted(p for p in place.rglob("*") if p.is_file()):
+                    name = file.relative_to(place)
+                    total.update(f"\0{text}\0{name}\0{file_digest(file)}".encode())
+        except (OSError, ValueError):
+            continue  # Not a path after all, or one that the loader will complain about.
+    return total.hexdigest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

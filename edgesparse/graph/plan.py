@@ -1,0 +1,296 @@
+"""From a pipeline to a graph of stages with content keys. Pure: nothing is read or run here.
+
+    samples                              data on the side of the benchmark
+    outline                              the untrained model, for what can be known before training
+    train -> sparsify ... -> quantize    Keras side; quantize only where QAT is asked for
+          -> sensitivity                 for `sparsity: auto`
+          -> convert                     .tflite with dense storage
+          -> encode                      the storage that suits a runtime on a machine
+          -> compile                     for an Edge TPU only, from dense storage
+          -> verify                      per runtime
+
+What a stage's key covers is said in the stage's own file; here is who feeds whom. Variants that ask
+for the same thing share a stage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edgesparse.bench.results import RuntimeInfo
+from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.spec.sparsify import LEVELS, Magnitude
+from edgesparse.stages import (
+    compile as compile_,
+)
+from edgesparse.stages import (
+    convert,
+    encode,
+    kind,
+    outline,
+    quantize,
+    samples,
+    sensitivity,
+    sparsify,
+    train,
+    verify,
+)
+from edgesparse.stages.stage import Stage
+from edgesparse.tflite.runtimes.compatibility import Profile
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages in an order in which each comes after its inputs."""
+
+    stages: tuple[Stage, ...]
+    converted: Mapping[str, str]
+    """variant -> key of its convert stage"""
+    verified: Mapping[tuple[str, str], str]
+    """(variant, runtime name) -> key of its verify stage"""
+    samples: str
+    outline: str | None = None
+    """Where there is something to be known of it."""
+
+    @property
+    def work(self) -> tuple[Stage, ...]:
+        """The stages without an outline that serves advice only: where that fails, nothing else
+        does for that reason."""
+        needed = any(self.outline in stage.inputs.values() for stage in self.stages)
+        return tuple(s for s in self.stages if needed or s.key != self.outline)
+
+    def stage(self, key: str) -> Stage:
+        return next(stage for stage in self.stages if stage.key == key)
+
+
+@dataclass
+class _Graph:
+    versions: Mapping[str, str]
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    def add(
+        self, name: str, variant: str | None, spec: Mapping[str, Any], **inputs: str | None
+    ) -> str:
+        own = kind(name)
+        libraries = {lib: self.versions.get(lib, "none") for lib in own.libraries}
+        given = {role: key for role, key in inputs.items() if key is not None}
+        label = f"{name} {variant}" if variant else name
+        owners = (variant.split(" ")[0],) if variant else ()
+        stage = Stage(name, label, owners, own.version, spec, given, libraries)
+        known = self.stages.get(stage.key)
+        if known is None:
+            self.stages[stage.key] = stage
+        elif owners and owners[0] not in known.variants:
+            self.stages[stage.key] = replace(known, variants=(*known.variants, *owners))
+        return stage.key
+
+
+def build_plan(
+    pipeline: Pipeline,
+    digests: Mapping[str, str],
+    versions: Mapping[str, str],
+    runtimes: Sequence[RuntimeInfo],
+    profiles: Mapping[str, Profile],
+    delegate: str | Mapping[str, Any] = "xnnpack",
+    variants: Sequence[str] | None = None,
+    machine: str = "",
+    full_int8_only: bool = False,
+    compiler: Mapping[str, Any] | None = None,
+    clock: str = "wall",
+) -> Plan:
+    """Plan the pipeline up to verified models.
+
+    Args:
+        digests: of the code and files that data, model and methods refer to, by role: "data",
+            "model", and "sparsify VARIANT".
+        versions: of installed libraries, by distribution name.
+        runtimes: those that will run the models.
+        profiles: what each of them, by its name, does with sparse storage on that machine.
+        machine: what verifies the models: devices of one kind share the verdict.
+        variants: a subset; default all. The baseline is added, since ratios refer to it.
+        full_int8_only: leave other variants out, and zeros stored densely: for an Edge TPU.
+        compiler: what compiles for it, and how.
+        clock: what a latency is measured by there.
+    """
+    graph = _Graph(versions)
+    data = _data(pipeline, digests)
+    golden = pipeline.verify.samples
+    sampled = graph.add("samples", None, samples.covers(data, pipeline.benchmark.accuracy_samples))
+    chosen = list(pipeline.variants)
+    if variants is not None:
+        chosen = [v for v in chosen if v in variants or v == pipeline.baseline_variant]
+    if full_int8_only:
+        chosen = [v for v in chosen if pipeline.variants[v].quantize.scheme == "int8"]
+    start = _start(graph, pipeline, data, digests, chosen)
+    target = {
+        "runtime": runtimes[0].model_dump() if runtimes else None,
+        "delegate": delegate,
+        "machine": machine,
+        "clock": clock,
+    }
+    converted, verified = {}, {}
+    for name in chosen:
+        variant = pipeline.variants[name]
+        sparse = _sparsify(graph, name, variant, start, profiles, target)
+        model = sparse or start.train
+        aware = None
+        if variant.quantize.aware:
+            spec = quantize.covers(start.shared, variant.quantize)
+            aware = graph.add("quantize", name, spec, model=model)
+        spec = convert.covers(data, variant, golden)
+        dense = graph.add("convert", name, spec, model=model, quantize=aware)
+        converted[name] = dense
+        compiled = None
+        if compiler is not None:
+            compiled = graph.add("compile", name, compile_.covers(compiler), convert=dense)
+        encodes = variant.has_zeros and variant.storage != "dense" and not full_int8_only
+        for runtime in runtimes:
+            label = f"{name} ({runtime.name})"
+            encoded = None
+            if encodes:
+                spec = encode.covers(variant, runtime, profiles[runtime.name])
+                encoded = graph.add("encode", label, spec, convert=dense)
+            verified[name, runtime.name] = graph.add(
+                "verify",
+                label,
+                verify.covers(variant, runtime, delegate, machine, pipeline.verify),
+                convert=dense,
+                encode=encoded,
+                compile=compiled,
+                sparsify=sparse,
+                samples=sampled,
+            )
+    return Plan(tuple(graph.stages.values()), converted, verified, sampled, start.outline)
+
+
+def sensitivity_plan(
+    pipeline: Pipeline,
+    digests: Mapping[str, str],
+    versions: Mapping[str, str],
+    profiles: Mapping[str, Profile],
+    name: str,
+    place: int,
+    step: Magnitude,
+    levels: Sequence[float],
+) -> tuple[Plan, Stage]:
+    """The plan up to the sensitivity of a variant's step, and that stage.
+
+    `step` is what is measured in place of the variant's own step at `place`.
+    """
+    graph = _Graph(versions)
+    data = _data(pipeline, digests)
+    start = _start(graph, pipeline, data, digests, [name])
+    variant = pipeline.variants[name]
+    before = variant.model_copy(update={"sparsify": variant.sparsify[:place]})
+    model = _sparsify(graph, name, before, start, profiles, {}) or start.train
+    chosen, outlined = _chosen(step, variant, start, profiles)
+    key = _sensitivity(graph, name, step, start, model, chosen, outlined, levels)
+    return Plan(tuple(graph.stages.values()), {}, {}, "", start.outline), graph.stages[key]
+
+
+def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
+    return {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What every variant starts from."""
+
+    data: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    digests: Mapping[str, str]
+    train: str
+    outline: str | None
+
+
+def _start(
+    graph: _Graph,
+    pipeline: Pipeline,
+    data: Mapping[str, Any],
+    digests: Mapping[str, str],
+    chosen: Sequence[str],
+) -> _Start:
+    model = {"source": pipeline.model.model_dump(mode="json"), "digest": digests["model"]}
+    outlined = None
+    variants = [pipeline.variants[name] for name in chosen]
+    # Only of zeros and of dynamic ranges is there anything to be known before training.
+    if any(v.has_zeros or v.quantize.scheme == "dynamic" for v in variants):
+        outlined = graph.add("outline", None, outline.covers(model))
+    trained = graph.add("train", None, train.covers(data, model, pipeline.train))
+    shared = {"data": data, "train": pipeline.train.model_dump(mode="json")}
+    return _Start(data, shared, digests, trained, outlined)
+
+
+def _sparsify(
+    graph: _Graph,
+    name: str,
+    variant: Variant,
+    start: _Start,
+    profiles: Mapping[str, Profile],
+    target: Mapping[str, Any],
+) -> str | None:
+    """The last of a variant's steps; each starts from the one before it."""
+    key = start.train
+    aimed = {**target, "scheme": variant.quantize.scheme}
+    for place, step in enumerate(variant.sparsify):
+        inputs: dict[str, str | None] = {"model": key}
+        chosen: Mapping[str, Any] = {}
+        if isinstance(step, Magnitude):
+            chosen, inputs["outline"] = _chosen(step, variant, start, profiles)
+            if step.sparsity == "auto":
+                inputs["sensitivity"] = _sensitivity(
+                    graph, name, step, start, key, chosen, inputs["outline"]
+                )
+        code = start.digests.get(f"sparsify {name} {place}")
+        spec = sparsify.covers(start.shared, step, code, aimed, chosen)
+        label = name if len(variant.sparsify) == 1 else f"{name} ({step.method})"
+        key = graph.add("sparsify", label, spec, **inputs)
+    return key if variant.sparsify else None
+
+
+def _chosen(
+    step: Magnitude, variant: Variant, start: _Start, profiles: Mapping[str, Profile]
+) -> tuple[dict[str, Any], str | None]:
+    """What `pattern: auto` depends on: of the target, and the outline."""
+    found = outline.exploited(step, variant.quantize.scheme, profiles)
+    return found, start.outline if found else None
+
+
+def _sensitivity(
+    graph: _Graph,
+    name: str,
+    step: Magnitude,
+    start: _Start,
+    model: str,
+    chosen: Mapping[str, Any],
+    outlined: str | None,
+    levels: Sequence[float] = LEVELS,
+) -> str:
+    spec = sensitivity.covers(start.data, step, levels, chosen)
+    return graph.add("sensitivity", name, spec, model=model, outline=outlined)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """What changed between two identities of a stage, one line each."""
+    found = []
+    for name in sorted({*old, *new}):
+        before, after, here = old.get(name), new.get(name), f"{path}{name}"
+        if before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{here}.")
+        elif here.startswith("inputs."):
+            found.append(f"its {name} changed")
+        elif name == "digest":
+            found.append(f"{here}: the files changed")
+        else:
+            found.append(f"{here}: {_short(before)} -> {_short(after)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,73 @@
+"""What a run tells while it goes on: events for a listener, such as the CLI's progress bars.
+
+A listener is called in whichever thread something happens; the events of one run never overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    label: str
+    number: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """`share` is 0 to 1."""
+
+    label: str
+    share: float
+    text: str
+
+
+@dataclass(frozen=True)
+class StageDone:
+    label: str
+    number: int
+    total: int
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class StageFailed:
+    label: str
+    variants: tuple[str, ...]
+    error: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user should know."""
+
+    text: str
+
+
+Told = StageStarted | StageProgress | StageDone | StageFailed | Note
+Listener = Callable[[Told], None]
+
+
+def nobody(_: Told) -> None:
+    """The listener that does not listen."""
+
+
+@contextmanager
+def waiting(listener: Listener, label: str) -> Iterator[Callable[[float, str], None]]:
+    """A function that tells progress; a stage is shown once there is something to wait for."""
+    started = False
+
+    def progress(share: float, text: str) -> None:
+        nonlocal started
+        if not started:
+            listener(StageStarted(label, 1, 1))
+            started = True
+        listener(StageProgress(label, share, text))
+
+    yield progress
+    if started:
+        listener(StageDone(label, 1, 1))

@@ -1,0 +1,168 @@
+"""A process for work that can take its process down: TensorFlow's C++ parts, and users' code.
+
+TensorFlow's quantizer, for one, crashes on recurrent layers. What was finished, and the rows of the
+other variants, must outlive that. The process is started when it is first needed, does one piece of
+work after another, so that TensorFlow is imported once, and is started anew after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.stages.stage import Context, Progress
+
+POLL_SECONDS = 1.0
+_LOG_TAIL_BYTES = 1 << 16
+_FRAME = re.compile(r'Current thread [^\n]*\n  File "([^"\n]+)", line \d+ in ([^\n]+)')
+# Not "-m": the package may have been found through a sys.path that only this process has. Not
+# multiprocessing either, which would run a user's script again that lacks a __main__ guard.
+_BOOT = (
+    "import json, sys; from pathlib import Path; sys.path[:] = json.loads(sys.argv[2]); "
+    "from edgesparse.graph.child import main; main(int(sys.argv[1]), Path(sys.argv[3]))"
+)
+
+
+class Worker:
+    """At most one child process; a context manager that ends it.
+
+    Whatever is printed there goes to `log`.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def call(
+        self,
+        function: str,
+        context: Context,
+        parts: dict[str, Any],
+        *arguments: Any,
+        progress: Progress = lambda _, __: None,
+        answer: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """`module:function` called there with a Work and `arguments`; its result.
+
+        Args:
+            parts: of that Work: its stage, inputs and folder.
+            answer: finds what the work asks for; see Work.ask.
+
+        Raises:
+            EdgesparseError: it failed, or its process died; the message is one line.
+        """
+        module, _, name = function.partition(":")
+        connection = self._connected()
+        try:
+            connection.send(("call", pickle.dumps(context), module, name, parts, arguments))
+            while True:
+                word, *rest = self._received(connection)
+                if word == "progress":
+                    progress(*rest)
+                elif word == "ask":
+                    assert answer is not None
+                    connection.send(("answer", _answered(answer, rest[0])))
+                elif word == "done":
+                    return rest[0]
+                else:
+                    raise EdgesparseError(rest[0])
+        except (EOFError, ConnectionError):
+            raise EdgesparseError(self._death()) from None
+        except EdgesparseError:
+            raise
+        except BaseException:  # Ctrl-C, most likely: it is heard here and reaches the work so.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the process, whatever it does, and all that it started."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._connection is not None:
+            self._connection.close()
+        self._process = self._connection = None
+
+    def _connected(self) -> Connection:
+        if self._connection is not None and self._process is not None:
+            if self._process.poll() is None:
+                return self._connection
+            self.close()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair()
+        with theirs, self.log.open("ab") as log:
+            # A session of its own: Ctrl-C in the terminal reaches this process only.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path), self.log],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._connection = Connection(ours.detach())
+        return self._connection
+
+    def _received(self, connection: Connection) -> tuple[Any, ...]:
+        """The next message. Raises EOFError when there will be none."""
+        assert self._process is not None
+        while not connection.poll(POLL_SECONDS):
+            # Something that the work started may still hold the socket's other end.
+            if self._process.poll() is not None and not connection.poll():
+                raise EOFError
+        message: tuple[Any, ...] = connection.recv()
+        return message
+
+    def _death(self) -> str:
+        """Why the process is gone."""
+        assert self._process is not None
+        code = self._process.wait()
+        self.close()
+        if code == -signal.SIGKILL:
+            return "its process was killed (SIGKILL): most likely the memory ran out"
+        if code < 0:
+            name, place = signal.Signals(-code).name, _crashed_in(self.log)
+            return f"its process crashed ({name}){place} (details in {self.log})"
+        return f"its process ended with code {code} before it was done (details in {self.log})"
+
+
+def _answered(answer: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return answer(value)
+    except EdgesparseError as error:  # The work fails with it.
+        return EdgesparseError(str(error))
+
+
+def _crashed_in(log: Path) -> str:
+    """Where in Python a process was when it crashed; Python's fault handler has written that."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    found = _FRAME.findall(text)
+    return f" in {'/'.join(Path(found[-1][0]).parts[-2:])} ({found[-1][1]})" if found else ""

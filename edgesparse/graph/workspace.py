@@ -1,0 +1,133 @@
+"""The .edgesparse folder: artifacts, runs, and which stages the last run of a pipeline had."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgesparse.bench.results import Results, read_results
+from edgesparse.graph.plan import Plan, differences
+from edgesparse.graph.store import Store
+from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.files import replace_json
+from edgesparse.stages.stage import Stage
+
+FOLDER = ".edgesparse"
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """Whether a stage will run, and why."""
+
+    stage: Stage
+    cached: bool
+    why: str
+
+
+class Workspace:
+    """`root`/.edgesparse; made when it is first written to."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / FOLDER
+        self.runs = self.folder / "runs"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "store")
+
+    def has(self, key: str | None) -> bool:
+        """Whether an artifact is in the store, which is not made for that."""
+        return key is not None and (self.folder / "store").is_dir() and self.store.has(key)
+
+    def new_run(self, name: str) -> str:
+        """A fresh run id and its folder."""
+        moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+        run = f"{moment}-{name}-{uuid.uuid4().hex[:4]}"
+        try:
+            (self.runs / run).mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"{self.runs}: cannot be written: {error.strerror}") from None
+        return run
+
+    def run_ids(self) -> list[str]:
+        """Runs with results, oldest first."""
+        if not self.runs.is_dir():
+            return []
+        return sorted(p.parent.name for p in self.runs.glob("*/results.json"))
+
+    def results(self, run: str | None = None) -> Results:
+        """Results of a run, by default the last. Raises UsageError where there is none."""
+        known = self.run_ids()
+        if not known:
+            raise UsageError(f"{self.runs}: there are no runs yet; start one with 'make deploy'")
+        if run is not None and run not in known:
+            raise UsageError(f"no run {run!r}{did_you_mean(run, known)}")
+        return read_results(self.runs / (run or known[-1]) / "results.json")
+
+    def results_path(self, run: str) -> Path:
+        return self.runs / run / "results.json"
+
+    def log_path(self, run: str) -> Path:
+        return self.runs / run / "log.txt"
+
+    def remember(self, pipeline: str, plan: Plan) -> None:
+        """Keep the identities of a plan's stages, to explain the next one."""
+        known = self._known(pipeline)
+        for stage in plan.stages:
+            for slot in _slots(stage):
+                known[slot] = stage.identity
+        replace_json(self._plan_path(pipeline), known, sort_keys=True)
+
+    def status(self, pipeline: str, plan: Plan) -> list[StageStatus]:
+        """Each stage as cached or to run, and why."""
+        known = self._known(pipeline)
+        found = []
+        for stage in plan.stages:
+            if self.has(stage.key):
+                found.append(StageStatus(stage, True, "nothing it depends on has changed"))
+                continue
+            earlier = next((known[slot] for slot in _slots(stage) if slot in known), None)
+            if earlier is None:
+                why = "has not been run before"
+            else:
+                changes = differences(earlier, stage.identity)
+                why = "; ".join(changes[:3]) or "did not finish, or its artifact was removed"
+                if len(changes) > 3:
+                    why += f"; and {len(changes) - 3} more"
+            found.append(StageStatus(stage, False, why))
+        return found
+
+    def _plan_path(self, pipeline: str) -> Path:
+        return self.folder / "plans" / f"{pipeline}.json"
+
+    def _known(self, pipeline: str) -> dict[str, Any]:
+        try:
+            loaded = json.loads(self._plan_path(pipeline).read_text())
+        except (OSError, ValueError):
+            return {}
+        return loaded if isinstance(loaded, dict) else {}
+
+
+def _slots(stage: Stage) -> list[str]:
+    """The places of a stage in its pipeline, which stay when its key changes."""
+    runtime = stage.spec.get("runtime", {}).get("name", "")
+    suffix = f" ({runtime})" if runtime else ""
+    return [f"{stage.name} {variant}{suffix}" for variant in stage.variants] or [stage.name]
+
+
+def load_results(run: str | None = None, project: str | Path = ".") -> Results:
+    """Results of a run that has ended, by default the last.
+
+    Raises:
+        UsageError: there is no such run, or its file is damaged.
+    """
+    return Workspace(Path(project)).results(run)
+
+
+def list_runs(project: str | Path = ".") -> list[str]:
+    """Ids of the runs with results, oldest first."""
+    return Workspace(Path(project)).run_ids()

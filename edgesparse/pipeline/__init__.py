@@ -1,1 +1,0 @@
-"""From a pipeline file to results: plan, store, stages, execution."""

@@ -1,0 +1,1 @@
+"""What commands do, from start to end, and what they share."""

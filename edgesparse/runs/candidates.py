@@ -1,0 +1,105 @@
+"""From a plan's verified models to what is measured on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from edgesparse.bench.job import Candidate
+from edgesparse.bench.results import EdgeTpuInfo, ModelFile
+from edgesparse.graph.execute import Site
+from edgesparse.graph.plan import Plan
+from edgesparse.runs.fleet.targets import Target
+from edgesparse.spec.device import Device
+from edgesparse.spec.pipeline import Pipeline
+from edgesparse.stages.stage import read_json
+from edgesparse.tflite.edgetpu import is_compiled
+from edgesparse.tflite.verify import limits
+
+
+def planned(
+    plan: Plan, errors: Mapping[str, str], site: Site, target: Target, threads: Sequence[int]
+) -> list[Candidate]:
+    """A candidate per runtime, number of threads and variant; those that failed say why.
+
+    `errors` are those of the plan's stages, by key.
+    """
+    found = []
+    for runtime, missing in target.all_runtimes:
+        for count in threads:
+            for variant, convert in plan.converted.items():
+                candidate = Candidate(
+                    variant,
+                    runtime,
+                    target.device.delegate_used,
+                    count,
+                    _dense_twin(site.context.pipeline, variant),
+                    external=_external(target.device),
+                    clock=target.device.clock,
+                    on_host=target.device.emulated,
+                )
+                key = plan.verified.get((variant, runtime.name))
+                error = missing or (errors.get(key) if key else None)
+                if error or key is None:
+                    found.append(replace(candidate, error=error or "was not planned"))
+                    continue
+                found.append(_verified(candidate, plan, site, key, convert))
+    return found
+
+
+def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
+    own = pipeline.variants[variant]
+    if not own.sparsify:
+        return None
+    return next(
+        (
+            name
+            for name, other in pipeline.variants.items()
+            if not other.sparsify and other.quantize.scheme == own.quantize.scheme
+        ),
+        None,
+    )
+
+
+def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: str) -> Candidate:
+    store, pipeline = site.store, site.context.pipeline
+    verdict = read_json(store.path(key) / "verify.json")
+    inputs = plan.stage(convert).inputs
+    on_chip = verdict.get("edgetpu")
+    metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / "metrics.json")
+    return replace(
+        candidate,
+        path=store.root / verdict["path"],
+        model=ModelFile.model_validate(verdict["model"]),
+        golden=store.path(convert) / "golden.npz",
+        samples=store.path(plan.samples) / "samples.npz",
+        limits=limits(pipeline.variants[candidate.variant].quantize, pipeline.verify),
+        keras_accuracy=metrics["accuracy"],
+        host_accuracy=verdict["accuracy"],
+        agreement=verdict["agreement"],
+        sample_count=verdict["samples"],
+        notes=(*candidate.notes, *verdict["notes"]),
+        edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
+    )
+
+
+def _external(device: Device) -> Mapping[str, Any] | None:
+    loaded = device.agent_delegate
+    return loaded if isinstance(loaded, Mapping) else None
+
+
+def ready(candidate: Candidate, device: Device, error: str | None) -> Candidate:
+    """How a device runs a file that needs no pipeline; `error` is why it cannot."""
+    assert candidate.path is not None
+    compiled = is_compiled(candidate.path.read_bytes())
+    candidate = replace(candidate, delegate=device.delegate_used, clock=device.clock, error=error)
+    if device.delegate_used == "edgetpu" and compiled:
+        return replace(candidate, external=_external(device))
+    if compiled:
+        why = "it was compiled for the Edge TPU, which needs 'delegate: edgetpu' in the device file"
+        return replace(candidate, error=error or why)
+    if device.delegate_used == "edgetpu":
+        note = "on the CPU: this file was not compiled for the Edge TPU"
+        return replace(candidate, delegate="xnnpack", notes=(note,))
+    return candidate

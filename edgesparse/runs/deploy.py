@@ -1,0 +1,189 @@
+"""A run: from a pipeline and devices to results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesparse.bench.job import Candidate, check_gates
+from edgesparse.bench.results import Results
+from edgesparse.devices import edgetpu
+from edgesparse.graph import progress as told
+from edgesparse.graph.execute import execute
+from edgesparse.graph.plan import Plan
+from edgesparse.graph.worker import Worker
+from edgesparse.graph.workspace import Workspace
+from edgesparse.runs import candidates
+from edgesparse.runs.advice import advise
+from edgesparse.runs.bench import shortened
+from edgesparse.runs.fleet.at_once import at_once, locked, opened
+from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.targets import Target
+from edgesparse.runs.planning import check_full_int8, check_variants, plan_for, site_for
+from edgesparse.runs.record import RunRecord, recorded
+from edgesparse.runs.release import release_best
+from edgesparse.spec.device import Device
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.load import Loaded, find_devices, load_pipeline
+from edgesparse.spec.pipeline import Benchmark, Pipeline
+
+
+def deploy(
+    pipeline: str | Path | Loaded[Pipeline],
+    devices: Sequence[str | Path | Device] = ("local",),
+    *,
+    variants: Sequence[str] | None = None,
+    quick: bool = False,
+    benchmark: bool = True,
+    canary: str | None = None,
+    project: str | Path = ".",
+    listener: told.Listener = told.nobody,
+) -> Results:
+    """Make every variant, measure each on each device, release the best, and write results.json.
+
+    What is finished is written even when the run is interrupted or a device fails; a variant or
+    device that fails is a row with its error.
+
+    Args:
+        pipeline: a pipeline file, or what `load_pipeline` made of one.
+        devices: names of files in the project's devices/, paths, or Devices.
+        variants: these only, and the baseline.
+        quick: measure briefly; the result is labelled so.
+        benchmark: False ends with verified models.
+        canary: the device that goes first; the others follow only when all is well there.
+        project: the folder with devices/ and .edgesparse.
+        listener: called with each event of `edgesparse.graph.progress`; `print` will do.
+
+    Raises:
+        UsageError: a file or name is wrong; nothing was run.
+        DeviceError: not one device can be used.
+    """
+    loaded, found = load_pipeline(pipeline), find_devices(devices, Path(project))
+    check_variants(loaded, variants)
+    check_full_int8(loaded, found, variants)
+    first = [device for device in found if device.name == canary]
+    rest = [device for device in found if device.name != canary]
+    if canary is not None and not first:
+        raise UsageError(f"--canary {canary}: no such --device in this command")
+    workspace = Workspace(Path(project))
+    with recorded(
+        workspace,
+        loaded.spec.name,
+        loaded.spec.baseline_variant,
+        found,
+        quick=quick,
+        pipeline_digest=_pipeline_digest(loaded.spec),
+    ) as record:
+        settings = loaded.spec.benchmark
+        run = _Run(
+            loaded,
+            workspace,
+            locked(listener),
+            tuple(variants) if variants else None,
+            (shortened(settings) if quick else settings) if benchmark else None,
+            record,
+            threading.Event(),
+        )
+        if first:
+            _wave(run, first)
+            if rest and not (record.gates_met and all(r.status == "ok" for r in record.rows)):
+                names = ", ".join(device.name for device in rest)
+                record.notes.append(f"canary {canary} is not well: nothing was deployed to {names}")
+                return record.results()
+        if rest:
+            _wave(run, rest)
+    return record.results()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every part of one `deploy` shares."""
+
+    loaded: Loaded[Pipeline]
+    workspace: Workspace
+    listener: told.Listener
+    variants: tuple[str, ...] | None
+    benchmark: Benchmark | None
+    record: RunRecord
+    stop: threading.Event
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.loaded.spec
+
+    @property
+    def chosen(self) -> list[str]:
+        wanted = self.variants
+        return [v for v in self.pipeline.variants if wanted is None or v in wanted]
+
+
+def _wave(run: _Run, devices: Sequence[Device]) -> None:
+    """Make and verify models for these devices one after another, then use all devices at once."""
+    record, benchmark = run.record, run.benchmark
+    with opened(devices, run.listener, run.stop) as fleet:
+        for device, error in fleet.dead:
+            record.add_dead(device, run.chosen, error)
+        # One process makes the models for all of them; it is gone when the first is measured.
+        with Worker(run.workspace.log_path(record.begun.run)) as worker:
+            work = [(target, *_make(run, target, worker)) for target in fleet.targets]
+        if benchmark is None:
+            for target, _, found in work:
+                record.add_rows(target, found, None)
+            return
+        at_once(lambda item: _use(run, benchmark, *item), work, run.stop)
+
+
+def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candidate]]:
+    """Carry out the stages up to verified models for one device."""
+    record, device = run.record, target.device
+    record.add_device(target.info, target.notes)
+    for note in target.notes:
+        run.listener(told.Note(note))
+    known = profiles(target, run.workspace)
+    plan = plan_for(run.loaded, target, known, run.variants)
+    if any(stage.spec.get("compiler") == edgetpu.NO_COMPILER for stage in plan.stages):
+        # Said now, not only after an hour of training.
+        note = f"{device.name}: the Edge TPU's compiler does not run: {edgetpu.WHERE_TO_GET_IT}"
+        run.listener(told.Note(note))
+    left_out = [v for v in run.chosen if v not in plan.converted]
+    if left_out:
+        record.notes.append(
+            f"{device.name}: {', '.join(left_out)} left out: the Edge TPU takes full int8 only"
+        )
+    site = site_for(
+        run.loaded, target, run.workspace.store, worker, record.begun.run, known, run.stop
+    )
+    try:
+        advised = advise(plan, site, target, run.listener)
+        for line in advised:  # Before training, and once more under the table.
+            run.listener(told.Note(line))
+        record.notes += advised
+        errors = execute(plan.work, site, run.listener)
+    finally:
+        run.workspace.remember(run.pipeline.name, plan)
+    threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
+    return plan, candidates.planned(plan, errors, site, target, threads)
+
+
+def _use(
+    run: _Run, benchmark: Benchmark, target: Target, plan: Plan, found: list[Candidate]
+) -> None:
+    """Measure on one device, and release the best variant there."""
+    record = run.record
+    record.measure(target, found, benchmark, run.listener, run.stop)
+    rows = record.rows_of(target.device.name)
+    gates = check_gates(run.pipeline.gates, rows)
+    with record.lock:
+        record.gates += gates
+    if run.pipeline.release != "none" and not run.stop.is_set():
+        labels = run.workspace.store.path(plan.samples) / "labels.json"
+        release_best(run.pipeline, record, run.listener, run.stop, target, labels, found)
+
+
+def _pipeline_digest(pipeline: Pipeline) -> str:
+    text = json.dumps(pipeline.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,98 @@
+"""Several devices at once: each works alone on itself, and none waits for another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from edgesparse.graph import progress as told
+from edgesparse.runs.fleet.targets import Target, open_target
+from edgesparse.spec.device import Device
+from edgesparse.spec.errors import EdgesparseError
+
+MAX_AT_ONCE = 64
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Devices that can be used, and (device, why) for those that cannot."""
+
+    targets: tuple[Target, ...]
+    dead: tuple[tuple[Device, str], ...]
+
+
+@contextmanager
+def opened(
+    devices: Sequence[Device], listener: told.Listener, stop: threading.Event
+) -> Iterator[Fleet]:
+    """Connect to all devices at once and set up those that need it; closed when the block ends.
+
+    Raises the devices' errors when not one can be used.
+    """
+    found: dict[str, Target] = {}
+    dead: dict[str, EdgesparseError] = {}
+
+    def connect(device: Device) -> None:
+        try:
+            found[device.name] = _open(device, listener)
+        except EdgesparseError as error:
+            dead[device.name] = error
+            if len(devices) > 1:  # Else it is raised, and told once.
+                listener(told.StageFailed(_label(device), (), str(error)))
+
+    try:
+        at_once(connect, devices, stop)
+        if dead and not found:
+            errors = [dead[device.name] for device in devices]
+            if len(errors) == 1:
+                raise errors[0]
+            lines = "".join(f"\n  {error}" for error in errors)
+            raise EdgesparseError(f"no device can be used:{lines}")
+        yield Fleet(
+            tuple(found[device.name] for device in devices if device.name in found),
+            tuple((d, str(dead[d.name])) for d in devices if d.name in dead),
+        )
+    finally:
+        at_once(lambda target: target.transport.close(), list(found.values()), threading.Event())
+
+
+def _open(device: Device, listener: told.Listener) -> Target:
+    with told.waiting(listener, _label(device)) as progress:
+        return open_target(device, progress)
+
+
+def _label(device: Device) -> str:
+    return f"set up {device.name}"
+
+
+def at_once(work: Callable[[Item], None], items: Sequence[Item], stop: threading.Event) -> None:
+    """Do `work` on every item in threads of their own.
+
+    On Ctrl-C, or when one of them raises, sets `stop`, waits for all to end and raises that.
+    """
+    if not items:
+        return
+    with ThreadPoolExecutor(min(len(items), MAX_AT_ONCE)) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            stop.set()
+            raise
+
+
+def locked(listener: told.Listener) -> told.Listener:
+    """A listener that several threads may call."""
+    lock = threading.Lock()
+
+    def tell(event: told.Told) -> None:
+        with lock:
+            listener(event)
+
+    return tell

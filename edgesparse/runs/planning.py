@@ -1,0 +1,147 @@
+"""What a pipeline means on one device: its plan, what is known of it before training, and what its
+stages need."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgesparse.bench.job import EMULATED_GOLDEN_SAMPLES
+from edgesparse.devices import edgetpu
+from edgesparse.graph import progress as told
+from edgesparse.graph.execute import Site
+from edgesparse.graph.fingerprints import digests, library_versions
+from edgesparse.graph.plan import Plan, build_plan
+from edgesparse.graph.store import Store
+from edgesparse.graph.worker import Worker
+from edgesparse.graph.workspace import StageStatus, Workspace
+from edgesparse.runs.advice import advise
+from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.targets import Target, opened_target, own_runtimes, this_machine
+from edgesparse.spec.device import Device
+from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.load import Loaded, find_device, load_pipeline
+from edgesparse.spec.pipeline import Pipeline
+from edgesparse.stages.stage import Access, Context
+from edgesparse.tflite.runtimes.compatibility import Profile
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Each stage as cached or to run, and what should be known before anything is trained."""
+
+    stages: tuple[StageStatus, ...]
+    advice: tuple[str, ...]
+
+
+def plan(
+    pipeline: str | Path | Loaded[Pipeline],
+    device: str | Path | Device = "local",
+    *,
+    variants: Sequence[str] | None = None,
+    project: str | Path = ".",
+    listener: told.Listener = told.nobody,
+) -> Planned:
+    """What `deploy` would do for a device, and why. Nothing is written.
+
+    Args:
+        device: name of a file in the project's devices/, a path, or a Device.
+        variants: these only, and the baseline.
+        project: the folder with devices/ and .edgesparse.
+
+    Raises:
+        UsageError: a file, device or variant is wrong.
+        DeviceError: the device cannot be used.
+    """
+    loaded = load_pipeline(pipeline)
+    workspace = Workspace(Path(project))
+    with opened_target(find_device(device, Path(project))) as target:
+        known = profiles(target, workspace)
+        planned = plan_for(loaded, target, known, variants)
+        # An outline that is not there yet is made for this time only.
+        with TemporaryDirectory() as place, Worker(Path(place) / "log.txt") as worker:
+            kept = workspace.has(planned.outline)
+            store = workspace.store if kept else Store(Path(place) / "store")
+            site = site_for(loaded, target, store, worker, "plan", known)
+            advised = advise(planned, site, target, listener)
+    return Planned(tuple(workspace.status(loaded.spec.name, planned)), tuple(advised))
+
+
+def plan_for(
+    loaded: Loaded[Pipeline],
+    target: Target,
+    known: Mapping[str, Profile],
+    variants: Sequence[str] | None = None,
+) -> Plan:
+    """The plan of a pipeline for one device; `known` is what its runtimes do with sparse storage,
+    by their names."""
+    check_variants(loaded, variants)
+    local = target.device.connect.local is not None
+    tpu = target.device.tpu
+    return build_plan(
+        loaded.spec,
+        digests(loaded),
+        library_versions(),
+        target.runtimes,
+        known,
+        target.device.agent_delegate,
+        variants,
+        machine="" if local else f"{target.host.machine} {target.host.cpu}",
+        full_int8_only=tpu is not None,
+        compiler=_compiler(tpu),
+        clock=target.device.clock,
+    )
+
+
+def site_for(
+    loaded: Loaded[Pipeline],
+    target: Target,
+    store: Store,
+    worker: Worker,
+    run: str,
+    known: Mapping[str, Profile],
+    stop: threading.Event | None = None,
+) -> Site:
+    """Where the stages of a plan for one device are carried out."""
+    device = target.device
+    golden = EMULATED_GOLDEN_SAMPLES if device.emulated else None
+    context = Context(loaded, known, device.tpu, golden)
+    host = None if device.connect.local is not None else this_machine()
+    access = Access(target.transport, run, host, own_runtimes(), stop)
+    return Site(context, access, store, worker)
+
+
+def _compiler(tpu: EdgeTpu | None) -> dict[str, Any] | None:
+    """What the result of compiling depends on; None where nothing is compiled."""
+    if tpu is None or tpu.compiler.none is not None:
+        return None
+    way = tpu.model_dump(mode="json", exclude_none=True, exclude={"library", "options", "compiler"})
+    return {**way, "compiler": edgetpu.identify(tpu)}
+
+
+def check_full_int8(
+    loaded: Loaded[Pipeline], devices: Sequence[Device], variants: Sequence[str] | None
+) -> None:
+    """Raise UsageError where a device with an Edge TPU would have nothing to run."""
+    chosen = [v for name, v in loaded.spec.variants.items() if variants is None or name in variants]
+    if any(variant.quantize.scheme == "int8" for variant in chosen):
+        return
+    for device in devices:
+        if device.tpu is not None:
+            raise UsageError(
+                f"{loaded.path}: device {device.name} runs full int8 only (delegate: edgetpu), and "
+                "no variant to deploy is; add one with 'quantize: int8'"
+            )
+
+
+def check_variants(loaded: Loaded[Pipeline], variants: Sequence[str] | None) -> None:
+    """Raise UsageError for a variant that the pipeline does not have."""
+    known = loaded.spec.variants
+    for name in variants or ():
+        if name not in known:
+            raise UsageError(f"{loaded.path}: no variant {name!r}{did_you_mean(name, known)}")

@@ -1,0 +1,197 @@
+"""A run's results as they come in: written to results.json whatever happens."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from edgesparse.bench.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
+from edgesparse.bench.results import (
+    DeviceInfo,
+    GateResult,
+    ReleaseInfo,
+    Results,
+    Row,
+    RuntimeInfo,
+    write_results,
+)
+from edgesparse.devices.measuring.events import Check, Event, Failed, Round, Waiting
+from edgesparse.devices.measuring.jobs import Job, run_job
+from edgesparse.graph import progress as told
+from edgesparse.graph.fingerprints import library_versions
+from edgesparse.graph.workspace import Workspace
+from edgesparse.runs.fleet.targets import Target
+from edgesparse.spec.device import Device
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Benchmark
+
+
+@dataclass
+class RunRecord:
+    """What a run has so far."""
+
+    begun: Results
+    devices: list[DeviceInfo]
+    rows: list[Row]
+    gates: list[GateResult]
+    notes: list[str]
+    releases: list[ReleaseInfo] = field(default_factory=list)
+    order: tuple[str, ...] = ()
+    """The devices' names, in the order in which they are shown: not that in which they end."""
+    failures: list[str] = field(default_factory=list)
+    """What failed beside the rows."""
+    finished: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Devices are measured at the same time."""
+
+    def add_device(self, info: DeviceInfo, notes: Sequence[str] = ()) -> None:
+        self.devices.append(info)
+        self.notes += notes
+
+    def add_dead(self, device: Device, variants: Sequence[str], error: str) -> None:
+        """A device that cannot be used is a block of failed rows."""
+        self.add_device(DeviceInfo(name=device.name, description=device.description, error=error))
+        self.rows += [
+            Row(
+                pipeline=self.begun.pipeline,
+                device=device.name,
+                runtime=RuntimeInfo(name=runtime.name, version=runtime.version or "unknown"),
+                delegate=device.delegate_used,
+                threads=threads,
+                clock=device.clock,
+                variant=variant,
+                status="failed",
+                error=error,
+            )
+            for runtime in device.runtimes
+            for threads in device.threads or [1]
+            for variant in variants
+        ]
+
+    @property
+    def gates_met(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+    def results(self) -> Results:
+        place = {name: number for number, name in enumerate(self.order)}
+        last = len(place)
+        return self.begun.model_copy(
+            update={
+                "devices": sorted(self.devices, key=lambda d: place.get(d.name, last)),
+                "rows": sorted(self.rows, key=lambda row: place.get(row.device, last)),
+                "gates": sorted(self.gates, key=lambda gate: place.get(gate.device, last)),
+                "releases": sorted(self.releases, key=lambda r: place.get(r.device, last)),
+                "failures": self.failures,
+                "notes": self.notes,
+                "finished": self.finished,
+            }
+        )
+
+    def measure(
+        self,
+        target: Target,
+        candidates: Sequence[Candidate],
+        benchmark: Benchmark,
+        listener: told.Listener,
+        stop: threading.Event,
+    ) -> None:
+        """Measure on one device and add the rows: also of what an interrupt or error left."""
+        if target.device.clock == "instructions":
+            benchmark = benchmark.model_copy(update=EXACT)
+        job = build_job(f"{self.begun.run}-{target.device.name}", benchmark, candidates)
+        events: list[Event] = []
+        lost = NOT_MEASURED
+        try:
+            if job.entries:
+                _measure(target, job, events, listener, stop)
+        except EdgesparseError as error:
+            lost = str(error)
+        finally:
+            self.add_rows(target, candidates, events, lost)
+
+    def add_rows(
+        self,
+        target: Target,
+        candidates: Sequence[Candidate],
+        events: Sequence[Event] | None,
+        lost: str = NOT_MEASURED,
+    ) -> None:
+        """Add a row per candidate; see build_rows. `lost` is why some were not measured."""
+        begun = self.begun
+        rows = build_rows(begun.pipeline, target.device.name, begun.baseline, candidates, events)
+        with self.lock:
+            self.rows += [
+                row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
+                for row in rows
+            ]
+
+    def rows_of(self, device: str) -> list[Row]:
+        with self.lock:
+            return [row for row in self.rows if row.device == device]
+
+
+def _measure(
+    target: Target,
+    job: Job,
+    events: list[Event],
+    listener: told.Listener,
+    stop: threading.Event,
+) -> None:
+    label = f"benchmark on {target.device.name}"
+    listener(told.StageStarted(label, 1, 1))
+    total = len(job.entries) * (job.rounds + 1)
+    done = 0
+
+    def on_event(event: Event) -> None:
+        nonlocal done
+        events.append(event)
+        if isinstance(event, Waiting):
+            listener(told.Note(f"waiting: another job is measuring on {target.device.name}"))
+        elif isinstance(event, Failed):
+            done += job.rounds + 1 if event.round is None else job.rounds - event.round
+        elif isinstance(event, Check | Round):
+            done += 1
+            text = f"{event.entry}"
+            if isinstance(event, Round):
+                text += f", round {event.round + 1}/{job.rounds}"
+            listener(told.StageProgress(label, done / total, text))
+
+    def on_upload(share: float, text: str) -> None:
+        listener(told.StageProgress(label, 0.0, text))
+
+    run_job(target.transport, job, on_event, stop, on_upload)
+    listener(told.StageDone(label, 1, 1))
+
+
+@contextmanager
+def recorded(
+    workspace: Workspace,
+    pipeline: str,
+    baseline: str,
+    devices: Sequence[Device],
+    *,
+    quick: bool,
+    pipeline_digest: str = "",
+) -> Iterator[RunRecord]:
+    """A new run; its results are written when the block ends, however it ends."""
+    begun = Results(
+        run=workspace.new_run(pipeline),
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        quick=quick,
+        host={"machine": platform.machine(), "system": platform.system()},
+        versions=library_versions(),
+        pipeline=pipeline,
+        pipeline_digest=pipeline_digest,
+        baseline=baseline,
+    )
+    order = tuple(device.name for device in devices)
+    record = RunRecord(begun, [], [], [], [], order=order)
+    try:
+        yield record
+        record.finished = True
+    finally:
+        write_results(record.results(), workspace.results_path(begun.run))

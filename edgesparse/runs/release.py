@@ -1,0 +1,99 @@
+"""After the benchmark: the best variant becomes the release on its device."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgesparse.bench.choice import best_row
+from edgesparse.bench.job import Candidate
+from edgesparse.bench.results import ReleaseInfo, Row
+from edgesparse.devices.emulator import machine as emulator
+from edgesparse.devices.setup.install import Release, install
+from edgesparse.graph import progress as told
+from edgesparse.runs.fleet.targets import Target
+from edgesparse.runs.record import RunRecord
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Pipeline
+
+
+def release_best(
+    pipeline: Pipeline,
+    record: RunRecord,
+    listener: told.Listener,
+    stop: threading.Event,
+    target: Target,
+    labels: Path,
+    candidates: Sequence[Candidate],
+) -> None:
+    """Install the best measured variant and make it current; adds to the record what happened.
+
+    A device where nothing is good enough keeps what it has. A failure is a note and fails the run.
+    """
+    device = target.device
+    wanted = None if pipeline.release == "auto" else pipeline.release
+    row = best_row(record.rows_of(device.name), record.gates, wanted)
+    if row is None:
+        with record.lock:
+            record.notes.append(
+                f"{device.name}: nothing was released: no variant ran there and met its gates"
+            )
+        return
+    label = f"install on {device.name}"
+    listener(told.StageStarted(label, 1, 1))
+    try:
+        info = _install(pipeline, record, stop, target, labels, _candidate(row, candidates), row)
+    except EdgesparseError as error:
+        listener(told.StageFailed(label, (row.variant,), str(error)))
+        with record.lock:
+            record.failures.append(str(error))
+        return
+    listener(told.StageDone(label, 1, 1))
+    with record.lock:
+        record.releases.append(info)
+
+
+def _candidate(row: Row, candidates: Sequence[Candidate]) -> Candidate:
+    wanted = (row.variant, row.runtime.name, row.threads)
+    return next(c for c in candidates if (c.variant, c.runtime.name, c.threads) == wanted)
+
+
+def _install(
+    pipeline: Pipeline,
+    record: RunRecord,
+    stop: threading.Event,
+    target: Target,
+    labels: Path,
+    candidate: Candidate,
+    row: Row,
+) -> ReleaseInfo:
+    assert candidate.limits is not None
+    about = {
+        "pipeline_digest": record.begun.pipeline_digest,
+        "variant": row.variant,
+        "runtime": row.runtime.model_dump(),
+    }
+    transport = target.transport
+    with tempfile.TemporaryDirectory() as temporary:
+        named = Path(temporary, "labels.json")
+        named.write_text(json.dumps(json.loads(labels.read_text())) + "\n")
+        release = Release(
+            pipeline.name, candidate.entry, named, about, candidate.limits.min_agreement
+        )
+        keep = target.device.keep_releases
+        done = install(transport, release, keep, f"{record.begun.run}-{target.device.name}", stop)
+    # An emulated device that is booted for a run forgets everything at its end.
+    lasts = not target.device.emulated or emulator.running(target.device.name) is not None
+    return ReleaseInfo(
+        device=target.device.name,
+        pipeline=pipeline.name,
+        variant=row.variant,
+        runtime=row.runtime.name,
+        digest=done.digest,
+        previous=done.state.previous,
+        place=done.place,
+        try_it=f"{transport.python} {done.place}/predict.py INPUT.npy" if lasts else None,
+    )

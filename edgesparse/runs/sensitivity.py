@@ -1,0 +1,113 @@
+"""Which layers of a pipeline's model bear sparsity, and a proposal that keeps the accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesparse.graph import progress as told
+from edgesparse.graph.execute import execute
+from edgesparse.graph.fingerprints import digests, library_versions
+from edgesparse.graph.plan import sensitivity_plan
+from edgesparse.graph.worker import Worker
+from edgesparse.graph.workspace import Workspace
+from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.targets import opened_target
+from edgesparse.runs.planning import check_variants, site_for
+from edgesparse.sparsity.curves import Proposal, Sensitivity
+from edgesparse.spec.device import Device
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.files import replace_json
+from edgesparse.spec.load import Loaded, find_device, load_pipeline
+from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.sparsify import LEVELS, Magnitude
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured and what follows. `proposal` is None where nothing keeps the accuracy
+    without training; `path` is where it was saved."""
+
+    variant: str
+    sensitivity: Sensitivity
+    max_accuracy_drop: float
+    proposal: Proposal | None
+    path: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "variant": self.variant,
+            "max_accuracy_drop": self.max_accuracy_drop,
+            **asdict(self.sensitivity),
+            "proposal": None if self.proposal is None else asdict(self.proposal),
+        }
+
+
+def sensitivity(
+    pipeline: str | Path | Loaded[Pipeline],
+    device: str | Path | Device = "local",
+    *,
+    variant: str | None = None,
+    max_accuracy_drop: float = 0.02,
+    levels: Sequence[float] = LEVELS,
+    project: str | Path = ".",
+    listener: told.Listener = told.nobody,
+) -> Found:
+    """Train what is not in the store, prune each layer alone, and save what comes out.
+
+    Args:
+        device: the target of `pattern: auto`.
+        variant: whose model, pattern, layers and exclusions count; default the first that is
+            pruned by magnitude, else unstructured zeros in the dense model.
+        max_accuracy_drop: validation accuracy that the proposal may lose, before any fine-tuning.
+        levels: sparsities to try.
+
+    Raises:
+        UsageError: there is no such variant, or it is not pruned by magnitude.
+        EdgesparseError: training failed.
+    """
+    loaded, workspace = load_pipeline(pipeline), Workspace(Path(project))
+    check_variants(loaded, [variant] if variant else None)
+    name, place, step = _step(loaded.spec, variant)
+    path = workspace.folder / "sensitivity" / f"{loaded.spec.name}-{name}.json"
+    with (
+        opened_target(find_device(device, Path(project))) as target,
+        Worker(path.with_suffix(".log")) as worker,
+    ):
+        known = profiles(target, workspace)
+        plan, stage = sensitivity_plan(
+            loaded.spec, digests(loaded), library_versions(), known, name, place, step, levels
+        )
+        site = site_for(loaded, target, workspace.store, worker, "sensitivity", known)
+        errors = execute(plan.work, site, listener)
+        if stage.key in errors:
+            raise EdgesparseError(errors[stage.key])
+        listener(told.StageStarted("proposal", 1, 1))
+        inputs = {role: site.store.path(key) for role, key in stage.inputs.items()}
+        found, proposal = worker.call(
+            "edgesparse.stages.sensitivity:propose",
+            site.context,
+            {"stage": stage, "inputs": inputs, "folder": site.store.path(stage.key)},
+            max_accuracy_drop,
+        )
+        listener(told.StageDone("proposal", 1, 1))
+    done = Found(name, found, max_accuracy_drop, proposal, path)
+    replace_json(path, done.record)
+    return done
+
+
+def _step(pipeline: Pipeline, variant: str | None) -> tuple[str, int, Magnitude]:
+    """The variant, and its step and place that is pruned by magnitude."""
+    names = list(pipeline.variants) if variant is None else [variant]
+    for name in names:
+        for place, step in enumerate(pipeline.variants[name].sparsify):
+            if isinstance(step, Magnitude):
+                return name, place, step
+    if variant is not None:
+        raise UsageError(f"variant {variant} is not pruned by magnitude; name one that is")
+    name = pipeline.baseline_variant
+    return name, 0, Magnitude(method="magnitude", sparsity=LEVELS[-1])

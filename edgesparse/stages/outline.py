@@ -1,0 +1,79 @@
+"""The untrained model as a file: its graph and shapes are what they will be.
+
+Made in seconds, so that what a target will refuse or not exploit can be said before an hour of
+training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgesparse.spec.pipeline import Scheme
+from edgesparse.spec.sparsify import LayerChoice, Magnitude
+from edgesparse.stages.stage import KERAS_LIBRARIES, Kind, Work
+from edgesparse.tflite.runtimes import patterns
+from edgesparse.tflite.runtimes.compatibility import Profile, SparsePath
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from edgesparse.sparsity.auto import Resolved
+
+
+def covers(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the result depends on: `model` is its source and digest."""
+    return {"model": model}
+
+
+def run(work: Work) -> None:
+    """Leave outline.tflite, in f32."""
+    from edgesparse import models
+    from edgesparse.tflite import convert
+
+    model = models.build(work.pipeline.model, work.context.loaded.folder)
+    nothing = np.zeros((0, 1), np.float32)
+    (work.folder / "outline.tflite").write_bytes(convert.convert(model, "f32", nothing))
+
+
+def read(folder: Path) -> patterns.Outline:
+    """What `run` left."""
+    return patterns.read_outline((folder / "outline.tflite").read_bytes())
+
+
+def exploited(step: Magnitude, scheme: Scheme, profiles: Mapping[str, Profile]) -> dict[str, Any]:
+    """What `pattern: auto` depends on: what the target exploits, not which target it is, so that
+    devices which agree share the training."""
+    if step.pattern != "auto":
+        return {}
+    found = patterns.exploits(profiles.values(), scheme, likely_sparsity(step))
+    return {"exploits": dataclasses.asdict(found)}
+
+
+def likely_sparsity(step: Magnitude) -> float:
+    """What may be expected where it is not known yet."""
+    return patterns.LIKELY_SPARSITY if isinstance(step.sparsity, str) else step.sparsity
+
+
+def resolve(work: Work, model: tf.keras.Model, spec: Magnitude) -> Resolved:
+    """The step with what `pattern: auto` stands for in this model on this target."""
+    from edgesparse.sparsity import auto
+
+    return auto.resolve(model, spec, _choices(work, spec))
+
+
+def _choices(work: Work, spec: Magnitude) -> Mapping[str, LayerChoice]:
+    if "outline" not in work.inputs:
+        return {}
+    known = work.stage.spec["exploits"]
+    found = patterns.Exploits(
+        tuple(known["fully_connected"]), tuple(SparsePath(**path) for path in known["paths"])
+    )
+    return patterns.choose(read(work.inputs["outline"]), found, likely_sparsity(spec))
+
+
+KIND = Kind("outline", 1, KERAS_LIBRARIES, run)

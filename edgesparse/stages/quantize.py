@@ -1,0 +1,62 @@
+"""Quantization-aware training, where a variant asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from edgesparse.spec.pipeline import Quantize
+from edgesparse.stages.stage import (
+    DATA_LIBRARIES,
+    TOOLKIT_LIBRARIES,
+    Kind,
+    Work,
+    read_keras,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+RATE = 1 / 10
+"""Fine-tuning starts from trained weights: a smaller step than training's."""
+_WEIGHTS = "quantized.weights.h5"
+
+
+def covers(shared: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
+    """What the result depends on: `shared` are the data and the training's settings. Calibration
+    comes later and is not part of it."""
+    own = quantize.model_dump(mode="json", include={"scheme", "epochs", "learning_rate"})
+    return {**shared, "quantize": own}
+
+
+def run(work: Work) -> None:
+    """Leave the weights of the model with fake-quantization around its layers."""
+    from edgesparse.sparsity import quantize_aware, training
+
+    dataset = work.context.dataset
+    train = training.fine_tune(work.pipeline.train, work.variant.quantize, RATE)
+    quantized, history = quantize_aware.quantize_aware(
+        read_keras(work, "model"), dataset, train, work.progress
+    )
+    # The toolkit's quantized layers do not survive Keras' own format; their weights do, over the
+    # same preparation of the same model.
+    quantized.save_weights(work.folder / _WEIGHTS)
+    write_json(work.folder / "history.json", history)
+    accuracy = training.accuracy(quantized, dataset)
+    write_json(work.folder / "metrics.json", {"accuracy": accuracy})
+
+
+def read(work: Work) -> tf.keras.Model:
+    """The Keras model to convert: with what `run` left, where the stage has it as an input."""
+    model = read_keras(work, "model")
+    if "quantize" not in work.inputs:
+        return model
+    from edgesparse.sparsity import quantize_aware
+
+    quantized = quantize_aware.prepare(model)
+    quantized.load_weights(work.inputs["quantize"] / _WEIGHTS)
+    return quantized
+
+
+KIND = Kind("quantize", 1, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -1,0 +1,69 @@
+"""How much accuracy each layer costs when it is pruned alone: what `sparsity: auto` goes by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgesparse.sparsity.curves import LayerCurve, Proposal, Sensitivity
+from edgesparse.spec.sparsify import Magnitude
+from edgesparse.stages import outline
+from edgesparse.stages.stage import (
+    DATA_LIBRARIES,
+    TOOLKIT_LIBRARIES,
+    Kind,
+    Work,
+    placed,
+    read_json,
+    read_keras,
+    write_json,
+)
+
+
+def covers(
+    data: Mapping[str, Any], step: Magnitude, levels: Sequence[float], chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the result depends on: of the step no sparsity and no fine-tuning, so that other
+    numbers there measure nothing anew. `chosen` is what `pattern: auto` goes by."""
+    own = step.model_dump(mode="json", include={"method", "pattern", "layers", "exclude"})
+    return {"data": data, "sparsify": own, "levels": sorted(levels), **chosen}
+
+
+def run(work: Work) -> None:
+    """Leave accuracy by layer and level."""
+    from edgesparse.sparsity import sensitivity
+
+    step = Magnitude.model_validate({**work.stage.spec["sparsify"], "sparsity": 0.5})
+    model = read_keras(work, "model")
+    resolved = outline.resolve(work, model, step)
+    with placed(work):
+        found = sensitivity.measure(
+            model,
+            work.context.dataset,
+            resolved.spec,
+            work.progress,
+            work.stage.spec["levels"],
+        )
+    write_json(work.folder / "sensitivity.json", dataclasses.asdict(found))
+
+
+def read(folder: Path) -> Sensitivity:
+    """What `run` left."""
+    found = read_json(folder / "sensitivity.json")
+    layers = [LayerCurve(**{**one, "accuracy": tuple(one["accuracy"])}) for one in found["layers"]]
+    return Sensitivity(found["accuracy"], tuple(found["levels"]), tuple(layers))
+
+
+def propose(work: Work, max_accuracy_drop: float) -> tuple[Sensitivity, Proposal | None]:
+    """What `run` left in `work.folder`, and a sparsity for each layer that keeps the accuracy
+    without training. A command of its own asks for it; nothing is stored."""
+    from edgesparse.sparsity import sensitivity
+
+    found = read(work.folder)
+    model = read_keras(work, "model")
+    return found, sensitivity.propose(model, work.context.dataset, found, max_accuracy_drop)
+
+
+KIND = Kind("sensitivity", 1, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -1,0 +1,181 @@
+"""One step of a variant's `sparsify`: weights or channels are taken away, then it is fine-tuned."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from edgesparse.bench.job import EXACT, QUICK
+from edgesparse.devices.measuring.events import Failed
+from edgesparse.devices.measuring.jobs import Entry, Job, Settings, round_medians, run_job
+from edgesparse.spec import references
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.files import file_digest
+from edgesparse.spec.pipeline import Train
+from edgesparse.spec.sparsify import Channels, Magnitude, Sparsify
+from edgesparse.stages import outline, sensitivity
+from edgesparse.stages.stage import (
+    DATA_LIBRARIES,
+    NOTES,
+    TOOLKIT_LIBRARIES,
+    Access,
+    Context,
+    Kind,
+    Stage,
+    Work,
+    placed,
+    read_keras,
+    save_keras,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from edgesparse.sparsity.report import LayerSparsity, Sparsified
+
+RATE = 1 / 3
+"""Fine-tuning starts from trained weights: a smaller step than training's."""
+
+
+def covers(
+    shared: Mapping[str, Any],
+    step: Sparsify,
+    code: str | None,
+    target: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the result depends on.
+
+    Args:
+        shared: the data and the training's settings.
+        code: the digest of the user's own method.
+        target: the device and what runs there; part of the key only where a latency is asked for,
+            so that everything else is trained once for all devices.
+        chosen: what `pattern: auto` goes by; see outline.exploited.
+    """
+    spec: dict[str, Any] = {**shared, "sparsify": step.model_dump(mode="json")}
+    if code:
+        spec["digest"] = code
+    if isinstance(step, Channels) and step.latency is not None:
+        spec["target"] = target
+    return {**spec, **chosen}
+
+
+def run(work: Work) -> None:
+    """Leave the sparse Keras model, its zeros by layer, and what is to be said under the table."""
+    from edgesparse.sparsity import training
+
+    spec: Any = TypeAdapter(Sparsify).validate_python(work.stage.spec["sparsify"])
+    model = read_keras(work, "model")
+    train = training.fine_tune(work.pipeline.train, spec, RATE)
+    with placed(work):
+        done = _carried_out(work, model, spec, train)
+    training.check_fit(done.model, work.context.dataset)
+    accuracy = training.accuracy(done.model, work.context.dataset)
+    save_keras(done.model, work.folder, done.history, accuracy)
+    layers = [
+        {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
+    ]
+    write_json(work.folder / "sparsity.json", layers)
+    write_json(work.folder / NOTES, [*work.notes_of("model"), *done.notes, *_misfits(done.layers)])
+
+
+def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:
+    """Where a pattern could not be laid over a layer; one line for each reason."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.note and layer.pattern != "channels":
+            found.setdefault(layer.note, []).append(layer.name)
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
+
+
+def _carried_out(work: Work, model: tf.keras.Model, spec: Any, train: Train) -> Sparsified:
+    dataset, progress = work.context.dataset, work.progress
+    if isinstance(spec, Channels):
+        from edgesparse.sparsity import channels
+
+        measure = _measured(work) if spec.latency is not None else None
+        return channels.channels(model, dataset, train, spec, progress, measure)
+    if isinstance(spec, Magnitude):
+        from edgesparse.sparsity import auto
+
+        found = None
+        if "sensitivity" in work.inputs:
+            found = sensitivity.read(work.inputs["sensitivity"])
+        return auto.prune(
+            model, dataset, train, outline.resolve(work, model, spec), progress, found
+        )
+    from edgesparse.sparsity import report
+
+    target = references.find("sparsity", None, spec.method, work.context.loaded.folder)
+    given = {
+        "model": model,
+        "dataset": dataset,
+        "train": train,
+        "spec": spec,
+        "progress": progress,
+    }
+    result = references.call(target, spec.args, given)
+    return report.as_sparsified(result, target.label)
+
+
+def _measured(work: Work) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
+    """Measures Keras models on the device, converted as the variant will be."""
+    from edgesparse import data
+    from edgesparse.tflite import convert
+
+    samples = data.representative(work.context.dataset, 16)
+    scheme = work.stage.spec["target"]["scheme"]
+
+    def measure(models: Sequence[tf.keras.Model]) -> list[float]:
+        with tempfile.TemporaryDirectory() as place:
+            paths = []
+            for number, model in enumerate(models):
+                path = Path(place) / f"{number}.tflite"
+                path.write_bytes(convert.convert(model, scheme, samples))
+                paths.append(str(path))
+            latencies: list[float] = work.ask(paths)
+            return latencies
+
+    return measure
+
+
+def latencies_ms(
+    stage: Stage, context: Context, access: Access, files: Sequence[str]
+) -> list[float]:
+    """Median latencies of model files on the device, measured side by side."""
+    target = stage.spec["target"]
+    exact = target["clock"] == "instructions"
+    chosen = {**QUICK, "rounds": 3, **(EXACT if exact else {})}
+    rounds = int(chosen["rounds"])
+    settings = Settings(
+        int(chosen.get("warmup_runs", 5)),
+        chosen["warmup_seconds"],
+        int(chosen["min_runs"]) // rounds + 1,
+        chosen["min_seconds"] / rounds,
+        context.pipeline.benchmark.timeout_seconds,
+    )
+    runtime, delegate = target["runtime"]["name"], target["delegate"]
+    entries = [Entry(Path(file).stem, Path(file), runtime, delegate, 1) for file in files]
+    # The models are part of the name: a journal of other ones must not be continued.
+    digest = hashlib.sha256(json.dumps([file_digest(Path(f)) for f in files]).encode()).hexdigest()
+    name = f"{access.run}-{stage.key[:12]}-{digest[:12]}"
+    job = Job(name, rounds, settings, tuple(entries))
+    events = run_job(access.transport, job, stop=access.stop)
+    failed = next((event for event in events if isinstance(event, Failed)), None)
+    if failed is not None:
+        raise EdgesparseError(f"a candidate does not run on the device: {failed.error}")
+    found = round_medians(events)
+    return [statistics.median(found[entry.name]) / 1e6 for entry in entries]
+
+
+KIND = Kind("sparsify", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, answer=latencies_ms)

@@ -1,0 +1,197 @@
+"""What a stage is: to the graph a node with a key, to the machine that runs it a piece of work.
+
+All of it but `Access` can be sent to another process: most stages run in one of their own, because
+TensorFlow, or a user's code, can take the process down with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesparse.bench.results import ModelFile
+from edgesparse.devices.transport.interface import Transport
+from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.load import Loaded
+from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.tflite.format.inspect import inspect
+from edgesparse.tflite.runtimes.compatibility import Profile
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from edgesparse.data import Dataset
+
+# Libraries by what they shape: a stage's key has the versions of those that shape its result, so
+# that an upgrade makes anew what it may change and nothing else.
+DATA_LIBRARIES = ("numpy", "scikit-learn")
+KERAS_LIBRARIES = ("tensorflow", "tf-keras", "numpy")
+TOOLKIT_LIBRARIES = (*KERAS_LIBRARIES, "tensorflow-model-optimization")
+
+NOTES = "notes.json"
+Progress = Callable[[float, str], None]
+"""Told the share done, 0 to 1, and what is being done."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node of the graph. `inputs` maps a role to the key of the artifact that plays it."""
+
+    name: str
+    label: str
+    variants: tuple[str, ...]
+    version: int
+    spec: Mapping[str, Any]
+    """What of the pipeline, and of the files it names, the result depends on."""
+    inputs: Mapping[str, str]
+    libraries: Mapping[str, str]
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 over everything that shapes the result; label and variants do not, so that
+        variants that ask for the same thing share a stage."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the key is made of."""
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "spec": dict(self.spec),
+            "inputs": dict(self.inputs),
+            "libraries": dict(self.libraries),
+        }
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the stages of one plan for one device share."""
+
+    loaded: Loaded[Pipeline]
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """What each runtime, by its name, does with sparse storage there."""
+    tpu: EdgeTpu | None = None
+    """How the device's Edge TPU gets its models."""
+    golden_samples: int | None = None
+    """How many golden samples a slow device answers; default: all."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.loaded.spec
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        from edgesparse import data
+
+        return data.load(self.pipeline.data, self.loaded.folder)
+
+
+@dataclass(frozen=True)
+class Access:
+    """How stages reach devices. `transport` is that of the device whose runtimes count.
+
+    `host` reaches this machine, when that is another one; `host_runtimes` are its own.
+    """
+
+    transport: Transport
+    run: str
+    host: Transport | None = None
+    host_runtimes: tuple[str, ...] = ()
+    stop: threading.Event | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage to be carried out: where its inputs lie, and the folder to fill."""
+
+    stage: Stage
+    context: Context
+    inputs: Mapping[str, Path]
+    """The folder of each input, by its role."""
+    folder: Path
+    progress: Progress
+    ask: Callable[[Any], Any]
+    """For what only the process that reaches devices can do; see Kind.answer."""
+    access: Access | None = None
+    """None in a process of its own."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.context.pipeline
+
+    @property
+    def variant(self) -> Variant:
+        """Those that share a stage say the same about it."""
+        return self.pipeline.variants[self.stage.variants[0]]
+
+    def notes_of(self, role: str) -> list[str]:
+        """What the steps so far have to say under the table."""
+        path = self.inputs[role] / NOTES if role in self.inputs else None
+        return list(read_json(path)) if path is not None and path.exists() else []
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A sort of stage. `run` raises EdgesparseError where the work cannot be done."""
+
+    name: str
+    version: int
+    """To be raised when the same input starts to give another result."""
+    libraries: tuple[str, ...]
+    run: Callable[[Work], None]
+    in_child: bool = True
+    """Whether it runs in a process of its own; those that ask devices do not: what can crash there
+    runs in the agent's processes."""
+    answer: Callable[[Stage, Context, Access, Any], Any] | None = None
+    """What `Work.ask` gets, found where devices can be reached."""
+
+
+@contextmanager
+def placed(work: Work) -> Iterator[None]:
+    """Says where in the file a mistake is that shows only now."""
+    try:
+        yield
+    except UsageError as error:
+        document = work.context.loaded.document
+        where = document.where(("variants", work.stage.variants[0], "sparsify"))
+        raise UsageError(f"{where}: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def save_keras(
+    model: tf.keras.Model, folder: Path, history: Mapping[str, Any], accuracy: float
+) -> None:
+    """Leave a trained model, how its training went, and its accuracy on the test split."""
+    model.save(folder / "model.keras")
+    write_json(folder / "history.json", history)
+    write_json(folder / "metrics.json", {"accuracy": accuracy})
+
+
+def read_keras(work: Work, role: str) -> tf.keras.Model:
+    """What `save_keras` left; the user's file is imported first, for the layers it registers."""
+    from edgesparse import models
+
+    models.import_own(work.pipeline.model, work.context.loaded.folder)
+    return models.read(work.inputs[role] / "model.keras")
+
+
+def save_tflite(content: bytes, folder: Path, storage: str) -> None:
+    """Leave a model file, and what results say of it."""
+    (folder / f"{storage}.tflite").write_bytes(content)
+    write_json(folder / "model.json", ModelFile.of(inspect(content)).model_dump())

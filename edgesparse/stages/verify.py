@@ -1,0 +1,208 @@
+"""Asks the device which file its runtime takes, and whether that answers right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgesparse.bench.results import RuntimeInfo
+from edgesparse.devices import edgetpu
+from edgesparse.devices.measuring.events import Check, Event, Failed
+from edgesparse.devices.measuring.jobs import Entry, check_only, run_job
+from edgesparse.devices.transport.interface import Transport
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Variant, Verify
+from edgesparse.stages import encode
+from edgesparse.stages.stage import Access, Kind, Work, read_json, write_json
+from edgesparse.tflite import verify
+from edgesparse.tflite.runtimes import storage
+
+_ON_CPU = "cpu"
+"""The entry that runs an Edge TPU's model on the device's CPU, to compare."""
+
+
+def covers(
+    variant: Variant,
+    runtime: RuntimeInfo,
+    delegate: str | Mapping[str, Any],
+    machine: str,
+    settings: Verify,
+) -> dict[str, Any]:
+    """What the result depends on. `machine` is the kind of device: those of one kind share the
+    verdict, and so does this machine with itself, whatever its CPU is called."""
+    return {
+        "runtime": runtime.model_dump(),
+        "delegate": delegate,
+        "machine": machine,
+        "storage": variant.storage,
+        "scheme": variant.quantize.scheme,
+        "verify": settings.model_dump(mode="json"),
+    }
+
+
+def run(work: Work) -> None:
+    """Choose the storage: sparse where this runtime takes it and answers right, else dense.
+
+    Leaves verify.json: which file (as KEY/NAME in the store), what it is, and how it answers.
+    """
+    access = _access(work)
+    limit = verify.limits(work.variant.quantize, work.pipeline.verify)
+    paths = _stored_forms(work)
+    files = {form: read_json(path.with_name("model.json")) for form, path in paths.items()}
+    _require_zeros(work, files)
+    runtime = work.stage.spec["runtime"]["name"]
+    entries = [
+        replace(
+            _entry(work, form, path, runtime, limit),
+            # A device that is not this machine answers its samples when it is measured.
+            samples=None if access.host else _samples_of(work),
+            golden_samples=work.context.golden_samples,
+        )
+        for form, path in paths.items()
+    ]
+    if "compile" in work.inputs:
+        entries.append(_cpu_twin(work, runtime, limit))
+    refused: dict[str, str] = {}
+    checks: dict[str, Check] = {}
+    for event in _checked(work, access.transport, entries):
+        if isinstance(event, Failed):
+            refused[event.entry] = _explained(event.error, work)
+        elif isinstance(event, Check):
+            wrong = verify.disagreement(event.agreement or 0.0, limit)
+            if wrong and event.entry != _ON_CPU:
+                refused[event.entry] = wrong
+            else:
+                checks[event.entry] = event
+    chosen = next((storage for storage in paths if storage in checks), None)
+    if chosen is None:
+        reason = "; ".join(f"{name}: {refused[name]}" for name in paths if name in refused)
+        raise EdgesparseError(f"{runtime} cannot run it: {reason}")
+    check = checks[chosen]
+    accuracy, samples = check.accuracy, check.samples or 0
+    if access.host is not None:
+        accuracy, samples = _host_accuracy(work, chosen, _readable(work, paths[chosen]), limit)
+    write_json(
+        work.folder / "verify.json",
+        {
+            "storage": chosen,
+            "path": paths[chosen].parent.name + "/" + paths[chosen].name,
+            "model": files[chosen],
+            "agreement": check.agreement,
+            "accuracy": accuracy,
+            "samples": samples,
+            "notes": [
+                *work.notes_of("sparsify"),
+                *_storage_notes(work, chosen, refused),
+            ],
+            **_on_chip(work, checks.get(_ON_CPU)),
+        },
+    )
+
+
+def _access(work: Work) -> Access:
+    assert work.access is not None
+    return work.access
+
+
+def _cpu_twin(work: Work, runtime: str, limit: verify.Limits) -> Entry:
+    """What was compiled, on the device's CPU: the chip must be as accurate as that."""
+    source = work.inputs["convert"] / "dense.tflite"
+    entry = _entry(work, _ON_CPU, source, runtime, limit)
+    return replace(entry, delegate="xnnpack", samples=_samples_of(work))
+
+
+def _on_chip(work: Work, on_cpu: Check | None) -> dict[str, Any]:
+    if "compile" not in work.inputs:
+        return {}
+    stored = read_json(work.inputs["compile"] / "edgetpu.json")
+    accuracy = on_cpu.accuracy if on_cpu is not None else None
+    return {"edgetpu": {**stored["about"], "cpu_accuracy": accuracy}, "notes": stored["notes"]}
+
+
+def _explained(error: str, work: Work) -> str:
+    tpu = work.context.tpu
+    if tpu is None or "compile" not in work.inputs:
+        return error
+    return edgetpu.delegate_problem(_access(work).transport.name, tpu.library, error) or error
+
+
+def _entry(work: Work, name: str, path: Path, runtime: str, limit: verify.Limits) -> Entry:
+    golden = work.inputs["convert"] / "golden.npz"
+    delegate = work.stage.spec["delegate"]
+    return Entry(name, path, runtime, delegate, 1, golden=golden, tolerance=limit.tolerance)
+
+
+def _samples_of(work: Work) -> Path:
+    return work.inputs["samples"] / "samples.npz"
+
+
+def _checked(work: Work, transport: Transport, entries: Sequence[Entry]) -> list[Event]:
+    access, timeout_seconds = _access(work), work.pipeline.benchmark.timeout_seconds
+    job = check_only(entries, f"{access.run}-{work.stage.key[:12]}", timeout_seconds)
+    return run_job(transport, job, stop=access.stop)
+
+
+def _readable(work: Work, path: Path) -> Path:
+    """The file that stands for another on a machine without an Edge TPU."""
+    return work.inputs["convert"] / "dense.tflite" if "compile" in work.inputs else path
+
+
+def _host_accuracy(
+    work: Work, name: str, path: Path, limit: verify.Limits
+) -> tuple[float | None, int]:
+    """Accuracy of a file that another machine runs, and over how many samples, on this one.
+
+    By the same runtime where this machine has it; None where no runtime here takes the file.
+    """
+    access = _access(work)
+    assert access.host is not None
+    wanted = work.stage.spec["runtime"]["name"]
+    for runtime in sorted(access.host_runtimes, key=lambda own: own != wanted):
+        entry = replace(
+            _entry(work, name, path, runtime, limit),
+            samples=_samples_of(work),
+            delegate="xnnpack",
+        )
+        for event in _checked(work, access.host, [entry]):
+            if isinstance(event, Check) and event.accuracy is not None:
+                return event.accuracy, event.samples or 0
+    return None, 0
+
+
+def _stored_forms(work: Work) -> dict[str, Path]:
+    """The files to choose from, the preferred first."""
+    if "compile" in work.inputs:
+        return {"edgetpu": work.inputs["compile"] / "edgetpu.tflite"}
+    paths = {"dense": work.inputs["convert"] / "dense.tflite"}
+    if "encode" in work.inputs:
+        sparse = work.inputs["encode"] / "sparse.tflite"
+        if work.variant.storage == "sparse":
+            return {"sparse": sparse}
+        if read_json(sparse.with_name("model.json"))["storage"] == "sparse":
+            return {"sparse": sparse, **paths}
+    return paths
+
+
+def _storage_notes(work: Work, chosen: str, refused: Mapping[str, str]) -> list[str]:
+    """Why weights with zeros are stored densely."""
+    if "encode" not in work.inputs:
+        return []
+    if chosen == "dense" and "sparse" in refused:
+        runtime = work.stage.spec["runtime"]["name"]
+        return [f"stored dense, because {runtime} refuses it sparse: {refused['sparse']}"]
+    return storage.summary(encode.read_decisions(work.inputs["encode"]))
+
+
+def _require_zeros(work: Work, files: Mapping[str, Any]) -> None:
+    if "sparsify" not in work.inputs:
+        return
+    layers = read_json(work.inputs["sparsify"] / "sparsity.json")
+    for file in files.values():
+        lost = verify.lost_zeros(file["zeros"], sum(layer["zeros"] for layer in layers))
+        if lost:
+            raise EdgesparseError(lost)
+
+
+KIND = Kind("verify", 1, (), run, in_child=False)

@@ -1,0 +1,1 @@
+"""The .tflite file: read, described, and written with sparse weights."""

@@ -1,0 +1,108 @@
+"""What is in a .tflite file: its weights, their zeros, and how they are stored.
+
+Reads the flatbuffer through the schema that ai-edge-litert ships. The file is untrusted: whatever
+is wrong with it ends in one EdgesparseError.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.format.graph import IDENTIFIER, Constant, constants, damaged, open_model
+from edgesparse.tflite.format.layout import Form
+
+
+@dataclass(frozen=True)
+class WeightInfo:
+    """A constant tensor. `size` counts elements in dense form, `stored_bytes` the file's; `form` is
+    how it is stored now."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+    zeros: int
+    form: Form
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A .tflite file. `zeros` and `sparsity` are over weights of two or more dimensions.
+
+    `bytes_gzip` is what gzip makes of it at its default level, as a package or download would.
+    """
+
+    sha256: str
+    bytes: int
+    bytes_gzip: int
+    weights: tuple[WeightInfo, ...]
+    parameters: int
+
+    @property
+    def matrices(self) -> tuple[WeightInfo, ...]:
+        return tuple(w for w in self.weights if len(w.shape) >= 2 and w.dtype != "int32")
+
+    @property
+    def zeros(self) -> int:
+        return sum(w.zeros for w in self.matrices)
+
+    @property
+    def storage(self) -> str:
+        return "sparse" if any(w.form != "dense" for w in self.weights) else "dense"
+
+    @property
+    def sparsity(self) -> float:
+        return self.zeros / max(1, sum(w.size for w in self.matrices))
+
+
+def read_model(path: Path) -> bytes:
+    """The bytes of a .tflite file. Raises UsageError where it is plainly none."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    if not content:
+        raise UsageError(f"{path}: is empty, not a .tflite model")
+    if content[4:8] != IDENTIFIER:
+        raise UsageError(f"{path}: is not a .tflite model (its identifier TFL3 is missing)")
+    return content
+
+
+def inspect(content: bytes, name: str = "model.tflite") -> ModelInfo:
+    """Read every constant tensor and count its zeros.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    model = open_model(content, name)
+    with damaged(name):
+        weights = tuple(weight_info(constant) for constant in constants(model, content))
+    return ModelInfo(
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        bytes_gzip=len(gzip.compress(content, 6, mtime=0)),
+        weights=weights,
+        parameters=sum(w.size for w in weights),
+    )
+
+
+def weight_info(constant: Constant) -> WeightInfo:
+    """What is to be told of a constant."""
+    return WeightInfo(
+        name=constant.name,
+        op=constant.op,
+        shape=constant.values.shape,
+        dtype=constant.values.dtype.name,
+        size=constant.values.size,
+        zeros=constant.zeros,
+        form=constant.form,
+        stored_bytes=constant.stored_bytes,
+    )

@@ -1,0 +1,318 @@
+"""Which runtime refuses, runs or exploits which form of sparse storage: a table, as data.
+
+Each line was measured with files that this package made, on x86-64 and on an emulated Cortex-A76
+and -A72. `edgesparse device probe` measures a device anew and its answers stand before the table's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from edgesparse.tflite.format.layout import Form
+
+Op = Literal["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
+Scheme = Literal["f32", "f16", "dynamic", "dynamic-per-channel", "int8", "int8-per-channel"]
+"""Of weights and activations. Convolutions have a scale per channel always, so only fully connected
+layers make a difference between int8 and int8-per-channel."""
+
+OPS: tuple[Op, ...] = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+KERNELS: tuple[Form, ...] = ("random", "block-1x4", "block-1x16")
+PAYS = 0.9
+"""A sparse kernel is used when it takes less than this share of the dense kernel's time."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs the model. `features` are the CPU's, as Linux names them."""
+
+    runtime: str
+    version: str
+    machine: str
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An operator, its numbers, and how its weights are stored."""
+
+    op: Op
+    scheme: Scheme
+    form: Form
+
+    @property
+    def name(self) -> str:
+        return f"{self.op} {self.scheme} {self.form}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a runtime does with a cell.
+
+    `cost`: time for a stored element of a sparse kernel, relative to an element of the dense one:
+    with a share d of elements stored the layer takes about d * cost of the dense kernel's time.
+    None where the form changes the file only. `why` is for people.
+    """
+
+    runs: bool
+    cost: float | None = None
+    why: str = ""
+
+    def exploits(self, stored_share: float) -> bool:
+        """Whether it is faster than dense with that share of elements stored."""
+        return self.runs and self.cost is not None and stored_share * self.cost <= PAYS
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line of the table; an empty or None field fits everything."""
+
+    form: Form
+    verdict: Verdict
+    runtime: str = ""
+    versions: str = ""
+    op: Op | None = None
+    schemes: tuple[Scheme, ...] = ()
+    machine: str = ""
+    feature: str = ""
+
+    def fits(self, machine: Machine, cell: Cell) -> bool:
+        return (
+            self.form == cell.form
+            and self.runtime in ("", machine.runtime)
+            and self.op in (None, cell.op)
+            and (not self.schemes or cell.scheme in self.schemes)
+            and self.machine in ("", machine.machine)
+            and (not self.feature or self.feature in machine.features)
+            and (not self.versions or _within(machine.version, self.versions))
+        )
+
+
+def _within(version: str, versions: str) -> bool:
+    try:
+        return Version(version) in SpecifierSet(versions, prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+@dataclass(frozen=True)
+class SparsePath:
+    """Whether a runtime's XNNPACK can skip the zeros of 1x1 convolutions on a machine.
+
+    `why` is for people. `fully_connected`: its rules take fully connected layers into account.
+    `unary`: operators on single values that it takes besides those that every version takes.
+    `apart`: operators that the runtime does not hand to XNNPACK, so that they cut the network in
+    parts. `pixel_fails`: it fails or answers wrong where a convolution of one pixel is the last
+    of its part.
+    """
+
+    exists: bool
+    why: str = ""
+    fully_connected: bool = False
+    unary: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    pixel_fails: bool = False
+
+
+@dataclass(frozen=True)
+class PathRule:
+    """A line of the table of sparse paths; an empty field fits everything."""
+
+    path: SparsePath
+    runtime: str = ""
+    versions: str = ""
+    machine: str = ""
+    feature: str = ""
+
+    def fits(self, machine: Machine) -> bool:
+        return (
+            self.runtime in ("", machine.runtime)
+            and self.machine in ("", machine.machine)
+            and (not self.feature or self.feature in machine.features)
+            and (not self.versions or _within(machine.version, self.versions))
+        )
+
+
+def _refuses(why: str) -> Verdict:
+    return Verdict(False, why=why)
+
+
+_RUNS = Verdict(True)
+_DYNAMIC: tuple[Scheme, ...] = ("dynamic", "dynamic-per-channel")
+_INT8: tuple[Scheme, ...] = ("int8", "int8-per-channel")
+_TFLITE, _LITERT = "tflite-runtime", "ai-edge-litert"
+_FC: Op = "FULLY_CONNECTED"
+
+# The first line that fits counts.
+RULES: tuple[Rule, ...] = (
+    # Dense.
+    Rule(
+        "dense",
+        _refuses("its FULLY_CONNECTED is too old for a scale per channel with float inputs"),
+        _TFLITE,
+        op=_FC,
+        schemes=("dynamic-per-channel",),
+    ),
+    Rule("dense", _RUNS),
+    # Stored sparse, made dense at load.
+    Rule(
+        "densify",
+        _refuses("its FULLY_CONNECTED is too old for a scale per channel with float inputs"),
+        _TFLITE,
+        op=_FC,
+        schemes=("dynamic-per-channel",),
+    ),
+    Rule("densify", _RUNS, _TFLITE),
+    Rule("densify", _RUNS, _LITERT, op="DEPTHWISE_CONV_2D"),
+    Rule(
+        "densify",
+        _refuses("its XNNPACK needs constant weights where activations are quantized on the fly"),
+        _LITERT,
+        schemes=_DYNAMIC,
+    ),
+    Rule(
+        "densify",
+        _refuses("its XNNPACK needs constant int8 weights in fully connected layers"),
+        _LITERT,
+        ">=2.1",
+        _FC,
+        _INT8,
+    ),
+    Rule("densify", _RUNS, _LITERT),
+    # Sparse kernels. Their costs: FULLY_CONNECTED 1024x1024 at 90 % zeros.
+    Rule(
+        "random",
+        _refuses("it has that sparse kernel for f32 only"),
+        schemes=("f16", *_DYNAMIC, *_INT8),
+    ),
+    Rule("random", Verdict(True, 5.8), _TFLITE, op=_FC, machine="x86_64"),
+    Rule("random", Verdict(True, 4.9), _LITERT, op=_FC, machine="x86_64"),
+    Rule("random", Verdict(True, 35.0), op=_FC),
+    Rule(
+        "block-1x4",
+        _refuses("it has that sparse kernel for f32 only"),
+        schemes=("f16", *_DYNAMIC, *_INT8),
+    ),
+    Rule("block-1x4", Verdict(True, 3.8), _TFLITE, op=_FC, machine="x86_64"),
+    Rule("block-1x4", Verdict(True, 1.6), _LITERT, op=_FC, machine="x86_64"),
+    Rule("block-1x4", Verdict(True, 9.7), _TFLITE, op=_FC),
+    Rule("block-1x4", Verdict(True, 7.6), _LITERT, op=_FC),
+    Rule("block-1x16", _refuses("it has that sparse kernel for int8 only"), schemes=("f32", "f16")),
+    Rule(
+        "block-1x16",
+        _refuses("its sparse kernel takes one scale for all channels and answers wrong"),
+        _TFLITE,
+        schemes=("int8-per-channel", "dynamic-per-channel"),
+    ),
+    Rule(
+        "block-1x16",
+        _refuses("it reads the blocks as dense weights and answers wrong"),
+        _LITERT,
+        schemes=_DYNAMIC,
+    ),
+    Rule("block-1x16", Verdict(True, 7.5), _TFLITE, op=_FC, machine="x86_64"),
+    Rule("block-1x16", Verdict(True, 8.5), _LITERT, op=_FC, machine="x86_64"),
+    Rule("block-1x16", Verdict(True, 1.7), _TFLITE, op=_FC),
+    Rule("block-1x16", Verdict(True, 12.9), _LITERT, op=_FC, feature="asimddp"),
+    Rule("block-1x16", Verdict(True, 5.7), _LITERT, op=_FC),
+)
+
+_UNARY = ("EXP", "GELU", "SQRT", "TANH")
+
+# XNNPACK's sparse path: the first line that fits counts.
+PATHS: tuple[PathRule, ...] = (
+    PathRule(SparsePath(False, "XNNPACK skips no zeros on x86 with AVX"), machine="x86_64"),
+    PathRule(
+        SparsePath(True, apart=("EXP", "GELU", "LOG", "RSQRT")),
+        _TFLITE,
+        "==2.14.*",
+        "aarch64",
+        "asimdhp",
+    ),
+    PathRule(
+        SparsePath(
+            False,
+            "this CPU lacks half-precision arithmetic, without which tflite-runtime 2.14 runs it "
+            "dense; ai-edge-litert would not",
+        ),
+        _TFLITE,
+        "==2.14.*",
+        "aarch64",
+    ),
+    PathRule(
+        SparsePath(True, fully_connected=True, unary=_UNARY, pixel_fails=True),
+        _LITERT,
+        ">=1.4,<2",
+        "aarch64",
+    ),
+    PathRule(
+        SparsePath(True, unary=_UNARY, pixel_fails=True),
+        _LITERT,
+        ">=2",
+        "aarch64",
+    ),
+)
+_NO_PATH = SparsePath(False, "nobody has seen this runtime skip zeros on this kind of CPU")
+_PROBED_PATH = SparsePath(True, pixel_fails=True)
+"""Where only a probe has seen it: with what the most careful runtime needs."""
+SKIPS = 1.3
+"""From this gain by 90 % zeros on, a runtime skips them."""
+
+_UNKNOWN = _refuses("nobody measured that yet")
+_NO_KERNEL = _refuses("only fully connected layers have sparse kernels")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The table for one machine, with what a probe of that very device found before it."""
+
+    machine: Machine
+    probed: Mapping[Cell, Verdict] = field(default_factory=dict)
+    path_gain: float | None = None
+    """How many times as fast a probe's network was with zeros in its 1x1 convolutions; 0 where it
+    failed or answered wrong."""
+
+    def verdict(self, cell: Cell) -> Verdict:
+        if cell in self.probed:
+            return self.probed[cell]
+        if cell.form in KERNELS and cell.op != _FC:
+            return _NO_KERNEL
+        return next((rule.verdict for rule in RULES if rule.fits(self.machine, cell)), _UNKNOWN)
+
+    @property
+    def sparse_path(self) -> SparsePath:
+        known = next((rule.path for rule in PATHS if rule.fits(self.machine)), _NO_PATH)
+        if self.path_gain is None or known.exists == (self.path_gain >= SKIPS):
+            return known
+        if known.exists:
+            return SparsePath(False, "device probe has seen that it skips no zeros there")
+        return _PROBED_PATH
+
+    def table(self, scheme: str) -> dict[str, float | str | None]:
+        """What the choice of storage depends on, for an artifact's key: devices that agree in it
+        share their files. `scheme` is a pipeline's: f32, f16, dynamic or int8."""
+        found: dict[str, float | str | None] = {}
+        for cell in cells():
+            if cell.scheme.removesuffix("-per-channel") == scheme:
+                verdict = self.verdict(cell)
+                found[cell.name] = verdict.cost if verdict.runs else "refuses"
+        if scheme in ("f32", "f16"):
+            found["sparse path"] = str(self.sparse_path) if self.sparse_path.exists else "none"
+        return found
+
+
+def cells() -> tuple[Cell, ...]:
+    """Every cell there is."""
+    found = []
+    for op in OPS:
+        schemes: tuple[Scheme, ...] = ("f32", "f16", "dynamic", "int8")
+        forms: tuple[Form, ...] = ("dense", "densify")
+        if op == _FC:
+            schemes = (*schemes, "dynamic-per-channel", "int8-per-channel")
+            forms = (*forms, *KERNELS)
+        found += [Cell(op, scheme, form) for scheme in schemes for form in forms]
+    return tuple(found)

@@ -1,0 +1,171 @@
+"""What can be known before training: which zeros a target would exploit in a model, and which not.
+
+An outline is the untrained model as an f32 .tflite file: it has the graph and the shapes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+from edgesparse.spec.pipeline import Scheme
+from edgesparse.spec.sparsify import LayerChoice, Pattern, PatternChoice
+from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
+from edgesparse.tflite.format.layout import Form, blocks, fits
+from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Op, Profile, SparsePath
+from edgesparse.tflite.runtimes.compatibility import Scheme as CellScheme
+from edgesparse.tflite.runtimes.storage import BLOCK_WIDTH, is_candidate
+from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
+
+LIKELY_SPARSITY = 0.9
+"""What is supposed where it is not known yet."""
+_PATTERNS: dict[Form, Pattern] = {
+    "random": "unstructured",
+    "block-1x4": "block-1x4",
+    "block-1x16": "block-1x16",
+}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`weights` are those that methods prune: no depthwise ones, no first convolution of an image;
+    `kernels` those of every operator."""
+
+    model: Any
+    kernels: tuple[Constant, ...]
+    weights: tuple[Constant, ...]
+
+    def paths(self, path: SparsePath, sparsity: float) -> dict[tuple[int, int], Path]:
+        """Where XNNPACK would skip zeros, were there so many in each weight."""
+        return sparse_paths(self.model, self.kernels, path, sparsity) if path.exists else {}
+
+
+def read_outline(content: bytes) -> Outline:
+    """An outline's file. Raises UsageError where it is damaged."""
+    model = open_model(content, "outline.tflite")
+    with damaged("outline.tflite"):
+        kernels = tuple(c for c in constants(model, content) if c.slot == 1)
+    weights = (
+        c
+        for c in kernels
+        if is_candidate(c)
+        and (c.op == "FULLY_CONNECTED" or (c.op == "CONV_2D" and c.values.shape[3] > 4))
+    )
+    return Outline(model, kernels, tuple(weights))
+
+
+@dataclass(frozen=True)
+class Exploits:
+    """What the runtimes of a target make of zeros, at one sparsity and with one scheme.
+
+    `fully_connected`: patterns that some runtime is faster with, the fastest first. `paths`: what
+    is particular to those that have XNNPACK's sparse path.
+    """
+
+    fully_connected: tuple[Pattern, ...]
+    paths: tuple[SparsePath, ...]
+
+
+def exploits(profiles: Iterable[Profile], scheme: Scheme, sparsity: float) -> Exploits:
+    """What a target exploits; devices that agree in it share their trained models."""
+    gains: dict[Pattern, float] = {}
+    paths: list[SparsePath] = []
+    for profile in profiles:
+        for form in KERNELS:
+            verdict = profile.verdict(Cell("FULLY_CONNECTED", scheme, form))
+            if verdict.exploits(1 - sparsity) and verdict.cost is not None:
+                pattern = _PATTERNS[form]
+                gains[pattern] = min(gains.get(pattern, verdict.cost), verdict.cost)
+        path = profile.sparse_path
+        if path.exists and scheme in ("f32", "f16") and path not in paths:
+            paths.append(path)
+    return Exploits(tuple(sorted(gains, key=lambda pattern: gains[pattern])), tuple(paths))
+
+
+def choose(outline: Outline, found: Exploits, sparsity: float) -> dict[str, LayerChoice]:
+    """For each layer of an outline the pattern that the target exploits there, else channels."""
+    chosen: dict[str, LayerChoice] = {}
+    judged = [outline.paths(path, sparsity) for path in found.paths]
+    for constant in outline.weights:
+        if constant.op == "FULLY_CONNECTED":
+            fitting = [p for p in found.fully_connected if _fits(constant, p)]
+            chosen[constant.label] = fitting[0] if fitting else "channels"
+        elif constant.op == "CONV_2D":
+            place = (constant.graph, constant.operator)
+            taken = any(p[place].state == "taken" for p in judged if place in p)
+            chosen[constant.label] = "unstructured" if taken else "channels"
+    return chosen
+
+
+def advice(
+    outline: Outline,
+    profile: Profile,
+    scheme: Scheme,
+    sparsity: float,
+    pattern: PatternChoice,
+    exclude: Sequence[str] = (),
+) -> dict[str, int]:
+    """Why such zeros would gain no time in a model's layers: each reason, and how many layers."""
+    found = outline.paths(profile.sparse_path, sparsity)
+    kernels = exploits([profile], scheme, sparsity).fully_connected
+    reasons: Counter[str] = Counter()
+    for constant in outline.weights:
+        if any(fnmatchcase(constant.label, glob) for glob in exclude):
+            continue
+        if constant.op == "FULLY_CONNECTED":
+            why = _fully_connected_dense(constant, kernels, scheme, sparsity, pattern)
+        else:
+            why = _convolution_dense(constant, profile, found, scheme)
+        if why:
+            reasons[why] += 1
+    return dict(reasons)
+
+
+def refusals(outline: Outline, profile: Profile, scheme: Scheme) -> list[str]:
+    """Why a runtime will refuse a model with that scheme, however it is stored; empty if not."""
+    found: dict[str, None] = {}
+    for constant in outline.weights:
+        own: CellScheme = scheme
+        if constant.op == "FULLY_CONNECTED" and scheme in ("int8", "dynamic"):
+            own = "int8-per-channel" if scheme == "int8" else "dynamic-per-channel"
+        verdict = profile.verdict(Cell(cast(Op, constant.op), own, "dense"))
+        if not verdict.runs:
+            found[verdict.why] = None
+    return list(found)
+
+
+def _fully_connected_dense(
+    constant: Constant,
+    kernels: Sequence[Pattern],
+    scheme: Scheme,
+    sparsity: float,
+    pattern: PatternChoice,
+) -> str:
+    usable = [kernel for kernel in kernels if _fits(constant, kernel)]
+    if not usable:
+        return f"no sparse {scheme} kernel is faster for fully connected layers at {sparsity:.0%}"
+    # Blocks are what a kernel for single zeros can use, too.
+    if pattern in ("auto", *usable) or "unstructured" in usable:
+        return ""
+    return f"its {scheme} kernel needs the pattern {usable[0]} (or auto), not {pattern}"
+
+
+def _convolution_dense(
+    constant: Constant, profile: Profile, found: Mapping[tuple[int, int], Path], scheme: Scheme
+) -> str:
+    if scheme not in ("f32", "f16"):
+        return f"it has no sparse convolution for {scheme}"
+    if not profile.sparse_path.exists:
+        return profile.sparse_path.why
+    path = found.get((constant.graph, constant.operator))
+    if path is None:
+        return "only 1x1 convolutions can be sparse"
+    return "" if path.state == "taken" else path.reason
+
+
+def _fits(constant: Constant, pattern: Pattern) -> bool:
+    width = next((w for form, w in BLOCK_WIDTH.items() if _PATTERNS[form] == pattern), None)
+    return width is None or fits(blocks(2, width), constant.values.shape)

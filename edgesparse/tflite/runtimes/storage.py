@@ -1,0 +1,241 @@
+"""Chooses how each weight of a model is stored for one machine, and says why in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from edgesparse.tflite.format.encode import Choose, Encoding, rewrite
+from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
+from edgesparse.tflite.format.layout import Dense, Form, Layout, along, blocks, fits
+from edgesparse.tflite.runtimes.compatibility import OPS, Cell, Op, Profile, Scheme, Verdict
+from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
+
+Mode = Literal["auto", "dense", "sparse"]
+WORTH_BYTES = 400
+"""What a sparse tensor and its DENSIFY add to a file besides values and indices, at most."""
+HARMLESS = 1.2
+"""What a layer may take of its dense time for the sake of a smaller file."""
+Paths = Mapping[tuple[int, int], Path]
+"""By subgraph and operator."""
+BLOCK_WIDTH: dict[Form, int] = {"block-1x4": 4, "block-1x16": 16}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How one weight is stored, and why. `name` is the tensor's.
+
+    `stored_share` is the share of elements that the form stores, zeros in its blocks included;
+    `speedup` what its sparse kernel is expected to gain there, None where the dense kernel runs.
+    """
+
+    name: str
+    op: str
+    form: Form
+    dense_bytes: int
+    stored_bytes: int
+    stored_share: float
+    speedup: float | None
+    reason: str
+    held_back: bool = False
+    """It has zeros enough, but the runtime cannot use them."""
+    exploited: bool = False
+    """Its zeros are expected to save time."""
+
+
+@dataclass(frozen=True)
+class _Option:
+    form: Form
+    layout: Layout
+    stored_bytes: int
+    stored_share: float
+    verdict: Verdict
+
+    @property
+    def relative_time(self) -> float:
+        """Of the layer, 1 for dense."""
+        return 1.0 if self.verdict.cost is None else self.stored_share * self.verdict.cost
+
+
+def store(
+    content: bytes, profile: Profile, mode: Mode, name: str = "model.tflite"
+) -> tuple[bytes, tuple[Decision, ...]]:
+    """Store each weight in the form that the machine exploits, else in the smallest it accepts.
+
+    auto: never a form that is slower than dense. sparse: the smallest form that loads, always.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    decisions: list[Decision] = []
+
+    def chooser(model: Any, found: Sequence[Constant]) -> Choose:
+        paths = paths_in(model, found, profile)
+
+        def choose(constant: Constant) -> Encoding | None:
+            if not is_candidate(constant):
+                return None
+            decision, encoding = decide(constant, profile, mode, paths)
+            decisions.append(decision)
+            return encoding
+
+        return choose
+
+    return rewrite(content, chooser, name), tuple(decisions)
+
+
+def decisions_for(
+    content: bytes, profile: Profile, mode: Mode, name: str = "model.tflite"
+) -> tuple[Decision, ...]:
+    """What `store` would do, without doing it."""
+    model = open_model(content, name)
+    with damaged(name):
+        found = list(constants(model, content))
+        paths = paths_in(model, found, profile)
+    return tuple(decide(c, profile, mode, paths)[0] for c in found if is_candidate(c))
+
+
+def paths_in(model: Any, found: Sequence[Constant], profile: Profile) -> Paths:
+    """Which 1x1 convolutions XNNPACK would run on its sparse path; empty where it has none.
+
+    `found` are the constants of `model`; reading a damaged one may raise anything.
+    """
+    if not profile.sparse_path.exists:
+        return {}
+    return sparse_paths(model, [c for c in found if c.slot == 1], profile.sparse_path)
+
+
+def is_candidate(constant: Constant) -> bool:
+    """Whether a constant is a weight, and not a bias or another parameter."""
+    return constant.is_weight and constant.slot == 1 and constant.op in OPS
+
+
+def scheme_of(constant: Constant) -> Scheme | None:
+    """Which numbers an operator works with; None for those that the table does not know."""
+    weights, activations = constant.values.dtype.name, constant.activation_dtype
+    if weights == "float32" and activations == "float32":
+        return "f32"
+    if weights == "float16":
+        return "f16"
+    if weights != "int8" or activations not in ("int8", "float32"):
+        return None
+    kind = "int8" if activations == "int8" else "dynamic"
+    per_channel = constant.op == "FULLY_CONNECTED" and constant.scales > 1
+    return cast(Scheme, f"{kind}-per-channel" if per_channel else kind)
+
+
+def decide(
+    constant: Constant, profile: Profile, mode: Mode, paths: Paths
+) -> tuple[Decision, Encoding | None]:
+    """How to store one weight; None for densely. `paths` are those of its model."""
+    size = constant.values.nbytes
+
+    def stay(reason: str, held_back: bool = False) -> tuple[Decision, None]:
+        decision = Decision(
+            constant.name, constant.op, "dense", size, size, 1.0, None, reason, held_back
+        )
+        return decision, None
+
+    if mode == "dense":
+        return stay("storage: dense")
+    scheme = scheme_of(constant)
+    if scheme is None or constant.zero_point != 0:
+        return stay("numbers of this kind are stored densely")
+    dense = Dense(constant.values)
+    why = misled(paths) if scheme in ("f32", "f16") else ""
+    options = list(_options(constant, dense, scheme, profile, why))
+    smaller = [o for o in options if o.stored_bytes + WORTH_BYTES < size]
+    if not smaller:
+        share = dense.zeros / max(1, dense.values.size)
+        few = f"{share:.0%} zeros are too few to store less"
+        return stay(few if dense.zeros else "there are no zeros in it")
+    runtime = f"{profile.machine.runtime} {profile.machine.version}"
+    running = [o for o in smaller if o.verdict.runs]
+    if not running:
+        return stay(f"{runtime} refuses it sparse: {smaller[0].verdict.why}", held_back=True)
+    path = paths.get((constant.graph, constant.operator))
+    taken = path is not None and path.state == "taken"
+    exploited = [o for o in running if o.verdict.exploits(o.stored_share)]
+    harmless = [o for o in running if o.relative_time <= HARMLESS]
+    if mode == "auto" and exploited:
+        best = min(exploited, key=lambda o: o.relative_time)
+    elif mode == "sparse" or harmless:
+        candidates = harmless if mode == "auto" else running
+        best = min(candidates, key=lambda o: (o.stored_bytes, o.relative_time))
+    else:
+        best = min(running, key=lambda o: o.relative_time)
+        slower = f"its {best.form} kernel would take {best.relative_time:.1f} times as long"
+        refused = [o.verdict.why for o in smaller if not o.verdict.runs][:1]
+        return stay(f"{runtime}: {'; '.join([*refused, slower])}", held_back=True)
+    skipped = taken and best.form == "densify"
+    speedup = None if best.verdict.cost is None else 1 / max(best.relative_time, 1e-3)
+    decision = Decision(
+        name=constant.name,
+        op=constant.op,
+        form=best.form,
+        dense_bytes=size,
+        stored_bytes=best.stored_bytes,
+        stored_share=best.stored_share,
+        speedup=speedup,
+        reason=reason_for(profile, constant.op, best.stored_share, best.verdict, path),
+        exploited=skipped or best.verdict.exploits(best.stored_share),
+    )
+    return decision, Encoding(best.layout, best.form == "densify")
+
+
+def misled(paths: Paths) -> str:
+    """Why no weight of a model may be stored sparse behind a DENSIFY; empty where it may."""
+    return next((path.reason for path in paths.values() if path.state == "wrong"), "")
+
+
+def _options(
+    constant: Constant, dense: Dense, scheme: Scheme, profile: Profile, misled: str
+) -> Iterator[_Option]:
+    """Every form that could hold the weight, with the smallest layout of each."""
+    shape = constant.values.shape
+    rank = len(shape)
+    any_layout = [along(rank, dimension) for dimension in range(rank) if shape[dimension] > 1]
+    any_layout += [blocks(rank, width) for width in BLOCK_WIDTH.values()]
+    forms: dict[Form, list[Layout]] = {"densify": any_layout}
+    if constant.op == "FULLY_CONNECTED" and rank == 2:
+        forms["random"] = [along(2, 1)]
+        forms |= {form: [blocks(2, width)] for form, width in BLOCK_WIDTH.items()}
+    for form, layouts in forms.items():
+        verdict = profile.verdict(Cell(cast(Op, constant.op), scheme, form))
+        if misled and form == "densify":
+            verdict = Verdict(False, why=misled)
+        sizes = {o: dense.stored_bytes(o) for o in layouts if fits(o, shape)}
+        if sizes:
+            best = min(sizes, key=lambda layout: sizes[layout])
+            share = dense.stored_elements(best) / max(1, dense.values.size)
+            yield _Option(form, best, sizes[best], share, verdict)
+
+
+def reason_for(profile: Profile, op: str, share: float, verdict: Verdict, path: Path | None) -> str:
+    """Why a weight that is stored sparse is faster or not; `share` of its elements is stored."""
+    runtime = f"{profile.machine.runtime} {profile.machine.version}"
+    if verdict.cost is None:
+        if path is not None and path.state == "taken":
+            return f"{runtime} skips its zeros on XNNPACK's sparse path: {path.reason}"
+        why = path.reason if path is not None else ""
+        if op == "CONV_2D" and not why:
+            why = profile.sparse_path.why
+        because = f" ({why})" if why else ""
+        return f"{runtime} makes it dense on loading: a smaller file, no faster{because}"
+    speedup = 1 / max(share * verdict.cost, 1e-3)
+    gain = f"about {speedup:.1f} times faster than dense"
+    if speedup < 1.05:
+        slower = f"{1 / speedup:.1f} times slower than dense"
+        gain = f"but it is about {'as fast as dense' if speedup > 0.95 else slower}"
+    return f"{runtime} skips its zeros: {share:.0%} of it is stored, {gain}"
+
+
+def summary(decisions: Sequence[Decision]) -> list[str]:
+    """One line for each reason for which weights with zeros were stored densely."""
+    counted = Counter(d.reason for d in decisions if d.form == "dense" and d.held_back)
+    return [
+        f"{count} weight{'s' if count > 1 else ''} stored dense: {reason}"
+        for reason, count in counted.items()
+    ]

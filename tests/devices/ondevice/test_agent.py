@@ -1,0 +1,247 @@
+"""The agent with real runtimes, real crashes and real kills."""
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesparse.devices.measuring.events import Check, End, Failed, Round, Start, parse_event
+from edgesparse.devices.measuring.jobs import AGENT
+
+SETTINGS = {
+    "warmup_runs": 2,
+    "warmup_seconds": 0,
+    "runs": 5,
+    "seconds": 0.01,
+    "timeout_seconds": 60,
+}
+
+
+def entry(name, model, runtime="ai-edge-litert", **more):
+    return {
+        "entry": name,
+        "model": str(model),
+        "runtime": runtime,
+        "delegate": "xnnpack",
+        "threads": 1,
+        **more,
+    }
+
+
+class Job:
+    def __init__(self, folder: Path, *entries, rounds=2, **settings):
+        self.job, self.journal = folder / "job.json", folder / "journal.jsonl"
+        content = {
+            "id": "job-1",
+            "rounds": rounds,
+            "lock": str(folder / "lock"),
+            "settings": {**SETTINGS, **settings},
+            "entries": list(entries),
+        }
+        self.job.write_text(json.dumps(content))
+        self.command = [sys.executable, str(AGENT), "run", str(self.job), str(self.journal)]
+
+    def run(self):
+        done = subprocess.run(self.command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return [parse_event(line) for line in done.stdout.splitlines()]
+
+
+def of(events, kind, name=None):
+    return [e for e in events if isinstance(e, kind) and (name is None or e.entry == name)]
+
+
+def test_it_is_python_3_7():
+    ast.parse(AGENT.read_text(), feature_version=(3, 7))
+
+
+def test_it_imports_only_the_standard_library_numpy_and_runtimes():
+    tree = ast.parse(AGENT.read_text())
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    others = {n.split(".")[0] for n in names} - set(sys.stdlib_module_names)
+    assert others == {"numpy"}
+
+
+def test_rounds_are_interleaved_and_complete(tflite_files, tmp_path):
+    events = Job(
+        tmp_path, entry("a", tflite_files["dense"]), entry("b", tflite_files["int8"]), rounds=3
+    ).run()
+    assert isinstance(events[0], Start)
+    assert isinstance(events[-1], End)
+    order = [(e.round, e.entry) for e in of(events, Round)]
+    assert order == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
+    for measured in of(events, Round):
+        assert len(measured.latency_ns) >= 5
+        assert measured.warmup_runs >= 2
+        assert measured.first_ms > 0
+        assert 1e6 < measured.peak_rss_bytes < 4e9
+
+
+def test_both_runtimes(tflite_files, tmp_path):
+    if sys.version_info >= (3, 12):
+        pytest.skip("tflite-runtime has no wheels for this Python")
+    events = Job(
+        tmp_path,
+        entry("a", tflite_files["dense"], "ai-edge-litert"),
+        entry("b", tflite_files["dense"], "tflite-runtime"),
+        entry("c", tflite_files["dense"], "tflite-runtime", delegate="none"),
+        rounds=1,
+    ).run()
+    assert len(of(events, Round)) == 3
+    assert set(events[0].host.runtimes) == {"ai-edge-litert", "tflite-runtime"}
+
+
+@pytest.fixture
+def answers(sparse_dense_layer, samples, tmp_path):
+    golden, labelled = tmp_path / "golden.npz", tmp_path / "samples.npz"
+    outputs = sparse_dense_layer(samples).numpy()
+    np.savez(golden, golden_x=samples, golden_y=outputs)
+    labels = outputs.argmax(axis=-1)
+    labels[:4] = (labels[:4] + 1) % 10
+    np.savez(labelled, x=samples, y=labels)
+    return {"golden": str(golden), "samples": str(labelled), "tolerance": 1e-3}
+
+
+def test_answers_are_checked_on_the_device(tflite_files, answers, tmp_path):
+    events = Job(tmp_path, entry("a", tflite_files["dense"], **answers), rounds=0).run()
+    (check,) = of(events, Check)
+    assert check.agreement == 1.0
+    assert check.accuracy == pytest.approx(12 / 16)
+    assert check.samples == 16
+
+
+def test_wrong_answers_are_seen(tflite_files, answers, samples, tmp_path):
+    outputs = np.load(answers["golden"])["golden_y"]
+    np.savez(tmp_path / "golden.npz", golden_x=samples, golden_y=outputs[:, ::-1])
+    events = Job(tmp_path, entry("a", tflite_files["dense"], **answers), rounds=0).run()
+    assert of(events, Check)[0].agreement < 0.5
+
+
+def test_int8_agrees_within_its_own_tolerance(tflite_files, answers, tmp_path):
+    loose = {**answers, "tolerance": 0.2}
+    events = Job(tmp_path, entry("a", tflite_files["int8"], **loose), rounds=0).run()
+    assert of(events, Check)[0].agreement == 1.0
+
+
+def test_a_segfault_fails_its_entry_only(tflite_files, crashing_model, tmp_path):
+    fine = entry("fine", tflite_files["dense"])
+    events = Job(tmp_path, entry("crash", crashing_model), fine).run()
+    (failed,) = of(events, Failed)
+    assert failed.entry == "crash"
+    assert "the runtime crashed (SIGSEGV)" in failed.error
+    assert len(of(events, Round, "fine")) == 2
+
+
+def test_a_killed_process_fails_its_entry_only(tflite_files, tmp_path):
+    job = Job(
+        tmp_path,
+        entry("victim", tflite_files["dense"]),
+        entry("other", tflite_files["dense"]),
+        rounds=1,
+        seconds=3,
+        runs=10_000_000,
+    )
+    with subprocess.Popen(job.command, stdout=subprocess.PIPE, text=True) as agent:
+        events = []
+        for line in agent.stdout:
+            events.append(parse_event(line))
+            if isinstance(events[-1], Check) and events[-1].entry == "other":
+                os.kill(_child_of(agent.pid, "victim"), signal.SIGKILL)
+    (failed,) = of(events, Failed)
+    assert (failed.entry, failed.round) == ("victim", 0)
+    assert "SIGKILL" in failed.error
+    assert len(of(events, Round, "other")) == 1
+
+
+def _child_of(pid: int, name: str) -> int:
+    """The process that measures `name`, as soon as it is there."""
+    while True:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                if name.encode() in command:
+                    return int(child)
+
+
+def test_a_model_that_hangs_is_ended(tflite_files, tmp_path):
+    events = Job(
+        tmp_path, entry("a", tflite_files["dense"]), rounds=1, seconds=60, timeout_seconds=2
+    )
+    # Rounds end at 10 000 runs, so the endless part is the warm-up.
+    content = json.loads(events.job.read_text())
+    content["settings"]["warmup_seconds"] = 60
+    events.job.write_text(json.dumps(content))
+    (failed,) = of(events.run(), Failed)
+    assert failed.error == "no answer in 2 s"
+
+
+def test_what_is_no_model_has_a_reason(tmp_path):
+    (tmp_path / "text.tflite").write_text("not a model at all, but long enough")
+    events = Job(tmp_path, entry("a", tmp_path / "text.tflite")).run()
+    assert "ValueError" in of(events, Failed)[0].error
+    missing = Job(tmp_path, entry("a", tmp_path / "none.tflite"))
+    missing.journal.unlink()
+    assert "Could not open" in of(missing.run(), Failed)[0].error
+
+
+def test_a_missing_runtime_has_a_reason(tflite_files, tmp_path):
+    venv.create(tmp_path / "bare", with_pip=False)
+    job = Job(tmp_path, entry("a", tflite_files["dense"]), rounds=0)
+    job.command[0] = str(tmp_path / "bare" / "bin" / "python")
+    (failed,) = of(job.run(), Failed)
+    assert "ai-edge-litert cannot be imported: No module named" in failed.error
+
+
+def test_a_journal_is_continued_without_repeating(tflite_files, tmp_path):
+    job = Job(tmp_path, entry("a", tflite_files["dense"]), entry("b", tflite_files["int8"]))
+    whole = job.run()
+    lines = job.journal.read_text().splitlines(keepends=True)
+    job.journal.write_text("".join(lines[:4]) + lines[4][:30])
+    again = job.run()
+    assert again[:4] == whole[:4]
+    assert [(type(e), getattr(e, "entry", None)) for e in again] == [
+        (type(e), getattr(e, "entry", None)) for e in whole
+    ]
+
+
+def test_a_journal_of_another_job_is_not_used(tflite_files, tmp_path):
+    job = Job(tmp_path, entry("a", tflite_files["dense"]), rounds=1)
+    job.journal.write_text('{"event": "start", "job": "other"}\n{"event": "round", "entry": "a"}\n')
+    assert len(of(job.run(), Round)) == 1
+
+
+def test_a_stop_leaves_no_process(tflite_files, tmp_path):
+    job = Job(tmp_path, entry("a", tflite_files["dense"]), rounds=1, warmup_seconds=60)
+    with subprocess.Popen(job.command, stdout=subprocess.PIPE, text=True) as agent:
+        agent.stdout.readline()
+        child = _child_of(agent.pid, "a")
+        agent.terminate()
+        agent.wait(timeout=30)
+    assert agent.returncode == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
+
+
+def test_two_jobs_queue_on_the_lock(tflite_files, tmp_path):
+    import fcntl
+
+    job = Job(tmp_path, entry("a", tflite_files["dense"]), rounds=1)
+    with (tmp_path / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        agent = subprocess.Popen(job.command, stdout=subprocess.PIPE, text=True)
+        assert json.loads(agent.stdout.readline()) == {"event": "waiting"}
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(agent.stdout))
+    reader.start()
+    reader.join(timeout=60)
+    agent.wait(timeout=60)
+    agent.stdout.close()
+    assert isinstance(parse_event(lines[-1]), End)

@@ -1,0 +1,50 @@
+"""One screen that says what is there, what is missing and what to type."""
+
+import pytest
+
+from edgesparse.devices.setup.checkup import MISSING, NOTE, OK, checkup
+from edgesparse.spec.load import parse_device
+from tests.edgetpu import make_compiler
+
+
+def look(server, board, text):
+    yaml = server.device_yaml().replace("runtimes: [ai-edge-litert]\n", text)
+    return {f.subject: f for f in checkup(board, parse_device(yaml).spec)}
+
+
+def test_what_is_there_is_tried(server, board):
+    found = look(server, board, "runtimes: [ai-edge-litert]\n")
+    assert found["connection"].text.startswith("ssh ")
+    assert {found[s].state for s in ("connection", "system", "python", "workdir")} == {OK}
+    assert found["ai-edge-litert"].text.endswith(", a trial model ran")
+
+
+def test_what_is_missing_says_what_to_do(server, board):
+    found = look(server, board, "runtimes: [{name: ai-edge-litert, version: 0.0.1}]\n")
+    assert found["ai-edge-litert"].state == MISSING
+    assert "the device file asks for 0.0.1" in found["ai-edge-litert"].text
+
+
+@pytest.mark.parametrize("compiler", ["local", "precompiled"])
+def test_a_device_without_its_edge_tpu(server, board, tmp_path, compiler):
+    given = (
+        f"{{local: {{command: {make_compiler(tmp_path / 'bin')}}}}}"
+        if compiler == "local"
+        else f"{{precompiled: {{folder: {tmp_path}}}}}"
+    )
+    text = f"runtimes: [ai-edge-litert]\ndelegate: edgetpu\nedgetpu: {{compiler: {given}}}\n"
+    found = look(server, board, text)
+    assert found["edge tpu"].state == MISSING
+    assert "no Edge TPU can be seen" in found["edge tpu"].text
+    assert found["compiler"].state == OK
+
+
+def test_a_compiler_that_is_missing(server, board):
+    text = (
+        "runtimes: [ai-edge-litert]\ndelegate: edgetpu\n"
+        "edgetpu: {compiler: {local: {command: no-compiler}}}\n"
+    )
+    found = look(server, board, text)
+    assert found["compiler"].state == MISSING
+    assert "coral apt source" in found["compiler"].todo
+    assert NOTE == "note"

@@ -1,0 +1,55 @@
+"""What a device says it is."""
+
+import platform as own
+
+import pytest
+
+from edgesparse.devices.transport.interface import DeviceError
+from edgesparse.devices.transport.platform import probe
+from edgesparse.devices.transport.processes import Completed
+
+
+class Saying:
+    """A device that answers one thing."""
+
+    name, workdir, python = "odd", "/work", "python3"
+
+    def __init__(self, stdout, returncode=0):
+        self.done = Completed(returncode, stdout, "")
+
+    def run(self, argv, *, timeout_seconds=60.0):
+        return self.done
+
+
+def test_a_real_one(board):
+    found = probe(board)
+    assert found.machine == own.machine()
+    assert found.python == own.python_version()
+    assert (found.implementation, found.has_venv) == ("CPython", True)
+    assert found.glibc == own.libc_ver()[1]
+    assert found.workdir_error == ""
+    assert found.free_bytes > 0
+    assert 0 < found.available_bytes <= found.memory_bytes
+
+
+def test_text_of_a_device_is_bounded_and_only_read():
+    text = (
+        "machine=" + "x" * 5000 + "\nuser=$(reboot)\nfree_kb=-3\nabout={not json\nos=" + "y" * 999
+    )
+    found = probe(Saying(text))
+    assert len(found.machine) == 40
+    assert len(found.os) == 80
+    assert found.user == "$(reboot)"
+    assert found.free_bytes is None
+    assert found.python is None
+    assert found.minor == 0
+
+
+def test_a_shell_that_does_not_work_is_one_message():
+    with pytest.raises(DeviceError, match="device odd: it cannot be looked at: sh: fork failed"):
+        probe(Saying("sh: fork failed", 1))
+
+
+def test_output_that_ends_early_is_no_device_without_python():
+    with pytest.raises(DeviceError, match="device odd: it cannot be looked at"):
+        probe(Saying("machine=aarch64\nkernel=Linux", 124))

@@ -1,0 +1,56 @@
+"""What test_worker.py has done in a process of its own."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from edgesparse.spec.errors import UsageError
+
+
+def add(work, first, second):
+    work.progress(0.5, "halfway")
+    print("said while adding")
+    return first + second, os.getpid(), len(work.context.pipeline.variants)
+
+
+def same_context(work):
+    """Whether this process has seen this very context before."""
+    known = getattr(same_context, "known", None)
+    same_context.known = work.context
+    return known is work.context
+
+
+def asks(work, value):
+    return work.ask(value)
+
+
+def fails(work, kind):
+    if kind == "ours":
+        raise UsageError("p.yaml:3:1: that will not do")
+    if kind == "disk":
+        raise OSError(28, "No space left on device", "place")
+    if kind == "exit":
+        sys.exit(3)
+    raise ValueError("first line\nsecond line")
+
+
+def dies(work, how):
+    if how == "segfault":
+        ctypes.string_at(0)
+    elif how == "abort":
+        os.abort()
+    elif how == "memory":  # As Linux does when memory runs out.
+        os.kill(os.getpid(), 9)
+    else:
+        os._exit(7)
+
+
+def waits(work, place):
+    """Starts a process of its own, says so, and never ends."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    Path(place).write_text(f"{os.getpid()} {child.pid}")
+    work.progress(0.1, "waiting")
+    time.sleep(1000)

@@ -1,0 +1,182 @@
+import pytest
+
+from edgesparse.bench.results import RuntimeInfo
+from edgesparse.graph.plan import build_plan, differences
+from edgesparse.spec.load import parse_pipeline
+from edgesparse.tflite.runtimes.compatibility import Machine, Profile
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "pipelines" / "digits.yaml").read_text()
+RUNTIMES = [
+    RuntimeInfo(name="tflite-runtime", version="2.14.0"),
+    RuntimeInfo(name="ai-edge-litert", version="2.1.6"),
+]
+DIGESTS = {"data": "d", "model": "m"}
+
+
+def plan(
+    text=TEXT, digests=DIGESTS, versions=None, runtimes=RUNTIMES, variants=None, machine="x86_64"
+):
+    pipeline = parse_pipeline(text, str(ROOT / "pipelines" / "x.yaml")).spec
+    versions = versions or {"tensorflow": "2.21.0"}
+    profiles = {r.name: Profile(Machine(r.name, r.version, machine)) for r in runtimes}
+    return build_plan(pipeline, digests, versions, runtimes, profiles, variants=variants)
+
+
+def keys(plan):
+    return {stage.key for stage in plan.stages}
+
+
+def rerun(before, after):
+    """Labels of the stages of `after` that `before` does not have."""
+    return {s.label for s in after.stages if s.key not in keys(before)}
+
+
+def test_every_stage_comes_after_its_inputs():
+    seen = set()
+    for stage in plan().stages:
+        assert set(stage.inputs.values()) <= seen
+        seen.add(stage.key)
+
+
+def test_variants_share_what_they_have_in_common():
+    names = [stage.name for stage in plan().stages]
+    assert names.count("train") == 1
+    assert names.count("sparsify") == 2, "two variants ask for the same zeros, one for channels"
+    assert names.count("quantize") == 1
+    assert names.count("convert") == 5
+    assert names.count("encode") == 4, "removed channels leave nothing to encode"
+    assert names.count("verify") == 10
+    assert names.count("outline") == 1
+
+
+def test_a_comment_reruns_nothing():
+    assert rerun(plan(), plan("# more\n" + TEXT.replace("train:", "# what\ntrain:"))) == set()
+
+
+def test_changing_one_variants_sparsity_reruns_its_stages_only():
+    changed = TEXT.replace("sparsity: 0.89", "sparsity: 0.9", 1)
+    assert changed != TEXT
+    again = rerun(plan(), plan(changed))
+    assert again == {
+        "sparsify sparse-f32",
+        "convert sparse-f32",
+        "encode sparse-f32 (tflite-runtime)",
+        "encode sparse-f32 (ai-edge-litert)",
+        "verify sparse-f32 (tflite-runtime)",
+        "verify sparse-f32 (ai-edge-litert)",
+    }
+
+
+def test_the_benchmark_settings_rerun_nothing():
+    assert rerun(plan(), plan(TEXT + "benchmark: {rounds: 3, min_seconds: 1}\n")) == set()
+
+
+@pytest.mark.parametrize("change", [{"digests": {**DIGESTS, "model": "other"}},
+                                    {"versions": {"tensorflow": "2.22.0"}}])  # fmt: skip
+def test_code_and_libraries_rerun_training_and_what_follows(change):
+    again = rerun(plan(), plan(**change))
+    assert {"train", "convert dense-f32", "verify sparse-int8 (ai-edge-litert)"} <= again
+
+
+def test_a_new_runtime_version_verifies_again_and_no_more():
+    other = [RuntimeInfo(name="ai-edge-litert", version="9"), RUNTIMES[0]]
+    assert rerun(plan(), plan(runtimes=other)) == {
+        "verify channels-int8 (ai-edge-litert)",
+        *(
+            f"verify {v} (ai-edge-litert)"
+            for v in ("dense-f32", "dense-int8", "sparse-f32", "sparse-int8")
+        ),
+        "encode sparse-f32 (ai-edge-litert)",
+        "encode sparse-int8 (ai-edge-litert)",
+    }
+
+
+def test_another_machine_stores_anew_what_it_treats_otherwise():
+    """Fully connected kernels pay elsewhere on Arm; nothing is trained or converted again."""
+    names = {label.split()[0] for label in rerun(plan(), plan(machine="aarch64"))}
+    assert names == {"encode", "verify"}
+    assert rerun(plan(machine="armv7l"), plan(machine="armv8l")) == set()
+
+
+def test_a_subset_keeps_the_baseline():
+    chosen = plan(variants=["sparse-f32"])
+    assert set(chosen.converted) == {"dense-f32", "sparse-f32"}
+
+
+def test_dense_storage_is_not_encoded():
+    text = TEXT.replace("  sparse-f32:\n", "  sparse-f32:\n    storage: dense\n")
+    assert not any(s.label.startswith("encode sparse-f32") for s in plan(text).stages)
+
+
+def test_differences_are_told_in_words():
+    old = {"spec": {"sparsify": {"sparsity": 0.8}}, "inputs": {"model": "a"}, "libraries": {}}
+    new = {"spec": {"sparsify": {"sparsity": 0.9}}, "inputs": {"model": "b"}, "libraries": {"x": 1}}
+    assert differences(old, new) == [
+        "its model changed",
+        "libraries.x: none -> 1",
+        "spec.sparsify.sparsity: 0.8 -> 0.9",
+    ]
+
+
+STEPS = """
+name: p
+data: {name: digits}
+model: {name: mlp, args: {input_shape: [8, 8, 1], classes: 10}}
+variants:
+  both:
+    sparsify:
+      - {method: channels, %s}
+      - {method: magnitude, %s}
+  channels: {sparsify: {method: channels, %s}, quantize: int8}
+"""
+
+
+def steps(first, second, **options):
+    return plan(STEPS % (first, second, first), **options)
+
+
+def test_steps_are_stages_and_a_shared_beginning_is_shared():
+    found = [s for s in steps("macs: 0.5", "sparsity: 0.5").stages if s.name == "sparsify"]
+    assert [s.label for s in found] == ["sparsify both (channels)", "sparsify both (magnitude)"]
+    assert found[0].variants == ("both", "channels")
+    assert found[1].inputs["model"] == found[0].key
+
+
+def test_an_outline_that_only_serves_advice_is_no_work():
+    found = steps("macs: 0.5", "sparsity: 0.5")
+    assert found.outline in keys(found)
+    assert found.outline not in {stage.key for stage in found.work}
+    needed = steps("macs: 0.5", "sparsity: 0.5, pattern: auto")
+    assert needed.outline in {stage.key for stage in needed.work}
+    assert plan(STEPS.split("  both:")[0] + "  a: {quantize: int8}\n").outline is None
+
+
+def test_auto_depends_on_what_the_target_exploits_and_on_nothing_else_of_it():
+    auto = "sparsity: 0.9, pattern: auto"
+    here = steps("macs: 0.5", auto)
+    there = steps("macs: 0.5", auto, machine="aarch64")
+    assert "sparsify both (magnitude)" in rerun(here, there)
+    assert "sparsify both (channels)" not in rerun(here, there)
+    alike = steps("macs: 0.5", auto, machine="armv7l"), steps("macs: 0.5", auto, machine="armv8l")
+    assert "sparsify both (magnitude)" not in rerun(*alike)
+
+
+def test_sparsity_auto_comes_after_its_sensitivity():
+    found = steps("macs: 0.5", "sparsity: auto, max_accuracy_drop: 0.01")
+    by_name = {stage.label: stage for stage in found.stages}
+    sensitivity = by_name["sensitivity both"]
+    assert sensitivity.inputs["model"] == by_name["sparsify both (channels)"].key
+    assert by_name["sparsify both (magnitude)"].inputs["sensitivity"] == sensitivity.key
+    less = steps("macs: 0.5", "sparsity: auto, max_accuracy_drop: 0.02")
+    assert "sensitivity both" not in rerun(found, less), "the curves are the same"
+
+
+def test_a_latency_is_the_devices_own():
+    here, there = (steps("latency: 0.5", "sparsity: 0.5", machine=m) for m in ("x86_64", "aarch64"))
+    assert "sparsify both (channels)" not in rerun(here, here)
+    changed = plan(STEPS % ("latency: 0.5", "sparsity: 0.5", "latency: 0.5"), runtimes=RUNTIMES[1:])
+    assert "sparsify both (channels)" in rerun(here, changed)
+    # A variant in int8 is another thing to measure.
+    labels = [s.label for s in there.stages if s.name == "sparsify"]
+    assert labels == ["sparsify both (channels)", "sparsify both (magnitude)", "sparsify channels"]

@@ -1,0 +1,141 @@
+"""Work in a process of its own: what it says and returns, how it dies, and that nothing is left."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgesparse.graph.worker import Worker
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.load import parse_pipeline
+from edgesparse.stages.stage import Context
+from tests.conftest import ROOT, TINY
+from tests.devices.ondevice.test_detached import await_end
+
+PARTS = {"stage": None, "inputs": {}, "folder": None}
+
+
+@pytest.fixture(scope="module")
+def context():
+    return Context(parse_pipeline(TINY, str(ROOT / "tiny.yaml")))
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    with Worker(tmp_path_factory.mktemp("worker") / "logs" / "log.txt") as found:
+        yield found
+
+
+def call(worker, context, name, *arguments, **more):
+    return worker.call(f"tests.graph.tasks:{name}", context, PARTS, *arguments, **more)
+
+
+def test_results_and_progress_come_back_and_what_is_printed_goes_to_the_log(worker, context):
+    told = []
+    done, pid, variants = call(
+        worker, context, "add", 2, 3, progress=lambda *said: told.append(said)
+    )
+    assert (done, variants) == (5, 2)
+    assert pid != os.getpid()
+    assert told == [(0.5, "halfway")]
+    assert "said while adding" in worker.log.read_text()
+
+
+def test_one_process_and_one_context_serve_call_after_call(worker, context):
+    _, first, _ = call(worker, context, "add", 0, 0)
+    call(worker, context, "same_context")
+    assert call(worker, context, "same_context")
+    assert call(worker, context, "add", 0, 0)[1] == first
+    other = Context(parse_pipeline(TINY.replace("sparsity: 0.5", "sparsity: 0.6")))
+    assert not call(worker, other, "same_context")
+
+
+def test_work_asks_this_process(worker, context):
+    assert call(worker, context, "asks", [1, 2], answer=sum) == 3
+
+    def refuse(_):
+        raise EdgesparseError("device pi: no answer")
+
+    with pytest.raises(EdgesparseError, match="device pi: no answer"):
+        call(worker, context, "asks", 1, answer=refuse)
+    assert call(worker, context, "asks", 1, answer=lambda value: value) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "logged"),
+    [
+        ("ours", "p.yaml:3:1: that will not do", False),
+        ("disk", "No space left on device: place", True),
+        ("exit", "the code called sys.exit(3) (details in {log})", True),
+        ("other", "ValueError: first line (details in {log})", True),
+    ],
+)
+def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(
+    worker, context, kind, message, logged
+):
+    before = worker.log.read_text()
+    with pytest.raises(EdgesparseError) as caught:
+        call(worker, context, "fails", kind)
+    assert str(caught.value) == message.format(log=worker.log)
+    assert ("Traceback" in worker.log.read_text()[len(before) :]) == logged
+    assert call(worker, context, "add", 1, 1)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("segfault", "its process crashed (SIGSEGV) in ctypes/__init__.py (string_at)"),
+        ("abort", "its process crashed (SIGABRT) in graph/tasks.py (dies)"),
+        ("memory", "its process was killed (SIGKILL): most likely the memory ran out"),
+        ("exit", "its process ended with code 7 before it was done"),
+    ],
+)
+def test_a_death_is_told_and_the_next_work_has_a_new_process(worker, context, how, message):
+    with pytest.raises(EdgesparseError) as caught:
+        call(worker, context, "dies", how)
+    assert str(caught.value).startswith(message)
+    assert call(worker, context, "add", 1, 1)[0] == 2
+
+
+def test_whatever_interrupts_the_call_ends_the_process_and_all_that_it_started(context, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    worker = Worker(tmp_path / "log.txt")
+    with pytest.raises(KeyboardInterrupt):
+        call(worker, context, "waits", str(tmp_path / "pids"), progress=interrupt)
+    await_end(map(int, (tmp_path / "pids").read_text().split()))
+
+
+HOST = """
+import sys
+from edgesparse.graph.worker import Worker
+from edgesparse.spec.load import parse_pipeline
+from edgesparse.stages.stage import Context
+from pathlib import Path
+from tests.conftest import ROOT, TINY
+with Worker(Path("log.txt")) as worker:
+    worker.call(
+        "tests.graph.tasks:waits",
+        Context(parse_pipeline(TINY, str(ROOT / "tiny.yaml"))),
+        {"stage": None, "inputs": {}, "folder": None},
+        "pids",
+        progress=lambda *_: print("begun", flush=True),
+    )
+"""
+
+
+def test_a_host_that_is_killed_leaves_no_worker_and_nothing_that_it_started(tmp_path):
+    """Without a __main__ guard, too: a user's script is not run a second time."""
+    script = tmp_path / "script.py"
+    script.write_text(HOST)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, script], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as host:
+        assert host.stdout.readline() == "begun\n"
+        host.send_signal(signal.SIGKILL)
+    await_end(map(int, Path(tmp_path, "pids").read_text().split()))
