@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgesparse.bench.results import GateResult, Row
+from edgesparse.bench.rows import GateResult, Row
 
 MAX_ACCURACY_DROP = 0.02
 """For a variant without a gate on its accuracy."""

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from edgesparse.bench import statistics
-from edgesparse.bench.results import (
+from edgesparse.bench.judging import LOST, Judgement, judged
+from edgesparse.bench.rows import (
     Accuracy,
     Clock,
     Cpu,
@@ -118,7 +119,7 @@ def build_rows(
 
     Without events nothing was to be measured: rows say what verification on the host found.
     """
-    seen = None if events is None else _collect(events)
+    seen = None if events is None else _collect(list(events), candidates)
     baseline = _baseline_here(baseline, candidates)
     bases = {c.name: c.host_accuracy for c in candidates if c.variant == baseline}
     return [
@@ -140,14 +141,19 @@ class _Seen:
     """A job's events by entry."""
 
     checks: Mapping[str, Check]
+    judgements: Mapping[str, Judgement]
     rounds: Mapping[str, Mapping[int, Round]]
     errors: Mapping[str, str]
+
+    def accuracy(self, entry: str) -> float | None:
+        judgement = self.judgements.get(entry)
+        return None if judgement is None else judgement.accuracy
 
     def measured(self, entry: str) -> Mapping[int, Round] | None:
         return None if entry in self.errors else self.rounds.get(entry)
 
 
-def _collect(events: Iterable[Event]) -> _Seen:
+def _collect(events: Sequence[Event], candidates: Iterable[Candidate]) -> _Seen:
     checks: dict[str, Check] = {}
     rounds: dict[str, dict[int, Round]] = {}
     errors: dict[str, str] = {}
@@ -158,7 +164,17 @@ def _collect(events: Iterable[Event]) -> _Seen:
             rounds.setdefault(event.entry, {})[event.round] = event
         elif isinstance(event, Failed):
             errors[event.entry] = event.error
-    return _Seen(checks, rounds, errors)
+    judgements: dict[str, Judgement] = {}
+    for candidate in candidates:
+        check = checks.get(candidate.name)
+        if check is None or not check.samples:
+            continue
+        judgement = judged(candidate.entry, events)
+        if judgement is None:
+            errors.setdefault(candidate.name, LOST)
+        else:
+            judgements[candidate.name] = judgement
+    return _Seen(checks, judgements, rounds, errors)
 
 
 def _row(
@@ -194,10 +210,10 @@ def _row(
     speedup = _speedup(seen.measured(base), rounds, baseline)
     zeros = _speedup(seen.measured(candidate.name_of(twin)), rounds, twin) if twin else None
     if candidate.on_host:
-        drop = _host_drop(candidate, host_accuracy)
+        drop = _drop(host_accuracy, candidate.host_accuracy)
     else:
-        drop = _drop(seen.checks.get(base), seen.checks.get(name))
-    answers = _answers(candidate, seen.checks.get(name), drop)
+        drop = _drop(seen.accuracy(base), seen.accuracy(name))
+    answers = _answers(candidate, seen.checks.get(name), seen.judgements.get(name), drop)
     return row.model_copy(
         update={
             **_measured(rounds, [*row.notes, *_chip_doubts(candidate, answers)]),
@@ -221,16 +237,8 @@ def _error(candidate: Candidate, seen: _Seen) -> str | None:
     return disagreement(check.agreement, candidate.limits)
 
 
-def _drop(baseline: Check | None, own: Check | None) -> float | None:
-    if baseline is None or own is None or baseline.accuracy is None or own.accuracy is None:
-        return None
-    return baseline.accuracy - own.accuracy
-
-
-def _host_drop(candidate: Candidate, baseline: float | None) -> float | None:
-    if baseline is None or candidate.host_accuracy is None:
-        return None
-    return baseline - candidate.host_accuracy
+def _drop(baseline: float | None, own: float | None) -> float | None:
+    return None if baseline is None or own is None else baseline - own
 
 
 def _host_answers(candidate: Candidate) -> dict[str, object]:
@@ -240,15 +248,17 @@ def _host_answers(candidate: Candidate) -> dict[str, object]:
     return {"accuracy": accuracy, "agreement": candidate.agreement}
 
 
-def _answers(candidate: Candidate, check: Check | None, drop: float | None) -> dict[str, object]:
+def _answers(
+    candidate: Candidate, check: Check | None, judgement: Judgement | None, drop: float | None
+) -> dict[str, object]:
     if check is None or check.agreement is None:
         return {}
     accuracy = Accuracy(
         keras=candidate.keras_accuracy,
         host=candidate.host_accuracy,
-        device=check.accuracy,
+        device=judgement.accuracy if judgement else None,
         drop=drop,
-        samples=check.samples or candidate.sample_count,
+        samples=judgement.samples if judgement else candidate.sample_count,
     )
     return {"accuracy": accuracy, "agreement": check.agreement}
 

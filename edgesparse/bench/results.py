@@ -3,161 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
-from edgesparse.spec.errors import UsageError
+from edgesparse.bench.choice import best_row
+from edgesparse.bench.rows import Data, GateResult, Row
+from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.files import replace_json
-from edgesparse.tflite.format.inspect import ModelInfo
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA_VERSION = 1
-Interval = tuple[float, float]
-Clock = Literal["wall", "instructions"]
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class RuntimeInfo(_Data):
-    name: str
-    version: str
-
-
-class ModelFile(_Data):
-    """The .tflite that was measured. `sparsity` is over weights of two or more dimensions."""
-
-    sha256: str
-    bytes: int
-    bytes_gzip: int
-    parameters: int
-    zeros: int
-    sparsity: float
-    storage: str
-
-    @classmethod
-    def of(cls, info: ModelInfo) -> ModelFile:
-        """What was read from the file itself."""
-        return cls(
-            sha256=info.sha256,
-            bytes=info.bytes,
-            bytes_gzip=info.bytes_gzip,
-            parameters=info.parameters,
-            zeros=info.zeros,
-            sparsity=info.sparsity,
-            storage=info.storage,
-        )
-
-
-class Accuracy(_Data):
-    """Shares of samples classified right.
-
-    `keras` is the Keras model's on the whole test split; `host` and `device` are the .tflite's on
-    the same `samples`, on this machine and on the device (None on an emulated one); `drop` is the
-    baseline's accuracy on the device (or host) minus this one's.
-    """
-
-    keras: float | None = None
-    host: float | None = None
-    device: float | None = None
-    drop: float | None = None
-    samples: int
-
-    @property
-    def shown(self) -> float | None:
-        return self.host if self.device is None else self.device
-
-
-class Latency(_Data):
-    """Of one inference, in milliseconds; `ci95` is p50's interval."""
-
-    p50: float
-    p90: float
-    p99: float
-    mean: float
-    std: float
-    samples: int
-    rounds: int
-    ci95: Interval
-
-
-class Cpu(_Data):
-    mhz_before: float | None
-    mhz_after: float | None
-    temperature_c: float | None
-    throttled: bool | None
-
-
-class Speedup(_Data):
-    """How many times faster than `baseline`, paired by round."""
-
-    ratio: float
-    ci95: Interval
-    baseline: str
-
-
-class EdgeTpuInfo(_Data):
-    """How a model lies on an Edge TPU; None for what the compiler's log did not say."""
-
-    compiler: str | None
-    """The compiler's version."""
-    compiler_sha256: str | None
-    source_sha256: str
-    """Of the full-int8 .tflite that was compiled."""
-    operators: int | None
-    mapped_operators: int | None
-    subgraphs: int | None
-    on_chip_bytes: int | None
-    on_chip_free_bytes: int | None
-    off_chip_bytes: int | None
-    """Streamed to the chip on every inference."""
-    cpu_accuracy: float | None = None
-    """Of the same weights on the device's CPU."""
-
-
-class Row(_Data):
-    """One variant on one device, runtime and number of threads."""
-
-    pipeline: str
-    device: str
-    runtime: RuntimeInfo
-    delegate: str
-    threads: int
-    clock: Clock
-    variant: str
-    status: Literal["ok", "failed"]
-    error: str | None = None
-    notes: list[str] = []
-    model: ModelFile | None = None
-    edgetpu: EdgeTpuInfo | None = None
-    accuracy: Accuracy | None = None
-    agreement: float | None = None
-    latency_ms: Latency | None = None
-    init_ms: float | None = None
-    first_ms: float | None = None
-    peak_rss_bytes: int | None = None
-    cpu: Cpu | None = None
-    speedup: Speedup | None = None
-    zeros_speedup: Speedup | None = None
-    """What sparsity alone does: against the variant with the same numbers and no sparsify."""
-
-
-class GateResult(_Data):
-    """One gate on one row; `value` is None where the row has none."""
-
-    variant: str
-    metric: str
-    device: str
-    runtime: str
-    threads: int
-    value: float | None
-    min: float | None
-    max: float | None
-    passed: bool
-
-
-class DeviceInfo(_Data):
+class DeviceInfo(Data):
     """What a device said it is; with `error`, why it could not be used."""
 
     name: str
@@ -170,7 +31,7 @@ class DeviceInfo(_Data):
     error: str | None = None
 
 
-class ReleaseInfo(_Data):
+class ReleaseInfo(Data):
     """What became current on a device; `try_it` is a command that runs it, while it lasts."""
 
     device: str
@@ -183,7 +44,7 @@ class ReleaseInfo(_Data):
     try_it: str | None
 
 
-class Results(_Data):
+class Results(Data):
     """A run."""
 
     schema_version: int = SCHEMA_VERSION
@@ -197,13 +58,13 @@ class Results(_Data):
     pipeline: str
     pipeline_digest: str
     baseline: str
-    devices: list[DeviceInfo] = []
-    rows: list[Row] = []
-    gates: list[GateResult] = []
-    releases: list[ReleaseInfo] = []
-    failures: list[str] = []
+    devices: list[DeviceInfo] = Field(default_factory=list)
+    rows: list[Row] = Field(default_factory=list)
+    gates: list[GateResult] = Field(default_factory=list)
+    releases: list[ReleaseInfo] = Field(default_factory=list)
+    failures: list[str] = Field(default_factory=list)
     """What failed beside the rows."""
-    notes: list[str] = []
+    notes: list[str] = Field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -213,23 +74,40 @@ class Results(_Data):
     def gates_met(self) -> bool:
         return all(gate.passed for gate in self.gates)
 
+    def best(self, device: str | None = None) -> Row | None:
+        """The fastest row of a device whose gates are met and whose accuracy is kept; None where
+        there is none.
 
-def metric_of(row: Row, metric: str) -> float | None:
-    """The value that a gate or a comparison means by a metric's name."""
-    latency, model, accuracy = row.latency_ms, row.model, row.accuracy
-    values: dict[str, float | None] = {
-        "accuracy": accuracy.shown if accuracy else None,
-        "accuracy_drop": accuracy.drop if accuracy else None,
-        "agreement": row.agreement,
-        "bytes": model.bytes if model else None,
-        "sparsity": model.sparsity if model else None,
-        "p50_ms": latency.p50 if latency else None,
-        "p90_ms": latency.p90 if latency else None,
-        "p99_ms": latency.p99 if latency else None,
-        "speedup": row.speedup.ratio if row.speedup else None,
-        "peak_rss_bytes": row.peak_rss_bytes,
-    }
-    return values[metric]
+        Args:
+            device: its name; may be left out where there is one.
+
+        Raises:
+            UsageError: no such device, or several and none named.
+        """
+        names = [info.name for info in self.devices]
+        if device is None and len(names) == 1:
+            device = names[0]
+        if device not in names:
+            told = (
+                f"no device {device!r} in run {self.run}" if device else "name one of the devices"
+            )
+            raise UsageError(f"{told}; there: {', '.join(names) or 'none'}")
+        return best_row([row for row in self.rows if row.device == device], self.gates)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a pandas DataFrame; a nested value's column is named after its path, such as
+        `latency_ms.p50`.
+
+        Raises:
+            EdgesparseError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise EdgesparseError(
+                "a data frame needs pandas, which is not installed: pip install pandas"
+            ) from None
+        return pandas.json_normalize([row.model_dump(mode="json") for row in self.rows])
 
 
 def write_results(results: Results, path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgesparse.bench.results import Latency
+from edgesparse.bench.rows import Latency
 
 Samples = npt.NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgesparse.bench.results import RuntimeInfo
+from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import LEVELS, Magnitude
 from edgesparse.stages import (

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgesparse.bench.choice import best_row
-from edgesparse.bench.results import GateResult, ReleaseInfo, Results, Row
+from edgesparse.bench.results import ReleaseInfo, Results
+from edgesparse.bench.rows import GateResult, Row
 
 WIDTH = 100
 BEST = "*"

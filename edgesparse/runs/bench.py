@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgesparse.bench.job import QUICK, Candidate
-from edgesparse.bench.results import ModelFile, Results
+from edgesparse.bench.results import Results
+from edgesparse.bench.rows import ModelFile
 from edgesparse.graph import progress as told
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.candidates import ready

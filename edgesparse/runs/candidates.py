@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgesparse.bench.job import Candidate
-from edgesparse.bench.results import EdgeTpuInfo, ModelFile
+from edgesparse.bench.rows import EdgeTpuInfo, ModelFile
 from edgesparse.graph.execute import Site
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.fleet.targets import Target

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.results import ModelFile
+from edgesparse.bench.rows import ModelFile
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import opened_target

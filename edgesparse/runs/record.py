@@ -10,15 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from edgesparse.bench.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
-from edgesparse.bench.results import (
-    DeviceInfo,
-    GateResult,
-    ReleaseInfo,
-    Results,
-    Row,
-    RuntimeInfo,
-    write_results,
-)
+from edgesparse.bench.results import DeviceInfo, ReleaseInfo, Results, write_results
+from edgesparse.bench.rows import GateResult, Row, RuntimeInfo
 from edgesparse.devices.measuring.events import Check, Event, Failed, Round, Waiting
 from edgesparse.devices.measuring.jobs import Job, run_job
 from edgesparse.graph import progress as told

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.job import Candidate
-from edgesparse.bench.results import ReleaseInfo, Row
+from edgesparse.bench.results import ReleaseInfo
+from edgesparse.bench.rows import Row
 from edgesparse.devices.emulator import machine as emulator
 from edgesparse.devices.setup.install import Release, install
 from edgesparse.graph import progress as told

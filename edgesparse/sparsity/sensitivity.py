@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset, arrays
@@ -18,6 +17,7 @@ from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.sparsity.report import prunable
 from edgesparse.sparsity.training import Progress
 from edgesparse.spec.sparsify import LEVELS, Magnitude
+from edgesparse.tasks import classification
 
 BATCH = 128
 
@@ -94,5 +94,5 @@ class _Judge:
         right = 0
         for start in range(0, len(self.x), BATCH):
             answers = self.answer(self.x[start : start + BATCH]).numpy()
-            right += int(np.sum(np.argmax(answers, axis=-1) == self.y[start : start + BATCH]))
+            right += classification.right(answers, self.y[start : start + BATCH])
         return right / len(self.x)

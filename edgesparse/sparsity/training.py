@@ -14,6 +14,7 @@ from edgesparse.data import Dataset
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Quantize, Train
 from edgesparse.spec.sparsify import FineTune
+from edgesparse.tasks import classification
 
 Progress = Callable[[float, str], None]
 """Told the share done, 0 to 1, and what is being done."""
@@ -54,24 +55,18 @@ def check_fit(model: tf.keras.Model, dataset: Dataset) -> None:
             f"the model takes {list(wanted)} but the data gives {list(found)}; "
             "set the input_shape of one of them"
         )
-    outputs = tuple(model.outputs[0].shape[1:])
-    classes = len(dataset.class_names)
-    if outputs != (classes,):
-        raise UsageError(
-            f"the model gives {list(outputs)} but the data has {classes} classes; "
-            "it must give one value per class"
-        )
+    classification.check_outputs(model, dataset)
 
 
 def compile_for(model: tf.keras.Model, train: Train, total_steps: int) -> None:
-    """Adam on cross-entropy with the learning rate schedule of `train`."""
+    """Adam on the task's loss with the learning rate schedule of `train`."""
     rate: Any = train.learning_rate
     if train.schedule == "cosine":
         rate = tf.keras.optimizers.schedules.CosineDecay(rate, max(1, total_steps))
     model.compile(
         optimizer=tf.keras.optimizers.Adam(rate),
-        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=train.from_logits),
-        metrics=["accuracy"],
+        loss=classification.loss(train),
+        metrics=classification.metrics(),
     )
 
 
@@ -127,7 +122,7 @@ def accuracy(model: tf.keras.Model, dataset: Dataset, batch_size: int = 64) -> f
     """Share of test samples classified right by the Keras model."""
     right = 0
     for x, y in dataset.test.samples.batch(batch_size):
-        right += int(np.sum(np.argmax(model(x, training=False), axis=-1) == y.numpy()))
+        right += classification.right(model(x, training=False).numpy(), y.numpy())
     return right / max(1, dataset.test.count)
 
 

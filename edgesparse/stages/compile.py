@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from edgesparse.bench.results import EdgeTpuInfo
+from edgesparse.bench.rows import EdgeTpuInfo
 from edgesparse.devices import edgetpu
 from edgesparse.stages.stage import Kind, Work, read_json, write_json
 

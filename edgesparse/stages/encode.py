@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.results import RuntimeInfo
+from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages.stage import Kind, Work, read_json, save_tflite, write_json

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesparse.bench.results import ModelFile
+from edgesparse.bench.rows import ModelFile
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.results import RuntimeInfo
+from edgesparse.bench.judging import LOST, Judgement, judged
+from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices import edgetpu
 from edgesparse.devices.measuring.events import Check, Event, Failed
 from edgesparse.devices.measuring.jobs import Entry, check_only, run_job
@@ -64,13 +65,17 @@ def run(work: Work) -> None:
     ]
     if "compile" in work.inputs:
         entries.append(_cpu_twin(work, runtime, limit))
+    by_name = {entry.name: entry for entry in entries}
     refused: dict[str, str] = {}
     checks: dict[str, Check] = {}
-    for event in _checked(work, access.transport, entries):
+    events = _checked(work, access.transport, entries)
+    for event in events:
         if isinstance(event, Failed):
             refused[event.entry] = _explained(event.error, work)
         elif isinstance(event, Check):
             wrong = verify.disagreement(event.agreement or 0.0, limit)
+            if event.samples and judged(by_name[event.entry], events) is None:
+                wrong = LOST
             if wrong and event.entry != _ON_CPU:
                 refused[event.entry] = wrong
             else:
@@ -80,9 +85,9 @@ def run(work: Work) -> None:
         reason = "; ".join(f"{name}: {refused[name]}" for name in paths if name in refused)
         raise EdgesparseError(f"{runtime} cannot run it: {reason}")
     check = checks[chosen]
-    accuracy, samples = check.accuracy, check.samples or 0
+    judgement = judged(by_name[chosen], events)
     if access.host is not None:
-        accuracy, samples = _host_accuracy(work, chosen, _readable(work, paths[chosen]), limit)
+        judgement = _host_judgement(work, chosen, _readable(work, paths[chosen]), limit)
     write_json(
         work.folder / "verify.json",
         {
@@ -90,13 +95,13 @@ def run(work: Work) -> None:
             "path": paths[chosen].parent.name + "/" + paths[chosen].name,
             "model": files[chosen],
             "agreement": check.agreement,
-            "accuracy": accuracy,
-            "samples": samples,
+            "accuracy": judgement.accuracy if judgement else None,
+            "samples": judgement.samples if judgement else 0,
             "notes": [
                 *work.notes_of("sparsify"),
                 *_storage_notes(work, chosen, refused),
             ],
-            **_on_chip(work, checks.get(_ON_CPU)),
+            **_on_chip(work, by_name.get(_ON_CPU), events),
         },
     )
 
@@ -113,11 +118,12 @@ def _cpu_twin(work: Work, runtime: str, limit: verify.Limits) -> Entry:
     return replace(entry, delegate="xnnpack", samples=_samples_of(work))
 
 
-def _on_chip(work: Work, on_cpu: Check | None) -> dict[str, Any]:
-    if "compile" not in work.inputs:
+def _on_chip(work: Work, on_cpu: Entry | None, events: Sequence[Event]) -> dict[str, Any]:
+    if on_cpu is None:
         return {}
     stored = read_json(work.inputs["compile"] / "edgetpu.json")
-    accuracy = on_cpu.accuracy if on_cpu is not None else None
+    judgement = judged(on_cpu, events)
+    accuracy = judgement.accuracy if judgement else None
     return {"edgetpu": {**stored["about"], "cpu_accuracy": accuracy}, "notes": stored["notes"]}
 
 
@@ -149,10 +155,8 @@ def _readable(work: Work, path: Path) -> Path:
     return work.inputs["convert"] / "dense.tflite" if "compile" in work.inputs else path
 
 
-def _host_accuracy(
-    work: Work, name: str, path: Path, limit: verify.Limits
-) -> tuple[float | None, int]:
-    """Accuracy of a file that another machine runs, and over how many samples, on this one.
+def _host_judgement(work: Work, name: str, path: Path, limit: verify.Limits) -> Judgement | None:
+    """What a file that another machine runs answers on this one.
 
     By the same runtime where this machine has it; None where no runtime here takes the file.
     """
@@ -165,10 +169,10 @@ def _host_accuracy(
             samples=_samples_of(work),
             delegate="xnnpack",
         )
-        for event in _checked(work, access.host, [entry]):
-            if isinstance(event, Check) and event.accuracy is not None:
-                return event.accuracy, event.samples or 0
-    return None, 0
+        judgement = judged(entry, _checked(work, access.host, [entry]))
+        if judgement is not None:
+            return judgement
+    return None
 
 
 def _stored_forms(work: Work) -> dict[str, Path]:

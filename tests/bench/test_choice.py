@@ -3,7 +3,7 @@
 import pytest
 
 from edgesparse.bench.choice import best_row
-from edgesparse.bench.results import Accuracy, GateResult, Latency, Row, RuntimeInfo
+from edgesparse.bench.rows import Accuracy, GateResult, Latency, Row, RuntimeInfo
 
 
 def row(variant, p50, drop=0.0, status="ok"):

@@ -1,10 +1,12 @@
+import base64
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgesparse.bench.job import QUICK, Candidate, build_job, build_rows, check_gates
-from edgesparse.bench.results import ModelFile, RuntimeInfo
-from edgesparse.devices.measuring.events import Check, CpuState, Failed, Round
+from edgesparse.bench.rows import ModelFile, RuntimeInfo
+from edgesparse.devices.measuring.events import Answers, Check, CpuState, Failed, Round
 from edgesparse.spec.pipeline import Benchmark, Gate
 from edgesparse.tflite.verify import Limits
 
@@ -17,19 +19,39 @@ COOL = CpuState(mhz=1000, temperature_c=40, throttled=False)
 
 def candidate(variant, **more):
     return Candidate(
-        variant, RUNTIME, "xnnpack", 1, **{"path": Path("m.tflite"), "model": MODEL, **more}
+        variant,
+        RUNTIME,
+        "xnnpack",
+        1,
+        **{
+            "path": Path("m.tflite"),
+            "model": MODEL,
+            "golden": Path("golden.npz"),
+            "samples": Path("samples.npz"),
+            **more,
+        },
     )
 
 
 def check(variant, accuracy):
-    return Check(
-        event="check",
-        entry=f"{variant}@ai-edge-litert@1",
-        init_ms=1,
-        agreement=1,
-        accuracy=accuracy,
-        samples=100,
-    )
+    """What a device says that classified that share of 100 samples as class 0, which is right."""
+    name = f"{variant}@ai-edge-litert@1"
+    outputs = np.zeros((100, 2), "<f4")
+    outputs[round(100 * accuracy) :, 1] = 1
+    data = base64.b64encode(outputs.tobytes()).decode()
+    return [
+        Answers(event="answers", entry=name, part=0, data=data),
+        Check(event="check", entry=name, init_ms=1, agreement=1, samples=100),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def asked(tmp_path_factory, monkeypatch):
+    """The samples that candidates are asked about."""
+    folder = tmp_path_factory.mktemp("asked")
+    monkeypatch.chdir(folder)
+    np.savez("samples.npz", x=np.zeros((100, 1)), y=np.zeros(100, int))
+    np.savez("golden.npz", golden_x=np.zeros((1, 1)), golden_y=np.zeros((1, 2)))
 
 
 def measured(variant, number, ms, **more):
@@ -58,8 +80,8 @@ def rows(events, *candidates):
 
 BOTH = (candidate("dense"), candidate("sparse", dense_twin="dense"))
 GOOD = [
-    check("dense", 0.95),
-    check("sparse", 0.94),
+    *check("dense", 0.95),
+    *check("sparse", 0.94),
     *(measured(v, i, ms) for i in range(3) for v, ms in (("dense", 2.0), ("sparse", 1.0))),
 ]
 
@@ -110,14 +132,24 @@ def test_without_its_baseline_a_row_has_no_ratio():
 
 def test_wrong_answers_on_the_device_fail_the_row():
     limits = Limits(tolerance=0.1, min_agreement=0.9)
-    wrong = check("dense", 0.1).model_copy(update={"agreement": 0.5})
-    (row,) = rows([wrong, *GOOD[2:]], candidate("dense", limits=limits))
+    answers, right = check("dense", 0.1)
+    wrong = right.model_copy(update={"agreement": 0.5})
+    (row,) = rows([answers, wrong, *GOOD[4:]], candidate("dense", limits=limits))
     assert row.status == "failed"
     assert "only 50% of the golden outputs" in row.error
 
 
+def test_answers_that_did_not_arrive_fail_the_row_and_no_other():
+    dense, sparse = rows(GOOD[1:])
+    assert (dense.status, dense.error) == (
+        "failed",
+        "its answers to the samples did not arrive whole",
+    )
+    assert (sparse.status, sparse.accuracy.drop) == ("ok", None)
+
+
 def test_what_was_not_reached_is_a_failed_row():
-    dense, sparse = rows(GOOD[:3])
+    dense, sparse = rows(GOOD[:5])
     assert dense.status == "ok"
     assert (sparse.status, sparse.error) == ("failed", "was not measured")
 

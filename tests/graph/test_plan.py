@@ -1,6 +1,6 @@
 import pytest
 
-from edgesparse.bench.results import RuntimeInfo
+from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.graph.plan import build_plan, differences
 from edgesparse.spec.load import parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
@@ -180,3 +180,54 @@ def test_a_latency_is_the_devices_own():
     # A variant in int8 is another thing to measure.
     labels = [s.label for s in there.stages if s.name == "sparsify"]
     assert labels == ["sparsify both (channels)", "sparsify both (magnitude)", "sparsify channels"]
+
+
+KEYED = """
+name: keyed
+data: {name: digits, args: {input_shape: [16, 16, 1]}}
+model: {name: mlp, args: {input_shape: [16, 16, 1], classes: 10, widths: [64]}}
+train: {epochs: 2}
+variants:
+  dense: {}
+  aware:
+    sparsify: {method: magnitude, sparsity: auto, max_accuracy_drop: 0.02, pattern: auto}
+    quantize: {scheme: int8, aware: true}
+  fast:
+    sparsify:
+      - {method: channels, latency: 0.5}
+      - {method: magnitude, sparsity: 0.9}
+    quantize: dynamic
+"""
+KEYS = {
+    "samples": "91d977d414f0",
+    "outline": "07616081826b",
+    "train": "fe7203b3cf80",
+    "convert dense": "e0c3bea97bb6",
+    "verify dense (ai-edge-litert)": "287f18796c77",
+    "sensitivity aware": "f0a334a30fb6",
+    "sparsify aware": "562e1f60dc4d",
+    "quantize aware": "de5ef2787fe1",
+    "convert aware": "6f530877af54",
+    "encode aware (ai-edge-litert)": "892110239f08",
+    "verify aware (ai-edge-litert)": "db018074bb5e",
+    "sparsify fast (channels)": "2f98b7926446",
+    "sparsify fast (magnitude)": "ad4ed9fbf526",
+    "convert fast": "b9a2029e85fa",
+    "encode fast (ai-edge-litert)": "f8afee06d9b6",
+    "verify fast (ai-edge-litert)": "5d20b049fbd1",
+}
+
+
+def test_keys_stay_what_they_are():
+    """A store of an earlier version is still hit: whoever means to change a key says so here."""
+    runtime = RuntimeInfo(name="ai-edge-litert", version="2.1.6")
+    machine = Machine(runtime.name, runtime.version, "aarch64", frozenset({"asimdhp"}))
+    found = build_plan(
+        parse_pipeline(KEYED, "keyed.yaml").spec,
+        DIGESTS,
+        {"tensorflow": "2.21.0"},
+        [runtime],
+        {runtime.name: Profile(machine)},
+        machine="aarch64 Cortex-A76",
+    )
+    assert {stage.label: stage.key[:12] for stage in found.stages} == KEYS

@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from edgesparse.bench.results import DeviceInfo, GateResult, Results, Row
+from edgesparse.bench.results import DeviceInfo, Results
+from edgesparse.bench.rows import GateResult, Row
 from edgesparse.report.table import WIDTH, ms_text, print_results, size_text, verdicts
 
 

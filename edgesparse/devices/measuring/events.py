@@ -52,15 +52,23 @@ class Start(_Event):
 
 
 class Check(_Event):
-    """A model loaded; with samples, it also answered."""
+    """A model loaded; with golden samples, it also answered."""
 
     event: Literal["check"]
     entry: _Short
     init_ms: _Ms
     agreement: _Share | None = None
     max_error: float | None = None
-    accuracy: _Share | None = None
     samples: int | None = None
+
+
+class Answers(_Event):
+    """A part of the outputs for an entry's samples, float32 in base64; they precede its check."""
+
+    event: Literal["answers"]
+    entry: _Short
+    part: Annotated[int, Field(ge=0, lt=1000)]
+    data: Annotated[str, Field(max_length=MAX_LINE // 2)]
 
 
 class CpuState(_Event):
@@ -102,7 +110,7 @@ class End(_Event):
     event: Literal["end"]
 
 
-Event = Waiting | Start | Check | Round | Failed | End
+Event = Waiting | Start | Check | Answers | Round | Failed | End
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

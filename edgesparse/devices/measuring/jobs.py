@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import math
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgesparse.devices.measuring.events import (
+    Answers,
     Check,
     End,
     Event,
@@ -55,7 +61,8 @@ class Stopped(DeviceError):
 class Entry:
     """One model on one runtime with one number of threads.
 
-    `samples` is an .npz with x [n, ...] and y [n]; `golden` one with golden_x and golden_y, of
+    `samples` is an .npz with x [n, ...], which the device answers, and y [n], which it does not
+    look at; `golden` one with golden_x and golden_y, of
     which the first `golden_samples` are used (default: all). `delegate` is a name, or the library
     and options of an external one. `place` is where the model lies on the device already.
     """
@@ -112,6 +119,26 @@ def round_medians(events: Sequence[Event]) -> dict[str, list[float]]:
         if isinstance(event, Round):
             found.setdefault(event.entry, []).append(statistics.median(event.latency_ns))
     return found
+
+
+def answers_of(entry: Entry, events: Iterable[Event]) -> NDArray[np.float32] | None:
+    """Outputs float32 [n, ...] that an entry gave for its samples; None where it gave none, or not
+    all of them."""
+    if entry.samples is None or entry.golden is None:
+        return None
+    parts = [e for e in events if isinstance(e, Answers) and e.entry == entry.name]
+    with np.load(entry.samples) as samples, np.load(entry.golden) as golden:
+        shape = (len(samples["y"]), *golden["golden_y"].shape[1:])
+    try:
+        content = b"".join(
+            base64.b64decode(part.data, validate=True)
+            for part in sorted(parts, key=lambda part: part.part)
+        )
+    except binascii.Error:
+        return None
+    if not parts or len(content) != 4 * math.prod(shape):
+        return None
+    return np.frombuffer(content, "<f4").reshape(shape)
 
 
 def run_job(
@@ -188,8 +215,9 @@ class _Heard:
         if event is None or not self._expected(event):
             self.junk = line.strip()[:200] or self.junk
             return False
-        entry = event.entry if isinstance(event, Check | Round | Failed) else None
+        entry = event.entry if isinstance(event, Answers | Check | Round | Failed) else None
         number = event.round if isinstance(event, Round | Failed) else None
+        number = event.part if isinstance(event, Answers) else number
         key = (event.event, entry, number)
         if key in self.seen:
             return False

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import get_args
 
-from edgesparse.bench.results import DeviceInfo, RuntimeInfo
+from edgesparse.bench.results import DeviceInfo
+from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices import edgetpu
 from edgesparse.devices.measuring.events import HostInfo
 from edgesparse.devices.measuring.jobs import host_info

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesparse.bench.results import RuntimeInfo
+from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices.setup import install
 from edgesparse.devices.setup.checkup import Finding, checkup
 from edgesparse.devices.setup.connection import opened

@@ -13,8 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.devices.measuring.events import Check, End, Failed, Round, Start, parse_event
-from edgesparse.devices.measuring.jobs import AGENT
+from edgesparse.bench.judging import Judgement, judged
+from edgesparse.devices.measuring.events import (
+    Answers,
+    Check,
+    End,
+    Failed,
+    Round,
+    Start,
+    parse_event,
+)
+from edgesparse.devices.measuring.jobs import AGENT, Entry, answers_of
 
 SETTINGS = {
     "warmup_runs": 2,
@@ -111,12 +120,41 @@ def answers(sparse_dense_layer, samples, tmp_path):
     return {"golden": str(golden), "samples": str(labelled), "tolerance": 1e-3}
 
 
-def test_answers_are_checked_on_the_device(tflite_files, answers, tmp_path):
-    events = Job(tmp_path, entry("a", tflite_files["dense"], **answers), rounds=0).run()
+def as_entry(path, answers):
+    golden, samples = Path(answers["golden"]), Path(answers["samples"])
+    return Entry("a", path, "ai-edge-litert", "xnnpack", 1, golden=golden, samples=samples)
+
+
+def test_answers_are_compared_on_the_device_and_judged_here(tflite_files, answers, tmp_path):
+    path = tflite_files["dense"]
+    events = Job(tmp_path, entry("a", path, **answers), rounds=0).run()
     (check,) = of(events, Check)
     assert check.agreement == 1.0
-    assert check.accuracy == pytest.approx(12 / 16)
     assert check.samples == 16
+    found = answers_of(as_entry(path, answers), events)
+    assert found == pytest.approx(np.load(answers["golden"])["golden_y"], abs=1e-5)
+    assert judged(as_entry(path, answers), events) == Judgement(12 / 16, 16)
+
+
+def test_answers_too_long_for_a_line_come_in_parts_and_whole_or_not_at_all(
+    tflite_files, answers, tmp_path
+):
+    path, x = tflite_files["dense"], np.load(answers["golden"])["golden_x"]
+    many = np.tile(x, (1250, 1))
+    np.savez(tmp_path / "many.npz", x=many, y=np.zeros(len(many), int))
+    answers = {**answers, "samples": str(tmp_path / "many.npz")}
+    events = Job(tmp_path, entry("a", path, **answers), rounds=0).run()
+    parts = of(events, Answers)
+    assert [part.part for part in parts] == [0, 1]
+    found = answers_of(as_entry(path, answers), events)
+    assert found.shape == (20_000, 10)
+    assert found[:16] == pytest.approx(found[-16:])
+    for lost in parts:
+        assert answers_of(as_entry(path, answers), [e for e in events if e is not lost]) is None
+    torn = parts[1].model_copy(update={"data": parts[1].data[:-4]})
+    assert answers_of(as_entry(path, answers), [parts[0], torn]) is None
+    odd = parts[1].model_copy(update={"data": "!" + parts[1].data[1:]})
+    assert answers_of(as_entry(path, answers), [parts[0], odd]) is None
 
 
 def test_wrong_answers_are_seen(tflite_files, answers, samples, tmp_path):

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgesparse.bench.results import RuntimeInfo
+from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices.measuring.probe import Trial
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet import probes

@@ -1,0 +1,173 @@
+"""What is known of one variant on one device: the rows of results, and the gates they must meet."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from edgesparse.tflite.format.inspect import ModelInfo
+
+Interval = tuple[float, float]
+Clock = Literal["wall", "instructions"]
+
+
+class Data(BaseModel):
+    """Immutable; keys of a later version are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RuntimeInfo(Data):
+    name: str
+    version: str
+
+
+class ModelFile(Data):
+    """The .tflite that was measured. `sparsity` is over weights of two or more dimensions."""
+
+    sha256: str
+    bytes: int
+    bytes_gzip: int
+    parameters: int
+    zeros: int
+    sparsity: float
+    storage: str
+
+    @classmethod
+    def of(cls, info: ModelInfo) -> ModelFile:
+        """What was read from the file itself."""
+        return cls(
+            sha256=info.sha256,
+            bytes=info.bytes,
+            bytes_gzip=info.bytes_gzip,
+            parameters=info.parameters,
+            zeros=info.zeros,
+            sparsity=info.sparsity,
+            storage=info.storage,
+        )
+
+
+class Accuracy(Data):
+    """Shares of samples classified right.
+
+    `keras` is the Keras model's on the whole test split; `host` and `device` are the .tflite's on
+    the same `samples`, on this machine and on the device (None on an emulated one); `drop` is the
+    baseline's accuracy on the device (or host) minus this one's.
+    """
+
+    keras: float | None = None
+    host: float | None = None
+    device: float | None = None
+    drop: float | None = None
+    samples: int
+
+    @property
+    def shown(self) -> float | None:
+        return self.host if self.device is None else self.device
+
+
+class Latency(Data):
+    """Of one inference, in milliseconds; `ci95` is p50's interval."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    std: float
+    samples: int
+    rounds: int
+    ci95: Interval
+
+
+class Cpu(Data):
+    mhz_before: float | None
+    mhz_after: float | None
+    temperature_c: float | None
+    throttled: bool | None
+
+
+class Speedup(Data):
+    """How many times faster than `baseline`, paired by round."""
+
+    ratio: float
+    ci95: Interval
+    baseline: str
+
+
+class EdgeTpuInfo(Data):
+    """How a model lies on an Edge TPU; None for what the compiler's log did not say."""
+
+    compiler: str | None
+    """The compiler's version."""
+    compiler_sha256: str | None
+    source_sha256: str
+    """Of the full-int8 .tflite that was compiled."""
+    operators: int | None
+    mapped_operators: int | None
+    subgraphs: int | None
+    on_chip_bytes: int | None
+    on_chip_free_bytes: int | None
+    off_chip_bytes: int | None
+    """Streamed to the chip on every inference."""
+    cpu_accuracy: float | None = None
+    """Of the same weights on the device's CPU."""
+
+
+class Row(Data):
+    """One variant on one device, runtime and number of threads."""
+
+    pipeline: str
+    device: str
+    runtime: RuntimeInfo
+    delegate: str
+    threads: int
+    clock: Clock
+    variant: str
+    status: Literal["ok", "failed"]
+    error: str | None = None
+    notes: list[str] = []
+    model: ModelFile | None = None
+    edgetpu: EdgeTpuInfo | None = None
+    accuracy: Accuracy | None = None
+    agreement: float | None = None
+    latency_ms: Latency | None = None
+    init_ms: float | None = None
+    first_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    cpu: Cpu | None = None
+    speedup: Speedup | None = None
+    zeros_speedup: Speedup | None = None
+    """What sparsity alone does: against the variant with the same numbers and no sparsify."""
+
+
+class GateResult(Data):
+    """One gate on one row; `value` is None where the row has none."""
+
+    variant: str
+    metric: str
+    device: str
+    runtime: str
+    threads: int
+    value: float | None
+    min: float | None
+    max: float | None
+    passed: bool
+
+
+def metric_of(row: Row, metric: str) -> float | None:
+    """The value that a gate or a comparison means by a metric's name."""
+    latency, model, accuracy = row.latency_ms, row.model, row.accuracy
+    values: dict[str, float | None] = {
+        "accuracy": accuracy.shown if accuracy else None,
+        "accuracy_drop": accuracy.drop if accuracy else None,
+        "agreement": row.agreement,
+        "bytes": model.bytes if model else None,
+        "sparsity": model.sparsity if model else None,
+        "p50_ms": latency.p50 if latency else None,
+        "p90_ms": latency.p90 if latency else None,
+        "p99_ms": latency.p99 if latency else None,
+        "speedup": row.speedup.ratio if row.speedup else None,
+        "peak_rss_bytes": row.peak_rss_bytes,
+    }
+    return values[metric]
