@@ -19,6 +19,7 @@ def best_row(
         rows: of one device, whose clock they share.
         variant: consider this one only.
     """
+    # Speed decides only among what may be released at all.
     good = [
         row
         for row in rows

@@ -101,6 +101,7 @@ def build_job(run: str, benchmark: Benchmark, candidates: Iterable[Candidate]) -
     settings = Settings(
         benchmark.warmup_runs,
         benchmark.warmup_seconds,
+        # Totals are what a user asks for; each round does its share.
         math.ceil(benchmark.min_runs / benchmark.rounds),
         benchmark.min_seconds / benchmark.rounds,
         benchmark.timeout_seconds,
@@ -132,6 +133,7 @@ def _baseline_here(baseline: str, candidates: Sequence[Candidate]) -> str:
     """What ratios refer to: an Edge TPU runs full int8 only, so the baseline may be missing."""
     if not candidates or any(c.variant == baseline for c in candidates):
         return baseline
+    # Any dense one is a fairer reference than another sparse one.
     dense = [c.variant for c in candidates if c.dense_twin is None]
     return dense[0] if dense else candidates[0].variant
 
@@ -204,11 +206,14 @@ def _row(
         return row
     if seen is None:
         return row.model_copy(update=_host_answers(candidate))
+    # Two ratios: against what the user compares with, and against the same numbers without
+    # sparsity, which tells what the zeros alone do.
     name, twin = candidate.name, candidate.dense_twin
     rounds = seen.rounds[name]
     base = candidate.name_of(baseline)
     speedup = _speedup(seen.measured(base), rounds, baseline)
     zeros = _speedup(seen.measured(candidate.name_of(twin)), rounds, twin) if twin else None
+    # An emulated device answers eight samples only: its accuracy is the host's.
     if candidate.on_host:
         drop = _drop(host_accuracy, candidate.host_accuracy)
     else:
@@ -284,6 +289,7 @@ def _measured(rounds: Mapping[int, Round], notes: list[str]) -> dict[str, object
     samples = _milliseconds(rounds)
     ordered = [rounds[i] for i in sorted(rounds)]
     first, last = ordered[0].cpu_before, ordered[-1].cpu_after
+    # The hottest moment counts: throttling begins there.
     temperatures = [
         t for r in ordered for t in (r.cpu_before.temperature_c, r.cpu_after.temperature_c) if t
     ]
@@ -312,6 +318,7 @@ def _doubts(
     apart = statistics.spread(samples)
     if apart > statistics.UNSTABLE_SPREAD:
         doubts.append(f"unstable: the rounds' medians are {apart:.0%} apart")
+    # One round that never settled is bad luck; most of them, a warm-up that is too short.
     unsettled = sum(not r.stable for r in rounds)
     if unsettled > len(rounds) // 2:
         doubts.append(
@@ -336,6 +343,7 @@ def _speedup(
         return None
     if baseline is own:
         return Speedup(ratio=1.0, ci95=(1.0, 1.0), baseline=name)
+    # Only rounds that both have: pairing is what cancels drift.
     common = sorted(set(baseline) & set(own))
     if not common:
         return None
@@ -353,6 +361,7 @@ def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
         for row in rows:
             if row.variant != gate.variant:
                 continue
+            # A row that failed has no value, and a limit that cannot be checked is not met.
             value = metric_of(row, gate.metric)
             passed = (
                 value is not None

@@ -17,10 +17,12 @@ from edgesparse.bench.rows import Latency
 
 Samples = npt.NDArray[np.float64]
 
+# The usual number for percentile intervals (Efron and Tibshirani 1993).
 RESAMPLES = 1000
 # A round is thinned to this many of its order statistics before resampling: enough for a median,
 # and on the safe side, since fewer values make wider intervals.
 THINNED = 200
+# Rounds a tenth apart: more than any change of a model that is worth a release.
 UNSTABLE_SPREAD = 0.10
 CHANGED_CLOCK = 0.10
 
@@ -35,9 +37,11 @@ class Ratio:
 
 def summarize(rounds: Sequence[Samples], seed: int = 0) -> Latency:
     """Summarize latencies [ms], one array per round."""
+    # Percentiles over all runs: a user meets single inferences, not rounds.
     pooled = np.concatenate(rounds)
     p50, p90, p99 = (float(v) for v in np.percentile(pooled, [50, 90, 99]))
     random = np.random.default_rng(seed)
+    # Rounds differ in length: a faster model ran more often. Thinned, each counts alike.
     thinned = [_thin(values) for values in rounds]
     medians = np.empty(RESAMPLES)
     for i in range(RESAMPLES):
@@ -52,6 +56,8 @@ def summarize(rounds: Sequence[Samples], seed: int = 0) -> Latency:
         std=float(pooled.std(ddof=1)) if len(pooled) > 1 else 0.0,
         samples=len(pooled),
         rounds=len(rounds),
+        # A bootstrap of few rounds can miss the estimate itself; an interval without it helps
+        # nobody.
         ci95=(min(low, p50), max(high, p50)),
     )
 
@@ -63,6 +69,7 @@ def compare(first: Sequence[Samples], second: Sequence[Samples], seed: int = 0) 
     conditions, so what slows both down cancels out.
     """
     pairs = [(_thin(a), _thin(b)) for a, b in zip(first, second, strict=False)]
+    # Logarithms, so that twice as fast and half as fast cancel out.
     logs = [np.log(np.median(a) / np.median(b)) for a, b in zip(first, second, strict=False)]
     random = np.random.default_rng(seed)
     resampled = np.empty(RESAMPLES)

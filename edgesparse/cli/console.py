@@ -25,6 +25,7 @@ from edgesparse.graph import progress as told
 from edgesparse.report import table, text
 from edgesparse.report.table import WIDTH
 
+# A log of a long run stays readable, and shows that it lives.
 PIPED_INTERVAL_SECONDS = 10.0
 
 

@@ -68,6 +68,7 @@ def stratified_indices(
     from sklearn.model_selection import train_test_split
 
     everything = np.arange(len(labels))
+    # By class: with few samples a class could be missing from a split.
     try:
         rest, test = train_test_split(
             everything, test_size=TEST_SHARE, stratify=labels, random_state=seed

@@ -36,10 +36,12 @@ def execute(stages: Sequence[Stage], site: Site, listener: told.Listener) -> dic
         Errors by the key of the stage that failed or could not begin; the others are stored.
     """
     store = site.store
+    # Before anything new is begun: half artifacts of a killed run take room.
     store.sweep()
     errors: dict[str, str] = {}
     total = len(stages)
     for number, stage in enumerate(stages, start=1):
+        # The first cause is told, not that something before it is missing.
         blocked = next((errors[key] for key in stage.inputs.values() if key in errors), None)
         if blocked is not None:
             errors[stage.key] = blocked
@@ -83,6 +85,7 @@ def _run(stage: Stage, site: Site, parts: dict[str, Any], listener: told.Listene
         assert own.answer is not None
         return own.answer(stage, site.context, site.access, value)
 
+    # What only asks devices stays here, where their connections are.
     if own.in_child:
         function = f"edgesparse.stages.{stage.name}:run"
         site.worker.call(function, site.context, parts, progress=progress, answer=answer)

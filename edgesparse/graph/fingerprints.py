@@ -48,6 +48,7 @@ def _source_digest(room: str, source: Source, base: Path) -> str:
     """The function's code, and the content of every file or folder named in its arguments."""
     target = references.find(room, source.name, source.ref, base)
     total = hashlib.sha256(references.digest(target).encode())
+    # Any text among the arguments may be a path; whoever reads it, its content shapes the result.
     for text in sorted(_texts(source.args)):
         place = base / text
         try:

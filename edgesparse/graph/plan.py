@@ -78,11 +78,13 @@ class _Graph:
         libraries = {lib: self.versions.get(lib, "none") for lib in own.libraries}
         given = {role: key for role, key in inputs.items() if key is not None}
         label = f"{name} {variant}" if variant else name
+        # A label may say more than the variant: its runtime or step.
         owners = (variant.split(" ")[0],) if variant else ()
         stage = Stage(name, label, owners, own.version, spec, given, libraries)
         known = self.stages.get(stage.key)
         if known is None:
             self.stages[stage.key] = stage
+        # The first who asks gives the label; the others are added as owners.
         elif owners and owners[0] not in known.variants:
             self.stages[stage.key] = replace(known, variants=(*known.variants, *owners))
         return stage.key
@@ -121,11 +123,14 @@ def build_plan(
     sampled = graph.add("samples", None, samples.covers(data, pipeline.benchmark.accuracy_samples))
     chosen = list(pipeline.variants)
     if variants is not None:
+        # Ratios need the baseline, so that it is always made.
         chosen = [v for v in chosen if v in variants or v == pipeline.baseline_variant]
+    # An Edge TPU takes nothing else; what is left out is said by the caller.
     if full_int8_only:
         chosen = [v for v in chosen if pipeline.variants[v].quantize.scheme == "int8"]
     start = _start(graph, pipeline, data, digests, chosen)
     target = {
+        # A latency budget is measured with the first runtime: that of the device file's own order.
         "runtime": runtimes[0].model_dump() if runtimes else None,
         "delegate": delegate,
         "machine": machine,
@@ -146,6 +151,7 @@ def build_plan(
         compiled = None
         if compiler is not None:
             compiled = graph.add("compile", name, compile_.covers(compiler), convert=dense)
+        # The Edge TPU's compiler cannot read sparse storage.
         encodes = variant.has_zeros and variant.storage != "dense" and not full_int8_only
         for runtime in runtimes:
             label = f"{name} ({runtime.name})"
@@ -276,6 +282,7 @@ def _sensitivity(
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
     """What changed between two identities of a stage, one line each."""
     found = []
+    # Sorted, so that the same change is always told in the same words.
     for name in sorted({*old, *new}):
         before, after, here = old.get(name), new.get(name), f"{path}{name}"
         if before == after:

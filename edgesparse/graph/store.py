@@ -48,6 +48,7 @@ class Store:
     @contextmanager
     def create(self, key: str, about: Mapping[str, Any]) -> Iterator[Path]:
         """A folder to fill; it becomes the artifact when the block ends without an error."""
+        # The process id in the name tells a later run whether its maker still lives.
         part = self.root / f"tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         part.mkdir()
         started = time.monotonic()
@@ -68,12 +69,15 @@ class Store:
                 "files": files,
             }
             (part / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            # Contents before the name: after a power cut a renamed folder must not have empty
+            # files.
             for file in part.rglob("*"):
                 _sync(file)
             _sync(part)
             try:
                 os.rename(part, self.path(key))
             except OSError:
+                # Somebody else made the same artifact meanwhile: as good as ours.
                 if not self.has(key):
                     raise
             _sync(self.root)

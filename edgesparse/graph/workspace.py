@@ -45,6 +45,7 @@ class Workspace:
 
     def new_run(self, name: str) -> str:
         """A fresh run id and its folder."""
+        # Sorted by name is sorted by time; the suffix keeps two runs of one second apart.
         moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
         run = f"{moment}-{name}-{uuid.uuid4().hex[:4]}"
         try:
@@ -77,6 +78,7 @@ class Workspace:
     def remember(self, pipeline: str, plan: Plan) -> None:
         """Keep the identities of a plan's stages, to explain the next one."""
         known = self._known(pipeline)
+        # By place and not by key: what is to be explained is why a key changed.
         for stage in plan.stages:
             for slot in _slots(stage):
                 known[slot] = stage.identity

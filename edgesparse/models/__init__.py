@@ -55,6 +55,7 @@ def _checked(model: Any, label: str) -> tf.keras.Model:
     if isinstance(model, tf.keras.Model):
         return model
     kind = type(model)
+    # Recognized by its name: importing Keras 3 for that would take seconds.
     if any(base.__module__.startswith("keras.") for base in kind.__mro__):
         raise UsageError(
             f"{label} returned a Keras 3 model, which TensorFlow's pruning toolkit cannot take; "

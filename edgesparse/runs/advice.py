@@ -47,6 +47,7 @@ def _without_failures(listener: told.Listener) -> told.Listener:
 def _lines(
     plan: Plan, pipeline: Pipeline, graph: patterns.Outline, profiles: Mapping[str, Profile]
 ) -> list[str]:
+    # Grouped by reason: ten layers with one cause are one line.
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for name in plan.converted:
         variant = pipeline.variants[name]

@@ -26,6 +26,7 @@ def planned(
     `errors` are those of the plan's stages, by key.
     """
     found = []
+    # Runtimes outermost: a block of the table is one runtime with one number of threads.
     for runtime, missing in target.all_runtimes:
         for count in threads:
             for variant, convert in plan.converted.items():

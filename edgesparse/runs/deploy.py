@@ -124,6 +124,8 @@ class _Run:
 def _wave(run: _Run, devices: Sequence[Device]) -> None:
     """Make and verify models for these devices one after another, then use all devices at once."""
     record, benchmark = run.record, run.benchmark
+    # All connect at once: the slowest board, not their sum, is waited for. Models are made one
+    # device after another, since training takes every core; what devices share is made once.
     with opened(devices, run.listener, run.stop) as fleet:
         for device, error in fleet.dead:
             record.add_dead(device, run.chosen, error)
@@ -134,6 +136,7 @@ def _wave(run: _Run, devices: Sequence[Device]) -> None:
             for target, _, found in work:
                 record.add_rows(target, found, None)
             return
+        # Measuring takes nothing of this machine, unless it is the device itself.
         at_once(lambda item: _use(run, benchmark, *item), work, run.stop)
 
 
@@ -163,6 +166,7 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
             run.listener(told.Note(line))
         record.notes += advised
         errors = execute(plan.work, site, run.listener)
+    # Also of a run that was interrupted: what it did is what the next plan is compared with.
     finally:
         run.workspace.remember(run.pipeline.name, plan)
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads

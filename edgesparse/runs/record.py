@@ -93,6 +93,7 @@ class RunRecord:
         stop: threading.Event,
     ) -> None:
         """Measure on one device and add the rows: also of what an interrupt or error left."""
+        # Nothing drifts on such a clock and every run of a model costs minutes: one round says all.
         if target.device.clock == "instructions":
             benchmark = benchmark.model_copy(update=EXACT)
         job = build_job(f"{self.begun.run}-{target.device.name}", benchmark, candidates)
@@ -103,6 +104,7 @@ class RunRecord:
                 _measure(target, job, events, listener, stop)
         except EdgesparseError as error:
             lost = str(error)
+        # Whatever ended it: what was measured so far is kept.
         finally:
             self.add_rows(target, candidates, events, lost)
 
@@ -116,6 +118,7 @@ class RunRecord:
         """Add a row per candidate; see build_rows. `lost` is why some were not measured."""
         begun = self.begun
         rows = build_rows(begun.pipeline, target.device.name, begun.baseline, candidates, events)
+        # Each device's thread ends in its own time.
         with self.lock:
             self.rows += [
                 row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row

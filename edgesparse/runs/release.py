@@ -78,6 +78,7 @@ def _install(
         "runtime": row.runtime.model_dump(),
     }
     transport = target.transport
+    # A copy: a device gets the labels alone, not our store's folder.
     with tempfile.TemporaryDirectory() as temporary:
         named = Path(temporary, "labels.json")
         named.write_text(json.dumps(json.loads(labels.read_text())) + "\n")

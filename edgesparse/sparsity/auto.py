@@ -130,11 +130,13 @@ def _with_sparsities(
     config, weights = model.get_config(), model.get_weights()
     patterns = {curve.name: curve.pattern for curve in found.layers}
     candidates = found.candidates(spec.max_accuracy_drop)
+    # Bisection: fine-tuning is what costs.
     tries = len(candidates).bit_length()
     best: Sparsified | None = None
     reached, first, last, tried = 0.0, 0, len(candidates), 0
     while first < last:
         middle = (first + last) // 2
+        # From the dense weights each time: a try must not profit from the one before.
         start = type(model).from_config(config)
         start.set_weights(weights)
         overrides = {
@@ -152,6 +154,7 @@ def _with_sparsities(
         tried += 1
         accuracy = validation_accuracy(done.model, dataset)
         reached = max(reached, accuracy)
+        # On validation data; the test split is for the report.
         if found.keeps(accuracy, spec.max_accuracy_drop):
             said = ", ".join(f"{n} {s:g}" for n, s in candidates[middle].items())
             best = replace(done, notes=(f"sparsity by layer: {said}",))

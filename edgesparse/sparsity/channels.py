@@ -27,6 +27,7 @@ from edgesparse.spec.sparsify import Channels, Importance
 
 Measure = Callable[[Sequence[tf.keras.Model]], list[float]]
 """Gives the latency of models on the target, in ms, measured together."""
+# Bisection to far below one channel.
 _STEPS = 40
 _CANDIDATES = 5
 
@@ -61,6 +62,7 @@ def channels(
     """
     found = trace(model)
     pruning = Pruning(model, found, _choose_groups(found, spec, only), spec)
+    # All at once and then fine-tuned: pruning layer by layer costs a training each.
     kept = _within_budget(pruning, spec, measure)
     smaller = shrink(model, found, kept)
     history = fit(smaller, dataset, train, progress)
@@ -90,6 +92,7 @@ class Pruning:
         scores = self.scores
         kept = np.ones(len(self.found.fixed), bool)
         ratios = [_own_ratio(group, self.spec) for group in self.groups]
+        # A layer with a ratio of its own takes no part in the common limit.
         pooled = [g for g, r in zip(self.groups, ratios, strict=True) if r is None]
         limit = np.inf
         if self.spec.scope == "global" and pooled:
@@ -115,6 +118,7 @@ def _round(left: int, width: int, spec: Channels) -> int:
     """A width that is a multiple and not too small; never more than there is."""
     multiple = spec.multiple
     least = max(1, int(np.ceil(width * (1 - spec.max_ratio))))
+    # To the nearest multiple, which kernels like; never below what max_ratio leaves.
     rounded = max((left + multiple // 2) // multiple, -(-least // multiple), 1) * multiple
     return min(width, rounded)
 
@@ -169,11 +173,13 @@ def importance(found: Dependencies, kind: Importance) -> np.ndarray:
             weight, axes = c.layer.get_weights(), c.axes
             place = max(i for i, a in enumerate(axes) if "out" in a.values() and len(a) > 1)
             (axis,) = [a for a, kind_of in axes[place].items() if kind_of == "out"]
+            # One row for each output channel, whatever the layer calls its axes.
             kernel = np.moveaxis(weight[place], axis, 0).reshape(len(c.outputs), -1)
             norm = np.linalg.norm(kernel, 1 if kind == "l1" else 2, axis=1)
             norms.append((c.outputs, norm * _folded(c.normalizer, len(norm))))
     rest, rest_count = np.zeros_like(total), np.zeros_like(count)
     _add_scores(norms, rest, rest_count)
+    # Channels without a batch normalization go by their weights, on the same scale.
     missing = count == 0
     total[missing], count[missing] = rest[missing], rest_count[missing]
     return total / np.maximum(count, 1)
@@ -192,6 +198,8 @@ def _add_scores(
     scores: Sequence[tuple[np.ndarray, np.ndarray]], total: np.ndarray, count: np.ndarray
 ) -> None:
     for atoms, values in scores:
+        # Relative to the layer's average: layers of different scale must not be emptied one by one.
+        # add.at, since an atom may occur twice.
         np.add.at(total, atoms, values / max(float(values.mean()), 1e-12))
         np.add.at(count, atoms, 1)
 
@@ -236,10 +244,12 @@ def _within_latency(pruning: Pruning, budget: float, measure: Measure) -> np.nda
     low, high = 0.0, 1.0
     best: np.ndarray | None = None
     reached = 1.0
+    # Two sweeps of five narrow it down to a twenty-fifth, as five bisections would, in two jobs.
     for _ in range(2):
         shares = np.linspace(low, high, _CANDIDATES + 1)[1:]
         masks = [pruning.kept(share) for share in shares]
         models = [shrink(pruning.model, pruning.found, kept) for kept in masks]
+        # Together with the dense one: a ratio within one job, so that drift cancels out.
         dense, *times = measure([pruning.model, *models])
         ratios = [time / dense for time in times]
         reached = min(reached, *ratios)
@@ -276,6 +286,7 @@ def shrink(model: tf.keras.Model, found: Dependencies, kept: np.ndarray) -> tf.k
     def smaller(layer: Any) -> Any:
         if isinstance(layer, tf.keras.Model):
             return tf.keras.models.clone_model(layer, clone_function=smaller)
+        # From its configuration, so that whatever else a layer has been told stays.
         config = layer.get_config()
         c = found.layers.get(layer.name)
         if c is not None:

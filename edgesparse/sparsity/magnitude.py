@@ -57,6 +57,8 @@ def magnitude(
     if train.epochs == 0:
         _one_shot(wrapped)
     else:
+        # The best epoch is looked for only once the final sparsity is reached: a denser one is
+        # always better.
         final_step = end if spec.schedule.name == "polynomial" else begin
         history = fit(
             wrapped,
@@ -66,6 +68,7 @@ def magnitude(
             callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
             best_from_epoch=min(train.epochs - 1, final_step * train.epochs // max(1, total)),
         )
+    # Before stripping: what the wrapper forgets is the mask.
     _apply_masks(wrapped)
     stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
     layers = tuple(
@@ -106,6 +109,7 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
         assert not isinstance(spec.sparsity, str), "auto is resolved before"
         assert spec.pattern != "auto", "auto is resolved before"
         sparsity, pattern = spec.sparsity, spec.pattern
+        # In the file's order, each over the ones before: general first, exceptions after.
         for glob, override in spec.layers.items():
             if fnmatchcase(name, glob):
                 sparsity = sparsity if override.sparsity is None else override.sparsity
@@ -150,6 +154,7 @@ def _wrap(
     by_name = {target.name: target for target in targets}
 
     def wrap(layer: Any) -> Any:
+        # A nested model is a layer of its own kind; its layers are pruned like any other.
         if isinstance(layer, tf.keras.Model):
             return tf.keras.models.clone_model(layer, clone_function=wrap)
         target = by_name.get(layer.name)
@@ -189,6 +194,7 @@ def _one_shot(model: tf.keras.Model) -> None:
     for wrapper in _wrappers(model):
         kernel, mask, threshold = wrapper.pruning_vars[0]
         schedule = wrapper.pruning_schedule
+        # Without training no step ever comes at which the schedule would make its mask.
         full = tfmot.sparsity.keras.ConstantSparsity(_final_sparsity(schedule), 0, frequency=1)
         wrapper.pruning_obj._pruning_schedule = full
         wrapper.pruning_step.assign(0)
@@ -211,6 +217,7 @@ def _apply_masks(model: tf.keras.Model) -> None:
 
 def _check_reached(layers: Sequence[LayerSparsity]) -> None:
     for layer in layers:
+        # 2:4 is what it is, whatever number stands beside it.
         wanted = 0.5 if layer.pattern == "2:4" else layer.target
         block = BLOCK.get(layer.pattern, 1)
         if layer.achieved < wanted - max(0.005, 2 * block / layer.size):

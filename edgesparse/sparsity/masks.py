@@ -22,6 +22,7 @@ def magnitude_mask(kernel: np.ndarray, sparsity: float, pattern: Pattern) -> np.
     *before, inputs, outputs = kernel.shape
     blocks = size.reshape(*before, inputs // width, width, outputs)
     if pattern == "2:4":
+        # The rank of a rank: each weight's place within its four.
         rank = np.argsort(np.argsort(-blocks, axis=-2, kind="stable"), axis=-2)
         return (rank < width // 2).reshape(kernel.shape)
     kept = _largest(blocks.mean(axis=-2), sparsity)

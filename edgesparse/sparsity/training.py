@@ -95,6 +95,7 @@ def fit(
     """
     if train.epochs == 0:
         return {}
+    # Each fit is seeded anew: what was trained before in this process makes no difference.
     make_repeatable(train.seed)
     steps = steps_per_epoch(dataset, train.batch_size)
     compile_for(model, train, steps * train.epochs)
@@ -103,6 +104,7 @@ def fit(
         .batch(train.batch_size)
         .prefetch(2)
     )
+    # Decoded once: it is asked every epoch.
     validation = dataset.validation.samples.batch(train.batch_size).cache().prefetch(2)
     best = _KeepBest(best_from_epoch, train.early_stopping)
     history = model.fit(
@@ -137,6 +139,7 @@ class _KeepBest(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
+        # Accuracy takes few values on little data; the loss decides between equals.
         score = (logs["val_accuracy"], -logs["val_loss"])
         if not math.isfinite(logs["loss"]) or not math.isfinite(score[1]):
             if not math.isfinite(logs["loss"]):
@@ -164,6 +167,7 @@ class _Report(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         now = time.monotonic()
+        # A terminal shows no more, and each telling crosses a process.
         if now - self.told > 0.2:
             self.told = now
             self._tell((self.epoch + (batch + 1) / self.steps) / self.epochs)

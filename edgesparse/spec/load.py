@@ -147,6 +147,7 @@ def _load(
         spec = model.model_validate(document.value)
     except ValidationError as error:
         raise SpecError(_problem(document, model, e) for e in error.errors()) from None
+    # Only of a file whose every value is right: else one mistake would be told twice.
     problems = more(spec, document)
     if problems:
         raise SpecError(problems)

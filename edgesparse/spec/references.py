@@ -181,11 +181,13 @@ def digest(target: Target) -> str:
     while waiting:
         file = waiting.pop()
         name = str(file.relative_to(target.source.parent))
+        # Files may import one another in a circle.
         if name in seen:
             continue
         seen[name] = file.read_bytes()
         waiting.extend(_local_imports(file, target.source.parent))
     total = hashlib.sha256()
+    # With the length: where one file ends must not be a matter of content.
     for name, content in sorted(seen.items()):
         total.update(f"{name}\0{len(content)}\0".encode() + content)
     return total.hexdigest()

@@ -41,6 +41,8 @@ def run(work: Work) -> None:
     representative = data.representative(dataset, spec["calibration_samples"])
     content = convert.convert(model, spec["scheme"], representative, one_scale=spec["one_scale"])
     save_tflite(content, work.folder, "dense")
+    # Not from training data, which calibration has seen, nor from test data, which must stay
+    # unseen.
     golden_x, _ = data.arrays(dataset.validation, spec["golden"])
     golden_y = model(golden_x, training=False).numpy()
     np.savez(work.folder / "golden.npz", golden_x=golden_x, golden_y=golden_y)

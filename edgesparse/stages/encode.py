@@ -30,6 +30,7 @@ def run(work: Work) -> None:
     profile = work.context.profiles[work.stage.spec["runtime"]["name"]]
     mode = work.stage.spec["storage"]
     encoded, decisions = storage.store(content, profile, mode)
+    # Asked for explicitly and impossible: an error, not a silent dense file.
     if mode == "sparse" and all(decision.form == "dense" for decision in decisions):
         reasons = "; ".join(sorted({decision.reason for decision in decisions}))
         raise EdgesparseError(f"storage: sparse is impossible: {reasons or 'it has no weights'}")

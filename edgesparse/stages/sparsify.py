@@ -79,6 +79,7 @@ def run(work: Work) -> None:
     train = training.fine_tune(work.pipeline.train, spec, RATE)
     with placed(work):
         done = _carried_out(work, model, spec, train)
+    # A user's own method may return any model.
     training.check_fit(done.model, work.context.dataset)
     accuracy = training.accuracy(done.model, work.context.dataset)
     save_keras(done.model, work.folder, done.history, accuracy)
@@ -155,6 +156,7 @@ def latencies_ms(
     """Median latencies of model files on the device, measured side by side."""
     target = stage.spec["target"]
     exact = target["clock"] == "instructions"
+    # A search, not a claim: candidates differ by far more than a short measurement scatters.
     chosen = {**QUICK, "rounds": 3, **(EXACT if exact else {})}
     rounds = int(chosen["rounds"])
     settings = Settings(

@@ -20,6 +20,7 @@ def run(work: Work) -> None:
     from edgesparse.sparsity import training
 
     train, dataset = work.pipeline.train, work.context.dataset
+    # Before the model is built: its initial weights are random, too.
     training.make_repeatable(train.seed)
     model = models.build(work.pipeline.model, work.context.loaded.folder)
     training.check_fit(model, dataset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,49 @@ def run(work: Work) -> None:
     paths = _stored_forms(work)
     files = {form: read_json(path.with_name("model.json")) for form, path in paths.items()}
     _require_zeros(work, files)
-    runtime = work.stage.spec["runtime"]["name"]
+    tried = _try(work, paths, limit)
+    # The first that runs and answers right: sparse before dense.
+    chosen = next((form for form in paths if form in tried.checks), None)
+    if chosen is None:
+        reason = "; ".join(f"{form}: {tried.refused[form]}" for form in paths)
+        raise EdgesparseError(f"{work.stage.spec['runtime']['name']} cannot run it: {reason}")
+    judgement = tried.judgements.get(chosen)
+    if access.host is not None:
+        judgement = _host_judgement(work, chosen, _readable(work, paths[chosen]), limit)
+    write_json(
+        work.folder / "verify.json",
+        {
+            "storage": chosen,
+            # Relative to the store, so that a workspace can be moved.
+            "path": paths[chosen].parent.name + "/" + paths[chosen].name,
+            "model": files[chosen],
+            "agreement": tried.checks[chosen].agreement,
+            "accuracy": judgement.accuracy if judgement else None,
+            "samples": judgement.samples if judgement else 0,
+            "notes": [
+                *work.notes_of("sparsify"),
+                *_storage_notes(work, chosen, tried.refused),
+            ],
+            **_on_chip(work, tried.judgements.get(_ON_CPU)),
+        },
+    )
+
+
+@dataclass
+class _Tried:
+    """What became of each form, by its name."""
+
+    checks: dict[str, Check] = field(default_factory=dict)
+    judgements: dict[str, Judgement] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
+    """Load every form on the device and compare its answers.
+
+    All at once: a second job would cost another start of the agent.
+    """
+    access, runtime = _access(work), work.stage.spec["runtime"]["name"]
     entries = [
         replace(
             _entry(work, form, path, runtime, limit),
@@ -66,44 +108,23 @@ def run(work: Work) -> None:
     if "compile" in work.inputs:
         entries.append(_cpu_twin(work, runtime, limit))
     by_name = {entry.name: entry for entry in entries}
-    refused: dict[str, str] = {}
-    checks: dict[str, Check] = {}
+    found = _Tried()
     events = _checked(work, access.transport, entries)
     for event in events:
         if isinstance(event, Failed):
-            refused[event.entry] = _explained(event.error, work)
+            found.refused[event.entry] = _explained(event.error, work)
         elif isinstance(event, Check):
             wrong = verify.disagreement(event.agreement or 0.0, limit)
-            if event.samples and judged(by_name[event.entry], events) is None:
+            judgement = judged(by_name[event.entry], events)
+            if judgement is not None:
+                found.judgements[event.entry] = judgement
+            elif event.samples:
                 wrong = LOST
             if wrong and event.entry != _ON_CPU:
-                refused[event.entry] = wrong
+                found.refused[event.entry] = wrong
             else:
-                checks[event.entry] = event
-    chosen = next((storage for storage in paths if storage in checks), None)
-    if chosen is None:
-        reason = "; ".join(f"{name}: {refused[name]}" for name in paths if name in refused)
-        raise EdgesparseError(f"{runtime} cannot run it: {reason}")
-    check = checks[chosen]
-    judgement = judged(by_name[chosen], events)
-    if access.host is not None:
-        judgement = _host_judgement(work, chosen, _readable(work, paths[chosen]), limit)
-    write_json(
-        work.folder / "verify.json",
-        {
-            "storage": chosen,
-            "path": paths[chosen].parent.name + "/" + paths[chosen].name,
-            "model": files[chosen],
-            "agreement": check.agreement,
-            "accuracy": judgement.accuracy if judgement else None,
-            "samples": judgement.samples if judgement else 0,
-            "notes": [
-                *work.notes_of("sparsify"),
-                *_storage_notes(work, chosen, refused),
-            ],
-            **_on_chip(work, by_name.get(_ON_CPU), events),
-        },
-    )
+                found.checks[event.entry] = event
+    return found
 
 
 def _access(work: Work) -> Access:
@@ -118,12 +139,11 @@ def _cpu_twin(work: Work, runtime: str, limit: verify.Limits) -> Entry:
     return replace(entry, delegate="xnnpack", samples=_samples_of(work))
 
 
-def _on_chip(work: Work, on_cpu: Entry | None, events: Sequence[Event]) -> dict[str, Any]:
-    if on_cpu is None:
+def _on_chip(work: Work, on_cpu: Judgement | None) -> dict[str, Any]:
+    if "compile" not in work.inputs:
         return {}
     stored = read_json(work.inputs["compile"] / "edgetpu.json")
-    judgement = judged(on_cpu, events)
-    accuracy = judgement.accuracy if judgement else None
+    accuracy = on_cpu.accuracy if on_cpu else None
     return {"edgetpu": {**stored["about"], "cpu_accuracy": accuracy}, "notes": stored["notes"]}
 
 
@@ -163,6 +183,7 @@ def _host_judgement(work: Work, name: str, path: Path, limit: verify.Limits) -> 
     access = _access(work)
     assert access.host is not None
     wanted = work.stage.spec["runtime"]["name"]
+    # Numbers differ a little from runtime to runtime: the device's own first.
     for runtime in sorted(access.host_runtimes, key=lambda own: own != wanted):
         entry = replace(
             _entry(work, name, path, runtime, limit),

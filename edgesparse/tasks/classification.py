@@ -42,8 +42,12 @@ def check_outputs(model: tf.keras.Model, dataset: Dataset) -> None:
 
 
 def right(outputs: np.ndarray, targets: np.ndarray) -> int:
-    """How many of the outputs [n, ...] are highest at their target [n], counted over all of ...."""
-    return int(np.sum(outputs.reshape(len(outputs), -1).argmax(axis=1) == targets))
+    """How many of the outputs [n, ...] are highest at their target [n], counted over all of ....
+
+    What is no number is never right: argmax would take it for the highest.
+    """
+    values = outputs.reshape(len(outputs), -1)
+    return int(np.sum((values.argmax(axis=1) == targets) & np.isfinite(values).all(axis=1)))
 
 
 def judge(outputs: np.ndarray, targets: np.ndarray) -> float:

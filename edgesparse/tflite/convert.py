@@ -36,6 +36,7 @@ def convert(
         tf.keras.Model(inputs, model(inputs, training=False))
     )
     optimizations = []
+    # Without it the converter ignores every other wish.
     if scheme != "f32":
         optimizations.append(tf.lite.Optimize.DEFAULT)
     if scheme == "f16":

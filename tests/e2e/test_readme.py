@@ -69,6 +69,19 @@ def test_every_command_runs(deployed, deployed_mlp):
         assert run.returncode == 0, f"{command}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_readmes_python_runs(deployed_mlp):
+    (script,) = blocks("README.md", "python")
+    assert len(script.strip().splitlines()) <= 6
+    project, *_ = deployed_mlp
+    (project.folder / "best.py").write_text(script)
+    done = project.shell(".venv/bin/python best.py")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "StageDone(label='train'" in done.stdout
+    assert "block-1x16-int8  ai-edge-litert" in done.stdout
+
+
 def test_the_own_parts_of_the_readme_work(tmp_path):
     """The Python examples do what their YAML example promises."""
     from edgesparse import data, models

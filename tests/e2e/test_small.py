@@ -230,6 +230,62 @@ def test_a_device_that_cannot_be_used_keeps_what_is_finished(folder):
     assert {r.status for r in Workspace(folder).results().rows if r.device == "here"} == {"ok"}
 
 
+GRU = """
+import numpy as np, tensorflow as tf
+from edgesparse.data import from_arrays
+layers = tf.keras.layers
+
+def data():
+    random = np.random.default_rng(0)
+    return from_arrays("waves", random.random((60, 8, 4)), np.arange(60) % 3)
+
+def model():
+    return tf.keras.Sequential(
+        [tf.keras.Input((8, 4)), layers.GRU(8), layers.Dense(3, activation="softmax")]
+    )
+
+def dies(model, dataset):
+    import os
+    os.kill(os.getpid(), 9)  # As Linux does when memory runs out.
+"""
+
+
+def test_a_crash_is_one_failed_row_and_the_others_are_there(folder):
+    """TensorFlow's quantizer crashes on a recurrent layer; a user's code may, too."""
+    (folder / "own.py").write_text(GRU)
+    start = TINY.index("variants:")
+    text = TINY[TINY.index("train:") : start] + TINY[TINY.index("benchmark:") :]
+    (folder / "tiny.yaml").write_text(
+        "name: crash\ndata: {ref: own.py:data}\nmodel: {ref: own.py:model}\n"
+        + text
+        + """
+variants:
+  dense-f32: {}
+  int8: {quantize: int8}
+  killed: {sparsify: {method: "own.py:dies"}}
+  f16: {quantize: f16}
+"""
+    )
+    done = deploy(folder)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Segmentation" not in done.stderr
+    found = rows(folder)
+    assert {name: row.status for name, row in found.items()} == {
+        "dense-f32": "ok", "int8": "failed", "killed": "failed", "f16": "ok",
+    }  # fmt: skip
+    assert found["int8"].error.startswith(
+        "convert int8: its process crashed (SIGSEGV) in optimize/calibrator.py"
+    )
+    assert found["killed"].error == (
+        "sparsify killed: its process was killed (SIGKILL): most likely the memory ran out"
+    )
+    store = Store(folder / ".edgesparse" / "store")
+    assert store.problems() == []
+    assert not [path for path in store.root.iterdir() if path.name.startswith("tmp-")]
+    assert not list(folder.glob("core*"))
+
+
 def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "edgesparse", *arguments],

@@ -19,9 +19,11 @@ def test_a_pixels_dimensions_of_one_make_no_difference():
     assert classification.judge(OUTPUTS.reshape(4, 1, 1, 2), TARGETS) == 0.75
 
 
-def test_no_number_is_no_right_answer_by_chance():
+def test_what_is_no_number_is_never_right():
     outputs = np.full((4, 3), np.nan, np.float32)
-    assert classification.judge(outputs, np.array([1, 1, 2, 2])) == 0.0
+    assert classification.judge(outputs, np.array([0, 0, 1, 2])) == 0.0
+    outputs[0] = [1, 0, 0]
+    assert classification.judge(outputs, np.array([0, 0, 1, 2])) == 0.25
 
 
 def test_the_loss_knows_logits():

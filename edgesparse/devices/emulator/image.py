@@ -232,6 +232,7 @@ def _skeleton(root: Path) -> None:
 
 
 def _unpack(archive: Path, root: Path) -> None:
+    # Nobody reads manuals there.
     skipped = [f"--exclude=./usr/share/{name}" for name in ("doc", "man", "locale", "info")]
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE
@@ -264,6 +265,7 @@ def _configure(root: Path, folder: Path) -> None:
         f"{USER}:x:{UID}:{UID}:{USER}:/home/{USER}:/bin/bash\n"
     )
     (etc / "group").write_text(f"root:x:0:\nnogroup:x:65534:\n{USER}:x:{UID}:\n")
+    # A star: no password lets anybody in, only the key.
     (etc / "shadow").write_text(f"root:*:1::::::\nsshd:*:1::::::\n{USER}:*:1::::::\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n")
     (etc / "ssh/sshd_config").write_text(_SSHD)

@@ -49,6 +49,7 @@ def folder() -> Path:
 
 def image_folder(setup: str) -> Path:
     """The image's place; another one for each recipe and each `setup` (what is installed in it)."""
+    # The builder's own source is part of the name: whoever changes it gets a new image.
     recipe = hashlib.sha256(Path(image.__file__).read_bytes())
     recipe.update(f"{_VERSION} {setup}".encode())
     return folder() / "images" / recipe.hexdigest()[:16]
@@ -108,6 +109,7 @@ def running(name: str) -> Machine | None:
         command = Path(f"/proc/{machine.pid}/cmdline").read_bytes()
     except OSError:
         command = b""
+    # Process ids are used again: the command line tells whether it is still ours.
     if f"edgesparse-{name}".encode() in command:
         return machine
     path.unlink(missing_ok=True)
@@ -134,6 +136,7 @@ def down(name: str) -> bool:
     machine = running(name)
     if machine is None:
         return False
+    # Nothing to be saved: the disk is a snapshot.
     os.kill(machine.pid, signal.SIGKILL)
     _state(name).unlink(missing_ok=True)
     return True
@@ -153,6 +156,7 @@ class EmulatedTransport(SshTransport):
         machine = None if keep_disk else running(name)
         if machine is None:
             self._machine, port = _boot(name, spec, built, stays=False, keep_disk=keep_disk)
+        # Figures of another CPU or clock under this name would be lies.
         elif machine.spec != asdict_spec(spec):
             raise EmulatorError(
                 f"device {name} is up with other settings than its file has; shut it down with: "
@@ -203,6 +207,7 @@ def _boot(
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start QEMU and wait until its SSH server answers; the process and the port here."""
     image.check_tools({tool: image.TOOLS[tool] for tool in ("qemu-system-aarch64", "ssh")})
+    # Chosen anew each time: several machines, of several users, may be up.
     port = _free_port()
     log = folder() / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

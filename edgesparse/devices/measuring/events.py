@@ -85,6 +85,7 @@ class Round(_Event):
     event: Literal["round"]
     entry: _Short
     round: Annotated[int, Field(ge=0, lt=1000)]
+    # Nanoseconds as integers: JSON gives them back exactly.
     latency_ns: Annotated[list[_Nanoseconds], Field(min_length=1, max_length=10_000)]
     init_ms: _Ms
     first_ms: _Ms
@@ -116,6 +117,7 @@ _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=
 
 def parse_event(line: str) -> Event | None:
     """One line of the agent's output, or None when it is something else."""
+    # Cheap tests first: a device can print endlessly.
     if len(line) > MAX_LINE or not line.startswith("{"):
         return None
     try:

@@ -50,6 +50,8 @@ POLL_SECONDS = 0.5
 SILENCE_SECONDS = 60.0
 """Silence beyond a step's own time-out before a device is given up."""
 STOP_SECONDS = 10.0
+# A link that breaks but brings events each time may go on for ever; one that brings none is given
+# up.
 BREAKS_WITHOUT_PROGRESS = 3
 
 
@@ -158,6 +160,7 @@ def run_job(
         DeviceError: the agent does not finish, or the device stays away.
         Stopped: `stop` was set.
     """
+    # Named after the job: attaching to the same id again finds its journal and its keeper.
     folder = f"{transport.workdir}/jobs/{job.id}"
     agent, detached = _put_job(transport, job, folder, progress)
     argv = [
@@ -184,6 +187,7 @@ def run_job(
             raise
         if heard.ended:
             break
+        # An event heard since means that the link works at times.
         breaks = 1 if len(heard.events) > before else breaks + 1
         if breaks > BREAKS_WITHOUT_PROGRESS:
             hint = f": {heard.junk}" if heard.junk else ""
@@ -212,12 +216,14 @@ class _Heard:
     def hear(self, line: str) -> bool:
         """Take in a line; False when it says nothing new."""
         event = parse_event(line)
+        # A device may print anything, and may lie: what nobody asked for is no event.
         if event is None or not self._expected(event):
             self.junk = line.strip()[:200] or self.junk
             return False
         entry = event.entry if isinstance(event, Answers | Check | Round | Failed) else None
         number = event.round if isinstance(event, Round | Failed) else None
         number = event.part if isinstance(event, Answers) else number
+        # A journal is repeated from its start after each break; what was heard is not heard twice.
         key = (event.event, entry, number)
         if key in self.seen:
             return False
@@ -259,6 +265,7 @@ def _listen(
                     f"{limit_seconds:.0f} s{hint}"
                 )
     except BaseException:
+        # The agent lives on without us by design, so that it must be told.
         channel.send("stop\n")
         _drain(channel)
         raise
@@ -286,6 +293,7 @@ def _put_job(
             return None
         if file not in places:
             digest = file_digest(file)
+            # By content: the same model in two jobs, or of two projects, is sent once.
             places[file] = f"{transport.workdir}/files/{digest}{file.suffix}"
             uploads.append(Upload(file, places[file], digest))
         return places[file]

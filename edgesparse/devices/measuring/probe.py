@@ -59,6 +59,8 @@ def try_cells(
         DeviceError: the device cannot be used.
     """
     progress(0.0, "making the models")
+    # Made anew, by the very code that makes a pipeline's models: what is probed is what will be
+    # sent.
     models = cell_models()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

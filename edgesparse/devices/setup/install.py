@@ -82,6 +82,7 @@ def install(
     root = f"{transport.workdir}/releases/{release.pipeline}"
     digests = {name: file_digest(path) for name, path in release.files.items()}
     manifest = json.dumps(_manifest(release, digests), indent=1, sort_keys=True) + "\n"
+    # The manifest names every file's digest, so that its own digest is the release's identity.
     digest = hashlib.sha256(manifest.encode()).hexdigest()[:16]
     with tempfile.TemporaryDirectory() as temporary:
         named = {**release.files, "manifest.json": Path(temporary, "manifest.json")}
@@ -99,6 +100,7 @@ def install(
         transport.put_files([*uploads, Upload(request, asked, file_digest(request))])
     _releases(transport, "install", asked)
     transport.remove_folder(asked)
+    # From where it lies: a disk can lose what was verified elsewhere.
     _check(transport, release, f"{root}/{digest}/model.tflite", job_id, stop)
     state = _releases(transport, "activate", root, digest, str(keep))
     return Installed(digest, f"{root}/current", state)

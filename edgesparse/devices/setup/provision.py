@@ -55,6 +55,7 @@ def provision(
     """
     platform = probe(transport)
     require_usable(transport, platform)
+    # 'runtime: system' means hands off: its Python is used as it is.
     if not device.builds_venv:
         return Provisioned(platform, {}, {}, False)
     choice = wheels.choose(device.runtimes, platform)
@@ -62,6 +63,7 @@ def provision(
         reasons = "; ".join(choice.refused.values())
         raise DeviceError(f"device {device.name}: {reasons}")
     link = f"{transport.workdir}/venv"
+    # The environment is named by what is in it, so that being there is being right.
     changed = not ready(transport, choice, platform)
     sent = _install(transport, device, platform, choice, progress) if changed else 0
     transport.python = f"{link}/bin/python"
@@ -71,6 +73,7 @@ def provision(
 def ready(transport: Transport, choice: wheels.Choice, platform: Platform) -> bool:
     """Whether workdir/venv is the environment of a choice; if so, `transport.python` is its."""
     place, link = venv_place(transport, choice, platform), f"{transport.workdir}/venv"
+    # The link must lead to that very environment: a half-made or older one does not count.
     test = '[ -x "$1/bin/python" ] && [ "$1" -ef "$2" ]'
     if transport.run(["/bin/sh", "-c", test, "sh", place, link]).returncode:
         return False
@@ -161,6 +164,7 @@ def _await_installed(transport: Transport, channel: Channel, progress: Progress)
             continue
         if not isinstance(said, dict):
             continue
+        # The installer's own words: it knows which wheel or import failed.
         if "error" in said:
             raise DeviceError(f"device {transport.name}: set-up failed: {str(said['error'])[:500]}")
         if said.get("done") is True:

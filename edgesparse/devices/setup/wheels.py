@@ -70,6 +70,7 @@ def choose(runtimes: Sequence[Runtime], platform: Platform) -> Choice:
     versions: dict[str, str] = {}
     refused: dict[str, str] = {}
     for runtime in runtimes:
+        # A pinned version is the user's word; whether it fits, pip will say.
         if runtime.version is not None:
             versions[runtime.name] = runtime.version
             continue
@@ -106,6 +107,7 @@ def download(choice: Choice, platform: Platform, name: str, cache: Path) -> list
     folder = cache / key
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{key}.lock").open("a") as lock:
+        # Two devices alike, set up at once: the second waits and finds it done.
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = _kept(folder)
         if found is None:
@@ -146,6 +148,7 @@ def _download(choice: Choice, platform: Platform, name: str, folder: Path) -> No
     part.mkdir()
     abi = f"cp3{platform.minor}"
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    # Never a source package: it would be built for this machine, or run code here.
     argv += ["--only-binary=:all:", "--implementation", "cp", "--python-version"]
     argv += [f"3.{platform.minor}", "--abi", abi, "--abi", "abi3", "--abi", "none"]
     argv += ["--abi", f"{abi}m"] if platform.minor < 8 else []
@@ -165,6 +168,7 @@ def _download(choice: Choice, platform: Platform, name: str, folder: Path) -> No
         )
     digests = {path.name: file_digest(path) for path in sorted(part.glob("*.whl"))}
     (part / "digests.json").write_text(json.dumps(digests, indent=1) + "\n")
+    # A damaged earlier download makes way; a whole one is never here.
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(part, folder)
 

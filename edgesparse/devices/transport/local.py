@@ -66,6 +66,7 @@ class LocalTransport:
 
     def _put(self, file: Upload) -> int:
         place = Path(file.target)
+        # Touched, so that the clean-up of old files sees that it is used.
         if place.is_file() and file_digest(place) == file.sha256:
             os.utime(place)
             return 0
@@ -96,6 +97,7 @@ class LocalTransport:
             raise DeviceError(f"device {self.name}: {source}: {error.strerror}") from None
 
     def remove_folder(self, path: str) -> None:
+        # A wrong path here would remove somebody's files.
         if Path(self.workdir) not in Path(path).parents:
             raise ValueError(f"{path} is not below {self.workdir}")
         shutil.rmtree(path, ignore_errors=True)

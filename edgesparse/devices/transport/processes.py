@@ -67,6 +67,7 @@ class Channel:
 
     def _take(self, block: bytes) -> None:
         self._ended = not block
+        # Bytes, not text: a block may end within a character.
         *whole, self._rest = (self._rest + block).split(b"\n")
         if self._ended and self._rest:
             whole.append(self._rest)
@@ -151,4 +152,5 @@ def _keep(selector: selectors.BaseSelector, kept: dict[IO[bytes], bytes], source
             block = os.read(pipe.fileno(), _BLOCK)
             if not block:
                 selector.unregister(pipe)
+            # Read on, but keep no more: a full pipe would stop the child.
             kept[pipe] += block[: MAX_OUTPUT - len(kept[pipe])]

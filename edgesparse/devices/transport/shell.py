@@ -30,6 +30,7 @@ def marked(script: str) -> tuple[str, str]:
 
     What comes before it was printed by the login shell's start-up files.
     """
+    # Random: a start-up file that prints a fixed mark could forge an answer.
     mark = f"edgesparse-{secrets.token_hex(8)}"
     return f"printf '\\n{mark}\\n'; printf '\\n{mark}\\n' >&2; {script}", mark
 

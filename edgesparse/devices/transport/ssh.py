@@ -32,6 +32,8 @@ from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE, explain, login_command
 from edgesparse.spec.base import Ssh
 
+# Long enough for a router to restart its Wi-Fi, short enough not to block a board for whoever comes
+# next.
 LEASE_SECONDS = 60.0
 IDLE_SECONDS = 60
 UPLOAD_TRIES = 5
@@ -121,9 +123,11 @@ class SshTransport:
     def put_files(self, files: Sequence[Upload], progress: Progress | None = None) -> int:
         if not files:
             return 0
+        # The same file for two entries is sent once.
         files = list({(file.target, file.sha256): file for file in files}.values())
         total = sum(file.source.stat().st_size for file in files)
         done = sent = 0
+        # One round trip for all of them: over a slow link each costs a second.
         states = self._compare(files)
         for file, state in zip(files, states, strict=True):
             size = file.source.stat().st_size
@@ -183,6 +187,7 @@ class SshTransport:
         """Open the connection that all commands share."""
         limit = self.spec.connect_timeout_seconds
         code, said = self._master(batch=True, timeout_seconds=limit * 2 + 10)
+        # First without prompts: a fleet must not stop at one board's password, and most need none.
         if code and "Permission denied" in said and sys.stdin.isatty():
             with _prompting:  # A passphrase, a password or a touch may be all that is missing.
                 code, said = self._master(batch=False, timeout_seconds=300)

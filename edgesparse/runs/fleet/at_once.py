@@ -14,6 +14,7 @@ from edgesparse.runs.fleet.targets import Target, open_target
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
 
+# Threads mostly wait; more than this many connections at once only trip servers' limits.
 MAX_AT_ONCE = 64
 Item = TypeVar("Item")
 
@@ -82,6 +83,7 @@ def at_once(work: Callable[[Item], None], items: Sequence[Item], stop: threading
         try:
             for future in futures:
                 future.result()
+        # The others hear of it and end their devices' work before we leave.
         except BaseException:
             stop.set()
             raise

@@ -99,6 +99,7 @@ def _read(
         return {}
     try:
         record = json.loads(_path(workspace, target).read_text())
+        # A name that now leads to another board must not inherit what was found.
         if (record["machine"], record["cpu"]) != (target.host.machine, target.host.cpu):
             return {}
         by_name = {cell.name: cell for cell in cells()}

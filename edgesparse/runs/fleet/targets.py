@@ -87,6 +87,7 @@ def _asked(device: Device, transport: Transport, progress: Progress) -> Target:
     if device.tpu is not None:
         edgetpu.require_tpu(device.name, device.tpu, provisioned.platform)
         notes += edgetpu.connection_notes(device.name, device.tpu, provisioned.platform)
+    # Only now: before it was provisioned its Python may have had no runtime.
     host = host_info(transport)
     found, missing = [], []
     for runtime in device.runtimes:

@@ -70,7 +70,10 @@ def rewrite(
     model = open_model(content, name)
     with damaged(name):
         _refuse_external(model, name)
+        # Kept as it was: aligning adds bytes, and a file that was not aligned ran without.
         aligned = _is_aligned(model, content)
+        # From the dense form, whoever encoded it: a file may be encoded for one runtime after
+        # another.
         _decode(model)
         found = list(constants(model))
         choose = chooser(model, found)

@@ -124,7 +124,10 @@ class Dense:
         total = int(counts.sum())
         inner = math.prod(layout.level_sizes(self.shape)[layout.csr_level + 1 :])
         last = int(np.max(np.nonzero(kept.any(axis=0))[0], initial=0))
+        # The narrowest type that holds the highest index: with int8 weights an index takes as many
+        # bytes as its value, or twice as many.
         indices = total * _index_dtype(last)().itemsize
+        # Segments count values: with many rows they can need a wider type than the indices.
         segments = (len(counts) + 1) * _index_dtype(total)().itemsize
         return total * inner * self.values.itemsize + indices + segments
 
@@ -184,12 +187,14 @@ def decompress(stored: Compressed) -> np.ndarray:
         ValueError: levels and values contradict each other.
     """
     rank = len(stored.shape)
+    # Others' files are read, too: nothing about them may be taken for granted.
     if sorted(stored.order) != list(range(rank + len(stored.block_map))):
         raise ValueError(f"traversal order {stored.order} of {rank} dimensions")
     coordinates: dict[int, np.ndarray] = {}
     count = 1
     for level, data in zip(stored.order, stored.levels, strict=True):
         if data.segments is None or data.indices is None:
+            # Before it is allocated: a few bytes can claim gigabytes.
             if count * data.size > max(1, math.prod(stored.shape)):
                 raise ValueError("dense levels larger than the tensor")
             parents, own = np.divmod(np.arange(count * data.size), max(1, data.size))

@@ -74,6 +74,7 @@ def explain(
         every = list(constants(model, content))
         paths = paths_in(model, every, profile)
     found = [c for c in every if is_candidate(c)]
+    # One sparse weight is enough: XNNPACK then looks for zeros in all of them.
     looks = any(c.densified for c in found)
     return tuple(_explain(constant, profile, paths, looks) for constant in found)
 

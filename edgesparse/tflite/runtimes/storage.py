@@ -141,11 +141,13 @@ def decide(
     if mode == "dense":
         return stay("storage: dense")
     scheme = scheme_of(constant)
+    # Zeros that are not stored as 0 are no zeros to a sparse form.
     if scheme is None or constant.zero_point != 0:
         return stay("numbers of this kind are stored densely")
     dense = Dense(constant.values)
     why = misled(paths) if scheme in ("f32", "f16") else ""
     options = list(_options(constant, dense, scheme, profile, why))
+    # A tensor of its own and a DENSIFY cost bytes, too.
     smaller = [o for o in options if o.stored_bytes + WORTH_BYTES < size]
     if not smaller:
         share = dense.zeros / max(1, dense.values.size)
@@ -157,6 +159,7 @@ def decide(
         return stay(f"{runtime} refuses it sparse: {smaller[0].verdict.why}", held_back=True)
     path = paths.get((constant.graph, constant.operator))
     taken = path is not None and path.state == "taken"
+    # In this order: what saves time, then what costs none and saves bytes, then dense.
     exploited = [o for o in running if o.verdict.exploits(o.stored_share)]
     harmless = [o for o in running if o.relative_time <= HARMLESS]
     if mode == "auto" and exploited:

@@ -102,6 +102,7 @@ def _judge(part: _Part) -> dict[int, Path]:
     part.producers = {node.output: n for n, node in enumerate(nodes)}
     for n, node in enumerate(nodes):
         node.leader = n
+    # From the ends backwards, and again until nothing changes: as XNNPACK clusters its nodes.
     joined = sum(_join(part, node) for node in nodes if node.end) > 0
     again = joined
     while again:
@@ -109,6 +110,7 @@ def _judge(part: _Part) -> dict[int, Path]:
     for node in nodes:
         leader = nodes[node.leader]
         leader.broken = leader.broken or node.broken
+    # After clustering: only then is it known who is inside.
     _check_readers(part)
     zeros = _zero_shares(part)
     switched: set[int] = set()
