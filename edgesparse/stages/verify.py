@@ -20,6 +20,7 @@ from edgesparse.stages.stage import Access, Kind, Work, read_json, write_json
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage
 
+NO_ANSWER = "no answer"
 _ON_CPU = "cpu"
 """The entry that runs an Edge TPU's model on the device's CPU, to compare."""
 
@@ -57,7 +58,7 @@ def run(work: Work) -> None:
     # The first that runs and answers right: sparse before dense.
     chosen = next((form for form in paths if form in tried.checks), None)
     if chosen is None:
-        reason = "; ".join(f"{form}: {tried.refused[form]}" for form in paths)
+        reason = "; ".join(f"{form}: {tried.refused.get(form, NO_ANSWER)}" for form in paths)
         raise EdgesparseError(f"{work.stage.spec['runtime']['name']} cannot run it: {reason}")
     judgement = tried.judgements.get(chosen)
     if access.host is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,18 +29,44 @@ def convert(
     Raises:
         EdgesparseError: the converter does not take the model.
     """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _export(model, folder)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            _set_up(converter, scheme, representative, one_scale)
+            return positive_zeros(converter.convert())
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
+
+
+def _export(model: tf.keras.Model, folder: str) -> None:
+    """Save the model's inference, and nothing else of it.
+
+    Given a Keras model, the converter would have Keras trace every layer on its own, to be trained
+    on later: three times the time, for a file that differs in one byte, its provenance.
+    """
     # A fixed batch: with an open one Keras' Reshape becomes a computed shape, which makes tensors
     # dynamic and keeps XNNPACK away.
     inputs = tf.keras.Input(
         batch_shape=(1, *model.inputs[0].shape[1:]), dtype=model.inputs[0].dtype
     )
-    converter = tf.lite.TFLiteConverter.from_keras_model(
-        tf.keras.Model(inputs, model(inputs, training=False))
+    fixed = tf.keras.Model(inputs, model(inputs, training=False))
+    signature = [tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)]
+    infer = tf.function(
+        lambda x: {fixed.output_names[0]: fixed(x, training=False)}, input_signature=signature
     )
-    optimizations = []
-    # Without it the converter ignores every other wish.
+    holder = tf.Module()
+    holder.weights = fixed.variables
+    # With debug information the operators keep their layers' names.
+    options = tf.saved_model.SaveOptions(save_debug_info=True)
+    tf.saved_model.save(holder, folder, infer.get_concrete_function(), options)
+
+
+def _set_up(converter: Any, scheme: Scheme, representative: np.ndarray, one_scale: bool) -> None:
     if scheme != "f32":
-        optimizations.append(tf.lite.Optimize.DEFAULT)
+        # Without it the converter ignores every other wish.
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "f16":
         converter.target_spec.supported_types = [tf.float16]
     if scheme == "int8":
@@ -52,12 +80,6 @@ def convert(
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
     converter._experimental_disable_per_channel_quantization_for_dense_layers = one_scale
-    converter.optimizations = optimizations
-    try:
-        return positive_zeros(converter.convert())
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
 
 
 def positive_zeros(content: bytes) -> bytes:

@@ -11,8 +11,10 @@ import pytest
 
 from edgesparse.graph.store import Store
 from edgesparse.graph.workspace import Workspace
-from tests.conftest import TINY
+from tests.conftest import HERE, TINY
 
+# Every stage there is, in seconds: nothing is trained, and what counts is when it is killed.
+QUICK = TINY.replace("epochs: 1", "epochs: 0")
 KILLS = 20
 SEED = 20
 
@@ -20,7 +22,8 @@ SEED = 20
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_kill_at_random_moments(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "tiny.yaml").write_text(QUICK)
+    (tmp_path / "here.yaml").write_text(HERE)
     store = Store(tmp_path / "work" / ".edgesparse" / "store")
     chance = random.Random(SEED)
     start = time.monotonic()
@@ -54,7 +57,7 @@ def run(tmp_path, folder, kill_after_seconds=None):
     """Returns the exit code; -9 if the moment came before the end."""
     (tmp_path / folder).mkdir(exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgesparse", "deploy", "../tiny.yaml"],
+        [sys.executable, "-m", "edgesparse", "deploy", "../tiny.yaml", "--device", "../here.yaml"],
         cwd=tmp_path / folder,
         env={**os.environ, "HOME": str(tmp_path)},
         stdout=subprocess.DEVNULL,
