@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
@@ -65,12 +64,7 @@ class Shown:
         self.running: dict[str, _Running] = {}
         return self.tell
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for label in list(self.running):
             self._end(label)
         self.stream.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from edgesparse.bench.rows import ModelFile
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import opened_target
+from edgesparse.runs.fleet.targets import open_target
 from edgesparse.spec.device import Device
 from edgesparse.spec.load import find_device
 from edgesparse.tflite.format.inspect import ModelInfo, read_model
@@ -54,7 +55,7 @@ def inspect(
     explained: dict[str, tuple[Explanation, ...]] = {}
     if device is not None:
         # The device is only asked what it is: weights are explained by what is known of it.
-        with opened_target(find_device(device, Path(project))) as target:
+        with closing(open_target(find_device(device, Path(project)))) as target:
             known = profiles(target, Workspace(Path(project)))
         for name, profile in known.items():
             runtime = f"{target.device.name} | {name} {profile.machine.version}"

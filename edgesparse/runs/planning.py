@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import StageStatus, Workspace
 from edgesparse.runs.advice import advise
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import Target, opened_target, own_runtimes, this_machine
+from edgesparse.runs.fleet.targets import Target, open_target, own_runtimes, this_machine
 from edgesparse.spec.device import Device
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError, did_you_mean
@@ -60,7 +61,7 @@ def plan(
     """
     loaded = load_pipeline(pipeline)
     workspace = Workspace(Path(project))
-    with opened_target(find_device(device, Path(project))) as target:
+    with closing(open_target(find_device(device, Path(project)))) as target:
         known = profiles(target, workspace)
         planned = plan_for(loaded, target, known, variants)
         # An outline that is not there yet is made for this time only.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from edgesparse.graph.plan import sensitivity_plan
 from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import opened_target
+from edgesparse.runs.fleet.targets import open_target
 from edgesparse.runs.planning import check_variants, site_for
 from edgesparse.sparsity.curves import Proposal, Sensitivity
 from edgesparse.spec.device import Device
@@ -75,7 +76,7 @@ def sensitivity(
     name, place, step = _step(loaded.spec, variant)
     path = workspace.folder / "sensitivity" / f"{loaded.spec.name}-{name}.json"
     with (
-        opened_target(find_device(device, Path(project))) as target,
+        closing(open_target(find_device(device, Path(project)))) as target,
         Worker(path.with_suffix(".log")) as worker,
     ):
         known = profiles(target, workspace)

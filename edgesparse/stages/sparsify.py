@@ -20,7 +20,7 @@ from edgesparse.spec import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.files import file_digest
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import Channels, Magnitude, Sparsify
+from edgesparse.spec.sparsify import Channels, Magnitude, Sparsify, SparsifyReference
 from edgesparse.stages import outline, sensitivity
 from edgesparse.stages.stage import (
     DATA_LIBRARIES,
@@ -101,12 +101,7 @@ def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:
 
 def _carried_out(work: Work, model: tf.keras.Model, spec: Any, train: Train) -> Sparsified:
     dataset, progress = work.context.dataset, work.progress
-    if isinstance(spec, Channels):
-        from edgesparse.sparsity import channels
-
-        measure = _measured(work) if spec.latency is not None else None
-        return channels.channels(model, dataset, train, spec, progress, measure)
-    if isinstance(spec, Magnitude):
+    if isinstance(spec, Magnitude):  # The one method that may say `auto`.
         from edgesparse.sparsity import auto
 
         found = None
@@ -117,15 +112,20 @@ def _carried_out(work: Work, model: tf.keras.Model, spec: Any, train: Train) -> 
         )
     from edgesparse.sparsity import report
 
-    target = references.find("sparsity", None, spec.method, work.context.loaded.folder)
+    # Found by its name or reference, and given what it has parameters for: a built-in is no more
+    # than a user's own.
+    own = isinstance(spec, SparsifyReference)
+    name, ref = (None, spec.method) if own else (spec.method, None)
+    target = references.find("sparsity", name, ref, work.context.loaded.folder)
     given = {
         "model": model,
         "dataset": dataset,
         "train": train,
         "spec": spec,
         "progress": progress,
+        "measure": _measured(work) if "target" in work.stage.spec else None,
     }
-    result = references.call(target, spec.args, given)
+    result = references.call(target, spec.args if own else {}, given)
     return report.as_sparsified(result, target.label)
 
 

@@ -1,5 +1,7 @@
 """What is said of XNNPACK's sparse path, held against the emulated Raspberry Pi 5."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from edgesparse.devices.measuring.events import Check, Failed
 from edgesparse.devices.measuring.jobs import Entry, Job, Settings, round_medians, run_job
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import opened_target
+from edgesparse.runs.fleet.targets import open_target
 from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.spec.load import find_device
 from edgesparse.tflite.convert import convert
@@ -33,7 +35,8 @@ def target(emulated):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(project.folder / "home"))
         patch.chdir(project.folder)
-        with opened_target(find_device(ROOT / "devices" / "pi5-emulated.yaml", ROOT)) as found:
+        device = find_device(ROOT / "devices" / "pi5-emulated.yaml", ROOT)
+        with closing(open_target(device)) as found:
             yield found
 
 

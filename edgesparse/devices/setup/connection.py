@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from edgesparse.devices.emulator import image
@@ -30,16 +28,6 @@ def connect(device: Device, progress: Progress = lambda _, __: None) -> Transpor
         return emulator.EmulatedTransport(device.name, way.emulator, device.workdir, built)
     assert way.local is not None
     return LocalTransport(device.name, way.local, device.workdir)
-
-
-@contextmanager
-def opened(device: Device, progress: Progress = lambda _, __: None) -> Iterator[Transport]:
-    """The same for the length of a block."""
-    transport = connect(device, progress)
-    try:
-        yield transport
-    finally:
-        transport.close()
 
 
 def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path:

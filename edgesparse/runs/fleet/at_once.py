@@ -59,7 +59,7 @@ def opened(
             tuple((d, str(dead[d.name])) for d in devices if d.name in dead),
         )
     finally:
-        at_once(lambda target: target.transport.close(), list(found.values()), threading.Event())
+        at_once(lambda target: target.close(), list(found.values()), threading.Event())
 
 
 def _open(device: Device, listener: told.Listener) -> Target:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import get_args
@@ -40,6 +39,10 @@ class Target:
         """Every runtime of the device file, with why it is missing if it is."""
         return [*((runtime, None) for runtime in self.runtimes), *self.missing]
 
+    def close(self) -> None:
+        """End the connection."""
+        self.transport.close()
+
     @property
     def info(self) -> DeviceInfo:
         return DeviceInfo(
@@ -64,16 +67,6 @@ def open_target(device: Device, progress: Progress = lambda _, __: None) -> Targ
     except BaseException:
         transport.close()
         raise
-
-
-@contextmanager
-def opened_target(device: Device, progress: Progress = lambda _, __: None) -> Iterator[Target]:
-    """The same for the length of a block."""
-    target = open_target(device, progress)
-    try:
-        yield target
-    finally:
-        target.transport.close()
 
 
 def _asked(device: Device, transport: Transport, progress: Progress) -> Target:

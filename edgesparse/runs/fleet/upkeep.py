@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices.setup import install
 from edgesparse.devices.setup.checkup import Finding, checkup
-from edgesparse.devices.setup.connection import opened
+from edgesparse.devices.setup.connection import connect
 from edgesparse.devices.setup.provision import Provisioned, provision
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.graph import progress as told
@@ -60,7 +61,10 @@ def check(
 ) -> list[Finding]:
     """What a device is, what it lacks, and what to type."""
     found = find_device(device, Path(project))
-    with told.waiting(listener, _label(found)) as progress, opened(found, progress) as transport:
+    with (
+        told.waiting(listener, _label(found)) as progress,
+        closing(connect(found, progress)) as transport,
+    ):
         return checkup(transport, found)
 
 
@@ -79,7 +83,10 @@ def set_up(
 ) -> SetUp:
     """Install the runtimes that a device lacks."""
     found = find_device(device, Path(project))
-    with told.waiting(listener, _label(found)) as progress, opened(found, progress) as transport:
+    with (
+        told.waiting(listener, _label(found)) as progress,
+        closing(connect(found, progress)) as transport,
+    ):
         done = provision(transport, found, progress)
         return SetUp(found, done, f"{transport.workdir}/venv" if found.builds_venv else None)
 
@@ -98,12 +105,11 @@ def probe(
 ) -> Probed:
     """Try on a device which sparse storage its runtimes refuse, run and exploit, and keep it."""
     named = find_device(device, Path(project))
-    with told.waiting(listener, f"probe {named.name}") as progress:
-        target = open_target(named, progress)
-        try:
-            found = probes.probe(target, Workspace(Path(project)), progress)
-        finally:
-            target.transport.close()
+    with (
+        told.waiting(listener, f"probe {named.name}") as progress,
+        closing(open_target(named, progress)) as target,
+    ):
+        found = probes.probe(target, Workspace(Path(project)), progress)
     return Probed(target.runtimes, found, len(probes.surprises(target, found.trials)))
 
 
@@ -131,7 +137,10 @@ def _state(
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", pipeline):
         raise UsageError(f"{pipeline!r} is no pipeline's name; give the name inside its file")
     found = find_device(device, Path(project))
-    with told.waiting(listener, _label(found)) as progress, opened(found, progress) as transport:
+    with (
+        told.waiting(listener, _label(found)) as progress,
+        closing(connect(found, progress)) as transport,
+    ):
         return act(transport, pipeline)
 
 
