@@ -66,15 +66,23 @@ def require(condition: bool, reason: str) -> None:
     pytest.skip(reason)
 
 
-SHARE_A_DEPLOY = ("test_deploy.py", "test_readme.py", "test_emulated.py", "test_clusters.py")
-"""Files whose tests use one project in which `make deploy` ran: the longest run of all. The last
-two wait for runs on the emulated Pi that go on beside the others."""
+FIRST = ("test_deploy.py",)
+"""`make deploy` runs in them: the longest run of all."""
+ON_THE_EMULATED_PI = ("test_emulated.py", "test_clusters.py", "test_readme.py")
+"""They need what that has made, and one emulated Pi: one after another, in one process, while the
+other one goes on with what is left."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, and in the order that is given there."""
-    place = {name: number for number, name in enumerate(SHARE_A_DEPLOY)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    """What takes longest begins first, and what waits for it when it will be there."""
+    first = [item for item in items if item.path.name in FIRST]
+    later = [item for item in items if item.path.name in ON_THE_EMULATED_PI]
+    later.sort(key=lambda item: ON_THE_EMULATED_PI.index(item.path.name))
+    others = [item for item in items if item not in first and item not in later]
+    # End-to-end tests take two thirds of the time.
+    others.sort(key=lambda item: item.path.parent.name != "e2e")
+    middle = sum(item.path.parent.name == "e2e" for item in others)
+    items[:] = [*first, *others[:middle], *later, *others[middle:]]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -85,7 +93,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            return "deploy" if file.endswith(SHARE_A_DEPLOY) else file
+            return "emulated" if file.endswith(ON_THE_EMULATED_PI) else file
 
     return ByFile(config, log)
 

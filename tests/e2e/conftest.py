@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from edgesparse.bench.results import Results
 from edgesparse.graph.workspace import Workspace
 from tests.conftest import ROOT, require
 
+Done = subprocess.CompletedProcess
 FILES = ("Makefile", "README.md", "pyproject.toml", "requirements.lock", "pipelines", "devices")
 
 
@@ -47,21 +50,46 @@ class Project:
         return Workspace(self.folder).results(run.group(1))
 
 
+def once(place: Path, make: Callable[[], Done]) -> Done:
+    """A command that is run by one of pytest's processes, and what it printed, for all of them."""
+    with place.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            done = make()
+            part = place.with_suffix(".part")
+            part.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+            part.rename(place)
+    return subprocess.CompletedProcess(*json.loads(place.read_text()))
+
+
 @pytest.fixture(scope="session")
-def fresh_project(tmp_path_factory) -> Project:
-    """The shipped files with this environment as .venv; nothing has been run."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in FILES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name)
-        else:
-            shutil.copy2(source, folder / name)
+def shared(tmp_path_factory) -> Path:
+    """A folder that all of pytest's processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def project(shared) -> Project:
+    """The shipped files with this environment as .venv, as after cloning."""
+    folder = shared / "project"
     environment = Path(sys.prefix)
     require((environment / ".ready").exists(), "run the tests with 'make test'")
-    (folder / ".venv").symlink_to(environment)
-    os.utime(environment / ".ready")
-    (folder / "home").mkdir()
+
+    def make() -> Done:
+        folder.mkdir()
+        for name in FILES:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name)
+            else:
+                shutil.copy2(source, folder / name)
+        (folder / ".venv").symlink_to(environment)
+        os.utime(environment / ".ready")
+        (folder / "home").mkdir()
+        return subprocess.CompletedProcess("clone", 0, "", "")
+
+    once(shared / "cloned", make)
     return Project(folder)
 
 
@@ -72,48 +100,17 @@ DEPLOY_EMULATED_MLP = "make deploy DEVICE=pi5-emulated PIPELINE=pipelines/digits
 
 
 @pytest.fixture(scope="session")
-def deployed(fresh_project) -> tuple[Project, subprocess.CompletedProcess[str]]:
+def deployed(project, shared) -> tuple[Project, Done]:
     """After the README's first command."""
     require(sys.version_info < (3, 12), "tflite-runtime has wheels up to Python 3.11")
-    return fresh_project, fresh_project.shell(DEPLOY, timeout=1500)
-
-
-EMULATOR_TOOLS = ("qemu-system-aarch64", "mke2fs", "cpio", "dpkg-deb", "ssh")
-
-
-@dataclass
-class Background:
-    """Runs that go on beside the tests: those on the emulated Pi leave one core idle."""
-
-    wanted: bool
-    pool: ThreadPoolExecutor
-    runs: dict[str, Future[list[subprocess.CompletedProcess[str]]]]
-
-    def start(self, project: Project, name: str, *commands: str) -> None:
-        """One command after the other; only where a test waits for them."""
-        if self.wanted:
-            self.runs[name] = self.pool.submit(
-                lambda: [project.shell(command, 1800) for command in commands]
-            )
+    return project, once(shared / "deployed", lambda: project.shell(DEPLOY, timeout=1500))
 
 
 @pytest.fixture(scope="session")
-def background(request) -> Iterator[Background]:
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    possible = all(shutil.which(tool, path=path) for tool in EMULATOR_TOOLS)
-    asked = any("emulated" in getattr(item, "fixturenames", ()) for item in request.session.items)
-    with ThreadPoolExecutor() as pool:
-        yield Background(possible and asked, pool, {})
-
-
-@pytest.fixture(scope="session")
-def deployed_mlp(deployed, background) -> tuple[Project, subprocess.CompletedProcess[str], Results]:
+def deployed_mlp(deployed, shared) -> tuple[Project, Done, Results]:
     """After the README's first command with another pipeline; and that run's results."""
     project, _ = deployed
-    # digits' models are there, digits-mlp's soon; the same twice must give the same figures.
-    background.start(project, "digits", DEPLOY_EMULATED, DEPLOY_EMULATED)
-    done = project.shell(DEPLOY_MLP)
-    background.start(project, "digits-mlp", DEPLOY_EMULATED_MLP)
+    done = once(shared / "deployed-mlp", lambda: project.shell(DEPLOY_MLP))
     return project, done, project.results_of(done)
 
 
@@ -122,7 +119,7 @@ class Run:
     """A command that ended, and what it found."""
 
     project: Project
-    done: subprocess.CompletedProcess[str]
+    done: Done
 
     @property
     def results(self) -> Results:
@@ -132,15 +129,29 @@ class Run:
         return {r.variant: r for r in self.results.rows if r.runtime.name == runtime}
 
 
+EMULATOR_TOOLS = ("qemu-system-aarch64", "mke2fs", "cpio", "dpkg-deb", "ssh")
+
+
 @pytest.fixture(scope="session")
-def emulated(deployed_mlp, background):
+def emulated(deployed, shared):
     """digits twice, the first time without an image, and beside it digits-mlp."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     for tool in EMULATOR_TOOLS:
         require(shutil.which(tool, path=path) is not None, f"{tool}, for the emulated Pi")
-    project, *_ = deployed_mlp
-    first, second = background.runs["digits"].result()
-    (mlp,) = background.runs["digits-mlp"].result()
-    for done in (first, second, mlp):
+    project, _ = deployed
+
+    def digits() -> list[Done]:
+        # The same twice must give the same figures.
+        return [project.shell(DEPLOY_EMULATED, 1800) for _ in range(2)]
+
+    def mlp() -> Done:
+        # Its models are those of the run on this machine, whoever made them.
+        once(shared / "deployed-mlp", lambda: project.shell(DEPLOY_MLP))
+        return project.shell(DEPLOY_EMULATED_MLP, 1800)
+
+    with ThreadPoolExecutor() as pool:
+        both, beside = pool.submit(digits), pool.submit(mlp)
+        runs = [*both.result(), beside.result()]
+    for done in runs:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return project, *(Run(project, done) for done in (first, second, mlp))
+    return project, *(Run(project, done) for done in runs)
