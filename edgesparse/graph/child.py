@@ -25,25 +25,18 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.stages.stage import Context, Work
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException, log: Path) -> str:
     """One line for what a stage raised. It runs the user's code and TensorFlow: what is no error of
-    ours has its traceback printed, which ends in the log."""
+    ours has its traceback printed, which ends in `log`."""
     if isinstance(error, EdgesparseError):
         return str(error)
     traceback.print_exception(error)
     if isinstance(error, OSError):
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     if isinstance(error, SystemExit):
-        return f"the code called sys.exit({error.code!r})"
+        return f"the code called sys.exit({error.code!r}) (details in {log})"
     first = (str(error).strip().splitlines() or ["no message"])[0][:200]
-    return f"{type(error).__name__}: {first}"
-
-
-def with_log(error: BaseException, reason: str, log: Path) -> str:
-    """The same, and where to read more, if there is more to be read."""
-    if isinstance(error, EdgesparseError | OSError):
-        return reason
-    return f"{reason} (details in {log})"
+    return f"{type(error).__name__}: {first} (details in {log})"
 
 
 def main(descriptor: int, log: Path) -> None:
@@ -68,7 +61,7 @@ def main(descriptor: int, log: Path) -> None:
             )
             result = getattr(importlib.import_module(module), function)(work, *arguments)
         except BaseException as error:
-            reply = ("failed", with_log(error, reason_of(error), log))
+            reply = ("failed", reason_of(error, log))
         else:
             reply = ("done", result)
         sys.stdout.flush()

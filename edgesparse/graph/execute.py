@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgesparse.graph import progress as told
-from edgesparse.graph.child import reason_of, with_log
+from edgesparse.graph.child import reason_of
 from edgesparse.graph.store import Store
 from edgesparse.graph.worker import Worker
 from edgesparse.spec.errors import EdgesparseError
@@ -24,6 +25,11 @@ class Site:
     access: Access
     store: Store
     worker: Worker
+
+    def parts(self, stage: Stage, folder: Path) -> dict[str, Any]:
+        """Of a Work: the stage, where its inputs lie, and its folder."""
+        inputs = {role: self.store.path(key) for role, key in stage.inputs.items()}
+        return {"stage": stage, "inputs": inputs, "folder": folder}
 
 
 def execute(stages: Sequence[Stage], site: Site, listener: told.Listener) -> dict[str, str]:
@@ -61,22 +67,21 @@ def execute(stages: Sequence[Stage], site: Site, listener: told.Listener) -> dic
 def _attempt(stage: Stage, site: Site, listener: told.Listener) -> str | None:
     """Carry out one stage; why it failed, if it did."""
     about = {"label": stage.label, **stage.identity}
-    inputs = {role: site.store.path(key) for role, key in stage.inputs.items()}
     try:
         with site.store.create(stage.key, about) as folder:
-            _run(stage, site, {"stage": stage, "inputs": inputs, "folder": folder}, listener)
+            _run(stage, site, folder, listener)
     except EdgesparseError as error:
         return str(error)
     except Exception as error:
         log = site.worker.log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file, redirect_stderr(file):
-            return with_log(error, reason_of(error), log)
+            return reason_of(error, log)
     return None
 
 
-def _run(stage: Stage, site: Site, parts: dict[str, Any], listener: told.Listener) -> None:
-    own = kind(stage.name)
+def _run(stage: Stage, site: Site, folder: Path, listener: told.Listener) -> None:
+    own, parts = kind(stage.name), site.parts(stage, folder)
 
     def progress(share: float, text: str) -> None:
         listener(told.StageProgress(stage.label, share, text))

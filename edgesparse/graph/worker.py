@@ -21,8 +21,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.stages.stage import Context, Progress
+from edgesparse.stages.stage import Context
 
 POLL_SECONDS = 1.0
 _LOG_TAIL_BYTES = 1 << 16
@@ -74,24 +75,22 @@ class Worker:
         connection = self._connected()
         try:
             connection.send(("call", pickle.dumps(context), module, name, parts, arguments))
-            while True:
-                word, *rest = self._received(connection)
+            word, *rest = self._received(connection)
+            while word not in ("done", "failed"):
                 if word == "progress":
                     progress(*rest)
-                elif word == "ask":
+                else:
                     assert answer is not None
                     connection.send(("answer", _answered(answer, rest[0])))
-                elif word == "done":
-                    return rest[0]
-                else:
-                    raise EdgesparseError(rest[0])
+                word, *rest = self._received(connection)
         except (EOFError, ConnectionError):
             raise EdgesparseError(self._death()) from None
-        except EdgesparseError:
-            raise
         except BaseException:  # Ctrl-C, most likely: it is heard here and reaches the work so.
             self.close()
             raise
+        if word == "failed":
+            raise EdgesparseError(rest[0])
+        return rest[0]
 
     def close(self) -> None:
         """End the process, whatever it does, and all that it started."""

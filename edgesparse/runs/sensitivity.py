@@ -88,11 +88,10 @@ def sensitivity(
         if stage.key in errors:
             raise EdgesparseError(errors[stage.key])
         listener(told.StageStarted("proposal", 1, 1))
-        inputs = {role: site.store.path(key) for role, key in stage.inputs.items()}
         found, proposal = worker.call(
             "edgesparse.stages.sensitivity:propose",
             site.context,
-            {"stage": stage, "inputs": inputs, "folder": site.store.path(stage.key)},
+            site.parts(stage, site.store.path(stage.key)),
             max_accuracy_drop,
         )
         listener(told.StageDone("proposal", 1, 1))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import statistics
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from edgesparse.devices.measuring.events import Failed
 from edgesparse.devices.measuring.jobs import Entry, Job, Settings, round_medians, run_job
 from edgesparse.spec import references
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.files import file_digest
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Channels, Magnitude, Sparsify, SparsifyReference
 from edgesparse.stages import outline, sensitivity
@@ -168,9 +166,8 @@ def latencies_ms(
     )
     runtime, delegate = target["runtime"]["name"], target["delegate"]
     entries = [Entry(Path(file).stem, Path(file), runtime, delegate, 1) for file in files]
-    # The models are part of the name: a journal of other ones must not be continued.
-    digest = hashlib.sha256(json.dumps([file_digest(Path(f)) for f in files]).encode()).hexdigest()
-    name = f"{access.run}-{stage.key[:12]}-{digest[:12]}"
+    # A name of its own: a journal of other models must not be continued.
+    name = f"{access.run}-{stage.key[:12]}-{uuid.uuid4().hex[:8]}"
     job = Job(name, rounds, settings, tuple(entries))
     events = run_job(access.transport, job, stop=access.stop)
     failed = next((event for event in events if isinstance(event, Failed)), None)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.bench.rows import ModelFile
-from edgesparse.devices.transport.interface import Transport
+from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.load import Loaded
@@ -37,8 +37,6 @@ KERAS_LIBRARIES = ("tensorflow", "tf-keras", "numpy")
 TOOLKIT_LIBRARIES = (*KERAS_LIBRARIES, "tensorflow-model-optimization")
 
 NOTES = "notes.json"
-Progress = Callable[[float, str], None]
-"""Told the share done, 0 to 1, and what is being done."""
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ class Entry:
     """One model on one runtime with one number of threads.
 
     `samples` is an .npz with x [n, ...], which the device answers, and y [n], which it does not
-    look at; `golden` one with golden_x and golden_y, of
-    which the first `golden_samples` are used (default: all). `delegate` is a name, or the library
-    and options of an external one. `place` is where the model lies on the device already.
+    look at; `golden` one with golden_x and golden_y, of which the first `golden_samples` are used
+    (default: all). `delegate` is a name, or the library and options of an external one. `place` is
+    where the model lies on the device already.
     """
 
     name: str

@@ -44,7 +44,7 @@ def opened(
         except EdgesparseError as error:
             dead[device.name] = error
             if len(devices) > 1:  # Else it is raised, and told once.
-                listener(told.StageFailed(_label(device), (), str(error)))
+                listener(told.StageFailed(set_up_label(device), (), str(error)))
 
     try:
         at_once(connect, devices, stop)
@@ -63,11 +63,12 @@ def opened(
 
 
 def _open(device: Device, listener: told.Listener) -> Target:
-    with told.waiting(listener, _label(device)) as progress:
+    with told.waiting(listener, set_up_label(device)) as progress:
         return open_target(device, progress)
 
 
-def _label(device: Device) -> str:
+def set_up_label(device: Device) -> str:
+    """How it is called while a device is waited for."""
     return f"set up {device.name}"
 
 

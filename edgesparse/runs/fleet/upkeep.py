@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from edgesparse.devices.setup import install
 from edgesparse.devices.setup.checkup import Finding, checkup
 from edgesparse.devices.setup.connection import connect
 from edgesparse.devices.setup.provision import Provisioned, provision
-from edgesparse.devices.transport.interface import Transport
+from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.graph import progress as told
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet import probes
+from edgesparse.runs.fleet.at_once import set_up_label
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.spec.device import Device, Group
 from edgesparse.spec.errors import SpecError, UsageError
@@ -60,11 +61,7 @@ def check(
     device: Named, project: str | Path = ".", listener: told.Listener = told.nobody
 ) -> list[Finding]:
     """What a device is, what it lacks, and what to type."""
-    found = find_device(device, Path(project))
-    with (
-        told.waiting(listener, _label(found)) as progress,
-        closing(connect(found, progress)) as transport,
-    ):
+    with _connected(device, project, listener) as (found, transport, _):
         return checkup(transport, found)
 
 
@@ -82,11 +79,7 @@ def set_up(
     device: Named, project: str | Path = ".", listener: told.Listener = told.nobody
 ) -> SetUp:
     """Install the runtimes that a device lacks."""
-    found = find_device(device, Path(project))
-    with (
-        told.waiting(listener, _label(found)) as progress,
-        closing(connect(found, progress)) as transport,
-    ):
+    with _connected(device, project, listener) as (found, transport, progress):
         done = provision(transport, found, progress)
         return SetUp(found, done, f"{transport.workdir}/venv" if found.builds_venv else None)
 
@@ -136,13 +129,18 @@ def _state(
 ) -> install.State:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", pipeline):
         raise UsageError(f"{pipeline!r} is no pipeline's name; give the name inside its file")
-    found = find_device(device, Path(project))
-    with (
-        told.waiting(listener, _label(found)) as progress,
-        closing(connect(found, progress)) as transport,
-    ):
+    with _connected(device, project, listener) as (_, transport, _):
         return act(transport, pipeline)
 
 
-def _label(device: Device) -> str:
-    return f"set up {device.name}"
+@contextmanager
+def _connected(
+    device: Named, project: str | Path, listener: told.Listener
+) -> Iterator[tuple[Device, Transport, Progress]]:
+    """A device and the way to it; progress is shown once there is something to wait for."""
+    found = find_device(device, Path(project))
+    with (
+        told.waiting(listener, set_up_label(found)) as progress,
+        closing(connect(found, progress)) as transport,
+    ):
+        yield found, transport, progress
