@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import select
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +69,47 @@ def require(condition: bool, reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"missing in CI: {reason}")
     pytest.skip(reason)
+
+
+def _own_temporary_folder() -> str:
+    """One for this test process and all that it starts, so that what is left in it can be seen."""
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix="tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    return folder
+
+
+TEMPORARY = Path(_own_temporary_folder())
+
+
+def our_ssh() -> dict[int, str]:
+    """Command lines of ssh processes that this test process, or what it started, began: each names
+    the socket of its connection."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and (entry / "comm").read_text().strip() == "ssh":
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if str(TEMPORARY) in command:
+                    found[int(entry.name)] = command
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_ssh_is_left() -> Iterator[None]:
+    """After every test, no ssh of ours is left that was not there before it."""
+    before = our_ssh()
+    yield
+    left = {pid: line for pid, line in our_ssh().items() if pid not in before}
+    # What was told to end may still be ending: waited for, not slept for.
+    for pid in left:
+        with suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            select.select([handle], [], [], 10)
+            os.close(handle)
+    left = {pid: line for pid, line in our_ssh().items() if pid in left}
+    assert not left, f"ssh processes are left: {left}"
 
 
 FIRST = ("test_deploy.py",)

@@ -50,6 +50,13 @@ class SshServer:
         }
         return Ssh(**given)
 
+    def through(self, port: int) -> dict[str, Any]:
+        """What changes in `spec` to reach it through a proxy on `port`."""
+        own = self.folder / f"known_hosts_{port}"
+        known = (self.folder / "known_hosts").read_text()
+        own.write_text(known.replace(f":{self.port} ", f":{port} "))
+        return {"port": port, "known_hosts": str(own)}
+
     def connect(self, workdir: Path | str | None = None, **changes: Any) -> SshTransport:
         return SshTransport("board", self.spec(**changes), str(workdir or self.workdir))
 

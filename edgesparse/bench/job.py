@@ -25,7 +25,7 @@ from edgesparse.bench.rows import (
     metric_of,
 )
 from edgesparse.devices.measuring.events import Check, Event, Failed, Round
-from edgesparse.devices.measuring.jobs import Entry, Job, Settings
+from edgesparse.devices.measuring.job import Entry, Job, Settings
 from edgesparse.spec.pipeline import Benchmark, Gate
 from edgesparse.tflite.verify import Limits, disagreement
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgesparse.devices.measuring.events import Event
-from edgesparse.devices.measuring.jobs import Entry, answers_of
+from edgesparse.devices.measuring.job import Entry
+from edgesparse.devices.measuring.jobs import answers_of
 from edgesparse.tasks import classification
 
 LOST = "its answers to the samples did not arrive whole"

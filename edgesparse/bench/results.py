@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from pydantic import Field, ValidationError
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.rows import Data, GateResult, Row
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.files import replace_json
+from edgesparse.spec.safe.files import replace_json
 
 if TYPE_CHECKING:
     import pandas
@@ -115,6 +117,13 @@ def write_results(results: Results, path: Path) -> None:
     replace_json(path, results.model_dump(mode="json"))
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number that can be computed with")
+    return number
+
+
 def read_results(path: Path) -> Results:
     """Raises UsageError where the file is missing, damaged or of a later schema."""
     try:
@@ -126,11 +135,13 @@ def read_results(path: Path) -> Results:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
     try:
-        results = Results.model_validate_json(content)
+        results = Results.model_validate(json.loads(content, parse_float=_finite))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{path}: is no results file: {place}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is no results file: {error}") from None
     if results.schema_version > SCHEMA_VERSION:
         raise UsageError(f"{path}: was written by a later edgesparse; upgrade this one")
     return results

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgesparse.spec.safe.text import clean_all
 from edgesparse.tflite.format.inspect import ModelInfo
 
-Interval = tuple[float, float]
+# Wide enough for every run, and far from what a report could not compute with.
+Size = Annotated[int, Field(ge=0, le=2**60)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(ge=-1e15, le=1e15)]
+Interval = tuple[Finite, Finite]
 Clock = Literal["wall", "instructions"]
 
 
 class Data(BaseModel):
-    """Immutable; keys of a later version are left out."""
+    """Immutable; keys of a later version are left out, and texts are harmless wherever they are
+    from."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clean(cls, given: Any) -> Any:
+        return clean_all(given)
 
 
 class RuntimeInfo(Data):
@@ -27,11 +38,11 @@ class ModelFile(Data):
     """The .tflite that was measured. `sparsity` is over weights of two or more dimensions."""
 
     sha256: str
-    bytes: int
-    bytes_gzip: int
-    parameters: int
-    zeros: int
-    sparsity: float
+    bytes: Size
+    bytes_gzip: Size
+    parameters: Size
+    zeros: Size
+    sparsity: Share
     storage: str
 
     @classmethod
@@ -56,11 +67,11 @@ class Accuracy(Data):
     baseline's accuracy on the device (or host) minus this one's.
     """
 
-    keras: float | None = None
-    host: float | None = None
-    device: float | None = None
-    drop: float | None = None
-    samples: int
+    keras: Finite | None = None
+    host: Finite | None = None
+    device: Finite | None = None
+    drop: Finite | None = None
+    samples: Size
 
     @property
     def shown(self) -> float | None:
@@ -70,27 +81,27 @@ class Accuracy(Data):
 class Latency(Data):
     """Of one inference, in milliseconds; `ci95` is p50's interval."""
 
-    p50: float
-    p90: float
-    p99: float
-    mean: float
-    std: float
-    samples: int
-    rounds: int
+    p50: Finite
+    p90: Finite
+    p99: Finite
+    mean: Finite
+    std: Finite
+    samples: Size
+    rounds: Size
     ci95: Interval
 
 
 class Cpu(Data):
-    mhz_before: float | None
-    mhz_after: float | None
-    temperature_c: float | None
+    mhz_before: Finite | None
+    mhz_after: Finite | None
+    temperature_c: Finite | None
     throttled: bool | None
 
 
 class Speedup(Data):
     """How many times faster than `baseline`, paired by round."""
 
-    ratio: float
+    ratio: Finite
     ci95: Interval
     baseline: str
 
@@ -130,11 +141,11 @@ class Row(Data):
     model: ModelFile | None = None
     edgetpu: EdgeTpuInfo | None = None
     accuracy: Accuracy | None = None
-    agreement: float | None = None
+    agreement: Share | None = None
     latency_ms: Latency | None = None
-    init_ms: float | None = None
-    first_ms: float | None = None
-    peak_rss_bytes: int | None = None
+    init_ms: Finite | None = None
+    first_ms: Finite | None = None
+    peak_rss_bytes: Size | None = None
     cpu: Cpu | None = None
     speedup: Speedup | None = None
     zeros_speedup: Speedup | None = None
@@ -149,9 +160,9 @@ class GateResult(Data):
     device: str
     runtime: str
     threads: int
-    value: float | None
-    min: float | None
-    max: float | None
+    value: Finite | None
+    min: Finite | None
+    max: Finite | None
     passed: bool
 
 

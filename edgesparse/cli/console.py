@@ -17,12 +17,13 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from edgesparse.bench.results import Results
 from edgesparse.graph import progress as told
 from edgesparse.report import table, text
+from edgesparse.report.shown import shown
 from edgesparse.report.table import WIDTH
+from edgesparse.spec.safe.text import clean
 
 # A log of a long run stays readable, and shows that it lives.
 PIPED_INTERVAL_SECONDS = 10.0
@@ -91,12 +92,12 @@ class Shown:
             self._line(event.text, "yellow")
 
     def _line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style=style), soft_wrap=True)
+        self.console.print(shown(text, style), soft_wrap=True)
 
     def _begin_bar(self, label: str) -> None:
         if self.bars is None:
             self.bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=20),
                 TaskProgressColumn(),
                 TimeRemainingColumn(),
@@ -106,7 +107,7 @@ class Shown:
             )
             self.bars.start()
         # Without a total the bar only moves: not every stage can tell how far it is.
-        self.running[label].task = self.bars.add_task(label, total=None, detail="")
+        self.running[label].task = self.bars.add_task(clean(label), total=None, detail="")
 
     def _end(self, label: str) -> float | None:
         """Take a stage's bar away; when the stage was started."""
@@ -126,7 +127,7 @@ class Shown:
         if known is None:
             return
         if self.bars is not None and known.task is not None:
-            self.bars.update(known.task, total=1.0, completed=event.share, detail=event.text)
+            self.bars.update(known.task, total=1.0, completed=event.share, detail=clean(event.text))
             return
         now = time.monotonic()
         if now - known.printed < PIPED_INTERVAL_SECONDS or not 0 < event.share < 1:

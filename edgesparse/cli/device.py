@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesparse.cli.options import FAILED, JSON, NAME, print_json
+from edgesparse.cli.options import FAILED, JSON, NAME, print_json, say
 
 if TYPE_CHECKING:
     from edgesparse.devices.measuring.probe import Trial
@@ -31,13 +31,13 @@ def list_devices(as_json: bool) -> None:
         print_json([vars(file) for file in found])
         return
     if not found:
-        click.echo("no device files in devices/; 'edgesparse init .' writes a first one")
+        say("no device files in devices/; 'edgesparse init .' writes a first one")
         return
     first = max(len(file.name) for file in found)
     second = max(len(file.connect) for file in found)
     for file in found:
         line = f"{file.name:<{first}}  {file.connect:<{second}}  {file.description}"
-        click.echo(line[:WIDTH].rstrip())
+        say(line[:WIDTH].rstrip())
 
 
 @device.command()
@@ -56,9 +56,9 @@ def check(name: str, as_json: bool) -> None:
     else:
         width = max(len(finding.subject) for finding in found)
         for finding in found:
-            click.echo(f"{finding.subject:<{width}}  {finding.state:<7}  {finding.text}")
+            say(f"{finding.subject:<{width}}  {finding.state:<7}  {finding.text}")
             if finding.todo:
-                click.echo(f"{'':<{width}}  {'':<7}  -> {finding.todo}")
+                say(f"{'':<{width}}  {'':<7}  -> {finding.todo}")
     sys.exit(FAILED if any(finding.state == MISSING for finding in found) else 0)
 
 
@@ -79,13 +79,13 @@ def setup(name: str, as_json: bool) -> None:
         return
     versions = ", ".join(f"{runtime} {version}" for runtime, version in done.versions.items())
     if found.venv is None:
-        click.echo(f"{label}: uses the runtimes of its own Python; nothing to set up")
+        say(f"{label}: uses the runtimes of its own Python; nothing to set up")
     elif done.changed:
-        click.echo(f"{label}: installed {versions} in {found.venv}")
+        say(f"{label}: installed {versions} in {found.venv}")
     else:
-        click.echo(f"{label}: {versions} in {found.venv} already")
+        say(f"{label}: {versions} in {found.venv} already")
     for problem in done.refused.values():
-        click.echo(f"{label}: left out: {problem}")
+        say(f"{label}: left out: {problem}")
 
 
 @device.command()
@@ -106,12 +106,12 @@ def probe(name: str, as_json: bool) -> None:
         print_json(asdict(found))
         return
     for runtime in probed.runtimes:
-        click.echo(f"{name} | {runtime.name} {runtime.version}")
+        say(f"{name} | {runtime.name} {runtime.version}")
         for trial in found.trials:
             if trial.runtime == runtime.name:
-                click.echo(f"  {_trial_line(trial)}"[:WIDTH])
-        click.echo(f"  {_path_line(found.path_gain[runtime.name])}")
-    click.echo(
+                say(f"  {_trial_line(trial)}"[:WIDTH])
+        say(f"  {_path_line(found.path_gain[runtime.name])}")
+    say(
         f"{probed.surprises} of {len(found.trials)} are not as the table of compatibility says"
         + "; what was found here counts from now on"
     )
@@ -169,8 +169,8 @@ def rollback(name: str, pipeline: str, as_json: bool) -> None:
 
 def _show_state(state: State, as_json: bool) -> None:
     if as_json:
-        click.echo(state.model_dump_json(indent=1))
+        print_json(state.model_dump())
         return
     marks = {state.previous: "previous", state.current: "current"}
     for digest in state.releases:
-        click.echo(f"{digest}  {marks.get(digest, '')}".rstrip())
+        say(f"{digest}  {marks.get(digest, '')}".rstrip())

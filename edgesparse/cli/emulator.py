@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesparse.cli.options import JSON, NAME, print_json
+from edgesparse.cli.options import JSON, NAME, print_json, say
 
 if TYPE_CHECKING:
     from edgesparse.spec.device import Device, Emulator
@@ -43,7 +43,7 @@ def build(name: str, as_json: bool) -> None:
     if as_json:
         print_json({"image": folder.name, "folder": str(folder)})
     else:
-        click.echo(f"image {folder.name} is there")
+        say(f"image {folder.name} is there")
 
 
 @emulator.command()
@@ -64,8 +64,8 @@ def up(name: str, as_json: bool) -> None:
     if as_json:
         print_json(vars(machine))
         return
-    click.echo(machines.describe(machine))
-    click.echo(f"log in with: {machines.login(machine, built)}")
+    say(machines.describe(machine))
+    say(f"log in with: {machines.login(machine, built)}")
 
 
 @emulator.command()
@@ -79,7 +79,7 @@ def down(name: str, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "was_up": was_up})
     else:
-        click.echo(f"{name}: {'shut down' if was_up else 'was not up'}")
+        say(f"{name}: {'shut down' if was_up else 'was not up'}")
 
 
 @emulator.command()
@@ -97,8 +97,8 @@ def status(as_json: bool) -> None:
         print_json(about)
         return
     for machine in on:
-        click.echo(machines.describe(machine))
+        say(machines.describe(machine))
     if not on:
-        click.echo("no emulated device is up")
+        say("no emulated device is up")
     for path, size in images:
-        click.echo(f"image {path.name}: {size / 1e6:.0f} MB in {path}")
+        say(f"image {path.name}: {size / 1e6:.0f} MB in {path}")

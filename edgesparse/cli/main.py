@@ -12,7 +12,7 @@ from edgesparse import __version__
 from edgesparse.cli import pipelines, results
 from edgesparse.cli.device import device
 from edgesparse.cli.emulator import emulator
-from edgesparse.cli.options import FAILED, INTERRUPTED
+from edgesparse.cli.options import FAILED, INTERRUPTED, say
 from edgesparse.spec.errors import EdgesparseError
 
 _EPILOG = (
@@ -36,17 +36,17 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except EdgesparseError as error:
-            click.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except BrokenPipeError:
             raise
         except OSError as error:
             # A full or read-only disk, most likely; what was finished before is kept.
             place = f": {error.filename}" if error.filename else ""
-            click.echo(f"error: {error.strerror or error}{place}", err=True)
+            say(f"error: {error.strerror or error}{place}", err=True)
             ctx.exit(FAILED)
         except KeyboardInterrupt:
-            click.echo(
+            say(
                 "interrupted; finished stages are kept, the same command goes on from there",
                 err=True,
             )

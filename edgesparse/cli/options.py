@@ -35,8 +35,15 @@ VARIANTS = click.option(
 NAME = click.argument("name")
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines of text: what is in them from outside does nothing but be read."""
+    from edgesparse.spec.safe.text import clean_lines
+
+    click.echo(clean_lines(text), err=err)
+
+
 def print_json(value: Any) -> None:
-    """What --json prints."""
+    """What --json prints: ASCII, with everything else escaped."""
     import json
 
     click.echo(json.dumps(value, indent=1))

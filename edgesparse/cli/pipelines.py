@@ -17,6 +17,7 @@ from edgesparse.cli.options import (
     VARIANTS,
     exit_code,
     print_json,
+    say,
 )
 
 
@@ -38,7 +39,7 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
             own = error.problems if isinstance(error, SpecError) else ()
             found += own or [Problem(str(file), 1, 1, said)]
         if not as_json:
-            click.echo(said, err=not said.endswith(": valid"))
+            say(said, err=not said.endswith(": valid"))
     if as_json:
         problems = [problem._asdict() for problem in found]
         print_json({"valid": not found, "problems": problems})
@@ -73,11 +74,11 @@ def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) 
         return
     width = max(len(s.stage.label) for s in planned.stages)
     for s in planned.stages:
-        click.echo(f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}")
+        say(f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}")
     waiting = sum(not s.cached for s in planned.stages)
-    click.echo(f"{waiting} of {len(planned.stages)} stages to run; the benchmark always runs")
+    say(f"{waiting} of {len(planned.stages)} stages to run; the benchmark always runs")
     for line in planned.advice:
-        click.echo(f"note: {line}")
+        say(f"note: {line}")
 
 
 @click.command()
@@ -185,7 +186,7 @@ def sensitivity(
     print_sensitivity(
         found.variant, found.sensitivity, max_accuracy_drop, found.proposal, result_console()
     )
-    click.echo(f"saved in {found.path}")
+    say(f"saved in {found.path}")
 
 
 @click.command()
@@ -206,5 +207,5 @@ def init(folder: Path) -> None:
     from edgesparse.runs.project import write_project
 
     for path in write_project(folder):
-        click.echo(f"wrote {path}")
-    click.echo(f"next: cd {shlex.quote(str(folder))} && edgesparse deploy pipelines/first.yaml")
+        say(f"wrote {path}")
+    say(f"next: cd {shlex.quote(str(folder))} && edgesparse deploy pipelines/first.yaml")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgesparse.cli.options import DEVICES, JSON, QUICK, exit_code, print_json
+from edgesparse.cli.options import DEVICES, JSON, QUICK, exit_code, print_json, say
 
 
 @click.command()
@@ -71,6 +71,6 @@ def report(run: str | None, form: str, as_list: bool, as_json: bool) -> None:
         if as_json:
             print_json(ids)
         else:
-            click.echo("\n".join(ids) or "no runs yet")
+            say("\n".join(ids) or "no runs yet")
     else:
         print_results(edgesparse.load_results(run), "json" if as_json else form)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from edgesparse.devices.transport.interface import DeviceError, Transport, uploa
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.platform import Platform
 from edgesparse.devices.transport.ssh import SshTransport
+from edgesparse.devices.transport.workdir import claim
 from edgesparse.spec.device import DEFAULT_WORKDIR, Local
 from edgesparse.spec.edgetpu import ContainerCompiler, EdgeTpu
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.edgetpu import (
     CompilerLog,
     arguments,
@@ -143,14 +144,15 @@ def _build_host(tpu: EdgeTpu) -> Iterator[tuple[Transport, list[str], str]]:
     if way.ssh is not None:
         transport = SshTransport("edgetpu.compiler", way.ssh, DEFAULT_WORKDIR)
         try:
+            claim(transport)
             yield transport, [], way.ssh.command
         finally:
             transport.close()
         return
-    with tempfile.TemporaryDirectory(prefix="edgesparse-") as folder:
-        here = LocalTransport("edgetpu.compiler", Local(python=None), folder)
+    with temporary_folder() as folder:
+        here = LocalTransport("edgetpu.compiler", Local(python=None), str(folder))
         if way.container is not None:
-            yield here, _container(way.container, folder), way.container.command
+            yield here, _container(way.container, str(folder)), way.container.command
         else:
             assert way.local is not None
             yield here, [], str(Path(way.local.command).expanduser())
@@ -184,7 +186,7 @@ def _compile(tpu: EdgeTpu, source: Path, variant: str) -> tuple[bytes, str]:
             if done.returncode:
                 said = f"{done.stdout}\n{done.stderr}"
                 raise EdgesparseError(f"{command} refuses {variant}: {failure(said)}")
-            with tempfile.TemporaryDirectory() as temporary:
+            with temporary_folder() as temporary:
                 target = Path(temporary, "compiled.tflite")
                 host.get_file(f"{folder}/{variant}_edgetpu.tflite", target)
                 return target.read_bytes(), done.stdout

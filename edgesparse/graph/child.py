@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,9 @@ def main(descriptor: int, log: Path) -> None:
             reply = ("failed", reason_of(error, log))
         else:
             reply = ("done", result)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # The log's disk may be full.
+                stream.flush()
         connection.send(reply)
 
 

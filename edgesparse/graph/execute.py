@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,13 @@ def execute(stages: Sequence[Stage], site: Site, listener: told.Listener) -> dic
         blocked = next((errors[key] for key in stage.inputs.values() if key in errors), None)
         if blocked is not None:
             errors[stage.key] = blocked
-        elif store.has(stage.key):
+            continue
+        wrong = store.wrong(stage.key)
+        if wrong is not None:
+            text = f"{stage.label}: what is in the store is damaged ({wrong}); it is made again"
+            listener(told.Note(text))
+            store.discard(stage.key)
+        if store.has(stage.key):
             listener(told.StageDone(stage.label, number, total, cached=True))
         else:
             listener(told.StageStarted(stage.label, number, total))
@@ -73,10 +80,14 @@ def _attempt(stage: Stage, site: Site, listener: told.Listener) -> str | None:
     except EdgesparseError as error:
         return str(error)
     except Exception as error:
-        log = site.worker.log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as file, redirect_stderr(file):
-            return reason_of(error, log)
+        log, told_there = site.worker.log, io.StringIO()
+        with redirect_stderr(told_there):
+            reason = reason_of(error, log)
+        with suppress(OSError):  # The disk may be what the error is about.
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write(told_there.getvalue())
+        return reason
     return None
 
 

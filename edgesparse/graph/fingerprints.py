@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.spec import references
-from edgesparse.spec.files import file_digest
 from edgesparse.spec.load import Loaded, is_saved_model
 from edgesparse.spec.pipeline import Pipeline, Source
+from edgesparse.spec.safe.files import file_digest
 from edgesparse.stages import NAMES, kind
 
 

@@ -14,12 +14,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.files import file_digest
+from edgesparse.spec.safe.files import file_digest
 
 MANIFEST = "artifact.json"
 _TEMPORARY = re.compile(r"^tmp-(\d+)-")
@@ -30,6 +30,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # What was looked at, and how its files looked then.
+        self._whole: dict[str, _Look] = {}
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -41,9 +43,41 @@ class Store:
     def has(self, key: str) -> bool:
         return (self.path(key) / MANIFEST).is_file()
 
-    def manifest(self, key: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.path(key) / MANIFEST).read_text())
-        return loaded
+    def wrong(self, key: str) -> str | None:
+        """What is wrong with an artifact that is there; None where it is whole, or not there.
+
+        Sizes and times are looked at each time, contents once, and again when a time has changed:
+        disks rot, and people edit.
+        """
+        folder = self.path(key)
+        try:
+            if not os.path.lexists(folder):
+                return None
+            files = _files(folder)
+            look = {name: _look(folder / name) for name in (*files, MANIFEST)}
+            if self._whole.get(key) == look:
+                return None
+            for name, expected in files.items():
+                if look[name][0] != expected["bytes"] or (
+                    file_digest(folder / name) != expected["sha256"]
+                ):
+                    return f"{name} has changed"
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return f"{MANIFEST} is damaged"
+        self._whole[key] = look
+        return None
+
+    def discard(self, key: str) -> None:
+        """Take an artifact away, in one step."""
+        self._whole.pop(key, None)
+        away = self.root / f"tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        with suppress(FileNotFoundError):
+            os.rename(self.path(key), away)
+        _remove(away)
 
     @contextmanager
     def create(self, key: str, about: Mapping[str, Any]) -> Iterator[Path]:
@@ -74,15 +108,23 @@ class Store:
             for file in part.rglob("*"):
                 _sync(file)
             _sync(part)
-            try:
-                os.rename(part, self.path(key))
-            except OSError:
-                # Somebody else made the same artifact meanwhile: as good as ours.
-                if not self.has(key):
-                    raise
+            self._place(part, key)
             _sync(self.root)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def _place(self, part: Path, key: str) -> None:
+        for _ in range(2):
+            try:
+                os.rename(part, self.path(key))
+                return
+            except OSError:
+                # Somebody else made the same artifact meanwhile: as good as ours.
+                if self.has(key):
+                    return
+                # One that has no manifest was made by none of us, or is damaged.
+                self.discard(key)
+        os.rename(part, self.path(key))
 
     def sweep(self) -> None:
         """Remove what killed runs left behind."""
@@ -97,14 +139,32 @@ class Store:
         for entry in sorted(self.root.iterdir()):
             if _TEMPORARY.match(entry.name):
                 continue
-            if not (entry / MANIFEST).is_file():
-                found.append(f"{entry.name}: no manifest")
-                continue
-            for name, expected in self.manifest(entry.name)["files"].items():
-                file = entry / name
-                if not file.is_file() or file_digest(file) != expected["sha256"]:
-                    found.append(f"{entry.name}: {name} is missing or changed")
+            wrong = self.wrong(entry.name)
+            if wrong is not None:
+                found.append(f"{entry.name}: {wrong}")
         return found
+
+
+_Look = dict[str, tuple[int, int]]
+
+
+def _look(path: Path) -> tuple[int, int]:
+    """A file's size and time."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a manifest says of its artifact's files, by name."""
+    loaded = json.loads((folder / MANIFEST).read_text())["files"]
+    return {str(name): dict(about) for name, about in loaded.items()}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.safe.temporary import TemporaryFolder
 from edgesparse.stages.stage import Context
 
 POLL_SECONDS = 1.0
@@ -46,6 +47,7 @@ class Worker:
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._temporary: TemporaryFolder | None = None
 
     def __enter__(self) -> Worker:
         return self
@@ -100,7 +102,9 @@ class Worker:
             self._process.wait()
         if self._connection is not None:
             self._connection.close()
-        self._process = self._connection = None
+        if self._temporary is not None:
+            self._temporary.close()
+        self._process = self._connection = self._temporary = None
 
     def _connected(self) -> Connection:
         if self._connection is not None and self._process is not None:
@@ -108,6 +112,8 @@ class Worker:
                 return self._connection
             self.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        # TensorFlow and users' code leave theirs behind when they are killed.
+        self._temporary = TemporaryFolder()
         ours, theirs = socket.socketpair()
         with theirs, self.log.open("ab") as log:
             # A session of its own: Ctrl-C in the terminal reaches this process only.
@@ -116,6 +122,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "TMPDIR": str(self._temporary.path)},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )

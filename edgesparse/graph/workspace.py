@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edgesparse.bench.results import Results, read_results
+from edgesparse.devices.measuring.job import new_id
 from edgesparse.graph.plan import Plan, differences
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import UsageError, did_you_mean
-from edgesparse.spec.files import replace_json
+from edgesparse.spec.safe.files import replace_json
 from edgesparse.stages.stage import Stage
 
 FOLDER = ".edgesparse"
@@ -35,19 +35,20 @@ class Workspace:
         self.folder = root / FOLDER
         self.runs = self.folder / "runs"
 
-    @property
+    @cached_property
     def store(self) -> Store:
+        """One for all: it remembers what it has looked at."""
         return Store(self.folder / "store")
 
     def has(self, key: str | None) -> bool:
-        """Whether an artifact is in the store, which is not made for that."""
-        return key is not None and (self.folder / "store").is_dir() and self.store.has(key)
+        """Whether an artifact is whole and in the store, which is not made for that."""
+        if key is None or not (self.folder / "store").is_dir():
+            return False
+        return self.store.has(key) and self.store.wrong(key) is None
 
     def new_run(self, name: str) -> str:
         """A fresh run id and its folder."""
-        # Sorted by name is sorted by time; the suffix keeps two runs of one second apart.
-        moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-        run = f"{moment}-{name}-{uuid.uuid4().hex[:4]}"
+        run = new_id(name)
         try:
             (self.runs / run).mkdir(parents=True)
         except OSError as error:
@@ -92,8 +93,11 @@ class Workspace:
             if self.has(stage.key):
                 found.append(StageStatus(stage, True, "nothing it depends on has changed"))
                 continue
+            damaged = self.store.wrong(stage.key) if (self.folder / "store").is_dir() else None
             earlier = next((known[slot] for slot in _slots(stage) if slot in known), None)
-            if earlier is None:
+            if damaged is not None:
+                why = f"what is in the store is damaged: {damaged}"
+            elif earlier is None:
                 why = "has not been run before"
             else:
                 changes = differences(earlier, stage.identity)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from edgesparse.report.shown import shown
 from edgesparse.report.table import percent_text, size_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def print_inspection(
         explained: by what is to be called the runtime.
     """
     console.print(
-        Text(
+        shown(
             f"{name}: {size_text(info.bytes)} ({size_text(info.bytes_gzip)} with gzip), "
             f"{info.parameters:,} parameters, {percent_text(info.sparsity)} % zeros, stored "
             f"{info.storage}",
@@ -65,16 +65,16 @@ def print_inspection(
     stored = sum(tensor.stored_bytes for tensor in tensors)
     bound = sum(tensor.entropy_bytes for tensor in tensors)
     console.print(
-        Text(
+        shown(
             f"weights: {size_text(stored)}, {stored / max(1, bound):.2f} times the bound "
             "(entropy of which are zero, and of the others' values)"
         )
     )
     for runtime, found in explained.items():
         console.print()
-        console.print(Text(runtime, style="bold cyan"))
+        console.print(shown(runtime, style="bold cyan"))
         for line, style in lines(found):
-            console.print(Text(line, style=style))
+            console.print(shown(line, style=style))
 
 
 def _table(tensors: Sequence[TensorInfo]) -> Table:
@@ -89,10 +89,10 @@ def _table(tensors: Sequence[TensorInfo]) -> Table:
         )
     for tensor in tensors:
         table.add_row(
-            Text(tensor.name),
+            shown(tensor.name),
             _OPS.get(tensor.op, tensor.op.lower())[:12],
             "x".join(map(str, tensor.shape)),
-            tensor.dtype.replace("float", "f"),
+            shown(tensor.dtype.replace("float", "f")),
             percent_text(tensor.zeros / max(1, tensor.size)),
             tensor.pattern,
             tensor.form,

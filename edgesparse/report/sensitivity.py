@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from edgesparse.report.shown import shown
 from edgesparse.report.table import percent_text
 from edgesparse.sparsity.curves import Proposal, Sensitivity
 
@@ -21,7 +21,7 @@ def print_sensitivity(
 ) -> None:
     """Print the accuracy with each layer pruned alone, and the proposal."""
     console.print(
-        Text(
+        shown(
             f"{variant}: {percent_text(found.accuracy)} % of the validation samples are right; "
             "with one layer pruned, untrained:",
             style="bold",
@@ -35,11 +35,11 @@ def print_sensitivity(
         table.add_column(title, justify="right", no_wrap=True)
     for layer in found.layers:
         table.add_row(
-            Text(layer.name),
+            shown(layer.name),
             layer.pattern,
             f"{layer.size:,}",
             *(
-                Text(
+                shown(
                     percent_text(value),
                     style="green" if found.keeps(value, max_accuracy_drop) else "red",
                 )
@@ -50,12 +50,12 @@ def print_sensitivity(
     console.print(table)
     if proposal is None:
         line = "no proposal: no sparsity keeps the accuracy without training"
-        console.print(Text(line, style="yellow"))
+        console.print(shown(line, style="yellow"))
         return
     size = sum(layer.size for layer in found.layers)
     zeros = sum(chosen[layer.name] * layer.size for layer in found.layers)
     console.print(
-        Text(
+        shown(
             f"proposed: {percent_text(zeros / max(1, size))} % zeros in all of them at once, "
             f"{percent_text(proposal.accuracy)} % right before any fine-tuning (at most "
             f"{percent_text(max_accuracy_drop)} points may be lost)",

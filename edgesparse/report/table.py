@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.results import ReleaseInfo, Results
 from edgesparse.bench.rows import GateResult, Row
+from edgesparse.report.shown import shown
 
 WIDTH = 100
 BEST = "*"
@@ -325,7 +325,7 @@ def _baselines(results: Results) -> str:
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style=style))
+    console.print(shown(text, style=style))
 
 
 def _rich_table(block: Block, lines: Sequence[Sequence[str]]) -> Table:
@@ -336,7 +336,7 @@ def _rich_table(block: Block, lines: Sequence[Sequence[str]]) -> Table:
     for row, line in zip(block.rows, lines, strict=True):
         style = "red" if row.status == "failed" else ""
         table.add_row(
-            Text(line[0], style=style),
-            *(Text(t, style="bold green" if t.endswith(BEST) else style) for t in line[1:]),
+            shown(line[0], style=style),
+            *(shown(t, style="bold green" if t.endswith(BEST) else style) for t in line[1:]),
         )
     return table

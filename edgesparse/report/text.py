@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import Any
 
 from edgesparse.bench.results import Results
@@ -19,24 +20,26 @@ from edgesparse.report.table import (
     number_notes,
     verdicts,
 )
+from edgesparse.spec.safe.text import clean
 
 
 def markdown(results: Results) -> str:
     """Tables for a README or an issue."""
     numbered = number_notes(results.rows)
     kind = " (quick: not for claims)" if results.quick else ""
-    lines = [f"### {results.pipeline}{kind}", "", *device_lines(results)]
+    lines = [f"### {_escaped(results.pipeline)}{kind}", ""]
+    lines += [_escaped(line) for line in device_lines(results)]
     for block in blocks(results):
         lines += ["", f"**{_escaped(block.title)}**", ""]
         lines.append("| variant | " + " | ".join(c.title for c in COLUMNS) + " |")
         lines.append("|---|" + "---:|" * len(COLUMNS))
         for line in cells(block, numbered):
-            shown = [f"**{t[:-1]}**" if t.endswith(BEST) else _escaped(t) for t in line]
+            shown = [f"**{_escaped(t[:-1])}**" if t.endswith(BEST) else _escaped(t) for t in line]
             lines.append("| " + " | ".join(shown) + " |")
-    lines += ["", f"Bold: best of its column. Speed-up against {results.baseline}.", ""]
+    lines += ["", f"Bold: best of its column. Speed-up against {_escaped(results.baseline)}.", ""]
     lines += [f"- [{number}] {_escaped(note)}" for note, number in numbered.items()]
     lines += [
-        f"- {line}"
+        f"- {_escaped(line)}"
         for line in [
             *advice(results),
             *results.notes,
@@ -47,8 +50,15 @@ def markdown(results: Results) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+# What makes HTML, images and links of a text, or ends a cell. An underline or a tilde within a name
+# means nothing to GitHub's markdown, so that names stay readable.
+_MARKUP = re.compile(r"([\\`*\[\]|])")
+
+
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """A text as markdown that shows it, and does nothing else."""
+    quoted = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\1", quoted)
 
 
 def csv_text(results: Results) -> str:
@@ -63,8 +73,12 @@ def csv_text(results: Results) -> str:
 
 
 def _inert(value: Any) -> Any:
-    """Texts come from devices and files: a spreadsheet must not take one for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    """Texts come from devices and files: a spreadsheet must not take one for a formula, also where
+    it drops what stands before it."""
+    if not isinstance(value, str):
+        return value
+    text = clean(value)
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and text != "-" else text
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -28,7 +28,7 @@ def advise(plan: Plan, site: Site, target: Target, listener: told.Listener) -> l
         if not zeros:
             return []
         return [f"{name}: an Edge TPU gains nothing by zeros ({', '.join(zeros)}); channels would"]
-    if not store.has(plan.outline):
+    if not store.has(plan.outline) or store.wrong(plan.outline) is not None:
         execute([plan.stage(plan.outline)], site, _without_failures(listener))
         if not store.has(plan.outline):
             return []

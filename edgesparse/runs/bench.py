@@ -56,7 +56,9 @@ def bench(
         files[name] = (path, ModelFile.of(info))
     baseline = next(iter(files))
     stop, tell = threading.Event(), locked(listener)
-    with recorded(Workspace(Path(project)), "bench", baseline, devices, quick=quick) as record:
+    workspace = Workspace(Path(project))
+    with recorded(workspace, "bench", baseline, devices, quick=quick) as record:
+        log = workspace.log_path(record.begun.run)
 
         def measure(target: Target) -> None:
             own = target.device
@@ -68,12 +70,16 @@ def bench(
             ]
             record.measure(target, candidates, settings, tell, stop)
 
-        with opened(devices, tell, stop) as fleet:
+        def alone(target: Target) -> None:
+            with record.alone(target.device, list(files), log):
+                measure(target)
+
+        with opened(devices, workspace.runs, tell, stop) as fleet:
             for dead, error in fleet.dead:
                 record.add_dead(dead, list(files), error)
             for target in fleet.targets:
                 record.add_device(target.info, target.notes)
-            at_once(measure, fleet.targets, stop)
+            at_once(alone, fleet.targets, stop)
     return record.results()
 
 

@@ -116,6 +116,10 @@ class _Run:
         return self.loaded.spec
 
     @property
+    def log(self) -> Path:
+        return self.workspace.log_path(self.record.begun.run)
+
+    @property
     def chosen(self) -> list[str]:
         wanted = self.variants
         return [v for v in self.pipeline.variants if wanted is None or v in wanted]
@@ -126,12 +130,15 @@ def _wave(run: _Run, devices: Sequence[Device]) -> None:
     record, benchmark = run.record, run.benchmark
     # All connect at once: the slowest board, not their sum, is waited for. Models are made one
     # device after another, since training takes every core; what devices share is made once.
-    with opened(devices, run.listener, run.stop) as fleet:
+    with opened(devices, run.workspace.runs, run.listener, run.stop) as fleet:
         for device, error in fleet.dead:
             record.add_dead(device, run.chosen, error)
         # One process makes the models for all of them; it is gone when the first is measured.
-        with Worker(run.workspace.log_path(record.begun.run)) as worker:
-            work = [(target, *_make(run, target, worker)) for target in fleet.targets]
+        work = []
+        with Worker(run.log) as worker:
+            for target in fleet.targets:
+                with record.alone(target.device, run.chosen, run.log, one=len(devices) == 1):
+                    work.append((target, *_make(run, target, worker)))
         if benchmark is None:
             for target, _, found in work:
                 record.add_rows(target, found, None)
@@ -168,7 +175,10 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
         errors = execute(plan.work, site, run.listener)
     # Also of a run that was interrupted: what it did is what the next plan is compared with.
     finally:
-        run.workspace.remember(run.pipeline.name, plan)
+        try:
+            run.workspace.remember(run.pipeline.name, plan)
+        except OSError as error:
+            record.notes.append(f"what the next plan says may be old: {error.strerror}")
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
     return plan, candidates.planned(plan, errors, site, target, threads)
 
@@ -178,14 +188,15 @@ def _use(
 ) -> None:
     """Measure on one device, and release the best variant there."""
     record = run.record
-    record.measure(target, found, benchmark, run.listener, run.stop)
-    rows = record.rows_of(target.device.name)
-    gates = check_gates(run.pipeline.gates, rows)
-    with record.lock:
-        record.gates += gates
-    if run.pipeline.release != "none" and not run.stop.is_set():
-        labels = run.workspace.store.path(plan.samples) / "labels.json"
-        release_best(run.pipeline, record, run.listener, run.stop, target, labels, found)
+    with record.alone(target.device, run.chosen, run.log):
+        record.measure(target, found, benchmark, run.listener, run.stop)
+        rows = record.rows_of(target.device.name)
+        gates = check_gates(run.pipeline.gates, rows)
+        with record.lock:
+            record.gates += gates
+        if run.pipeline.release != "none" and not run.stop.is_set():
+            labels = run.workspace.store.path(plan.samples) / "labels.json"
+            release_best(run.pipeline, record, run.listener, run.stop, target, labels, found)
 
 
 def _pipeline_digest(pipeline: Pipeline) -> str:

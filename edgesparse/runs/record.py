@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import platform
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 
 from edgesparse.bench.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
 from edgesparse.bench.results import DeviceInfo, ReleaseInfo, Results, write_results
 from edgesparse.bench.rows import GateResult, Row, RuntimeInfo
 from edgesparse.devices.measuring.events import Check, Event, Failed, Round, Waiting
-from edgesparse.devices.measuring.jobs import Job, run_job
+from edgesparse.devices.measuring.hearing import Lied
+from edgesparse.devices.measuring.job import Job
+from edgesparse.devices.measuring.jobs import run_job
+from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import progress as told
 from edgesparse.graph.fingerprints import library_versions
+from edgesparse.graph.open_runs import held
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Benchmark
+from edgesparse.spec.safe.text import clean
 
 
 @dataclass
@@ -37,6 +44,8 @@ class RunRecord:
     """The devices' names, in the order in which they are shown: not that in which they end."""
     failures: list[str] = field(default_factory=list)
     """What failed beside the rows."""
+    left: set[str] = field(default_factory=set)
+    """The devices where something may be left, since they went away."""
     finished: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Devices are measured at the same time."""
@@ -48,7 +57,10 @@ class RunRecord:
     def add_dead(self, device: Device, variants: Sequence[str], error: str) -> None:
         """A device that cannot be used is a block of failed rows."""
         self.add_device(DeviceInfo(name=device.name, description=device.description, error=error))
-        self.rows += [
+        self.rows += self._failed(device, variants, error)
+
+    def _failed(self, device: Device, variants: Sequence[str], error: str) -> list[Row]:
+        return [
             Row(
                 pipeline=self.begun.pipeline,
                 device=device.name,
@@ -84,6 +96,34 @@ class RunRecord:
             }
         )
 
+    @contextmanager
+    def alone(
+        self, device: Device, variants: Sequence[str], log: Path, *, one: bool = False
+    ) -> Iterator[None]:
+        """A block about one device, which never takes the other ones with it: whatever ends it
+        becomes failed rows. Where there is but this `one`, an error of ours is raised."""
+        try:
+            yield
+        except EdgesparseError as error:
+            if one:
+                raise
+            self._fail(device, variants, error, log)
+        except Exception as error:
+            self._fail(device, variants, error, log)
+
+    def _fail(self, device: Device, variants: Sequence[str], error: Exception, log: Path) -> None:
+        """Failed rows for the variants that have none. What is no error of ours has its traceback
+        in `log`, since it is a mistake of this program."""
+        text = clean(str(error))
+        if not isinstance(error, EdgesparseError):
+            text = f"device {device.name}: {type(error).__name__}: {text[:200]} (details in {log})"
+            with suppress(OSError), log.open("a") as file:
+                traceback.print_exception(error, file=file)
+        with self.lock:
+            known = {row.variant for row in self.rows if row.device == device.name}
+            self.rows += self._failed(device, [v for v in variants if v not in known], text)
+            self.failures.append(text)
+
     def measure(
         self,
         target: Target,
@@ -102,7 +142,11 @@ class RunRecord:
         try:
             if job.entries:
                 _measure(target, job, events, listener, stop)
+        except Lied as error:
+            events, lost = [], str(error)
         except EdgesparseError as error:
+            if isinstance(error, ConnectionLost):
+                self.left.add(target.device.name)
             lost = str(error)
         # Whatever ended it: what was measured so far is kept.
         finally:
@@ -116,8 +160,13 @@ class RunRecord:
         lost: str = NOT_MEASURED,
     ) -> None:
         """Add a row per candidate; see build_rows. `lost` is why some were not measured."""
-        begun = self.begun
-        rows = build_rows(begun.pipeline, target.device.name, begun.baseline, candidates, events)
+        about = (self.begun.pipeline, target.device.name, self.begun.baseline, candidates)
+        try:
+            rows = build_rows(*about, events)
+        except (ArithmeticError, ValueError) as error:
+            # Each value was looked at alone; it is together that they make no sense.
+            lost = f"device {target.device.name}: its figures make no sense: {error}"
+            rows = build_rows(*about, [])
         # Each device's thread ends in its own time.
         with self.lock:
             self.rows += [
@@ -185,9 +234,23 @@ def recorded(
         baseline=baseline,
     )
     order = tuple(device.name for device in devices)
-    record = RunRecord(begun, [], [], [], [], order=order)
+    path = workspace.results_path(begun.run)
+    with held(path.parent, order) as left:
+        record = RunRecord(begun, [], [], [], [], order=order, left=left)
+        try:
+            yield record
+            record.finished = True
+        finally:
+            _write(record, path)
+
+
+def _write(record: RunRecord, path: Path) -> None:
+    """Write the results, also when Ctrl-C comes while they are written; a disk that is full does
+    not take away the table, which is printed from the record."""
     try:
-        yield record
-        record.finished = True
-    finally:
-        write_results(record.results(), workspace.results_path(begun.run))
+        write_results(record.results(), path)
+    except OSError as error:
+        record.failures.append(f"the results could not be written: {error.strerror}: {path}")
+    except KeyboardInterrupt:
+        write_results(record.results(), path)
+        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.record import RunRecord
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.safe.temporary import temporary_folder
 
 
 def release_best(
@@ -79,7 +79,7 @@ def _install(
     }
     transport = target.transport
     # A copy: a device gets the labels alone, not our store's folder.
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         named = Path(temporary, "labels.json")
         named.write_text(json.dumps(json.loads(labels.read_text())) + "\n")
         release = Release(

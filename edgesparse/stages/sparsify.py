@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,12 @@ from pydantic import TypeAdapter
 
 from edgesparse.bench.job import EXACT, QUICK
 from edgesparse.devices.measuring.events import Failed
-from edgesparse.devices.measuring.jobs import Entry, Job, Settings, round_medians, run_job
+from edgesparse.devices.measuring.job import Entry, Job, Settings
+from edgesparse.devices.measuring.jobs import round_medians, run_job
 from edgesparse.spec import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
+from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.sparsify import Channels, Magnitude, Sparsify, SparsifyReference
 from edgesparse.stages import outline, sensitivity
 from edgesparse.stages.stage import (
@@ -136,7 +137,7 @@ def _measured(work: Work) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
     scheme = work.stage.spec["target"]["scheme"]
 
     def measure(models: Sequence[tf.keras.Model]) -> list[float]:
-        with tempfile.TemporaryDirectory() as place:
+        with temporary_folder() as place:
             paths = []
             for number, model in enumerate(models):
                 path = Path(place) / f"{number}.tflite"

@@ -11,7 +11,8 @@ from edgesparse.bench.judging import LOST, Judgement, judged
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices import edgetpu
 from edgesparse.devices.measuring.events import Check, Event, Failed
-from edgesparse.devices.measuring.jobs import Entry, check_only, run_job
+from edgesparse.devices.measuring.job import Entry, check_only
+from edgesparse.devices.measuring.jobs import run_job
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Scheme
+from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.format.graph import constants, open_model
 
 
@@ -30,9 +30,9 @@ def convert(
         EdgesparseError: the converter does not take the model.
     """
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            _export(model, folder)
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        with temporary_folder() as folder:
+            _export(model, str(folder))
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
             _set_up(converter, scheme, representative, one_scale)
             return positive_zeros(converter.convert())
     except Exception as error:

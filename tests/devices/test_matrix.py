@@ -8,7 +8,8 @@ import pytest
 
 from edgesparse import models
 from edgesparse.devices.measuring.events import Check, Failed
-from edgesparse.devices.measuring.jobs import Entry, check_only, run_job
+from edgesparse.devices.measuring.job import Entry, check_only
+from edgesparse.devices.measuring.jobs import run_job
 from edgesparse.devices.setup.provision import provision
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.sparsity.masks import magnitude_mask

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edgesparse.devices.measuring.events import Check, Failed
-from edgesparse.devices.measuring.jobs import Entry, Job, Settings, round_medians, run_job
+from edgesparse.devices.measuring.job import Entry, Job, Settings
+from edgesparse.devices.measuring.jobs import round_medians, run_job
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target

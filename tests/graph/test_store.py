@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.graph.store import Store
+from edgesparse.graph.store import MANIFEST, Store
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def test_an_artifact_is_whole_or_not_there(store):
         (folder / "whole").write_text("x")
         assert not store.has("k")
     assert store.has("k")
-    assert store.manifest("k")["files"]["whole"]["bytes"] == 1
+    manifest = json.loads((store.path("k") / MANIFEST).read_text())
+    assert manifest["files"]["whole"]["bytes"] == 1
     assert store.problems() == []
 
 
@@ -64,12 +66,79 @@ def test_problems_are_found(store):
     with store.create("k", {}) as folder:
         (folder / "f").write_text("x")
     (store.path("k") / "f").write_text("changed")
-    assert store.problems() == ["k: f is missing or changed"]
+    assert store.problems() == ["k: f has changed"]
     Path(store.path("k") / "artifact.json").unlink()
-    assert store.problems() == ["k: no manifest"]
+    assert store.problems() == ["k: artifact.json is missing"]
 
 
 def test_the_manifest_is_json(store):
     with store.create("k", {"label": "train"}):
         pass
     assert json.loads((store.path("k") / "artifact.json").read_text())["label"] == "train"
+
+
+def damaged(store, how):
+    with store.create("k", {}) as folder:
+        (folder / "model.tflite").write_bytes(b"x" * 1000)
+        (folder / "verify.json").write_text("{}")
+    assert store.wrong("k") is None
+    path = store.path("k")
+    model = path / "model.tflite"
+    state = model.stat()
+    if how == "flipped, with its time kept":
+        model.write_bytes(b"x" * 999 + b"y")
+        os.utime(model, ns=(state.st_atime_ns, state.st_mtime_ns))
+        # A disk that rots changes no time; whoever looks for the first time sees it all the same.
+        store = Store(store.root)
+    elif how == "flipped":
+        model.write_bytes(b"x" * 999 + b"y")
+    elif how == "short":
+        model.write_bytes(b"x" * 10)
+    elif how == "missing":
+        (path / "verify.json").unlink()
+    elif how == "no manifest":
+        (path / MANIFEST).unlink()
+    elif how == "broken manifest":
+        (path / MANIFEST).write_text("[" * 100_000)
+    elif how == "another manifest":
+        (path / MANIFEST).write_text('{"files": {"model.tflite": 3}}')
+    elif how == "a file":
+        shutil.rmtree(path)
+        path.write_text("")
+    return store
+
+
+DAMAGES = (
+    "flipped, with its time kept", "flipped", "short", "missing", "no manifest",
+    "broken manifest", "another manifest", "a file",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damage_is_seen_and_made_good(store, how):
+    store = damaged(store, how)
+    assert store.wrong("k") is not None
+    store.discard("k")
+    assert store.wrong("k") is None
+    with store.create("k", {}) as folder:
+        (folder / "model.tflite").write_bytes(b"new")
+    assert store.wrong("k") is None
+    assert [path.name for path in store.root.iterdir()] == ["k"]
+
+
+@pytest.mark.parametrize("how", ["no manifest", "a file"])
+def test_what_is_no_artifact_never_blocks_its_place(store, how):
+    store = damaged(store, how)
+    with store.create("k", {}) as folder:
+        (folder / "model.tflite").write_bytes(b"new")
+    assert store.wrong("k") is None
+    assert (store.path("k") / "model.tflite").read_bytes() == b"new"
+
+
+def test_contents_are_read_once(store, monkeypatch):
+    store = damaged(store, "not at all")
+    monkeypatch.setattr("edgesparse.graph.store.file_digest", lambda _: pytest.fail("read again"))
+    assert store.wrong("k") is None
+    os.utime(store.path("k") / "model.tflite", (1, 1))
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        store.wrong("k")

@@ -6,13 +6,13 @@ import base64
 import binascii
 import json
 import math
+import re
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,14 @@ from pydantic import ValidationError
 
 from edgesparse.devices.measuring.events import (
     Answers,
-    Check,
-    End,
     Event,
     Failed,
     HostInfo,
     Round,
-    Start,
-    Waiting,
-    parse_event,
+    what_is_wrong,
 )
+from edgesparse.devices.measuring.hearing import Heard, answers_shape
+from edgesparse.devices.measuring.job import Entry, Job
 from edgesparse.devices.transport.interface import (
     ConnectionLost,
     DeviceError,
@@ -41,65 +39,22 @@ from edgesparse.devices.transport.interface import (
     upload,
 )
 from edgesparse.devices.transport.processes import Channel
-from edgesparse.spec.files import file_digest
+from edgesparse.spec.safe.files import file_digest
+from edgesparse.spec.safe.temporary import temporary_folder
 
 PROGRAMS = Path(__file__).parent.with_name("ondevice")
 AGENT = PROGRAMS / "agent.py"
 DETACHED = PROGRAMS / "detached.py"
 POLL_SECONDS = 0.5
-SILENCE_SECONDS = 60.0
-"""Silence beyond a step's own time-out before a device is given up."""
 STOP_SECONDS = 10.0
 # A link that breaks but brings events each time may go on for ever; one that brings none is given
 # up.
 BREAKS_WITHOUT_PROGRESS = 3
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 
 
 class Stopped(DeviceError):
     """The work was told to stop."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One model on one runtime with one number of threads.
-
-    `samples` is an .npz with x [n, ...], which the device answers, and y [n], which it does not
-    look at; `golden` one with golden_x and golden_y, of which the first `golden_samples` are used
-    (default: all). `delegate` is a name, or the library and options of an external one. `place` is
-    where the model lies on the device already.
-    """
-
-    name: str
-    model: Path
-    runtime: str
-    delegate: str | Mapping[str, Any]
-    threads: int
-    golden: Path | None = None
-    samples: Path | None = None
-    tolerance: float = 0.0
-    golden_samples: int | None = None
-    place: str | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a round measures; see edgesparse.spec.pipeline.Benchmark."""
-
-    warmup_runs: int
-    warmup_seconds: float
-    runs: int
-    seconds: float
-    timeout_seconds: float
-
-
-@dataclass(frozen=True)
-class Job:
-    """Entries to check and then to measure in `rounds` interleaved rounds (0: check only)."""
-
-    id: str
-    rounds: int
-    settings: Settings
-    entries: tuple[Entry, ...]
 
 
 def host_info(transport: Transport) -> HostInfo:
@@ -108,10 +63,12 @@ def host_info(transport: Transport) -> HostInfo:
     done = transport.run([transport.python, agent, "info"])
     try:
         return HostInfo.model_validate_json(done.stdout.strip().splitlines()[-1])
-    except (ValidationError, IndexError):
-        raise DeviceError(
-            f"device {transport.name}: {transport.python} cannot run the agent: {done.said}"
-        ) from None
+    except IndexError:
+        said = done.said
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]["type"] != "json_invalid"
+        said = f"it says what cannot be: {what_is_wrong(error)}" if wrong else done.said
+    raise DeviceError(f"device {transport.name}: {transport.python} cannot run the agent: {said}")
 
 
 def round_medians(events: Sequence[Event]) -> dict[str, list[float]]:
@@ -126,11 +83,10 @@ def round_medians(events: Sequence[Event]) -> dict[str, list[float]]:
 def answers_of(entry: Entry, events: Iterable[Event]) -> NDArray[np.float32] | None:
     """Outputs float32 [n, ...] that an entry gave for its samples; None where it gave none, or not
     all of them."""
-    if entry.samples is None or entry.golden is None:
+    shape = answers_shape(entry)
+    if shape is None:
         return None
     parts = [e for e in events if isinstance(e, Answers) and e.entry == entry.name]
-    with np.load(entry.samples) as samples, np.load(entry.golden) as golden:
-        shape = (len(samples["y"]), *golden["golden_y"].shape[1:])
     try:
         content = b"".join(
             base64.b64decode(part.data, validate=True)
@@ -160,31 +116,42 @@ def run_job(
         DeviceError: the agent does not finish, or the device stays away.
         Stopped: `stop` was set.
     """
+    heard = Heard(transport.name, transport.patience, job, on_event)
     # Named after the job: attaching to the same id again finds its journal and its keeper.
     folder = f"{transport.workdir}/jobs/{job.id}"
-    agent, detached = _put_job(transport, job, folder, progress)
-    argv = [
-        transport.python,
-        detached,
-        "attach",
-        folder,
-        agent,
-        f"{transport.lease_seconds:g}",
-    ]
-    heard = _Heard(job, on_event)
+    if stop is not None:
+        transport.stopping = stop
+    try:
+        job = _put_job(transport, job, folder, heard, progress)
+        if job.entries or not heard.events:
+            _follow(transport, job, folder, heard, stop)
+    except ConnectionLost:
+        raise  # The device is away; the next run tidies up there.
+    except BaseException:
+        with suppress(DeviceError):
+            transport.remove_folder(folder)
+        raise
+    transport.remove_folder(folder)
+    return heard.events
+
+
+def _follow(
+    transport: Transport, job: Job, folder: str, heard: Heard, stop: threading.Event | None
+) -> None:
+    """Hear the job's agent until it ends, over as many connections as that takes."""
+    agent, detached = (_program(transport, path).target for path in (AGENT, DETACHED))
+    lease = f"{transport.lease_seconds:g}"
+    argv = [transport.python, detached, "attach", folder, agent, lease]
     breaks = 0
     while not heard.ended:
         before = len(heard.events)
         problem = ""
+        heard.begin()
         try:
             with transport.open(argv) as channel:
                 _listen(transport, channel, heard, stop)
         except ConnectionLost as error:
             problem = str(error)
-        except Stopped:
-            with suppress(DeviceError):
-                transport.remove_folder(folder)
-            raise
         if heard.ended:
             break
         # An event heard since means that the link works at times.
@@ -196,58 +163,12 @@ def run_job(
             )
         if problem:
             transport.reconnect()
-    transport.remove_folder(folder)
-    return heard.events
-
-
-class _Heard:
-    """The job's events, each once, however often and whatever the device says."""
-
-    def __init__(self, job: Job, on_event: Callable[[Event], None]) -> None:
-        self.job = job
-        self.names = {entry.name for entry in job.entries}
-        self.on_event = on_event
-        self.events: list[Event] = []
-        self.seen: set[tuple[str, str | None, int | None]] = set()
-        self.junk = ""
-        self.ended = False
-        self.waiting = False
-
-    def hear(self, line: str) -> bool:
-        """Take in a line; False when it says nothing new."""
-        event = parse_event(line)
-        # A device may print anything, and may lie: what nobody asked for is no event.
-        if event is None or not self._expected(event):
-            self.junk = line.strip()[:200] or self.junk
-            return False
-        entry = event.entry if isinstance(event, Answers | Check | Round | Failed) else None
-        number = event.round if isinstance(event, Round | Failed) else None
-        number = event.part if isinstance(event, Answers) else number
-        # A journal is repeated from its start after each break; what was heard is not heard twice.
-        key = (event.event, entry, number)
-        if key in self.seen:
-            return False
-        self.seen.add(key)
-        self.waiting = isinstance(event, Waiting)
-        self.ended = isinstance(event, End)
-        self.events.append(event)
-        self.on_event(event)
-        return True
-
-    def _expected(self, event: Event) -> bool:
-        if isinstance(event, Start):
-            return event.job == self.job.id
-        if isinstance(event, Round) and event.round >= self.job.rounds:
-            return False
-        return isinstance(event, End | Waiting) or event.entry in self.names
 
 
 def _listen(
-    transport: Transport, channel: Channel, heard: _Heard, stop: threading.Event | None
+    transport: Transport, channel: Channel, heard: Heard, stop: threading.Event | None
 ) -> None:
     """Hear the agent until it ends. Leaves with the agent stopped if this host gives up."""
-    limit_seconds = heard.job.settings.timeout_seconds * transport.patience + SILENCE_SECONDS
-    deadline = time.monotonic() + limit_seconds
     try:
         while not heard.ended:
             if stop is not None and stop.is_set():
@@ -256,14 +177,9 @@ def _listen(
                 line = channel.read_line(POLL_SECONDS)
             except EOFError:
                 return
-            if (line is not None and heard.hear(line)) or heard.waiting:
-                deadline = time.monotonic() + limit_seconds
-            elif time.monotonic() > deadline:
-                hint = f"; it said: {heard.junk}" if heard.junk else ""
-                raise DeviceError(
-                    f"device {transport.name}: nothing heard from the agent for "
-                    f"{limit_seconds:.0f} s{hint}"
-                )
+            if line is not None:
+                heard.hear(line)
+            heard.require_time()
     except BaseException:
         # The agent lives on without us by design, so that it must be told.
         channel.send("stop\n")
@@ -282,30 +198,49 @@ def _drain(channel: Channel) -> None:
 
 
 def _put_job(
-    transport: Transport, job: Job, folder: str, progress: Progress | None
-) -> tuple[str, str]:
-    """Copy everything that the job needs; the places of agent.py and detached.py."""
-    places: dict[Path, str] = {}
-    uploads: list[Upload] = []
+    transport: Transport, job: Job, folder: str, heard: Heard, progress: Progress | None
+) -> Job:
+    """Copy everything that the job needs; the job without the entries whose files the device's disk
+    does not take, which have failed."""
+    files = {file: _content(transport, file) for entry in job.entries for file in entry.files}
+    # The request first: whoever tidies up there sees in it what this job needs.
+    programs = [_program(transport, path) for path in (AGENT, DETACHED)]
+    _put_request(transport, job, folder, files, programs)
+    refused: dict[str, str] = {}
+    transport.put_files(list(files.values()), progress, refused)
+    if not refused:
+        return job
+    fitting = []
+    for entry in job.entries:
+        reasons = [refused.get(files[file].target) for file in entry.files]
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is None:
+            fitting.append(entry)
+        else:
+            heard.take(Failed(event="failed", entry=entry.name, round=None, error=reason))
+    job = replace(job, entries=tuple(fitting))
+    _put_request(transport, job, folder, files, [])
+    return job
 
-    def place(file: Path | None) -> str | None:
-        if file is None:
-            return None
-        if file not in places:
-            digest = file_digest(file)
-            # By content: the same model in two jobs, or of two projects, is sent once.
-            places[file] = f"{transport.workdir}/files/{digest}{file.suffix}"
-            uploads.append(Upload(file, places[file], digest))
-        return places[file]
 
-    text = json.dumps(_request(transport, job, place))
-    with tempfile.TemporaryDirectory() as temporary:
-        request = Path(temporary, "job.json")
-        request.write_text(text)
-        programs = [_program(transport, path) for path in (AGENT, DETACHED)]
-        uploads += [upload(request, f"{folder}/job.json"), *programs]
-        transport.put_files(uploads, progress)
-    return programs[0].target, programs[1].target
+def _content(transport: Transport, file: Path) -> Upload:
+    """By content: the same model in two jobs, or of two projects, is sent once."""
+    digest = file_digest(file)
+    suffix = file.suffix if _SUFFIX.fullmatch(file.suffix) else ""
+    return Upload(file, f"{transport.workdir}/files/{digest}{suffix}", digest)
+
+
+def _put_request(
+    transport: Transport,
+    job: Job,
+    folder: str,
+    files: Mapping[Path, Upload],
+    programs: Sequence[Upload],
+) -> None:
+    with temporary_folder() as temporary:
+        request = temporary / "job.json"
+        request.write_text(json.dumps(_request(transport, job, files)))
+        transport.put_files([upload(request, f"{folder}/job.json"), *programs])
 
 
 def put_programs(transport: Transport, *programs: Path) -> list[str]:
@@ -320,9 +255,10 @@ def _program(transport: Transport, path: Path) -> Upload:
     return Upload(path, f"{transport.workdir}/programs/{path.stem}-{digest[:16]}.py", digest)
 
 
-def _request(
-    transport: Transport, job: Job, place: Callable[[Path | None], str | None]
-) -> dict[str, Any]:
+def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> dict[str, Any]:
+    def place(file: Path | None) -> str | None:
+        return None if file is None else files[file].target
+
     return {
         "id": job.id,
         "rounds": job.rounds,
@@ -343,8 +279,3 @@ def _request(
             for entry in job.entries
         ],
     }
-
-
-def check_only(entries: Sequence[Entry], job_id: str, timeout_seconds: float) -> Job:
-    """A job that loads each model and compares its answers, but measures nothing."""
-    return Job(job_id, 0, Settings(0, 0.0, 0, 0.0, timeout_seconds), tuple(entries))

@@ -5,7 +5,6 @@ Each cell's model runs in a process of its own, so that one that crashes its run
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgesparse.devices.measuring.events import Check, Event, Failed
-from edgesparse.devices.measuring.jobs import Entry, Job, Settings, round_medians, run_job
+from edgesparse.devices.measuring.job import Entry, Job, Settings, new_id
+from edgesparse.devices.measuring.jobs import round_medians, run_job
 from edgesparse.devices.transport.interface import Progress, Transport
+from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.runtimes.cells import (
     STORED_SHARE,
     TOLERANCE,
@@ -62,10 +63,10 @@ def try_cells(
     # Made anew, by the very code that makes a pipeline's models: what is probed is what will be
     # sent.
     models = cell_models()
-    with tempfile.TemporaryDirectory() as place:
+    with temporary_folder() as place:
         folder = Path(place)
         entries = _entries(folder, models, runtimes, delegate)
-        checks = Job("cells", 0, _TIMED, tuple(entries.values()))
+        checks = Job(new_id("cells"), 0, _TIMED, tuple(entries.values()))
         done = 0
 
         def count(event: Event) -> None:
@@ -96,7 +97,7 @@ def try_path(
     answers wrong. Raises DeviceError."""
     progress(0.0, "making a network")
     dense, sparse, x, y = path_models()
-    with tempfile.TemporaryDirectory() as place:
+    with temporary_folder() as place:
         golden = Path(place) / "golden.npz"
         np.savez(golden, golden_x=x, golden_y=y)
         entries: dict[tuple[str, str], Entry] = {}
@@ -109,7 +110,7 @@ def try_path(
                     name, path, runtime, delegate, 1, golden=golden, tolerance=TOLERANCE
                 )
         progress(0.5, "timing it with and without zeros")
-        events = run_job(transport, Job("path", 3, _TIMED, tuple(entries.values())))
+        events = run_job(transport, Job(new_id("path"), 3, _TIMED, tuple(entries.values())))
     verdicts = _verdicts(entries, events)
     times = round_medians(events)
     found = {}
@@ -181,7 +182,7 @@ def _costs(
         path.write_bytes(models[cell])
         name = f"{runtime} {cell.name}"
         entries[runtime, cell] = Entry(name, path, runtime, delegate, 1)
-    events = run_job(transport, Job("kernels", 3, _TIMED, tuple(entries.values())))
+    events = run_job(transport, Job(new_id("kernels"), 3, _TIMED, tuple(entries.values())))
     nanoseconds = round_medians(events)
     found = {}
     for key, twin in twins.items():

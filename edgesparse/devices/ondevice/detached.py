@@ -15,7 +15,6 @@ import errno
 import fcntl
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +26,6 @@ JOURNAL = "journal.jsonl"
 STOP_SECONDS = 5.0
 FIRST_SECONDS = 30.0
 BLOCK = 65536
-OLD_SECONDS = 30 * 86400
 
 
 def attach(agent, lease_seconds):
@@ -96,28 +94,9 @@ def start(agent, lease_seconds):
     os.close(ready)
 
 
-def remove_old():
-    """Remove jobs and models that nobody used for long: a device's disk is small.
-
-    Long before this job came, that is, not before now: a board without a clock of its own sets it
-    some time after it booted, and what was copied before that must not seem old.
-    """
-    jobs = os.path.dirname(os.getcwd())
-    came = os.stat("job.json").st_mtime
-    for folder in (jobs, os.path.join(os.path.dirname(jobs), "files")):
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            path = os.path.join(folder, name)
-            try:
-                if came - os.stat(path).st_mtime > OLD_SECONDS:
-                    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
-            except OSError:
-                continue
-
-
 def keep(agent, lease_seconds, tell_ready):
     """The keeper; never returns."""
     code = 1
-    remove_old()
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
         log = os.open("keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -242,6 +221,7 @@ def main(argv):
     if len(argv) != 4 or argv[0] != "attach":
         sys.stderr.write(__doc__)
         return 2
+    os.umask(os.umask(0) | 0o022)  # Nobody else writes into the socket.
     agent = os.path.abspath(argv[2])
     # A socket's path must be short; relative to here it is.
     os.chdir(argv[1])

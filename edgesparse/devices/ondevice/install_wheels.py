@@ -2,15 +2,16 @@
 
     python install_wheels.py REQUEST.json
 
-REQUEST has "venv" (the folder to make), "link" (what shall point to it), "wheels" (files) and
-"modules" (to import as a trial). The environment appears whole or not at all. Tells its progress and
-its end as one JSON object a line: {"share", "text"}, {"done"} or {"error"}.
+REQUEST has "venv" (the folder to make), "link" (what shall point to it), "wheels" (files), "modules"
+(to import as a trial) and "lock" (held while a job measures). The environment appears whole or not at
+all. Tells its progress and its end as one JSON object a line: {"share", "text"}, {"done"} or {"error"}.
 """
 
 import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import venv
 import zipfile
 
 TRIAL_SECONDS = 600
+OWN = re.compile(r"[0-9a-f]{16}(\.part)?$")
 
 
 def say(**about):
@@ -34,8 +36,9 @@ def install(request):
             build(request, place + ".part")
             os.sync()
             os.rename(place + ".part", place)
+        os.utime(place)
         point(link, place)
-        remove_others(parent, os.path.basename(place))
+        remove_others(parent, os.path.basename(place), request["lock"])
 
 
 def build(request, part):
@@ -97,16 +100,25 @@ def point(link, place):
     os.replace(part, link)
 
 
-def remove_others(parent, kept):
-    for name in os.listdir(parent):
-        if name not in (kept, "lock"):
-            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
+def remove_others(parent, kept, device_lock):
+    """Make room, unless a job is measuring: it may run in one of them."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(device_lock, flags, 0o644), "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        for name in os.listdir(parent):
+            path = os.path.join(parent, name)
+            if name != kept and OWN.match(name) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def main(argv):
     if len(argv) != 1:
         sys.stderr.write(__doc__)
         return 2
+    os.umask(os.umask(0) | 0o022)
     with open(argv[0]) as file:
         request = json.load(file)
     try:

@@ -2,7 +2,7 @@
 
     python releases.py install REQUEST.json    put files in place as ROOT/DIGEST
     python releases.py activate ROOT DIGEST KEEP
-    python releases.py rollback ROOT           make the one before current again
+    python releases.py rollback ROOT DIGEST    make the one before DIGEST current, if DIGEST is
     python releases.py list ROOT
 
 REQUEST has "root", "digest" and "files": {name: [where it is, sha256]}. ROOT/current is a symbolic link,
@@ -15,8 +15,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
+
+OWN_PART = re.compile(r"([0-9a-f]{16}|current|history)\.part$")
 
 
 def fsync(path):
@@ -78,7 +81,7 @@ def place(root, digest, *names):
 def install(request):
     root, digest = request["root"], request["digest"]
     for name in os.listdir(root):  # What a power cut left.
-        if name.endswith(".part"):
+        if OWN_PART.match(name):
             remove(os.path.join(root, name))
     if not os.path.isdir(place(root, digest)):
         part = place(root, digest + ".part")
@@ -112,11 +115,12 @@ def activate(root, digest, keep):
     return state(root)
 
 
-def rollback(root):
+def rollback(root, digest):
     known = releases(root)
     now = current(root)
-    if now is None:
-        raise OSError(2, "nothing was released yet", root)
+    # Asked a second time, after a connection broke, it must not go back once more.
+    if now != digest:
+        return state(root)
     earlier = known[: known.index(now)] if now in known else known
     if not earlier:
         raise OSError(2, "there is no release before this one", place(root, now))
@@ -153,6 +157,7 @@ def state(root):
 
 
 def main(argv):
+    os.umask(os.umask(0) | 0o022)
     try:
         if argv[:1] == ["install"] and len(argv) == 2:
             with open(argv[1]) as file:
@@ -160,8 +165,8 @@ def main(argv):
             root, action = request["root"], lambda: install(request)
         elif argv[:1] == ["activate"] and len(argv) == 4:
             root, action = argv[1], lambda: activate(argv[1], argv[2], int(argv[3]))
-        elif argv[:1] == ["rollback"] and len(argv) == 2:
-            root, action = argv[1], lambda: rollback(argv[1])
+        elif argv[:1] == ["rollback"] and len(argv) == 3:
+            root, action = argv[1], lambda: rollback(argv[1], argv[2])
         elif argv[:1] == ["list"] and len(argv) == 2:
             root, action = argv[1], lambda: state(argv[1])
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,15 @@ from typing import Any
 
 from edgesparse.devices import edgetpu
 from edgesparse.devices.measuring.events import Check, Failed, HostInfo
-from edgesparse.devices.measuring.jobs import Entry, check_only, host_info, run_job
+from edgesparse.devices.measuring.job import Entry, check_only, new_id
+from edgesparse.devices.measuring.jobs import host_info, run_job
 from edgesparse.devices.setup import wheels
 from edgesparse.devices.setup.provision import NEEDED_BYTES, ready, require_usable
 from edgesparse.devices.transport.interface import DeviceError, Transport
 from edgesparse.devices.transport.platform import Platform, probe
 from edgesparse.spec.device import Device
 from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.format.tiny import tiny_model
 
 OK, NOTE, MISSING = "ok", "note", "MISSING"
@@ -115,11 +116,11 @@ def _trial(transport: Transport, runtime: str, version: str) -> Finding:
 
 def _tried(transport: Transport, runtime: str, delegate: str | Mapping[str, Any]) -> str | None:
     """Load and run the smallest model there is, in a process of its own; why that fails."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder, "tiny.tflite")
         path.write_bytes(tiny_model())
         entry = Entry(runtime, path, runtime, delegate, 1)
-        for event in run_job(transport, check_only([entry], f"check-{runtime}", 300.0)):
+        for event in run_job(transport, check_only([entry], new_id("check"), 300.0)):
             if isinstance(event, Failed):
                 return event.error
             if isinstance(event, Check):

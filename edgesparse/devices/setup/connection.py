@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgesparse.devices.emulator import image
 from edgesparse.devices.emulator import machine as emulator
 from edgesparse.devices.setup import provision, wheels
+from edgesparse.devices.setup.tidy import leave
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.ssh import SshTransport
+from edgesparse.devices.transport.workdir import claim
 from edgesparse.spec.device import Device, Emulator
 
 
 def connect(device: Device, progress: Progress = lambda _, __: None) -> Transport:
-    """Open the transport that the device file names; an emulated device is booted.
+    """Open the transport that the device file names, to a workdir that is ours; an emulated device
+    is booted.
 
     Raises DeviceError or EmulatorError.
     """
+    transport = _reached(device, progress)
+    try:
+        claim(transport)
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+@contextmanager
+def connected(device: Device, progress: Progress = lambda _, __: None) -> Iterator[Transport]:
+    """The same for a block, at whose end nothing of what it brought is left there."""
+    transport = connect(device, progress)
+    try:
+        yield transport
+    finally:
+        leave(transport)
+
+
+def _reached(device: Device, progress: Progress) -> Transport:
     way = device.connect
     if way.ssh is not None:
         return SshTransport(device.name, way.ssh, device.workdir)
@@ -46,6 +71,7 @@ def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path
                 device.name, spec, device.workdir, folder, keep_disk=True
             )
             try:
+                claim(transport)
                 provision.provision(
                     transport, device, lambda share, text: progress(0.3 + share * 0.6, text)
                 )

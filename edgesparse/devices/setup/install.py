@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgesparse import __version__
 from edgesparse.devices.measuring.events import Check, Failed
-from edgesparse.devices.measuring.jobs import PROGRAMS, Entry, check_only, put_programs, run_job
+from edgesparse.devices.measuring.job import Entry, check_only
+from edgesparse.devices.measuring.jobs import PROGRAMS, put_programs, run_job
 from edgesparse.devices.setup.provision import MODULES
 from edgesparse.devices.transport.interface import DeviceError, Transport, Upload
-from edgesparse.spec.files import file_digest
+from edgesparse.spec.safe.files import file_digest
+from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.text import outside_json
 
 RELEASES = PROGRAMS / "releases.py"
 PREDICT = PROGRAMS / "predict.py"
@@ -49,14 +51,18 @@ class Release:
         }
 
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""Of a release's manifest, as it names the release."""
+
+
 class State(BaseModel):
     """A pipeline's releases on a device, by digest, oldest first."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    current: str | None = Field(max_length=64)
-    previous: str | None = Field(max_length=64)
-    releases: list[str] = Field(max_length=10_000)
+    current: Digest | None
+    previous: Digest | None
+    releases: list[Digest] = Field(max_length=10_000)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def install(
     manifest = json.dumps(_manifest(release, digests), indent=1, sort_keys=True) + "\n"
     # The manifest names every file's digest, so that its own digest is the release's identity.
     digest = hashlib.sha256(manifest.encode()).hexdigest()[:16]
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         named = {**release.files, "manifest.json": Path(temporary, "manifest.json")}
         named["manifest.json"].write_text(manifest)
         digests["manifest.json"] = hashlib.sha256(manifest.encode()).hexdigest()
@@ -97,7 +103,9 @@ def install(
         request.write_text(json.dumps({"root": root, "digest": digest, "files": files}))
         asked = f"{transport.workdir}/jobs/{job_id}.json"
         uploads = [Upload(path, places[name], digests[name]) for name, path in named.items()]
-        transport.put_files([*uploads, Upload(request, asked, file_digest(request))])
+        # The request first: whoever tidies up there sees in it what is needed.
+        transport.put_files([Upload(request, asked, file_digest(request))])
+        transport.put_files(uploads)
     _releases(transport, "install", asked)
     transport.remove_folder(asked)
     # From where it lies: a disk can lose what was verified elsewhere.
@@ -108,7 +116,10 @@ def install(
 
 def rollback(transport: Transport, pipeline: str) -> State:
     """Make the release before the current one current. Raises DeviceError where there is none."""
-    return _releases(transport, "rollback", f"{transport.workdir}/releases/{pipeline}")
+    now = released(transport, pipeline).current
+    if now is None:
+        raise DeviceError(f"device {transport.name}: no release of {pipeline} is current there")
+    return _releases(transport, "rollback", f"{transport.workdir}/releases/{pipeline}", now)
 
 
 def released(transport: Transport, pipeline: str) -> State:
@@ -150,29 +161,35 @@ def _check(
         place=place,
     )
     job = check_only([again], f"{job_id}-release", 600.0)
+    agreement = None
     for event in run_job(transport, job, stop=stop):
         if isinstance(event, Failed):
             raise DeviceError(
                 f"device {transport.name}: the release does not run there and was not made "
                 f"current: {event.error}"
             )
-        if isinstance(event, Check) and (event.agreement or 0.0) < release.min_agreement:
-            raise DeviceError(
-                f"device {transport.name}: the release answers wrong there and was not made "
-                f"current: {event.agreement or 0.0:.0%} of its golden outputs agree"
-            )
+        if isinstance(event, Check):
+            agreement = event.agreement
+    if agreement is None:
+        raise DeviceError(
+            f"device {transport.name}: the release was not checked there and was not made current"
+        )
+    if agreement < release.min_agreement:
+        raise DeviceError(
+            f"device {transport.name}: the release answers wrong there and was not made "
+            f"current: {agreement:.0%} of its golden outputs agree"
+        )
 
 
 def _releases(transport: Transport, *arguments: str) -> State:
     (program,) = put_programs(transport, RELEASES)
     done = transport.run([transport.python, program, *arguments], timeout_seconds=300)
-    lines: Sequence[str] = done.stdout.strip().splitlines()
+    said = outside_json((done.stdout.strip().splitlines() or [""])[-1])
+    if isinstance(said, dict) and "error" in said:
+        raise DeviceError(f"device {transport.name}: {str(said['error'])[:500]}")
     try:
-        said = json.loads(lines[-1]) if lines else {}
-        if isinstance(said, dict) and "error" in said:
-            raise DeviceError(f"device {transport.name}: {str(said['error'])[:500]}")
         return State.model_validate(said)
-    except (ValueError, ValidationError):
+    except ValidationError:
         raise DeviceError(
             f"device {transport.name}: its releases cannot be managed: {done.said}"
         ) from None

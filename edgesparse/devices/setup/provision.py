@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from edgesparse.devices.setup import wheels
 from edgesparse.devices.transport.interface import DeviceError, Progress, Transport, upload
 from edgesparse.devices.transport.platform import Platform, probe
 from edgesparse.devices.transport.processes import Channel
+from edgesparse.devices.transport.retry import persistent
 from edgesparse.spec.device import Device
+from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.text import clean, outside_json
 
 INSTALLER = PROGRAMS / "install_wheels.py"
 MODULES = {
@@ -127,27 +131,41 @@ def _install(
         )
     progress(0.0, "choosing and downloading wheels")
     files = wheels.download(choice, platform, name, wheel_cache())
-    folder = f"{transport.workdir}/wheels"
+    # Of this host alone: another one may be setting the device up too.
+    folder = f"{transport.workdir}/wheels/{uuid.uuid4().hex[:16]}"
     (installer,) = put_programs(transport, INSTALLER)
     request = {
         "venv": venv_place(transport, choice, platform),
         "link": f"{transport.workdir}/venv",
         "wheels": [f"{folder}/{path.name}" for path in files],
         "modules": [MODULES[runtime] for runtime in choice.versions],
+        "lock": f"{transport.workdir}/lock",
     }
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         asked = Path(temporary, "request.json")
         asked.write_text(json.dumps(request))
         uploads = [upload(path, f"{folder}/{path.name}") for path in files]
         uploads.append(upload(asked, f"{folder}/request.json"))
         sent = transport.put_files(uploads, lambda share, text: progress(share / 2, text))
-    with transport.open([transport.python, installer, f"{folder}/request.json"]) as channel:
-        _await_installed(transport, channel, progress)
-    transport.remove_folder(folder)
+
+    def install() -> None:
+        argv = [transport.python, installer, f"{folder}/request.json"]
+        with transport.open(argv) as channel:
+            problem = _await_installed(channel, progress)
+        if problem is not None:
+            raise DeviceError(f"device {transport.name}: {problem}")
+
+    try:
+        # What a broken connection stopped is built anew; what was finished is found there.
+        persistent(install, transport.reconnect)
+    finally:
+        with suppress(DeviceError):
+            transport.remove_folder(folder)
     return sent
 
 
-def _await_installed(transport: Transport, channel: Channel, progress: Progress) -> None:
+def _await_installed(channel: Channel, progress: Progress) -> str | None:
+    """Hear the installer until it is done; why it is not, if it is not."""
     deadline = time.monotonic() + SETUP_SECONDS
     last = "no output"
     while time.monotonic() < deadline:
@@ -157,19 +175,16 @@ def _await_installed(transport: Transport, channel: Channel, progress: Progress)
             break
         if line is None:
             continue
-        last = line.strip()[:300] or last
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue
+        last = clean(line.strip(), 300) or last
+        said = outside_json(line)
         if not isinstance(said, dict):
             continue
         # The installer's own words: it knows which wheel or import failed.
         if "error" in said:
-            raise DeviceError(f"device {transport.name}: set-up failed: {str(said['error'])[:500]}")
+            return f"set-up failed: {str(said['error'])[:500]}"
         if said.get("done") is True:
-            return
+            return None
         share = said.get("share")
         if isinstance(share, int | float) and 0 <= share <= 1:
             progress(0.5 + share / 2, str(said.get("text"))[:80])
-    raise DeviceError(f"device {transport.name}: set-up did not finish: {last}")
+    return f"set-up did not finish: {last}"

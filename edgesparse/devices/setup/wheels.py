@@ -16,7 +16,7 @@ from pathlib import Path
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.platform import Platform
 from edgesparse.spec.device import Runtime
-from edgesparse.spec.files import file_digest
+from edgesparse.spec.safe.files import file_digest
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from edgesparse.devices.transport.processes import Channel, Completed
-from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.files import file_digest
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.safe.files import file_digest
 
 
 class DeviceError(EdgesparseError):
@@ -18,7 +19,21 @@ class DeviceError(EdgesparseError):
 
 
 class ConnectionLost(DeviceError):
-    """The way to the device broke; trying again may help."""
+    """The way to the device broke; trying again may help, unless it is a command that hangs."""
+
+    def __init__(self, message: str, *, may_return: bool = True, hung_up: bool = False) -> None:
+        super().__init__(message)
+        self.may_return = may_return
+        self.hung_up = hung_up
+        """The device is there: it answered and then closed the connection."""
+
+
+class NoRoom(DeviceError):
+    """A file does not fit on the device's disk."""
+
+
+class NotOurs(DeviceError, UsageError):
+    """The device file names a folder that is somebody's, as workdir."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,11 @@ class Upload:
     target: str
     sha256: str
 
+
+MAX_FETCHED_BYTES = 1 << 30
+FETCH_SECONDS = 600.0
+ROOM_LEFT_BYTES = 4_000_000
+"""What stays free on a device's disk: journals are written there, and it has other users."""
 
 Progress = Callable[[float, str], None]
 """Told the share done (0 to 1) and what is being done."""
@@ -45,27 +65,56 @@ class Transport(Protocol):
     """How long work on the device may go on when nobody is connected."""
     patience: float
     """How many seconds here a second of the device's clock may take."""
+    forgets: bool
+    """Whether nothing stays there when the connection ends."""
+    stopping: threading.Event
+    """Set when nobody waits any longer for a device that is away."""
+    brought: list[str]
+    """Paths of the files that were copied there, in workdir/files."""
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
-        """Run a command to its end; no shell sees the arguments unquoted."""
+        """Run a command to its end; no shell sees the arguments unquoted.
+
+        It is run again when the connection breaks: give none that must not run twice."""
 
     def open(self, argv: Sequence[str]) -> AbstractContextManager[Channel]:
         """Start a command to talk with; leaving the block closes its stdin, and then ends it."""
 
-    def put_files(self, files: Sequence[Upload], progress: Progress | None = None) -> int:
-        """Copy files that the device does not have, check their digests there; bytes sent."""
+    def put_files(
+        self,
+        files: Sequence[Upload],
+        progress: Progress | None = None,
+        refused: dict[str, str] | None = None,
+    ) -> int:
+        """Copy files that the device does not have, check their digests there; bytes sent.
 
-    def get_file(self, source: str, target: Path) -> None:
-        """Copy a file from the device."""
+        With `refused`, what the device's disk does not take is noted there, by target, with the
+        reason, and the others are copied; without, that raises NoRoom."""
+
+    def get_file(self, source: str, target: Path, max_bytes: int = MAX_FETCHED_BYTES) -> None:
+        """Copy a file from the device; one that is larger is refused."""
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder below workdir."""
 
     def reconnect(self) -> None:
-        """Make the connection again after it broke. Raises when it stays broken."""
+        """Make the connection again if it is broken. Raises when it stays broken, or when
+        `stopping` is set."""
 
     def close(self) -> None:
         """End the connection."""
+
+
+def no_room(name: str, file: Upload, free_bytes: int, workdir: str) -> NoRoom | None:
+    """The error for a file for which there is too little room, if there is."""
+    needed = file.source.stat().st_size
+    if needed + ROOM_LEFT_BYTES <= free_bytes:
+        return None
+    return NoRoom(
+        f"device {name}: {file.source.name} does not fit: {needed / 1e6:.1f} MB, and "
+        f"{free_bytes / 1e6:.1f} MB are free at {workdir}, of which {ROOM_LEFT_BYTES / 1e6:.0f} MB "
+        "are kept; make room there or choose another workdir in the device file"
+    )
 
 
 def upload(source: Path, target: str) -> Upload:

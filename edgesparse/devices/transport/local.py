@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
+import threading
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgesparse.devices.transport import processes
-from edgesparse.devices.transport.interface import DeviceError, Progress, Upload
+from edgesparse.devices.transport.interface import (
+    MAX_FETCHED_BYTES,
+    DeviceError,
+    NoRoom,
+    Progress,
+    Upload,
+    no_room,
+)
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.spec.device import Local
-from edgesparse.spec.files import file_digest
+from edgesparse.spec.safe.files import file_digest
 
 
 class LocalTransport:
@@ -22,9 +32,12 @@ class LocalTransport:
     # Only a dead host leaves work behind here, and nobody comes back for it.
     lease_seconds = 0.0
     patience = 1.0
+    forgets = False
 
     def __init__(self, name: str, spec: Local, workdir: str) -> None:
         self.name = name
+        self.brought: list[str] = []
+        self.stopping = threading.Event()
         self.python = os.path.expanduser(spec.python) if spec.python else sys.executable
         self.workdir = os.path.abspath(os.path.expanduser(workdir))
         if shutil.which(self.python) is None:
@@ -32,16 +45,6 @@ class LocalTransport:
                 f"device {name}: no Python at {self.python}; "
                 "correct connect.local.python in the device file"
             )
-        try:
-            os.makedirs(self.workdir, exist_ok=True)
-            probe = Path(self.workdir, f".write-test-{os.getpid()}")
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise DeviceError(
-                f"device {name}: cannot write to {self.workdir}: {error.strerror}; "
-                "choose another workdir in the device file"
-            ) from None
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
         try:
@@ -61,19 +64,37 @@ class LocalTransport:
         finally:
             channel.close()
 
-    def put_files(self, files: Sequence[Upload], progress: Progress | None = None) -> int:
-        return sum(self._put(file) for file in files)
+    def put_files(
+        self,
+        files: Sequence[Upload],
+        progress: Progress | None = None,
+        refused: dict[str, str] | None = None,
+    ) -> int:
+        sent = 0
+        for file in files:
+            try:
+                sent += self._put(file)
+            except NoRoom as error:
+                if refused is None:
+                    raise
+                refused[file.target] = str(error)
+        return sent
 
     def _put(self, file: Upload) -> int:
         place = Path(file.target)
         # Touched, so that the clean-up of old files sees that it is used.
-        if place.is_file() and file_digest(place) == file.sha256:
+        if place.is_file() and not place.is_symlink() and file_digest(place) == file.sha256:
             os.utime(place)
             return 0
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
+        # Its own name: two devices of a fleet may be this machine.
+        part = place.with_name(f"{place.name}.{file.sha256}.{uuid.uuid4().hex[:12]}.part")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            problem = no_room(self.name, file, shutil.disk_usage(place.parent).free, self.workdir)
+            if problem is not None:
+                raise problem
             shutil.copyfile(file.source, part)
+            part.chmod(0o644)
             found = file_digest(part)
             if found != file.sha256:
                 raise DeviceError(
@@ -83,15 +104,25 @@ class LocalTransport:
             size_bytes = part.stat().st_size
             os.replace(part, place)
         except OSError as error:
-            raise DeviceError(
-                f"device {self.name}: cannot write {file.target}: {error.strerror}"
+            kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
+            raise kind(
+                f"device {self.name}: cannot write {file.target}: {error.strerror}; "
+                "make room there or choose another workdir in the device file"
             ) from None
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
+        if file.target.startswith(f"{self.workdir}/files/"):
+            self.brought.append(file.target)
         return size_bytes
 
-    def get_file(self, source: str, target: Path) -> None:
+    def get_file(self, source: str, target: Path, max_bytes: int = MAX_FETCHED_BYTES) -> None:
         try:
+            size = os.stat(source).st_size
+            if size > max_bytes:
+                raise DeviceError(
+                    f"device {self.name}: {source} is larger than {max_bytes / 1e6:.0f} MB; refused"
+                )
             shutil.copyfile(source, target)
         except OSError as error:
             raise DeviceError(f"device {self.name}: {source}: {error.strerror}") from None

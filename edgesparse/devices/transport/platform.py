@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from edgesparse.devices.transport.interface import DeviceError, Transport
+from edgesparse.spec.safe.text import clean, outside_json
 
 # Prints name=value lines. $1 is the workdir, $2 the Python, $3 what stands before /sys and /dev.
 # A device without Python says so. An Edge TPU on USB has another id once its firmware is loaded.
@@ -78,7 +79,8 @@ class Platform:
     def minor(self) -> int:
         """11 of Python 3.11; 0 without Python 3."""
         parts = (self.python or "").split(".")
-        return int(parts[1]) if parts[0] == "3" and len(parts) > 1 and parts[1].isdigit() else 0
+        known = parts[0] == "3" and len(parts) > 1 and re.fullmatch("[0-9]{1,4}", parts[1])
+        return int(parts[1]) if known else 0
 
 
 def probe(transport: Transport, root: str = "") -> Platform:
@@ -88,7 +90,8 @@ def probe(transport: Transport, root: str = "") -> Platform:
     """
     argv = ["/bin/sh", "-c", _SCRIPT, "sh", transport.workdir, transport.python, root]
     done = transport.run(argv)
-    said = dict(line[:2000].split("=", 1) for line in done.stdout.splitlines()[:200] if "=" in line)
+    lines = [line[:2000] for line in done.stdout.split("\n")[:200] if "=" in line]
+    said = {name: clean(value) for name, _, value in (line.partition("=") for line in lines)}
     if not {"machine", "about"} <= said.keys():
         raise DeviceError(f"device {transport.name}: it cannot be looked at: {done.said}")
     python = _python(said.get("about", ""))
@@ -120,17 +123,15 @@ def _tpu(text: str) -> dict[str, Any]:
     return {
         "tpu_bus": bus if bus in ("usb", "pcie") else None,
         "tpu_usable": usable == "yes",
-        "tpu_mbit_per_second": int(speed) if speed.isdecimal() and speed != "0" else None,
+        "tpu_mbit_per_second": int(speed) if re.fullmatch("[1-9][0-9]{0,8}", speed) else None,
     }
 
 
 def _python(text: str) -> dict[str, object]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
+    found = outside_json(text)
     return found if isinstance(found, dict) else {}
 
 
 def _bytes(kilobytes: str | None) -> int | None:
-    return int(kilobytes) * 1024 if kilobytes and kilobytes.isdecimal() else None
+    text = kilobytes or ""
+    return int(text) * 1024 if re.fullmatch("[0-9]{1,12}", text) else None

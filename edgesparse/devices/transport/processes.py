@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import selectors
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
+from edgesparse.spec.safe.text import clean
+
 MAX_OUTPUT = 4_000_000
 Tell = Callable[[int], None]
 MAX_LINE = 2_000_000
 _BLOCK = 1 << 16
 CLOSE_SECONDS = 10.0
+STALL_SECONDS = 60.0
+"""Without a byte moving before what is sent or fetched is given up."""
+DIGEST_BYTES_PER_SECOND = 1_000_000
+"""At worst, of a board that checks what it was sent."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Completed:
     def said(self) -> str:
         """Its last words, for an error message."""
         lines = (self.stderr.strip() or self.stdout.strip() or "no output").splitlines()
-        return lines[-1][:300]
+        return clean(lines[-1], 300)
 
 
 class Channel:
@@ -93,13 +100,18 @@ class Channel:
         """Close stdin, wait for the command to end, and end it if it does not; its exit code."""
         with suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
+        output, deadline = _pipe(self._process.stdout), time.monotonic() + CLOSE_SECONDS
+        # What it still says is of no interest and not kept, but must not block it.
+        while (left := deadline - time.monotonic()) > 0 and self._selector.select(left):
+            if not os.read(output.fileno(), _BLOCK):
+                break
         try:
-            # What it still says is of no interest, but must not block it.
-            self._process.communicate(timeout=CLOSE_SECONDS)
-        except (subprocess.TimeoutExpired, ValueError):
+            self._process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._selector.close()
+        output.close()
         return self._process.returncode
 
 
@@ -154,3 +166,102 @@ def _keep(selector: selectors.BaseSelector, kept: dict[IO[bytes], bytes], source
                 selector.unregister(pipe)
             # Read on, but keep no more: a full pipe would stop the child.
             kept[pipe] += block[: MAX_OUTPUT - len(kept[pipe])]
+
+
+def feed(argv: Sequence[str], source: IO[bytes], tell: Tell) -> tuple[int, int, bytes]:
+    """Run a command with the rest of a file as its stdin.
+
+    Returns:
+        The bytes it took, its exit code (negative where it was ended because nothing moved any
+        more), and what it said on stderr, at most MAX_OUTPUT of it.
+    """
+    sent = 0
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        stdin, stderr = _pipe(child.stdin), _pipe(child.stderr)
+        os.set_blocking(stdin.fileno(), False)
+        said, rest = b"", source.read(_BLOCK)
+        patience = STALL_SECONDS
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(stdin, selectors.EVENT_WRITE)
+                selector.register(stderr, selectors.EVENT_READ)
+                while selector.get_map():
+                    ready = selector.select(patience)
+                    if not ready:
+                        child.kill()
+                        break
+                    for key, _ in ready:
+                        if key.fileobj is stderr:
+                            block = os.read(stderr.fileno(), _BLOCK)
+                            said = said + block[: MAX_OUTPUT - len(said)]
+                            if not block:
+                                selector.unregister(stderr)
+                            continue
+                        try:
+                            count = os.write(stdin.fileno(), rest) if rest else 0
+                        except BrokenPipeError:
+                            count, rest = 0, b""
+                        sent += count
+                        rest = rest[count:] or (source.read(_BLOCK) if count else b"")
+                        tell(sent)
+                        if not rest:
+                            selector.unregister(stdin)
+                            stdin.close()
+                            # Now the other side reads all of it once more.
+                            patience += sent / DIGEST_BYTES_PER_SECOND
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            with suppress(BrokenPipeError):
+                stdin.close()
+    return sent, child.returncode, said
+
+
+def fetch(argv: Sequence[str], mark: bytes, sink: IO[bytes], max_bytes: int, seconds: float) -> str:
+    """Write what a command says on stdout after `mark` into a file; why it failed, or "".
+
+    Raises:
+        TimeoutError: nothing came for STALL_SECONDS, or it took more than `seconds`.
+        OverflowError: more than `max_bytes` came.
+    """
+    deadline = time.monotonic() + seconds
+    before, count, found = b"", 0, False
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        ) as child:
+            stdout = _pipe(child.stdout)
+            try:
+                with selectors.DefaultSelector() as selector:
+                    selector.register(stdout, selectors.EVENT_READ)
+                    while True:
+                        left = min(STALL_SECONDS, deadline - time.monotonic())
+                        if left <= 0 or not selector.select(left):
+                            raise TimeoutError
+                        block = os.read(stdout.fileno(), _BLOCK)
+                        if not block:
+                            break
+                        if not found:
+                            before = (before + block)[-MAX_OUTPUT:]
+                            _, found_mark, block = before.partition(mark)
+                            found = bool(found_mark)
+                        if found:
+                            count += len(block)
+                            if count > max_bytes:
+                                raise OverflowError
+                            sink.write(block)
+            except BaseException:
+                child.kill()
+                raise
+        if not child.returncode:
+            return ""
+        errors.seek(0)
+        said = errors.read(MAX_OUTPUT).decode(errors="replace").strip()
+        return clean((said or "no reason given").splitlines()[-1], 300)

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from contextlib import suppress
+from pathlib import Path
 
+from edgesparse.devices.transport import processes
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError
 from edgesparse.spec.base import Ssh
+from edgesparse.spec.safe.text import clean
 
 UNREACHABLE = 255
 """ssh's exit code for its own failures."""
+_LOOK_SECONDS = 10.0
 
-_TRANSIENT = (
+_AWAY = (
     "Connection refused",
     "Connection timed out",
     "timed out",
     "No route to host",
     "Network is unreachable",
+    "not responding",
+)
+_HUNG_UP = (
     "Connection reset",
     "Connection closed",
+    "closed by remote host",
+    "Connection corrupted",
+    "Corrupted MAC",
+    "Bad packet length",
+    "kex_exchange_identification",
+    "ssh_dispatch_run_fatal",
     "Broken pipe",
-    "not responding",
     "client_loop",
     "mux_client",
     "Control socket",
     "lost connection",
 )
+"""What ssh says of a device that is there and broke the connection, or of one on the way to it."""
 
 
 def login_command(spec: Ssh) -> str:
@@ -34,13 +49,46 @@ def login_command(spec: Ssh) -> str:
     if spec.config is not None:
         words += ["-F", spec.config]
     if spec.known_hosts is not None:
-        words += ["-o", f"UserKnownHostsFile={spec.known_hosts}"]
+        known = spec.known_hosts
+        odd = " " in known or "%" in known  # In an option's value ssh splits and expands.
+        known = '"' + known.replace("%", "%%") + '"' if odd else known
+        words += ["-o", f"UserKnownHostsFile={known}"]
     if spec.identity_file is not None:
-        words += ["-i", spec.identity_file]
+        words += ["-i", spec.identity_file.replace("%", "%%")]
     if spec.port is not None:
         words += ["-p", str(spec.port)]
     host = spec.host if spec.user is None else f"{spec.user}@{spec.host}"
     return " ".join(_word(word) for word in [*words, host])
+
+
+def locked_keys(spec: Ssh) -> list[str]:
+    """The private keys that ssh would use and cannot without a passphrase."""
+    argv = ["ssh", *(["-F", os.path.expanduser(spec.config)] if spec.config else []), "-G"]
+    named = [spec.identity_file] if spec.identity_file else []
+    with suppress(OSError, TimeoutError):
+        if not named:
+            settings = processes.run([*argv, "--", spec.host], _LOOK_SECONDS).stdout.splitlines()
+            named = [line.partition(" ")[2] for line in settings if line.startswith("identityfile")]
+        known = processes.run(["ssh-add", "-L"], _LOOK_SECONDS).stdout
+        return [name for name in named if _locked(Path(os.path.expanduser(name)), known)]
+    return []
+
+
+def _locked(key: Path, known: str) -> bool:
+    """Whether a private key needs a passphrase, and an agent that knows the keys `known` does not
+    know it."""
+    if not key.is_file():
+        return False
+    with suppress(OSError, IndexError):
+        if key.with_name(f"{key.name}.pub").read_text().split()[1] in known:
+            return False
+    done = processes.run(["ssh-keygen", "-y", "-P", "", "-f", str(key)], _LOOK_SECONDS)
+    return "incorrect passphrase" in done.stderr
+
+
+def agent_runs() -> bool:
+    """Whether there is an agent that keys can be given to."""
+    return bool(os.environ.get("SSH_AUTH_SOCK"))
 
 
 def _word(word: str) -> str:
@@ -63,6 +111,13 @@ def explain(name: str, spec: Ssh, said: str) -> DeviceError:
             f"{place}: its host key is not known; compare it and accept it once with: {login}"
         )
     if "Permission denied" in said or "Too many authentication failures" in said:
+        locked = locked_keys(spec)
+        if locked:
+            return DeviceError(
+                f"{place}: its key {locked[0]} has a passphrase, and no agent knows it; give it to "
+                f"one with: {'' if agent_runs() else 'eval $(ssh-agent); '}ssh-add "
+                f"{shlex.quote(locked[0])}"
+            )
         return DeviceError(
             f"{place}: it refused every key; make this work without a password: {login}; "
             f"a key gets there with: {login.replace('ssh', 'ssh-copy-id', 1)}"
@@ -77,7 +132,11 @@ def explain(name: str, spec: Ssh, said: str) -> DeviceError:
         return ConnectionLost(
             f"{place}: nothing listens there: {last}; is the device on, and its SSH server enabled?"
         )
-    if any(word in said for word in _TRANSIENT):
+    # Closed while keys are exchanged, ssh may end without a word.
+    if not said.strip() or any(word in said for word in _HUNG_UP):
+        told = last if said.strip() else "it closed the connection"
+        return ConnectionLost(f"{place}: {told}; try: {login}", hung_up=True)
+    if any(word in said for word in _AWAY):
         return ConnectionLost(
             f"{place}: {last}; is the device on and in this network? Try: {login}"
         )
@@ -86,7 +145,7 @@ def explain(name: str, spec: Ssh, said: str) -> DeviceError:
 
 def _reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip(" @\r\n")]
-    return lines[-1][:200] if lines else "no answer"
+    return clean(lines[-1], 200) if lines else "no answer"
 
 
 def _forget(spec: Ssh, said: str) -> str:

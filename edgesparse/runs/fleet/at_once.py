@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+from edgesparse.graph import open_runs
 from edgesparse.graph import progress as told
 from edgesparse.runs.fleet.targets import Target, open_target
 from edgesparse.spec.device import Device
@@ -29,9 +31,11 @@ class Fleet:
 
 @contextmanager
 def opened(
-    devices: Sequence[Device], listener: told.Listener, stop: threading.Event
+    devices: Sequence[Device], runs: Path, listener: told.Listener, stop: threading.Event
 ) -> Iterator[Fleet]:
     """Connect to all devices at once and set up those that need it; closed when the block ends.
+
+    What runs in `runs` left on a device whose host was killed is removed there.
 
     Raises the devices' errors when not one can be used.
     """
@@ -39,12 +43,20 @@ def opened(
     dead: dict[str, EdgesparseError] = {}
 
     def connect(device: Device) -> None:
+        killed = open_runs.killed(runs, device.name)
         try:
-            found[device.name] = _open(device, listener)
+            with told.waiting(listener, set_up_label(device)) as progress:
+                target = open_target(device, progress, killed)
+            target.transport.stopping = stop
+            found[device.name] = target
+            open_runs.tidied(runs, device.name, killed)
         except EdgesparseError as error:
             dead[device.name] = error
-            if len(devices) > 1:  # Else it is raised, and told once.
-                listener(told.StageFailed(set_up_label(device), (), str(error)))
+        except Exception as error:  # A mistake of ours is no reason to stop the other devices.
+            text = f"device {device.name}: {type(error).__name__}: {error}"
+            dead[device.name] = EdgesparseError(text)
+        if device.name in dead and len(devices) > 1:  # Else it is raised, and told once.
+            listener(told.StageFailed(set_up_label(device), (), str(dead[device.name])))
 
     try:
         at_once(connect, devices, stop)
@@ -60,11 +72,6 @@ def opened(
         )
     finally:
         at_once(lambda target: target.close(), list(found.values()), threading.Event())
-
-
-def _open(device: Device, listener: told.Listener) -> Target:
-    with told.waiting(listener, set_up_label(device)) as progress:
-        return open_target(device, progress)
 
 
 def set_up_label(device: Device) -> str:

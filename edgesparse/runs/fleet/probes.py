@@ -15,7 +15,7 @@ from edgesparse.devices.measuring.probe import Trial, try_cells, try_path
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.targets import Target
-from edgesparse.spec.files import replace_json
+from edgesparse.spec.safe.files import replace_json
 from edgesparse.tflite.runtimes.compatibility import Cell, Machine, Profile, Verdict, cells
 
 

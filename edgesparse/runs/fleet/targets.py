@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +16,7 @@ from edgesparse.devices.measuring.events import HostInfo
 from edgesparse.devices.measuring.jobs import host_info
 from edgesparse.devices.setup.connection import connect
 from edgesparse.devices.setup.provision import provision
+from edgesparse.devices.setup.tidy import clear, leave
 from edgesparse.devices.transport.interface import DeviceError, Progress, Transport
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.spec.device import DEFAULT_WORKDIR, Device, Local, Runtime, RuntimeName
@@ -40,8 +43,8 @@ class Target:
         return [*((runtime, None) for runtime in self.runtimes), *self.missing]
 
     def close(self) -> None:
-        """End the connection."""
-        self.transport.close()
+        """Take away what was brought, and end the connection."""
+        leave(self.transport)
 
     @property
     def info(self) -> DeviceInfo:
@@ -56,14 +59,19 @@ class Target:
         )
 
 
-def open_target(device: Device, progress: Progress = lambda _, __: None) -> Target:
+def open_target(
+    device: Device, progress: Progress = lambda _, __: None, killed: Sequence[str] = ()
+) -> Target:
     """Connect to a device, install its runtimes where it has not, and ask what it has.
 
-    Raises DeviceError; nothing is left open then.
+    `killed` are runs whose host was killed: what they left there is removed. Raises DeviceError;
+    nothing is left open then.
     """
     transport = connect(device, progress)
     try:
-        return _asked(device, transport, progress)
+        target = _asked(device, transport, progress)
+        clear(transport, killed)
+        return target
     except BaseException:
         transport.close()
         raise
@@ -121,7 +129,7 @@ def _runtime_problem(
 def _minor(version: str) -> int:
     """11 of "3.11.7"; 0 where a device says something else."""
     parts = version.split(".")
-    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
+    return int(parts[1]) if len(parts) > 1 and re.fullmatch("[0-9]{1,4}", parts[1]) else 0
 
 
 def this_machine() -> Transport:

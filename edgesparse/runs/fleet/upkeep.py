@@ -11,7 +11,7 @@ from pathlib import Path
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices.setup import install
 from edgesparse.devices.setup.checkup import Finding, checkup
-from edgesparse.devices.setup.connection import connect
+from edgesparse.devices.setup.connection import connected
 from edgesparse.devices.setup.provision import Provisioned, provision
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.graph import progress as told
@@ -141,6 +141,6 @@ def _connected(
     found = find_device(device, Path(project))
     with (
         told.waiting(listener, set_up_label(found)) as progress,
-        closing(connect(found, progress)) as transport,
+        connected(found, progress) as transport,
     ):
         yield found, transport, progress

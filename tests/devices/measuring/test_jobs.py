@@ -5,6 +5,7 @@ import pytest
 
 from edgesparse.devices.measuring import jobs as measure
 from edgesparse.devices.measuring.events import Check, Failed
+from edgesparse.devices.measuring.job import Entry, check_only
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.spec.device import Local
@@ -16,11 +17,11 @@ def local(tmp_path):
 
 
 def job(*entries):
-    return measure.check_only(entries, "job-1", 60)
+    return check_only(entries, "job-1", 60)
 
 
 def entry(model, name="a"):
-    return measure.Entry(name, model, "ai-edge-litert", "xnnpack", 1)
+    return Entry(name, model, "ai-edge-litert", "xnnpack", 1)
 
 
 def test_a_job_is_carried_out_and_cleaned_up(local, tflite_files):
@@ -47,7 +48,7 @@ def _with_agent(monkeypatch, tmp_path, text):
 def test_junk_and_forged_events_are_left_out(local, tflite_files, monkeypatch, tmp_path):
     lines = [
         "Welcome!",
-        '{"event": "start", "job": "another", "host": {}}',
+        '{"event": "check", "entry": "b", "init_ms": 1.0}',
         '{"event": "failed", "entry": "not ours", "round": null, "error": "x"}',
         '{"event": "failed", "entry": "a", "round": null, "error": "ours"}',
         '{"event": "end"}',

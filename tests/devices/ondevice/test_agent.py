@@ -23,7 +23,8 @@ from edgesparse.devices.measuring.events import (
     Start,
     parse_event,
 )
-from edgesparse.devices.measuring.jobs import AGENT, Entry, answers_of
+from edgesparse.devices.measuring.job import Entry
+from edgesparse.devices.measuring.jobs import AGENT, answers_of
 
 SETTINGS = {
     "warmup_runs": 2,

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from edgesparse.devices.measuring import hearing
 from edgesparse.devices.measuring import jobs as measure
 from edgesparse.devices.measuring.events import End, Failed, Round, Start, Waiting
-from edgesparse.devices.measuring.jobs import Entry, Job, Settings, Stopped, run_job
+from edgesparse.devices.measuring.job import Entry, Job, Settings
+from edgesparse.devices.measuring.jobs import Stopped, run_job
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError
 
 FOREVER = 10_000
@@ -110,20 +112,22 @@ _HOST = """
 import sys
 from pathlib import Path
 from edgesparse.devices.measuring.events import Round
-from edgesparse.devices.measuring.jobs import Entry, Job, Settings, run_job
+from edgesparse.devices.measuring.job import Entry, Job, Settings
+from edgesparse.devices.measuring.jobs import run_job
 from edgesparse.devices.transport.ssh import SshTransport
 from edgesparse.spec.base import Ssh
-spec, workdir, model, lease = sys.argv[1:]
+spec, workdir, model, lease, name = sys.argv[1:]
 transport = SshTransport("board", Ssh.model_validate_json(spec), workdir)
 transport.lease_seconds = float(lease)
 entry = Entry("m", Path(model), "ai-edge-litert", "xnnpack", 1)
-job = Job("host", 10_000, Settings(1, 0.0, 5, 0.0, 60.0), (entry,))
+job = Job(name, 10_000, Settings(1, 0.0, 5, 0.0, 60.0), (entry,))
 run_job(transport, job, lambda e: print(e.event, flush=True))
 """
 
 
-def host(server, workdir, model, lease):
-    command = [sys.executable, "-c", _HOST, server.spec().model_dump_json(), workdir, model, lease]
+def host(server, workdir, model, lease, name="host"):
+    spec = server.spec().model_dump_json()
+    command = [sys.executable, "-c", _HOST, spec, workdir, model, lease, name]
     return subprocess.Popen(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
@@ -182,21 +186,6 @@ def test_two_hosts_take_turns(server, tflite_files):
     assert "first" not in order[order.index("second") :]
 
 
-def test_what_nobody_used_for_long_makes_room(board, tflite_files):
-    files, jobs = (Path(board.workdir, name) for name in ("files", "jobs"))
-    files.mkdir(parents=True, exist_ok=True)
-    (jobs / "old").mkdir(parents=True)
-    for path, days in ((files / "old", 40), (files / "recent", 20), (jobs / "old", 40)):
-        path.touch()
-        then = path.stat().st_mtime - days * 86400
-        os.utime(path, (then, then))
-    run_job(board, job("room", tflite_files["dense"], rounds=1))
-    assert (files / "recent").exists()
-    assert not (files / "old").exists()
-    assert not (jobs / "old").exists()
-    assert len(list(files.iterdir())) >= 2
-
-
 def test_a_runtime_that_crashes_there_fails_its_entry_only(board, tflite_files, crashing_model):
     events = run_job(board, job("crash", crashing_model, tflite_files["dense"], rounds=2))
     assert [e.entry for e in events if isinstance(e, Failed)] == ["m0"]
@@ -206,8 +195,7 @@ def test_a_runtime_that_crashes_there_fails_its_entry_only(board, tflite_files, 
 
 def test_hostile_output_does_no_harm(board, tflite_files, monkeypatch, tmp_path):
     forged = [
-        {"event": "start", "job": "another", "host": {}},
-        {"event": "round", "entry": "m0", "round": 99, "latency_ns": [1]},
+        {"event": "check", "entry": "nobody", "init_ms": 1.0},
         {"event": "failed", "entry": "../../etc/passwd", "round": None, "error": "x"},
         {"event": "failed", "entry": "m0", "round": None, "error": "\x1b[31mours"},
         {"event": "failed", "entry": "m0", "round": None, "error": "twice"},
@@ -223,12 +211,12 @@ def test_hostile_output_does_no_harm(board, tflite_files, monkeypatch, tmp_path)
     )
     monkeypatch.setattr(measure, "AGENT", agent)
     events = run_job(board, job("hostile", tflite_files["dense"], rounds=2))
-    assert [e.error for e in events if isinstance(e, Failed)] == ["\x1b[31mours"]
+    assert [e.error for e in events if isinstance(e, Failed)] == ["\\x1b[31mours"]
     assert isinstance(events[-1], End)
 
 
 def test_an_endless_flood_is_given_up(board, tflite_files, monkeypatch, tmp_path):
-    monkeypatch.setattr(measure, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(hearing, "SILENCE_SECONDS", 1.0)
     agent = tmp_path / "agent.py"
     agent.write_text("while True: print('nonsense ' * 1000)\n")
     monkeypatch.setattr(measure, "AGENT", agent)
@@ -239,7 +227,7 @@ def test_an_endless_flood_is_given_up(board, tflite_files, monkeypatch, tmp_path
 
 def test_a_device_that_stays_away_is_one_message(server, tflite_files, monkeypatch):
     board = server.connect()
-    monkeypatch.setattr("edgesparse.devices.transport.ssh.RECONNECT_SECONDS", 0.0)
+    monkeypatch.setattr("edgesparse.devices.transport.ssh_master.RECONNECT_SECONDS", 0.0)
 
     def gone(event):
         if isinstance(event, Round):

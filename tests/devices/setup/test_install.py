@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.devices.measuring.jobs import Entry
+from edgesparse.devices.measuring.job import Entry
 from edgesparse.devices.setup.install import RELEASES, Release, install, released, rollback
 from edgesparse.devices.transport.interface import DeviceError
 
@@ -164,7 +164,7 @@ def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new_release(tmp_path):
         command = [sys.executable, str(RELEASES), "activate", str(root), digests[2], "2"]
         subprocess.run(command, check=True, capture_output=True)
 
-    cuts += cut_at_every_step(["rollback", root], check, activate_the_last)
+    cuts += cut_at_every_step(["rollback", root, digests[2]], check, activate_the_last)
     assert (root / "current").resolve().name == digests[1]
     assert cuts > 40
     assert seen == set(digests)

@@ -9,7 +9,7 @@ from edgesparse.devices.setup import wheels
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.platform import Platform
 from edgesparse.spec.device import Runtime
-from edgesparse.spec.files import file_digest
+from edgesparse.spec.safe.files import file_digest
 
 BOOKWORM = Platform(
     machine="aarch64", kernel="Linux 6.6", os="Debian 12", user="pi", groups=(), python="3.11.2",

@@ -52,7 +52,7 @@ def test_only_folders_below_workdir_are_removed(local, tmp_path):
     with pytest.raises(ValueError, match="is not below"):
         local.remove_folder(str(tmp_path))
     folder = Path(local.workdir, "jobs")
-    folder.mkdir()
+    folder.mkdir(parents=True)
     local.remove_folder(str(folder))
     assert not folder.exists()
 
@@ -63,7 +63,8 @@ def test_clear_errors(local, tmp_path):
     with pytest.raises(DeviceError, match="no Python at /none/python"):
         LocalTransport("here", Local(python="/none/python"), str(tmp_path))
     (tmp_path / "file").touch()
-    with pytest.raises(DeviceError, match=r"cannot write to .*; choose another workdir"):
-        LocalTransport("here", Local(), str(tmp_path / "file" / "sub"))
+    blocked = LocalTransport("here", Local(), str(tmp_path / "file" / "sub"))
+    with pytest.raises(DeviceError, match=r"cannot write .*; make room there or choose another"):
+        blocked.put_files([upload(tmp_path / "file", f"{blocked.workdir}/x")])
     with pytest.raises(DeviceError, match=r"gave no answer in 0.2 s"):
         local.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout_seconds=0.2)

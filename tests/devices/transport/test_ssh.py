@@ -4,18 +4,14 @@ import getpass
 import hashlib
 import os
 import shutil
-import socket
-import stat
 from pathlib import Path
 
 import pytest
 
-from edgesparse.devices.transport import ssh
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, upload
 from tests.conftest import require
 from tests.devices.ondevice.test_detached import await_end
-from tests.proxy import proxy
-from tests.sshd import free_port, make_key, ssh_server
+from tests.sshd import ssh_server
 
 
 @pytest.fixture
@@ -49,20 +45,6 @@ def test_a_channel_talks_both_ways(board):
         assert channel.read_line(30) == "got words"
 
 
-def test_files_are_copied_once(board, big):
-    target = place(board, big)
-    shares = []
-    sent = board.put_files([upload(big, target)], lambda share, _: shares.append(share))
-    assert sent == big.stat().st_size
-    assert Path(target).read_bytes() == big.read_bytes()
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    assert board.put_files([upload(big, target)]) == 0
-    # What is there but differs is replaced.
-    Path(target).write_bytes(b"other")
-    assert board.put_files([upload(big, target)]) == sent
-
-
 def test_a_file_comes_back(board, big, tmp_path):
     board.get_file(str(big), tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == big.read_bytes()
@@ -75,52 +57,6 @@ def test_only_folders_below_workdir_are_removed(board):
     for path in ("/", board.workdir, f"{board.workdir}/../x", "/tmp"):
         with pytest.raises(ValueError, match="not below"):
             board.remove_folder(path)
-
-
-def test_an_upload_that_is_cut_goes_on_where_it_ended(server, big):
-    with proxy(server.port, cut_after_bytes=1_000_000) as between:
-        known = (server.folder / "known_hosts").read_text()
-        own = server.folder / "known_hosts_proxy"
-        own.write_text(known.replace(str(server.port), str(between.port)))
-        board = server.connect(port=between.port, known_hosts=str(own))
-        target = place(board, big)
-        sent = board.put_files([upload(big, target)])
-        board.close()
-    assert between.cuts == 1
-    assert Path(target).read_bytes() == big.read_bytes()
-    # The part that had arrived was not sent again; what was on its way is lost.
-    assert sent < 2 * big.stat().st_size
-    assert sum(between.sent) < 1.7 * big.stat().st_size
-    assert not list(Path(target).parent.glob("*.part"))
-
-
-def test_a_connection_that_always_breaks_ends_in_one_message(server, big, monkeypatch):
-    monkeypatch.setattr(ssh, "UPLOAD_TRIES", 2)
-    with proxy(server.port, cut_after_bytes=30_000, max_cuts=1000) as between:
-        own = server.folder / "known_hosts_broken"
-        known = (server.folder / "known_hosts").read_text()
-        own.write_text(known.replace(str(server.port), str(between.port)))
-        board = server.connect(port=between.port, known_hosts=str(own))
-        target = f"{board.workdir}/never"
-        with pytest.raises(ConnectionLost, match="broke 2 times"):
-            board.put_files([upload(big, target)])
-        board.close()
-    assert not Path(target).exists()
-
-
-def test_a_damaged_part_is_thrown_away_and_sent_again(board, big):
-    target = f"{board.workdir}/damaged"
-    file = upload(big, target)
-    Path(board.workdir).mkdir(exist_ok=True)
-    Path(f"{target}.{file.sha256}.part").write_bytes(b"x" * 1_000_000)
-    board.put_files([file])
-    assert Path(target).read_bytes() == big.read_bytes()
-
-
-def test_what_cannot_be_written_is_one_message(board, big, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(DeviceError, match=r"cannot write .*choose another workdir"):
-        board.put_files([upload(big, f"{tmp_path}/file/below/x")])
 
 
 @pytest.mark.parametrize("kind", ["fish", "noisy bash"])
@@ -170,61 +106,4 @@ def test_the_users_own_configuration_counts(server, tmp_path):
     plain = {"host": "board", "port": None, "user": None, "identity_file": None}
     board = server.connect(config=str(config), known_hosts=None, **plain)
     assert board.run(["echo", "hello"]).stdout == "hello\n"
-    board.close()
-
-
-def test_a_wrong_key_is_refused_with_the_command_that_helps(server, tmp_path):
-    make_key(tmp_path / "other")
-    with pytest.raises(DeviceError, match=r"refused every key.*ssh-copy-id"):
-        server.connect(identity_file=str(tmp_path / "other"))
-
-
-def test_an_unknown_host_key_is_never_accepted(server, tmp_path):
-    known = tmp_path / "known_hosts"
-    known.touch()
-    with pytest.raises(DeviceError, match="its host key is not known"):
-        server.connect(known_hosts=str(known))
-    assert known.read_text() == ""
-
-
-def test_a_configuration_that_accepts_every_key_does_not_count(server, tmp_path):
-    known, config = tmp_path / "known_hosts", tmp_path / "config"
-    known.touch()
-    config.write_text("Host *\n  StrictHostKeyChecking no\n")
-    with pytest.raises(DeviceError, match="its host key is not known"):
-        server.connect(known_hosts=str(known), config=str(config))
-
-
-def test_a_changed_host_key_is_refused_and_the_fix_fixes_it(server, tmp_path):
-    make_key(tmp_path / "other")
-    known = tmp_path / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{server.port} {(tmp_path / 'other.pub').read_text()}")
-    with pytest.raises(DeviceError, match="its host key has changed") as refused:
-        server.connect(known_hosts=str(known))
-    command = str(refused.value).split("forget the old key with: ")[1].split("; ")[0]
-    assert command == f"ssh-keygen -R '[127.0.0.1]:{server.port}' -f {known}"
-    assert os.system(f"{command} >{tmp_path}/said 2>&1") == 0
-    with pytest.raises(DeviceError, match="its host key is not known"):
-        server.connect(known_hosts=str(known))
-
-
-def test_nobody_there_is_told_at_once(server):
-    with pytest.raises(ConnectionLost, match="is the device on"):
-        server.connect(port=free_port())
-
-
-def test_a_server_that_never_answers_is_given_up(server, tmp_path):
-    with (
-        socket.create_server(("127.0.0.1", 0)) as silent,
-        pytest.raises(ConnectionLost, match=r"timed? ?out"),
-    ):
-        server.connect(port=silent.getsockname()[1], connect_timeout_seconds=0.5)
-
-
-def test_the_connection_leaves_nothing_behind(server):
-    board = server.connect()
-    folder = Path(board._folder)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    board.close()
-    assert not folder.exists()
     board.close()

@@ -40,7 +40,7 @@ Host key verification failed.
             "is the device on and in this network?",
         ),
         ("Bad configuration option: x", DeviceError, "ssh failed: Bad configuration option: x"),
-        ("", DeviceError, "ssh failed: no answer"),
+        ("", ConnectionLost, "it closed the connection"),
     ],
 )
 def test_each_failure_has_its_own_words(said, kind, words):

@@ -36,7 +36,7 @@ def test_dead_devices_stand_beside_live_ones(tmp_path):
     (tmp_path / "file").touch()
     said = []
     devices = [local("dead", tmp_path / "file" / "x"), local("live", tmp_path / "work")]
-    with fleet.opened(devices, fleet.locked(said.append), threading.Event()) as opened:
+    with fleet.opened(devices, tmp_path, fleet.locked(said.append), threading.Event()) as opened:
         assert [target.device.name for target in opened.targets] == ["live"]
         ((dead, why),) = opened.dead
     assert (dead.name, "cannot write to" in why) == ("dead", True)
@@ -48,6 +48,6 @@ def test_when_all_are_dead_every_reason_is_told(tmp_path):
     devices = [local(name, tmp_path / "file" / name) for name in ("a", "b")]
     with (
         pytest.raises(EdgesparseError, match=r"(?s)no device can be used.*device a: .*device b: "),
-        fleet.opened(devices, lambda _: None, threading.Event()),
+        fleet.opened(devices, tmp_path, lambda _: None, threading.Event()),
     ):
         pass

@@ -1,0 +1,162 @@
+"""What is heard of a job: its events, each once, within bounds of number, size and time.
+
+A device may print anything; what is no event, or of another job, is left out. A device whose agent
+says what cannot be is not believed at all.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from edgesparse.devices.measuring.events import (
+    PART_BYTES,
+    Answers,
+    Check,
+    End,
+    Event,
+    Failed,
+    ImpossibleError,
+    Round,
+    Start,
+    Waiting,
+    parse_event,
+)
+from edgesparse.devices.measuring.job import Entry, Job
+from edgesparse.devices.transport.interface import DeviceError
+from edgesparse.spec.safe.text import clean
+
+SILENCE_SECONDS = 60.0
+"""Silence beyond a step's own time-out before a device is given up."""
+WAITING_SECONDS = 3600.0
+"""How long another job may hold the device."""
+MAX_JUNK_BYTES = 200_000_000
+"""What is no event, over one connection."""
+
+
+class Lied(DeviceError):
+    """The device's agent said what cannot be: nothing that it said counts."""
+
+
+class Heard:
+    """The job's events, each once, however often and whatever the device says."""
+
+    def __init__(
+        self, device: str, patience: float, job: Job, on_event: Callable[[Event], None]
+    ) -> None:
+        self.device = device
+        self.job = job
+        self.on_event = on_event
+        self.events: list[Event] = []
+        self.junk = ""
+        self.ended = False
+        self._entries = {entry.name: entry for entry in job.entries}
+        self._parts = {entry.name: parts_of(entry) for entry in job.entries}
+        self._seen: set[tuple[str, str | None, int | None]] = set()
+        self._failed: set[str] = set()
+        self._limit_seconds = job.settings.timeout_seconds * patience + SILENCE_SECONDS
+        self._junk_bytes = 0
+        self._deadline = 0.0
+        self._waits_until: float | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """A connection begins."""
+        self._junk_bytes = 0
+        self._deadline = time.monotonic() + self._limit_seconds
+
+    def hear(self, line: str) -> None:
+        """Take in a line.
+
+        Raises:
+            Lied: it says what cannot be.
+            DeviceError: more is printed than any job says.
+        """
+        try:
+            event = parse_event(line)
+        except ImpossibleError as error:
+            raise Lied(
+                f"device {self.device}: its agent says what cannot be: {error}; nothing that it "
+                "measured counts"
+            ) from None
+        # What nobody asked for is no event; nor is what was heard: a journal is repeated from its
+        # start after each break.
+        if event is None or not self._expected(event) or _key(event) in self._seen:
+            self._noise(line, event)
+            return
+        self._seen.add(_key(event))
+        self.take(event)
+
+    def take(self, event: Event) -> None:
+        """An event that counts."""
+        waits = isinstance(event, Waiting)
+        self._waits_until = time.monotonic() + WAITING_SECONDS if waits else None
+        # Bounded, since each event counts once and there are so many.
+        self._deadline = time.monotonic() + self._limit_seconds
+        if isinstance(event, Failed):
+            self._failed.add(event.entry)
+        self.ended = isinstance(event, End)
+        self.events.append(event)
+        self.on_event(event)
+
+    def require_time(self) -> None:
+        """Raise DeviceError when nothing new was heard for too long."""
+        now = time.monotonic()
+        if self._waits_until is not None:
+            if now > self._waits_until:
+                raise DeviceError(
+                    f"device {self.device}: another job has held it for "
+                    f"{WAITING_SECONDS / 60:.0f} minutes; end that one, or try later"
+                )
+        elif now > self._deadline:
+            hint = f"; it said: {self.junk}" if self.junk else ""
+            raise DeviceError(
+                f"device {self.device}: nothing heard from the agent for "
+                f"{self._limit_seconds:.0f} s{hint}"
+            )
+
+    def _noise(self, line: str, event: Event | None) -> None:
+        if event is None:
+            self.junk = clean(line.strip(), 200) or self.junk
+        self._junk_bytes += len(line)
+        if self._junk_bytes > MAX_JUNK_BYTES + sum(self._parts.values()) * 2 * PART_BYTES:
+            raise DeviceError(
+                f"device {self.device}: its agent prints without end; it said: {self.junk}"
+            )
+
+    def _expected(self, event: Event) -> bool:
+        if isinstance(event, Start):
+            return event.job == self.job.id
+        if isinstance(event, End | Waiting):
+            return True
+        # One that failed says no more.
+        if event.entry not in self._entries or event.entry in self._failed:
+            return False
+        if isinstance(event, Answers):
+            return event.part < self._parts[event.entry]
+        number = event.round if isinstance(event, Round | Failed) else None
+        return number is None or number < self.job.rounds
+
+
+def _key(event: Event) -> tuple[str, str | None, int | None]:
+    entry = event.entry if isinstance(event, Answers | Check | Round | Failed) else None
+    number = event.round if isinstance(event, Round) else None
+    number = event.part if isinstance(event, Answers) else number
+    return (event.event, entry, number)
+
+
+def parts_of(entry: Entry) -> int:
+    """In how many parts an entry's outputs for its samples come; 0 where it is asked for none."""
+    shape = answers_shape(entry)
+    return 0 if shape is None else math.ceil(4 * math.prod(shape) / PART_BYTES)
+
+
+def answers_shape(entry: Entry) -> tuple[int, ...] | None:
+    """[n, ...] of the outputs that an entry is to give for its samples; None for none."""
+    if entry.samples is None or entry.golden is None:
+        return None
+    with np.load(entry.samples) as samples, np.load(entry.golden) as golden:
+        return (len(samples["y"]), *golden["golden_y"].shape[1:])

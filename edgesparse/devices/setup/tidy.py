@@ -1,0 +1,43 @@
+"""What a run leaves on a device at its end: its releases and runtimes, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from edgesparse.devices.measuring.jobs import PROGRAMS, put_programs
+from edgesparse.devices.transport.interface import DeviceError, Transport
+
+TIDY = PROGRAMS / "tidy.py"
+_SECONDS = 300.0
+
+
+def clear(transport: Transport, killed: Sequence[str]) -> None:
+    """Before a run: remove what runs left whose host was killed, and what is old.
+
+    Raises DeviceError.
+    """
+    if not transport.forgets:
+        _tidy(transport, "begin", killed)
+
+
+def leave(transport: Transport) -> None:
+    """After a run: remove the files that it brought, and end the connection.
+
+    Where the device cannot be reached any more they are removed by a later run.
+    """
+    try:
+        if transport.brought and not transport.forgets:
+            with suppress(DeviceError):
+                _tidy(transport, "end", [path.rpartition("/")[2] for path in transport.brought])
+            transport.brought.clear()
+    finally:
+        transport.close()
+
+
+def _tidy(transport: Transport, what: str, names: Sequence[str]) -> None:
+    (program,) = put_programs(transport, TIDY)
+    argv = [transport.python, program, what, transport.workdir, *names]
+    done = transport.run(argv, timeout_seconds=_SECONDS)
+    if done.returncode:
+        raise DeviceError(f"device {transport.name}: cannot be tidied up: {done.said}")

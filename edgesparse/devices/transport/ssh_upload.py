@@ -1,0 +1,223 @@
+"""Copies files to a device through a command's stdin: no sftp subsystem is needed, a copy goes on
+where a broken connection ended, and several senders of one file do not get in each other's way.
+
+Each sender has a part file of its own, which becomes the file by a rename. What somebody else has
+sent of the same content is taken over by copying it, never by writing to it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+
+from edgesparse.devices.transport import processes, shell
+from edgesparse.devices.transport.interface import (
+    ConnectionLost,
+    DeviceError,
+    NoRoom,
+    Progress,
+    Upload,
+    no_room,
+)
+from edgesparse.devices.transport.processes import Completed
+from edgesparse.devices.transport.ssh_errors import UNREACHABLE
+from edgesparse.spec.safe.text import clean
+
+UPLOAD_TRIES = 5
+
+_COMMON = """
+umask go-w
+sum() {
+  if command -v sha256sum >/dev/null; then sha256sum < "$1"
+  else shasum -a 256 < "$1"; fi | cut -c1-64
+}
+have() { [ -f "$1" ] && [ ! -L "$1" ] && [ "$(sum "$1")" = "$2" ]; }
+size() { bytes=$(wc -c < "$1") 2>/dev/null; bytes=${bytes:-0}; echo $((bytes)); }
+"""
+# $1 is the workdir, $2 the sender; then a target and a digest for each file.
+_COMPARE = (
+    _COMMON
+    + """
+echo "free $(df -Pk "$1" 2>/dev/null | awk 'END { print $(NF-2) }')"
+sender=$2
+shift 2
+while [ $# -gt 0 ]; do
+  own="$1.$2.$sender.part"
+  if have "$1" "$2"; then touch "$1" 2>/dev/null; echo have
+  else
+    [ -L "$own" ] && rm -f "$own"
+    if [ ! -f "$own" ]; then
+      for other in "$1.$2".*part; do
+        [ -f "$other" ] && [ ! -L "$other" ] && cp "$other" "$own" 2>/dev/null && break
+      done
+    fi
+    size "$own"
+  fi
+  shift 2
+done
+"""
+)
+# $1 is the target, $2 its digest, $3 its size, $4 the sender, $5 where this part begins.
+# A connection that breaks looks like the end of the file: what is too short stays, to be continued.
+_RECEIVE = (
+    _COMMON
+    + """
+target=$1 digest=$2 part="$1.$2.$4.part"
+# Another sender may have been faster; then it took our part away.
+fail() {
+  [ $1 = 5 ] && ! have "$target" "$digest" && exit 5
+  rm -f "$part"
+  have "$target" "$digest" && exit 0
+  exit $1
+}
+mkdir -p "$(dirname "$1")" || exit 4
+if [ "$5" = 0 ] || [ -L "$part" ]; then rm -f "$part"; fi
+cat >> "$part" || fail 4
+[ "$(size "$part")" -ge "$3" ] || fail 5
+[ "$(sum "$part")" = "$2" ] || fail 3
+mv -f "$part" "$1" || fail 4
+rm -f "$1.$2".*part
+"""
+)
+_DAMAGED, _CANNOT_WRITE, _TOO_SHORT = 3, 4, 5
+_FULL = ("No space left", "Disk quota exceeded")
+
+
+class Sender:
+    """Copies files to one device. `run` runs a command there, `argv` gives the ssh command of one,
+    `reconnect` makes the connection again."""
+
+    def __init__(
+        self,
+        name: str,
+        workdir: str,
+        run: Callable[[Sequence[str]], Completed],
+        argv: Callable[[str], list[str]],
+        reconnect: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.workdir = workdir
+        self.run = run
+        self.argv = argv
+        self.reconnect = reconnect
+        self.id = uuid.uuid4().hex[:12]
+
+    def put(
+        self,
+        files: Sequence[Upload],
+        progress: Progress | None,
+        refused: dict[str, str] | None,
+        arrived: Callable[[Upload], None],
+    ) -> int:
+        """Copy files; see Transport.put_files. `arrived` is told each that was not there."""
+        if not files:
+            return 0
+        # The same file for two entries is sent once.
+        files = list({(file.target, file.sha256): file for file in files}.values())
+        total = sum(file.source.stat().st_size for file in files)
+        done = sent = 0
+        # One round trip for all of them: over a slow link each costs a second.
+        free, states = self._compare(files)
+        for file, state in zip(files, states, strict=True):
+            size = file.source.stat().st_size
+            if state is not None:
+
+                def tell(bytes_there: int, file: Upload = file, before: int = done) -> None:
+                    if progress is not None and total:
+                        progress((before + bytes_there) / total, f"sending {file.source.name}")
+
+                try:
+                    problem = (
+                        None
+                        if free is None
+                        else no_room(self.name, file, free + state, self.workdir)
+                    )
+                    if problem is not None:
+                        raise problem
+                    sent += self._send(file, state, tell)
+                    arrived(file)
+                    free = None if free is None else free - size + state
+                except NoRoom as error:
+                    if refused is None:
+                        raise
+                    refused[file.target] = str(error)
+            done += size
+        return sent
+
+    def _compare(self, files: Sequence[Upload]) -> tuple[int | None, list[int | None]]:
+        """Bytes that are free there; and None for each file that is there, else how many bytes of
+        it are."""
+        given = [text for file in files for text in (file.target, file.sha256)]
+        done = self.run(["/bin/sh", "-c", _COMPARE, "sh", self.workdir, self.id, *given])
+        first, _, rest = done.stdout.partition("\n")
+        answers = rest.split()
+        if done.returncode or not first.startswith("free") or len(answers) != len(files):
+            raise DeviceError(f"device {self.name}: cannot look at its files: {done.said}")
+        kilobytes = first.removeprefix("free").strip()
+        free = int(kilobytes) * 1024 if _is_number(kilobytes) else None
+        return free, [None if a == "have" else int(a) if _is_number(a) else 0 for a in answers]
+
+    def _send(self, file: Upload, start: int, tell: processes.Tell) -> int:
+        """Copy one file, again from where a broken connection ended; bytes sent."""
+        sent, size = 0, file.source.stat().st_size
+        place: int | None = start if start < size else 0
+        damaged = False
+        for _ in range(UPLOAD_TRIES):
+            assert place is not None
+            count, code, said = self._stream(file, place, size, tell)
+            sent += count
+            if code == 0:
+                return sent
+            if code == _CANNOT_WRITE:
+                kind = NoRoom if any(word in said for word in _FULL) else DeviceError
+                raise kind(
+                    f"device {self.name}: cannot write {file.target}: {_last(said)}; "
+                    "make room there or choose another workdir in the device file"
+                )
+            if code == _DAMAGED:
+                if damaged:
+                    break
+                # Whatever it was that this went on from, it goes on from it no more.
+                damaged, place = True, 0
+                continue
+            if code not in (UNREACHABLE, _TOO_SHORT) and code >= 0:
+                raise DeviceError(
+                    f"device {self.name}: {file.source.name} was not copied: {_last(said)}"
+                )
+            self.reconnect()
+            place = self._compare([file])[1][0]
+            if place is None:
+                return sent
+            place = place if place < size else 0
+        if code == _DAMAGED:
+            raise DeviceError(f"device {self.name}: {file.source.name} arrived damaged, twice")
+        raise ConnectionLost(
+            f"device {self.name}: the connection broke {UPLOAD_TRIES} times while "
+            f"{file.source.name} was sent; the same command goes on from there",
+            may_return=False,
+        )
+
+    def _stream(
+        self, file: Upload, start: int, size: int, tell: processes.Tell
+    ) -> tuple[int, int, str]:
+        """Send a file's bytes from `start`; bytes sent, exit code, what was said."""
+        numbers = [str(size), self.id, str(start)]
+        argv = ["/bin/sh", "-c", _RECEIVE, "sh", file.target, file.sha256, *numbers]
+        script, mark = shell.marked(shell.script_of(argv))
+        with file.source.open("rb") as source:
+            source.seek(start)
+            sent, code, output = processes.feed(
+                self.argv(shell.remote_command(script)), source, lambda n: tell(start + n)
+            )
+        said = output.decode(errors="replace")
+        own = shell.after_mark(said, mark)
+        return sent, code, said if own is None else own
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text from a device is a number that fits one."""
+    return text.isascii() and text.isdecimal() and len(text) < 16
+
+
+def _last(said: str) -> str:
+    return clean((said.strip() or "no reason given").splitlines()[-1], 300)

@@ -1,0 +1,1 @@
+"""What comes from outside does no harm, and what we write is whole or not there."""

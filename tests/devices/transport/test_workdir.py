@@ -1,0 +1,160 @@
+"""A workdir is ours, or nothing is done in it."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgesparse.devices.transport.interface import NotOurs
+from edgesparse.devices.transport.local import LocalTransport
+from edgesparse.devices.transport.workdir import MARKER, claim
+from edgesparse.spec.device import Local
+from tests.conftest import require
+
+
+@pytest.fixture(params=["local", "ssh"])
+def at(request, server):
+    """A way to get a transport to a workdir."""
+    opened = []
+
+    def make(place):
+        if request.param == "local":
+            return LocalTransport("here", Local(), str(place))
+        opened.append(server.connect(place))
+        return opened[-1]
+
+    yield make
+    for transport in opened:
+        transport.close()
+
+
+@pytest.mark.parametrize("name", ["new", "with space", "it's $(ours)", "*"])
+def test_a_new_folder_is_marked_and_known_again(at, tmp_path, name):
+    place = tmp_path / name / "below"
+    claim(at(place))
+    first = (place / MARKER).read_text()
+    assert len(first) == 33
+    (place / "anything").touch()
+    claim(at(place))
+    assert (place / MARKER).read_text() == first
+
+
+def test_an_empty_folder_becomes_ours(at, tmp_path):
+    claim(at(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [MARKER]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["letter.txt"],
+        [".bashrc"],
+        ["files/holiday.jpg", "jobs/application.doc"],
+        ["wheels/spare", "venvs/mine/bin/python", "programs/game.py"],
+        ["programs/agent-0123456789abcdef.py", "letter.txt"],
+        ["*"],
+        ["files\nx"],
+    ],
+)
+def test_a_folder_with_other_files_is_refused(at, tmp_path, names):
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(NotOurs, match=r"is not empty and not edgesparse's .*name another") as error:
+        claim(at(tmp_path))
+    assert error.value.exit_code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_an_earlier_version_made_is_taken_over(at, tmp_path):
+    for name in ("files", "jobs", "programs", "venvs", "lock"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "programs" / "agent-0123456789abcdef.py").touch()
+    (tmp_path / "venv").symlink_to("venvs/x")
+    claim(at(tmp_path))
+    assert (tmp_path / MARKER).is_file()
+
+
+@pytest.mark.parametrize("name", ["files", "jobs", "programs", "releases", "lock", MARKER])
+def test_a_link_where_our_own_would_be_is_refused(at, tmp_path, name):
+    claim(at(tmp_path / "work"))
+    (tmp_path / "theirs").mkdir()
+    place = tmp_path / "work" / name
+    place.unlink(missing_ok=True)
+    place.symlink_to(tmp_path / "theirs")
+    with pytest.raises(NotOurs, match=f"has a link called {name}"):
+        claim(at(tmp_path / "work"))
+
+
+def test_a_folder_of_somebody_else_is_refused(at, tmp_path):
+    require(os.getuid() == 0, "root, to give a folder to somebody else")
+    place = tmp_path / "planted"
+    place.mkdir()
+    (place / MARKER).write_text("mine\n")
+    os.chown(place, 12345, 12345)
+    with pytest.raises(NotOurs, match="belongs to 12345"):
+        claim(at(place))
+
+
+def test_nobody_else_may_write_there(at, tmp_path):
+    place = tmp_path / "open"
+    (place / "programs").mkdir(parents=True)
+    program = place / "programs" / "agent-0123456789abcdef.py"
+    program.touch()
+    for path in (place, place / "programs", program):
+        path.chmod(0o777)
+    claim(at(place))
+    for path in (place, place / "programs", program):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o022
+
+
+def test_two_at_once_agree(at, tmp_path):
+    place = tmp_path / "both"
+    both = [at(place) for _ in range(4)]
+    errors = []
+
+    def mark(transport):
+        try:
+            claim(transport)
+        except NotOurs as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=mark, args=(one,)) for one in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len((place / MARKER).read_text()) == 33
+
+
+def test_a_home_as_workdir_ends_with_exit_code_2_and_every_file_there(tmp_path):
+    """As a user meets it; the files are old enough to be tidied up."""
+    home = tmp_path / "home"
+    for name in ("files/thesis.pdf", "jobs/application.doc", "venvs/mine/x", "wheels/y"):
+        path = home / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        os.utime(path, (0, 0))
+    before = {path: path.stat().st_mtime for path in home.rglob("*")}
+    devices = tmp_path / "devices"
+    devices.mkdir()
+    (devices / "here.yaml").write_text(
+        f"name: here\nconnect: {{local: {{}}}}\nworkdir: {home}\nruntimes: [ai-edge-litert]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "edgesparse", "device", "check", "here"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "is not empty and not edgesparse's" in done.stderr
+    assert {path: path.stat().st_mtime for path in Path(home).rglob("*")} == before
