@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -25,6 +27,7 @@ class _Group(click.Group):
     """Ends every error that a user can cause in one message and a documented exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        _end_as_by_ctrl_c()
         try:
             return super().main(*args, **kwargs)
         except BrokenPipeError:
@@ -46,11 +49,27 @@ class _Group(click.Group):
             say(f"error: {error.strerror or error}{place}", err=True)
             ctx.exit(FAILED)
         except KeyboardInterrupt:
-            say(
-                "interrupted; finished stages are kept, the same command goes on from there",
-                err=True,
-            )
+            with suppress(OSError):  # The terminal may be what went away.
+                say(
+                    "interrupted; finished stages are kept, the same command goes on from there",
+                    err=True,
+                )
             ctx.exit(INTERRUPTED)
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM (kill, systemd, CI) and SIGHUP (a closed terminal) do what Ctrl-C does: what is
+    measured is written, devices and this machine are tidied up. A second one does not cut that
+    short."""
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup it is ignored already, and stays so.
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, interrupt)
 
 
 @click.group(cls=_Group, epilog=_EPILOG, context_settings={"max_content_width": 100})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import count
 from pathlib import Path
 
 from edgesparse.bench.job import QUICK, Candidate
@@ -18,7 +19,10 @@ from edgesparse.runs.record import recorded
 from edgesparse.spec.device import Device
 from edgesparse.spec.load import find_devices
 from edgesparse.spec.pipeline import Benchmark
+from edgesparse.spec.safe.text import clean
 from edgesparse.tflite.format.inspect import inspect, read_model
+
+NAME_WIDTH = 48
 
 
 def bench(
@@ -50,10 +54,10 @@ def bench(
     settings = shortened(settings) if quick else settings
     devices = find_devices(device, Path(project))
     files: dict[str, tuple[Path, ModelFile]] = {}
-    for path in map(Path, [models] if isinstance(models, str | Path) else models):
+    given = [models] if isinstance(models, str | Path) else models
+    for path in dict.fromkeys(map(Path, given)):
         info = inspect(read_model(path), str(path))
-        name = path.stem if path.stem not in files else str(path)
-        files[name] = (path, ModelFile.of(info))
+        files[_name(path, files)] = (path, ModelFile.of(info))
     baseline = next(iter(files))
     stop, tell = threading.Event(), locked(listener)
     workspace = Workspace(Path(project))
@@ -81,6 +85,17 @@ def bench(
                 record.add_device(target.info, target.notes)
             at_once(alone, fleet.targets, stop)
     return record.results()
+
+
+def _name(path: Path, taken: Container[str]) -> str:
+    """What a file is called in the table: short, harmless, and like no other."""
+    stem = clean(path.stem, NAME_WIDTH)
+    longer = clean(f"{path.parent.name}/{path.stem}", NAME_WIDTH + 1)
+    for name in (stem, longer):
+        if name not in taken and len(name) <= NAME_WIDTH:
+            return name
+    numbered = (f"{stem[: NAME_WIDTH - 4]}-{number}" for number in count(2))
+    return next(name for name in numbered if name not in taken)
 
 
 def shortened(benchmark: Benchmark) -> Benchmark:

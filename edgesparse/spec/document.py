@@ -21,6 +21,10 @@ from edgesparse.spec.errors import Problem, SpecError, UsageError
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_NODES = 50_000
+MAX_INTEGER = 2**63
+_MAX_MESSAGE = 600
+_SECRET = 3
+"""From so many characters on a value from the environment is kept out of messages."""
 
 Location = tuple[str | int, ...]
 Position = tuple[int, int]
@@ -42,6 +46,12 @@ class Document:
     value: Any = None
     values: dict[Location, Position] = field(default_factory=dict)
     keys: dict[Location, Position] = field(default_factory=dict)
+    templates: dict[Location, str] = field(default_factory=dict)
+    """What stands in the file where a value came from the environment: messages show this."""
+    expanded: dict[str, str] = field(default_factory=dict)
+    """The same, by value."""
+    given: dict[str, str] = field(default_factory=dict)
+    """Values of environment variables, and how they are called."""
 
     def position(self, location: Location, *, key: bool = False) -> Position:
         """Where `location`, or the nearest part around it that is in the file, stands."""
@@ -61,7 +71,11 @@ class Document:
 
     def problem(self, location: Location, message: str, *, key: bool = False) -> Problem:
         line, column = self.position(location, key=key)
-        return Problem(self.path, line, column, message)
+        # It may be a password; its name is what the user can look up.
+        for value, name in self.given.items():
+            if len(value) >= _SECRET:
+                message = message.replace(value, name).replace(repr(value)[1:-1], name)
+        return Problem(self.path, line, column, shortened(message))
 
 
 def read_document(path: Path, environment: Mapping[str, str] | None = None) -> Document:
@@ -117,7 +131,15 @@ def parse_document(text: str, name: str, environment: Mapping[str, str] | None =
         line, column = _mark(nodes[1])
         raise SpecError([Problem(name, line, column, "a second YAML document; only one is read")])
     builder = _Builder(name, os.environ if environment is None else environment)
-    document = Document(name, values=builder.values, keys=builder.keys)
+    document = Document(
+        name,
+        None,
+        builder.values,
+        builder.keys,
+        builder.templates,
+        builder.expanded,
+        builder.given,
+    )
     document.value = builder.build(nodes[0], ())
     if not isinstance(document.value, dict):
         builder.report(nodes[0], "a mapping (key: value) was expected")
@@ -165,6 +187,9 @@ class _Builder:
         self.environment = environment
         self.values: dict[Location, Position] = {}
         self.keys: dict[Location, Position] = {}
+        self.templates: dict[Location, str] = {}
+        self.expanded: dict[str, str] = {}
+        self.given: dict[str, str] = {}
         self.problems: list[Problem] = []
         self.open: set[int] = set()
         self.count = 0
@@ -173,7 +198,7 @@ class _Builder:
 
     def report(self, node: Any, message: str) -> None:
         line, column = _mark(node)
-        self.problems.append(Problem(self.name, line, column, message))
+        self.problems.append(Problem(self.name, line, column, shortened(message)))
 
     def build(self, node: Any, location: Location) -> Any:
         try:
@@ -191,7 +216,7 @@ class _Builder:
             return None
         self.values[location] = _mark(node)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node)
+            return self._scalar(node, location)
         expected = _TAG + ("map" if isinstance(node, yaml.MappingNode) else "seq")
         if node.tag != expected:
             self.report(node, f"the tag {_shown(node.tag)} is not allowed; plain YAML only")
@@ -231,10 +256,11 @@ class _Builder:
             for key, item in value.items():
                 merged.setdefault(key, item)
 
-    def _scalar(self, node: Any) -> Any:
+    def _scalar(self, node: Any, location: Location) -> Any:
         tag, text = node.tag, node.value
         if "${" in text:
             text = self._expand(node)
+            self.templates[location] = self.expanded[text] = node.value
             if not node.style:  # Plain, so that ${N:-8} is a number.
                 tag = self.resolver.resolve(yaml.ScalarNode, text, (True, False))
         kind = tag.removeprefix(_TAG)
@@ -243,10 +269,15 @@ class _Builder:
             return None
         plain = yaml.ScalarNode(tag, text, node.start_mark, node.end_mark)
         try:
-            return _SCALARS[kind](self.construct, plain)
-        except (ValueError, KeyError, IndexError, yaml.YAMLError):
-            self.report(node, f"{text[:40]!r} is not a valid {kind}")
+            value = _SCALARS[kind](self.construct, plain)
+        except (ValueError, OverflowError, KeyError, IndexError, yaml.YAMLError):
+            self.report(node, f"{node.value[:40]!r} is not a valid {kind}")
             return None
+        # Python itself refuses to print what is much larger.
+        if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+            self.report(node, f"{node.value[:40]!r} is too large a number")
+            return None
+        return value
 
     def _expand(self, node: Any) -> str:
         def replace(match: re.Match[str]) -> str:
@@ -257,7 +288,11 @@ class _Builder:
                 self.report(node, "'${' without a name; write ${NAME:-default}, or $${ for text")
                 return ""
             found = self.environment.get(variable)
+            if found and not _is_text(found):
+                self.report(node, f"the environment variable {variable} holds bytes, no text")
+                return ""
             if found:
+                self.given[found] = f"${{{variable}}}"
                 return found
             if default is None:
                 self.report(
@@ -269,6 +304,20 @@ class _Builder:
             return default
 
         return _VARIABLE.sub(replace, node.value)
+
+
+def shortened(message: str) -> str:
+    """Of what a file says no more is repeated than helps."""
+    return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
+
+
+def _is_text(value: str) -> bool:
+    """Bytes that are no UTF-8 come from the environment as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(_: SafeConstructor, node: yaml.ScalarNode) -> str:

@@ -16,6 +16,7 @@ from edgesparse.spec.device import Device, Group
 from edgesparse.spec.document import Document, Location, parse_document, read_document
 from edgesparse.spec.errors import Problem, SpecError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline, Source
+from edgesparse.spec.sources import is_file, shown
 from edgesparse.spec.sparsify import METHODS
 
 Spec = TypeVar("Spec", bound=BaseModel)
@@ -198,8 +199,8 @@ def is_saved_model(model: Source) -> bool:
 def _saved_model_problems(document: Document, model: Source) -> list[Problem]:
     problems = []
     assert model.ref is not None
-    if not (Path(document.path).absolute().parent / model.ref).is_file():
-        message = f"no file {model.ref!r} beside the YAML file"
+    if not is_file(Path(document.path).absolute().parent / model.ref):
+        message = f"no file {shown(model.ref)} beside the YAML file"
         problems.append(document.problem(("model", "ref"), message))
     if model.args:
         problems.append(document.problem(("model", "args"), "a saved model takes no args"))
@@ -235,6 +236,9 @@ def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
     """Turn one of pydantic's errors into a line of ours."""
     location, candidates = _follow(model, error["loc"], document)
     kind, context, given = error["type"], error.get("ctx", {}), error["input"]
+    if isinstance(given, str | int | float):
+        own = document.templates.get(location)
+        given = own or document.expanded.get(str(given), given)
     key = False
     if kind == "extra_forbidden":
         word = str(location[-1])
@@ -249,7 +253,7 @@ def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
         known = {
             choice.strip("'") for choice in context["expected"].replace(" or ", ", ").split(", ")
         }
-        message = f"{given!r} is not possible{did_you_mean(str(given), known)}"
+        message = f"{_shown(given)} is not possible{did_you_mean(str(given), known)}"
     elif kind.startswith("union_tag"):
         tag, location = (
             given.get("method") if isinstance(given, dict) else None,

@@ -8,7 +8,6 @@ pipeline imports neither TensorFlow nor the user's code.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -19,6 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.sources import (
+    MAX_REFERENCE,
+    functions_of,
+    is_file,
+    local_imports,
+    module_source,
+    shown,
+)
 
 _PACKAGE = Path(__file__).parent.parent
 SAVED_MODEL_SUFFIXES = (".keras", ".h5")
@@ -50,51 +57,25 @@ def find(room: str, name: str | None, ref: str | None, base: Path) -> Target:
     if name is not None:
         if name not in builtin_names(room):
             known = builtin_names(room)
-            raise UsageError(f"unknown {room} name {name!r}{did_you_mean(name, known)}")
+            raise UsageError(f"unknown {room} name {shown(name)}{did_you_mean(name, known)}")
         module = name.replace("-", "_")
         source = _PACKAGE / room / f"{module}.py"
         return Target(name, source, module, f"edgesparse.{room}.{module}")
     assert ref is not None
     place, colon, function = ref.rpartition(":")
-    if not colon or not place or not function.isidentifier():
-        raise UsageError(f"{ref!r} is no reference; write file.py:function or module:function")
+    if not colon or not place or not function.isidentifier() or len(ref) > MAX_REFERENCE:
+        raise UsageError(f"{shown(ref)} is no reference; write file.py:function or module:function")
     if place.endswith(".py"):
-        source = (base / place).resolve()
-        if not source.is_file():
-            raise UsageError(f"no file {place!r} beside the YAML file")
-        target = Target(ref, source, function, None)
+        if not is_file(base / place):
+            raise UsageError(f"no file {shown(place)} beside the YAML file")
+        target = Target(ref, (base / place).resolve(), function, None)
     else:
-        target = Target(ref, _module_source(place, ref), function, place)
-    functions = _functions(target.source)
+        target = Target(ref, module_source(place, ref), function, place)
+    functions = functions_of(target.source)
     if function not in functions:
         hint = did_you_mean(function, functions)
         raise UsageError(f"{place} has no function {function!r}{hint}")
     return target
-
-
-def _module_source(module: str, ref: str) -> Path:
-    if not all(part.isidentifier() for part in module.split(".")):
-        raise UsageError(f"{ref!r} is no reference; write file.py:function or module:function")
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UsageError(f"module {module!r} cannot be imported: {error}") from None
-    if found is None or found.origin is None or not found.origin.endswith(".py"):
-        raise UsageError(f"no Python module {module!r}; install it or use file.py:function")
-    return Path(found.origin)
-
-
-def _tree(source: Path) -> ast.Module:
-    try:
-        return ast.parse(source.read_bytes())
-    except SyntaxError as error:
-        raise UsageError(f"{source.name}:{error.lineno}: {error.msg}") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{source.name} cannot be read: {error}") from None
-
-
-def _functions(source: Path) -> dict[str, ast.FunctionDef]:
-    return {node.name: node for node in _tree(source).body if isinstance(node, ast.FunctionDef)}
 
 
 def check_arguments(
@@ -105,7 +86,7 @@ def check_arguments(
     `given` names the parameters that edgesparse itself passes. Returns (argument, message) pairs;
     the argument is None where one is missing.
     """
-    arguments = _functions(target.source)[target.function].args
+    arguments = functions_of(target.source)[target.function].args
     positional = [*arguments.posonlyargs, *arguments.args]
     required = {a.arg for a in positional[: len(positional) - len(arguments.defaults)]}
     required |= {
@@ -148,7 +129,7 @@ def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> A
     Raises:
         UsageError: its file does not import, or it refuses its arguments with a TypeError.
     """
-    arguments = _functions(target.source)[target.function].args
+    arguments = functions_of(target.source)[target.function].args
     known = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
     accepted = {name: value for name, value in given.items() if name in known}
     function = load(target)
@@ -185,25 +166,9 @@ def digest(target: Target) -> str:
         if name in seen:
             continue
         seen[name] = file.read_bytes()
-        waiting.extend(_local_imports(file, target.source.parent))
+        waiting.extend(local_imports(file, target.source.parent))
     total = hashlib.sha256()
     # With the length: where one file ends must not be a matter of content.
     for name, content in sorted(seen.items()):
         total.update(f"{name}\0{len(content)}\0".encode() + content)
     return total.hexdigest()
-
-
-def _local_imports(file: Path, folder: Path) -> list[Path]:
-    names: set[str] = set()
-    for node in ast.walk(_tree(file)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.name for alias in node.names}
-    found = []
-    for name in sorted(names):
-        stem = folder / Path(*name.split("."))
-        found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
-    return found

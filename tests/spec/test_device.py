@@ -100,3 +100,28 @@ def test_a_file_with_devices_is_a_group(tmp_path):
     path.write_text("name: lab\ndevices: []\n")
     with pytest.raises(SpecError, match="devices"):
         load_device_or_group(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: ${X}",
+        "connect: {ssh: {host: '${X}'}}",
+        "connect: {ssh: {host: pi, port: '${X}'}}",
+        "delegate: ${X}",
+        "runtimes: ['${X}']",
+        "threads: ${X}",
+        "keep_releases: ${X}",
+        "edgetpu: {compiler: '${X}'}",
+    ],
+)
+def test_a_mistake_names_the_variable_and_not_its_value(text, monkeypatch):
+    secret = "-hunter2 is my password " + "x" * 100
+    monkeypatch.setenv("X", secret)
+    base = {"name": "name: d", "connect": "connect: {local: {}}", "runtimes": "runtimes: [a]"}
+    key = text.partition(":")[0]
+    lines = [text, *(line for name, line in base.items() if name != key)]
+    with pytest.raises(SpecError) as error:
+        parse_device("\n".join(lines))
+    assert "hunter2" not in str(error.value)
+    assert "${X}" in str(error.value)

@@ -95,3 +95,33 @@ def test_a_quoted_variable_stays_text():
 @pytest.mark.parametrize("text", ["", "# only a comment", "- 1", "x", "a: 1\n---\nb: 2"])
 def test_only_one_mapping_is_a_document(text):
     assert problems(text)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 5000, "-" + "9" * 5000, "0x" + "f" * 5000, "0b" + "1" * 20_000, "1" + ":59" * 3000,
+     "9223372036854775808", "1" + ":59" * 300 + ".5", "0" + "7" * 8000],
+)  # fmt: skip
+def test_numbers_that_are_too_large_are_told(number):
+    (line,) = problems(f"a: {number}")
+    assert line.startswith("f.yaml:1:4: ")
+    assert "is not a valid" in line or "is too large a number" in line
+    assert len(line) < 200
+
+
+def test_values_of_the_environment_are_not_repeated():
+    """They may be passwords; what they are called says enough."""
+    secret = "hunter2 'x\"\ty"
+    for text in (
+        "a: !!int '${PASS}'",
+        "a: ${PASS}\na: ${PASS}",
+        "${PASS}: 1\n${PASS}: 2",
+        "- ${PASS}",
+    ):
+        for line in problems(text, PASS=secret):
+            assert "hunter2" not in line
+
+
+def test_bytes_in_the_environment_are_told():
+    (line,) = problems("a: ${PASS}", PASS="\udcff\udcfe")
+    assert line == "f.yaml:1:4: the environment variable PASS holds bytes, no text"

@@ -19,7 +19,10 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.layout import Compressed, Form, Level, decompress
 
 IDENTIFIER = b"TFL3"
-_MAX_ELEMENTS = 1 << 33
+_MAX_ELEMENTS = 1 << 26
+_ELEMENTS_PER_BYTE = 64
+"""Of a file, at most, where that is more than _MAX_ELEMENTS: a few bytes can claim gigabytes of
+zeros, and reading them would take as much memory. It is as sparse as 97 % of single bytes."""
 _DTYPES: dict[int, type[np.generic]] = {
     schema.TensorType.FLOAT32: np.float32,
     schema.TensorType.FLOAT16: np.float16,
@@ -160,6 +163,8 @@ def constants(model: Any, content: bytes = b"") -> Iterator[Constant]:
     Raises:
         ValueError and others: see `damaged`.
     """
+    size = len(content) or sum(len(b.data) for b in model.buffers if b.data is not None)
+    most = max(_MAX_ELEMENTS, size * _ELEMENTS_PER_BYTE)
     for g, graph in enumerate(model.subgraphs):
         readers = _readers(model, graph)
         for t, tensor in enumerate(graph.tensors or ()):
@@ -167,8 +172,9 @@ def constants(model: Any, content: bytes = b"") -> Iterator[Constant]:
                 raise ValueError(f"tensor {t} has no buffer")
             data = _data(model.buffers[tensor.buffer], content)
             if data is not None and len(data) and t in readers:
-                found = _constant(graph, g, t, data, readers[t])
+                found = _constant(graph, g, t, data, readers[t], most)
                 if found is not None:
+                    most -= found.values.size if found.stored is not None else 0
                     yield found
 
 
@@ -211,7 +217,8 @@ def _readers(model: Any, graph: Any) -> dict[int, _Reader]:
     return readers
 
 
-def _constant(graph: Any, g: int, t: int, data: Any, reader: _Reader) -> Constant | None:
+def _constant(graph: Any, g: int, t: int, data: Any, reader: _Reader, most: int) -> Constant | None:
+    """`most` is how many elements a sparse tensor may have."""
     tensor = graph.tensors[t]
     dtype = dtype_of(tensor)
     shape = tuple(indices(tensor.shape))
@@ -225,11 +232,11 @@ def _constant(graph: Any, g: int, t: int, data: Any, reader: _Reader) -> Constan
         scales = len(quantization.scale)
     if dtype is np.int32 and not scales:
         return None  # A shape, an axis or an index; no parameter of the network.
-    if math.prod(shape) > _MAX_ELEMENTS:
-        raise ValueError(f"a tensor of shape {shape}")
     zero_points = set(indices(quantization.zeroPoint)) if scales else set()
     stored = None
     if tensor.sparsity is not None:
+        if math.prod(shape) > most:
+            raise ValueError(f"it claims a tensor of shape {shape}, too large for such a file")
         stored = read_sparse(tensor, data, dtype)
         values = decompress(stored)
     else:

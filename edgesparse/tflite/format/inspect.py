@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.graph import IDENTIFIER, Constant, constants, damaged, open_model
 from edgesparse.tflite.format.layout import Form
+
+MAX_BYTES = 2**31
+"""Offsets in a flatbuffer have 32 bits, and a sign."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,17 @@ class ModelInfo:
 def read_model(path: Path) -> bytes:
     """The bytes of a .tflite file. Raises UsageError where it is plainly none."""
     try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise UsageError(f"{path}: cannot be read: it is no regular file")
+        if state.st_size > MAX_BYTES:
+            raise UsageError(f"{path}: is larger than any .tflite model can be (2 GB)")
         content = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read: {reason}") from None
     if not content:
         raise UsageError(f"{path}: is empty, not a .tflite model")
     if content[4:8] != IDENTIFIER:

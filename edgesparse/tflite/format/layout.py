@@ -180,6 +180,18 @@ def _index_dtype(highest: int) -> type[np.unsignedinteger] | type[np.signedinteg
     return next(dtype for dtype in _INDEX_DTYPES if highest <= np.iinfo(dtype).max)
 
 
+def _most(stored: Compressed) -> list[int]:
+    """How many places there can be on each level: as many as the next compressed level has
+    segments for, or in the end as there are values."""
+    most = len(stored.values)
+    found = []
+    for data in reversed(stored.levels):
+        found.append(most)
+        if data.segments is not None:
+            most = len(data.segments) - 1
+    return found[::-1]
+
+
 def decompress(stored: Compressed) -> np.ndarray:
     """The dense tensor, whatever levels are compressed: also of files that others made.
 
@@ -192,10 +204,10 @@ def decompress(stored: Compressed) -> np.ndarray:
         raise ValueError(f"traversal order {stored.order} of {rank} dimensions")
     coordinates: dict[int, np.ndarray] = {}
     count = 1
-    for level, data in zip(stored.order, stored.levels, strict=True):
+    for level, data, most in zip(stored.order, stored.levels, _most(stored), strict=True):
         if data.segments is None or data.indices is None:
             # Before it is allocated: a few bytes can claim gigabytes.
-            if count * data.size > max(1, math.prod(stored.shape)):
+            if count * data.size > most:
                 raise ValueError("dense levels larger than the tensor")
             parents, own = np.divmod(np.arange(count * data.size), max(1, data.size))
         else:

@@ -1,0 +1,130 @@
+"""Python source text that is read and never run: where a module lies, what a file defines.
+
+Whoever checks a pipeline must not have to trust it: not the user's code, and not the modules that
+it names, is imported for that. Files are bounded, so that none takes longer than a moment.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from edgesparse.spec.errors import UsageError
+
+MAX_REFERENCE = 300
+MAX_PARTS = 20
+MAX_SOURCE_BYTES = 500_000
+
+
+def module_source(module: str, ref: str) -> Path:
+    """The file of an importable module, found without importing it or a package around it.
+
+    Raises UsageError.
+    """
+    parts = module.split(".")
+    if len(parts) > MAX_PARTS or not all(part.isidentifier() for part in parts):
+        raise UsageError(f"{shown(ref)} is no reference; write file.py:function or module:function")
+    missing = UsageError(f"no Python module {shown(module)}; install it or use file.py:function")
+    first, *rest = parts
+    found = _top_level(first)
+    if found is None:
+        raise missing
+    for part in rest:
+        found = _below(found, part)
+    # A package is its __init__.py; one without has nothing to call.
+    for place in found:
+        for file in (place, place / "__init__.py"):
+            if file.suffix == ".py" and is_file(file):
+                return file
+    raise missing
+
+
+def _top_level(name: str) -> list[Path] | None:
+    """The file of a top-level module, or the folders of a package. Python's own finders, which
+    also know what is installed to be edited, look at names and places only."""
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        try:
+            spec = None if find is None else find(name, None)
+        except (ImportError, ValueError, AttributeError, OSError):
+            continue
+        if spec is None:
+            continue
+        if spec.submodule_search_locations is not None:
+            return [Path(place) for place in spec.submodule_search_locations]
+        return [Path(spec.origin)] if spec.origin else None
+    return None
+
+
+def _below(folders: Iterable[Path], name: str) -> list[Path]:
+    """A module or package in a package that may be spread over several folders. By hand: finders
+    ask for the parent, imported."""
+    for folder in folders:
+        if is_file(folder / name / "__init__.py"):
+            return [folder / name]
+        if is_file(folder / f"{name}.py"):
+            return [folder / f"{name}.py"]
+    return [folder / name for folder in folders if (folder / name).is_dir()]
+
+
+def functions_of(source: Path) -> dict[str, ast.FunctionDef]:
+    """The functions that a file defines at its top, by name. Raises UsageError."""
+    return {node.name: node for node in tree(source).body if isinstance(node, ast.FunctionDef)}
+
+
+def tree(source: Path) -> ast.Module:
+    """A file's syntax tree. Raises UsageError, with the line where there is one."""
+    try:
+        state = source.stat()
+        if state.st_size > MAX_SOURCE_BYTES:
+            raise UsageError(
+                f"{source.name} is larger than {MAX_SOURCE_BYTES:,} bytes; refused: name a smaller "
+                "file that imports it"
+            )
+        return _parsed(source, state.st_mtime_ns, state.st_size)
+    except SyntaxError as error:
+        raise UsageError(f"{source.name}:{error.lineno}: {error.msg}") from None
+    except (RecursionError, MemoryError):
+        raise UsageError(f"{source.name} cannot be read: it is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{source.name} cannot be read: {reason}") from None
+
+
+# One check asks for a file's functions, their parameters and its imports.
+@lru_cache(maxsize=16)
+def _parsed(source: Path, _time: int, _size: int) -> ast.Module:
+    return ast.parse(source.read_bytes())
+
+
+def local_imports(file: Path, folder: Path) -> list[Path]:
+    """The files in `folder` that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+    found = []
+    for name in sorted(names):
+        stem = folder / Path(*name.split("."))
+        found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if is_file(p)]
+    return found
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def shown(text: str) -> str:
+    """A reference in a message: quoted, and not longer than a line."""
+    return repr(text) if len(text) <= 80 else f"{text[:60]!r}..."
