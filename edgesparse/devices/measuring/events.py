@@ -94,7 +94,7 @@ class Answers(_Event):
     event: Literal["answers"]
     entry: _Short
     part: Annotated[int, Field(ge=0, lt=MAX_PARTS)]
-    data: Annotated[str, Field(max_length=MAX_LINE // 2)]
+    data: Annotated[str, Field(max_length=MAX_LINE // 2, pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 
 
 class CpuState(_Event):

@@ -33,7 +33,7 @@ SILENCE_SECONDS = 60.0
 """Silence beyond a step's own time-out before a device is given up."""
 WAITING_SECONDS = 3600.0
 """How long another job may hold the device."""
-MAX_JUNK_BYTES = 200_000_000
+MAX_JUNK_BYTES = 50_000_000
 """What is no event, over one connection."""
 
 
@@ -78,15 +78,14 @@ class Heard:
         try:
             event = parse_event(line)
         except ImpossibleError as error:
-            raise Lied(
-                f"device {self.device}: its agent says what cannot be: {error}; nothing that it "
-                "measured counts"
-            ) from None
+            raise self._lied(str(error)) from None
         # What nobody asked for is no event; nor is what was heard: a journal is repeated from its
         # start after each break.
         if event is None or not self._expected(event) or _key(event) in self._seen:
             self._noise(line, event)
             return
+        if isinstance(event, Check):
+            self._require_all(event)
         self._seen.add(_key(event))
         self.take(event)
 
@@ -117,6 +116,22 @@ class Heard:
                 f"device {self.device}: nothing heard from the agent for "
                 f"{self._limit_seconds:.0f} s{hint}"
             )
+
+    def _require_all(self, check: Check) -> None:
+        """Raise Lied for a check that left out what was asked."""
+        entry = self._entries[check.entry]
+        if entry.golden is not None and check.agreement is None:
+            raise self._lied(f"{check.entry} was checked against nothing")
+        shape = answers_shape(entry)
+        if shape is not None and check.samples != shape[0]:
+            asked = f"{shape[0]} samples were asked for"
+            raise self._lied(f"{check.entry} answered {check.samples}, {asked}")
+
+    def _lied(self, what: str) -> Lied:
+        return Lied(
+            f"device {self.device}: its agent says what cannot be: {what}; nothing that it "
+            "measured counts"
+        )
 
     def _noise(self, line: str, event: Event | None) -> None:
         if event is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 import re
@@ -38,7 +37,7 @@ from edgesparse.devices.transport.interface import (
     Upload,
     upload,
 )
-from edgesparse.devices.transport.processes import Channel
+from edgesparse.devices.transport.processes import MAX_OUTPUT, Channel
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
 
@@ -92,7 +91,7 @@ def answers_of(entry: Entry, events: Iterable[Event]) -> NDArray[np.float32] | N
             base64.b64decode(part.data, validate=True)
             for part in sorted(parts, key=lambda part: part.part)
         )
-    except binascii.Error:
+    except ValueError:
         return None
     if not parts or len(content) != 4 * math.prod(shape):
         return None
@@ -190,9 +189,11 @@ def _listen(
 def _drain(channel: Channel) -> None:
     """Wait until the other side has ended what it was told to end."""
     deadline = time.monotonic() + STOP_SECONDS
+    said = 0
     try:
-        while time.monotonic() < deadline:
-            channel.read_line(POLL_SECONDS)
+        # One that only prints on does not stop.
+        while time.monotonic() < deadline and said < MAX_OUTPUT:
+            said += len(channel.read_line(POLL_SECONDS) or "")
     except EOFError:
         pass
 

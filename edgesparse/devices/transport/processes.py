@@ -101,12 +101,17 @@ class Channel:
         with suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
         output, deadline = _pipe(self._process.stdout), time.monotonic() + CLOSE_SECONDS
-        # What it still says is of no interest and not kept, but must not block it.
+        # What it still says is of no interest and not kept, but must not block it; without end it
+        # is ended.
+        said = 0
         while (left := deadline - time.monotonic()) > 0 and self._selector.select(left):
-            if not os.read(output.fileno(), _BLOCK):
+            count = len(os.read(output.fileno(), _BLOCK))
+            said += count
+            if not count or said > MAX_OUTPUT:
                 break
+        left = deadline - time.monotonic() if said <= MAX_OUTPUT else 0.0
         try:
-            self._process.wait(max(0.1, deadline - time.monotonic()))
+            self._process.wait(max(0.1, left))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

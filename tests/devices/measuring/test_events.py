@@ -18,7 +18,10 @@ ROUND = {
     "event": "round", "entry": "a", "round": 0, "latency_ns": [5], "init_ms": 1, "first_ms": 0.5,
     "warmup_runs": 2, "stable": True, "peak_rss_bytes": 1, "cpu_before": CPU, "cpu_after": CPU,
 }  # fmt: skip
-CHECK = {"event": "check", "entry": "a", "init_ms": 1.0, "agreement": 1.0, "max_error": 0.0}
+CHECK = {
+    "event": "check", "entry": "a", "init_ms": 1.0, "agreement": 1.0, "max_error": 0.0,
+    "samples": 30_000,
+}  # fmt: skip
 FAILED = {"event": "failed", "entry": "a", "round": None, "error": "x"}
 HOST = {
     "protocol": 2, "machine": "aarch64", "system": "Linux", "release": "6.1", "python": "3.11.2",

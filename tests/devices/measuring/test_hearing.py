@@ -128,6 +128,14 @@ def test_a_lie_ends_the_job(heard):
         say(heard, {**ROUND, "round": 1, "latency_ns": [0]})
 
 
+@pytest.mark.parametrize(
+    "change", [{"agreement": None}, {"samples": None}, {"samples": 0}, {"samples": 29_999}]
+)
+def test_a_check_of_less_than_was_asked_is_a_lie(heard, change):
+    with pytest.raises(Lied, match=r"checked against nothing|30000 samples were"):
+        say(heard, {**CHECK, **change})
+
+
 def test_the_end_of_a_job_that_was_not_done_is_no_result(heard):
     say(heard, {"event": "end"})
     assert [type(event) for event in heard.events] == [End]
