@@ -1,10 +1,13 @@
 """`edgesparse bench` on good, bad and deadly files."""
 
 import json
+import os
 
 import pytest
 
-from tests.conftest import run_cli
+from edgesparse.tflite.format.tiny import tiny_model
+from tests.conftest import HERE, run_cli
+from tests.report.test_hostile import CONTROLS
 
 
 def bench(folder, *arguments):
@@ -64,3 +67,25 @@ def test_a_model_that_crashes_its_runtime_is_a_failed_row(tmp_path, tflite_files
     assert rows["crash"]["status"] == "failed"
     assert "SIGSEGV" in rows["crash"]["error"]
     assert rows["dense"]["status"] == rows["int8"]["status"] == "ok"
+
+
+@pytest.mark.slow
+def test_files_keep_apart_whatever_they_are_called(tmp_path):
+    """One stem in two folders, a long path, control characters, bytes that are no text."""
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    deep = tmp_path.joinpath(*["d" * 100] * 8)
+    names = ["a/model", "b/model", f"{deep}/model", f"{'m' * 200}", "\x1b]0;owned\x07", "m\udcff"]
+    paths = [os.path.join(tmp_path, f"{name}.tflite") for name in names]
+    for number, path in enumerate(paths):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(tiny_model() + bytes([number]))
+    done = run_cli("bench", *paths, paths[0], "--device", "here", "--quick", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not CONTROLS.search(done.stdout + done.stderr)
+    told = json.loads(run_cli("report", "--json", cwd=tmp_path).stdout)
+    rows = {row["variant"]: row["model"]["sha256"] for row in told["rows"]}
+    assert list(rows)[:2] == ["model", "b/model"]
+    assert len(rows) == len(set(rows.values())) == len(paths)
+    assert max(map(len, rows)) <= 48

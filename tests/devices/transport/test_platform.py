@@ -53,3 +53,23 @@ def test_a_shell_that_does_not_work_is_one_message():
 def test_output_that_ends_early_is_no_device_without_python():
     with pytest.raises(DeviceError, match="device odd: it cannot be looked at"):
         probe(Saying("machine=aarch64\nkernel=Linux", 124))
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        '{"version": "3.\u00b2"}',
+        '{"version": "3.' + "9" * 5000 + '"}',
+        '{"version": [[[]]]}',
+        "[" * 100_000,
+        '{"version": 1e999, "libc": {}}',
+        "null",
+    ],
+)
+def test_whatever_it_says_of_its_python_is_no_traceback(about):
+    text = f"machine=\x1b]0;x\x07\nfree_kb={'9' * 400}\nmemory_kb=\u0663\n"
+    text += f"tpu=usb yes \u00b2\nabout={about}"
+    found = probe(Saying(text))
+    assert found.minor == 0
+    assert (found.free_bytes, found.memory_bytes, found.tpu_mbit_per_second) == (None,) * 3
+    assert "\x1b" not in found.machine

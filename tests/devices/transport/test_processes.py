@@ -54,3 +54,57 @@ def test_closing_ends_a_child_that_does_not_listen(monkeypatch):
     channel = Channel(["sleep", "1000"])
     assert channel.read_line(0.01) is None
     assert channel.close() != 0
+
+
+def test_closing_ends_a_child_that_only_prints(monkeypatch):
+    """And keeps nothing of what it says: ten seconds of that were gigabytes."""
+    monkeypatch.setattr(processes, "MAX_OUTPUT", 1000)
+    channel = Channel(python("while True: print('x' * 1000)"))
+    assert channel.read_line(30) == "x" * 1000
+    assert channel.close() != 0
+
+
+def fetched(tmp_path, code, max_bytes=10_000, seconds=30.0):
+    with (tmp_path / "sink").open("wb") as sink:
+        said = processes.fetch(python(code), b"MARK\n", sink, max_bytes, seconds)
+    return said, (tmp_path / "sink").read_bytes()
+
+
+def test_what_is_fetched_comes_after_the_mark(tmp_path):
+    code = "import sys; sys.stdout.write('hello MA'); sys.stdout.flush(); print('RK\\nabc')"
+    assert fetched(tmp_path, code) == ("", b"abc\n")
+    said, _ = fetched(tmp_path, "import sys; sys.exit('no \\x1b[2J such file')")
+    assert said == "no \\x1b[2J such file"
+
+
+def test_what_is_fetched_has_a_limit_and_a_deadline(tmp_path):
+    with pytest.raises(OverflowError):
+        fetched(tmp_path, "print('MARK'); print('x' * 20_000)")
+    endless = "print('MARK', flush=True)\nwhile True: print(end='x', flush=True)"
+    with pytest.raises((TimeoutError, OverflowError)):
+        fetched(tmp_path, endless, max_bytes=10**9, seconds=0.3)
+    with pytest.raises(TimeoutError):
+        fetched(tmp_path, "import time; time.sleep(1000)", seconds=0.3)
+
+
+def test_a_child_that_takes_nothing_more_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "STALL_SECONDS", 0.3)
+    (tmp_path / "big").write_bytes(b"x" * 1_000_000)
+    with (tmp_path / "big").open("rb") as source:
+        sent, code, _ = processes.feed(python("import time; time.sleep(1000)"), source, print)
+    assert sent < 1_000_000
+    assert code < 0
+
+
+def test_a_child_is_fed_and_heard(tmp_path):
+    (tmp_path / "big").write_bytes(b"x" * 1_000_000)
+    told = []
+    code = "import sys; sys.exit(f'{len(sys.stdin.read())} bytes')"
+    with (tmp_path / "big").open("rb") as source:
+        source.seek(1000)
+        sent, code, said = processes.feed(python(code), source, told.append)
+    assert (sent, code, said) == (999_000, 1, b"999000 bytes\n")
+    assert told[-1] == 999_000
+    (tmp_path / "empty").touch()
+    with (tmp_path / "empty").open("rb") as source:
+        assert processes.feed(["cat"], source, told.append) == (0, 0, b"")

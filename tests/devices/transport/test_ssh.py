@@ -50,6 +50,10 @@ def test_a_file_comes_back(board, big, tmp_path):
     assert (tmp_path / "back").read_bytes() == big.read_bytes()
     with pytest.raises(DeviceError, match="No such file"):
         board.get_file("/no/such/file", tmp_path / "none")
+    with pytest.raises(DeviceError, match=r"is larger than 1 MB; refused"):
+        board.get_file(str(big), tmp_path / "none", max_bytes=1_000_000)
+    with pytest.raises(DeviceError, match=r"is larger than 1 MB; refused"):
+        board.get_file("/dev/zero", tmp_path / "none", max_bytes=1_000_000)
     assert not list(tmp_path.glob("none*"))
 
 

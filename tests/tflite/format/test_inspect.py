@@ -1,4 +1,7 @@
+import os
 import random
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ import pytest
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.tflite.format.graph import label
 from edgesparse.tflite.format.inspect import inspect, read_model
+from edgesparse.tflite.format.tiny import tiny_model
 
 
 def test_zeros_are_counted_whatever_the_storage(tflite_files, sparse_dense_layer):
@@ -83,3 +87,62 @@ def test_files_that_are_no_models(tmp_path):
         read_model(path)
     with pytest.raises(UsageError, match="cannot be read"):
         read_model(tmp_path)
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", "/dev/null", tmp_path / "pipe", "/proc/self/fd/0/x", "a\0b"):
+        with pytest.raises(UsageError):
+            read_model(Path(path))
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(UsageError, match="larger than any"):
+        read_model(tmp_path / "huge")
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels"),
+    [
+        ([2**31 - 1, 1], [("dense", 2**31 - 1), ("dense", 1)]),
+        ([2**16, 2**15], [("dense", 2**16), ("dense", 2**15)]),
+        ([2**13, 2**13], [("dense", 2**13), ("dense", 2**13)]),
+        ([2**13, 2**13], [("dense", 2**13), ("csr", 0)]),
+    ],
+)
+def test_a_small_file_cannot_claim_gigabytes(shape, levels):
+    """447 KB said to be a tensor of 2^31 elements took 4.3 GB of memory."""
+    content = claiming(shape, levels)
+    assert len(content) < 500_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match="is truncated or damaged"):
+        inspect(content)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000
+
+
+def claiming(shape, levels):
+    """A .tflite file with one sparse weight of that shape."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_model(), 0))
+    graph = model.subgraphs[0]
+    weight = graph.tensors[0]
+    weight.shape, weight.buffer = shape, len(model.buffers)
+    weight.sparsity = schema.SparsityParametersT()
+    weight.sparsity.traversalOrder = list(range(len(shape)))
+    weight.sparsity.dimMetadata = []
+    for form, size in levels:
+        level = schema.DimensionMetadataT()
+        level.denseSize = size
+        if form == "csr":
+            level.format = schema.DimensionType.SPARSE_CSR
+            level.arraySegmentsType = level.arrayIndicesType = schema.SparseIndexVector.Int32Vector
+            level.arraySegments, level.arrayIndices = schema.Int32VectorT(), schema.Int32VectorT()
+            level.arraySegments.values, level.arrayIndices.values = [0, 1], [0]
+        weight.sparsity.dimMetadata.append(level)
+    buffer = schema.BufferT()
+    buffer.data = [0] * 4
+    model.buffers.append(buffer)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
