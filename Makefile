@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: deploy test test-fast lint types bench clean help setup lock schemas
+.PHONY: deploy test test-fast lint types bench soak clean help setup lock schemas
 
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
@@ -29,6 +29,9 @@ types: $(READY) ## Check types
 
 bench: $(READY) ## Measure edgesparse itself
 	@$(BIN)/pytest -m bench -s
+
+soak: $(READY) ## Break runs at random for half an hour, and look what is lost
+	@$(BIN)/python -m tests.soak --minutes 30
 
 setup: $(READY) ## Make .venv with the locked dependencies
 

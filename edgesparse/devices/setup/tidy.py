@@ -22,15 +22,16 @@ def clear(transport: Transport, killed: Sequence[str]) -> None:
 
 
 def leave(transport: Transport) -> None:
-    """After a run: remove the files that it brought, and end the connection.
+    """After a run: remove the files that it used and no other does, and end the connection.
 
     Where the device cannot be reached any more they are removed by a later run.
     """
     try:
-        if transport.brought and not transport.forgets:
+        if transport.used and not transport.forgets:
+            # Also what it found there: another host, which brought it and is done, left it for us.
             with suppress(DeviceError):
-                _tidy(transport, "end", [path.rpartition("/")[2] for path in transport.brought])
-            transport.brought.clear()
+                _tidy(transport, "end", [path.rpartition("/")[2] for path in transport.used])
+            transport.used.clear()
     finally:
         transport.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +69,8 @@ class Transport(Protocol):
     """Whether nothing stays there when the connection ends."""
     stopping: threading.Event
     """Set when nobody waits any longer for a device that is away."""
-    brought: list[str]
-    """Paths of the files that were copied there, in workdir/files."""
+    used: set[str]
+    """Paths in workdir/files of what was copied there, or was there already."""
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
         """Run a command to its end; no shell sees the arguments unquoted.
@@ -103,6 +103,11 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End the connection."""
+
+
+def in_files(workdir: str, files: Iterable[Upload]) -> set[str]:
+    """The targets of those that are kept by content, in workdir/files."""
+    return {file.target for file in files if file.target.startswith(f"{workdir}/files/")}
 
 
 def no_room(name: str, file: Upload, free_bytes: int, workdir: str) -> NoRoom | None:

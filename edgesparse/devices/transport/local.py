@@ -19,6 +19,7 @@ from edgesparse.devices.transport.interface import (
     NoRoom,
     Progress,
     Upload,
+    in_files,
     no_room,
 )
 from edgesparse.devices.transport.processes import Channel, Completed
@@ -36,7 +37,7 @@ class LocalTransport:
 
     def __init__(self, name: str, spec: Local, workdir: str) -> None:
         self.name = name
-        self.brought: list[str] = []
+        self.used: set[str] = set()
         self.stopping = threading.Event()
         self.python = os.path.expanduser(spec.python) if spec.python else sys.executable
         self.workdir = os.path.abspath(os.path.expanduser(workdir))
@@ -70,6 +71,7 @@ class LocalTransport:
         progress: Progress | None = None,
         refused: dict[str, str] | None = None,
     ) -> int:
+        self.used |= in_files(self.workdir, files)
         sent = 0
         for file in files:
             try:
@@ -112,8 +114,6 @@ class LocalTransport:
         finally:
             with suppress(OSError):
                 part.unlink()
-        if file.target.startswith(f"{self.workdir}/files/"):
-            self.brought.append(file.target)
         return size_bytes
 
     def get_file(self, source: str, target: Path, max_bytes: int = MAX_FETCHED_BYTES) -> None:

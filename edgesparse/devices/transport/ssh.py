@@ -24,6 +24,7 @@ from edgesparse.devices.transport.interface import (
     DeviceError,
     Progress,
     Upload,
+    in_files,
 )
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.devices.transport.retry import persistent
@@ -50,7 +51,7 @@ class SshTransport:
         self.name = name
         self.patience = patience
         self.spec = spec
-        self.brought: list[str] = []
+        self.used: set[str] = set()
         self.stopping = threading.Event()
         if shutil.which("ssh") is None:
             raise DeviceError(
@@ -96,11 +97,8 @@ class SshTransport:
         progress: Progress | None = None,
         refused: dict[str, str] | None = None,
     ) -> int:
-        def arrived(file: Upload) -> None:
-            if file.target.startswith(f"{self.workdir}/files/"):
-                self.brought.append(file.target)
-
-        return self._sender.put(files, progress, refused, arrived)
+        self.used |= in_files(self.workdir, files)
+        return self._sender.put(files, progress, refused)
 
     def get_file(self, source: str, target: Path, max_bytes: int = MAX_FETCHED_BYTES) -> None:
         script, mark = shell.marked(shell.script_of(["cat", "--", source]))

@@ -107,9 +107,8 @@ class Sender:
         files: Sequence[Upload],
         progress: Progress | None,
         refused: dict[str, str] | None,
-        arrived: Callable[[Upload], None],
     ) -> int:
-        """Copy files; see Transport.put_files. `arrived` is told each that was not there."""
+        """Copy files; see Transport.put_files."""
         if not files:
             return 0
         # The same file for two entries is sent once.
@@ -135,7 +134,6 @@ class Sender:
                     if problem is not None:
                         raise problem
                     sent += self._send(file, state, tell)
-                    arrived(file)
                     free = None if free is None else free - size + state
                 except NoRoom as error:
                     if refused is None:

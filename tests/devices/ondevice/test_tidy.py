@@ -125,7 +125,7 @@ def test_a_run_leaves_nothing_but_programs(server, tflite_files):
     board = server.connect()
     claim(board)
     run_job(board, job(new_id("own"), tflite_files["dense"], tflite_files["int8"], rounds=1))
-    assert len(board.brought) == 2
+    assert len(board.used) == 2
     assert len(list(Path(board.workdir, "files").iterdir())) == 2
     leave(board)
     assert list(Path(board.workdir, "files").iterdir()) == []
@@ -135,16 +135,21 @@ def test_a_run_leaves_nothing_but_programs(server, tflite_files):
     }  # fmt: skip
 
 
-def test_what_is_there_already_is_not_ours_to_take_away(server, tflite_files):
+def test_the_last_of_two_hosts_takes_their_file_away(server, tflite_files):
+    """The one that found it there: the one that brought it ends first, and leaves it to it."""
     first, second = server.connect(), server.connect()
     claim(first)
-    for board in (first, second):
-        run_job(board, job(new_id("two"), tflite_files["dense"], rounds=1))
-    assert second.brought == []
+    run_job(first, job(new_id("one"), tflite_files["dense"], rounds=1))
+    files = Path(server.workdir, "files")
+
+    def on_event(event):
+        if isinstance(event, Round):
+            leave(first)
+            assert len(list(files.iterdir())) == 1
+
+    run_job(second, job(new_id("two"), tflite_files["dense"], rounds=1), on_event)
     leave(second)
-    assert len(list(Path(first.workdir, "files").iterdir())) == 1
-    leave(first)
-    assert list(Path(first.workdir, "files").iterdir()) == []
+    assert list(files.iterdir()) == []
 
 
 def test_a_killed_hosts_job_is_ended_by_its_next_run(server, tmp_path, tflite_files):
