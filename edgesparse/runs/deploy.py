@@ -164,23 +164,22 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
         record.notes.append(
             f"{device.name}: {', '.join(left_out)} left out: the Edge TPU takes full int8 only"
         )
-    site = site_for(
-        run.loaded, target, run.workspace.store, worker, record.begun.run, known, run.stop
-    )
-    try:
-        advised = advise(plan, site, target, run.listener)
-        for line in advised:  # Before training, and once more under the table.
-            run.listener(told.Note(line))
-        record.notes += advised
-        errors = execute(plan.work, site, run.listener)
-    # Also of a run that was interrupted: what it did is what the next plan is compared with.
-    finally:
-        try:
-            run.workspace.remember(run.pipeline.name, plan)
-        except OSError as error:
-            record.notes.append(f"what the next plan says may be old: {error.strerror}")
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
-    return plan, candidates.planned(plan, errors, site, target, threads)
+    name, store = record.begun.run, run.workspace.store
+    with site_for(run.loaded, target, store, worker, name, known, run.stop) as site:
+        try:
+            advised = advise(plan, site, target, run.listener)
+            for line in advised:  # Before training, and once more under the table.
+                run.listener(told.Note(line))
+            record.notes += advised
+            errors = execute(plan.work, site, run.listener)
+        # Also of a run that was interrupted: what it did is what the next plan is compared with.
+        finally:
+            try:
+                run.workspace.remember(run.pipeline.name, plan)
+            except OSError as error:
+                record.notes.append(f"what the next plan says may be old: {error.strerror}")
+        return plan, candidates.planned(plan, errors, site, target, threads)
 
 
 def _use(

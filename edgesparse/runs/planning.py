@@ -4,15 +4,16 @@ stages need."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgesparse.bench.job import EMULATED_GOLDEN_SAMPLES
 from edgesparse.devices import edgetpu
+from edgesparse.devices.measuring.job import new_id
+from edgesparse.devices.setup.tidy import leave
 from edgesparse.graph import progress as told
 from edgesparse.graph.execute import Site
 from edgesparse.graph.fingerprints import digests, library_versions
@@ -28,6 +29,7 @@ from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.load import Loaded, find_device, load_pipeline
 from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.stages.stage import Access, Context
 from edgesparse.tflite.runtimes.compatibility import Profile
 
@@ -65,11 +67,11 @@ def plan(
         known = profiles(target, workspace)
         planned = plan_for(loaded, target, known, variants)
         # An outline that is not there yet is made for this time only.
-        with TemporaryDirectory() as place, Worker(Path(place) / "log.txt") as worker:
+        with temporary_folder() as place, Worker(place / "log.txt") as worker:
             kept = workspace.has(planned.outline)
-            store = workspace.store if kept else Store(Path(place) / "store")
-            site = site_for(loaded, target, store, worker, "plan", known)
-            advised = advise(planned, site, target, listener)
+            store = workspace.store if kept else Store(place / "store")
+            with site_for(loaded, target, store, worker, new_id("plan"), known) as site:
+                advised = advise(planned, site, target, listener)
     return Planned(tuple(workspace.status(loaded.spec.name, planned)), tuple(advised))
 
 
@@ -99,6 +101,7 @@ def plan_for(
     )
 
 
+@contextmanager
 def site_for(
     loaded: Loaded[Pipeline],
     target: Target,
@@ -107,14 +110,19 @@ def site_for(
     run: str,
     known: Mapping[str, Profile],
     stop: threading.Event | None = None,
-) -> Site:
-    """Where the stages of a plan for one device are carried out."""
+) -> Iterator[Site]:
+    """Where the stages of a plan for one device are carried out; on this machine nothing of them
+    is left when the block ends."""
     device = target.device
     golden = EMULATED_GOLDEN_SAMPLES if device.emulated else None
     context = Context(loaded, known, device.tpu, golden)
     host = None if device.connect.local is not None else this_machine()
     access = Access(target.transport, run, host, own_runtimes(), stop)
-    return Site(context, access, store, worker)
+    try:
+        yield Site(context, access, store, worker)
+    finally:
+        if host is not None:
+            leave(host)
 
 
 def _compiler(tpu: EdgeTpu | None) -> dict[str, Any] | None:

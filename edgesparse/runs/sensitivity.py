@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgesparse.devices.measuring.job import new_id
 from edgesparse.graph import progress as told
 from edgesparse.graph.execute import execute
 from edgesparse.graph.fingerprints import digests, library_versions
@@ -83,8 +84,9 @@ def sensitivity(
         plan, stage = sensitivity_plan(
             loaded.spec, digests(loaded), library_versions(), known, name, place, step, levels
         )
-        site = site_for(loaded, target, workspace.store, worker, "sensitivity", known)
-        errors = execute(plan.work, site, listener)
+        name_of_run = new_id("sensitivity")
+        with site_for(loaded, target, workspace.store, worker, name_of_run, known) as site:
+            errors = execute(plan.work, site, listener)
         if stage.key in errors:
             raise EdgesparseError(errors[stage.key])
         listener(told.StageStarted("proposal", 1, 1))

@@ -123,9 +123,14 @@ def test_after_kill_9_the_next_run_tidies_up(project, board, temporary):
     assert not list(Workspace(project).runs.glob("*/open.json"))
 
 
-def test_a_deploy_leaves_its_release_and_no_model_besides(project, board):
-    assert deploy(project).returncode == 0
+def test_a_deploy_leaves_its_release_and_no_model_besides(project, board, tmp_path):
+    """Nor on this machine, which answers the samples for a device."""
+    shutil.rmtree(project / ".edgesparse")
+    assert deploy(project, HOME=str(tmp_path)).returncode == 0
     assert left_on(board) == []
+    here = tmp_path / ".cache" / "edgesparse"
+    assert (here / ".edgesparse-workdir").is_file()
+    assert [*(here / "files").iterdir(), *(here / "jobs").iterdir()] == []
     assert (board.workdir / "releases" / "tiny" / "current" / "model.tflite").is_file()
 
 

@@ -19,6 +19,7 @@ from edgesparse.devices.setup.provision import provision
 from edgesparse.devices.setup.tidy import clear, leave
 from edgesparse.devices.transport.interface import DeviceError, Progress, Transport
 from edgesparse.devices.transport.local import LocalTransport
+from edgesparse.devices.transport.workdir import claim
 from edgesparse.spec.device import DEFAULT_WORKDIR, Device, Local, Runtime, RuntimeName
 
 
@@ -134,7 +135,10 @@ def _minor(version: str) -> int:
 
 def this_machine() -> Transport:
     """The machine edgesparse runs on, for what a device is compared with."""
-    return LocalTransport("this machine", Local(), DEFAULT_WORKDIR)
+    transport = LocalTransport("this machine", Local(), DEFAULT_WORKDIR)
+    claim(transport)
+    clear(transport, ())
+    return transport
 
 
 def own_runtimes() -> tuple[str, ...]:
