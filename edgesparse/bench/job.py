@@ -15,6 +15,7 @@ from edgesparse.bench.judging import LOST, Judgement, judged
 from edgesparse.bench.rows import (
     Accuracy,
     Clock,
+    Coverage,
     Cpu,
     EdgeTpuInfo,
     GateResult,
@@ -66,6 +67,7 @@ class Candidate:
     notes: tuple[str, ...] = ()
     external: Mapping[str, Any] | None = None
     edgetpu: EdgeTpuInfo | None = None
+    coverage: Coverage | None = None
     clock: Clock = "wall"
     on_host: bool = False
     """Accuracy is the host's: on an emulated device it would take an hour."""
@@ -201,6 +203,7 @@ def _row(
         notes=list(candidate.notes),
         model=candidate.model,
         edgetpu=candidate.edgetpu,
+        coverage=candidate.coverage,
     )
     if error:
         return row

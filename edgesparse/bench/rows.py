@@ -125,6 +125,23 @@ class EdgeTpuInfo(Data):
     """Of the same weights on the device's CPU."""
 
 
+class LeftDense(Data):
+    """A kernel that a step did not touch: its share of the weights, and why."""
+
+    name: str
+    share: Share
+    reason: str
+
+
+class Coverage(Data):
+    """What the last step was asked for and what it reached: shares of zeros over all weights of two
+    or more dimensions; and what it left dense, the largest first."""
+
+    asked: Share
+    reached: Share
+    left: list[LeftDense] = []
+
+
 class Row(Data):
     """One variant on one device, runtime and number of threads."""
 
@@ -140,6 +157,7 @@ class Row(Data):
     notes: list[str] = []
     model: ModelFile | None = None
     edgetpu: EdgeTpuInfo | None = None
+    coverage: Coverage | None = None
     accuracy: Accuracy | None = None
     agreement: Share | None = None
     latency_ms: Latency | None = None

@@ -145,7 +145,7 @@ def build_plan(
         if variant.quantize.aware:
             spec = quantize.covers(start.shared, variant.quantize)
             aware = graph.add("quantize", name, spec, model=model)
-        spec = convert.covers(data, variant, golden)
+        spec = convert.covers(data, variant, golden, profiles.values())
         dense = graph.add("convert", name, spec, model=model, quantize=aware)
         converted[name] = dense
         compiled = None

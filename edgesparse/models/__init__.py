@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +30,54 @@ def build(source: Source, base: Path) -> tf.keras.Model:
     return _checked(references.call(target, source.args, {}), target.label)
 
 
-def import_own(source: Source, base: Path) -> None:
-    """Import the user's file that builds the model, for the layers it registers with Keras."""
-    if source.ref is not None and ":" in source.ref:
-        references.load(references.find("models", None, source.ref, base))
+def label(source: Source) -> str:
+    """What messages call the model."""
+    return source.name or source.ref or "model"
 
 
-def read(path: Path) -> tf.keras.Model:
-    """A saved .keras or .h5 model."""
+def own_objects(source: Source, base: Path) -> dict[str, Any]:
+    """The layers, and whatever else a saved model may refer to by name, that the user's file
+    defines; importing it registers with Keras what it registers."""
     import tensorflow as tf
 
+    if source.ref is None or ":" not in source.ref:
+        return {}
+    builder = references.load(references.find("models", None, source.ref, base))
+    module = sys.modules[builder.__module__]
+    kinds = (
+        tf.keras.layers.Layer,
+        tf.keras.regularizers.Regularizer,
+        tf.keras.constraints.Constraint,
+        tf.keras.initializers.Initializer,
+    )
+    own = {
+        name: found
+        for name, found in vars(module).items()
+        if (isinstance(found, type) and issubclass(found, kinds))
+        or (inspect.isfunction(found) and found.__module__ == module.__name__)
+    }
+    # Also where Keras makes layers anew on its own, as the toolkit has it do.
+    tf.keras.utils.get_custom_objects().update(own)
+    return own
+
+
+def read(
+    path: Path, own: Mapping[str, Any] | None = None, *, trusted: bool = False
+) -> tf.keras.Model:
+    """A saved .keras or .h5 model.
+
+    Args:
+        own: what the user's file defines, by name; also found as package>name.
+        trusted: whether code in it may run: it is ours, saved a stage before.
+    """
+    import tensorflow as tf
+
+    given = dict(own or {})
+    given |= {f"Custom>{name}": found for name, found in given.items()}
+    # Lambda layers are code in the file; Keras asks its caller to trust that, for .keras files.
+    options = {"safe_mode": False} if trusted and path.suffix == ".keras" else {}
     try:
-        model = tf.keras.models.load_model(path, compile=False)
+        model = tf.keras.models.load_model(path, compile=False, custom_objects=given, **options)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UsageError(

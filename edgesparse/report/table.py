@@ -19,6 +19,8 @@ DASH = "-"
 FAILED = "FAILED"
 FEW_ZEROS = 0.05
 """Up to this share of zeros what a variant gained comes from channels that are gone."""
+NOTICED = 0.05
+"""From so many points on what was asked and what was reached are shown side by side."""
 SMALLER = 1.05
 """From this ratio on a file counts as smaller."""
 
@@ -67,7 +69,7 @@ COLUMNS = (
         lambda r: size_text(r.model.bytes) if r.model else None,
         lambda r: float(r.model.bytes) if r.model else None,
     ),
-    Column("zeros %", lambda r: percent_text(r.model.sparsity) if r.model else None),
+    Column("zeros %", lambda r: _zeros(r)),
     Column(
         "acc %",
         lambda r: _accuracy(r, percent_text),
@@ -101,6 +103,16 @@ COLUMNS = (
         lambda r: float(r.peak_rss_bytes) if r.peak_rss_bytes else None,
     ),
 )
+
+
+def _zeros(row: Row) -> str | None:
+    """Asked and reached side by side, where they differ."""
+    if row.model is None:
+        return None
+    reached = percent_text(row.model.sparsity)
+    if row.coverage is None or abs(row.coverage.asked - row.model.sparsity) <= NOTICED:
+        return reached
+    return f"{row.coverage.asked:.0%}".rstrip("%") + f"->{reached}"
 
 
 def _shown_accuracy(row: Row) -> float | None:

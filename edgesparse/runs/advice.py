@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edgesparse.graph import progress as told
 from edgesparse.graph.execute import Site, execute
@@ -11,6 +11,7 @@ from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import Magnitude, PatternChoice
 from edgesparse.stages import outline
+from edgesparse.stages.sparsify import NOTICED
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
 
@@ -33,7 +34,50 @@ def advise(plan: Plan, site: Site, target: Target, listener: told.Listener) -> l
         if not store.has(plan.outline):
             return []
     found = outline.read(store.path(plan.outline))
-    return [f"{name}: {line}" for line in _lines(plan, pipeline, found, context.profiles)]
+    covered = _coverage(plan, pipeline, outline.read_kernels(store.path(plan.outline)))
+    lines = _lines(plan, pipeline, found, context.profiles)
+    return [*covered, *(f"{name}: {line}" for line in lines)]
+
+
+def _coverage(plan: Plan, pipeline: Pipeline, kernels: Sequence[outline.KernelInfo]) -> list[str]:
+    """What magnitude pruning will not reach, by variant: said before an hour of training."""
+    total = sum(kernel.size for kernel in kernels)
+    lines = []
+    for name in plan.converted:
+        steps = pipeline.variants[name].sparsify
+        # Behind channel pruning the model is another one.
+        if not total or len(steps) != 1 or not isinstance(steps[0], Magnitude):
+            continue
+        step = steps[0]
+        if isinstance(step.sparsity, str):
+            continue
+        asked = 0.5 if step.pattern == "2:4" else step.sparsity
+        given = {kernel: _given(kernel, step, asked) for kernel in kernels}
+        reached = sum(kernel.size * share for kernel, share in given.items()) / total
+        if asked - reached <= NOTICED:
+            continue
+        left = sorted((k for k, share in given.items() if not share), key=lambda k: -k.size)
+        named = "; ".join(
+            f"{k.name} ({k.size / total:.1%}): {k.reason or 'excluded'}" for k in left[:3]
+        )
+        fails = reached < asked / 2 and not step.allow_partial
+        lines.append(
+            f"{name}: {asked:.0%} zeros are asked for, {reached:.1%} of the weights can be"
+            + (f"; left dense: {named}" if named else "")
+            + ("; it will fail without 'allow_partial: true'" if fails else "")
+        )
+    return lines
+
+
+def _given(kernel: outline.KernelInfo, step: Magnitude, asked: float) -> float:
+    """The share of zeros that a kernel gets."""
+    if any(kernel.matches(glob) for glob in step.exclude):
+        return 0.0
+    given = [o.sparsity for glob, o in step.layers.items() if kernel.matches(glob)]
+    own = [share for share in given if share is not None]
+    if kernel.reason and kernel.name not in step.layers:
+        return 0.0
+    return own[-1] if own else asked
 
 
 def _without_failures(listener: told.Listener) -> told.Listener:
@@ -78,8 +122,10 @@ def _refusals(
     for name in plan.converted:
         variant = pipeline.variants[name]
         if not variant.has_zeros:
+            one_scale = bool(plan.stage(plan.converted[name]).spec["one_scale"])
+            scheme = variant.quantize.scheme
             for runtime, profile in profiles.items():
-                for reason in patterns.refusals(graph, profile, variant.quantize.scheme):
+                for reason in patterns.refusals(graph, profile, scheme, one_scale=one_scale):
                     found.setdefault((runtime, reason), []).append(name)
     return [
         f"{runtime} will refuse {', '.join(names)}: {reason}"

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from edgesparse.bench.job import Candidate
-from edgesparse.bench.rows import EdgeTpuInfo, ModelFile
+from edgesparse.bench.rows import Coverage, EdgeTpuInfo, ModelFile
 from edgesparse.graph.execute import Site
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline
-from edgesparse.stages.stage import read_json
+from edgesparse.stages.sparsify import COVERAGE
+from edgesparse.stages.stage import NOTES, read_json
 from edgesparse.tflite.edgetpu import is_compiled
 from edgesparse.tflite.verify import limits
 
@@ -68,6 +69,9 @@ def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: s
     verdict = read_json(store.path(key) / "verify.json")
     inputs = plan.stage(convert).inputs
     on_chip = verdict.get("edgetpu")
+    noted = store.path(inputs["quantize"]) / NOTES if "quantize" in inputs else None
+    aware = read_json(noted) if noted is not None and noted.is_file() else []
+    covered = store.path(inputs["model"]) / COVERAGE
     metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / "metrics.json")
     return replace(
         candidate,
@@ -80,7 +84,8 @@ def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: s
         host_accuracy=verdict["accuracy"],
         agreement=verdict["agreement"],
         sample_count=verdict["samples"],
-        notes=(*candidate.notes, *verdict["notes"]),
+        notes=(*candidate.notes, *verdict["notes"], *aware),
+        coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 import tensorflow as tf
 
@@ -14,7 +13,8 @@ from edgesparse.data import Dataset
 from edgesparse.sparsity.channels import channels
 from edgesparse.sparsity.curves import Sensitivity
 from edgesparse.sparsity.magnitude import magnitude
-from edgesparse.sparsity.report import LayerSparsity, Sparsified, prunable
+from edgesparse.sparsity.network.kernels import prunable
+from edgesparse.sparsity.report import LayerSparsity, Sparsified
 from edgesparse.sparsity.sensitivity import validation_accuracy
 from edgesparse.sparsity.training import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -96,11 +96,12 @@ def prune(
     if not set(prunable(model)) - _excluded(model, spec):
         return Sparsified(model, {}, removed, notes)
     done = magnitude(model, dataset, train, spec, progress)
-    return Sparsified(done.model, done.history, (*removed, *done.layers), notes)
+    return replace(done, layers=(*removed, *done.layers), notes=(*notes, *done.notes))
 
 
 def _excluded(model: tf.keras.Model, spec: Magnitude) -> set[str]:
-    return {n for n in prunable(model) if any(fnmatchcase(n, glob) for glob in spec.exclude)}
+    found = prunable(model)
+    return {n for n, kernel in found.items() if any(kernel.matches(g) for g in spec.exclude)}
 
 
 def _left_alone(whole: Sequence[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
-from edgesparse.sparsity.dependencies import Dependencies, Group, LayerChannels, trace
+from edgesparse.sparsity.network.dependencies import Dependencies, Group, LayerChannels, trace
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
 from edgesparse.sparsity.training import Progress, fit
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
@@ -171,7 +171,7 @@ def importance(found: Dependencies, kind: Importance) -> np.ndarray:
     for c in found.layers.values():
         if c.produces:
             weight, axes = c.layer.get_weights(), c.axes
-            place = max(i for i, a in enumerate(axes) if "out" in a.values() and len(a) > 1)
+            place = max(i for i, a in enumerate(axes) if "out" in a.values() and weight[i].ndim > 1)
             (axis,) = [a for a, kind_of in axes[place].items() if kind_of == "out"]
             # One row for each output channel, whatever the layer calls its axes.
             kernel = np.moveaxis(weight[place], axis, 0).reshape(len(c.outputs), -1)
@@ -292,7 +292,8 @@ def shrink(model: tf.keras.Model, found: Dependencies, kept: np.ndarray) -> tf.k
         if c is not None:
             width = int(kept[c.outputs].sum())
             if c.produces:
-                config["units" if "units" in config else "filters"] = width
+                named = ("units", "filters", "output_dim")
+                config[next(name for name in named if name in config)] = width
             elif isinstance(layer, tf.keras.layers.Reshape):
                 config["target_shape"] = (*layer.target_shape[:-1], width)
         return type(layer).from_config(config)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import tensorflow as tf
@@ -19,8 +18,9 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
 )
 
 from edgesparse.data import Dataset
-from edgesparse.sparsity.masks import BLOCK
-from edgesparse.sparsity.report import LayerSparsity, Sparsified, measure, prunable
+from edgesparse.sparsity.masks import BLOCK, HoldMasks, Masked
+from edgesparse.sparsity.network.kernels import Kernel, kernels
+from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified, coverage, measure
 from edgesparse.sparsity.training import History, Progress, fit, steps_per_epoch
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
@@ -35,6 +35,8 @@ class LayerTarget:
     sparsity: float
     pattern: Pattern
     note: str = ""
+    toolkit: bool = True
+    """Whether TensorFlow's toolkit holds the mask, or `masked` does."""
 
 
 def magnitude(
@@ -50,12 +52,25 @@ def magnitude(
         EdgesparseError: the final sparsity was not reached.
     """
     targets = choose_targets(model, spec)
+    notes = _unfreeze(model, targets)
     total = steps_per_epoch(dataset, train.batch_size) * train.epochs
     begin, end, frequency = schedule_steps(spec.schedule, total)
     wrapped = _wrap(model, targets, spec.schedule.name, begin, end, frequency)
+    # What the toolkit's wrapper does not fit has its mask held here, on the same schedule.
+    own = [
+        Masked(
+            kernels(wrapped)[target.name].variable,
+            target.pattern,
+            _schedule(target, spec.schedule.name, begin, end, frequency),
+        )
+        for target in targets
+        if not target.toolkit
+    ]
     history: History = {}
     if train.epochs == 0:
         _one_shot(wrapped)
+        for masked, target in zip(own, (t for t in targets if not t.toolkit), strict=True):
+            masked.prune(target.sparsity)
     else:
         # The best epoch is looked for only once the final sparsity is reached: a denser one is
         # always better.
@@ -65,18 +80,68 @@ def magnitude(
             dataset,
             train,
             progress,
-            callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
+            callbacks=[*_toolkit_callbacks(wrapped), *([HoldMasks(own)] if own else [])],
             best_from_epoch=min(train.epochs - 1, final_step * train.epochs // max(1, total)),
         )
     # Before stripping: what the wrapper forgets is the mask.
     _apply_masks(wrapped)
+    for masked in own:
+        masked.apply()
     stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
     layers = tuple(
         measure(stripped, target.name, target.pattern, target.sparsity, target.note)
         for target in targets
     )
     _check_reached(layers)
-    return Sparsified(stripped, history, layers)
+    done = coverage(stripped, _asked(spec), _left_dense(stripped, spec, targets))
+    require_covered(done, spec)
+    return Sparsified(stripped, history, layers, notes, done)
+
+
+def _asked(spec: Magnitude) -> float:
+    assert not isinstance(spec.sparsity, str), "auto is resolved before"
+    return 0.5 if spec.pattern == "2:4" else spec.sparsity
+
+
+def _left_dense(
+    model: tf.keras.Model, spec: Magnitude, targets: Sequence[LayerTarget]
+) -> dict[str, str]:
+    """Why each kernel that is no target is none, by its name."""
+    pruned = {target.name for target in targets}
+    found = {}
+    for name, kernel in kernels(model).items():
+        if name not in pruned:
+            excluded = any(kernel.matches(glob) for glob in spec.exclude)
+            told = "excluded in the pipeline" if excluded else "given 0 in the pipeline"
+            found[name] = told if not kernel.reason or excluded else kernel.reason
+    return found
+
+
+def require_covered(done: Coverage, spec: Magnitude) -> None:
+    """Raise EdgesparseError where less than half was reached of what was asked, and nobody said
+    that this is all right."""
+    if spec.allow_partial or done.reached >= done.asked / 2:
+        return
+    left = "; ".join(f"{one.name} ({one.share:.0%}): {one.reason}" for one in done.left[:3])
+    raise EdgesparseError(
+        f"{done.asked:.0%} zeros were asked for, and {done.reached:.0%} of the weights are: left "
+        f"dense are {left}; say 'allow_partial: true' in this step if that is meant"
+    )
+
+
+def _unfreeze(model: tf.keras.Model, targets: Sequence[LayerTarget]) -> tuple[str, ...]:
+    """Zeros need the other weights to make up for them: frozen layers are trained while pruning."""
+    found = kernels(model)
+    frozen = sorted({found[t.name].layer for t in targets if not found[t.name].owner.trainable})
+    if not frozen:
+        return ()
+    for layer in model._flatten_layers(recursive=True, include_self=True):
+        layer.trainable = True
+    return (f"frozen layers were trained while they were pruned: {len(frozen)}",)
+
+
+def _toolkit_callbacks(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
+    return [tfmot.sparsity.keras.UpdatePruningStep()] if _wrappers(model) else []
 
 
 def schedule_steps(schedule: Schedule, total: int) -> tuple[int, int, int]:
@@ -96,41 +161,49 @@ def schedule_steps(schedule: Schedule, total: int) -> tuple[int, int, int]:
 
 def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget, ...]:
     """Per-layer sparsity and pattern after exclusions and overrides (the last match wins)."""
-    layers = prunable(model)
+    # What is left dense for a reason is pruned where the pipeline names it.
+    layers = {
+        name: kernel
+        for name, kernel in kernels(model).items()
+        if not kernel.reason or name in spec.layers
+    }
     for glob in [*spec.exclude, *spec.layers]:
-        if not _matching(glob, layers):
+        if not any(kernel.matches(glob) for kernel in layers.values()):
             raise UsageError(
                 f"{glob!r} matches no layer that can be pruned{did_you_mean(glob, layers)}"
             )
     targets = []
-    for name, layer in layers.items():
-        if any(fnmatchcase(name, glob) for glob in spec.exclude):
+    for name, kernel in layers.items():
+        if any(kernel.matches(glob) for glob in spec.exclude):
             continue
         assert not isinstance(spec.sparsity, str), "auto is resolved before"
         assert spec.pattern != "auto", "auto is resolved before"
         sparsity, pattern = spec.sparsity, spec.pattern
         # In the file's order, each over the ones before: general first, exceptions after.
         for glob, override in spec.layers.items():
-            if fnmatchcase(name, glob):
+            if kernel.matches(glob):
                 sparsity = sparsity if override.sparsity is None else override.sparsity
                 pattern = override.pattern or pattern
-        note = _misfit(pattern, layer.kernel.shape)
-        targets.append(LayerTarget(name, sparsity, "unstructured" if note else pattern, note))
+        note = _misfit(pattern, kernel)
+        fitting: Pattern = "unstructured" if note else pattern
+        targets.append(LayerTarget(name, sparsity, fitting, note, kernel.toolkit))
     targets = [target for target in targets if target.sparsity > 0]
     if not targets:
-        raise UsageError("there is no layer left to prune (Conv2D or Dense)")
+        raise UsageError(f"there is no layer left to prune{_because(model)}")
     return tuple(targets)
 
 
-def _matching(glob: str, names: Sequence[str] | dict[str, Any]) -> list[str]:
-    return [name for name in names if fnmatchcase(name, glob)]
+def _because(model: tf.keras.Model) -> str:
+    reasons = [f"{name}: {k.reason}" for name, k in kernels(model).items() if k.reason]
+    return f" ({'; '.join(reasons[:4])})" if reasons else ""
 
 
-def _misfit(pattern: Pattern, shape: Sequence[int]) -> str:
+def _misfit(pattern: Pattern, kernel: Kernel) -> str:
     """Why `pattern` cannot be laid over a kernel [..., inputs, outputs]; empty if it can."""
+    shape = kernel.shape
     if pattern == "unstructured":
         return ""
-    if pattern != "2:4" and len(shape) > 2:
+    if not kernel.is_matrix and (pattern != "2:4" or not kernel.toolkit):
         # tfmot lays blocks over matrices only, and TFLite has no block-sparse convolution.
         return f"{pattern} is for fully connected layers; pruned unstructured"
     if shape[-2] % BLOCK[pattern]:
@@ -151,7 +224,7 @@ def _wrap(
     end: int,
     frequency: int,
 ) -> tf.keras.Model:
-    by_name = {target.name: target for target in targets}
+    by_name = {target.name: target for target in targets if target.toolkit}
 
     def wrap(layer: Any) -> Any:
         # A nested model is a layer of its own kind; its layers are pruned like any other.
@@ -160,14 +233,7 @@ def _wrap(
         target = by_name.get(layer.name)
         if target is None:
             return layer
-        if schedule == "polynomial":
-            pruning = tfmot.sparsity.keras.PolynomialDecay(
-                0.0, target.sparsity, begin, end, frequency=frequency
-            )
-        else:
-            pruning = tfmot.sparsity.keras.ConstantSparsity(
-                target.sparsity, begin, frequency=frequency
-            )
+        pruning = _schedule(target, schedule, begin, end, frequency)
         if target.pattern == "2:4":
             kind = {"sparsity_m_by_n": (2, 4)}
         elif target.pattern == "unstructured":
@@ -178,6 +244,14 @@ def _wrap(
         return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning, **kind)
 
     return tf.keras.models.clone_model(model, clone_function=wrap)
+
+
+def _schedule(target: LayerTarget, name: str, begin: int, end: int, frequency: int) -> Any:
+    """When a layer's mask is made anew, and for which share of zeros."""
+    made = tfmot.sparsity.keras
+    if name == "polynomial":
+        return made.PolynomialDecay(0.0, target.sparsity, begin, end, frequency=frequency)
+    return made.ConstantSparsity(target.sparsity, begin, frequency=frequency)
 
 
 def _wrappers(model: tf.keras.Model) -> list[Any]:

@@ -6,11 +6,21 @@ prune-preserving scheme multiplies each kernel by the mask of its zeros in every
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+    default_8bit_quantize_registry,
+)
+from tf_keras.src.saving.serialization_lib import SafeModeScope
 
 from edgesparse.data import Dataset
+from edgesparse.sparsity.masks import HoldMasks, Masked
+from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.training import History, Progress, fit
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
@@ -19,33 +29,92 @@ from edgesparse.spec.pipeline import Train
 MIN_SPARSITY = 0.05
 
 
-def prepare(model: tf.keras.Model) -> tf.keras.Model:
-    """`model` with fake-quantization around its layers, zeros preserved where there are any.
+@dataclass(frozen=True)
+class Prepared:
+    """A model with fake-quantization around its layers; `left` are the layers that have none, as
+    "name (Kind)": they stay float in training, and get their ranges from calibration."""
+
+    model: tf.keras.Model
+    left: tuple[str, ...]
+
+
+def prepare(model: tf.keras.Model) -> Prepared:
+    """Put fake-quantization around every layer that the toolkit knows.
 
     Raises:
-        EdgesparseError: the toolkit cannot quantize one of the model's layers.
+        EdgesparseError: it knows none of the model's layers.
     """
-    kernels = [w.numpy() for w in model.trainable_weights if len(w.shape) >= 2]
-    sparse = any(np.mean(kernel == 0) > MIN_SPARSITY for kernel in kernels)
-    keras = tfmot.quantization.keras
-    try:
-        annotated = keras.quantize_annotate_model(model)
+    unknown = [layer for layer in model.layers if not _is_known(layer)]
+    # A batch normalization is known only where it is folded into a convolution; whether all are,
+    # the toolkit finds out when it is asked.
+    normalizations = [n for n in unknown if isinstance(n, tf.keras.layers.BatchNormalization)]
+    others = [layer for layer in unknown if layer not in normalizations]
+    problem: Exception | None = None
+    for left in (others, unknown) if normalizations else (others,):
+        if len(left) == len(model.layers):
+            break
+        try:
+            return Prepared(_applied(model, {layer.name for layer in left}), _named(left))
+        except (ValueError, RuntimeError, TypeError) as error:
+            problem = error
+    reason = _last_line(problem) if problem else "no layer of it can have fake-quantization"
+    raise EdgesparseError(
+        f"quantization-aware training does not take this model: {reason}; leave out 'aware: true'"
+    ) from problem
+
+
+def _is_known(layer: Any) -> bool:
+    if isinstance(layer, tf.keras.layers.InputLayer):
+        return True
+    return bool(default_8bit_quantize_registry.Default8BitQuantizeRegistry().supports(layer))
+
+
+def _named(layers: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(f"{layer.name} ({type(layer).__name__})" for layer in layers)
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
+
+
+def _applied(model: tf.keras.Model, left: Collection[str]) -> tf.keras.Model:
+    keras, custom_object_scope = tfmot.quantization.keras, tf.keras.utils.custom_object_scope
+
+    def annotated(layer: Any) -> Any:
+        if layer.name in left or isinstance(layer, tf.keras.layers.InputLayer):
+            return layer
+        return keras.quantize_annotate_layer(layer)
+
+    # The toolkit's own way to keep zeros knows no other layers beside its own; then they are held
+    # from outside.
+    sparse = not left and any(_is_sparse(k.variable) for k in kernels(model).values())
+    # The toolkit makes layers anew from their configurations: also a Lambda's, which was ours or
+    # the user's before.
+    own = {type(part).__name__: type(part) for part in model._flatten_layers()}
+    with keras.quantize_scope(), SafeModeScope(safe_mode=False), custom_object_scope(own):
+        whole = tf.keras.models.clone_model(model, clone_function=annotated)
         if not sparse:
-            return keras.quantize_apply(annotated)
+            return keras.quantize_apply(whole)
         scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
-        return keras.quantize_apply(annotated, scheme)
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise EdgesparseError(
-            f"quantization-aware training does not take this model: {reason}; "
-            "leave out 'aware: true'"
-        ) from error
+        return keras.quantize_apply(whole, scheme)
+
+
+def _is_sparse(variable: Any) -> bool:
+    return bool(np.mean(variable.numpy() == 0) > MIN_SPARSITY)
 
 
 def quantize_aware(
     model: tf.keras.Model, dataset: Dataset, train: Train, progress: Progress
-) -> tuple[tf.keras.Model, History]:
+) -> tuple[Prepared, History]:
     """Fine-tune `model` under fake-quantization."""
     prepared = prepare(model)
-    history = fit(prepared, dataset, train, progress)
+    held = [
+        Masked(kernel.variable)
+        for kernel in kernels(prepared.model).values()
+        if _is_sparse(kernel.variable)
+    ]
+    for one in held:
+        one.keep_zeros()
+    callbacks = [HoldMasks(held)] if prepared.left and held else []
+    history = fit(prepared.model, dataset, train, progress, callbacks=callbacks)
     return prepared, history

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.training import History
 from edgesparse.spec.errors import UsageError
 
-# The first convolution of an image network sees 1 to 4 channels: few weights, much accuracy.
-MIN_CONV_INPUTS = 5
 # A layer of a user's own method counts as sparsified from this share of zeros on.
 MIN_SPARSITY = 0.05
 
@@ -35,6 +35,25 @@ class LayerSparsity:
 
 
 @dataclass(frozen=True)
+class LeftDense:
+    """A kernel that a step did not touch: its share of the weights, and why."""
+
+    name: str
+    share: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a step was asked for, and what it reached: shares of zeros over all weights of two or
+    more dimensions; `left` are the kernels that it left dense, the largest first."""
+
+    asked: float
+    reached: float
+    left: tuple[LeftDense, ...]
+
+
+@dataclass(frozen=True)
 class Sparsified:
     """A sparse Keras model, how its training went, and each pruned layer's zeros.
 
@@ -45,32 +64,27 @@ class Sparsified:
     history: History
     layers: tuple[LayerSparsity, ...]
     notes: tuple[str, ...] = ()
-
-
-def prunable(model: tf.keras.Model) -> dict[str, Any]:
-    """Layers with a kernel worth pruning, by name; nested models are looked into."""
-    found: dict[str, Any] = {}
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.Model):
-            found |= prunable(layer)
-        elif isinstance(layer, tf.keras.layers.Dense) or (
-            isinstance(layer, tf.keras.layers.Conv2D)
-            and not isinstance(
-                layer, tf.keras.layers.DepthwiseConv2D | tf.keras.layers.Conv2DTranspose
-            )
-            and layer.kernel.shape[2] >= MIN_CONV_INPUTS
-        ):
-            found[layer.name] = layer
-    return found
+    coverage: Coverage | None = None
 
 
 def measure(
     model: tf.keras.Model, name: str, pattern: str, target: float, note: str = ""
 ) -> LayerSparsity:
     """Count the zeros of one layer's kernel."""
-    kernel = prunable(model)[name].kernel.numpy()
+    kernel = kernels(model)[name].variable.numpy()
     zeros = int(np.sum(kernel == 0))
     return LayerSparsity(name, tuple(kernel.shape), pattern, target, zeros, int(kernel.size), note)
+
+
+def coverage(model: tf.keras.Model, asked: float, reasons: Mapping[str, str]) -> Coverage:
+    """What a step that asked for a share of zeros reached; `reasons` say why kernels were left
+    dense, by their names."""
+    found = kernels(model)
+    total = max(1, sum(kernel.size for kernel in found.values()))
+    zeros = sum(int(np.sum(k.variable.numpy() == 0)) for k in found.values())
+    left = [LeftDense(name, found[name].size / total, why) for name, why in reasons.items()]
+    left.sort(key=lambda one: -one.share)
+    return Coverage(asked, zeros / total, tuple(left))
 
 
 def as_sparsified(result: Any, label: str) -> Sparsified:
@@ -87,8 +101,8 @@ def as_sparsified(result: Any, label: str) -> Sparsified:
             "edgesparse.sparsity.report.Sparsified"
         )
     layers = []
-    for name, layer in prunable(result).items():
-        share = float(np.mean(layer.kernel.numpy() == 0))
+    for name, kernel in kernels(result).items():
+        share = float(np.mean(kernel.variable.numpy() == 0))
         if share > MIN_SPARSITY:
             layers.append(measure(result, name, "unstructured", share))
     return Sparsified(result, {}, tuple(layers))

@@ -14,7 +14,7 @@ from edgesparse.data import Dataset, arrays
 from edgesparse.sparsity.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.sparsity.magnitude import choose_targets
 from edgesparse.sparsity.masks import magnitude_mask
-from edgesparse.sparsity.report import prunable
+from edgesparse.sparsity.network.kernels import prunable
 from edgesparse.sparsity.training import Progress
 from edgesparse.spec.sparsify import LEVELS, Magnitude
 from edgesparse.tasks import classification
@@ -41,7 +41,7 @@ def measure(
     layers = prunable(model)
     curves = []
     for number, target in enumerate(targets):
-        kernel = layers[target.name].kernel
+        kernel = layers[target.name].variable
         values = kernel.numpy()
         found = []
         for level in levels:
@@ -62,19 +62,19 @@ def propose(
     All layers are pruned at once for each candidate; the weights are the same afterwards.
     """
     judge, layers = _Judge(model, dataset), prunable(model)
-    kernels = {curve.name: layers[curve.name].kernel.numpy() for curve in found.layers}
+    kernels = {curve.name: layers[curve.name].variable.numpy() for curve in found.layers}
     patterns = {curve.name: curve.pattern for curve in found.layers}
     try:
         for candidate in found.candidates(max_drop):
             for name, sparsity in candidate.items():
                 mask = magnitude_mask(kernels[name], sparsity, patterns[name])
-                layers[name].kernel.assign(kernels[name] * mask)
+                layers[name].variable.assign(kernels[name] * mask)
             accuracy = judge.accuracy()
             if found.keeps(accuracy, max_drop):
                 return Proposal(candidate, accuracy)
     finally:
         for name, values in kernels.items():
-            layers[name].kernel.assign(values)
+            layers[name].variable.assign(values)
     return None
 
 

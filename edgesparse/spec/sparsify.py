@@ -106,6 +106,10 @@ class Magnitude(FineTune):
         {}, description="Overrides by layer name; globs such as 'conv_pw_*'."
     )
     exclude: list[str] = Field([], description="Layers to leave dense; globs.")
+    allow_partial: bool = Field(
+        False,
+        description="Go on where less than half of what was asked is reached over all weights.",
+    )
 
     @model_validator(mode="after")
     def _auto_has_a_limit(self) -> Magnitude:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,14 @@ from edgesparse.stages.stage import (
     Work,
     save_tflite,
 )
+from edgesparse.tflite.runtimes.compatibility import Profile, needs_one_scale
 
 
-def covers(data: Mapping[str, Any], variant: Variant, golden: int) -> dict[str, Any]:
-    """What the result depends on: `data` gives calibration and `golden` samples."""
+def covers(
+    data: Mapping[str, Any], variant: Variant, golden: int, profiles: Iterable[Profile]
+) -> dict[str, Any]:
+    """What the result depends on: `data` gives calibration and `golden` samples; of the runtimes
+    only whether one of them takes no scale per channel."""
     return {
         "data": data,
         "scheme": variant.quantize.scheme,
@@ -27,7 +31,7 @@ def covers(data: Mapping[str, Any], variant: Variant, golden: int) -> dict[str, 
         "golden": golden,
         # Sparse int8 kernels know one scale only: said here, since a file that is stored densely
         # in the end must still be the one that was compared.
-        "one_scale": variant.has_zeros,
+        "one_scale": variant.has_zeros or needs_one_scale(profiles, variant.quantize.scheme),
     }
 
 

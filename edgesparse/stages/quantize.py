@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgesparse.spec.pipeline import Quantize
 from edgesparse.stages.stage import (
     DATA_LIBRARIES,
+    NOTES,
     TOOLKIT_LIBRARIES,
     Kind,
     Work,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 RATE = 1 / 10
 """Fine-tuning starts from trained weights: a smaller step than training's."""
+_NAMED = 4
 _WEIGHTS = "quantized.weights.h5"
 
 
@@ -36,9 +38,16 @@ def run(work: Work) -> None:
 
     dataset = work.context.dataset
     train = training.fine_tune(work.pipeline.train, work.variant.quantize, RATE)
-    quantized, history = quantize_aware.quantize_aware(
+    prepared, history = quantize_aware.quantize_aware(
         read_keras(work, "model"), dataset, train, work.progress
     )
+    quantized = prepared.model
+    if prepared.left:
+        left = ", ".join(prepared.left[:_NAMED])
+        more = len(prepared.left) - _NAMED
+        left += f" and {more} more" if more > 0 else ""
+        note = f"not quantization-aware, with ranges from calibration: {left}"
+        write_json(work.folder / NOTES, [note])
     # The toolkit's quantized layers do not survive Keras' own format; their weights do, over the
     # same preparation of the same model.
     quantized.save_weights(work.folder / _WEIGHTS)
@@ -54,7 +63,7 @@ def read(work: Work) -> tf.keras.Model:
         return model
     from edgesparse.sparsity import quantize_aware
 
-    quantized = quantize_aware.prepare(model)
+    quantized = quantize_aware.prepare(model).model
     quantized.load_weights(work.inputs["quantize"] / _WEIGHTS)
     return quantized
 

@@ -39,8 +39,12 @@ from edgesparse.stages.stage import (
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from edgesparse.sparsity.report import LayerSparsity, Sparsified
+    from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified
 
+COVERAGE = "coverage.json"
+NOTICED = 0.05
+"""From so many points on what was asked and what was reached are shown side by side."""
+_NAMED = 4
 RATE = 1 / 3
 """Fine-tuning starts from trained weights: a smaller step than training's."""
 
@@ -61,7 +65,10 @@ def covers(
             so that everything else is trained once for all devices.
         chosen: what `pattern: auto` goes by; see outline.exploited.
     """
-    spec: dict[str, Any] = {**shared, "sparsify": step.model_dump(mode="json")}
+    own = step.model_dump(mode="json")
+    if not own.get("allow_partial", True):
+        own.pop("allow_partial")  # What was trained before it was known stays valid.
+    spec: dict[str, Any] = {**shared, "sparsify": own}
     if code:
         spec["digest"] = code
     if isinstance(step, Channels) and step.latency is not None:
@@ -86,7 +93,21 @@ def run(work: Work) -> None:
         {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
     ]
     write_json(work.folder / "sparsity.json", layers)
-    write_json(work.folder / NOTES, [*work.notes_of("model"), *done.notes, *_misfits(done.layers)])
+    notes = [*work.notes_of("model"), *done.notes, *_misfits(done.layers)]
+    if done.coverage is not None:
+        write_json(work.folder / COVERAGE, dataclasses.asdict(done.coverage))
+        notes += _uncovered(done.coverage)
+    write_json(work.folder / NOTES, notes)
+
+
+def _uncovered(done: Coverage) -> list[str]:
+    """What a step did not reach, where that is much."""
+    if abs(done.asked - done.reached) <= NOTICED:
+        return []
+    left = "; ".join(f"{one.name} ({one.share:.1%}): {one.reason}" for one in done.left[:_NAMED])
+    more = len(done.left) - _NAMED
+    left += f"; and {more} more" if more > 0 else ""
+    return [f"{done.asked:.0%} zeros asked for, {done.reached:.1%} reached; left dense: {left}"]
 
 
 def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:

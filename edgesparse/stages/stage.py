@@ -182,11 +182,14 @@ def save_keras(
 
 
 def read_keras(work: Work, role: str) -> tf.keras.Model:
-    """What `save_keras` left; the user's file is imported first, for the layers it registers."""
+    """What `save_keras` left; layers of the user's own are found in the user's file."""
     from edgesparse import models
+    from edgesparse.sparsity.network import functional
 
-    models.import_own(work.pipeline.model, work.context.loaded.folder)
-    return models.read(work.inputs[role] / "model.keras")
+    own = models.own_objects(work.pipeline.model, work.context.loaded.folder)
+    model = models.read(work.inputs[role] / "model.keras", own, trusted=True)
+    # Also what was trained before models were taken apart.
+    return functional.functional(model, lambda: work.context.dataset.input_shape, role)
 
 
 def save_tflite(content: bytes, folder: Path, storage: str) -> None:

@@ -18,11 +18,14 @@ def run(work: Work) -> None:
     """Leave the trained Keras model, its history and its accuracy."""
     from edgesparse import models
     from edgesparse.sparsity import training
+    from edgesparse.sparsity.network import functional
 
     train, dataset = work.pipeline.train, work.context.dataset
     # Before the model is built: its initial weights are random, too.
     training.make_repeatable(train.seed)
     model = models.build(work.pipeline.model, work.context.loaded.folder)
+    shape = work.context.dataset.input_shape
+    model = functional.functional(model, lambda: shape, models.label(work.pipeline.model))
     training.check_fit(model, dataset)
     history = training.fit(model, dataset, train, work.progress)
     save_keras(model, work.folder, history, training.accuracy(model, dataset))

@@ -21,7 +21,7 @@ def convert(
 
     Args:
         model: one input, one output; with fake-quantization for PQAT models.
-        representative: float32 [n, *input_shape] from training data; used by int8.
+        representative: [n, *input_shape] from training data; used by int8, in the model's dtype.
         one_scale: quantize fully connected weights with one scale instead of one for each output.
             tflite-runtime 2.14's sparse int8 kernel ignores all scales but the first and answers
             wrong, and its dense one is too old for several of them with float activations.
@@ -31,13 +31,27 @@ def convert(
     """
     try:
         with temporary_folder() as folder:
+            if scheme == "int8":
+                _unroll(model)
             _export(model, str(folder))
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-            _set_up(converter, scheme, representative, one_scale)
+            dtype = tf.as_dtype(model.inputs[0].dtype).as_numpy_dtype
+            _set_up(converter, scheme, representative.astype(dtype), one_scale)
             return positive_zeros(converter.convert())
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300]
         raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
+
+
+def _unroll(model: tf.keras.Model) -> None:
+    """Let recurrent layers be a step after another in the graph: the quantizer crashes on loops
+    (TensorFlow 2.21). An LSTM becomes one operator, which it knows."""
+    layers = tf.keras.layers
+    for layer in model._flatten_layers(recursive=True, include_self=False):
+        looped = isinstance(layer, layers.GRU | layers.SimpleRNN | layers.ConvLSTM2D | layers.RNN)
+        if looped and not isinstance(layer, layers.LSTM):
+            layer.unroll = True
+            layer._could_use_gpu_kernel = False
 
 
 def _export(model: tf.keras.Model, folder: str) -> None:
@@ -73,11 +87,13 @@ def _set_up(converter: Any, scheme: Scheme, representative: np.ndarray, one_scal
 
         def samples() -> Iterator[list[np.ndarray]]:
             for sample in representative:
-                yield [sample[np.newaxis].astype(np.float32)]
+                yield [sample[np.newaxis]]
 
         converter.representative_dataset = samples
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.int8
+        # Tokens and other integers come as they are.
+        if representative.dtype.kind == "f":
+            converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
     converter._experimental_disable_per_channel_quantization_for_dense_layers = one_scale
 

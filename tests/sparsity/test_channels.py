@@ -7,7 +7,7 @@ import tensorflow as tf
 from edgesparse import models
 from edgesparse.sparsity import training
 from edgesparse.sparsity.channels import channels, cost, importance
-from edgesparse.sparsity.dependencies import trace
+from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Source, Train
 from edgesparse.spec.sparsify import Channels

@@ -6,7 +6,7 @@ and -A72. `edgesparse device probe` measures a device anew and its answers stand
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,6 +65,14 @@ class Verdict:
     def exploits(self, stored_share: float) -> bool:
         """Whether it is faster than dense with that share of elements stored."""
         return self.runs and self.cost is not None and stored_share * self.cost <= PAYS
+
+
+def needs_one_scale(profiles: Iterable[Profile], scheme: str) -> bool:
+    """Whether a runtime refuses fully connected weights with a scale for each output."""
+    if scheme != "dynamic":
+        return False
+    cell = Cell(_FC, "dynamic-per-channel", "dense")
+    return any(not profile.verdict(cell).runs for profile in profiles)
 
 
 @dataclass(frozen=True)

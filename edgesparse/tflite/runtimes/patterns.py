@@ -125,12 +125,19 @@ def advice(
     return dict(reasons)
 
 
-def refusals(outline: Outline, profile: Profile, scheme: Scheme) -> list[str]:
-    """Why a runtime will refuse a model with that scheme, however it is stored; empty if not."""
+def refusals(
+    outline: Outline, profile: Profile, scheme: Scheme, *, one_scale: bool = False
+) -> list[str]:
+    """Why a runtime will refuse a model with that scheme, however it is stored; empty if not.
+
+    Args:
+        one_scale: fully connected weights have one scale, and not one for each output.
+    """
     found: dict[str, None] = {}
     for constant in outline.weights:
         own: CellScheme = scheme
-        if constant.op == "FULLY_CONNECTED" and scheme in ("int8", "dynamic"):
+        per_channel = constant.op == "FULLY_CONNECTED" and not one_scale
+        if per_channel and scheme in ("int8", "dynamic"):
             own = "int8-per-channel" if scheme == "int8" else "dynamic-per-channel"
         verdict = profile.verdict(Cell(cast(Op, constant.op), own, "dense"))
         if not verdict.runs:

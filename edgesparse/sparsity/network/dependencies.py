@@ -16,9 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 _PLAIN = (
-    "Activation", "AveragePooling2D", "Cropping2D", "Dropout", "ELU", "GaussianDropout",
-    "GaussianNoise", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "LeakyReLU", "MaxPooling2D",
-    "ReLU", "SpatialDropout2D", "ThresholdedReLU", "UpSampling2D", "ZeroPadding2D",
+    "Activation", "AveragePooling1D", "AveragePooling2D", "Cropping1D", "Cropping2D", "Dropout",
+    "ELU", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "LeakyReLU", "MaxPooling1D", "MaxPooling2D", "ReLU",
+    "SpatialDropout1D", "SpatialDropout2D", "ThresholdedReLU", "UpSampling1D", "UpSampling2D",
+    "ZeroPadding1D", "ZeroPadding2D",
 )  # fmt: skip
 """Layers without weights that treat every channel alike."""
 _MERGES = ("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract")
@@ -53,8 +55,9 @@ class LayerChannels:
 
     @property
     def axes(self) -> list[dict[int, str]]:
-        """For each of its weights, which axes run along which channels: "in", "out", or "middle",
-        between the halves of a separable convolution."""
+        """For each of its weights, which axes run along which channels: "in", "out", "middle",
+        between the halves of a separable convolution, or "gates", a recurrent layer's units once
+        for each gate."""
         layers, weights = tf.keras.layers, self.layer.weights
         kernels: list[dict[int, str]] = []
         if isinstance(self.layer, layers.SeparableConv2D):
@@ -65,8 +68,15 @@ class LayerChannels:
             kernels = [{2: "out", 3: "in"}]
         elif isinstance(self.layer, layers.Conv2D):
             kernels = [{2: "in", 3: "out"}]
+        elif isinstance(self.layer, layers.Conv1D):
+            kernels = [{1: "in", 2: "out"}]
         elif isinstance(self.layer, layers.Dense):
             kernels = [{0: "in", 1: "out"}]
+        elif isinstance(self.layer, layers.Embedding):
+            kernels = [{1: "out"}]
+        elif isinstance(self.layer, _recurrent()):
+            biases = [{len(w.shape) - 1: "gates"} for w in weights[2:]]
+            return [{0: "in", 1: "gates"}, {0: "out", 1: "gates"}, *biases]
         # What follows runs along outputs: a bias, a batch normalization's statistics.
         return [*kernels, *({len(w.shape) - 1: "out"} for w in weights[len(kernels) :])]
 
@@ -76,6 +86,9 @@ class LayerChannels:
         masks = {"in": inputs, "out": kept[self.outputs]}
         if isinstance(self.layer, tf.keras.layers.SeparableConv2D):
             masks["middle"] = np.repeat(inputs, self.layer.depth_multiplier)
+        if isinstance(self.layer, _recurrent()):
+            gates = self.layer.weights[0].shape[-1] // len(self.outputs)
+            masks["gates"] = np.tile(masks["out"], gates)
         return masks
 
 
@@ -127,7 +140,13 @@ def trace(model: tf.keras.Model) -> Dependencies:
 
 def _producers() -> Any:
     layers = tf.keras.layers
-    return (layers.Conv2D, layers.Dense, layers.SeparableConv2D, layers.Conv2DTranspose)
+    convolutions = (layers.Conv1D, layers.Conv2D, layers.SeparableConv2D, layers.Conv2DTranspose)
+    return (*convolutions, layers.Dense, layers.Embedding, *_recurrent())
+
+
+def _recurrent() -> Any:
+    layers = tf.keras.layers
+    return (layers.GRU, layers.LSTM, layers.SimpleRNN)
 
 
 def _width(shape: Any) -> int:
@@ -203,16 +222,16 @@ class _Tracer:
             self._note(layer, given[0], given[0], 0)
             return [given[0]]
         positions = int(np.prod(shape[1:-1]))
-        if isinstance(layer, layers.Conv2DTranspose):
+        if isinstance(layer, (layers.Conv2DTranspose, *_recurrent())):
             positions = int(np.prod(node.keras_inputs[0].shape[1:-1]))
         if isinstance(layer, layers.DepthwiseConv2D):
             own = np.repeat(given[0], layer.depth_multiplier)
         elif isinstance(layer, _producers()):
             known = self.found.get(layer.name)
             own = known.outputs if known else self.new(_width(shape))
-            if getattr(layer.activation, "__name__", "") in _MIXING_ACTIVATIONS:
+            if getattr(getattr(layer, "activation", None), "__name__", "") in _MIXING_ACTIVATIONS:
                 self.fix(own, layer.name, "its softmax mixes channels")
-        else:  # A batch normalization or PReLU.
+        else:  # A normalization or PReLU.
             own, positions = given[0], 0
         self._note(layer, given[0], own, positions)
         if kind == "BatchNormalization":
@@ -269,15 +288,17 @@ def _not_followed(node: Any, given: list[np.ndarray], outputs: list[Any]) -> str
         return "" if same else "Reshape moves channels among other dimensions"
     if kind == "Activation" and layer.get_config()["activation"] in _MIXING_ACTIVATIONS:
         return "its softmax mixes channels"
-    if kind == "BatchNormalization":
+    if kind in ("BatchNormalization", "LayerNormalization"):
         return "" if _last(layer, node) else "it normalizes another dimension than channels"
     if kind == "PReLU":
         return "" if layer.alpha.shape[-1] == len(given[0]) else "its slope is shared by channels"
     if kind == "TFOpLambda":
         return _operation_not_followed(node)
-    if kind in (*_PLAIN, *_MERGES, "Concatenate", "Flatten", "Dense"):
+    if kind in (*_PLAIN, *_MERGES, "Concatenate", "Flatten", "Dense", "Embedding"):
         return ""
-    if type(layer) in (layers.Conv2D, layers.Conv2DTranspose):
+    if type(layer) in _recurrent():
+        return "its state is given to it" if len(given) > 1 else ""
+    if type(layer) in (layers.Conv1D, layers.Conv2D, layers.Conv2DTranspose):
         return "its convolution has groups" if layer.groups > 1 else ""
     if type(layer) in (layers.DepthwiseConv2D, layers.SeparableConv2D):
         return ""

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from edgesparse.sparsity.channels import cost, shrink
-from edgesparse.sparsity.dependencies import trace
+from edgesparse.sparsity.network.dependencies import trace
 
 pytestmark = pytest.mark.slow
 layers = tf.keras.layers
@@ -53,7 +53,7 @@ def test_depthwise_normalization_and_flatten_follow_their_input():
     [
         (lambda: layers.Reshape((32, 16)), "Reshape moves channels among other dimensions"),
         (lambda: layers.Permute((1, 3, 2)), "Permute may mix channels"),
-        (lambda: layers.LayerNormalization(), "LayerNormalization may mix channels"),
+        (lambda: layers.LayerNormalization(axis=1), "it normalizes another dimension"),
         (lambda: layers.BatchNormalization(axis=1), "it normalizes another dimension"),
         (lambda: layers.Conv2D(8, 1, groups=4), "its convolution has groups"),
         (lambda: layers.Softmax(), "Softmax may mix channels"),

@@ -1,0 +1,147 @@
+"""Any Keras model as one flat functional model: what everything else here can look into.
+
+Subclassed models are called on the data's shape, models within models are taken apart, open sizes
+become the data's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from edgesparse.spec.errors import UsageError
+
+_USES = 1000
+"""More than any tensor is used: Keras takes one copy off a list for each use."""
+
+
+def functional(
+    model: tf.keras.Model, sample_shape: Callable[[], tuple[int, ...]], label: str
+) -> tf.keras.Model:
+    """The same layers, with their weights, as a flat functional model; the model itself where it
+    is one.
+
+    Args:
+        sample_shape: of one sample of the data, without the batch; asked where it is needed.
+        label: what messages call the model.
+
+    Raises:
+        UsageError: it is no graph of layers, whatever it is called with.
+    """
+    if is_flat(model):
+        return model
+    if _inputs(model):
+        inputs = [
+            tf.keras.Input(_closed(t.shape[1:], sample_shape), dtype=t.dtype, name=t.name)
+            for t in model.inputs
+        ]
+    else:
+        inputs = [tf.keras.Input(sample_shape())]
+    try:
+        given = inputs[0] if len(inputs) == 1 else inputs
+        outputs = _called(model, given, {})
+        flat = tf.keras.Model(given, outputs, name=_name(model))
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1][:300]
+        raise UsageError(
+            f"{label} gives a model that is no graph of layers, and cannot be made one: {reason}; "
+            "build it with tf.keras.Model(inputs, outputs), or make its call() plain"
+        ) from error
+    for layer in flat.layers:
+        if isinstance(layer, tf.keras.Model):
+            raise UsageError(f"{label}: the model {layer.name} in it cannot be taken apart")
+    return flat
+
+
+def is_flat(model: tf.keras.Model) -> bool:
+    """Whether it is a functional or sequential model of closed sizes, without models in it."""
+    inputs = _inputs(model)
+    if not inputs or not _is_graph(model):
+        return False
+    if any(size is None for t in inputs for size in t.shape[1:]):
+        return False
+    return not any(isinstance(layer, tf.keras.Model) for layer in model.layers)
+
+
+def _is_graph(model: tf.keras.Model) -> bool:
+    graph = getattr(model, "_is_graph_network", False)
+    return bool(graph) or isinstance(model, tf.keras.Sequential)
+
+
+def _inputs(model: tf.keras.Model) -> list[Any]:
+    """The model's input tensors; nothing where it has not been called yet."""
+    try:
+        return list(model.inputs or [])
+    except (AttributeError, ValueError):
+        return []
+
+
+def _closed(shape: Any, sample_shape: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    """An input's shape with the data's sizes where it has none."""
+    if all(size is not None for size in shape):
+        return tuple(shape)
+    found = sample_shape()
+    if len(found) != len(shape):
+        return tuple(shape)
+    return tuple(f if size is None else size for size, f in zip(shape, found, strict=True))
+
+
+def _name(model: tf.keras.Model) -> str:
+    return str(model.name)
+
+
+def _called(model: tf.keras.Model, given: Any, how: dict[str, Any]) -> Any:
+    """A model's outputs for Keras tensors, as a graph of its layers. `how` are the arguments that
+    it is called with besides, of which only `training` reaches the layers."""
+    if getattr(model, "_is_graph_network", False) and _inputs(model):
+        return _through(model, tf.nest.flatten(given), how.get("training"))
+    if isinstance(model, tf.keras.Sequential):
+        for layer in model.layers:
+            given = _layer(layer, (given,), {}, how.get("training"))
+        return given
+    # Its own call, on Keras tensors: whatever layers it calls become the graph.
+    accepted = {k: v for k, v in how.items() if k in ("training", "mask") and v is not None}
+    built = model.call(given, **accepted)
+    return _taken_apart(built, given)
+
+
+def _taken_apart(outputs: Any, given: Any) -> Any:
+    """The models that a subclassed model's own call has called, taken apart in turn."""
+    graph = tf.keras.Model(given, outputs)
+    if not any(isinstance(layer, tf.keras.Model) for layer in graph.layers):
+        return outputs
+    return _through(graph, tf.nest.flatten(given), None)
+
+
+def _through(model: tf.keras.Model, given: list[Any], training: Any) -> Any:
+    """Follow a functional model's graph with other tensors."""
+    known = {str(id(old)): [new] * _USES for old, new in zip(model.inputs, given, strict=True)}
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            arguments, named = node.map_arguments(known)
+            outputs = _layer(node.layer, arguments, named, training)
+            for old, new in zip(
+                tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True
+            ):
+                known[str(id(old))] = [new] * _USES
+    found = [known[str(id(tensor))][0] for tensor in model.outputs]
+    return tf.nest.pack_sequence_as(model._nested_outputs, found)
+
+
+def _layer(layer: Any, arguments: Any, named: dict[str, Any], training: Any) -> Any:
+    """Call a layer, or what is in it. A base that was called with training=False, as tutorials do
+    with frozen ones, says so to each of its layers."""
+    own = named.get("training")
+    training = training if own is None else own
+    if isinstance(layer, tf.keras.Model):
+        given = arguments[0] if len(arguments) == 1 else list(arguments)
+        return _called(layer, given, {**named, "training": training})
+    if training is not None and getattr(layer, "_expects_training_arg", False):
+        named = {**named, "training": training}
+    return layer(*arguments, **named)

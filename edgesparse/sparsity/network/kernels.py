@@ -1,0 +1,137 @@
+"""The weights of a Keras model that can be made sparse, and those left dense, with reasons.
+
+A kernel is every trainable weight of two or more dimensions, in layers of every kind: in layers
+within layers (recurrent cells, attention's projections), in nested models, and in users' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+MIN_INPUTS = 5
+"""The first convolution of an image network sees 1 to 4 channels: few weights, much accuracy."""
+_ATTRIBUTES = (
+    "kernel", "recurrent_kernel", "pointwise_kernel", "depthwise_kernel", "embeddings", "bias",
+)  # fmt: skip
+DEPTHWISE = "depthwise: few weights, and each channel has its own"
+NO_KERNEL = "a scale or slope, no kernel"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A weight. `layer` is the name of the model's layer that it is in, `owner` the Keras layer
+    that holds it, which may be a part of that; `reason` is why it stays dense unless the pipeline
+    names it, or empty."""
+
+    name: str
+    layer: str
+    owner: Any
+    variable: Any
+    reason: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.variable.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is [inputs, outputs], along whose inputs blocks can run."""
+        return len(self.shape) == 2 and not isinstance(self.owner, tf.keras.layers.Embedding)
+
+    @property
+    def toolkit(self) -> bool:
+        """Whether TensorFlow's pruning toolkit can wrap the layer it is in."""
+        layers = tf.keras.layers
+        plain = type(self.owner) in (layers.Dense, layers.Conv2D)
+        return plain and self.name == self.owner.name and getattr(self.owner, "groups", 1) == 1
+
+    def matches(self, glob: str) -> bool:
+        return fnmatchcase(self.name, glob) or fnmatchcase(self.layer, glob)
+
+
+def kernels(model: tf.keras.Model) -> dict[str, Kernel]:
+    """Every kernel by its name: its layer's, and which of the layer's where there are several."""
+    found: dict[str, Kernel] = {}
+    seen: set[int] = set()
+    for prefix, layer in _layers(model):
+        for kernel in _of(layer):
+            if id(kernel.variable) in seen:  # A layer that is used twice.
+                continue
+            seen.add(id(kernel.variable))
+            name = kernel.name if kernel.name not in found else f"{prefix}{kernel.name}"
+            found[name] = Kernel(name, kernel.layer, kernel.owner, kernel.variable, kernel.reason)
+    return found
+
+
+def prunable(model: tf.keras.Model) -> dict[str, Kernel]:
+    """The kernels that are pruned unless somebody excludes them."""
+    return {name: kernel for name, kernel in kernels(model).items() if not kernel.reason}
+
+
+def _layers(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.Model):
+            yield from _layers(layer, f"{prefix}{layer.name}/")
+        else:
+            yield prefix, layer
+
+
+def _of(layer: Any) -> list[Kernel]:
+    """The kernels of a layer and of the layers within it."""
+    return list(_within(layer, layer, [layer.name]))
+
+
+def _within(layer: Any, owner: Any, path: list[str]) -> Iterator[Kernel]:
+    weights = [w for w in _own_weights(owner) if len(w.shape) >= 2 and w.dtype.is_floating]
+    named = {_attribute(owner, weight): weight for weight in weights}
+    named.pop("bias", None)  # A GRU's has two dimensions, and one of attention's projections.
+    for attribute, weight in named.items():
+        name = "/".join([*path, attribute] if len(named) > 1 else path)
+        yield Kernel(name, layer.name, owner, weight, _reason(owner, weight, attribute))
+    parts = list(owner._flatten_layers(recursive=False, include_self=False))
+    parts = [part for part in parts if part.weights]
+    for part in parts:
+        # A cell within its recurrent layer, or the one layer within a wrapper, needs no name.
+        yield from _within(layer, part, [*path, part.name] if len(parts) > 1 else path)
+
+
+def _own_weights(owner: Any) -> list[Any]:
+    """Of the layer itself, whether it is frozen or not, without what is in it."""
+    own = [
+        *getattr(owner, "_trainable_weights", ()),
+        *getattr(owner, "_non_trainable_weights", ()),
+    ]
+    # Running statistics are no parameters; a frozen layer's weights are.
+    return [weight for weight in own if weight.trainable]
+
+
+def _attribute(owner: Any, weight: Any) -> str:
+    for name in _ATTRIBUTES:
+        if getattr(owner, name, None) is weight:
+            return name
+    return str(weight.name).split("/")[-1].split(":")[0]
+
+
+def _reason(owner: Any, weight: Any, attribute: str) -> str:
+    layers = tf.keras.layers
+    if attribute == "depthwise_kernel":
+        return DEPTHWISE
+    if isinstance(owner, layers.PReLU | layers.BatchNormalization | layers.LayerNormalization):
+        return NO_KERNEL
+    convolution = attribute == "kernel" and len(weight.shape) >= 3 and hasattr(owner, "kernel_size")
+    transposed = "Transpose" in type(owner).__name__
+    if convolution and getattr(owner, "groups", 1) == 1:
+        inputs = weight.shape[-1] if transposed else weight.shape[-2]
+        if inputs < MIN_INPUTS:
+            return f"sees only {inputs} channels: few weights, much accuracy"
+    return ""

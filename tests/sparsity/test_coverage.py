@@ -1,0 +1,98 @@
+"""What a step is asked for and what it reaches, for networks of every kind."""
+
+import numpy as np
+import pytest
+
+from edgesparse import data
+from edgesparse.sparsity.magnitude import magnitude
+from edgesparse.sparsity.network.functional import functional
+from edgesparse.sparsity.network.kernels import kernels
+from edgesparse.sparsity.quantize_aware import quantize_aware
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Train
+from edgesparse.spec.sparsify import Magnitude
+from tests.sparsity.conftest import quiet
+from tests.sparsity.networks import BUILDERS, shape_of
+
+TRAIN = Train(epochs=1, batch_size=16, learning_rate=1e-3)
+
+
+def prepared(name):
+    random = np.random.default_rng(0)
+    shape = shape_of(name)
+    y = np.arange(64) % 4
+    if name == "embedding":
+        x = random.integers(0, 50, (64, *shape))
+    else:
+        x = random.random((64, *shape)).astype(np.float32)
+    return functional(BUILDERS[name](), lambda: shape, name), data.from_arrays("toy", x, y)
+
+
+def spec(**changes):
+    return Magnitude(method="magnitude", **{"sparsity": 0.8, "epochs": 1, **changes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_magnitude_reaches_every_kind_of_layer(name, epochs):
+    model, dataset = prepared(name)
+    train = TRAIN.model_copy(update={"epochs": epochs})
+    done = magnitude(model, dataset, train, spec(epochs=epochs, allow_partial=True), quiet)
+    for layer in done.layers:
+        assert layer.achieved == pytest.approx(0.8, abs=0.03), layer
+    covered = done.coverage
+    left = sum(one.share for one in covered.left)
+    assert covered.reached == pytest.approx(0.8 * (1 - left), abs=0.03)
+    assert all(one.reason for one in covered.left)
+    named = {layer.name for layer in done.layers} | {one.name for one in covered.left}
+    assert named == set(kernels(done.model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gru", "conv1d", "embedding", "own layer", "attention"])
+def test_quantization_aware_training_keeps_the_zeros(name):
+    """Also of the layers that the toolkit does not know."""
+    model, dataset = prepared(name)
+    sparse = magnitude(model, dataset, TRAIN, spec(), quiet)
+    done, _ = quantize_aware(sparse.model, dataset, TRAIN, quiet)
+    wanted = sorted(layer.zeros for layer in sparse.layers)
+    found = sorted(
+        int(np.sum(k.variable.numpy() == 0))
+        for k in kernels(done.model).values()
+        if np.mean(k.variable.numpy() == 0) > 0.5
+    )
+    assert found == wanted
+    assert done.left
+
+
+def test_less_than_half_is_a_failure_unless_it_is_meant():
+    model, dataset = prepared("dense")
+    one_shot = TRAIN.model_copy(update={"epochs": 0})
+    names = list(kernels(model))
+    little = spec(epochs=0, exclude=names[:1])
+    with pytest.raises(EdgesparseError, match=r"80% zeros were asked for, and \d+% of the weights"):
+        magnitude(model, dataset, one_shot, little, quiet)
+    model, dataset = prepared("dense")
+    names = list(kernels(model))
+    done = magnitude(
+        model, dataset, one_shot, spec(epochs=0, exclude=names[:1], allow_partial=True), quiet
+    )
+    assert [(one.name, one.reason) for one in done.coverage.left] == [
+        (names[0], "excluded in the pipeline")
+    ]
+
+
+def test_a_layer_that_is_named_is_pruned_whatever_it_is():
+    model, dataset = prepared("depthwise")
+    name = next(n for n, k in kernels(model).items() if k.reason.startswith("depthwise"))
+    one_shot = TRAIN.model_copy(update={"epochs": 0})
+    done = magnitude(model, dataset, one_shot, spec(epochs=0, layers={name: {}}), quiet)
+    assert name in {layer.name for layer in done.layers}
+
+
+def test_frozen_layers_are_trained_while_they_are_pruned():
+    model, dataset = prepared("frozen")
+    done = magnitude(model, dataset, TRAIN, spec(), quiet)
+    assert done.notes == ("frozen layers were trained while they were pruned: 1",)
+    assert done.coverage.reached > 0.6
