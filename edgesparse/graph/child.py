@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.errors import EdgesparseError, cause_of, place_of
 from edgesparse.stages.stage import Context, Work
 
 
@@ -36,8 +36,8 @@ def reason_of(error: BaseException, log: Path) -> str:
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     if isinstance(error, SystemExit):
         return f"the code called sys.exit({error.code!r}) (details in {log})"
-    first = (str(error).strip().splitlines() or ["no message"])[0][:200]
-    return f"{type(error).__name__}: {first} (details in {log})"
+    said = f"{place_of(error)}{type(error).__name__}: {cause_of(error)}"
+    return f"{said} (details in {log})"
 
 
 def main(descriptor: int, log: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec import references
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import UsageError, cause_of
 from edgesparse.spec.load import is_saved_model
 from edgesparse.spec.pipeline import Source
 
@@ -79,7 +79,7 @@ def read(
     try:
         model = tf.keras.models.load_model(path, compile=False, custom_objects=given, **options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = cause_of(error)
         raise UsageError(
             f"{path.name} cannot be read as a Keras 2 model: {reason}; "
             "save it with TF_USE_LEGACY_KERAS=1 set, and import the file that defines its "

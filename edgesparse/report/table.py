@@ -21,6 +21,8 @@ FEW_ZEROS = 0.05
 """Up to this share of zeros what a variant gained comes from channels that are gone."""
 NOTICED = 0.05
 """From so many points on what was asked and what was reached are shown side by side."""
+PAYS_FROM = 1.02
+"""From this speed-up on it is worth a word, however narrow its interval."""
 SMALLER = 1.05
 """From this ratio on a file counts as smaller."""
 
@@ -56,7 +58,8 @@ def ms_text(value: float) -> str:
 
 
 def ratio_text(ratio: float) -> str:
-    return f"{ratio:.2f}"
+    """Two decimals, or two digits of what would read as nothing."""
+    return f"{ratio:.2f}" if ratio >= 0.05 else f"{ratio:.2g}"
 
 
 def percent_text(share: float) -> str:
@@ -92,7 +95,7 @@ COLUMNS = (
     ),
     Column(
         "speed-up",
-        lambda r: f"{r.speedup.ratio:.2f}x" if r.speedup else None,
+        lambda r: f"{ratio_text(r.speedup.ratio)}x" if r.speedup else None,
         lambda r: r.speedup.ratio if r.speedup else None,
         highest_is_best=True,
     ),
@@ -237,9 +240,11 @@ def verdicts(results: Results) -> list[str]:
             if twin is not None and twin.bytes > row.model.bytes * SMALLER:
                 size = f", {twin.bytes / row.model.bytes:.1f}x smaller"
             # As shown: an interval that reads "0.97-1.00x" must not be called a loss.
-            low, high = (round(limit, 2) for limit in speedup.ci95)
-            what = "zeros" if row.model.sparsity > FEW_ZEROS else "removed channels"
-            if low > 1:
+            low, high = (float(ratio_text(limit)) for limit in speedup.ci95)
+            # A step that was asked for zeros removed no channels, however few it made.
+            zeros = row.coverage is not None or row.model.sparsity > FEW_ZEROS
+            what = "zeros" if zeros else "removed channels"
+            if low > 1 and speedup.ratio >= PAYS_FROM:
                 verdict = f"{what} pay"
             elif high < 1:
                 verdict = f"{what} cost time"
@@ -248,7 +253,7 @@ def verdicts(results: Results) -> list[str]:
             place = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
             place = f"{row.device}, {place}" if len(results.devices) > 1 else place
             lines.append(
-                f"{row.variant} ({place}): {low:.2f}-{high:.2f}x as fast as "
+                f"{row.variant} ({place}): {ratio_text(low)}-{ratio_text(high)}x as fast as "
                 f"{speedup.baseline}{size}: {verdict}"
             )
     return lines

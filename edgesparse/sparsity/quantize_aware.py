@@ -22,7 +22,7 @@ from edgesparse.data import Dataset
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.training import History, Progress, fit
-from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Train
 
 # A kernel with fewer zeros than this was not pruned; masking it would only slow training down.
@@ -57,7 +57,7 @@ def prepare(model: tf.keras.Model) -> Prepared:
             return Prepared(_applied(model, {layer.name for layer in left}), _named(left))
         except (ValueError, RuntimeError, TypeError) as error:
             problem = error
-    reason = _last_line(problem) if problem else "no layer of it can have fake-quantization"
+    reason = cause_of(problem) if problem else "no layer of it can have fake-quantization"
     raise EdgesparseError(
         f"quantization-aware training does not take this model: {reason}; leave out 'aware: true'"
     ) from problem
@@ -71,10 +71,6 @@ def _is_known(layer: Any) -> bool:
 
 def _named(layers: Sequence[Any]) -> tuple[str, ...]:
     return tuple(f"{layer.name} ({type(layer).__name__})" for layer in layers)
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
 
 
 def _applied(model: tf.keras.Model, left: Collection[str]) -> tf.keras.Model:

@@ -38,6 +38,45 @@ class SpecError(UsageError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+# What says where an error came up, and not what it is.
+_AROUND = (
+    "Graph execution error", "Exception encountered when calling", "Detected at node",
+    "Call arguments received", "Arguments received by", "in user code", "File \"", "•", "[[{{",
+    "Original stack trace", "^", "{{node", "Errors may have originated", "Input Source operations",
+)  # fmt: skip
+
+
+def cause_of(error: BaseException, limit: int = 300) -> str:
+    """The line of an error's text that says what went wrong, cut between words.
+
+    TensorFlow and Keras put a frame of several lines around it.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(_AROUND)]
+    last = any(line.startswith(("Graph execution error", "in user code")) for line in lines)
+    text = (told[-1] if last else told[0]) if told else (lines or ["no message"])[0]
+    text = text.partition(" [Op:")[0]
+    if len(text) <= limit:
+        return text
+    return text[:limit].rpartition(" ")[0] + " ..."
+
+
+def place_of(error: BaseException) -> str:
+    """Where in the user's own code an error came up, as "file.py:3: "; empty where it was not."""
+    import sys
+    import traceback
+    from pathlib import Path
+
+    package, system = Path(__file__).parent.parent, Path(sys.prefix)
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        libraries = "site-packages" in path.parts or f"python3.{sys.version_info[1]}" in path.parts
+        if path.suffix == ".py" and package not in path.parents and not libraries:
+            found = f"{path.name}:{frame.lineno}: " if system not in path.parents else found
+    return found
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to a message, or the list of what is known, or nothing."""
     import difflib

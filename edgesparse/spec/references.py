@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.errors import UsageError, cause_of, did_you_mean, place_of
 from edgesparse.spec.sources import (
     MAX_REFERENCE,
     functions_of,
@@ -136,7 +136,8 @@ def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> A
     try:
         return function(**accepted, **args)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{target.label}: {type(error).__name__}: {error}") from error
+        said = f"{place_of(error)}{type(error).__name__}: {cause_of(error)}"
+        raise UsageError(f"{target.label}: {said}") from error
 
 
 def _import_file(source: Path) -> Any:

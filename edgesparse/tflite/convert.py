@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.format.graph import constants, open_model
@@ -39,7 +39,7 @@ def convert(
             _set_up(converter, scheme, representative.astype(dtype), one_scale)
             return positive_zeros(converter.convert())
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:300]
+        reason = cause_of(error)
         raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
 
 

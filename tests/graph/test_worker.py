@@ -70,7 +70,7 @@ def test_work_asks_this_process(worker, context):
         ("ours", "p.yaml:3:1: that will not do", False),
         ("disk", "No space left on device: place", True),
         ("exit", "the code called sys.exit(3) (details in {log})", True),
-        ("other", "ValueError: first line (details in {log})", True),
+        ("other", "tasks.py:{line}: ValueError: first line (details in {log})", True),
     ],
 )
 def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(
@@ -79,7 +79,9 @@ def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(
     before = worker.log.read_text()
     with pytest.raises(EdgesparseError) as caught:
         call(worker, context, "fails", kind)
-    assert str(caught.value) == message.format(log=worker.log)
+    source = (ROOT / "tests" / "graph" / "tasks.py").read_text().splitlines()
+    line = 1 + source.index('    raise ValueError("first line\\nsecond line")')
+    assert str(caught.value) == message.format(log=worker.log, line=line)
     assert ("Traceback" in worker.log.read_text()[len(before) :]) == logged
     assert call(worker, context, "add", 1, 1)[0] == 2
 

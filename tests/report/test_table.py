@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from edgesparse.bench.results import DeviceInfo, Results
-from edgesparse.bench.rows import GateResult, Row
+from edgesparse.bench.rows import Coverage, GateResult, Row
 from edgesparse.report.table import WIDTH, ms_text, print_results, size_text, verdicts
 
 
@@ -105,11 +105,30 @@ def test_quick_and_interrupted_runs_are_labelled():
         (0.9, 1.1, "zeros pay in size"),
         (0.97, 0.996, "0.97-1.00x as fast as dense-f32, 2.0x smaller: zeros pay in size"),
         (0.5, 0.6, "zeros cost time"),
+        (0.0004, 0.0006, "0.0004-0.0006x as fast as dense-f32, 2.0x smaller: zeros cost time"),
     ],
 )
 def test_verdicts_follow_the_interval(low, high, verdict):
     found = results(row("dense-f32", 2.0), row("sparse", 1.0, low, high))
     assert verdicts(found)[0].endswith(verdict)
+
+
+def test_a_percent_pays_nobody():
+    dense, sparse = row("dense-f32", 2.0), row("sparse", 1.0, 1.003, 1.02)
+    speedup = sparse.zeros_speedup.model_copy(update={"ratio": 1.01, "ci95": (1.006, 1.014)})
+    found = results(dense, sparse.model_copy(update={"zeros_speedup": speedup}))
+    assert verdicts(found)[0].endswith("zeros pay in size")
+
+
+def test_a_step_that_was_asked_for_zeros_removed_no_channels():
+    sparse = row("sparse", 1.0, 0.9, 1.1)
+    few = sparse.model.model_copy(update={"sparsity": 0.01})
+    asked = Coverage(asked=0.8, reached=0.01)
+    found = results(
+        row("dense-f32", 2.0), sparse.model_copy(update={"model": few, "coverage": asked})
+    )
+    assert "removed channels" not in verdicts(found)[0]
+    assert "80->1.0" in printed(found)
 
 
 def test_advice_on_unstable_rows_is_given_once():

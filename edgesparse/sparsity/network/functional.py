@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import UsageError, cause_of
 
 _USES = 1000
 """More than any tensor is used: Keras takes one copy off a list for each use."""
@@ -46,7 +46,7 @@ def functional(
     except UsageError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1][:300]
+        reason = cause_of(error)
         raise UsageError(
             f"{label} gives a model that is no graph of layers, and cannot be made one: {reason}; "
             "build it with tf.keras.Model(inputs, outputs), or make its call() plain"
