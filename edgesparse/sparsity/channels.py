@@ -71,6 +71,11 @@ def channels(
         f"channels removed: {after.macs / max(1, before.macs):.0%} of the multiply-accumulates and "
         f"{after.parameters / max(1, before.parameters):.0%} of the weights are left"
     )
+    if kept.all():
+        note = (
+            f"no channel was removed: widths stay multiples of {spec.multiple}, and no layer loses "
+            f"more than {spec.max_ratio:.0%}; lower 'multiple' or raise the budget"
+        )
     return Sparsified(smaller, history, _layers(found, kept), (note,))
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from edgesparse.sparsity.network import probing
+
 _PLAIN = (
     "Activation", "AveragePooling1D", "AveragePooling2D", "Cropping1D", "Cropping2D", "Dropout",
     "ELU", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
@@ -45,6 +47,8 @@ class LayerChannels:
     inputs: np.ndarray
     outputs: np.ndarray
     positions: int
+    rows: list[dict[int, str]] | None = None
+    """The axes of a layer that nobody knows, found by asking it."""
     normalizer: Any = None
     """The batch normalization right behind it, which a converter folds into its kernel."""
 
@@ -58,6 +62,8 @@ class LayerChannels:
         """For each of its weights, which axes run along which channels: "in", "out", "middle",
         between the halves of a separable convolution, or "gates", a recurrent layer's units once
         for each gate."""
+        if self.rows is not None:
+            return self.rows
         layers, weights = tf.keras.layers, self.layer.weights
         kernels: list[dict[int, str]] = []
         if isinstance(self.layer, layers.SeparableConv2D):
@@ -200,6 +206,17 @@ class _Tracer:
 
     def _through(self, node: Any, given: list[np.ndarray], outputs: list[Any]) -> list[np.ndarray]:
         why = _not_followed(node, given, outputs)
+        if why and len(outputs) == 1 and len(given) == 1 and _is_own(node.layer):
+            if probing.treats_channels_alike(node):
+                self._note(node.layer, given[0], given[0], 0)
+                return [given[0]]
+            rows = probing.input_rows(node) if len(given[0]) > 1 else None
+            if rows is not None:
+                own = self.new(_width(outputs[0].shape))
+                self.fix(own, node.layer.name, why)
+                positions = int(np.prod(outputs[0].shape[1:-1]))
+                self._note(node.layer, given[0], own, positions, rows)
+                return [own]
         if why:
             for labels in given:
                 self.fix(labels, node.layer.name, why)
@@ -240,13 +257,20 @@ class _Tracer:
                 self.found[before.layer.name] = replace(before, normalizer=layer)
         return [own]
 
-    def _note(self, layer: Any, inputs: np.ndarray, outputs: np.ndarray, positions: int) -> None:
+    def _note(
+        self,
+        layer: Any,
+        inputs: np.ndarray,
+        outputs: np.ndarray,
+        positions: int,
+        rows: list[dict[int, str]] | None = None,
+    ) -> None:
         known = self.found.get(layer.name)
         if known is not None:  # A layer that is called twice has the same weights both times.
             self.unite(known.inputs, inputs)
             self.unite(known.outputs, outputs)
             inputs, outputs, positions = known.inputs, known.outputs, known.positions + positions
-        self.found[layer.name] = LayerChannels(layer, inputs, outputs, positions)
+        self.found[layer.name] = LayerChannels(layer, inputs, outputs, positions, rows)
 
     def _merged(self, given: list[np.ndarray], name: str) -> np.ndarray:
         width = max(len(labels) for labels in given)
@@ -267,6 +291,12 @@ class _Tracer:
             for name, c in self.found.items()
         }
         return Dependencies(layers, fixed, self.reasons)
+
+
+def _is_own(layer: Any) -> bool:
+    """Whether it is a user's: a class of theirs, or a function in a Lambda."""
+    kind = type(layer)
+    return kind.__name__ == "Lambda" or not kind.__module__.startswith(("tf_keras", "keras"))
 
 
 def _last(layer: Any, node: Any) -> bool:
