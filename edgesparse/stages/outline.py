@@ -109,4 +109,4 @@ def _choices(work: Work, spec: Magnitude) -> Mapping[str, LayerChoice]:
     return patterns.choose(read(work.inputs["outline"]), found, likely_sparsity(spec))
 
 
-KIND = Kind("outline", 1, KERAS_LIBRARIES, run)
+KIND = Kind("outline", 2, KERAS_LIBRARIES, run)

@@ -63,9 +63,10 @@ def read(work: Work) -> tf.keras.Model:
         return model
     from edgesparse.sparsity import quantize_aware
 
-    quantized = quantize_aware.prepare(model).model
-    quantized.load_weights(work.inputs["quantize"] / _WEIGHTS)
-    return quantized
+    prepared = quantize_aware.prepare(model)
+    prepared.model.load_weights(work.inputs["quantize"] / _WEIGHTS)
+    twin = quantize_aware.float_twin(prepared, model) if prepared.left else None
+    return twin or prepared.model
 
 
 KIND = Kind("quantize", 1, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -66,4 +66,4 @@ def propose(work: Work, max_accuracy_drop: float) -> tuple[Sensitivity, Proposal
     return found, sensitivity.propose(model, work.context.dataset, found, max_accuracy_drop)
 
 
-KIND = Kind("sensitivity", 1, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = Kind("sensitivity", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

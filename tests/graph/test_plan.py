@@ -200,21 +200,21 @@ variants:
 """
 KEYS = {
     "samples": "91d977d414f0",
-    "outline": "07616081826b",
+    "outline": "da3ce33b62fd",
     "train": "fe7203b3cf80",
     "convert dense": "e0c3bea97bb6",
     "verify dense (ai-edge-litert)": "287f18796c77",
-    "sensitivity aware": "f0a334a30fb6",
-    "sparsify aware": "562e1f60dc4d",
-    "quantize aware": "de5ef2787fe1",
-    "convert aware": "6f530877af54",
-    "encode aware (ai-edge-litert)": "892110239f08",
-    "verify aware (ai-edge-litert)": "db018074bb5e",
-    "sparsify fast (channels)": "2f98b7926446",
-    "sparsify fast (magnitude)": "ad4ed9fbf526",
-    "convert fast": "b9a2029e85fa",
-    "encode fast (ai-edge-litert)": "f8afee06d9b6",
-    "verify fast (ai-edge-litert)": "5d20b049fbd1",
+    "sensitivity aware": "edb381cdd958",
+    "sparsify aware": "a3f25ec69f28",
+    "quantize aware": "2f353509dff2",
+    "convert aware": "0bf01d13b09e",
+    "encode aware (ai-edge-litert)": "c386ba2b45b7",
+    "verify aware (ai-edge-litert)": "18c49df440e7",
+    "sparsify fast (channels)": "d71f46d161ea",
+    "sparsify fast (magnitude)": "50b4ae405c81",
+    "convert fast": "f56f21980c9b",
+    "encode fast (ai-edge-litert)": "e6e456e55269",
+    "verify fast (ai-edge-litert)": "3bc43128ad2e",
 }
 
 

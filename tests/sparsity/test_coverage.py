@@ -7,7 +7,7 @@ from edgesparse import data
 from edgesparse.sparsity.magnitude import magnitude
 from edgesparse.sparsity.network.functional import functional
 from edgesparse.sparsity.network.kernels import kernels
-from edgesparse.sparsity.quantize_aware import quantize_aware
+from edgesparse.sparsity.quantize_aware import float_twin, quantize_aware
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude
@@ -64,6 +64,13 @@ def test_quantization_aware_training_keeps_the_zeros(name):
     )
     assert found == wanted
     assert done.left
+    twin = float_twin(done, sparse.model)
+    assert twin is sparse.model
+    kept = sorted(int(np.sum(k.variable.numpy() == 0)) for k in kernels(twin).values())
+    assert [count for count in kept if count in wanted] == wanted
+    x = dataset.validation.samples.batch(8).take(1).get_single_element()[0]
+    # Fake-quantization is a step of a 256th here and there.
+    np.testing.assert_allclose(twin(x), done.model(x, training=False), atol=0.1)
 
 
 def test_less_than_half_is_a_failure_unless_it_is_meant():
