@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -26,6 +27,9 @@ def leave(transport: Transport) -> None:
 
     Where the device cannot be reached any more they are removed by a later run.
     """
+    # A device that is away now is tried once more, and not waited for again.
+    transport.stopping = threading.Event()
+    transport.stopping.set()
     try:
         if transport.used and not transport.forgets:
             # Also what it found there: another host, which brought it and is done, left it for us.
