@@ -30,6 +30,10 @@ class _Group(click.Group):
         _end_as_by_ctrl_c()
         try:
             return super().main(*args, **kwargs)
+        except SystemExit as ended:
+            if ended.code == INTERRUPTED:
+                _exit_interrupted()
+            raise
         except BrokenPipeError:
             # The reader of our output (head, less) has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -55,6 +59,16 @@ class _Group(click.Group):
                     err=True,
                 )
             ctx.exit(INTERRUPTED)
+
+
+def _exit_interrupted() -> None:
+    """End with the documented code. Where an interrupt came while an extension module ran Python
+    source, CPython remembers it as unhandled and would kill this process with SIGINT instead
+    (run_eval_code_obj in its pythonrun.c)."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 def _end_as_by_ctrl_c() -> None:
