@@ -13,7 +13,7 @@ from edgesparse.devices.measuring.jobs import run_job
 from edgesparse.devices.setup.provision import provision
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.sparsity.masks import magnitude_mask
-from edgesparse.sparsity.report import prunable
+from edgesparse.sparsity.network.kernels import prunable
 from edgesparse.spec.device import DEFAULT_WORKDIR, Local
 from edgesparse.spec.load import parse_device
 from edgesparse.spec.pipeline import Source
@@ -52,9 +52,9 @@ def files(tmp_path_factory):
     found = {}
     for name, args in MODELS.items():
         model = models.build(Source(name=name, args=args), Path())
-        for layer in prunable(model).values():
-            mask = magnitude_mask(layer.kernel.numpy(), 0.9, "unstructured")
-            layer.kernel.assign(layer.kernel.numpy() * mask)
+        for kernel in prunable(model).values():
+            mask = magnitude_mask(kernel.variable.numpy(), 0.9, "unstructured")
+            kernel.variable.assign(kernel.variable.numpy() * mask)
         x = np.random.default_rng(1).random((4, *model.input_shape[1:]), dtype=np.float32)
         for scheme in SCHEMES:
             # As a pipeline does: zeros go with one scale for all outputs. Where that changes who

@@ -25,9 +25,24 @@ def advice(cli, folder, variants):
     return found["advice"]
 
 
-def test_a_runtime_that_will_refuse_is_named(cli, tmp_path):
-    (line,) = advice(cli, tmp_path, "  dyn: {quantize: dynamic}\n")
-    assert line.startswith("both: tflite-runtime will refuse dyn: its FULLY_CONNECTED is too old")
+def test_what_a_runtime_would_refuse_is_converted_as_it_takes_it(cli, tmp_path):
+    """A scale for each output of a fully connected layer is too new for tflite-runtime."""
+    assert advice(cli, tmp_path, "  dyn: {quantize: dynamic}\n") == []
+
+
+def test_what_will_not_be_reached_is_told(cli, tmp_path):
+    found = advice(
+        cli,
+        tmp_path,
+        "  little: {sparsify: {method: magnitude, sparsity: 0.9, exclude: ['dense*']}}\n"
+        "  meant: {sparsify: {method: magnitude, sparsity: 0.9, exclude: ['dense*'], "
+        "allow_partial: true}}\n",
+    )
+    start = "90% zeros are asked for, 12.2% of the weights can be; left dense: "
+    assert found[0].startswith(f"little: {start}")
+    assert found[0].endswith(": excluded; it will fail without 'allow_partial: true'")
+    assert found[1].startswith(f"meant: {start}")
+    assert found[1].endswith(": excluded")
 
 
 def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_path):
@@ -42,7 +57,12 @@ def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_
         "  auto: {sparsify: {method: magnitude, sparsity: 0.9, pattern: auto}, quantize: int8}\n"
         "  channels: {sparsify: {method: channels, ratio: 0.5}, quantize: int8}\n",
     )
-    assert found == [
+    told = "left dense: classifier (13.5%): excluded"
+    assert found[:2] == [
+        f"random: 90% zeros are asked for, 77.8% of the weights can be; {told}",
+        f"blocks: 90% zeros are asked for, 77.8% of the weights can be; {told}",
+    ]
+    assert found[2:] == [
         "both: zeros in 1 layer of random gain no time with tflite-runtime, ai-edge-litert: its "
         "int8 kernel needs the pattern block-1x16 (or auto), not unstructured",
         "both: zeros in 1 layer of few gain no time with tflite-runtime, ai-edge-litert: no sparse "

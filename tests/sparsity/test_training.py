@@ -89,7 +89,8 @@ def test_quantization_aware_training_keeps_zeros(dataset):
     mask = np.random.default_rng(0).random(kernel.shape) < 0.4
     kernel.assign(kernel * mask)
     settings = Train(epochs=2, learning_rate=1e-3)
-    quantized, history = quantize_aware.quantize_aware(model, dataset, settings, quiet)
+    prepared, history = quantize_aware.quantize_aware(model, dataset, settings, quiet)
+    quantized = prepared.model
     trained = next(w for w in quantized.trainable_weights if "wide/kernel" in w.name).numpy()
     assert np.all((trained * mask) == trained)
     assert len(history["loss"]) == 2

@@ -40,6 +40,7 @@ from edgesparse.devices.transport.interface import (
 from edgesparse.devices.transport.processes import MAX_OUTPUT, Channel
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.tflite.format.graph import has_state
 
 PROGRAMS = Path(__file__).parent.with_name("ondevice")
 AGENT = PROGRAMS / "agent.py"
@@ -276,6 +277,8 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
                 "samples": place(entry.samples),
                 "tolerance": entry.tolerance,
                 "golden_samples": entry.golden_samples,
+                # Asked here: resetting what has no state costs time on the device.
+                "stateful": has_state(entry.model.read_bytes()),
             }
             for entry in job.entries
         ],

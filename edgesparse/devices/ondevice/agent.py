@@ -179,7 +179,7 @@ def dequantized(values, details):
     return values.astype(numpy.float32)
 
 
-def infer(interpreter, samples):
+def infer(interpreter, samples, stateful):
     """Outputs [n, ...] in float32 for samples [n, ...], one inference each."""
     import numpy
 
@@ -187,17 +187,12 @@ def infer(interpreter, samples):
     shape = tuple(int(size) for size in source["shape"])
     results = []
     for sample in samples:
-        forget(interpreter)
+        if stateful:
+            interpreter.reset_all_variables()  # Every sample is a new one.
         interpreter.set_tensor(source["index"], quantized(sample, source).reshape(shape))
         interpreter.invoke()
         results.append(dequantized(interpreter.get_tensor(target["index"])[0], target))
     return numpy.stack(results)
-
-
-def forget(interpreter):
-    """Every sample is a new one: recurrent layers keep their state from run to run."""
-    if hasattr(interpreter, "reset_all_variables"):
-        interpreter.reset_all_variables()
 
 
 def check(request):
@@ -213,7 +208,7 @@ def check(request):
     with numpy.load(request["golden"], allow_pickle=False) as stored:
         count = request.get("golden_samples")
         golden_x, golden_y = stored["golden_x"][:count], stored["golden_y"][:count]
-    outputs = infer(interpreter, golden_x)
+    outputs = infer(interpreter, golden_x, request.get("stateful"))
     if outputs.shape != golden_y.shape:
         raise RuntimeError("outputs %s instead of %s" % (outputs.shape[1:], golden_y.shape[1:]))
     spread = float(golden_y.max() - golden_y.min()) or 1.0
@@ -226,7 +221,7 @@ def check(request):
             x = stored["x"]
         result["samples"] = len(x)
         if len(x):
-            result["answers"] = packed(infer(interpreter, x))
+            result["answers"] = packed(infer(interpreter, x, request.get("stateful")))
     return result
 
 
@@ -259,20 +254,21 @@ def fill_inputs(interpreter):
         interpreter.set_tensor(details["index"], values)
 
 
-def timed(interpreter):
-    forget(interpreter)
+def timed(interpreter, stateful):
+    if stateful:
+        interpreter.reset_all_variables()
     start = time.perf_counter_ns()
     interpreter.invoke()
     return max(1, time.perf_counter_ns() - start)  # A coarse clock may stand still.
 
 
-def warm_up(interpreter, settings):
+def warm_up(interpreter, settings, stateful):
     """Run until two windows of runs agree; returns the number of runs and whether they did."""
     times = []
     start = time.perf_counter()
     shortest, longest = settings["warmup_seconds"], settings["warmup_seconds"] * 4 + 1
     while True:
-        times.append(timed(interpreter))
+        times.append(timed(interpreter, stateful))
         spent = time.perf_counter() - start
         last, before = times[-WINDOW:], times[-2 * WINDOW : -WINDOW]
         stable = not shortest  # Nobody asked it to settle.
@@ -289,15 +285,16 @@ def measure(request):
     settings = request["settings"]
     interpreter, init_ms = open_interpreter(request)
     fill_inputs(interpreter)
-    first_ms = timed(interpreter) / 1e6
-    warmup_runs, stable = warm_up(interpreter, settings)
+    stateful = request.get("stateful")
+    first_ms = timed(interpreter, stateful) / 1e6
+    warmup_runs, stable = warm_up(interpreter, settings, stateful)
     before = cpu_state()
     latencies = []
     end = time.perf_counter() + settings["seconds"]
     while len(latencies) < MAX_RUNS_PER_ROUND and (
         len(latencies) < settings["runs"] or time.perf_counter() < end
     ):
-        latencies.append(timed(interpreter))
+        latencies.append(timed(interpreter, stateful))
     return {
         "latency_ns": latencies,
         "init_ms": init_ms,
