@@ -125,6 +125,10 @@ class EdgeTpuInfo(Data):
     """Of the same weights on the device's CPU."""
 
 
+NOTICED = 0.05
+"""From so many points on what was asked and what was reached are shown side by side."""
+
+
 class LeftDense(Data):
     """A kernel that a step did not touch: its share of the weights, and why."""
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.results import ReleaseInfo, Results
-from edgesparse.bench.rows import GateResult, Row
+from edgesparse.bench.rows import NOTICED, GateResult, Row
 from edgesparse.report.shown import shown
 
 WIDTH = 100
@@ -19,8 +19,6 @@ DASH = "-"
 FAILED = "FAILED"
 FEW_ZEROS = 0.05
 """Up to this share of zeros what a variant gained comes from channels that are gone."""
-NOTICED = 0.05
-"""From so many points on what was asked and what was reached are shown side by side."""
 PAYS_FROM = 1.02
 """From this speed-up on it is worth a word, however narrow its interval."""
 SMALLER = 1.05

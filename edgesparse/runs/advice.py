@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from edgesparse.bench.rows import NOTICED
 from edgesparse.graph import progress as told
 from edgesparse.graph.execute import Site, execute
 from edgesparse.graph.plan import Plan
@@ -11,7 +12,6 @@ from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import Magnitude, PatternChoice
 from edgesparse.stages import outline
-from edgesparse.stages.sparsify import NOTICED
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
 

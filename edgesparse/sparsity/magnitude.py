@@ -36,7 +36,7 @@ class LayerTarget:
     pattern: Pattern
     note: str = ""
     toolkit: bool = True
-    """Whether TensorFlow's toolkit holds the mask, or `masked` does."""
+    """Whether TensorFlow's toolkit holds the mask, or HoldMasks does."""
 
 
 def magnitude(
@@ -57,19 +57,19 @@ def magnitude(
     begin, end, frequency = schedule_steps(spec.schedule, total)
     wrapped = _wrap(model, targets, spec.schedule.name, begin, end, frequency)
     # What the toolkit's wrapper does not fit has its mask held here, on the same schedule.
+    others, found = [target for target in targets if not target.toolkit], kernels(wrapped)
     own = [
         Masked(
-            kernels(wrapped)[target.name].variable,
+            found[target.name].variable,
             target.pattern,
             _schedule(target, spec.schedule.name, begin, end, frequency),
         )
-        for target in targets
-        if not target.toolkit
+        for target in others
     ]
     history: History = {}
     if train.epochs == 0:
         _one_shot(wrapped)
-        for masked, target in zip(own, (t for t in targets if not t.toolkit), strict=True):
+        for masked, target in zip(own, others, strict=True):
             masked.prune(target.sparsity)
     else:
         # The best epoch is looked for only once the final sparsity is reached: a denser one is
@@ -88,8 +88,9 @@ def magnitude(
     for masked in own:
         masked.apply()
     stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
+    found = kernels(stripped)
     layers = tuple(
-        measure(stripped, target.name, target.pattern, target.sparsity, target.note)
+        measure(found[target.name], target.pattern, target.sparsity, target.note)
         for target in targets
     )
     _check_reached(layers)

@@ -94,11 +94,7 @@ class HoldMasks(tf.keras.callbacks.Callback):
             one.step(self.number)
         self.number += 1
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Before validation: the step before it moved the masked weights once more."""
-        for one in self.masked:
-            one.apply()
-
     def on_test_begin(self, logs: Any = None) -> None:
+        """Before validation: the step before it moved the masked weights once more."""
         for one in self.masked:
             one.apply()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.sparsity.network.kernels import kernels
+from edgesparse.sparsity.network.kernels import Kernel, kernels
 from edgesparse.sparsity.training import History
 from edgesparse.spec.errors import UsageError
 
@@ -67,13 +67,10 @@ class Sparsified:
     coverage: Coverage | None = None
 
 
-def measure(
-    model: tf.keras.Model, name: str, pattern: str, target: float, note: str = ""
-) -> LayerSparsity:
-    """Count the zeros of one layer's kernel."""
-    kernel = kernels(model)[name].variable.numpy()
-    zeros = int(np.sum(kernel == 0))
-    return LayerSparsity(name, tuple(kernel.shape), pattern, target, zeros, int(kernel.size), note)
+def measure(kernel: Kernel, pattern: str, target: float, note: str = "") -> LayerSparsity:
+    """Count the zeros of one kernel."""
+    zeros = int(np.sum(kernel.variable.numpy() == 0))
+    return LayerSparsity(kernel.name, kernel.shape, pattern, target, zeros, kernel.size, note)
 
 
 def coverage(model: tf.keras.Model, asked: float, reasons: Mapping[str, str]) -> Coverage:
@@ -101,8 +98,8 @@ def as_sparsified(result: Any, label: str) -> Sparsified:
             "edgesparse.sparsity.report.Sparsified"
         )
     layers = []
-    for name, kernel in kernels(result).items():
+    for kernel in kernels(result).values():
         share = float(np.mean(kernel.variable.numpy() == 0))
         if share > MIN_SPARSITY:
-            layers.append(measure(result, name, "unstructured", share))
+            layers.append(measure(kernel, "unstructured", share))
     return Sparsified(result, {}, tuple(layers))

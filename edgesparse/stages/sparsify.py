@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from edgesparse.bench.job import EXACT, QUICK
+from edgesparse.bench.rows import NOTICED
 from edgesparse.devices.measuring.events import Failed
 from edgesparse.devices.measuring.job import Entry, Job, Settings
 from edgesparse.devices.measuring.jobs import round_medians, run_job
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified
 
 COVERAGE = "coverage.json"
-NOTICED = 0.05
-"""From so many points on what was asked and what was reached are shown side by side."""
 _NAMED = 4
 RATE = 1 / 3
 """Fine-tuning starts from trained weights: a smaller step than training's."""
@@ -67,7 +66,7 @@ def covers(
     """
     own = step.model_dump(mode="json")
     if not own.get("allow_partial", True):
-        own.pop("allow_partial")  # What was trained before it was known stays valid.
+        own.pop("allow_partial")  # It shapes no result where nobody asks for it.
     spec: dict[str, Any] = {**shared, "sparsify": own}
     if code:
         spec["digest"] = code

@@ -1,5 +1,7 @@
 """A real OpenSSH server for a module's tests."""
 
+import os
+
 import pytest
 
 from tests.sshd import ssh_server
@@ -17,3 +19,11 @@ def board(server):
     transport = server.connect()
     yield transport
     transport.close()
+
+
+@pytest.fixture
+def big(tmp_path):
+    """A file of 3 MB that does not compress."""
+    path = tmp_path / "big.tflite"
+    path.write_bytes(os.urandom(3_000_000))
+    return path

@@ -54,7 +54,8 @@ class Heard:
         self.junk = ""
         self.ended = False
         self._entries = {entry.name: entry for entry in job.entries}
-        self._parts = {entry.name: parts_of(entry) for entry in job.entries}
+        self._shapes = {entry.name: answers_shape(entry) for entry in job.entries}
+        self._parts = {name: _parts_of(shape) for name, shape in self._shapes.items()}
         self._seen: set[tuple[str, str | None, int | None]] = set()
         self._failed: set[str] = set()
         self._limit_seconds = job.settings.timeout_seconds * patience + SILENCE_SECONDS
@@ -122,7 +123,7 @@ class Heard:
         entry = self._entries[check.entry]
         if entry.golden is not None and check.agreement is None:
             raise self._lied(f"{check.entry} was checked against nothing")
-        shape = answers_shape(entry)
+        shape = self._shapes[check.entry]
         if shape is not None and check.samples != shape[0]:
             asked = f"{shape[0]} samples were asked for"
             raise self._lied(f"{check.entry} answered {check.samples}, {asked}")
@@ -163,9 +164,8 @@ def _key(event: Event) -> tuple[str, str | None, int | None]:
     return (event.event, entry, number)
 
 
-def parts_of(entry: Entry) -> int:
-    """In how many parts an entry's outputs for its samples come; 0 where it is asked for none."""
-    shape = answers_shape(entry)
+def _parts_of(shape: tuple[int, ...] | None) -> int:
+    """In how many parts outputs of a shape come; 0 where none are asked for."""
     return 0 if shape is None else math.ceil(4 * math.prod(shape) / PART_BYTES)
 
 

@@ -204,7 +204,9 @@ def _put_job(
 ) -> Job:
     """Copy everything that the job needs; the job without the entries whose files the device's disk
     does not take, which have failed."""
-    files = {file: _content(transport, file) for entry in job.entries for file in entry.files}
+    # Entries share samples, and models over runtimes: each file is read once.
+    named = dict.fromkeys(file for entry in job.entries for file in entry.files)
+    files = {file: _content(transport, file) for file in named}
     # The request first: whoever tidies up there sees in it what this job needs.
     programs = [_program(transport, path) for path in (AGENT, DETACHED)]
     _put_request(transport, job, folder, files, programs)
@@ -261,6 +263,9 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
     def place(file: Path | None) -> str | None:
         return None if file is None else files[file].target
 
+    # Asked here: resetting what has no state costs time on the device.
+    models = dict.fromkeys(entry.model for entry in job.entries)
+    stateful = {model: has_state(model.read_bytes()) for model in models}
     return {
         "id": job.id,
         "rounds": job.rounds,
@@ -277,8 +282,7 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
                 "samples": place(entry.samples),
                 "tolerance": entry.tolerance,
                 "golden_samples": entry.golden_samples,
-                # Asked here: resetting what has no state costs time on the device.
-                "stateful": has_state(entry.model.read_bytes()),
+                "stateful": stateful[entry.model],
             }
             for entry in job.entries
         ],

@@ -36,8 +36,12 @@ class Completed:
     @property
     def said(self) -> str:
         """Its last words, for an error message."""
-        lines = (self.stderr.strip() or self.stdout.strip() or "no output").splitlines()
-        return clean(lines[-1], 300)
+        return last_words(self.stderr.strip() or self.stdout, "no output")
+
+
+def last_words(text: str, nothing: str = "no reason given") -> str:
+    """The last line of what a program said, for an error message."""
+    return clean((text.strip() or nothing).splitlines()[-1], 300)
 
 
 class Channel:
@@ -268,5 +272,4 @@ def fetch(argv: Sequence[str], mark: bytes, sink: IO[bytes], max_bytes: int, sec
         if not child.returncode:
             return ""
         errors.seek(0)
-        said = errors.read(MAX_OUTPUT).decode(errors="replace").strip()
-        return clean((said or "no reason given").splitlines()[-1], 300)
+        return last_words(errors.read(MAX_OUTPUT).decode(errors="replace"))

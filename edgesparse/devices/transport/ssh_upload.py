@@ -19,9 +19,8 @@ from edgesparse.devices.transport.interface import (
     Upload,
     no_room,
 )
-from edgesparse.devices.transport.processes import Completed
+from edgesparse.devices.transport.processes import Completed, last_words
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE
-from edgesparse.spec.safe.text import clean
 
 UPLOAD_TRIES = 5
 
@@ -169,7 +168,7 @@ class Sender:
             if code == _CANNOT_WRITE:
                 kind = NoRoom if any(word in said for word in _FULL) else DeviceError
                 raise kind(
-                    f"device {self.name}: cannot write {file.target}: {_last(said)}; "
+                    f"device {self.name}: cannot write {file.target}: {last_words(said)}; "
                     "make room there or choose another workdir in the device file"
                 )
             if code == _DAMAGED:
@@ -180,7 +179,7 @@ class Sender:
                 continue
             if code not in (UNREACHABLE, _TOO_SHORT) and code >= 0:
                 raise DeviceError(
-                    f"device {self.name}: {file.source.name} was not copied: {_last(said)}"
+                    f"device {self.name}: {file.source.name} was not copied: {last_words(said)}"
                 )
             self.reconnect()
             place = self._compare([file])[1][0]
@@ -215,7 +214,3 @@ class Sender:
 def _is_number(text: str) -> bool:
     """Whether a text from a device is a number that fits one."""
     return text.isascii() and text.isdecimal() and len(text) < 16
-
-
-def _last(said: str) -> str:
-    return clean((said.strip() or "no reason given").splitlines()[-1], 300)

@@ -42,9 +42,7 @@ def functional(
     try:
         given = inputs[0] if len(inputs) == 1 else inputs
         outputs = _called(model, given, {})
-        flat = tf.keras.Model(given, outputs, name=_name(model))
-    except UsageError:
-        raise
+        flat = tf.keras.Model(given, outputs, name=model.name)
     except Exception as error:
         reason = cause_of(error)
         raise UsageError(
@@ -88,10 +86,6 @@ def _closed(shape: Any, sample_shape: Callable[[], tuple[int, ...]]) -> tuple[in
     if len(found) != len(shape):
         return tuple(shape)
     return tuple(f if size is None else size for size, f in zip(shape, found, strict=True))
-
-
-def _name(model: tf.keras.Model) -> str:
-    return str(model.name)
 
 
 def _called(model: tf.keras.Model, given: Any, how: dict[str, Any]) -> Any:

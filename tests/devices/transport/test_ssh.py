@@ -1,8 +1,6 @@
 """The transport over SSH, against a real OpenSSH server."""
 
 import getpass
-import hashlib
-import os
 import shutil
 from pathlib import Path
 
@@ -12,18 +10,6 @@ from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, 
 from tests.conftest import require
 from tests.devices.ondevice.test_detached import await_end
 from tests.sshd import ssh_server
-
-
-@pytest.fixture
-def big(tmp_path):
-    """A file of 3 MB that does not compress."""
-    path = tmp_path / "big.tflite"
-    path.write_bytes(os.urandom(3_000_000))
-    return path
-
-
-def place(board, source):
-    return f"{board.workdir}/files/{hashlib.sha256(source.read_bytes()).hexdigest()}"
 
 
 def test_a_command_gets_its_arguments_and_gives_its_output(board):

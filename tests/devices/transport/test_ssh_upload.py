@@ -15,14 +15,6 @@ from tests.proxy import proxy
 from tests.sshd import ssh_server
 
 
-@pytest.fixture
-def big(tmp_path):
-    """A file of 3 MB that does not compress."""
-    path = tmp_path / "big.tflite"
-    path.write_bytes(os.urandom(3_000_000))
-    return path
-
-
 def place(board, source):
     return f"{board.workdir}/files/{hashlib.sha256(source.read_bytes()).hexdigest()}"
 
