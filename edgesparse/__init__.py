@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from edgesparse.runs.planning import plan
     from edgesparse.runs.sensitivity import sensitivity
     from edgesparse.spec.errors import EdgesparseError
-    from edgesparse.spec.load import load_pipeline
+    from edgesparse.spec.reading.load import load_pipeline
 
 
 def __getattr__(name: str) -> Any:

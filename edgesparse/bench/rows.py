@@ -125,6 +125,8 @@ class EdgeTpuInfo(Data):
     """Of the same weights on the device's CPU."""
 
 
+PAYS_FROM = 1.02
+"""A gain from which on something pays: less is what two measurements differ by."""
 NOTICED = 0.05
 """From so many points on what was asked and what was reached are shown side by side."""
 

@@ -20,7 +20,7 @@ def emulator() -> None:
 
 def _emulated(name: str) -> tuple[Device, Emulator]:
     from edgesparse.spec.errors import UsageError
-    from edgesparse.spec.load import find_device
+    from edgesparse.spec.reading.load import find_device
 
     device = find_device(name, Path())
     if device.connect.emulator is None:

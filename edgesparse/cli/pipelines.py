@@ -27,7 +27,7 @@ from edgesparse.cli.options import (
 def validate(files: tuple[Path, ...], as_json: bool) -> None:
     """Check pipeline and device files; every mistake at once."""
     from edgesparse.spec.errors import Problem, SpecError, UsageError
-    from edgesparse.spec.load import load_any
+    from edgesparse.spec.reading.load import load_any
 
     found: list[Problem] = []
     for file in files:
@@ -193,7 +193,7 @@ def sensitivity(
 @click.argument("kind", type=click.Choice(["pipeline", "device"]))
 def schema(kind: str) -> None:
     """Print the JSON Schema of pipeline or device files, for editors."""
-    from edgesparse.spec.schema import schema_text
+    from edgesparse.spec.reading.schema import schema_text
 
     click.echo(schema_text(kind))
 

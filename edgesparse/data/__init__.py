@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgesparse.spec import references
+from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Source
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.spec.errors import EdgesparseError, cause_of, place_of
-from edgesparse.stages.stage import Context, Work
+from edgesparse.stages.base.stage import Context, Work
 
 
 def reason_of(error: BaseException, log: Path) -> str:

@@ -15,7 +15,7 @@ from edgesparse.graph.store import Store
 from edgesparse.graph.worker import Worker
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.stages import kind
-from edgesparse.stages.stage import Access, Context, Stage, Work
+from edgesparse.stages.base.stage import Access, Context, Stage, Work
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec import references
-from edgesparse.spec.load import Loaded, is_saved_model
-from edgesparse.spec.pipeline import Pipeline, Source
+from edgesparse.spec.code import references, saved
+from edgesparse.spec.pipeline import ModelSource, Pipeline, Source
+from edgesparse.spec.reading.load import Loaded
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.stages import NAMES, kind
 
@@ -32,16 +32,28 @@ def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:
     """Digests of the code and files that a pipeline refers to; see plan.build_plan."""
     pipeline, base = loaded.spec, loaded.folder
     found = {"data": _source_digest("data", pipeline.data, base)}
-    if is_saved_model(pipeline.model):
-        assert pipeline.model.ref is not None
-        found["model"] = file_digest(base / pipeline.model.ref)
-    else:
-        found["model"] = _source_digest("models", pipeline.model, base)
+    found["model"] = _model_digest(pipeline.model, base)
     for name, variant in pipeline.variants.items():
         for i, step in variant.references:
             source = Source(ref=step.method, args=step.args)
             found[f"sparsify {name} {i}"] = _source_digest("sparsity", source, base)
     return found
+
+
+def _model_digest(model: ModelSource, base: Path) -> str:
+    if saved.is_saved(model):
+        first = saved.digest(base / str(model.ref))
+    else:
+        first = _source_digest("models", model, base)
+    if model.weights is None and not model.custom_objects:
+        return first
+    total = hashlib.sha256(first.encode())
+    if model.weights is not None:
+        total.update(file_digest(base / model.weights).encode())
+    for ref in model.custom_objects:
+        target = references.find("models", None, ref, base, classes=True)
+        total.update(f"{ref}\0{references.digest(target)}".encode())
+    return total.hexdigest()
 
 
 def _source_digest(room: str, source: Source, base: Path) -> str:

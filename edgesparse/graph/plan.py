@@ -1,7 +1,7 @@
 """From a pipeline to a graph of stages with content keys. Pure: nothing is read or run here.
 
     samples                              data on the side of the benchmark
-    outline                              the untrained model, for what can be known before training
+    preflight, outline                   the untrained model, for what can be known before training
     train -> sparsify ... -> quantize    Keras side; quantize only where QAT is asked for
           -> sensitivity                 for `sparsity: auto`
           -> convert                     .tflite with dense storage
@@ -22,7 +22,7 @@ from typing import Any
 
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.spec.pipeline import Pipeline, Variant
-from edgesparse.spec.sparsify import LEVELS, Magnitude
+from edgesparse.spec.sparsify import LEVELS, Channels, Magnitude
 from edgesparse.stages import (
     compile as compile_,
 )
@@ -31,6 +31,7 @@ from edgesparse.stages import (
     encode,
     kind,
     outline,
+    preflight,
     quantize,
     samples,
     sensitivity,
@@ -38,7 +39,7 @@ from edgesparse.stages import (
     train,
     verify,
 )
-from edgesparse.stages.stage import Stage
+from edgesparse.stages.base.stage import Stage
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 
@@ -52,15 +53,17 @@ class Plan:
     verified: Mapping[tuple[str, str], str]
     """(variant, runtime name) -> key of its verify stage"""
     samples: str
+    preflight: str = ""
     outline: str | None = None
     """Where there is something to be known of it."""
 
     @property
     def work(self) -> tuple[Stage, ...]:
-        """The stages without an outline that serves advice only: where that fails, nothing else
-        does for that reason."""
-        needed = any(self.outline in stage.inputs.values() for stage in self.stages)
-        return tuple(s for s in self.stages if needed or s.key != self.outline)
+        """The stages without those that serve advice only: where they fail, nothing else does for
+        that reason."""
+        needed = {key for stage in self.stages for key in stage.inputs.values()}
+        advice = {self.outline, self.preflight} - needed
+        return tuple(stage for stage in self.stages if stage.key not in advice)
 
     def stage(self, key: str) -> Stage:
         return next(stage for stage in self.stages if stage.key == key)
@@ -169,7 +172,9 @@ def build_plan(
                 sparsify=sparse,
                 samples=sampled,
             )
-    return Plan(tuple(graph.stages.values()), converted, verified, sampled, start.outline)
+    return Plan(
+        tuple(graph.stages.values()), converted, verified, sampled, start.preflight, start.outline
+    )
 
 
 def sensitivity_plan(
@@ -194,7 +199,9 @@ def sensitivity_plan(
     model = _sparsify(graph, name, before, start, profiles, {}) or start.train
     chosen, outlined = _chosen(step, variant, start, profiles)
     key = _sensitivity(graph, name, step, start, model, chosen, outlined, levels)
-    return Plan(tuple(graph.stages.values()), {}, {}, "", start.outline), graph.stages[key]
+    return Plan(
+        tuple(graph.stages.values()), {}, {}, "", start.preflight, start.outline
+    ), graph.stages[key]
 
 
 def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -209,6 +216,7 @@ class _Start:
     shared: Mapping[str, Any]
     digests: Mapping[str, str]
     train: str
+    preflight: str
     outline: str | None
 
 
@@ -219,15 +227,24 @@ def _start(
     digests: Mapping[str, str],
     chosen: Sequence[str],
 ) -> _Start:
-    model = {"source": pipeline.model.model_dump(mode="json"), "digest": digests["model"]}
-    outlined = None
+    # What a pipeline does not say has no part in the key.
+    source = pipeline.model.model_dump(mode="json", exclude_defaults=True)
+    source = {"name": None, "ref": None, "args": {}, **source}
+    model = {"source": source, "digest": digests["model"]}
     variants = [pipeline.variants[name] for name in chosen]
-    # Only of zeros and of dynamic ranges is there anything to be known before training.
+    asked = preflight.Asked(
+        aware=any(v.quantize.aware for v in variants),
+        channels=any(isinstance(step, Channels) for v in variants for step in v.sparsify),
+        int8=any(v.quantize.scheme == "int8" for v in variants),
+    )
+    foreseen = graph.add("preflight", None, preflight.covers(model, data, asked))
+    outlined = None
+    # Only of zeros and of dynamic ranges is there anything to be known of runtimes.
     if any(v.has_zeros or v.quantize.scheme == "dynamic" for v in variants):
         outlined = graph.add("outline", None, outline.covers(model))
     trained = graph.add("train", None, train.covers(data, model, pipeline.train))
     shared = {"data": data, "train": pipeline.train.model_dump(mode="json")}
-    return _Start(data, shared, digests, trained, outlined)
+    return _Start(data, shared, digests, trained, foreseen, outlined)
 
 
 def _sparsify(

@@ -24,7 +24,7 @@ from typing import Any
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import TemporaryFolder
-from edgesparse.stages.stage import Context
+from edgesparse.stages.base.stage import Context
 
 POLL_SECONDS = 1.0
 _LOG_TAIL_BYTES = 1 << 16

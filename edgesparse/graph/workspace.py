@@ -14,7 +14,7 @@ from edgesparse.graph.plan import Plan, differences
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.safe.files import replace_json
-from edgesparse.stages.stage import Stage
+from edgesparse.stages.base.stage import Stage
 
 FOLDER = ".edgesparse"
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.results import ReleaseInfo, Results
-from edgesparse.bench.rows import NOTICED, GateResult, Row
+from edgesparse.bench.rows import NOTICED, PAYS_FROM, GateResult, Row
 from edgesparse.report.shown import shown
 
 WIDTH = 100
@@ -19,8 +19,6 @@ DASH = "-"
 FAILED = "FAILED"
 FEW_ZEROS = 0.05
 """Up to this share of zeros what a variant gained comes from channels that are gone."""
-PAYS_FROM = 1.02
-"""From this speed-up on it is worth a word, however narrow its interval."""
 SMALLER = 1.05
 """From this ratio on a file counts as smaller."""
 

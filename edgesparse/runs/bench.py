@@ -17,8 +17,8 @@ from edgesparse.runs.fleet.at_once import at_once, locked, opened
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.record import recorded
 from edgesparse.spec.device import Device
-from edgesparse.spec.load import find_devices
 from edgesparse.spec.pipeline import Benchmark
+from edgesparse.spec.reading.load import find_devices
 from edgesparse.spec.safe.text import clean
 from edgesparse.tflite.format.inspect import inspect, read_model
 

@@ -13,8 +13,9 @@ from edgesparse.graph.plan import Plan
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline
+from edgesparse.stages.base.keeping import read_json
+from edgesparse.stages.base.stage import NOTES
 from edgesparse.stages.sparsify import COVERAGE
-from edgesparse.stages.stage import NOTES, read_json
 from edgesparse.tflite.edgetpu import is_compiled
 from edgesparse.tflite.verify import limits
 

@@ -18,7 +18,7 @@ from edgesparse.graph.plan import Plan
 from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
-from edgesparse.runs.advice import advise
+from edgesparse.runs.advice.advise import advise
 from edgesparse.runs.bench import shortened
 from edgesparse.runs.fleet.at_once import at_once, locked, opened
 from edgesparse.runs.fleet.probes import profiles
@@ -28,8 +28,8 @@ from edgesparse.runs.record import RunRecord, recorded
 from edgesparse.runs.release import release_best
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.load import Loaded, find_devices, load_pipeline
 from edgesparse.spec.pipeline import Benchmark, Pipeline
+from edgesparse.spec.reading.load import Loaded, find_devices, load_pipeline
 
 
 def deploy(
@@ -169,9 +169,10 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
     with site_for(run.loaded, target, store, worker, name, known, run.stop) as site:
         try:
             advised = advise(plan, site, target, run.listener)
-            for line in advised:  # Before training, and once more under the table.
-                run.listener(told.Note(line))
-            record.notes += advised
+            for one in advised:  # Before training, and under the table what came true.
+                run.listener(told.Note(one.line))
+            with record.lock:
+                record.foreseen[device.name] = advised
             errors = execute(plan.work, site, run.listener)
         # Also of a run that was interrupted: what it did is what the next plan is compared with.
         finally:

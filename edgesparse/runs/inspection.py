@@ -13,7 +13,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.spec.device import Device
-from edgesparse.spec.load import find_device
+from edgesparse.spec.reading.load import find_device
 from edgesparse.tflite.format.inspect import ModelInfo, read_model
 from edgesparse.tflite.format.inspect import inspect as inspect_file
 from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo, describe, explain

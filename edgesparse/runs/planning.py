@@ -21,16 +21,16 @@ from edgesparse.graph.plan import Plan, build_plan
 from edgesparse.graph.store import Store
 from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import StageStatus, Workspace
-from edgesparse.runs.advice import advise
+from edgesparse.runs.advice.advise import advise
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import Target, open_target, own_runtimes, this_machine
 from edgesparse.spec.device import Device
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError, did_you_mean
-from edgesparse.spec.load import Loaded, find_device, load_pipeline
 from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.stages.stage import Access, Context
+from edgesparse.stages.base.stage import Access, Context
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 
@@ -68,11 +68,13 @@ def plan(
         planned = plan_for(loaded, target, known, variants)
         # An outline that is not there yet is made for this time only.
         with temporary_folder() as place, Worker(place / "log.txt") as worker:
-            kept = workspace.has(planned.outline)
+            wanted = (planned.preflight, planned.outline)
+            kept = all(workspace.has(key) for key in wanted if key)
             store = workspace.store if kept else Store(place / "store")
             with site_for(loaded, target, store, worker, new_id("plan"), known) as site:
                 advised = advise(planned, site, target, listener)
-    return Planned(tuple(workspace.status(loaded.spec.name, planned)), tuple(advised))
+    lines = tuple(one.line for one in advised)
+    return Planned(tuple(workspace.status(loaded.spec.name, planned)), lines)
 
 
 def plan_for(

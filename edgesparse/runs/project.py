@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.load import LOCAL_DEVICE
-from edgesparse.spec.schema import schema_text
+from edgesparse.spec.reading.load import LOCAL_DEVICE
+from edgesparse.spec.reading.schema import schema_text
 
 PIPELINE = """\
 # yaml-language-server: $schema=schema.json

@@ -23,6 +23,7 @@ from edgesparse.graph import progress as told
 from edgesparse.graph.fingerprints import library_versions
 from edgesparse.graph.open_runs import held
 from edgesparse.graph.workspace import Workspace
+from edgesparse.runs.advice.foreseen import Foreseen, came_true
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
@@ -42,6 +43,8 @@ class RunRecord:
     releases: list[ReleaseInfo] = field(default_factory=list)
     order: tuple[str, ...] = ()
     """The devices' names, in the order in which they are shown: not that in which they end."""
+    foreseen: dict[str, list[Foreseen]] = field(default_factory=dict)
+    """By device: what was said before anything was trained there."""
     failures: list[str] = field(default_factory=list)
     """What failed beside the rows."""
     left: set[str] = field(default_factory=set)
@@ -91,10 +94,18 @@ class RunRecord:
                 "gates": sorted(self.gates, key=lambda gate: place.get(gate.device, last)),
                 "releases": sorted(self.releases, key=lambda r: place.get(r.device, last)),
                 "failures": self.failures,
-                "notes": self.notes,
+                "notes": [*self.notes, *self._came_true()],
                 "finished": self.finished,
             }
         )
+
+    def _came_true(self) -> list[str]:
+        lines = [
+            line
+            for device, said in self.foreseen.items()
+            for line in came_true(said, self.rows_of(device))
+        ]
+        return list(dict.fromkeys(lines))  # What is known of the model is said for each device.
 
     @contextmanager
     def alone(

@@ -21,8 +21,8 @@ from edgesparse.runs.planning import check_variants, site_for
 from edgesparse.sparsity.curves import Proposal, Sensitivity
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.load import Loaded, find_device, load_pipeline
 from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline
 from edgesparse.spec.safe.files import replace_json
 from edgesparse.spec.sparsify import LEVELS, Magnitude
 

@@ -96,12 +96,17 @@ def prune(
     if not set(prunable(model)) - _excluded(model, spec):
         return Sparsified(model, {}, removed, notes)
     done = magnitude(model, dataset, train, spec, progress)
-    return replace(done, layers=(*removed, *done.layers), notes=(*notes, *done.notes))
+    return replace(
+        done,
+        layers=(*removed, *done.layers),
+        notes=(*notes, *done.notes),
+        keeps_layers=done.keeps_layers and not removed,
+    )
 
 
 def _excluded(model: tf.keras.Model, spec: Magnitude) -> set[str]:
     found = prunable(model)
-    return {n for n, kernel in found.items() if any(kernel.matches(g) for g in spec.exclude)}
+    return {name for name, kernel in found.items() if spec.excludes(kernel.names)}
 
 
 def _left_alone(whole: Sequence[str]) -> tuple[str, ...]:
@@ -128,7 +133,7 @@ def _with_sparsities(
         EdgesparseError: none does.
     """
     assert spec.max_accuracy_drop is not None
-    config, weights = model.get_config(), model.get_weights()
+    weights, kept = model.get_weights(), []
     patterns = {curve.name: curve.pattern for curve in found.layers}
     candidates = found.candidates(spec.max_accuracy_drop)
     # Bisection: fine-tuning is what costs.
@@ -138,8 +143,7 @@ def _with_sparsities(
     while first < last:
         middle = (first + last) // 2
         # From the dense weights each time: a try must not profit from the one before.
-        start = type(model).from_config(config)
-        start.set_weights(weights)
+        model.set_weights(weights)
         overrides = {
             name: LayerOverride(sparsity=sparsity, pattern=patterns[name])
             for name, sparsity in candidates[middle].items()
@@ -151,7 +155,7 @@ def _with_sparsities(
         }
         update = {"sparsity": 0.0, "pattern": "unstructured", "layers": overrides}
         tell = _part(progress, tried, tries)
-        done = magnitude(start, dataset, train, spec.model_copy(update=update), tell)
+        done = magnitude(model, dataset, train, spec.model_copy(update=update), tell)
         tried += 1
         accuracy = validation_accuracy(done.model, dataset)
         reached = max(reached, accuracy)
@@ -159,6 +163,7 @@ def _with_sparsities(
         if found.keeps(accuracy, spec.max_accuracy_drop):
             said = ", ".join(f"{n} {s:g}" for n, s in candidates[middle].items())
             best = replace(done, notes=(f"sparsity by layer: {said}",))
+            kept = done.model.get_weights()
             last = middle
         else:
             first = middle + 1
@@ -168,6 +173,8 @@ def _with_sparsities(
             f"{found.accuracy:.3f} (best {reached:.3f}, on validation data); allow more, or "
             "fine-tune for more epochs"
         )
+    # All tries have the same layers.
+    best.model.set_weights(kept)
     return best
 
 

@@ -155,6 +155,13 @@ def _choose_groups(
     return groups
 
 
+def foreseen(model: tf.keras.Model) -> tuple[tuple[str, ...], str | None]:
+    """The layers that have channels of their own, and why none can lose any, where that is so."""
+    found = trace(model)
+    widths = tuple(name for name, c in found.layers.items() if c.produces)
+    return widths, None if found.groups() else f"no layer can lose channels{_because(found)}"
+
+
 def _because(found: Dependencies) -> str:
     reasons = "; ".join(f"{layer}: {why}" for layer, why in list(found.reasons.items())[:4])
     return f" ({reasons})" if reasons else ""

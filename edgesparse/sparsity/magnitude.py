@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import tensorflow as tf
@@ -94,14 +95,9 @@ def magnitude(
         for target in targets
     )
     _check_reached(layers)
-    done = coverage(stripped, _asked(spec), _left_dense(stripped, spec, targets))
+    done = coverage(stripped, spec.asked or 0.0, _left_dense(stripped, spec, targets))
     require_covered(done, spec)
-    return Sparsified(stripped, history, layers, notes, done)
-
-
-def _asked(spec: Magnitude) -> float:
-    assert not isinstance(spec.sparsity, str), "auto is resolved before"
-    return 0.5 if spec.pattern == "2:4" else spec.sparsity
+    return Sparsified(stripped, history, layers, notes, done, keeps_layers=True)
 
 
 def _left_dense(
@@ -112,7 +108,7 @@ def _left_dense(
     found = {}
     for name, kernel in kernels(model).items():
         if name not in pruned:
-            excluded = any(kernel.matches(glob) for glob in spec.exclude)
+            excluded = spec.excludes(kernel.names)
             told = "excluded in the pipeline" if excluded else "given 0 in the pipeline"
             found[name] = told if not kernel.reason or excluded else kernel.reason
     return found
@@ -168,23 +164,19 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
         for name, kernel in kernels(model).items()
         if not kernel.reason or name in spec.layers
     }
+    known = {name for kernel in layers.values() for name in kernel.names}
     for glob in [*spec.exclude, *spec.layers]:
-        if not any(kernel.matches(glob) for kernel in layers.values()):
+        if not any(fnmatchcase(name, glob) for name in known):
             raise UsageError(
                 f"{glob!r} matches no layer that can be pruned{did_you_mean(glob, layers)}"
             )
     targets = []
     for name, kernel in layers.items():
-        if any(kernel.matches(glob) for glob in spec.exclude):
+        if spec.excludes(kernel.names):
             continue
-        assert not isinstance(spec.sparsity, str), "auto is resolved before"
-        assert spec.pattern != "auto", "auto is resolved before"
-        sparsity, pattern = spec.sparsity, spec.pattern
-        # In the file's order, each over the ones before: general first, exceptions after.
-        for glob, override in spec.layers.items():
-            if kernel.matches(glob):
-                sparsity = sparsity if override.sparsity is None else override.sparsity
-                pattern = override.pattern or pattern
+        sparsity, pattern = spec.for_kernel(kernel.names)
+        assert not isinstance(sparsity, str), "auto is resolved before"
+        assert pattern != "auto", "auto is resolved before"
         note = _misfit(pattern, kernel)
         fitting: Pattern = "unstructured" if note else pattern
         targets.append(LayerTarget(name, sparsity, fitting, note, kernel.toolkit))

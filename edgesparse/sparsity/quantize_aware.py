@@ -27,6 +27,9 @@ from edgesparse.spec.pipeline import Train
 
 # A kernel with fewer zeros than this was not pruned; masking it would only slow training down.
 MIN_SPARSITY = 0.05
+_ACTIVATIONS = ("gelu", "linear", "relu", "sigmoid", "silu", "softmax", "swish", "tanh")
+"""Those that the toolkit's layers may have."""
+NOTHING_KNOWN = "no layer of it can have fake-quantization"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Prepared:
 
     model: tf.keras.Model
     left: tuple[str, ...]
+    hold: bool = False
+    """Whether zeros are to be held from outside while it is trained."""
 
 
 def prepare(model: tf.keras.Model) -> Prepared:
@@ -50,22 +55,41 @@ def prepare(model: tf.keras.Model) -> Prepared:
     normalizations = [n for n in unknown if isinstance(n, tf.keras.layers.BatchNormalization)]
     others = [layer for layer in unknown if layer not in normalizations]
     problem: Exception | None = None
+    sparse = any(_is_sparse(k.variable) for k in kernels(model).values())
     for left in (others, unknown) if normalizations else (others,):
         if len(left) == len(model.layers):
             break
-        try:
-            return Prepared(_applied(model, {layer.name for layer in left}), _named(left))
-        except (ValueError, RuntimeError, TypeError) as error:
-            problem = error
-    reason = cause_of(problem) if problem else "no layer of it can have fake-quantization"
+        names = {layer.name for layer in left}
+        # The toolkit's own way to keep zeros knows fewer layers; then they are held from outside.
+        for own in (True, False) if sparse and not left else (False,):
+            try:
+                return Prepared(_applied(model, names, own), _named(left), sparse and not own)
+            except (ValueError, RuntimeError, TypeError) as error:
+                problem = error
+    reason = cause_of(problem) if problem else NOTHING_KNOWN
     raise EdgesparseError(
         f"quantization-aware training does not take this model: {reason}; leave out 'aware: true'"
     ) from problem
 
 
+def foreseen(model: tf.keras.Model) -> tuple[tuple[str, ...], str | None]:
+    """The layers that will not be quantization-aware, and why none can be, where that is so. A
+    batch normalization may be among those in the end; that is found out when it is tried."""
+    normalization = tf.keras.layers.BatchNormalization
+    left = [x for x in model.layers if not _is_known(x) and not isinstance(x, normalization)]
+    inputs = sum(isinstance(layer, tf.keras.layers.InputLayer) for layer in model.layers)
+    if len(left) == len(model.layers) - inputs:
+        return (), NOTHING_KNOWN
+    return _named(left), None
+
+
 def _is_known(layer: Any) -> bool:
-    if isinstance(layer, tf.keras.layers.InputLayer):
+    layers = tf.keras.layers
+    if isinstance(layer, layers.InputLayer):
         return True
+    activation = getattr(layer, "activation", None)
+    if activation is not None and getattr(activation, "__name__", "") not in _ACTIVATIONS:
+        return False
     return bool(default_8bit_quantize_registry.Default8BitQuantizeRegistry().supports(layer))
 
 
@@ -73,7 +97,8 @@ def _named(layers: Sequence[Any]) -> tuple[str, ...]:
     return tuple(f"{layer.name} ({type(layer).__name__})" for layer in layers)
 
 
-def _applied(model: tf.keras.Model, left: Collection[str]) -> tf.keras.Model:
+def _applied(model: tf.keras.Model, left: Collection[str], sparse: bool) -> tf.keras.Model:
+    """`sparse`: by the toolkit's scheme that keeps zeros."""
     keras, custom_object_scope = tfmot.quantization.keras, tf.keras.utils.custom_object_scope
 
     def annotated(layer: Any) -> Any:
@@ -81,9 +106,6 @@ def _applied(model: tf.keras.Model, left: Collection[str]) -> tf.keras.Model:
             return layer
         return keras.quantize_annotate_layer(layer)
 
-    # The toolkit's own way to keep zeros knows no other layers beside its own; then they are held
-    # from outside.
-    sparse = not left and any(_is_sparse(k.variable) for k in kernels(model).values())
     # The toolkit makes layers anew from their configurations: also a Lambda's, which was ours or
     # the user's before.
     own = {type(part).__name__: type(part) for part in model._flatten_layers()}
@@ -142,6 +164,6 @@ def quantize_aware(
     ]
     for one in held:
         one.keep_zeros()
-    callbacks = [HoldMasks(held)] if prepared.left and held else []
+    callbacks = [HoldMasks(held)] if prepared.hold else []
     history = fit(prepared.model, dataset, train, progress, callbacks=callbacks)
     return prepared, history

@@ -65,6 +65,8 @@ class Sparsified:
     layers: tuple[LayerSparsity, ...]
     notes: tuple[str, ...] = ()
     coverage: Coverage | None = None
+    keeps_layers: bool = False
+    """Whether the model has the same layers as the one that was given, with other weights."""
 
 
 def measure(kernel: Kernel, pattern: str, target: float, note: str = "") -> LayerSparsity:

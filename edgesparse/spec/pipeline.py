@@ -42,6 +42,22 @@ class Source(Strict):
         return self
 
 
+class ModelSource(Source):
+    """What is trained: a function that builds it, or a saved model."""
+
+    ref: str | None = Field(
+        None,
+        description="Your own file.py:function, or a saved model: a .keras or .h5 file of Keras 2 "
+        "or 3, or a SavedModel folder, which is only converted.",
+    )
+    weights: str | None = Field(
+        None, description="A weights file (.weights.h5, .h5) for the model that is built."
+    )
+    custom_objects: list[str] = Field(
+        [], description="Layers and functions that a saved model has: file.py:Class."
+    )
+
+
 class Train(Strict):
     """Training of the dense model that all variants start from."""
 
@@ -164,7 +180,7 @@ class Pipeline(Strict):
     name: Name = Field(description="Also names the pipeline's releases and reports.")
     description: str = Field("", description="Free text.")
     data: Source = Field(description="Where samples come from.")
-    model: Source = Field(description="What is trained; `ref` also takes a saved .keras file.")
+    model: ModelSource = Field(description="What is trained.")
     train: Train = Field(Train(), description="Training of the dense model.")
     variants: Annotated[
         dict[Name, Variant],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -120,6 +122,28 @@ class Magnitude(FineTune):
         if self.sparsity == "auto" and self.pattern == "2:4":
             raise PydanticCustomError("auto_pattern", "'2:4' is always 50 % zeros, never 'auto'")
         return self
+
+    @property
+    def asked(self) -> float | None:
+        """The share of zeros that is asked for; 2:4 is half, whatever number stands beside it."""
+        if self.pattern == "2:4":
+            return 0.5
+        return None if isinstance(self.sparsity, str) else self.sparsity
+
+    def excludes(self, names: Iterable[str]) -> bool:
+        """Whether a kernel is left dense; `names` are its own and its layer's."""
+        return any(fnmatchcase(name, glob) for name in names for glob in self.exclude)
+
+    def for_kernel(self, names: Sequence[str]) -> tuple[float | str, PatternChoice]:
+        """A kernel's sparsity and pattern, after the overrides that match one of its names."""
+        sparsity: float | str = self.sparsity
+        pattern: PatternChoice = self.pattern
+        # In the file's order, each over the ones before: general first, exceptions after.
+        for glob, override in self.layers.items():
+            if any(fnmatchcase(name, glob) for name in names):
+                sparsity = sparsity if override.sparsity is None else override.sparsity
+                pattern = override.pattern or pattern
+        return sparsity, pattern
 
 
 class Channels(FineTune):

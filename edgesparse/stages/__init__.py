@@ -10,11 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgesparse.stages.stage import Kind
+    from edgesparse.stages.base.stage import Kind
 
 NAMES = (
     "samples",
     "outline",
+    "preflight",
     "train",
     "sensitivity",
     "sparsify",

@@ -8,7 +8,8 @@ from typing import Any
 
 from edgesparse.bench.rows import EdgeTpuInfo
 from edgesparse.devices import edgetpu
-from edgesparse.stages.stage import Kind, Work, read_json, write_json
+from edgesparse.stages.base.keeping import read_json, write_json
+from edgesparse.stages.base.stage import Kind, Work
 
 
 def covers(compiler: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,8 @@ import numpy as np
 
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
-from edgesparse.stages.stage import (
-    DATA_LIBRARIES,
-    TOOLKIT_LIBRARIES,
-    Kind,
-    Work,
-    save_tflite,
-)
+from edgesparse.stages.base.keeping import save_tflite
+from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
 from edgesparse.tflite.runtimes.compatibility import Profile, needs_one_scale
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
-from edgesparse.stages.stage import Kind, Work, read_json, save_tflite, write_json
+from edgesparse.stages.base.keeping import read_json, save_tflite, write_json
+from edgesparse.stages.base.stage import Kind, Work
 from edgesparse.tflite.runtimes import storage
 from edgesparse.tflite.runtimes.compatibility import Profile
 

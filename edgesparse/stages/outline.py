@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.sparsify import LayerChoice, Magnitude
-from edgesparse.stages.stage import KERAS_LIBRARIES, Kind, Work, read_json, write_json
+from edgesparse.stages.base.keeping import built
+from edgesparse.stages.base.stage import KERAS_LIBRARIES, Kind, Work
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile, SparsePath
 
@@ -26,51 +26,17 @@ if TYPE_CHECKING:
     from edgesparse.sparsity.auto import Resolved
 
 
-KERNELS = "kernels.json"
-
-
 def covers(model: Mapping[str, Any]) -> dict[str, Any]:
     """What the result depends on: `model` is its source and digest."""
     return {"model": model}
 
 
 def run(work: Work) -> None:
-    """Leave outline.tflite, in f32, and which kernels the model has."""
-    from edgesparse import models
-    from edgesparse.sparsity.network import functional, kernels
+    """Leave outline.tflite, in f32."""
     from edgesparse.tflite import convert
 
-    model = models.build(work.pipeline.model, work.context.loaded.folder)
-    # The data is asked only where the model leaves its sizes open.
-    model = functional.functional(
-        model, lambda: work.context.dataset.input_shape, models.label(work.pipeline.model)
-    )
     nothing = np.zeros((0, 1), np.float32)
-    (work.folder / "outline.tflite").write_bytes(convert.convert(model, "f32", nothing))
-    found = [
-        {"name": k.name, "layer": k.layer, "size": k.size, "reason": k.reason}
-        for k in kernels.kernels(model).values()
-    ]
-    write_json(work.folder / KERNELS, found)
-
-
-@dataclasses.dataclass(frozen=True)
-class KernelInfo:
-    """A weight that can be made sparse; `reason` is why it is not, unless it is named."""
-
-    name: str
-    layer: str
-    size: int
-    reason: str
-
-    def matches(self, glob: str) -> bool:
-        return fnmatchcase(self.name, glob) or fnmatchcase(self.layer, glob)
-
-
-def read_kernels(folder: Path) -> list[KernelInfo]:
-    """What `run` left; nothing where an earlier version did not know it."""
-    path = folder / KERNELS
-    return [KernelInfo(**one) for one in read_json(path)] if path.is_file() else []
+    (work.folder / "outline.tflite").write_bytes(convert.convert(built(work), "f32", nothing))
 
 
 def read(folder: Path) -> patterns.Outline:

@@ -6,15 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec.pipeline import Quantize
-from edgesparse.stages.stage import (
-    DATA_LIBRARIES,
-    NOTES,
-    TOOLKIT_LIBRARIES,
-    Kind,
-    Work,
-    read_keras,
-    write_json,
-)
+from edgesparse.stages.base.keeping import read_keras, write_json
+from edgesparse.stages.base.stage import DATA_LIBRARIES, NOTES, TOOLKIT_LIBRARIES, Kind, Work
 
 if TYPE_CHECKING:
     import tensorflow as tf

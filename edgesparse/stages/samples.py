@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.stages.stage import DATA_LIBRARIES, Kind, Work, write_json
+from edgesparse.stages.base.keeping import write_json
+from edgesparse.stages.base.stage import DATA_LIBRARIES, Kind, Work
 
 
 def covers(data: Mapping[str, Any], count: int) -> dict[str, Any]:

@@ -10,16 +10,8 @@ from typing import Any
 from edgesparse.sparsity.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.spec.sparsify import Magnitude
 from edgesparse.stages import outline
-from edgesparse.stages.stage import (
-    DATA_LIBRARIES,
-    TOOLKIT_LIBRARIES,
-    Kind,
-    Work,
-    placed,
-    read_json,
-    read_keras,
-    write_json,
-)
+from edgesparse.stages.base.keeping import read_json, read_keras, write_json
+from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work, placed
 
 
 def covers(

@@ -16,13 +16,14 @@ from edgesparse.bench.rows import NOTICED
 from edgesparse.devices.measuring.events import Failed
 from edgesparse.devices.measuring.job import Entry, Job, Settings
 from edgesparse.devices.measuring.jobs import round_medians, run_job
-from edgesparse.spec import references
+from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.sparsify import Channels, Magnitude, Sparsify, SparsifyReference
 from edgesparse.stages import outline, sensitivity
-from edgesparse.stages.stage import (
+from edgesparse.stages.base.keeping import is_as_built, read_keras, save_keras, write_json
+from edgesparse.stages.base.stage import (
     DATA_LIBRARIES,
     NOTES,
     TOOLKIT_LIBRARIES,
@@ -32,9 +33,6 @@ from edgesparse.stages.stage import (
     Stage,
     Work,
     placed,
-    read_keras,
-    save_keras,
-    write_json,
 )
 
 if TYPE_CHECKING:
@@ -87,7 +85,8 @@ def run(work: Work) -> None:
     # A user's own method may return any model.
     training.check_fit(done.model, work.context.dataset)
     accuracy = training.accuracy(done.model, work.context.dataset)
-    save_keras(done.model, work.folder, done.history, accuracy)
+    kept = done.keeps_layers and is_as_built(work, "model")
+    save_keras(done.model, work.folder, done.history, accuracy, as_built=kept)
     layers = [
         {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
     ]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgesparse.spec.pipeline import Train
-from edgesparse.stages.stage import DATA_LIBRARIES, KERAS_LIBRARIES, Kind, Work, save_keras
+from edgesparse.stages.base.keeping import built, save_keras
+from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, Kind, Work
 
 
 def covers(data: Mapping[str, Any], model: Mapping[str, Any], train: Train) -> dict[str, Any]:
@@ -16,19 +17,16 @@ def covers(data: Mapping[str, Any], model: Mapping[str, Any], train: Train) -> d
 
 def run(work: Work) -> None:
     """Leave the trained Keras model, its history and its accuracy."""
-    from edgesparse import models
     from edgesparse.sparsity import training
-    from edgesparse.sparsity.network import functional
 
     train, dataset = work.pipeline.train, work.context.dataset
     # Before the model is built: its initial weights are random, too.
     training.make_repeatable(train.seed)
-    model = models.build(work.pipeline.model, work.context.loaded.folder)
-    shape = work.context.dataset.input_shape
-    model = functional.functional(model, lambda: shape, models.label(work.pipeline.model))
+    model = built(work)
     training.check_fit(model, dataset)
     history = training.fit(model, dataset, train, work.progress)
-    save_keras(model, work.folder, history, training.accuracy(model, dataset))
+    accuracy = training.accuracy(model, dataset)
+    save_keras(model, work.folder, history, accuracy, as_built=True)
 
 
-KIND = Kind("train", 1, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)
+KIND = Kind("train", 2, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

@@ -17,7 +17,8 @@ from edgesparse.devices.transport.interface import Transport
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify
 from edgesparse.stages import encode
-from edgesparse.stages.stage import Access, Kind, Work, read_json, write_json
+from edgesparse.stages.base.keeping import read_json, write_json
+from edgesparse.stages.base.stage import Access, Kind, Work
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage
 

@@ -14,10 +14,10 @@ from edgesparse.devices.setup.provision import provision
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.sparsity.network.kernels import prunable
+from edgesparse.spec.code.references import builtin_names
 from edgesparse.spec.device import DEFAULT_WORKDIR, Local
-from edgesparse.spec.load import parse_device
-from edgesparse.spec.pipeline import Source
-from edgesparse.spec.references import builtin_names
+from edgesparse.spec.pipeline import ModelSource
+from edgesparse.spec.reading.load import parse_device
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from edgesparse.tflite.runtimes.explain import explain
@@ -51,7 +51,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("matrix")
     found = {}
     for name, args in MODELS.items():
-        model = models.build(Source(name=name, args=args), Path())
+        model = models.build(ModelSource(name=name, args=args), Path())
         for kernel in prunable(model).values():
             mask = magnitude_mask(kernel.variable.numpy(), 0.9, "unstructured")
             kernel.variable.assign(kernel.variable.numpy() * mask)

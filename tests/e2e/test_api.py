@@ -85,7 +85,7 @@ def test_files_are_inspected_and_measured(project, deployed):
 
 
 def test_devices_and_pipelines_may_be_loaded_before(project, deployed):
-    from edgesparse.spec.load import load_device
+    from edgesparse.spec.reading.load import load_device
 
     loaded = es.load_pipeline(project / "tiny.yaml")
     device = load_device(project / "devices" / "here.yaml").spec

@@ -12,7 +12,7 @@ from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.sparsity.masks import magnitude_mask
-from edgesparse.spec.load import find_device
+from edgesparse.spec.reading.load import find_device
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.runtimes.explain import explain
 from edgesparse.tflite.runtimes.storage import store

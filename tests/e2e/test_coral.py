@@ -12,7 +12,7 @@ from edgesparse.graph import progress as told
 from edgesparse.report.table import print_results
 from edgesparse.runs.deploy import deploy
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.load import load_pipeline, parse_device
+from edgesparse.spec.reading.load import load_pipeline, parse_device
 from tests.conftest import TINY
 from tests.devices.test_edgetpu import plug_in
 from tests.edgetpu import VERSION, make_compiler, make_library

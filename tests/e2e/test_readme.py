@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from edgesparse.spec.load import load_any
+from edgesparse.spec.reading.load import load_any
 from tests.conftest import ROOT
 from tests.e2e.conftest import DEPLOY, DEPLOY_EMULATED, DEPLOY_MLP
 
@@ -85,7 +85,7 @@ def test_the_readmes_python_runs(deployed_mlp):
 def test_the_own_parts_of_the_readme_work(tmp_path):
     """The Python examples do what their YAML example promises."""
     from edgesparse import data, models
-    from edgesparse.spec.load import load_pipeline
+    from edgesparse.spec.reading.load import load_pipeline
 
     for python in blocks("pipelines/README.md", "python"):
         (tmp_path / re.match(r"# (\w+\.py)\n", python).group(1)).write_text(python)

@@ -3,7 +3,7 @@ import os
 import numpy as np
 
 from edgesparse.graph.fingerprints import digests, library_versions
-from edgesparse.spec.load import load_pipeline
+from edgesparse.spec.reading.load import load_pipeline
 
 TEXT = """
 name: p

@@ -2,7 +2,7 @@ import pytest
 
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.graph.plan import build_plan, differences
-from edgesparse.spec.load import parse_pipeline
+from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from tests.conftest import ROOT
 
@@ -200,21 +200,22 @@ variants:
 """
 KEYS = {
     "samples": "91d977d414f0",
+    "preflight": "471e8acfc3fc",
     "outline": "da3ce33b62fd",
-    "train": "fe7203b3cf80",
-    "convert dense": "e0c3bea97bb6",
-    "verify dense (ai-edge-litert)": "287f18796c77",
-    "sensitivity aware": "edb381cdd958",
-    "sparsify aware": "a3f25ec69f28",
-    "quantize aware": "2f353509dff2",
-    "convert aware": "0bf01d13b09e",
-    "encode aware (ai-edge-litert)": "c386ba2b45b7",
-    "verify aware (ai-edge-litert)": "18c49df440e7",
-    "sparsify fast (channels)": "d71f46d161ea",
-    "sparsify fast (magnitude)": "50b4ae405c81",
-    "convert fast": "f56f21980c9b",
-    "encode fast (ai-edge-litert)": "e6e456e55269",
-    "verify fast (ai-edge-litert)": "3bc43128ad2e",
+    "train": "d446ae33b24a",
+    "convert dense": "d55f3411a7d1",
+    "verify dense (ai-edge-litert)": "f6633173eede",
+    "sensitivity aware": "4c7cf1af23e3",
+    "sparsify aware": "93fe0c8852dd",
+    "quantize aware": "ec891edb9f43",
+    "convert aware": "96328fc40ec5",
+    "encode aware (ai-edge-litert)": "d313e84f0d57",
+    "verify aware (ai-edge-litert)": "72e15f777665",
+    "sparsify fast (channels)": "e4836c16b1b5",
+    "sparsify fast (magnitude)": "fd2a07ac544d",
+    "convert fast": "a4e4e22549f4",
+    "encode fast (ai-edge-litert)": "836376c05129",
+    "verify fast (ai-edge-litert)": "7ecb53e2d29e",
 }
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from edgesparse.graph.worker import Worker
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.load import parse_pipeline
-from edgesparse.stages.stage import Context
+from edgesparse.spec.reading.load import parse_pipeline
+from edgesparse.stages.base.stage import Context
 from tests.conftest import ROOT, TINY
 from tests.devices.ondevice.test_detached import await_end
 
@@ -115,8 +115,8 @@ def test_whatever_interrupts_the_call_ends_the_process_and_all_that_it_started(c
 HOST = """
 import sys
 from edgesparse.graph.worker import Worker
-from edgesparse.spec.load import parse_pipeline
-from edgesparse.stages.stage import Context
+from edgesparse.spec.reading.load import parse_pipeline
+from edgesparse.stages.base.stage import Context
 from pathlib import Path
 from tests.conftest import ROOT, TINY
 with Worker(Path("log.txt")) as worker:

@@ -7,11 +7,11 @@ import tensorflow as tf
 
 from edgesparse import models
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.pipeline import Source
+from edgesparse.spec.pipeline import ModelSource
 
 
 def build(folder, name, **args):
-    return models.build(Source(name=name, args=args), folder)
+    return models.build(ModelSource(name=name, args=args), folder)
 
 
 def test_mlp(tmp_path):
@@ -103,20 +103,20 @@ def test_mobilenet_v1_pads_symmetrically(tmp_path):
 
 def test_saved_model_and_own_builder(tmp_path):
     build(tmp_path, "mlp", input_shape=[4], classes=2).save(tmp_path / "m.keras")
-    assert models.build(Source(ref="m.keras"), tmp_path).output_shape == (None, 2)
+    assert models.build(ModelSource(ref="m.keras"), tmp_path).output_shape == (None, 2)
     (tmp_path / "mine_model.py").write_text(
         "import tensorflow as tf\n"
         "def build(width):\n"
         "    return tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(width)])\n"
         "def wrong():\n    return 'a model'\n"
     )
-    source = Source(ref="mine_model.py:build", args={"width": 5})
+    source = ModelSource(ref="mine_model.py:build", args={"width": 5})
     assert models.build(source, tmp_path).output_shape == (None, 5)
     with pytest.raises(UsageError, match=r"returned str; it must return a tf.keras.Model"):
-        models.build(Source(ref="mine_model.py:wrong"), tmp_path)
+        models.build(ModelSource(ref="mine_model.py:wrong"), tmp_path)
     (tmp_path / "bad.keras").write_text("nothing")
-    with pytest.raises(UsageError, match=r"bad.keras cannot be read as a Keras 2 model"):
-        models.build(Source(ref="bad.keras"), tmp_path)
+    with pytest.raises(UsageError, match=r"bad.keras is no saved Keras model"):
+        models.build(ModelSource(ref="bad.keras"), tmp_path)
 
 
 def test_a_keras_3_model_gets_the_fix(tmp_path):
@@ -127,8 +127,8 @@ def test_a_keras_3_model_gets_the_fix(tmp_path):
     )
     script = (
         "from pathlib import Path\nfrom edgesparse import models\n"
-        "from edgesparse.spec.pipeline import Source\n"
-        f"models.build(Source(ref='three.py:build'), Path({str(tmp_path)!r}))\n"
+        "from edgesparse.spec.pipeline import ModelSource\n"
+        f"models.build(ModelSource(ref='three.py:build'), Path({str(tmp_path)!r}))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "returned a Keras 3 model" in done.stderr

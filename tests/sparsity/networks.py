@@ -79,6 +79,62 @@ def attention() -> tf.keras.Model:
     return tf.keras.Model(inputs, L.Dense(4, activation="softmax")(x))
 
 
+def residual() -> tf.keras.Model:
+    """With a squeeze-and-excitation gate, whose one pixel is spread over all."""
+    inputs = tf.keras.Input(IMAGE)
+    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(16, 3, padding="same", use_bias=False)(inputs)))
+    gate = L.Dense(8, activation="relu")(L.GlobalAveragePooling2D(keepdims=True)(x))
+    gated = L.Multiply()([x, L.Dense(16, activation="hard_sigmoid")(gate)])
+    x = L.Add()([x, L.Conv2D(16, 3, padding="same")(gated)])
+    return tf.keras.Model(inputs, L.Dense(4, "softmax")(L.GlobalMaxPooling2D()(x)))
+
+
+def branches() -> tf.keras.Model:
+    """An encoder, a decoder and what skips both, side by side at the end."""
+    inputs = tf.keras.Input(IMAGE)
+    first = L.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    deep = L.Conv2D(32, 3, padding="same", activation="relu")(L.MaxPooling2D()(first))
+    x = L.Concatenate()([first, L.UpSampling2D(interpolation="bilinear")(deep)])
+    x = L.Conv2D(16, 3, activation=tf.nn.silu)(L.ZeroPadding2D(1)(x))
+    pooled = L.Concatenate()([L.GlobalAveragePooling2D()(x), L.Flatten()(L.Cropping2D(3)(x))])
+    return tf.keras.Model(inputs, L.Dense(4, "softmax")(pooled))
+
+
+def transformer() -> tf.keras.Model:
+    """Tokens with learned places, attention, and a mean by a function of TensorFlow's."""
+    inputs = tf.keras.Input(TOKENS, dtype="int32")
+    places = L.Embedding(12, 16)(tf.range(12))
+    x = L.Embedding(50, 16)(inputs) + places
+    attended = L.MultiHeadAttention(4, 4, dropout=0.1)(x, x)
+    x = L.LayerNormalization(epsilon=1e-6)(x + L.Dropout(0.1)(attended))
+    x = L.LayerNormalization()(x + L.Dense(16)(L.Dense(32, activation="gelu")(x)))
+    return tf.keras.Model(inputs, L.Dense(4, "softmax")(tf.reduce_mean(x, axis=1)))
+
+
+def functions() -> tf.keras.Model:
+    """TensorFlow's functions on Keras tensors, as people write them."""
+    inputs = tf.keras.Input(SEQUENCE)
+    left, right = tf.split(L.Conv1D(32, 3, padding="same")(inputs), 2, axis=-1)
+    x = tf.concat([left * tf.sigmoid(right), inputs[:, :, :4]], axis=-1)
+    x = tf.reshape(L.Dense(16)(x) - 0.5, (-1, 12 * 16))
+    return tf.keras.Model(inputs, tf.nn.softmax(L.Dense(4)(x)))
+
+
+def two_attentions() -> tf.keras.Model:
+    inputs = tf.keras.Input(SEQUENCE)
+    query, value = L.Dense(16)(inputs), L.Dense(16)(inputs)
+    x = L.Concatenate()([L.Attention()([query, value]), L.AdditiveAttention()([query, value])])
+    return tf.keras.Model(inputs, L.Dense(4, "softmax")(L.GlobalMaxPooling1D()(x)))
+
+
+def prepared_images() -> tf.keras.Model:
+    """What belongs to the data is in the model: scaling, and augmentation in training."""
+    inputs = tf.keras.Input(IMAGE)
+    x = L.RandomFlip(seed=1)(L.Rescaling(2.0, offset=-1.0)(inputs))
+    x = L.Conv2D(16, 3, strides=2, activation="relu")(L.Normalization(mean=0.1, variance=2.0)(x))
+    return tf.keras.Model(inputs, L.Dense(4, "softmax")(L.Dense(32, "relu")(L.Flatten()(x))))
+
+
 BUILDERS: dict[str, Callable[[], tf.keras.Model]] = {
     "dense": lambda: ended(SEQUENCE, L.Flatten(), L.Dense(32, "relu"), L.Dense(16)),
     "conv1d": lambda: ended(SEQUENCE, L.Conv1D(16, 3), L.MaxPooling1D(2), L.Conv1D(16, 3)),
@@ -108,6 +164,35 @@ BUILDERS: dict[str, Callable[[], tf.keras.Model]] = {
     "frozen": frozen,
     "shared": shared,
     "subclassed": Subclassed,
+    "conv2d, residual": residual,
+    "conv2d, branches": branches,
+    "conv2d, dilated": lambda: ended(IMAGE, L.Conv2D(16, 3, dilation_rate=2),
+                                     L.SpatialDropout2D(0.1), L.LeakyReLU(), L.Conv2D(16, 1)),
+    "conv2d, prepared images": prepared_images,
+    "conv2d, locally connected": lambda: ended(IMAGE, L.Conv2D(8, 1), L.LocallyConnected2D(4, 3)),
+    "conv2d, layer normalization": lambda: ended(
+        IMAGE, L.Conv2D(16, 4, 4), L.LayerNormalization(), L.Conv2D(32, 1, activation="gelu"),
+        L.GroupNormalization(4), L.GlobalAveragePooling2D()),
+    "conv2d, convlstm": lambda: ended(
+        IMAGE, L.Reshape((2, 4, 8, 3)), L.ConvLSTM2D(8, 3), L.GlobalAveragePooling2D()),
+    "conv2d, conv3d": lambda: ended(
+        IMAGE, L.Reshape((8, 8, 3, 1)), L.Conv3D(8, 3, padding="same"), L.AveragePooling3D(2),
+        L.Conv3D(8, (2, 2, 1))),
+    "transposed 1d": lambda: ended(SEQUENCE, L.Conv1D(16, 3, 2), L.Conv1DTranspose(8, 3, 2),
+                                   L.AveragePooling1D(2)),
+    "transformer": transformer,
+    "functions": functions,
+    "two attentions": two_attentions,
+    "bidirectional gru": lambda: ended(
+        SEQUENCE, L.Bidirectional(L.GRU(8, return_sequences=True)), L.Conv1D(8, 3)),
+    "stacked lstm": lambda: ended(
+        SEQUENCE, L.Masking(), L.LSTM(16, return_sequences=True), L.Dropout(0.2), L.LSTM(8)),
+    "rnn of a cell": lambda: ended(SEQUENCE, L.RNN(L.GRUCell(16))),
+    "normalized dense": lambda: ended(
+        SEQUENCE, L.Permute((2, 1)), L.Flatten(), L.BatchNormalization(), L.Dense(32),
+        L.BatchNormalization(), L.ELU(), L.ActivityRegularization(l1=1e-4), L.Dense(32, "selu")),
+    "repeated": lambda: ended(SEQUENCE, L.Flatten(), L.Dense(16, "relu"), L.RepeatVector(4),
+                              L.SimpleRNN(8, return_sequences=True), L.Softmax()),
     "sequential, not built": lambda: tf.keras.Sequential(
         [L.Flatten(), L.Dense(32, "relu"), L.Dense(4, "softmax")]
     ),
@@ -116,7 +201,8 @@ BUILDERS: dict[str, Callable[[], tf.keras.Model]] = {
 
 def shape_of(name: str) -> tuple[int, ...]:
     """Of one sample."""
-    if name == "embedding":
+    if name in ("embedding", "transformer"):
         return TOKENS
     images = ("conv2d", "depthwise", "transposed", "prelu", "nested", "frozen", "subclassed")
-    return IMAGE if any(word in name for word in images) else SEQUENCE
+    image = any(word in name for word in images) and name != "transposed 1d"
+    return IMAGE if image else SEQUENCE

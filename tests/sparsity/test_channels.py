@@ -9,7 +9,7 @@ from edgesparse.sparsity import training
 from edgesparse.sparsity.channels import channels, cost, importance
 from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.pipeline import Source, Train
+from edgesparse.spec.pipeline import ModelSource, Train
 from edgesparse.spec.sparsify import Channels
 from tests.sparsity.conftest import network, quiet
 
@@ -41,7 +41,7 @@ def widths(model):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_model_meets_its_budget_in_widths_that_are_fast(tmp_path, name):
-    model = models.build(Source(name=name, args=ZOO[name]), tmp_path)
+    model = models.build(ModelSource(name=name, args=ZOO[name]), tmp_path)
     before = whole(model)
     assert before.parameters == model.count_params()
     for budget in ("macs", "parameters"):
@@ -58,7 +58,7 @@ def test_every_model_meets_its_budget_in_widths_that_are_fast(tmp_path, name):
 
 
 def test_every_model_in_models_is_tried():
-    from edgesparse.spec.references import builtin_names
+    from edgesparse.spec.code.references import builtin_names
 
     assert set(ZOO) == set(builtin_names("models"))
 

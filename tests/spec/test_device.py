@@ -4,7 +4,7 @@ import pytest
 
 from edgesparse.spec.device import Group
 from edgesparse.spec.errors import SpecError
-from edgesparse.spec.load import load_device_or_group, parse_device
+from edgesparse.spec.reading.load import load_device_or_group, parse_device
 
 SSH = "name: pi\nconnect: {ssh: {host: pi.local}}\nruntimes: [ai-edge-litert]\n"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgesparse.spec.errors import SpecError
-from edgesparse.spec.load import parse_device, parse_pipeline
+from edgesparse.spec.reading.load import parse_device, parse_pipeline
 from tests.conftest import ROOT
 from tests.fuzz import chances, mutated_text
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from edgesparse.spec.load import parse_pipeline
+from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.spec.sparsify import METHODS, Channels, Magnitude
-from tests.spec.test_load import BASE, problems
+from tests.spec.reading.test_load import BASE, problems
 
 
 def steps(text):

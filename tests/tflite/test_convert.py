@@ -5,7 +5,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgesparse import models
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.pipeline import Source
+from edgesparse.spec.pipeline import ModelSource
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.graph import constants, open_model
 from edgesparse.tflite.format.inspect import inspect
@@ -70,7 +70,7 @@ def test_fully_connected_layers_can_have_one_scale(sparse_dense_layer, samples):
 
 def test_the_batch_is_one_and_no_shape_is_computed(tmp_path):
     args = {"input_shape": [32, 32, 3], "classes": 10, "alpha": 0.25}
-    model = models.build(Source(name="mobilenet_v1", args=args), tmp_path)
+    model = models.build(ModelSource(name="mobilenet_v1", args=args), tmp_path)
     interpreter = Interpreter(model_content=convert(model, "f32", np.zeros((1, 32, 32, 3))))
     interpreter.allocate_tensors()
     assert list(interpreter.get_input_details()[0]["shape_signature"]) == [1, 32, 32, 3]

@@ -21,7 +21,7 @@ from edgesparse.runs.fleet.at_once import set_up_label
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.spec.device import Device, Group
 from edgesparse.spec.errors import SpecError, UsageError
-from edgesparse.spec.load import DEVICES, find_device, load_device_or_group
+from edgesparse.spec.reading.load import DEVICES, find_device, load_device_or_group
 
 Named = str | Path | Device
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -55,8 +54,10 @@ class Kernel:
         plain = type(self.owner) in (layers.Dense, layers.Conv2D)
         return plain and self.name == self.owner.name and getattr(self.owner, "groups", 1) == 1
 
-    def matches(self, glob: str) -> bool:
-        return fnmatchcase(self.name, glob) or fnmatchcase(self.layer, glob)
+    @property
+    def names(self) -> tuple[str, str]:
+        """What globs may match."""
+        return self.name, self.layer
 
 
 def kernels(model: tf.keras.Model) -> dict[str, Kernel]:

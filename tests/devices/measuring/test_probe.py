@@ -6,7 +6,7 @@ import pytest
 
 from edgesparse.devices.measuring.probe import try_cells
 from edgesparse.devices.setup.provision import provision
-from edgesparse.spec.load import parse_device
+from edgesparse.spec.reading.load import parse_device
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Machine, Profile, cells
 from tests.conftest import run_cli
 

@@ -3,7 +3,7 @@
 import pytest
 
 from edgesparse.devices.setup.checkup import MISSING, NOTE, OK, checkup
-from edgesparse.spec.load import parse_device
+from edgesparse.spec.reading.load import parse_device
 from tests.edgetpu import make_compiler
 
 

@@ -7,7 +7,7 @@ import pytest
 from edgesparse.graph import progress as told
 from edgesparse.runs.fleet import at_once as fleet
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.load import parse_device
+from edgesparse.spec.reading.load import parse_device
 
 
 def local(name, workdir):

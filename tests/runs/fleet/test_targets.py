@@ -6,7 +6,7 @@ import pytest
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.runs.fleet.targets import _runtime_problem, open_target
 from edgesparse.spec.device import Runtime
-from edgesparse.spec.load import parse_device
+from edgesparse.spec.reading.load import parse_device
 
 TEXT = """
 name: here

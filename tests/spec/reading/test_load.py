@@ -2,14 +2,14 @@ import pytest
 
 from edgesparse.spec.device import Group
 from edgesparse.spec.errors import SpecError
-from edgesparse.spec.load import (
+from edgesparse.spec.reading.load import (
     load_any,
     load_device_or_group,
     load_pipeline,
     parse_device,
     parse_pipeline,
 )
-from edgesparse.spec.schema import schema_text
+from edgesparse.spec.reading.schema import schema_text
 from tests.conftest import ROOT
 
 BASE = """

@@ -16,18 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesparse.bench.rows import ModelFile
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.load import Loaded
 from edgesparse.spec.pipeline import Pipeline, Variant
-from edgesparse.tflite.format.inspect import inspect
+from edgesparse.spec.reading.load import Loaded
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from edgesparse.data import Dataset
 
 # Libraries by what they shape: a stage's key has the versions of those that shape its result, so
@@ -134,7 +130,7 @@ class Work:
     def notes_of(self, role: str) -> list[str]:
         """What the steps so far have to say under the table."""
         path = self.inputs[role] / NOTES if role in self.inputs else None
-        return list(read_json(path)) if path is not None and path.exists() else []
+        return list(json.loads(path.read_text())) if path is not None and path.exists() else []
 
 
 @dataclass(frozen=True)
@@ -162,37 +158,3 @@ def placed(work: Work) -> Iterator[None]:
         document = work.context.loaded.document
         where = document.where(("variants", work.stage.variants[0], "sparsify"))
         raise UsageError(f"{where}: {error}") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def save_keras(
-    model: tf.keras.Model, folder: Path, history: Mapping[str, Any], accuracy: float
-) -> None:
-    """Leave a trained model, how its training went, and its accuracy on the test split."""
-    model.save(folder / "model.keras")
-    write_json(folder / "history.json", history)
-    write_json(folder / "metrics.json", {"accuracy": accuracy})
-
-
-def read_keras(work: Work, role: str) -> tf.keras.Model:
-    """What `save_keras` left; layers of the user's own are found in the user's file."""
-    from edgesparse import models
-    from edgesparse.sparsity.network import functional
-
-    own = models.own_objects(work.pipeline.model, work.context.loaded.folder)
-    model = models.read(work.inputs[role] / "model.keras", own, trusted=True)
-    # Also what was trained before models were taken apart.
-    return functional.functional(model, lambda: work.context.dataset.input_shape, role)
-
-
-def save_tflite(content: bytes, folder: Path, storage: str) -> None:
-    """Leave a model file, and what results say of it."""
-    (folder / f"{storage}.tflite").write_bytes(content)
-    write_json(folder / "model.json", ModelFile.of(inspect(content)).model_dump())

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from edgesparse.spec import references
+from edgesparse.spec.code import references
+from edgesparse.spec.code.sources import module_source
 from edgesparse.spec.errors import SpecError, UsageError
-from edgesparse.spec.load import load_pipeline
-from edgesparse.spec.sources import module_source
-from tests.spec.test_load import BASE
+from edgesparse.spec.reading.load import load_pipeline
+from tests.spec.reading.test_load import BASE
 
 LOUD = "raise SystemExit('this ran')\n"
 

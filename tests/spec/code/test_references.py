@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from edgesparse.spec import references
+from edgesparse.spec.code import references
 from edgesparse.spec.errors import UsageError
 
 

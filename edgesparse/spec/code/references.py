@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.errors import UsageError, cause_of, did_you_mean, place_of
-from edgesparse.spec.sources import (
+from edgesparse.spec.code.sources import (
     MAX_REFERENCE,
+    definitions_of,
     functions_of,
     is_file,
     local_imports,
     module_source,
     shown,
 )
+from edgesparse.spec.errors import UsageError, cause_of, did_you_mean, place_of
 
-_PACKAGE = Path(__file__).parent.parent
-SAVED_MODEL_SUFFIXES = (".keras", ".h5")
+_PACKAGE = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,11 @@ def builtin_names(room: str) -> tuple[str, ...]:
     return tuple(file.stem.replace("_", "-") if room == "data" else file.stem for file in files)
 
 
-def find(room: str, name: str | None, ref: str | None, base: Path) -> Target:
-    """Locate the function behind `name` (a built-in of `room`) or `ref`.
+def find(
+    room: str, name: str | None, ref: str | None, base: Path, *, classes: bool = False
+) -> Target:
+    """Locate the function behind `name` (a built-in of `room`) or `ref`; with `classes` also a
+    class.
 
     Raises:
         UsageError: no such built-in, file, module or function; the message says what there is.
@@ -71,10 +74,11 @@ def find(room: str, name: str | None, ref: str | None, base: Path) -> Target:
         target = Target(ref, (base / place).resolve(), function, None)
     else:
         target = Target(ref, module_source(place, ref), function, place)
-    functions = functions_of(target.source)
+    functions = definitions_of(target.source) if classes else set(functions_of(target.source))
     if function not in functions:
         hint = did_you_mean(function, functions)
-        raise UsageError(f"{place} has no function {function!r}{hint}")
+        wanted = "function or class" if classes else "function"
+        raise UsageError(f"{place} has no {wanted} {function!r}{hint}")
     return target
 
 

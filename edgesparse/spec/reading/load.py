@@ -11,12 +11,11 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edgesparse.spec import references
 from edgesparse.spec.device import Device, Group
-from edgesparse.spec.document import Document, Location, parse_document, read_document
 from edgesparse.spec.errors import Problem, SpecError, UsageError, did_you_mean
-from edgesparse.spec.pipeline import Pipeline, Source
-from edgesparse.spec.sources import is_file, shown
+from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.reading.document import Document, Location, parse_document, read_document
+from edgesparse.spec.reading.problems import pipeline_problems
 from edgesparse.spec.sparsify import METHODS
 
 Spec = TypeVar("Spec", bound=BaseModel)
@@ -33,10 +32,6 @@ runtimes:
   - {name: tflite-runtime, optional: true}
   - ai-edge-litert
 """
-SPARSIFY_GIVEN = ("model", "dataset", "train", "spec", "progress")
-"""Parameters that edgesparse passes to a sparsify function that has them."""
-DATA_GIVEN = ("base",)
-"""The same for a dataset's loader: the folder of the YAML file."""
 
 
 @dataclass(frozen=True)
@@ -157,79 +152,6 @@ def _load(
 
 def _no_problems(_: BaseModel, __: Document) -> list[Problem]:
     return []
-
-
-def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
-    """Mistakes that no single value shows: names of variants, references and their arguments."""
-    problems = []
-    names = pipeline.variants
-    if pipeline.baseline is not None and pipeline.baseline not in names:
-        hint = did_you_mean(pipeline.baseline, names)
-        message = f"baseline {pipeline.baseline!r} is no variant{hint}"
-        problems.append(document.problem(("baseline",), message))
-    if pipeline.release not in (*names, "auto", "none"):
-        hint = did_you_mean(pipeline.release, [*names, "auto", "none"])
-        message = f"release {pipeline.release!r} is no variant{hint}"
-        problems.append(document.problem(("release",), message))
-    for i, gate in enumerate(pipeline.gates):
-        if gate.variant not in names:
-            message = f"{gate.variant!r} is no variant{did_you_mean(gate.variant, names)}"
-            problems.append(document.problem(("gates", i, "variant"), message))
-    problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
-    if not is_saved_model(pipeline.model):
-        problems += _source_problems(document, ("model",), "models", pipeline.model)
-    else:
-        problems += _saved_model_problems(document, pipeline.model)
-    for name, variant in pipeline.variants.items():
-        for i, step in variant.references:
-            location: Location = ("variants", name, "sparsify")
-            if (*location, i) in document.values:
-                location = (*location, i)
-            source = Source(ref=step.method, args=step.args)
-            problems += _source_problems(
-                document, location, "sparsity", source, key="method", given=SPARSIFY_GIVEN
-            )
-    return problems
-
-
-def is_saved_model(model: Source) -> bool:
-    return model.ref is not None and model.ref.endswith(references.SAVED_MODEL_SUFFIXES)
-
-
-def _saved_model_problems(document: Document, model: Source) -> list[Problem]:
-    problems = []
-    assert model.ref is not None
-    if not is_file(Path(document.path).absolute().parent / model.ref):
-        message = f"no file {shown(model.ref)} beside the YAML file"
-        problems.append(document.problem(("model", "ref"), message))
-    if model.args:
-        problems.append(document.problem(("model", "args"), "a saved model takes no args"))
-    return problems
-
-
-def _source_problems(
-    document: Document,
-    location: Location,
-    room: str,
-    source: Source,
-    *,
-    key: str | None = None,
-    given: tuple[str, ...] = (),
-) -> list[Problem]:
-    key = key or ("name" if source.name is not None else "ref")
-    try:
-        target = references.find(
-            room, source.name, source.ref, Path(document.path).absolute().parent
-        )
-        found = references.check_arguments(target, source.args, given)
-    except UsageError as error:
-        return [document.problem((*location, key), str(error))]
-    return [
-        document.problem((*location, "args", name), message, key=True)
-        if name is not None
-        else document.problem((*location, "args"), message)
-        for name, message in found
-    ]
 
 
 def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:

@@ -75,6 +75,12 @@ def functions_of(source: Path) -> dict[str, ast.FunctionDef]:
     return {node.name: node for node in tree(source).body if isinstance(node, ast.FunctionDef)}
 
 
+def definitions_of(source: Path) -> set[str]:
+    """The functions and classes that a file defines at its top. Raises UsageError."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {node.name for node in tree(source).body if isinstance(node, kinds)}
+
+
 def tree(source: Path) -> ast.Module:
     """A file's syntax tree. Raises UsageError, with the line where there is one."""
     try:

@@ -1,7 +1,7 @@
 import pytest
 
-from edgesparse.spec.document import MAX_BYTES, parse_document, read_document
 from edgesparse.spec.errors import SpecError, UsageError
+from edgesparse.spec.reading.document import MAX_BYTES, parse_document, read_document
 
 
 def problems(text: str, **environment: str) -> list[str]:

@@ -1,0 +1,57 @@
+"""Everything that is known of a plan before it is carried out."""
+
+from __future__ import annotations
+
+from edgesparse.graph import progress as told
+from edgesparse.graph.execute import Site, execute
+from edgesparse.graph.plan import Plan
+from edgesparse.runs.advice import failing, slow
+from edgesparse.runs.advice.foreseen import Foreseen
+from edgesparse.runs.fleet.targets import Target
+from edgesparse.spec.errors import UsageError
+from edgesparse.stages import outline, preflight
+
+
+def advise(plan: Plan, site: Site, target: Target, listener: told.Listener) -> list[Foreseen]:
+    """What will fail, be partial or gain no time; makes what it looks at where that is not there.
+    Nothing where the model cannot be built: training will say why.
+
+    Raises:
+        UsageError: nothing could be made; the message says where in the file and why.
+    """
+    context, store = site.context, site.store
+    found: list[Foreseen] = []
+    if _made(plan, plan.preflight, site, listener):
+        facts = preflight.read_facts(store.path(plan.preflight))
+        try:
+            found += failing.check(context.loaded, list(plan.converted), facts)
+        except UsageError:
+            # What was wrong may lie outside of what the key covers: it is looked at again.
+            store.discard(plan.preflight)
+            raise
+    name = target.device.name
+    if target.device.tpu is not None:
+        pipeline = context.pipeline
+        zeros = tuple(v for v in plan.converted if pipeline.variants[v].has_zeros)
+        text = "an Edge TPU gains nothing by zeros ({variants}); channels would"
+        return [*found, Foreseen("note", text, zeros, prefix=f"{name}: ")] if zeros else found
+    if plan.outline is None or not _made(plan, plan.outline, site, listener):
+        return found
+    graph = outline.read(store.path(plan.outline))
+    return [*found, *slow.lines(plan, context.pipeline, graph, context.profiles, f"{name}: ")]
+
+
+def _made(plan: Plan, key: str, site: Site, listener: told.Listener) -> bool:
+    """Whether an artifact is there, after an attempt to make it."""
+    store = site.store
+    if not store.has(key) or store.wrong(key) is not None:
+        execute([plan.stage(key)], site, _without_failures(listener))
+    return store.has(key)
+
+
+def _without_failures(listener: told.Listener) -> told.Listener:
+    def tell(event: told.Told) -> None:
+        if not isinstance(event, told.StageFailed):
+            listener(event)
+
+    return tell

@@ -1,0 +1,136 @@
+"""What of a pipeline cannot be done to its model, or not in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from edgesparse.bench.rows import NOTICED
+from edgesparse.runs.advice.foreseen import Foreseen
+from edgesparse.spec.errors import SpecError, UsageError, did_you_mean
+from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.spec.reading.document import Document, Location
+from edgesparse.spec.reading.load import Loaded
+from edgesparse.spec.sparsify import Channels, Magnitude
+from edgesparse.stages.preflight import Facts, KernelInfo
+
+_NAMED = 3
+
+
+def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> list[Foreseen]:
+    """What will fail and what will be partial.
+
+    Raises:
+        UsageError: nothing can be made of the model, or a glob matches nothing in it.
+    """
+    document = loaded.document
+    if facts.wrong is not None:
+        # Messages of the user's own file say where they are from.
+        raise UsageError(f"{document.where(('model',))}: {facts.wrong}")
+    chosen = {name: loaded.spec.variants[name] for name in variants}
+    problems = [
+        document.problem(place, said)
+        for name, variant in chosen.items()
+        for place, said in _unmatched(document, name, variant, facts)
+    ]
+    if problems:
+        raise SpecError(problems)
+    failing = {name: why for name, v in chosen.items() if (why := _why_it_fails(v, facts))}
+    if failing and set(failing) == set(chosen):
+        told = "; ".join(f"{name}: {why}" for name, why in failing.items())
+        raise UsageError(f"{document.path}: no variant can be made: {told}")
+    found = [Foreseen("note", note) for note in map(_literal, facts.notes)]
+    for why in dict.fromkeys(failing.values()):
+        names = tuple(name for name in failing if failing[name] == why)
+        found.append(Foreseen("fails", f"{{variants}} will fail: {_literal(why)}", names))
+    left = tuple(n for n, v in chosen.items() if v.quantize.aware and n not in failing)
+    if facts.unaware and left:
+        named = ", ".join(facts.unaware[:_NAMED])
+        more = len(facts.unaware) - _NAMED
+        named += f" and {more} more" if more > 0 else ""
+        text = f"{{variants}}: not quantization-aware, with ranges from calibration: {named}"
+        found.append(Foreseen("partial", _but_variants(text), left))
+    return [*found, *_coverage(chosen, facts.kernels)]
+
+
+def _literal(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _but_variants(text: str) -> str:
+    return _literal(text).replace("{{variants}}", "{variants}")
+
+
+def _why_it_fails(variant: Variant, facts: Facts) -> str | None:
+    first = variant.sparsify[0] if variant.sparsify else None
+    if isinstance(first, Channels) and facts.rigid is not None:
+        return facts.rigid
+    if isinstance(first, Magnitude) and not any(not k.reason for k in facts.kernels):
+        named = any(kernel.name in first.layers for kernel in facts.kernels)
+        if not named:
+            reasons = "; ".join(f"{k.name}: {k.reason}" for k in facts.kernels[:_NAMED])
+            return "there is no layer to prune" + (f" ({reasons})" if reasons else "")
+    if variant.quantize.aware and facts.no_aware is not None:
+        return f"quantization-aware training does not take this model: {facts.no_aware}"
+    # Channels that are removed, or zeros, change no operator.
+    return facts.no_int8 if variant.quantize.scheme == "int8" else None
+
+
+def _unmatched(
+    document: Document, name: str, variant: Variant, facts: Facts
+) -> Iterator[tuple[Location, str]]:
+    """Globs that match no layer: a slip of the pen, seen before an hour of training."""
+    for i, step in enumerate(variant.sparsify):
+        if not isinstance(step, Magnitude | Channels):
+            continue
+        place: Location = ("variants", name, "sparsify")
+        place = (*place, i) if (*place, i) in document.values else place
+        if isinstance(step, Magnitude):
+            known = {x for k in facts.kernels for x in (k.name, k.layer)}
+            what = "layer that can be pruned"
+        else:
+            known, what = set(facts.widths), "layer with channels"
+        places: list[tuple[Location, str]] = [
+            *((("exclude", n), glob) for n, glob in enumerate(step.exclude)),
+            *((("layers", glob), glob) for glob in step.layers),
+        ]
+        for where, glob in places:
+            if not any(fnmatchcase(layer, glob) for layer in known):
+                yield (*place, *where), f"{glob!r} matches no {what}{did_you_mean(glob, known)}"
+
+
+def _coverage(chosen: dict[str, Variant], kernels: Sequence[KernelInfo]) -> list[Foreseen]:
+    """What magnitude pruning will not reach, by variant."""
+    total = sum(kernel.size for kernel in kernels)
+    found = []
+    for name, variant in chosen.items():
+        # Behind channel pruning the model is another one.
+        step = variant.sparsify[0] if len(variant.sparsify) == 1 else None
+        if not total or not isinstance(step, Magnitude) or step.asked is None:
+            continue
+        given = {kernel: _given(kernel, step) for kernel in kernels}
+        reached = sum(kernel.size * share for kernel, share in given.items()) / total
+        if step.asked - reached <= NOTICED:
+            continue
+        left = sorted((k for k, share in given.items() if not share), key=lambda k: -k.size)
+        named = "; ".join(
+            f"{k.name} ({k.size / total:.1%}): {k.reason or 'excluded'}" for k in left[:_NAMED]
+        )
+        fails = reached < step.asked / 2 and not step.allow_partial
+        text = (
+            f"{{variants}}: {step.asked:.0%} zeros are asked for, {reached:.1%} of the weights "
+            "can be"
+            + (f"; left dense: {named}" if named else "")
+            + ("; it will fail without 'allow_partial: true'" if fails else "")
+        )
+        found.append(Foreseen("partial", _but_variants(text), (name,)))
+    return found
+
+
+def _given(kernel: KernelInfo, step: Magnitude) -> float:
+    """The share of zeros that a kernel gets."""
+    if step.excludes(kernel.names) or (kernel.reason and kernel.name not in step.layers):
+        return 0.0
+    share, _ = step.for_kernel(kernel.names)
+    assert not isinstance(share, str)
+    return share

@@ -1,0 +1,81 @@
+"""Which zeros will gain no time on a target, and what its runtimes will refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgesparse.graph.plan import Plan
+from edgesparse.runs.advice.foreseen import Foreseen
+from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.spec.sparsify import Magnitude, PatternChoice
+from edgesparse.stages import outline
+from edgesparse.tflite.runtimes import patterns
+from edgesparse.tflite.runtimes.compatibility import Profile
+
+
+def lines(
+    plan: Plan,
+    pipeline: Pipeline,
+    graph: patterns.Outline,
+    profiles: Mapping[str, Profile],
+    prefix: str,
+) -> list[Foreseen]:
+    """One for each reason for which zeros will not pay, and for each refusal of a runtime."""
+    # Grouped by reason: ten layers with one cause are one line.
+    found: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    for name in plan.converted:
+        variant = pipeline.variants[name]
+        zeros, scheme = _zeros(variant), variant.quantize.scheme
+        if zeros is None:
+            continue
+        sparsity, pattern, exclude = zeros
+        for runtime, profile in profiles.items():
+            reasons = patterns.advice(graph, profile, scheme, sparsity, pattern, exclude)
+            for reason, layers in reasons.items():
+                found.setdefault((reason, layers), []).append((name, runtime))
+    told = _refusals(plan, pipeline, graph, profiles, prefix)
+    for (reason, layers), where in found.items():
+        variants = tuple(dict.fromkeys(name for name, _ in where))
+        runtimes = tuple(dict.fromkeys(runtime for _, runtime in where))
+        text = (
+            f"zeros in {layers} layer{'s' * (layers > 1)} of {{variants}} gain no time with "
+            f"{', '.join(runtimes)}: {reason}"
+        )
+        told.append(Foreseen("slow", text, variants, runtimes, prefix))
+    return told
+
+
+def _refusals(
+    plan: Plan,
+    pipeline: Pipeline,
+    graph: patterns.Outline,
+    profiles: Mapping[str, Profile],
+    prefix: str,
+) -> list[Foreseen]:
+    """Of variants without zeros: those with zeros have one scale for all outputs."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in plan.converted:
+        variant = pipeline.variants[name]
+        if not variant.has_zeros:
+            one_scale = bool(plan.stage(plan.converted[name]).spec["one_scale"])
+            scheme = variant.quantize.scheme
+            for runtime, profile in profiles.items():
+                for reason in patterns.refusals(graph, profile, scheme, one_scale=one_scale):
+                    found.setdefault((runtime, reason), []).append(name)
+    told = []
+    for (runtime, reason), names in found.items():
+        text = f"{runtime} will refuse {{variants}}: {reason}"
+        told.append(Foreseen("fails", text, tuple(names), (runtime,), prefix))
+    return told
+
+
+def _zeros(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | None:
+    """What is known of a variant's zeros: how many, in which pattern, and where not."""
+    if not variant.has_zeros:
+        return None
+    step = next((s for s in reversed(variant.sparsify) if isinstance(s, Magnitude)), None)
+    if step is None:
+        return patterns.LIKELY_SPARSITY, "unstructured", ()
+    if step.pattern == "auto":  # It takes what pays.
+        return None
+    return outline.likely_sparsity(step), step.pattern, tuple(step.exclude)

@@ -1,0 +1,1 @@
+"""From a YAML file to checked data, with every mistake found at once."""

@@ -1,0 +1,104 @@
+"""Mistakes in a pipeline that no single value shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgesparse.spec.code import references
+from edgesparse.spec.code.saved import is_folder, is_saved, wrong
+from edgesparse.spec.code.sources import is_file, shown
+from edgesparse.spec.errors import Problem, UsageError, did_you_mean
+from edgesparse.spec.pipeline import Pipeline, Source
+from edgesparse.spec.reading.document import Document, Location
+
+SPARSIFY_GIVEN = ("model", "dataset", "train", "spec", "progress")
+"""Parameters that edgesparse passes to a sparsify function that has them."""
+DATA_GIVEN = ("base",)
+"""The same for a dataset's loader: the folder of the YAML file."""
+
+
+def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
+    """Mistakes that no single value shows: names of variants, references and their arguments."""
+    problems = []
+    names = pipeline.variants
+    if pipeline.baseline is not None and pipeline.baseline not in names:
+        hint = did_you_mean(pipeline.baseline, names)
+        message = f"baseline {pipeline.baseline!r} is no variant{hint}"
+        problems.append(document.problem(("baseline",), message))
+    if pipeline.release not in (*names, "auto", "none"):
+        hint = did_you_mean(pipeline.release, [*names, "auto", "none"])
+        message = f"release {pipeline.release!r} is no variant{hint}"
+        problems.append(document.problem(("release",), message))
+    for i, gate in enumerate(pipeline.gates):
+        if gate.variant not in names:
+            message = f"{gate.variant!r} is no variant{did_you_mean(gate.variant, names)}"
+            problems.append(document.problem(("gates", i, "variant"), message))
+    problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
+    problems += _model_problems(pipeline, document)
+    for name, variant in pipeline.variants.items():
+        for i, step in variant.references:
+            location: Location = ("variants", name, "sparsify")
+            if (*location, i) in document.values:
+                location = (*location, i)
+            source = Source(ref=step.method, args=step.args)
+            problems += _source_problems(
+                document, location, "sparsity", source, key="method", given=SPARSIFY_GIVEN
+            )
+    return problems
+
+
+def _model_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
+    model, problems = pipeline.model, []
+    base = Path(document.path).absolute().parent
+    if is_saved(model):
+        problems += [document.problem(("model", key), said) for key, said in wrong(model, base)]
+        # A SavedModel is a graph without layers: there is nothing in it to train or to prune.
+        if not problems and is_folder(model, base):
+            changed: list[Location] = [
+                ("variants", name)
+                for name, variant in pipeline.variants.items()
+                if variant.sparsify or variant.quantize.aware
+            ]
+            if pipeline.train.epochs:
+                changed.append(("train",) if ("train",) in document.values else ("model", "ref"))
+            why = (
+                "a SavedModel has no layers to train or prune: leave out 'sparsify' and 'aware', "
+                "and say 'train: {epochs: 0}'; or name a function that builds the model"
+            )
+            problems += [document.problem(place, why) for place in changed]
+    else:
+        problems += _source_problems(document, ("model",), "models", model)
+    if model.weights is not None and not is_file(base / model.weights):
+        said = f"no file {shown(model.weights)} beside the YAML file"
+        problems.append(document.problem(("model", "weights"), said))
+    for i, ref in enumerate(model.custom_objects):
+        try:
+            references.find("models", None, ref, base, classes=True)
+        except UsageError as error:
+            problems.append(document.problem(("model", "custom_objects", i), str(error)))
+    return problems
+
+
+def _source_problems(
+    document: Document,
+    location: Location,
+    room: str,
+    source: Source,
+    *,
+    key: str | None = None,
+    given: tuple[str, ...] = (),
+) -> list[Problem]:
+    key = key or ("name" if source.name is not None else "ref")
+    try:
+        target = references.find(
+            room, source.name, source.ref, Path(document.path).absolute().parent
+        )
+        found = references.check_arguments(target, source.args, given)
+    except UsageError as error:
+        return [document.problem((*location, key), str(error))]
+    return [
+        document.problem((*location, "args", name), message, key=True)
+        if name is not None
+        else document.problem((*location, "args"), message)
+        for name, message in found
+    ]

@@ -1,0 +1,1 @@
+"""What every stage is, and what stages leave for one another."""
