@@ -127,8 +127,6 @@ class EdgeTpuInfo(Data):
 
 PAYS_FROM = 1.02
 """A gain from which on something pays: less is what two measurements differ by."""
-NOTICED = 0.05
-"""From so many points on what was asked and what was reached are shown side by side."""
 
 
 class LeftDense(Data):

@@ -130,7 +130,7 @@ def build_plan(
         chosen = [v for v in chosen if v in variants or v == pipeline.baseline_variant]
     # An Edge TPU takes nothing else; what is left out is said by the caller.
     if full_int8_only:
-        chosen = [v for v in chosen if pipeline.variants[v].quantize.scheme == "int8"]
+        chosen = [v for v in chosen if pipeline.variants[v].quantize.numbers == "int8"]
     start = _start(graph, pipeline, data, digests, chosen)
     target = {
         # A latency budget is measured with the first runtime: that of the device file's own order.
@@ -235,7 +235,9 @@ def _start(
     asked = preflight.Asked(
         aware=any(v.quantize.aware for v in variants),
         channels=any(isinstance(step, Channels) for v in variants for step in v.sparsify),
-        int8=any(v.quantize.scheme == "int8" for v in variants),
+        schemes=tuple(
+            sorted({s for v in variants if (s := v.quantize.scheme) in preflight.INTEGER})
+        ),
     )
     foreseen = graph.add("preflight", None, preflight.covers(model, data, asked))
     outlined = None
@@ -278,7 +280,7 @@ def _chosen(
     step: Magnitude, variant: Variant, start: _Start, profiles: Mapping[str, Profile]
 ) -> tuple[dict[str, Any], str | None]:
     """What `pattern: auto` depends on: of the target, and the outline."""
-    found = outline.exploited(step, variant.quantize.scheme, profiles)
+    found = outline.exploited(step, variant.quantize.numbers, profiles)
     return found, start.outline if found else None
 
 

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.results import ReleaseInfo, Results
-from edgesparse.bench.rows import NOTICED, PAYS_FROM, GateResult, Row
+from edgesparse.bench.rows import PAYS_FROM, GateResult, Row
 from edgesparse.report.shown import shown
+from edgesparse.spec.sparsify import NOTICED
 
 WIDTH = 100
 BEST = "*"

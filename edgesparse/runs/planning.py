@@ -140,7 +140,7 @@ def check_full_int8(
 ) -> None:
     """Raise UsageError where a device with an Edge TPU would have nothing to run."""
     chosen = [v for name, v in loaded.spec.variants.items() if variants is None or name in variants]
-    if any(variant.quantize.scheme == "int8" for variant in chosen):
+    if any(variant.quantize.numbers == "int8" for variant in chosen):
         return
     for device in devices:
         if device.tpu is not None:

@@ -18,12 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
-from edgesparse.sparsity.network.dependencies import Dependencies, Group, LayerChannels, trace
+from edgesparse.sparsity.network.dependencies import Dependencies, Group, trace
+from edgesparse.sparsity.network.layers import LayerChannels, resized
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
 from edgesparse.sparsity.training import Progress, fit
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import Channels, Importance
+from edgesparse.spec.sparsify import NOTICED, Channels, Importance
 
 Measure = Callable[[Sequence[tf.keras.Model]], list[float]]
 """Gives the latency of models on the target, in ms, measured together."""
@@ -64,6 +65,7 @@ def channels(
     pruning = Pruning(model, found, _choose_groups(found, spec, only), spec)
     # All at once and then fine-tuned: pruning layer by layer costs a training each.
     kept = _within_budget(pruning, spec, measure)
+    removed = _require_removed(pruning, kept)
     smaller = shrink(model, found, kept)
     history = fit(smaller, dataset, train, progress)
     before, after = cost(found, np.ones_like(kept)), cost(found, kept)
@@ -71,12 +73,26 @@ def channels(
         f"channels removed: {after.macs / max(1, before.macs):.0%} of the multiply-accumulates and "
         f"{after.parameters / max(1, before.parameters):.0%} of the weights are left"
     )
-    if kept.all():
-        note = (
-            f"no channel was removed: widths stay multiples of {spec.multiple}, and no layer loses "
-            f"more than {spec.max_ratio:.0%}; lower 'multiple' or raise the budget"
-        )
+    if spec.ratio is not None and abs(spec.ratio - removed) > NOTICED:
+        note += f"; {spec.ratio:.0%} of the channels were asked for, {removed:.0%} are gone"
+        note += _because(found)
     return Sparsified(smaller, history, _layers(found, kept), (note,))
+
+
+def _require_removed(pruning: Pruning, kept: np.ndarray) -> float:
+    """The share of the removable channels that is gone. EdgesparseError where less than half is of
+    what was asked for, and nobody said that this is all right."""
+    atoms = np.concatenate([group.atoms for group in pruning.groups])
+    removed = float(np.mean(~kept[atoms]))
+    spec = pruning.spec
+    if spec.ratio and removed < spec.ratio / 2 and not spec.allow_partial:
+        rounding = f"widths stay multiples of {spec.multiple}, and " if spec.multiple else ""
+        raise EdgesparseError(
+            f"{spec.ratio:.0%} of the channels were asked for, and {removed:.0%} can go: {rounding}"
+            f"no layer loses more than {spec.max_ratio:.0%}{_because(pruning.found)}; lower "
+            "'multiple', or say 'allow_partial: true' in this step if that is meant"
+        )
+    return removed
 
 
 @dataclass(frozen=True)
@@ -121,11 +137,17 @@ class Pruning:
 
 def _round(left: int, width: int, spec: Channels) -> int:
     """A width that is a multiple and not too small; never more than there is."""
-    multiple = spec.multiple
+    multiple = spec.multiple or _multiple(width)
     least = max(1, int(np.ceil(width * (1 - spec.max_ratio))))
     # To the nearest multiple, which kernels like; never below what max_ratio leaves.
     rounded = max((left + multiple // 2) // multiple, -(-least // multiple), 1) * multiple
     return min(width, rounded)
+
+
+def _multiple(width: int) -> int:
+    """What widths are kept to where nobody says: 8, which kernels like, and less in narrow layers,
+    which would lose nothing otherwise."""
+    return max(m for m in (1, 2, 4, 8) if m == 1 or m <= width // 4)
 
 
 def _own_ratio(group: Group, spec: Channels) -> float | None:
@@ -189,6 +211,9 @@ def importance(found: Dependencies, kind: Importance) -> np.ndarray:
             kernel = np.moveaxis(weight[place], axis, 0).reshape(len(c.outputs), -1)
             norm = np.linalg.norm(kernel, 1 if kind == "l1" else 2, axis=1)
             norms.append((c.outputs, norm * _folded(c.normalizer, len(norm))))
+            if c.heads is not None:  # By what each gives to the output.
+                kernel = weight[place].reshape(len(c.heads), -1)
+                norms.append((c.heads, np.linalg.norm(kernel, 1 if kind == "l1" else 2, axis=1)))
     rest, rest_count = np.zeros_like(total), np.zeros_like(count)
     _add_scores(norms, rest, rest_count)
     # Channels without a batch normalization go by their weights, on the same scale.
@@ -303,9 +328,9 @@ def shrink(model: tf.keras.Model, found: Dependencies, kept: np.ndarray) -> tf.k
         c = found.layers.get(layer.name)
         if c is not None:
             width = int(kept[c.outputs].sum())
+            heads = None if c.heads is None else int(kept[c.heads].sum())
             if c.produces:
-                named = ("units", "filters", "output_dim")
-                config[next(name for name in named if name in config)] = width
+                config = resized(layer, config, width, heads)
             elif isinstance(layer, tf.keras.layers.Reshape):
                 config["target_shape"] = (*layer.target_shape[:-1], width)
         return type(layer).from_config(config)

@@ -8,9 +8,17 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Name, Strict
-from edgesparse.spec.sparsify import Channels, Fraction, SparsifyReference, Steps, shorthand
+from edgesparse.spec.sparsify import (
+    Channels,
+    Cluster,
+    Fraction,
+    SparsifyReference,
+    Steps,
+    shorthand,
+)
 
-Scheme = Literal["f32", "f16", "dynamic", "int8"]
+Scheme = Literal["f32", "f16", "dynamic", "int8", "uint8", "int16x8"]
+Numbers = Literal["f32", "f16", "dynamic", "int8", "int16x8"]
 Storage = Literal["auto", "dense", "sparse"]
 Metric = Literal[
     "accuracy",
@@ -79,10 +87,13 @@ class Quantize(Strict):
 
     scheme: Scheme = Field(
         "f32",
-        description="f32, f16 (weights), dynamic (int8 weights), int8 (weights, activations, I/O).",
+        description="f32, f16 (weights), dynamic (int8 weights), int8 (weights, activations, I/O), "
+        "uint8 (the same with uint8 I/O, as cameras give it), int16x8 (int16 activations, int8 "
+        "weights).",
     )
     aware: bool = Field(
-        False, description="int8 only: quantization-aware training that keeps the zeros (PQAT)."
+        False,
+        description="int8 and uint8: quantization-aware training that keeps the zeros (PQAT).",
     )
     epochs: int = Field(3, ge=0, le=100_000, description="Of quantization-aware training.")
     learning_rate: float | None = Field(
@@ -94,9 +105,14 @@ class Quantize(Strict):
 
     @model_validator(mode="after")
     def _aware_is_int8(self) -> Quantize:
-        if self.aware and self.scheme != "int8":
+        if self.aware and self.numbers != "int8":
             raise PydanticCustomError("aware", "'aware: true' needs 'scheme: int8'")
         return self
+
+    @property
+    def numbers(self) -> Numbers:
+        """What operators work with: uint8 differs from int8 at the model's ends only."""
+        return "int8" if self.scheme == "uint8" else self.scheme
 
 
 class Variant(Strict):
@@ -117,7 +133,7 @@ class Variant(Strict):
     @property
     def has_zeros(self) -> bool:
         """Whether weights may be zero afterwards; removed channels leave none."""
-        return any(not isinstance(step, Channels) for step in self.sparsify)
+        return any(not isinstance(step, Channels | Cluster) for step in self.sparsify)
 
     @property
     def references(self) -> list[tuple[int, SparsifyReference]]:

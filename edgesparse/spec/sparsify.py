@@ -20,6 +20,8 @@ LayerChoice = Literal["unstructured", "block-1x4", "block-1x16", "2:4", "channel
 """What `pattern: auto` picks from."""
 Importance = Literal["l1", "l2", "batch-norm"]
 BUDGETS = ("ratio", "macs", "parameters", "latency")
+NOTICED = 0.05
+"""From so many points on what was asked and what was reached are shown side by side."""
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
 """Sparsities at which a layer's sensitivity is measured."""
 
@@ -41,6 +43,12 @@ SparsityChoice = Annotated[
     Annotated[Sparsity, Tag("|number")] | Annotated[Literal["auto"], Tag("|auto")],
     Discriminator(_number_or_auto),
 ]
+
+
+def matches(globs: str | Iterable[str], names: Iterable[str]) -> bool:
+    """Whether one of the globs matches one of the names."""
+    given = [globs] if isinstance(globs, str) else list(globs)
+    return any(fnmatchcase(name, glob) for name in names for glob in given)
 
 
 class Schedule(Strict):
@@ -132,7 +140,7 @@ class Magnitude(FineTune):
 
     def excludes(self, names: Iterable[str]) -> bool:
         """Whether a kernel is left dense; `names` are its own and its layer's."""
-        return any(fnmatchcase(name, glob) for name in names for glob in self.exclude)
+        return matches(self.exclude, names)
 
     def for_kernel(self, names: Sequence[str]) -> tuple[float | str, PatternChoice]:
         """A kernel's sparsity and pattern, after the overrides that match one of its names."""
@@ -140,7 +148,7 @@ class Magnitude(FineTune):
         pattern: PatternChoice = self.pattern
         # In the file's order, each over the ones before: general first, exceptions after.
         for glob, override in self.layers.items():
-            if any(fnmatchcase(name, glob) for name in names):
+            if matches(glob, names):
                 sparsity = sparsity if override.sparsity is None else override.sparsity
                 pattern = override.pattern or pattern
         return sparsity, pattern
@@ -169,14 +177,21 @@ class Channels(FineTune):
         description="global: the least important channels of the model; layer: of each layer the "
         "same share.",
     )
-    multiple: int = Field(
-        8, ge=1, le=256, description="Widths that are left are multiples of this."
+    multiple: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Widths that are left are multiples of this; default: 8, and less in layers "
+        "narrower than 32.",
     )
     max_ratio: Sparsity = Field(0.9, description="No layer loses a larger share of its channels.")
     layers: dict[str, ChannelOverride] = Field(
         {}, description="A ratio of its own, by layer name; globs."
     )
     exclude: list[str] = Field([], description="Layers that keep all their channels; globs.")
+    allow_partial: bool = Field(
+        False, description="Go on where less than half of `ratio` of the channels can be removed."
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Channels:
@@ -193,6 +208,15 @@ class Channels(FineTune):
         return self
 
 
+class Cluster(FineTune):
+    """Weight clustering: each kernel keeps a few values (Han et al. 2015, arXiv 1510.00149), with
+    TensorFlow's toolkit."""
+
+    method: Literal["cluster"] = Field(description="The method's name.")
+    clusters: int = Field(16, ge=2, le=256, description="How many values each kernel has.")
+    exclude: list[str] = Field([], description="Layers to leave as they are; globs.")
+
+
 class SparsifyReference(FineTune):
     """Your own method, by reference: function(model, dataset, train, **args) -> model."""
 
@@ -200,7 +224,7 @@ class SparsifyReference(FineTune):
     args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
 
 
-METHODS = ("channels", "magnitude")
+METHODS = ("channels", "cluster", "magnitude")
 
 
 def _method(value: Any) -> str | None:
@@ -213,6 +237,7 @@ def _method(value: Any) -> str | None:
 Sparsify = Annotated[
     Annotated[Magnitude, Tag("magnitude")]
     | Annotated[Channels, Tag("channels")]
+    | Annotated[Cluster, Tag("cluster")]
     | Annotated[SparsifyReference, Tag("ref")],
     Discriminator(_method),
 ]
@@ -225,14 +250,19 @@ def _as_list(value: Any) -> Any:
 
 
 def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
-    zeros = False
+    zeros = clustered = False
     for step in steps:
         if zeros and isinstance(step, Channels):
             raise PydanticCustomError(
                 "order",
                 "'channels' must come before 'magnitude': training after it fills the zeros",
             )
+        if clustered:
+            raise PydanticCustomError(
+                "order", "'cluster' must come last: training after it gives weights other values"
+            )
         zeros = zeros or isinstance(step, Magnitude)
+        clustered = isinstance(step, Cluster)
     return steps
 
 

@@ -26,7 +26,7 @@ def covers(
         "golden": golden,
         # Sparse int8 kernels know one scale only: said here, since a file that is stored densely
         # in the end must still be the one that was compared.
-        "one_scale": variant.has_zeros or needs_one_scale(profiles, variant.quantize.scheme),
+        "one_scale": variant.has_zeros or needs_one_scale(profiles, variant.quantize.numbers),
     }
 
 

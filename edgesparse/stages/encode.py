@@ -21,7 +21,7 @@ def covers(variant: Variant, runtime: RuntimeInfo, profile: Profile) -> dict[str
     return {
         "storage": variant.storage,
         "runtime": runtime.model_dump(),
-        "cells": profile.table(variant.quantize.scheme),
+        "cells": profile.table(variant.quantize.numbers),
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgesparse.spec.pipeline import Scheme
+from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, Magnitude
 from edgesparse.stages.base.keeping import built
 from edgesparse.stages.base.stage import KERAS_LIBRARIES, Kind, Work
@@ -44,7 +44,7 @@ def read(folder: Path) -> patterns.Outline:
     return patterns.read_outline((folder / "outline.tflite").read_bytes())
 
 
-def exploited(step: Magnitude, scheme: Scheme, profiles: Mapping[str, Profile]) -> dict[str, Any]:
+def exploited(step: Magnitude, scheme: Numbers, profiles: Mapping[str, Profile]) -> dict[str, Any]:
     """What `pattern: auto` depends on: what the target exploits, not which target it is, so that
     devices which agree share the training."""
     if step.pattern != "auto":

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Scheme
 from edgesparse.stages.base.keeping import flat, read_json, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
 
 FACTS = "facts.json"
+INTEGER: tuple[Scheme, ...] = ("int8", "uint8", "int16x8")
+"""Schemes whose operators are not those of f32, so that a model may have one that they lack."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Asked:
 
     aware: bool = False
     channels: bool = False
-    int8: bool = False
+    schemes: tuple[Scheme, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Facts:
     """What is known of a model before it is trained.
 
     `wrong` is why nothing can be made of it. `unaware` are the layers that quantization-aware
-    training leaves out, `rigid` why no layer can lose channels, and `no_int8` why it does not
-    become int8; each None where it was not asked. `widths` are the layers that have channels.
+    training leaves out, `rigid` why no layer can lose channels, and `no_scheme` by scheme why it
+    cannot be converted to it, where it was asked. `widths` are the layers that have channels.
     """
 
     kernels: tuple[KernelInfo, ...] = ()
@@ -58,7 +61,7 @@ class Facts:
     no_aware: str | None = None
     rigid: str | None = None
     widths: tuple[str, ...] = ()
-    no_int8: str | None = None
+    no_scheme: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def covers(model: Mapping[str, Any], data: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
@@ -100,12 +103,12 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
 
         widths, reason = channels.foreseen(model)
         facts = dataclasses.replace(facts, widths=widths, rigid=reason)
-    if asked.int8:
-        samples = data.representative(dataset, 2)
+    samples = data.representative(dataset, 2)
+    for scheme in asked.schemes:
         try:
-            convert.convert(model, "int8", samples)
+            convert.convert(model, scheme, samples)
         except EdgesparseError as error:
-            facts = dataclasses.replace(facts, no_int8=str(error))
+            facts.no_scheme[scheme] = str(error)
     return facts
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from edgesparse.bench.job import EXACT, QUICK
-from edgesparse.bench.rows import NOTICED
 from edgesparse.devices.measuring.events import Failed
 from edgesparse.devices.measuring.job import Entry, Job, Settings
 from edgesparse.devices.measuring.jobs import round_medians, run_job
@@ -20,7 +19,7 @@ from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.spec.sparsify import Channels, Magnitude, Sparsify, SparsifyReference
+from edgesparse.spec.sparsify import NOTICED, Channels, Magnitude, Sparsify, SparsifyReference
 from edgesparse.stages import outline, sensitivity
 from edgesparse.stages.base.keeping import is_as_built, read_keras, save_keras, write_json
 from edgesparse.stages.base.stage import (

@@ -13,6 +13,14 @@ from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.format.graph import constants, open_model
 
+_WIDE = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+_INTEGER: dict[Scheme, tuple[Any, Any]] = {
+    "int8": (tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.int8),
+    "uint8": (tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.uint8),
+    "int16x8": (_WIDE, tf.int16),
+}
+"""The operators of a scheme, and the numbers at the model's ends."""
+
 
 def convert(
     model: tf.keras.Model, scheme: Scheme, representative: np.ndarray, *, one_scale: bool = False
@@ -31,7 +39,7 @@ def convert(
     """
     try:
         with temporary_folder() as folder:
-            if scheme == "int8":
+            if scheme in _INTEGER:
                 _unroll(model)
             _export(model, str(folder))
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
@@ -83,18 +91,19 @@ def _set_up(converter: Any, scheme: Scheme, representative: np.ndarray, one_scal
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "f16":
         converter.target_spec.supported_types = [tf.float16]
-    if scheme == "int8":
+    if scheme in _INTEGER:
 
         def samples() -> Iterator[list[np.ndarray]]:
             for sample in representative:
                 yield [sample[np.newaxis]]
 
+        operators, ends = _INTEGER[scheme]
         converter.representative_dataset = samples
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.target_spec.supported_ops = [operators]
         # Tokens and other integers come as they are.
         if representative.dtype.kind == "f":
-            converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
+            converter.inference_input_type = ends
+        converter.inference_output_type = ends
     converter._experimental_disable_per_channel_quantization_for_dense_layers = one_scale
 
 

@@ -10,8 +10,12 @@ from edgesparse.spec.pipeline import Quantize, Scheme, Verify
 # golden samples that must stay within it. Rounding: f32 sums in another order, f16 has 11 bits of
 # mantissa, int8 steps of 1/256 add up over the layers. After PQAT the Keras model rounds just as
 # the file does.
-TOLERANCE: dict[Scheme, float] = {"f32": 1e-3, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2}
-MIN_AGREEMENT: dict[Scheme, float] = {"f32": 1.0, "f16": 1.0, "dynamic": 0.9, "int8": 0.9}
+TOLERANCE: dict[Scheme, float] = {
+    "f32": 1e-3, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2, "uint8": 0.2, "int16x8": 0.05,
+}  # fmt: skip
+MIN_AGREEMENT: dict[Scheme, float] = {
+    "f32": 1.0, "f16": 1.0, "dynamic": 0.9, "int8": 0.9, "uint8": 0.9, "int16x8": 0.9,
+}  # fmt: skip
 # Weights too small for the format become more zeros, so only a loss counts. A little is allowed for
 # layers that the converter merges or splits.
 MIN_ZEROS_KEPT = 0.99

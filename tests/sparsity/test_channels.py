@@ -52,7 +52,8 @@ def test_every_model_meets_its_budget_in_widths_that_are_fast(tmp_path, name):
         for layer in done.layers:
             old = model.get_layer(layer.name).kernel
             width = done.model.get_layer(layer.name).kernel.shape[-1]
-            assert width % 8 == 0 or width == old.shape[-1]
+            least = 8 if old.shape[-1] >= 32 else 4 if old.shape[-1] >= 16 else 2
+            assert width % least == 0 or width == old.shape[-1]
         assert done.model.output_shape == model.output_shape
         assert f"{getattr(after, budget) / getattr(before, budget):.0%} of the" in done.notes[0]
 
@@ -168,9 +169,7 @@ def test_mistakes_are_told_with_what_would_help():
     inputs = tf.keras.Input((4, 4, 3))
     x = layers.Permute((1, 3, 2))(layers.Conv2D(8, 1)(inputs))
     model = tf.keras.Model(inputs, layers.Flatten()(x))
-    with pytest.raises(
-        UsageError, match=r"can lose channels \(permute\w*: Permute may mix channels"
-    ):
+    with pytest.raises(UsageError, match=r"can lose channels \(permute\w*: Permute moves channels"):
         prune(model, ratio=0.5)
 
 

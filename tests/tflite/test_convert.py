@@ -10,7 +10,9 @@ from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.graph import constants, open_model
 from edgesparse.tflite.format.inspect import inspect
 
-TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "dynamic": 0.05, "int8": 0.05}
+TOLERANCE = {
+    "f32": 1e-5, "f16": 2e-3, "dynamic": 0.05, "int8": 0.05, "uint8": 0.05, "int16x8": 0.02,
+}  # fmt: skip
 
 
 def answers(content, x):
@@ -20,20 +22,22 @@ def answers(content, x):
     found = []
     for sample in x:
         value = sample[None]
-        if source["dtype"] == np.int8:
-            scale, zero = source["quantization"]
-            value = np.clip(np.round(value / scale) + zero, -128, 127).astype(np.int8)
+        scale, zero = source["quantization"]
+        if scale:
+            limits = np.iinfo(source["dtype"])
+            value = np.clip(np.round(value / scale) + zero, limits.min, limits.max)
+            value = value.astype(source["dtype"])
         interpreter.set_tensor(source["index"], value)
         interpreter.invoke()
         output = interpreter.get_tensor(target["index"])[0].astype(np.float32)
-        if target["dtype"] == np.int8:
-            scale, zero = target["quantization"]
+        scale, zero = target["quantization"]
+        if scale:
             output = (output - zero) * scale
         found.append(output)
     return np.stack(found)
 
 
-@pytest.mark.parametrize("scheme", ["f32", "f16", "dynamic", "int8"])
+@pytest.mark.parametrize("scheme", list(TOLERANCE))
 def test_every_scheme_answers_like_keras(sparse_dense_layer, samples, scheme):
     content = convert(sparse_dense_layer, scheme, samples)
     expected = sparse_dense_layer(samples).numpy()
@@ -42,10 +46,13 @@ def test_every_scheme_answers_like_keras(sparse_dense_layer, samples, scheme):
     assert {w.dtype for w in inspect(content).matrices} >= {dtype}
 
 
-def test_int8_takes_and_gives_int8(sparse_dense_layer, samples):
-    interpreter = Interpreter(model_content=convert(sparse_dense_layer, "int8", samples))
-    assert interpreter.get_input_details()[0]["dtype"] == np.int8
-    assert interpreter.get_output_details()[0]["dtype"] == np.int8
+@pytest.mark.parametrize(
+    ("scheme", "dtype"), [("int8", np.int8), ("uint8", np.uint8), ("int16x8", np.int16)]
+)
+def test_integers_are_taken_and_given(sparse_dense_layer, samples, scheme, dtype):
+    interpreter = Interpreter(model_content=convert(sparse_dense_layer, scheme, samples))
+    assert interpreter.get_input_details()[0]["dtype"] == dtype
+    assert interpreter.get_output_details()[0]["dtype"] == dtype
 
 
 def test_zeros_are_positive(samples):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from edgesparse.bench.rows import NOTICED
 from edgesparse.runs.advice.foreseen import Foreseen
 from edgesparse.spec.errors import SpecError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.reading.document import Document, Location
 from edgesparse.spec.reading.load import Loaded
-from edgesparse.spec.sparsify import Channels, Magnitude
+from edgesparse.spec.sparsify import NOTICED, Channels, Magnitude
 from edgesparse.stages.preflight import Facts, KernelInfo
 
 _NAMED = 3
@@ -73,7 +72,7 @@ def _why_it_fails(variant: Variant, facts: Facts) -> str | None:
     if variant.quantize.aware and facts.no_aware is not None:
         return f"quantization-aware training does not take this model: {facts.no_aware}"
     # Channels that are removed, or zeros, change no operator.
-    return facts.no_int8 if variant.quantize.scheme == "int8" else None
+    return facts.no_scheme.get(variant.quantize.scheme)
 
 
 def _unmatched(

@@ -25,7 +25,7 @@ def lines(
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for name in plan.converted:
         variant = pipeline.variants[name]
-        zeros, scheme = _zeros(variant), variant.quantize.scheme
+        zeros, scheme = _zeros(variant), variant.quantize.numbers
         if zeros is None:
             continue
         sparsity, pattern, exclude = zeros
@@ -58,7 +58,7 @@ def _refusals(
         variant = pipeline.variants[name]
         if not variant.has_zeros:
             one_scale = bool(plan.stage(plan.converted[name]).spec["one_scale"])
-            scheme = variant.quantize.scheme
+            scheme = variant.quantize.numbers
             for runtime, profile in profiles.items():
                 for reason in patterns.refusals(graph, profile, scheme, one_scale=one_scale):
                     found.setdefault((runtime, reason), []).append(name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
-from edgesparse.spec.pipeline import Scheme
+from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, Pattern, PatternChoice
 from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.format.layout import Form, blocks, fits
@@ -70,12 +70,14 @@ class Exploits:
     paths: tuple[SparsePath, ...]
 
 
-def exploits(profiles: Iterable[Profile], scheme: Scheme, sparsity: float) -> Exploits:
+def exploits(profiles: Iterable[Profile], scheme: Numbers, sparsity: float) -> Exploits:
     """What a target exploits; devices that agree in it share their trained models."""
     gains: dict[Pattern, float] = {}
     paths: list[SparsePath] = []
     for profile in profiles:
         for form in KERNELS:
+            if scheme == "int16x8":  # Nobody measured sparse kernels for it.
+                continue
             verdict = profile.verdict(Cell("FULLY_CONNECTED", scheme, form))
             if verdict.exploits(1 - sparsity) and verdict.cost is not None:
                 pattern = _PATTERNS[form]
@@ -104,7 +106,7 @@ def choose(outline: Outline, found: Exploits, sparsity: float) -> dict[str, Laye
 def advice(
     outline: Outline,
     profile: Profile,
-    scheme: Scheme,
+    scheme: Numbers,
     sparsity: float,
     pattern: PatternChoice,
     exclude: Sequence[str] = (),
@@ -126,7 +128,7 @@ def advice(
 
 
 def refusals(
-    outline: Outline, profile: Profile, scheme: Scheme, *, one_scale: bool = False
+    outline: Outline, profile: Profile, scheme: Numbers, *, one_scale: bool = False
 ) -> list[str]:
     """Why a runtime will refuse a model with that scheme, however it is stored; empty if not.
 
@@ -135,6 +137,8 @@ def refusals(
     """
     found: dict[str, None] = {}
     for constant in outline.weights:
+        if scheme == "int16x8":
+            break
         own: CellScheme = scheme
         per_channel = constant.op == "FULLY_CONNECTED" and not one_scale
         if per_channel and scheme in ("int8", "dynamic"):
@@ -148,7 +152,7 @@ def refusals(
 def _fully_connected_dense(
     constant: Constant,
     kernels: Sequence[Pattern],
-    scheme: Scheme,
+    scheme: Numbers,
     sparsity: float,
     pattern: PatternChoice,
 ) -> str:
@@ -162,7 +166,7 @@ def _fully_connected_dense(
 
 
 def _convolution_dense(
-    constant: Constant, profile: Profile, found: Mapping[tuple[int, int], Path], scheme: Scheme
+    constant: Constant, profile: Profile, found: Mapping[tuple[int, int], Path], scheme: Numbers
 ) -> str:
     if scheme not in ("f32", "f16"):
         return f"it has no sparse convolution for {scheme}"

@@ -52,11 +52,11 @@ def test_depthwise_normalization_and_flatten_follow_their_input():
     ("layer", "why"),
     [
         (lambda: layers.Reshape((32, 16)), "Reshape moves channels among other dimensions"),
-        (lambda: layers.Permute((1, 3, 2)), "Permute may mix channels"),
+        (lambda: layers.Permute((1, 3, 2)), "Permute moves channels"),
         (lambda: layers.LayerNormalization(axis=1), "it normalizes another dimension"),
         (lambda: layers.BatchNormalization(axis=1), "it normalizes another dimension"),
         (lambda: layers.Conv2D(8, 1, groups=4), "its convolution has groups"),
-        (lambda: layers.Softmax(), "Softmax may mix channels"),
+        (lambda: layers.Softmax(), "its softmax mixes channels"),
         (lambda: layers.Lambda(lambda x: x[..., ::-1]), "Lambda may mix channels"),
     ],
 )
@@ -165,10 +165,10 @@ def check_pruned(model, seed):
         for weight, axes in zip(channels.layer.weights, channels.axes, strict=True):
             values = weight.numpy()
             for axis, name in axes.items():
-                if name == "out":
+                if name in ("out", "gates", "heads"):
                     shape = [1] * values.ndim
                     shape[axis] = -1
-                    values *= channels.masks(kept)["out"].reshape(shape)
+                    values *= channels.masks(kept)[name].reshape(shape)
             weight.assign(values)
     # A depthwise bias runs along its outputs, which are its inputs many times.
     smaller = shrink(model, found, kept)
@@ -177,6 +177,55 @@ def check_pruned(model, seed):
     assert cost(trace(smaller), np.ones(len(trace(smaller).fixed), bool)) == counted
     x = chance.normal(size=(4, *model.inputs[0].shape[1:])).astype(np.float32)
     assert np.allclose(smaller(x), model(x), atol=1e-4)
+
+
+def attended(x):
+    return layers.Add()([x, layers.MultiHeadAttention(4, 3, name="heads")(x, x)])
+
+
+def compared(x):
+    both = [layers.Dense(8)(x), layers.Dense(8)(x)]
+    return layers.Concatenate()([layers.Attention()(both), layers.AdditiveAttention()(both)])
+
+
+SEQUENCES = {
+    "lstm": lambda x: layers.LSTM(8, return_sequences=True)(x),
+    "gru": lambda x: layers.GRU(8)(x),
+    "simple rnn": lambda x: layers.SimpleRNN(8, return_sequences=True)(x),
+    "rnn of a cell": lambda x: layers.RNN(layers.GRUCell(8), return_sequences=True)(x),
+    "bidirectional": lambda x: layers.Bidirectional(layers.LSTM(8, return_sequences=True))(x),
+    "two ways added": lambda x: layers.Bidirectional(layers.GRU(8), merge_mode="sum")(x),
+    "separable": lambda x: layers.SeparableConv1D(8, 3, depth_multiplier=2)(x),
+    "depthwise": lambda x: layers.DepthwiseConv1D(3, depth_multiplier=2)(x),
+    "transposed": lambda x: layers.Conv1DTranspose(8, 3, 2)(x),
+    "time distributed": lambda x: layers.TimeDistributed(layers.Dense(8, "relu"))(x),
+    "convolution of steps": lambda x: layers.TimeDistributed(layers.Conv1D(8, 3))(
+        layers.Reshape((3, 4, x.shape[-1]))(x)
+    ),
+    "einsum": lambda x: layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d")(x),
+    "attention": attended,
+    "attention of two": compared,
+    "images in time": lambda x: layers.ConvLSTM1D(8, 3)(layers.Reshape((3, 4, x.shape[-1]))(x)),
+    "volumes": lambda x: layers.AveragePooling3D((1, 1, 2))(
+        layers.Conv3D(8, (2, 2, 1))(layers.Reshape((3, 2, 2, x.shape[-1]))(x))
+    ),
+    "sums": lambda x: tf.concat([tf.reduce_mean(x, axis=1), tf.reduce_max(x, 1)], axis=-1),
+    "repeated": lambda x: layers.RepeatVector(3)(layers.GlobalMaxPooling1D()(x)),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_channels_of_sequences_are_followed(name):
+    tf.keras.backend.clear_session()
+    inputs = tf.keras.Input((12, 5))
+    x = SEQUENCES[name](layers.Conv1D(8, 3, padding="same", name="before")(inputs))
+    x = layers.Flatten()(x)
+    model = tf.keras.Model(inputs, layers.Dense(3)(x))
+    found = groups(model)
+    assert any("before" in names for names in found)
+    if name == "attention":
+        assert found["heads/heads",] == 4
+    check_pruned(model, seed=5)
 
 
 @pytest.mark.parametrize("seed", range(25))

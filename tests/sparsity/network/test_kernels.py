@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from edgesparse.sparsity.network.functional import functional
 from edgesparse.sparsity.network.kernels import kernels, prunable
+from edgesparse.spec.sparsify import matches
 from tests.sparsity.networks import BUILDERS, shape_of
 
 
@@ -62,8 +63,10 @@ def test_what_is_left_dense_says_why():
 def test_a_glob_is_for_the_layer_or_for_one_of_its_kernels():
     tf.keras.backend.clear_session()
     found = kernels(built("gru"))
-    assert [n for n, k in found.items() if k.matches("gru")] == [
+    assert [n for n, k in found.items() if matches("gru", k.names)] == [
         "gru/kernel",
         "gru/recurrent_kernel",
     ]
-    assert [n for n, k in found.items() if k.matches("*/recurrent*")] == ["gru/recurrent_kernel"]
+    assert [n for n, k in found.items() if matches("*/recurrent*", k.names)] == [
+        "gru/recurrent_kernel"
+    ]
