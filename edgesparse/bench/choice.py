@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from edgesparse.bench.rows import GateResult, Row
 
-MAX_ACCURACY_DROP = 0.02
-"""For a variant without a gate on its accuracy."""
+MAX_DROP = 0.02
+"""Of a share, for a variant without a gate on the metric that counts."""
+MAX_RELATIVE_DROP = 0.05
+"""The same for other numbers, as a share of the baseline's."""
 
 
 def best_row(
@@ -43,7 +45,12 @@ def _is_about(gate: GateResult, row: Row) -> bool:
 def _acceptable(row: Row, gates: Sequence[GateResult]) -> bool:
     if not all(gate.passed for gate in gates):
         return False
-    if any(gate.metric in ("accuracy", "accuracy_drop") for gate in gates):
+    score = row.score
+    if score is None or score.drop is None or score.shown is None:
         return True
-    drop = row.accuracy.drop if row.accuracy else None
-    return drop is None or drop <= MAX_ACCURACY_DROP
+    if any(gate.metric in (score.name, f"{score.name}_drop") for gate in gates):
+        return True
+    if score.unit == "%":
+        return score.drop <= MAX_DROP
+    sign = 1 if score.best == "highest" else -1
+    return score.drop <= MAX_RELATIVE_DROP * abs(score.shown + sign * score.drop)

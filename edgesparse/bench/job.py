@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgesparse.bench import statistics
-from edgesparse.bench.judging import LOST, Judgement, judged
+from edgesparse.bench.judging import LOST, Judge, Judgement, judged, scores_of
 from edgesparse.bench.rows import (
     Accuracy,
     Clock,
@@ -58,10 +58,11 @@ class Candidate:
     model: ModelFile | None = None
     golden: Path | None = None
     samples: Path | None = None
-    sample_count: int = 0
     limits: Limits | None = None
-    keras_accuracy: float | None = None
-    host_accuracy: float | None = None
+    judge: Judge | None = None
+    keras_scores: Mapping[str, float] = field(default_factory=dict)
+    host_answers: Judgement | None = None
+    """What this machine's runtimes answer; what counts where the device answers too few."""
     agreement: float | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
@@ -124,7 +125,7 @@ def build_rows(
     """
     seen = None if events is None else _collect(list(events), candidates)
     baseline = _baseline_here(baseline, candidates)
-    bases = {c.name: c.host_accuracy for c in candidates if c.variant == baseline}
+    bases = {c.name: c.host_answers for c in candidates if c.variant == baseline}
     return [
         _row(pipeline, device, baseline, c, seen, bases.get(c.name_of(baseline)))
         for c in candidates
@@ -149,10 +150,6 @@ class _Seen:
     rounds: Mapping[str, Mapping[int, Round]]
     errors: Mapping[str, str]
 
-    def accuracy(self, entry: str) -> float | None:
-        judgement = self.judgements.get(entry)
-        return None if judgement is None else judgement.accuracy
-
     def measured(self, entry: str) -> Mapping[int, Round] | None:
         return None if entry in self.errors else self.rounds.get(entry)
 
@@ -173,7 +170,7 @@ def _collect(events: Sequence[Event], candidates: Iterable[Candidate]) -> _Seen:
         check = checks.get(candidate.name)
         if check is None or not check.samples:
             continue
-        judgement = judged(candidate.entry, events)
+        judgement = judged(candidate.entry, events, candidate.judge)
         if judgement is None:
             errors.setdefault(candidate.name, LOST)
         else:
@@ -187,7 +184,7 @@ def _row(
     baseline: str,
     candidate: Candidate,
     seen: _Seen | None,
-    host_accuracy: float | None,
+    host_base: Judgement | None,
 ) -> Row:
     error = candidate.error or (_error(candidate, seen) if seen else None)
     row = Row(
@@ -208,7 +205,8 @@ def _row(
     if error:
         return row
     if seen is None:
-        return row.model_copy(update=_host_answers(candidate))
+        known = _scores(candidate, candidate.host_answers, host_base, False)
+        return row.model_copy(update={"agreement": candidate.agreement, **known})
     # Two ratios: against what the user compares with, and against the same numbers without
     # sparsity, which tells what the zeros alone do.
     name, twin = candidate.name, candidate.dense_twin
@@ -216,12 +214,18 @@ def _row(
     base = candidate.name_of(baseline)
     speedup = _speedup(seen.measured(base), rounds, baseline)
     zeros = _speedup(seen.measured(candidate.name_of(twin)), rounds, twin) if twin else None
-    # An emulated device answers eight samples only: its accuracy is the host's.
-    if candidate.on_host:
-        drop = _drop(host_accuracy, candidate.host_accuracy)
-    else:
-        drop = _drop(seen.accuracy(base), seen.accuracy(name))
-    answers = _answers(candidate, seen.checks.get(name), seen.judgements.get(name), drop)
+    check = seen.checks.get(name)
+    answers: dict[str, object] = {}
+    if check is not None and check.agreement is not None:
+        # An emulated device answers eight samples only: its metrics are this machine's.
+        own, before = seen.judgements.get(name), seen.judgements.get(base)
+        here = candidate.on_host or own is None
+        if here:
+            own, before = candidate.host_answers, host_base
+        answers = {
+            "agreement": check.agreement,
+            **_scores(candidate, own, before, not here),
+        }
     return row.model_copy(
         update={
             **_measured(rounds, [*row.notes, *_chip_doubts(candidate, answers)]),
@@ -245,30 +249,22 @@ def _error(candidate: Candidate, seen: _Seen) -> str | None:
     return disagreement(check.agreement, candidate.limits)
 
 
-def _drop(baseline: float | None, own: float | None) -> float | None:
-    return None if baseline is None or own is None else baseline - own
-
-
-def _host_answers(candidate: Candidate) -> dict[str, object]:
-    accuracy = Accuracy(
-        keras=candidate.keras_accuracy, host=candidate.host_accuracy, samples=candidate.sample_count
-    )
-    return {"accuracy": accuracy, "agreement": candidate.agreement}
-
-
-def _answers(
-    candidate: Candidate, check: Check | None, judgement: Judgement | None, drop: float | None
+def _scores(
+    candidate: Candidate, own: Judgement | None, baseline: Judgement | None, on_device: bool
 ) -> dict[str, object]:
-    if check is None or check.agreement is None:
+    """A row's metrics, by what the device or this machine has answered."""
+    judge = candidate.judge
+    if judge is None:
         return {}
-    accuracy = Accuracy(
-        keras=candidate.keras_accuracy,
-        host=candidate.host_accuracy,
-        device=judgement.accuracy if judgement else None,
-        drop=drop,
-        samples=judgement.samples if judgement else candidate.sample_count,
-    )
-    return {"accuracy": accuracy, "agreement": check.agreement}
+    host = candidate.host_answers.scores if candidate.host_answers else {}
+    found = scores_of(judge, candidate.keras_scores, host, own, baseline, on_device=on_device)
+    known = next((score for score in found if score.name == "accuracy"), None)
+    names = ("keras", "host", "device", "drop", "samples")
+    return {
+        "metrics": found,
+        "details": judge.judging.details(own.answers, judge.wanted) if own else {},
+        "accuracy": Accuracy(**{n: getattr(known, n) for n in names}) if known else None,
+    }
 
 
 def _chip_doubts(candidate: Candidate, answers: Mapping[str, Any]) -> list[str]:

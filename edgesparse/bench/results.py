@@ -17,7 +17,8 @@ from edgesparse.spec.safe.files import replace_json
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: rows have the metrics of their task; runs of 1 are read as accuracy."""
 
 
 class DeviceInfo(Data):

@@ -78,6 +78,30 @@ class Accuracy(Data):
         return self.host if self.device is None else self.device
 
 
+class Score(Data):
+    """A metric of a task: a value per place where the model was asked, on the same `samples`, but
+    for `keras`, which is over the whole test split.
+
+    `drop` is what is lost against the baseline, positive where it is worse, whatever `best` says;
+    intervals are of 95 %, over samples. `unit` is "%" for shares.
+    """
+
+    name: str
+    unit: str = ""
+    best: Literal["highest", "lowest"] = "highest"
+    keras: Finite | None = None
+    host: Finite | None = None
+    device: Finite | None = None
+    drop: Finite | None = None
+    ci95: Interval | None = None
+    drop_ci95: Interval | None = None
+    samples: Size
+
+    @property
+    def shown(self) -> float | None:
+        return self.host if self.device is None else self.device
+
+
 class Latency(Data):
     """Of one inference, in milliseconds; `ci95` is p50's interval."""
 
@@ -162,7 +186,12 @@ class Row(Data):
     model: ModelFile | None = None
     edgetpu: EdgeTpuInfo | None = None
     coverage: Coverage | None = None
+    metrics: list[Score] = []
+    """Of the task; the one that counts first."""
+    details: dict[str, Any] = {}
+    """Of the task, what is no single number: a confusion matrix, recall by class."""
     accuracy: Accuracy | None = None
+    """Where it is one of the metrics."""
     agreement: Share | None = None
     latency_ms: Latency | None = None
     init_ms: Finite | None = None
@@ -172,6 +201,13 @@ class Row(Data):
     speedup: Speedup | None = None
     zeros_speedup: Speedup | None = None
     """What sparsity alone does: against the variant with the same numbers and no sparsify."""
+
+    @property
+    def score(self) -> Score | None:
+        """The metric that counts; of a run before schema 2, accuracy."""
+        if self.metrics or self.accuracy is None:
+            return self.metrics[0] if self.metrics else None
+        return Score(name="accuracy", unit="%", **self.accuracy.model_dump())
 
 
 class GateResult(Data):
@@ -190,10 +226,11 @@ class GateResult(Data):
 
 def metric_of(row: Row, metric: str) -> float | None:
     """The value that a gate or a comparison means by a metric's name."""
-    latency, model, accuracy = row.latency_ms, row.model, row.accuracy
+    latency, model = row.latency_ms, row.model
+    scores = row.metrics or ([row.score] if row.score else [])
     values: dict[str, float | None] = {
-        "accuracy": accuracy.shown if accuracy else None,
-        "accuracy_drop": accuracy.drop if accuracy else None,
+        **{score.name: score.shown for score in scores},
+        **{f"{score.name}_drop": score.drop for score in scores},
         "agreement": row.agreement,
         "bytes": model.bytes if model else None,
         "sparsity": model.sparsity if model else None,
@@ -203,4 +240,4 @@ def metric_of(row: Row, metric: str) -> float | None:
         "speedup": row.speedup.ratio if row.speedup else None,
         "peak_rss_bytes": row.peak_rss_bytes,
     }
-    return values[metric]
+    return values.get(metric)

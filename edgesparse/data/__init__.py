@@ -1,14 +1,14 @@
-"""Typed datasets: three splits of samples with labels. One file per dataset or format.
+"""Typed datasets: three splits of samples with targets. One file per dataset or format.
 
 Each loader is a function that returns a `Dataset`; `from_arrays` makes one from NumPy arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,9 +23,24 @@ VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
 
 
+Arrays = dict[str, np.ndarray]
+Given = np.ndarray | Mapping[str, np.ndarray]
+X, Y, WEIGHT = "x", "y", "weight"
+"""What the one input and the one target are called where nobody names them."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or target: `shape` is a sample's, without the batch, None where it varies."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
 @dataclass(frozen=True)
 class Split:
-    """`count` pairs (x, label) in a fixed order: x as the dataset says, label an int64 scalar."""
+    """`count` samples in a fixed order: pairs (x, y), or (x, y, weight) with a number for how much
+    a sample counts. x and y are tensors, or mappings of them by name where there are several."""
 
     count: int
     samples: tf.data.Dataset
@@ -33,31 +48,54 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification dataset.
+    """Samples in three splits that stream.
 
-    `input_shape` is one sample's, without the batch; labels count from 0 in `class_names`.
+    `inputs` and `targets` are in the order of the model's. Labels count from 0 in `class_names`,
+    which is empty where targets are no labels. `target_is_input`: what the model is given is what
+    it is to give. `recipe`: how models are trained on it, put there by a pipeline.
     """
 
     name: str
-    input_shape: tuple[int, ...]
-    dtype: str
+    inputs: Mapping[str, Tensor]
+    targets: Mapping[str, Tensor]
     class_names: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+    target_is_input: bool = False
+    recipe: Any = None
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Of the first input, which is the only one of most."""
+        return next(iter(self.inputs.values())).shape
+
+    @property
+    def dtype(self) -> str:
+        """Of the first input."""
+        return next(iter(self.inputs.values())).dtype
 
 
-def arrays(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` samples (or all): x [n, *input_shape] and labels int64 [n]."""
+def arrays(split: Split, count: int) -> tuple[Arrays, Arrays]:
+    """The first `count` samples (or all), inputs and targets by name, each [n, ...]."""
     count = min(count, split.count)
     if count == 0:
         raise EdgesparseError("the dataset has an empty split; give it more samples")
-    x, y = next(iter(split.samples.take(count).batch(count)))
-    return x.numpy(), y.numpy().astype(np.int64)
+    x, y, *_ = next(iter(split.samples.take(count).batch(count)))
+    found = _named(x, X), _named(y, Y)
+    came = len(next(iter(found[0].values())))
+    if came != count:
+        raise EdgesparseError(f"a split says that it has {split.count} samples, and has {came}")
+    return found
 
 
-def representative(dataset: Dataset, count: int) -> np.ndarray:
-    """Samples for calibrating a quantizer, float32 [n, *input_shape]; from training data only."""
+def _named(tensors: Any, name: str) -> Arrays:
+    given = tensors if isinstance(tensors, Mapping) else {name: tensors}
+    return {key: tensor.numpy() for key, tensor in given.items()}
+
+
+def representative(dataset: Dataset, count: int) -> Arrays:
+    """Samples for calibrating a quantizer, each input [n, ...]; from training data only."""
     return arrays(dataset.train, count)[0]
 
 
@@ -86,59 +124,202 @@ def stratified_indices(
 
 def from_arrays(
     name: str,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Given,
+    y: Given | None = None,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
+    sample_weight: np.ndarray | None = None,
 ) -> Dataset:
-    """A dataset from x [n, ...] and integer labels y [n], split 70/10/20 by class."""
-    x, y = np.asarray(x), np.asarray(y)
-    _check(name, x, y)
-    train, validation, test = stratified_indices(y, seed)
-    return from_splits(
-        name, (x[train], y[train]), (x[validation], y[validation]), (x[test], y[test]), class_names
-    )
+    """A dataset from samples [n, ...], split 70/10/20 at random.
+
+    Args:
+        x: an array, or arrays by the names of the model's inputs.
+        y: targets: integer labels [n], which are split class by class; or numbers, masks, 0 and 1
+            for each label; or arrays by the names of the model's outputs. None: the model is to
+            give its input again.
+        sample_weight: how much each sample counts in training, [n].
+    """
+    inputs, again = _arrays(x, X), y is None
+    if y is None and len(inputs) > 1:
+        raise EdgesparseError(f"{name}: several inputs need targets")
+    targets = {Y: next(iter(inputs.values()))} if y is None else _arrays(y, Y)
+    weights = None if sample_weight is None else np.asarray(sample_weight, np.float32)
+    _check(name, inputs, targets, weights)
+    first = next(iter(targets.values()))
+    if len(targets) == 1 and _is_label(first):
+        places = stratified_indices(first.reshape(len(first)), seed)
+    else:
+        places = _shuffled(name, len(first), seed)
+    parts = [
+        (
+            {key: values[place] for key, values in inputs.items()},
+            {key: values[place] for key, values in targets.items()},
+            None if weights is None else weights[place],
+        )
+        for place in places
+    ]
+    return _dataset(name, parts, class_names, again)
 
 
 def from_splits(
     name: str,
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    train: Sequence[Any],
+    validation: Sequence[Any],
+    test: Sequence[Any],
     class_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """A dataset from three ready splits, each (x [n, ...], integer labels [n])."""
+    """A dataset from three ready splits, each (x, y) or (x, y, sample weights), as in
+    `from_arrays`."""
+    parts: list[tuple[Arrays, Arrays, np.ndarray | None]] = []
+    for given in (train, validation, test):
+        x, y, *weights = given
+        weight = np.asarray(weights[0], np.float32) if weights else None
+        inputs, targets = _arrays(x, X), _arrays(y, Y)
+        _check(name, inputs, targets, weight)
+        for values, known in ((inputs, parts[0][0]), (targets, parts[0][1])) if parts else ():
+            for key in known:
+                if key not in values or values[key].shape[1:] != known[key].shape[1:]:
+                    own = values[key].shape[1:] if key in values else "nothing"
+                    raise EdgesparseError(
+                        f"{name}: samples of shape {own} and {known[key].shape[1:]} in one dataset"
+                    )
+        parts.append((inputs, targets, weight))
+    return _dataset(name, parts, class_names, False)
+
+
+def from_datasets(
+    name: str,
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    test: tf.data.Dataset,
+    class_names: Sequence[str] = (),
+) -> Dataset:
+    """A dataset from three that stream single samples, (x, y) or (x, y, weight), not batched; x and
+    y are tensors or mappings of them by name. Each is counted once, by going through it, where
+    TensorFlow does not know its length.
+
+    Raises:
+        EdgesparseError: one is empty, endless, or gives something else.
+    """
+    first, second, third = (
+        Split(_counted(name, given), given) for given in (train, validation, test)
+    )
+    parts = train.element_spec
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3):
+        raise EdgesparseError(f"{name}: its samples must be (x, y) or (x, y, weight)")
+    inputs, targets = ({} if part is None else _specs(part, key) for part, key in
+                       zip(parts, (X, Y), strict=False))  # fmt: skip
+    return Dataset(name, inputs, targets, tuple(class_names), first, second, third)
+
+
+def _specs(part: Any, name: str) -> dict[str, Tensor]:
+    given = part if isinstance(part, Mapping) else {name: part}
+    return {key: Tensor(tuple(spec.shape), spec.dtype.name) for key, spec in given.items()}
+
+
+def _counted(name: str, samples: tf.data.Dataset) -> int:
+    count = int(samples.cardinality())
+    if count == -1:
+        raise EdgesparseError(f"{name}: a split never ends; give it a length, .take(N)")
+    if count < 0:  # Unknown.
+        count = sum(1 for _ in samples)
+    if count == 0:
+        raise EdgesparseError(f"{name}: a split is empty")
+    return count
+
+
+def _dataset(
+    name: str,
+    parts: Sequence[tuple[Arrays, Arrays, np.ndarray | None]],
+    class_names: Sequence[str] | None,
+    again: bool,
+) -> Dataset:
     import tensorflow as tf
 
     splits = []
-    for x, y in (train, validation, test):
-        _check(name, x, y)
-        if x.shape[1:] != train[0].shape[1:]:
-            raise EdgesparseError(
-                f"{name}: samples of shape {x.shape[1:]} and {train[0].shape[1:]} in one dataset"
-            )
+    for inputs, targets, weights in parts:
         # Kept on the host as NumPy until TensorFlow asks for it.
-        pairs = tf.data.Dataset.from_tensor_slices((x.astype(np.float32), y.astype(np.int64)))
-        splits.append(Split(len(x), pairs))
-    classes = int(max(y.max() for _, y in (train, validation, test))) + 1
+        given = [_packed(inputs, X), _packed(targets, Y)]
+        given += [] if weights is None else [weights]
+        count = len(next(iter(inputs.values())))
+        splits.append(Split(count, tf.data.Dataset.from_tensor_slices(tuple(given))))
+    inputs, targets, _ = parts[0]
+    labels = [t for _, found, _ in parts for t in found.values() if _is_integer(t) and not again]
+    classes = int(max((values.max() for values in labels), default=-1)) + 1
     names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
     if len(names) < classes:
         raise EdgesparseError(
             f"{name}: labels go up to {classes - 1}, but {len(names)} class names"
         )
-    return Dataset(name, tuple(train[0].shape[1:]), "float32", names, *splits)
+    first, second, third = splits
+    return Dataset(
+        name, _described(inputs), _described(targets), names, first, second, third, again
+    )
 
 
-def _check(name: str, x: np.ndarray, y: np.ndarray) -> None:
-    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
-        raise EdgesparseError(
-            f"{name}: x {x.shape} and y {y.shape} do not go together; "
-            "x is [samples, ...] and y is [samples]"
+def _described(arrays: Arrays) -> dict[str, Tensor]:
+    return {key: Tensor(tuple(v.shape[1:]), str(v.dtype)) for key, v in arrays.items()}
+
+
+def _arrays(given: Given, name: str) -> Arrays:
+    """By name, in the types that models take: floats of 32 bits, integers as they are."""
+    named = given if isinstance(given, Mapping) else {name: given}
+    found = {}
+    for key, values in named.items():
+        array = np.asarray(values)
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        elif array.dtype.kind in "iu" and name == Y:
+            array = array.astype(np.int64)
+        elif array.dtype == np.int64:
+            array = array.astype(np.int32)
+        found[str(key)] = array
+    return found
+
+
+def _packed(arrays: Arrays, name: str) -> Any:
+    return arrays[name] if list(arrays) == [name] else arrays
+
+
+def _is_integer(values: np.ndarray) -> bool:
+    return values.dtype.kind in "iu"
+
+
+def _is_label(values: np.ndarray) -> bool:
+    return _is_integer(values) and values.size == len(values)
+
+
+def _shuffled(name: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    order = np.random.default_rng(seed).permutation(count)
+    test, validation = round(count * TEST_SHARE), round(count * VALIDATION_SHARE)
+    if not test or not validation:
+        raise EdgesparseError(f"{name}: {count} samples are too few to be split in three")
+    return order[test + validation :], order[test : test + validation], order[:test]
+
+
+def _check(name: str, inputs: Arrays, targets: Arrays, weights: np.ndarray | None) -> None:
+    counts = {len(values) if values.ndim else 0 for values in (*inputs.values(), *targets.values())}
+    if weights is not None:
+        counts.add(len(weights))
+    if len(counts) != 1 or counts == {0} or any(v.ndim < 2 for v in inputs.values()):
+        shapes = " and ".join(
+            f"{key} {values.shape}" for key, values in (*inputs.items(), *targets.items())
         )
-    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
-        raise EdgesparseError(f"{name}: labels must be integers from 0, not {y.dtype}")
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise EdgesparseError(f"{name}: samples must be numbers, not {x.dtype}")
+        raise EdgesparseError(
+            f"{name}: {shapes} do not go together; x is [samples, ...] and y has as many"
+        )
+    for key, values in (*inputs.items(), *targets.items()):
+        if values.dtype.kind not in "fiub":
+            raise EdgesparseError(f"{name}: {key} must be numbers, not {values.dtype}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            place = np.argwhere(~np.isfinite(values))[0]
+            raise EdgesparseError(
+                f"{name}: {key} has values that are no numbers, the first in sample {place[0]} at "
+                f"{place[1:].tolist()}"
+            )
+    for values in targets.values():
+        if _is_label(values) and values.min() < 0:
+            raise EdgesparseError(f"{name}: labels must be integers from 0, not {values.min()}")
 
 
 def load(source: Source, base: Path) -> Dataset:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesparse.data import Dataset, Split, stratified_indices
+from edgesparse.data import Dataset, Split, Tensor, X, Y, stratified_indices
 from edgesparse.spec.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -53,6 +53,6 @@ def image_folder(
         return Split(len(indices), pairs.map(decode, num_parallel_calls=tf.data.AUTOTUNE))
 
     train, validation, test = (split(i) for i in stratified_indices(np.asarray(labels), seed))
-    return Dataset(
-        Path(path).name, tuple(input_shape), "float32", tuple(class_names), train, validation, test
-    )
+    inputs = {X: Tensor(tuple(input_shape), "float32")}
+    targets = {Y: Tensor((), "int64")}
+    return Dataset(Path(path).name, inputs, targets, tuple(class_names), train, validation, test)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,31 @@ def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:
     pipeline, base = loaded.spec, loaded.folder
     found = {"data": _source_digest("data", pipeline.data, base)}
     found["model"] = _model_digest(pipeline.model, base)
+    tasks = [pipeline.task, *pipeline.task.outputs.values()]
+    own = [("tasks", task.ref, task.args) for task in tasks if task.ref is not None]
+    found |= _own_digest("task", own, base)
+    train = pipeline.train
+    own = [("training", given.ref, given.args) for given in train.callbacks]
+    own += [("training", train.ref, train.args)] if train.ref is not None else []
+    found |= _own_digest("training", own, base)
     for name, variant in pipeline.variants.items():
         for i, step in variant.references:
             source = Source(ref=step.method, args=step.args)
             found[f"sparsify {name} {i}"] = _source_digest("sparsity", source, base)
     return found
+
+
+def _own_digest(
+    role: str, own: Sequence[tuple[str, str, Mapping[str, Any]]], base: Path
+) -> dict[str, str]:
+    """Of the user's own code in a role; nothing where there is none."""
+    if not own:
+        return {}
+    total = hashlib.sha256()
+    for room, ref, args in own:
+        source = Source(ref=ref, args=dict(args))
+        total.update(_source_digest(room, source, base).encode())
+    return {role: total.hexdigest()}
 
 
 def _model_digest(model: ModelSource, base: Path) -> str:
@@ -58,7 +78,7 @@ def _model_digest(model: ModelSource, base: Path) -> str:
 
 def _source_digest(room: str, source: Source, base: Path) -> str:
     """The function's code, and the content of every file or folder named in its arguments."""
-    target = references.find(room, source.name, source.ref, base)
+    target = references.find(room, source.name, source.ref, base, classes=True)
     total = hashlib.sha256(references.digest(target).encode())
     # Any text among the arguments may be a path; whoever reads it, its content shapes the result.
     for text in sorted(_texts(source.args)):

@@ -123,7 +123,6 @@ def build_plan(
     graph = _Graph(versions)
     data = _data(pipeline, digests)
     golden = pipeline.verify.samples
-    sampled = graph.add("samples", None, samples.covers(data, pipeline.benchmark.accuracy_samples))
     chosen = list(pipeline.variants)
     if variants is not None:
         # Ratios need the baseline, so that it is always made.
@@ -132,6 +131,9 @@ def build_plan(
     if full_int8_only:
         chosen = [v for v in chosen if pipeline.variants[v].quantize.numbers == "int8"]
     start = _start(graph, pipeline, data, digests, chosen)
+    count = pipeline.benchmark.accuracy_samples
+    spec = samples.covers(start.model, data, start.task, count)
+    sampled = graph.add("samples", None, spec)
     target = {
         # A latency budget is measured with the first runtime: that of the device file's own order.
         "runtime": runtimes[0].model_dump() if runtimes else None,
@@ -148,7 +150,7 @@ def build_plan(
         if variant.quantize.aware:
             spec = quantize.covers(start.shared, variant.quantize)
             aware = graph.add("quantize", name, spec, model=model)
-        spec = convert.covers(data, variant, golden, profiles.values())
+        spec = convert.covers({**data, "task": start.task}, variant, golden, profiles.values())
         dense = graph.add("convert", name, spec, model=model, quantize=aware)
         converted[name] = dense
         compiled = None
@@ -218,6 +220,8 @@ class _Start:
     train: str
     preflight: str
     outline: str | None
+    model: Mapping[str, Any]
+    task: Mapping[str, Any]
 
 
 def _start(
@@ -239,14 +243,28 @@ def _start(
             sorted({s for v in variants if (s := v.quantize.scheme) in preflight.INTEGER})
         ),
     )
-    foreseen = graph.add("preflight", None, preflight.covers(model, data, asked))
+    task = {
+        "task": pipeline.task.model_dump(mode="json", exclude_defaults=True),
+        "metric": pipeline.metric,
+        "from_logits": pipeline.train.from_logits,
+        "loss": pipeline.train.loss is None,
+        "digest": digests.get("task"),
+    }
+    shared = {
+        "data": data,
+        "task": task,
+        # What a pipeline does not say has no part in the key.
+        "train": pipeline.train.model_dump(mode="json", exclude_defaults=True),
+        "training": digests.get("training"),
+    }
+    limits = sorted({gate.metric for gate in pipeline.gates})
+    foreseen = graph.add("preflight", None, preflight.covers(model, shared, limits, asked))
     outlined = None
     # Only of zeros and of dynamic ranges is there anything to be known of runtimes.
     if any(v.has_zeros or v.quantize.scheme == "dynamic" for v in variants):
         outlined = graph.add("outline", None, outline.covers(model))
-    trained = graph.add("train", None, train.covers(data, model, pipeline.train))
-    shared = {"data": data, "train": pipeline.train.model_dump(mode="json")}
-    return _Start(data, shared, digests, trained, foreseen, outlined)
+    trained = graph.add("train", None, train.covers(model, shared))
+    return _Start(data, shared, digests, trained, foreseen, outlined, model, task)
 
 
 def _sparsify(
@@ -294,7 +312,7 @@ def _sensitivity(
     outlined: str | None,
     levels: Sequence[float] = LEVELS,
 ) -> str:
-    spec = sensitivity.covers(start.data, step, levels, chosen)
+    spec = sensitivity.covers({**start.data, "task": start.task}, step, levels, chosen)
     return graph.add("sensitivity", name, spec, model=model, outline=outlined)
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.results import ReleaseInfo, Results
-from edgesparse.bench.rows import PAYS_FROM, GateResult, Row
+from edgesparse.bench.rows import PAYS_FROM, GateResult, Row, Score
 from edgesparse.report.shown import shown
 from edgesparse.spec.sparsify import NOTICED
 
@@ -70,13 +70,7 @@ COLUMNS = (
         lambda r: float(r.model.bytes) if r.model else None,
     ),
     Column("zeros %", lambda r: _zeros(r)),
-    Column(
-        "acc %",
-        lambda r: _accuracy(r, percent_text),
-        lambda r: _shown_accuracy(r),
-        highest_is_best=True,
-    ),
-    Column("drop", lambda r: _drop(r)),
+    # The task's metric stands here; see columns_of.
     Column(
         "p50 ms",
         lambda r: ms_text(r.latency_ms.p50) if r.latency_ms else None,
@@ -115,19 +109,46 @@ def _zeros(row: Row) -> str | None:
     return f"{row.coverage.asked:.0%}".rstrip("%") + f"->{reached}"
 
 
-def _shown_accuracy(row: Row) -> float | None:
-    return row.accuracy.shown if row.accuracy else None
+_METRIC_AT = 2
+"""Where the task's metric and what is lost of it stand among the columns."""
+_SHORT = {"accuracy": "acc"}
 
 
-def _accuracy(row: Row, text: Callable[[float], str]) -> str | None:
-    value = _shown_accuracy(row)
-    return None if value is None else text(value)
+def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns for rows of one task: its metric gives two of them their names."""
+    first = next((row.score for row in rows if row.score is not None), None)
+    if first is None:
+        first = Score(name="accuracy", unit="%", samples=0)
+    title = f"{_SHORT.get(first.name, first.name)} {first.unit}".strip()
+    metric = Column(
+        title,
+        lambda r: _metric(r.score),
+        lambda r: r.score.shown if r.score else None,
+        highest_is_best=first.best == "highest",
+    )
+    return (*COLUMNS[:_METRIC_AT], metric, Column("drop", _drop), *COLUMNS[_METRIC_AT:])
+
+
+def _metric(score: Score | None) -> str | None:
+    value = score.shown if score else None
+    if score is None or value is None:
+        return None
+    return percent_text(value) if score.unit == "%" else f"{value:.3g}"
 
 
 def _drop(row: Row) -> str | None:
-    if row.accuracy is None or row.accuracy.drop is None:
+    """What is lost, with half its interval: within it, there is no saying that anything is."""
+    score = row.score
+    if score is None or score.drop is None:
         return None
-    return f"{row.accuracy.drop * 100:+.1f}" if abs(row.accuracy.drop) > 5e-4 else "0.0"
+    factor, digits = (100, ".1f") if score.unit == "%" else (1, ".2g")
+    text = f"{score.drop * factor:+{digits}}"
+    if not float(text):
+        text = "0.0"
+    if score.drop_ci95 is None or score.drop_ci95 == (0.0, 0.0):
+        return text
+    half = (score.drop_ci95[1] - score.drop_ci95[0]) / 2
+    return f"{text}±{half * factor:{digits}}"
 
 
 def _interval(interval: tuple[float, float], text: Callable[[float], str]) -> str:
@@ -167,7 +188,8 @@ def cells(block: Block, numbered: dict[str, int]) -> list[list[str]]:
     """The block's texts, row by row; the best of a column is marked, failures point to a note."""
     best: dict[str, Row] = {}
     good = [row for row in block.rows if row.status == "ok"]
-    for column in COLUMNS:
+    columns = columns_of(block.rows)
+    for column in columns:
         valued = [(column.value(row), row) for row in good] if column.value else []
         known = [(value, row) for value, row in valued if value is not None]
         if len(known) > 1 and len({value for value, _ in known}) > 1:
@@ -177,7 +199,7 @@ def cells(block: Block, numbered: dict[str, int]) -> list[list[str]]:
     for row in block.rows:
         marks = "".join(f" [{numbered[note]}]" for note in notes_of(row))
         line = [row.variant + marks]
-        for column in COLUMNS:
+        for column in columns:
             text = column.text(row) if row.status == "ok" else None
             mark = BEST if best.get(column.title) is row else ""
             line.append(DASH if text is None else text + mark)
@@ -309,7 +331,7 @@ def print_results(results: Results, console: Console) -> None:
     for block in blocks(results):
         console.print()
         _line(console, block.title, "bold cyan")
-        console.print(_rich_table(block, cells(block, numbered)))
+        console.print(_rich_table(block, cells(block, numbered), console.width))
     _line(console, f"{BEST} best of its column; speed-up against {_baselines(results)}", "dim")
     for note, number in numbered.items():
         _line(console, f"[{number}] {note}")
@@ -342,15 +364,38 @@ def _line(console: Console, text: str, style: str = "") -> None:
     console.print(shown(text, style=style))
 
 
-def _rich_table(block: Block, lines: Sequence[Sequence[str]]) -> Table:
+_LESS = ("MB RAM", "p90 ms", "95 % of p50", "95 %", "drop")
+"""Columns that a narrow terminal does without, the first of them first; reports have them all."""
+
+
+def _fitting(block: Block, lines: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The places of the columns that fit beside the variants' names."""
+    titles = ["variant", *(column.title for column in columns_of(block.rows))]
+    widths = [max(map(len, texts)) + 1 for texts in zip(titles, *lines, strict=True)]
+    # Marks of notes may stand in a second line; a name may not be cut.
+    widths[0] = max([len("variant"), *(len(row.variant) for row in block.rows)]) + 1
+    places = list(range(len(titles)))
+    for title in _LESS:
+        if sum(widths[place] for place in places) <= width:
+            break
+        places = [place for place in places if titles[place] != title]
+    return places
+
+
+def _rich_table(block: Block, lines: Sequence[Sequence[str]], width: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
-    table.add_column("variant", no_wrap=False, overflow="fold")
-    for column in COLUMNS:
-        table.add_column(column.title, justify="right", no_wrap=True)
+    places = _fitting(block, lines, width)
+    titles = ["variant", *(column.title for column in columns_of(block.rows))]
+    for place in places:
+        if place:
+            table.add_column(titles[place], justify="right", no_wrap=True)
+        else:
+            table.add_column("variant", no_wrap=False, overflow="fold")
     for row, line in zip(block.rows, lines, strict=True):
         style = "red" if row.status == "failed" else ""
-        table.add_row(
-            shown(line[0], style=style),
-            *(shown(t, style="bold green" if t.endswith(BEST) else style) for t in line[1:]),
-        )
+        texts = [shown(line[0], style=style)]
+        for place in places[1:]:
+            text = line[place]
+            texts.append(shown(text, style="bold green" if text.endswith(BEST) else style))
+        table.add_row(*texts)
     return table

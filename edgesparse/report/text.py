@@ -11,10 +11,10 @@ from typing import Any
 from edgesparse.bench.results import Results
 from edgesparse.report.table import (
     BEST,
-    COLUMNS,
     advice,
     blocks,
     cells,
+    columns_of,
     device_lines,
     gate_line,
     number_notes,
@@ -31,8 +31,9 @@ def markdown(results: Results) -> str:
     lines += [_escaped(line) for line in device_lines(results)]
     for block in blocks(results):
         lines += ["", f"**{_escaped(block.title)}**", ""]
-        lines.append("| variant | " + " | ".join(c.title for c in COLUMNS) + " |")
-        lines.append("|---|" + "---:|" * len(COLUMNS))
+        columns = columns_of(block.rows)
+        lines.append("| variant | " + " | ".join(c.title for c in columns) + " |")
+        lines.append("|---|" + "---:|" * len(columns))
         for line in cells(block, numbered):
             shown = [f"**{_escaped(t[:-1])}**" if t.endswith(BEST) else _escaped(t) for t in line]
             lines.append("| " + " | ".join(shown) + " |")
@@ -86,6 +87,10 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, item in value.items():
         if isinstance(item, dict):
             found |= _flat(item, f"{prefix}{name}.")
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            for one in item:  # Metrics, by their names.
+                named = {key: part for key, part in one.items() if key != "name"}
+                found |= _flat(named, f"{prefix}{name}.{one.get('name', '')}.")
         elif isinstance(item, list):
             found[f"{prefix}{name}"] = " ".join(str(part) for part in item)
         elif item is not None:

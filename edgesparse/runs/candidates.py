@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from edgesparse.bench.job import Candidate
+from edgesparse.bench.judging import read_answers, read_judge
 from edgesparse.bench.rows import Coverage, EdgeTpuInfo, ModelFile
 from edgesparse.graph.execute import Site
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline
-from edgesparse.stages.base.keeping import read_json
+from edgesparse.stages import samples, verify
+from edgesparse.stages.base.keeping import METRICS, read_json
 from edgesparse.stages.base.stage import NOTES
 from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
@@ -73,18 +75,21 @@ def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: s
     noted = store.path(inputs["quantize"]) / NOTES if "quantize" in inputs else None
     aware = read_json(noted) if noted is not None and noted.is_file() else []
     covered = store.path(inputs["model"]) / COVERAGE
-    metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / "metrics.json")
+    metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / METRICS)
+    sampled = store.path(plan.samples)
+    kept, base = read_json(sampled / samples.TASK), site.context.loaded.folder
+    judge = read_judge(kept, sampled / samples.TARGETS, base)
     return replace(
         candidate,
         path=store.root / verdict["path"],
         model=ModelFile.model_validate(verdict["model"]),
         golden=store.path(convert) / "golden.npz",
-        samples=store.path(plan.samples) / "samples.npz",
+        samples=sampled / "samples.npz",
         limits=limits(pipeline.variants[candidate.variant].quantize, pipeline.verify),
-        keras_accuracy=metrics["accuracy"],
-        host_accuracy=verdict["accuracy"],
+        judge=judge,
+        keras_scores=metrics,
+        host_answers=read_answers(store.path(key) / verify.ANSWERS, judge),
         agreement=verdict["agreement"],
-        sample_count=verdict["samples"],
         notes=(*candidate.notes, *verdict["notes"], *aware),
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,

@@ -170,7 +170,8 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
         try:
             advised = advise(plan, site, target, run.listener)
             for one in advised:  # Before training, and under the table what came true.
-                run.listener(told.Note(one.line))
+                if one.kind != "said":
+                    run.listener(told.Note(one.line))
             with record.lock:
                 record.foreseen[device.name] = advised
             errors = execute(plan.work, site, run.listener)

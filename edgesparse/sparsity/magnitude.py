@@ -22,7 +22,7 @@ from edgesparse.data import Dataset
 from edgesparse.sparsity.masks import BLOCK, HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import Kernel, kernels
 from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified, coverage, measure
-from edgesparse.sparsity.training import History, Progress, fit, steps_per_epoch
+from edgesparse.sparsity.training.fitting import History, Progress, fit, steps_per_epoch
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude, Pattern, Schedule

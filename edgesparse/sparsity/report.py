@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.sparsity.network.kernels import Kernel, kernels
-from edgesparse.sparsity.training import History
+from edgesparse.sparsity.training.fitting import History
 from edgesparse.spec.errors import UsageError
 
 # A layer of a user's own method counts as sparsified from this share of zeros on.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset, arrays
@@ -15,9 +16,10 @@ from edgesparse.sparsity.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.sparsity.magnitude import choose_targets
 from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.sparsity.network.kernels import prunable
-from edgesparse.sparsity.training import Progress
+from edgesparse.sparsity.training.fitting import Progress, recipe_of
+from edgesparse.sparsity.training.recipe import judged_targets
 from edgesparse.spec.sparsify import LEVELS, Magnitude
-from edgesparse.tasks import classification
+from edgesparse.spec.training import Train
 
 BATCH = 128
 
@@ -79,7 +81,7 @@ def propose(
 
 
 def validation_accuracy(model: tf.keras.Model, dataset: Dataset) -> float:
-    """Share of validation samples classified right."""
+    """The metric that counts, on validation data; larger is better, see `_Judge.accuracy`."""
     return _Judge(model, dataset).accuracy()
 
 
@@ -87,12 +89,21 @@ class _Judge:
     """Asks a model the same questions again and again; compiled once."""
 
     def __init__(self, model: tf.keras.Model, dataset: Dataset) -> None:
-        self.x, self.y = arrays(dataset.validation, dataset.validation.count)
+        self.recipe = recipe_of(model, dataset, Train())
+        x, y = arrays(dataset.validation, dataset.validation.count)
+        self.x = [x[name] for name in self.recipe.inputs]
+        self.y = judged_targets(self.recipe, x, y)[self.recipe.judged]
+        self.place = list(self.recipe.tasks).index(self.recipe.judged)
         self.answer: Any = tf.function(lambda x: model(x, training=False))
 
     def accuracy(self) -> float:
-        right = 0
-        for start in range(0, len(self.x), BATCH):
-            answers = self.answer(self.x[start : start + BATCH]).numpy()
-            right += classification.right(answers, self.y[start : start + BATCH])
-        return right / len(self.x)
+        """The metric that counts; with its sign turned where less is better, so that what is lost
+        is always a difference downwards."""
+        found = []
+        for start in range(0, len(self.y), BATCH):
+            given = [values[start : start + BATCH] for values in self.x]
+            answers = self.answer(given[0] if len(given) == 1 else given)
+            values = answers if isinstance(answers, list | tuple) else [answers]
+            found.append(values[self.place].numpy())
+        value = self.recipe.metric.judge(np.concatenate(found), self.y)
+        return value if self.recipe.metric.best == "highest" else -value

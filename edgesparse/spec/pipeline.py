@@ -16,22 +16,16 @@ from edgesparse.spec.sparsify import (
     Steps,
     shorthand,
 )
+from edgesparse.spec.task import Tasks
+from edgesparse.spec.training import Train as Train
 
 Scheme = Literal["f32", "f16", "dynamic", "int8", "uint8", "int16x8"]
 Numbers = Literal["f32", "f16", "dynamic", "int8", "int16x8"]
 Storage = Literal["auto", "dense", "sparse"]
-Metric = Literal[
-    "accuracy",
-    "accuracy_drop",
-    "agreement",
-    "bytes",
-    "sparsity",
-    "p50_ms",
-    "p90_ms",
-    "p99_ms",
-    "speedup",
-    "peak_rss_bytes",
-]
+ROW_METRICS = (
+    "agreement", "bytes", "sparsity", "p50_ms", "p90_ms", "p99_ms", "speedup", "peak_rss_bytes",
+)  # fmt: skip
+"""What a row has beside its task's metrics."""
 
 
 class Source(Strict):
@@ -64,22 +58,6 @@ class ModelSource(Source):
     custom_objects: list[str] = Field(
         [], description="Layers and functions that a saved model has: file.py:Class."
     )
-
-
-class Train(Strict):
-    """Training of the dense model that all variants start from."""
-
-    epochs: int = Field(10, ge=0, le=100_000, description="0 keeps the weights as they are.")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Samples per training step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Of the Adam optimizer, at its highest.")
-    schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="How the learning rate goes on: as it is, or down to 0 by cosine."
-    )
-    early_stopping: int | None = Field(
-        None, ge=1, description="Stop after this many epochs without a better validation accuracy."
-    )
-    seed: int = Field(7, ge=0, lt=2**31, description="Makes a run on the CPU repeatable.")
-    from_logits: bool = Field(False, description="The model's outputs are logits, not softmax.")
 
 
 class Quantize(Strict):
@@ -173,7 +151,11 @@ class Gate(Strict):
     """A limit that fails the run (exit code 3)."""
 
     variant: str = Field(description="The variant whose rows are checked.")
-    metric: Metric = Field(description="What is limited.")
+    metric: str = Field(
+        description="What is limited: a metric of the task, such as accuracy or mae, or its drop "
+        "against the baseline, accuracy_drop; or agreement, bytes, sparsity, p50_ms, p90_ms, "
+        "p99_ms, speedup, peak_rss_bytes."
+    )
     min: float | None = Field(None, description="The value must be at least this.")
     max: float | None = Field(None, description="The value must be at most this.")
 
@@ -197,6 +179,12 @@ class Pipeline(Strict):
     description: str = Field("", description="Free text.")
     data: Source = Field(description="Where samples come from.")
     model: ModelSource = Field(description="What is trained.")
+    task: Annotated[Tasks, shorthand("name")] = Field(
+        Tasks(), description="What the model is for: a name, or a mapping; default: found."
+    )
+    metric: str | None = Field(
+        None, description="The task's metric that counts; default: its first."
+    )
     train: Train = Field(Train(), description="Training of the dense model.")
     variants: Annotated[
         dict[Name, Variant],

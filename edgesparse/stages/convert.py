@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
+from edgesparse.devices.measuring.samples import save_golden
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
 from edgesparse.stages.base.keeping import save_tflite
@@ -31,20 +30,23 @@ def covers(
 
 
 def run(work: Work) -> None:
-    """Leave dense.tflite, model.json and golden.npz (golden_x [n, ...], golden_y [n, ...])."""
+    """Leave dense.tflite, model.json and golden.npz; see devices/measuring/samples.py."""
     from edgesparse import data
+    from edgesparse.sparsity.training.recipe import answers
     from edgesparse.tflite import convert
 
     spec, dataset = work.stage.spec, work.context.dataset
     model = quantize.read(work)
-    representative = data.representative(dataset, spec["calibration_samples"])
+    calibration = data.representative(dataset, spec["calibration_samples"])
+    representative = [calibration[name] for name in work.context.recipe.inputs]
     content = convert.convert(model, spec["scheme"], representative, one_scale=spec["one_scale"])
     save_tflite(content, work.folder, "dense")
     # Not from training data, which calibration has seen, nor from test data, which must stay
     # unseen.
-    golden_x, _ = data.arrays(dataset.validation, spec["golden"])
-    golden_y = model(golden_x, training=False).numpy()
-    np.savez(work.folder / "golden.npz", golden_x=golden_x, golden_y=golden_y)
+    x, _ = data.arrays(dataset.validation, spec["golden"])
+    recipe = work.context.recipe
+    ordered = {name: x[given] for name, given in zip(model.input_names, recipe.inputs, strict=True)}
+    save_golden(work.folder / "golden.npz", ordered, answers(model, x, recipe))
 
 
 KIND = Kind("convert", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -35,8 +35,9 @@ def run(work: Work) -> None:
     """Leave outline.tflite, in f32."""
     from edgesparse.tflite import convert
 
-    nothing = np.zeros((0, 1), np.float32)
-    (work.folder / "outline.tflite").write_bytes(convert.convert(built(work), "f32", nothing))
+    model = built(work)
+    nothing = [np.zeros((0, 1), np.float32) for _ in model.inputs]
+    (work.folder / "outline.tflite").write_bytes(convert.convert(model, "f32", nothing))
 
 
 def read(folder: Path) -> patterns.Outline:

@@ -7,14 +7,15 @@ Made in seconds, so that nobody learns it after an hour of training.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.pipeline import Scheme
+from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
+from edgesparse.spec.pipeline import ROW_METRICS, Scheme
 from edgesparse.stages.base.keeping import flat, read_json, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
+from edgesparse.tasks.judging import Judging
 
 FACTS = "facts.json"
 INTEGER: tuple[Scheme, ...] = ("int8", "uint8", "int16x8")
@@ -56,6 +57,8 @@ class Facts:
 
     kernels: tuple[KernelInfo, ...] = ()
     notes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    """What task was found, and what counts in training; for `plan`."""
     wrong: str | None = None
     unaware: tuple[str, ...] = ()
     no_aware: str | None = None
@@ -64,9 +67,12 @@ class Facts:
     no_scheme: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def covers(model: Mapping[str, Any], data: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
-    """What the result depends on: `model` and `data` are their sources and digests."""
-    return {"model": model, "data": data, "asked": dataclasses.asdict(asked)}
+def covers(
+    model: Mapping[str, Any], shared: Mapping[str, Any], gates: Sequence[str], asked: Asked
+) -> dict[str, Any]:
+    """What the result depends on: `model` is its source and digest, `shared` what trainings depend
+    on; `gates` are the metrics that are limited."""
+    return {"model": model, **shared, "gates": list(gates), "asked": dataclasses.asdict(asked)}
 
 
 def run(work: Work) -> None:
@@ -81,18 +87,19 @@ def run(work: Work) -> None:
 
 def _looked_into(work: Work, asked: Asked) -> Facts:
     from edgesparse import data, models
-    from edgesparse.sparsity import training
     from edgesparse.sparsity.network import kernels
+    from edgesparse.sparsity.training import ingredients
     from edgesparse.tflite import convert
 
-    source, dataset = work.pipeline.model, work.context.dataset
+    source, dataset, recipe = work.pipeline.model, work.context.dataset, work.context.recipe
+    ingredients.check(work.context.train, dataset, recipe)
+    _check_gates(work, recipe)
     model, notes = models.build_noted(source, work.context.loaded.folder)
     model = flat(model, work)
-    training.check_fit(model, dataset)
     found = tuple(
         KernelInfo(k.name, k.layer, k.size, k.reason) for k in kernels.kernels(model).values()
     )
-    facts = Facts(found, notes)
+    facts = Facts(found, notes, said=tuple(recipe.said))
     if asked.aware:
         from edgesparse.sparsity import quantize_aware
 
@@ -103,13 +110,25 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
 
         widths, reason = channels.foreseen(model)
         facts = dataclasses.replace(facts, widths=widths, rigid=reason)
-    samples = data.representative(dataset, 2)
+    calibration = data.representative(dataset, 2)
+    samples = [calibration[name] for name in recipe.inputs]
     for scheme in asked.schemes:
         try:
             convert.convert(model, scheme, samples)
         except EdgesparseError as error:
             facts.no_scheme[scheme] = str(error)
     return facts
+
+
+def _check_gates(work: Work, recipe: Judging) -> None:
+    """Raise UsageError where a gate names no metric."""
+    names = [n for metric in recipe.metrics for n in (metric, f"{metric}_drop")]
+    known = [*ROW_METRICS, *names]
+    for i, gate in enumerate(work.pipeline.gates):
+        if gate.metric not in known:
+            where = work.context.loaded.document.where(("gates", i, "metric"))
+            hint = did_you_mean(gate.metric, known)
+            raise UsageError(f"{where}: {gate.metric!r} is no metric of this task{hint}")
 
 
 def read_facts(folder: Path) -> Facts:

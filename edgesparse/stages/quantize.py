@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec.pipeline import Quantize
-from edgesparse.stages.base.keeping import read_keras, write_json
+from edgesparse.stages.base.keeping import METRICS, read_keras, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, NOTES, TOOLKIT_LIBRARIES, Kind, Work
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ def covers(shared: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
 
 def run(work: Work) -> None:
     """Leave the weights of the model with fake-quantization around its layers."""
-    from edgesparse.sparsity import quantize_aware, training
+    from edgesparse.sparsity import quantize_aware
+    from edgesparse.sparsity.training import fitting
 
     dataset = work.context.dataset
-    train = training.fine_tune(work.pipeline.train, work.variant.quantize, RATE)
+    train = fitting.fine_tune(work.context.train, work.variant.quantize, RATE)
     prepared, history = quantize_aware.quantize_aware(
         read_keras(work, "model"), dataset, train, work.progress
     )
@@ -45,8 +46,7 @@ def run(work: Work) -> None:
     # same preparation of the same model.
     quantized.save_weights(work.folder / _WEIGHTS)
     write_json(work.folder / "history.json", history)
-    accuracy = training.accuracy(quantized, dataset)
-    write_json(work.folder / "metrics.json", {"accuracy": accuracy})
+    write_json(work.folder / METRICS, fitting.scores(quantized, dataset))
 
 
 def read(work: Work) -> tf.keras.Model:

@@ -7,23 +7,36 @@ from typing import Any
 
 import numpy as np
 
+from edgesparse.devices.measuring.samples import save_samples
 from edgesparse.stages.base.keeping import write_json
-from edgesparse.stages.base.stage import DATA_LIBRARIES, Kind, Work
+from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, Kind, Work
+from edgesparse.tasks.judging import plain
+
+TARGETS, TASK, LABELS = "targets.npz", "task.json", "labels.json"
 
 
-def covers(data: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """What the result depends on: `data` is its source and digest."""
-    return {"data": data, "count": count}
+def covers(
+    model: Mapping[str, Any], data: Mapping[str, Any], task: Mapping[str, Any], count: int
+) -> dict[str, Any]:
+    """What the result depends on: `model` and `data` are their sources and digests, `task` what the
+    pipeline says of it."""
+    return {"model": model, "data": data, "task": task, "count": count}
 
 
 def run(work: Work) -> None:
-    """Leave samples.npz (x [n, ...], y [n]) and labels.json."""
+    """Leave samples.npz with inputs, targets.npz with what should come out, task.json with how that
+    is judged, and labels.json."""
     from edgesparse import data
+    from edgesparse.sparsity.training.recipe import judged_targets
 
     count, dataset = work.stage.spec["count"], work.context.dataset
+    recipe = work.context.recipe
     x, y = data.arrays(dataset.test, max(1, count))
-    np.savez(work.folder / "samples.npz", x=x[:count], y=y[:count])
-    write_json(work.folder / "labels.json", list(dataset.class_names))
+    x, y = ({name: v[:count] for name, v in given.items()} for given in (x, y))
+    save_samples(work.folder / "samples.npz", {name: x[name] for name in recipe.inputs})
+    np.savez(work.folder / TARGETS, **judged_targets(recipe, x, y))
+    write_json(work.folder / TASK, plain(recipe))
+    write_json(work.folder / LABELS, list(dataset.class_names))
 
 
-KIND = Kind("samples", 1, (*DATA_LIBRARIES, "tensorflow"), run)
+KIND = Kind("samples", 2, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

@@ -17,9 +17,9 @@ from edgesparse.devices.measuring.job import Entry, Job, Settings
 from edgesparse.devices.measuring.jobs import round_medians, run_job
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.sparsify import NOTICED, Channels, Magnitude, Sparsify, SparsifyReference
+from edgesparse.spec.training import Train
 from edgesparse.stages import outline, sensitivity
 from edgesparse.stages.base.keeping import is_as_built, read_keras, save_keras, write_json
 from edgesparse.stages.base.stage import (
@@ -74,18 +74,18 @@ def covers(
 
 def run(work: Work) -> None:
     """Leave the sparse Keras model, its zeros by layer, and what is to be said under the table."""
-    from edgesparse.sparsity import training
+    from edgesparse.sparsity.training import fitting
 
     spec: Any = TypeAdapter(Sparsify).validate_python(work.stage.spec["sparsify"])
     model = read_keras(work, "model")
-    train = training.fine_tune(work.pipeline.train, spec, RATE)
+    train = fitting.fine_tune(work.context.train, spec, RATE)
     with placed(work):
         done = _carried_out(work, model, spec, train)
     # A user's own method may return any model.
-    training.check_fit(done.model, work.context.dataset)
-    accuracy = training.accuracy(done.model, work.context.dataset)
+    fitting.check_fit(done.model, work.context.dataset, train)
+    scores = fitting.scores(done.model, work.context.dataset)
     kept = done.keeps_layers and is_as_built(work, "model")
-    save_keras(done.model, work.folder, done.history, accuracy, as_built=kept)
+    save_keras(done.model, work.folder, done.history, scores, as_built=kept)
     layers = [
         {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
     ]
@@ -151,7 +151,8 @@ def _measured(work: Work) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
     from edgesparse import data
     from edgesparse.tflite import convert
 
-    samples = data.representative(work.context.dataset, 16)
+    calibration = data.representative(work.context.dataset, 16)
+    samples = [calibration[name] for name in work.context.recipe.inputs]
     scheme = work.stage.spec["target"]["scheme"]
 
     def measure(models: Sequence[tf.keras.Model]) -> list[float]:

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from edgesparse.spec.pipeline import Train
-from edgesparse.stages.base.keeping import built, save_keras
-from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, Kind, Work
+from edgesparse.stages.base.keeping import built, save_keras, write_json
+from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, NOTES, Kind, Work
 
 
-def covers(data: Mapping[str, Any], model: Mapping[str, Any], train: Train) -> dict[str, Any]:
-    """What the result depends on: `data` and `model` are their sources and digests."""
-    return {"data": data, "model": model, "train": train.model_dump(mode="json")}
+def covers(model: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What the result depends on: `model` is its source and digest; `shared` what every training
+    of the pipeline depends on, the data among it."""
+    return {"model": model, **shared}
 
 
 def run(work: Work) -> None:
-    """Leave the trained Keras model, its history and its accuracy."""
-    from edgesparse.sparsity import training
+    """Leave the trained Keras model, its history and its metrics."""
+    import tensorflow as tf
 
-    train, dataset = work.pipeline.train, work.context.dataset
+    from edgesparse.sparsity.training import fitting
+
+    train, dataset = work.context.train, work.context.dataset
     # Before the model is built: its initial weights are random, too.
-    training.make_repeatable(train.seed)
-    model = built(work)
-    training.check_fit(model, dataset)
-    history = training.fit(model, dataset, train, work.progress)
-    accuracy = training.accuracy(model, dataset)
-    save_keras(model, work.folder, history, accuracy, as_built=True)
+    fitting.make_repeatable(train.seed, train.deterministic is not False)
+    with _precision(train.mixed_precision):
+        model = built(work, float32=False)
+        fitting.check_fit(model, dataset, train)
+        extra = []
+        if train.tensorboard:
+            extra.append(tf.keras.callbacks.TensorBoard(work.folder / "tensorboard"))
+        history = fitting.fit(model, dataset, train, work.progress, extra=extra)
+    write_json(work.folder / NOTES, _notes(history))
+    scores = fitting.scores(model, dataset, train)
+    save_keras(model, work.folder, history, scores, as_built=True)
+
+
+@contextmanager
+def _precision(mixed: bool) -> Iterator[None]:
+    """Within, layers compute in 16 bits; their weights have 32 all the same."""
+    import tensorflow as tf
+
+    if mixed:
+        tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+
+
+def _notes(history: Mapping[str, Any]) -> list[str]:
+    from edgesparse.sparsity.training import fitting
+
+    notes = []
+    if fitting.NOT_REPEATABLE in history:
+        notes.append("training is not repeatable: an operation of it has no repeatable form")
+    if fitting.STOPPED in history:
+        notes.append(f"training stopped early, after epoch {history[fitting.STOPPED][0]:.0f}")
+    return notes
 
 
 KIND = Kind("train", 2, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

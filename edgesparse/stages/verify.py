@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.judging import LOST, Judgement, judged
+from edgesparse.bench.judging import LOST, Judge, Judgement, judged, read_judge, save_answers
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices import edgetpu
 from edgesparse.devices.measuring.events import Check, Event, Failed
@@ -16,13 +16,14 @@ from edgesparse.devices.measuring.jobs import run_job
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify
-from edgesparse.stages import encode
+from edgesparse.stages import encode, samples
 from edgesparse.stages.base.keeping import read_json, write_json
 from edgesparse.stages.base.stage import Access, Kind, Work
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage
 
 NO_ANSWER = "no answer"
+ANSWERS = "answers.npz"
 _ON_CPU = "cpu"
 """The entry that runs an Edge TPU's model on the device's CPU, to compare."""
 
@@ -65,6 +66,8 @@ def run(work: Work) -> None:
     judgement = tried.judgements.get(chosen)
     if access.host is not None:
         judgement = _host_judgement(work, chosen, _readable(work, paths[chosen]), limit)
+    if judgement is not None:
+        save_answers(judgement, work.folder / ANSWERS)
     write_json(
         work.folder / "verify.json",
         {
@@ -73,8 +76,7 @@ def run(work: Work) -> None:
             "path": paths[chosen].parent.name + "/" + paths[chosen].name,
             "model": files[chosen],
             "agreement": tried.checks[chosen].agreement,
-            "accuracy": judgement.accuracy if judgement else None,
-            "samples": judgement.samples if judgement else 0,
+            "scores": dict(judgement.scores) if judgement else {},
             "notes": [
                 *work.notes_of("sparsify"),
                 *_storage_notes(work, chosen, tried.refused),
@@ -110,7 +112,7 @@ def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
     ]
     if "compile" in work.inputs:
         entries.append(_cpu_twin(work, runtime, limit))
-    by_name = {entry.name: entry for entry in entries}
+    by_name, judge = {entry.name: entry for entry in entries}, _judge(work)
     found = _Tried()
     events = _checked(work, access.transport, entries)
     for event in events:
@@ -118,7 +120,7 @@ def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
             found.refused[event.entry] = _explained(event.error, work)
         elif isinstance(event, Check):
             wrong = verify.disagreement(event.agreement or 0.0, limit)
-            judgement = judged(by_name[event.entry], events)
+            judgement = judged(by_name[event.entry], events, judge)
             if judgement is not None:
                 found.judgements[event.entry] = judgement
             elif event.samples:
@@ -146,8 +148,9 @@ def _on_chip(work: Work, on_cpu: Judgement | None) -> dict[str, Any]:
     if "compile" not in work.inputs:
         return {}
     stored = read_json(work.inputs["compile"] / "edgetpu.json")
-    accuracy = on_cpu.accuracy if on_cpu else None
-    return {"edgetpu": {**stored["about"], "cpu_accuracy": accuracy}, "notes": stored["notes"]}
+    judging = _judge(work).judging
+    known = on_cpu.scores.get(judging.name) if on_cpu and judging.metric.unit == "%" else None
+    return {"edgetpu": {**stored["about"], "cpu_accuracy": known}, "notes": stored["notes"]}
 
 
 def _explained(error: str, work: Work) -> str:
@@ -161,6 +164,12 @@ def _entry(work: Work, name: str, path: Path, runtime: str, limit: verify.Limits
     golden = work.inputs["convert"] / "golden.npz"
     delegate = work.stage.spec["delegate"]
     return Entry(name, path, runtime, delegate, 1, golden=golden, tolerance=limit.tolerance)
+
+
+def _judge(work: Work) -> Judge:
+    folder = work.inputs["samples"]
+    kept = read_json(folder / samples.TASK)
+    return read_judge(kept, folder / samples.TARGETS, work.context.loaded.folder)
 
 
 def _samples_of(work: Work) -> Path:
@@ -193,7 +202,7 @@ def _host_judgement(work: Work, name: str, path: Path, limit: verify.Limits) -> 
             samples=_samples_of(work),
             delegate="xnnpack",
         )
-        judgement = judged(entry, _checked(work, access.host, [entry]))
+        judgement = judged(entry, _checked(work, access.host, [entry]), _judge(work))
         if judgement is not None:
             return judgement
     return None
@@ -233,4 +242,4 @@ def _require_zeros(work: Work, files: Mapping[str, Any]) -> None:
             raise EdgesparseError(lost)
 
 
-KIND = Kind("verify", 1, (), run, in_child=False)
+KIND = Kind("verify", 2, (), run, in_child=False)

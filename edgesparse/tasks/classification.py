@@ -1,55 +1,100 @@
-"""Classification: each sample has one of several classes, and the model gives a value for each.
+"""Classification: each sample has one of several classes.
 
-Training uses the loss and the metrics; outputs are judged by `judge`, whoever gave them: the Keras
-model, this machine's runtimes or a device.
+The model gives a value for each class, probabilities or logits, or one value for the second of two
+classes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from edgesparse.data import Dataset
-from edgesparse.spec.errors import UsageError
-from edgesparse.spec.pipeline import Train
+from edgesparse.tasks import Array, Metric, Task, finite
 
-if TYPE_CHECKING:
+MAX_CONFUSION = 100
+"""From so many classes on a confusion matrix is no longer kept."""
+
+
+def task(resolved: Mapping[str, Any]) -> Task:
+    """`resolved`: classes (names), binary (one output), logits, one_hot (targets), top_k."""
+    binary, logits, one_hot = (bool(resolved.get(k)) for k in ("binary", "logits", "one_hot"))
+    count, top = len(resolved["classes"]), int(resolved.get("top_k") or 5)
+    threshold = 0.0 if logits else 0.5
+
+    def chosen(outputs: Array) -> Array:
+        values = outputs.reshape(len(outputs), -1)
+        found = values[:, 0] > threshold if binary else values.argmax(axis=1)
+        # What is no number is never right: argmax would take it for the highest.
+        return np.where(finite(outputs), found.astype(np.int64), -1)
+
+    def wanted(targets: Array) -> Array:
+        return targets.argmax(axis=1) if one_hot else targets.reshape(len(targets)).astype(np.int64)
+
+    def accuracy(outputs: Array, targets: Array) -> float:
+        return float(np.mean(chosen(outputs) == wanted(targets)))
+
+    def within(outputs: Array, targets: Array) -> float:
+        best = np.argsort(-outputs.reshape(len(outputs), -1), axis=1, kind="stable")[:, :top]
+        right = (best == wanted(targets)[:, None]).any(axis=1) & finite(outputs)
+        return float(right.mean())
+
+    def f1(outputs: Array, targets: Array) -> float:
+        return macro_f1(confusion(chosen(outputs), wanted(targets), count))
+
+    def details(outputs: Array, targets: Array) -> dict[str, Any]:
+        matrix = confusion(chosen(outputs), wanted(targets), count)
+        recall = matrix.diagonal() / np.maximum(1, matrix.sum(axis=1))
+        found: dict[str, Any] = {"recall": recall.round(6).tolist()}
+        if count <= MAX_CONFUSION:
+            found["confusion"] = matrix.tolist()
+        return found
+
+    metrics = [Metric("accuracy", accuracy, unit="%"), Metric("f1", f1, unit="%")]
+    if not binary and count > top:
+        metrics.insert(1, Metric(f"top-{top}", within, unit="%"))
+    return Task(
+        "classification",
+        lambda: _loss(binary, one_hot, logits),
+        tuple(metrics),
+        lambda: _watched(binary, one_hot, logits),
+        details,
+    )
+
+
+def _loss(binary: bool, one_hot: bool, logits: bool) -> Any:
     import tensorflow as tf
 
+    losses = tf.keras.losses
+    if binary:
+        return losses.BinaryCrossentropy(from_logits=logits)
+    if one_hot:
+        return losses.CategoricalCrossentropy(from_logits=logits)
+    return losses.SparseCategoricalCrossentropy(from_logits=logits)
 
-def loss(train: Train) -> tf.keras.losses.Loss:
-    """Cross-entropy of softmax outputs, or of logits where the pipeline says so."""
+
+def _watched(binary: bool, one_hot: bool, logits: bool) -> tuple[Any, ...]:
     import tensorflow as tf
 
-    return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=train.from_logits)
+    metrics = tf.keras.metrics
+    if binary:
+        return (metrics.BinaryAccuracy("accuracy", threshold=0.0 if logits else 0.5),)
+    kind = metrics.CategoricalAccuracy if one_hot else metrics.SparseCategoricalAccuracy
+    return (kind("accuracy"),)
 
 
-def metrics() -> list[Any]:
-    """What training reports, as Keras takes it."""
-    return ["accuracy"]
+def confusion(chosen: Array, wanted: Array, classes: int) -> Array:
+    """[classes, classes]: how often each class (row) was taken for each (column)."""
+    known = (chosen >= 0) & (chosen < classes)
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (wanted[known], chosen[known]), 1)
+    return matrix
 
 
-def check_outputs(model: tf.keras.Model, dataset: Dataset) -> None:
-    """Raise UsageError where the model does not give one value per class."""
-    outputs = tuple(model.outputs[0].shape[1:])
-    classes = len(dataset.class_names)
-    if outputs != (classes,):
-        raise UsageError(
-            f"the model gives {list(outputs)} but the data has {classes} classes; "
-            "it must give one value per class"
-        )
-
-
-def right(outputs: np.ndarray, targets: np.ndarray) -> int:
-    """How many of the outputs [n, ...] are highest at their target [n], counted over all of ....
-
-    What is no number is never right: argmax would take it for the highest.
-    """
-    values = outputs.reshape(len(outputs), -1)
-    return int(np.sum((values.argmax(axis=1) == targets) & np.isfinite(values).all(axis=1)))
-
-
-def judge(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Accuracy: the share of samples classified right."""
-    return right(outputs, targets) / len(targets)
+def macro_f1(matrix: Array) -> float:
+    """The mean over classes that occur of the harmonic mean of precision and recall."""
+    hits = matrix.diagonal()
+    sizes = matrix.sum(axis=0) + matrix.sum(axis=1)
+    occur = matrix.sum(axis=1) > 0
+    return float(np.mean(2 * hits[occur] / np.maximum(1, sizes[occur]))) if occur.any() else 0.0

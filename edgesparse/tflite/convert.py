@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,18 @@ _INTEGER: dict[Scheme, tuple[Any, Any]] = {
 
 
 def convert(
-    model: tf.keras.Model, scheme: Scheme, representative: np.ndarray, *, one_scale: bool = False
+    model: tf.keras.Model,
+    scheme: Scheme,
+    representative: np.ndarray | Sequence[np.ndarray],
+    *,
+    one_scale: bool = False,
 ) -> bytes:
     """Convert with a batch of 1, all weights stored densely.
 
     Args:
-        model: one input, one output; with fake-quantization for PQAT models.
-        representative: [n, *input_shape] from training data; used by int8, in the model's dtype.
+        model: flat; with fake-quantization for PQAT models.
+        representative: for each input [n, *its shape] from training data (of one input alone, or
+            in a list); used by int8, in the model's dtype.
         one_scale: quantize fully connected weights with one scale instead of one for each output.
             tflite-runtime 2.14's sparse int8 kernel ignores all scales but the first and answers
             wrong, and its dense one is too old for several of them with float activations.
@@ -43,8 +48,12 @@ def convert(
                 _unroll(model)
             _export(model, str(folder))
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-            dtype = tf.as_dtype(model.inputs[0].dtype).as_numpy_dtype
-            _set_up(converter, scheme, representative.astype(dtype), one_scale)
+            given = [representative] if isinstance(representative, np.ndarray) else representative
+            samples = {
+                name: values.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype)
+                for name, values, tensor in zip(_names(model), given, model.inputs, strict=True)
+            }
+            _set_up(converter, scheme, samples, one_scale)
             return positive_zeros(converter.convert())
     except Exception as error:
         reason = cause_of(error)
@@ -62,6 +71,11 @@ def _unroll(model: tf.keras.Model) -> None:
             layer._could_use_gpu_kernel = False
 
 
+def _names(model: tf.keras.Model) -> list[str]:
+    """What the file's signature calls the inputs."""
+    return [str(name) for name in model.input_names]
+
+
 def _export(model: tf.keras.Model, folder: str) -> None:
     """Save the model's inference, and nothing else of it.
 
@@ -70,14 +84,20 @@ def _export(model: tf.keras.Model, folder: str) -> None:
     """
     # A fixed batch: with an open one Keras' Reshape becomes a computed shape, which makes tensors
     # dynamic and keeps XNNPACK away.
-    inputs = tf.keras.Input(
-        batch_shape=(1, *model.inputs[0].shape[1:]), dtype=model.inputs[0].dtype
-    )
-    fixed = tf.keras.Model(inputs, model(inputs, training=False))
-    signature = [tf.TensorSpec(inputs.shape, inputs.dtype, name=inputs.name)]
-    infer = tf.function(
-        lambda x: {fixed.output_names[0]: fixed(x, training=False)}, input_signature=signature
-    )
+    inputs = [tf.keras.Input(batch_shape=(1, *t.shape[1:]), dtype=t.dtype) for t in model.inputs]
+    given = inputs[0] if len(inputs) == 1 else inputs
+    fixed = tf.keras.Model(given, model(given, training=False))
+    signature = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
+        for tensor, name in zip(inputs, _names(model), strict=True)
+    ]
+
+    def answers(*xs: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = fixed(xs[0] if len(xs) == 1 else list(xs), training=False)
+        values = found if isinstance(found, list | tuple) else [found]
+        return dict(zip(model.output_names, values, strict=True))
+
+    infer = tf.function(answers, input_signature=signature)
     holder = tf.Module()
     holder.weights = fixed.variables
     # With debug information the operators keep their layers' names.
@@ -85,7 +105,9 @@ def _export(model: tf.keras.Model, folder: str) -> None:
     tf.saved_model.save(holder, folder, infer.get_concrete_function(), options)
 
 
-def _set_up(converter: Any, scheme: Scheme, representative: np.ndarray, one_scale: bool) -> None:
+def _set_up(
+    converter: Any, scheme: Scheme, representative: Mapping[str, np.ndarray], one_scale: bool
+) -> None:
     if scheme != "f32":
         # Without it the converter ignores every other wish.
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -93,15 +115,15 @@ def _set_up(converter: Any, scheme: Scheme, representative: np.ndarray, one_scal
         converter.target_spec.supported_types = [tf.float16]
     if scheme in _INTEGER:
 
-        def samples() -> Iterator[list[np.ndarray]]:
-            for sample in representative:
-                yield [sample[np.newaxis]]
+        def samples() -> Iterator[dict[str, np.ndarray]]:
+            for number in range(min(map(len, representative.values()))):
+                yield {name: values[number][None] for name, values in representative.items()}
 
         operators, ends = _INTEGER[scheme]
         converter.representative_dataset = samples
         converter.target_spec.supported_ops = [operators]
         # Tokens and other integers come as they are.
-        if representative.dtype.kind == "f":
+        if all(values.dtype.kind == "f" for values in representative.values()):
             converter.inference_input_type = ends
         converter.inference_output_type = ends
     converter._experimental_disable_per_channel_quantization_for_dense_layers = one_scale

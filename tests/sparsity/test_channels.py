@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from edgesparse import models
-from edgesparse.sparsity import training
 from edgesparse.sparsity.channels import channels, cost, importance
 from edgesparse.sparsity.network.dependencies import trace
+from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import ModelSource, Train
 from edgesparse.spec.sparsify import Channels

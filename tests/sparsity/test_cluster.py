@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgesparse.sparsity import training
 from edgesparse.sparsity.cluster import cluster
 from edgesparse.sparsity.magnitude import magnitude
 from edgesparse.sparsity.network.kernels import kernels
+from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Cluster, Magnitude

@@ -11,11 +11,12 @@ from pydantic_core import PydanticCustomError
 from edgesparse.spec.safe.text import Clean, clean
 
 MAX_LINE = 2_000_000
-PROTOCOL = 2
+PROTOCOL = 3
 """Of the agent that is sent; it must answer with the same."""
 PART_BYTES = 750_000
 """How much of an entry's outputs one event holds."""
 MAX_PARTS = 1000
+MAX_OUTPUTS = 100
 MAX_ROUNDS = 1000
 
 
@@ -49,7 +50,7 @@ class _Event(BaseModel):
 class HostInfo(_Event):
     """What a device is."""
 
-    protocol: Literal[2]
+    protocol: Literal[3]
     machine: _Short
     system: _Short
     release: _Short
@@ -89,10 +90,11 @@ class Check(_Event):
 
 
 class Answers(_Event):
-    """A part of the outputs for an entry's samples, float32 in base64; they precede its check."""
+    """A part of one output for an entry's samples, float32 in base64; they precede its check."""
 
     event: Literal["answers"]
     entry: _Short
+    output: Annotated[int, Field(ge=0, lt=MAX_OUTPUTS)]
     part: Annotated[int, Field(ge=0, lt=MAX_PARTS)]
     data: Annotated[str, Field(max_length=MAX_LINE // 2, pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 

@@ -10,8 +10,6 @@ import math
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from edgesparse.devices.measuring.events import (
     PART_BYTES,
     Answers,
@@ -26,6 +24,7 @@ from edgesparse.devices.measuring.events import (
     parse_event,
 )
 from edgesparse.devices.measuring.job import Entry, Job
+from edgesparse.devices.measuring.samples import read
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.spec.safe.text import clean
 
@@ -54,9 +53,11 @@ class Heard:
         self.junk = ""
         self.ended = False
         self._entries = {entry.name: entry for entry in job.entries}
-        self._shapes = {entry.name: answers_shape(entry) for entry in job.entries}
-        self._parts = {name: _parts_of(shape) for name, shape in self._shapes.items()}
-        self._seen: set[tuple[str, str | None, int | None]] = set()
+        self._shapes = {entry.name: answers_shapes(entry) for entry in job.entries}
+        self._parts = {
+            name: [_parts_of(s) for s in shapes] for name, shapes in self._shapes.items()
+        }
+        self._seen: set[_Key] = set()
         self._failed: set[str] = set()
         self._limit_seconds = job.settings.timeout_seconds * patience + SILENCE_SECONDS
         self._junk_bytes = 0
@@ -123,9 +124,9 @@ class Heard:
         entry = self._entries[check.entry]
         if entry.golden is not None and check.agreement is None:
             raise self._lied(f"{check.entry} was checked against nothing")
-        shape = self._shapes[check.entry]
-        if shape is not None and check.samples != shape[0]:
-            asked = f"{shape[0]} samples were asked for"
+        shapes = self._shapes[check.entry]
+        if shapes and check.samples != shapes[0][0]:
+            asked = f"{shapes[0][0]} samples were asked for"
             raise self._lied(f"{check.entry} answered {check.samples}, {asked}")
 
     def _lied(self, what: str) -> Lied:
@@ -138,7 +139,8 @@ class Heard:
         if event is None:
             self.junk = clean(line.strip(), 200) or self.junk
         self._junk_bytes += len(line)
-        if self._junk_bytes > MAX_JUNK_BYTES + sum(self._parts.values()) * 2 * PART_BYTES:
+        parts = sum(sum(counts) for counts in self._parts.values())
+        if self._junk_bytes > MAX_JUNK_BYTES + parts * 2 * PART_BYTES:
             raise DeviceError(
                 f"device {self.device}: its agent prints without end; it said: {self.junk}"
             )
@@ -152,26 +154,30 @@ class Heard:
         if event.entry not in self._entries or event.entry in self._failed:
             return False
         if isinstance(event, Answers):
-            return event.part < self._parts[event.entry]
+            parts = self._parts[event.entry]
+            return event.output < len(parts) and event.part < parts[event.output]
         number = event.round if isinstance(event, Round | Failed) else None
         return number is None or number < self.job.rounds
 
 
-def _key(event: Event) -> tuple[str, str | None, int | None]:
+_Key = tuple[str, str | None, int | None, int | None]
+
+
+def _key(event: Event) -> _Key:
     entry = event.entry if isinstance(event, Answers | Check | Round | Failed) else None
-    number = event.round if isinstance(event, Round) else None
-    number = event.part if isinstance(event, Answers) else number
-    return (event.event, entry, number)
+    if isinstance(event, Answers):
+        return (event.event, entry, event.output, event.part)
+    return (event.event, entry, event.round if isinstance(event, Round) else None, None)
 
 
-def _parts_of(shape: tuple[int, ...] | None) -> int:
-    """In how many parts outputs of a shape come; 0 where none are asked for."""
-    return 0 if shape is None else math.ceil(4 * math.prod(shape) / PART_BYTES)
+def _parts_of(shape: tuple[int, ...]) -> int:
+    """In how many parts an output of a shape comes."""
+    return math.ceil(4 * math.prod(shape) / PART_BYTES)
 
 
-def answers_shape(entry: Entry) -> tuple[int, ...] | None:
-    """[n, ...] of the outputs that an entry is to give for its samples; None for none."""
+def answers_shapes(entry: Entry) -> list[tuple[int, ...]]:
+    """[n, ...] of each output that an entry is to give for its samples; empty for none."""
     if entry.samples is None or entry.golden is None:
-        return None
-    with np.load(entry.samples) as samples, np.load(entry.golden) as golden:
-        return (len(samples["y"]), *golden["golden_y"].shape[1:])
+        return []
+    count = len(next(iter(read(entry.samples, "x").values())))
+    return [(count, *values.shape[1:]) for values in read(entry.golden, "y").values()]

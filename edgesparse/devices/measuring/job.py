@@ -14,10 +14,10 @@ from typing import Any
 class Entry:
     """One model on one runtime with one number of threads.
 
-    `samples` is an .npz with x [n, ...], which the device answers, and y [n], which it does not
-    look at; `golden` one with golden_x and golden_y, of which the first `golden_samples` are used
-    (default: all). `delegate` is a name, or the library and options of an external one. `place` is
-    where the model lies on the device already.
+    `samples` is a file of inputs, which the device answers; `golden` one of inputs and outputs, of
+    which the first `golden_samples` are used (default: all); see samples.py. `shapes` are those of
+    inputs, by tensor, that the file leaves open. `delegate` is a name, or the library and options
+    of an external one. `place` is where the model lies on the device already.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Entry:
     tolerance: float = 0.0
     golden_samples: int | None = None
     place: str | None = None
+    shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     @property
     def files(self) -> list[Path]:

@@ -27,8 +27,9 @@ from edgesparse.devices.measuring.events import (
     Round,
     what_is_wrong,
 )
-from edgesparse.devices.measuring.hearing import Heard, answers_shape
+from edgesparse.devices.measuring.hearing import Heard, answers_shapes
 from edgesparse.devices.measuring.job import Entry, Job
+from edgesparse.devices.measuring.samples import read
 from edgesparse.devices.transport.interface import (
     ConnectionLost,
     DeviceError,
@@ -38,9 +39,10 @@ from edgesparse.devices.transport.interface import (
     upload,
 )
 from edgesparse.devices.transport.processes import MAX_OUTPUT, Channel
+from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.tflite.format.graph import has_state
+from edgesparse.tflite.format.ends import Ends, ends, in_order
 
 PROGRAMS = Path(__file__).parent.with_name("ondevice")
 AGENT = PROGRAMS / "agent.py"
@@ -80,23 +82,24 @@ def round_medians(events: Sequence[Event]) -> dict[str, list[float]]:
     return found
 
 
-def answers_of(entry: Entry, events: Iterable[Event]) -> NDArray[np.float32] | None:
-    """Outputs float32 [n, ...] that an entry gave for its samples; None where it gave none, or not
-    all of them."""
-    shape = answers_shape(entry)
-    if shape is None:
+def answers_of(entry: Entry, events: Iterable[Event]) -> dict[str, NDArray[np.float32]] | None:
+    """Outputs float32 [n, ...] by name that an entry gave for its samples; None where it gave none,
+    or not all of them."""
+    shapes = answers_shapes(entry)
+    if not shapes or entry.golden is None:
         return None
     parts = [e for e in events if isinstance(e, Answers) and e.entry == entry.name]
-    try:
-        content = b"".join(
-            base64.b64decode(part.data, validate=True)
-            for part in sorted(parts, key=lambda part: part.part)
-        )
-    except ValueError:
-        return None
-    if not parts or len(content) != 4 * math.prod(shape):
-        return None
-    return np.frombuffer(content, "<f4").reshape(shape)
+    found = {}
+    for number, (name, shape) in enumerate(zip(read(entry.golden, "y"), shapes, strict=True)):
+        own = sorted((e for e in parts if e.output == number), key=lambda event: event.part)
+        try:
+            content = b"".join(base64.b64decode(part.data, validate=True) for part in own)
+        except ValueError:
+            return None
+        if not own or len(content) != 4 * math.prod(shape):
+            return None
+        found[name] = np.frombuffer(content, "<f4").reshape(shape)
+    return found
 
 
 def run_job(
@@ -263,9 +266,9 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
     def place(file: Path | None) -> str | None:
         return None if file is None else files[file].target
 
-    # Asked here: resetting what has no state costs time on the device.
-    models = dict.fromkeys(entry.model for entry in job.entries)
-    stateful = {model: has_state(model.read_bytes()) for model in models}
+    # Read here, once for each file: names, and whether there is a state to be reset, which costs
+    # time on the device where there is none.
+    models = {file: _ends(file) for file in dict.fromkeys(entry.model for entry in job.entries)}
     return {
         "id": job.id,
         "rounds": job.rounds,
@@ -282,8 +285,30 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
                 "samples": place(entry.samples),
                 "tolerance": entry.tolerance,
                 "golden_samples": entry.golden_samples,
-                "stateful": stateful[entry.model],
+                "shapes": [[index, list(shape)] for index, shape in entry.shapes],
+                **_places(entry, models[entry.model]),
             }
             for entry in job.entries
         ],
+    }
+
+
+def _ends(file: Path) -> Ends | None:
+    """None for what is no model: the runtime will say so."""
+    try:
+        return ends(file.read_bytes(), file.name)
+    except UsageError:
+        return None
+
+
+def _places(entry: Entry, found: Ends | None) -> dict[str, Any]:
+    """Which tensors the samples and answers belong to, in their order."""
+    if found is None:
+        return {"stateful": False}
+    if entry.golden is None:
+        return {"stateful": found.stateful}
+    return {
+        "stateful": found.stateful,
+        "inputs": [end.index for end in in_order(found.inputs, list(read(entry.golden, "x")))],
+        "outputs": [end.index for end in in_order(found.outputs, list(read(entry.golden, "y")))],
     }

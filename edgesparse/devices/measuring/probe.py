@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from edgesparse.devices.measuring.events import Check, Event, Failed
 from edgesparse.devices.measuring.job import Entry, Job, Settings, new_id
 from edgesparse.devices.measuring.jobs import round_medians, run_job
+from edgesparse.devices.measuring.samples import save_golden
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.runtimes.cells import (
@@ -99,7 +98,7 @@ def try_path(
     dense, sparse, x, y = path_models()
     with temporary_folder() as place:
         golden = Path(place) / "golden.npz"
-        np.savez(golden, golden_x=x, golden_y=y)
+        save_golden(golden, x, y)
         entries: dict[tuple[str, str], Entry] = {}
         for form, content in (("dense", dense), ("sparse", sparse)):
             path = Path(place) / f"{form}.tflite"
@@ -135,7 +134,7 @@ def _entries(
     for number, model in enumerate(models):
         path, golden = folder / f"{number}.tflite", folder / f"{number}.npz"
         path.write_bytes(model.content)
-        np.savez(golden, golden_x=model.x, golden_y=model.y)
+        save_golden(golden, model.x, model.y)
         for runtime in runtimes:
             found[runtime, model.cell] = Entry(
                 f"{runtime} {model.cell.name}",

@@ -10,7 +10,7 @@ A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is 
 
     waiting   another job holds this device's lock
     start     job, host
-    answers   entry, part, data: outputs for the entry's samples, float32, base64, in order
+    answers   entry, output, part, data: outputs for the entry's samples, float32, base64, in order
     check     entry, init_ms, agreement, max_error, samples
     round     entry, round, latency_ns [...], init_ms, first_ms, warmup_runs, stable,
               peak_rss_bytes, cpu_before, cpu_after
@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 
-PROTOCOL = 2
+PROTOCOL = 3
 RUNTIMES = {
     "tflite-runtime": "tflite_runtime.interpreter",
     "ai-edge-litert": "ai_edge_litert.interpreter",
@@ -154,6 +154,8 @@ def open_interpreter(request):
         options["experimental_delegates"] = [loaded]
     start = time.perf_counter()
     interpreter = module.Interpreter(**options)
+    for index, shape in request.get("shapes") or ():
+        interpreter.resize_tensor_input(index, shape)
     interpreter.allocate_tensors()
     return interpreter, (time.perf_counter() - start) * 1000
 
@@ -179,20 +181,43 @@ def dequantized(values, details):
     return values.astype(numpy.float32)
 
 
-def infer(interpreter, samples, stateful):
-    """Outputs [n, ...] in float32 for samples [n, ...], one inference each."""
+def ends(interpreter, request):
+    """The details of inputs and outputs, in the order in which samples and answers come."""
+    sources = {end["index"]: end for end in interpreter.get_input_details()}
+    targets = {end["index"]: end for end in interpreter.get_output_details()}
+    if request.get("inputs"):
+        return (
+            [sources[index] for index in request["inputs"]],
+            [targets[index] for index in request["outputs"]],
+        )
+    return list(sources.values()), list(targets.values())
+
+
+def infer(interpreter, request, samples):
+    """Outputs, each [n, ...] in float32, for samples, each [n, ...]: one inference after another."""
     import numpy
 
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    shape = tuple(int(size) for size in source["shape"])
-    results = []
-    for sample in samples:
-        if stateful:
+    sources, targets = ends(interpreter, request)
+    results = [[] for _ in targets]
+    for number in range(len(samples[0])):
+        if request.get("stateful"):
             interpreter.reset_all_variables()  # Every sample is a new one.
-        interpreter.set_tensor(source["index"], quantized(sample, source).reshape(shape))
+        for source, values in zip(sources, samples):
+            shape = tuple(int(size) for size in source["shape"])
+            value = quantized(values[number], source).reshape(shape)
+            interpreter.set_tensor(source["index"], value)
         interpreter.invoke()
-        results.append(dequantized(interpreter.get_tensor(target["index"])[0], target))
-    return numpy.stack(results)
+        for target, result in zip(targets, results):
+            result.append(dequantized(interpreter.get_tensor(target["index"])[0], target))
+    return [numpy.stack(result) for result in results]
+
+
+def arrays(path, kind, count=None):
+    """The inputs or outputs in a file of samples, in their order."""
+    import numpy
+
+    with numpy.load(path, allow_pickle=False) as stored:
+        return [stored["%s%d" % (kind, i)][:count] for i in range(len(stored[kind + "_names"]))]
 
 
 def check(request):
@@ -205,23 +230,23 @@ def check(request):
         fill_inputs(interpreter)
         interpreter.invoke()
         return result
-    with numpy.load(request["golden"], allow_pickle=False) as stored:
-        count = request.get("golden_samples")
-        golden_x, golden_y = stored["golden_x"][:count], stored["golden_y"][:count]
-    outputs = infer(interpreter, golden_x, request.get("stateful"))
-    if outputs.shape != golden_y.shape:
-        raise RuntimeError("outputs %s instead of %s" % (outputs.shape[1:], golden_y.shape[1:]))
-    spread = float(golden_y.max() - golden_y.min()) or 1.0
-    errors = numpy.abs(outputs - golden_y).reshape(len(outputs), -1).max(axis=1) / spread
-    errors = numpy.where(numpy.isfinite(errors), errors, numpy.inf)
+    count = request.get("golden_samples")
+    golden_x, golden_y = (arrays(request["golden"], kind, count) for kind in "xy")
+    outputs = infer(interpreter, request, golden_x)
+    errors = numpy.zeros(len(golden_x[0]))
+    for output, golden in zip(outputs, golden_y):
+        if output.shape != golden.shape:
+            raise RuntimeError("outputs %s instead of %s" % (output.shape[1:], golden.shape[1:]))
+        spread = float(golden.max() - golden.min()) or 1.0
+        own = numpy.abs(output - golden).reshape(len(output), -1).max(axis=1) / spread
+        errors = numpy.maximum(errors, numpy.where(numpy.isfinite(own), own, numpy.inf))
     result["agreement"] = float(numpy.mean(errors <= request["tolerance"]))
     result["max_error"] = min(float(errors.max()), 1e30)
     if request.get("samples"):
-        with numpy.load(request["samples"], allow_pickle=False) as stored:
-            x = stored["x"]
-        result["samples"] = len(x)
-        if len(x):
-            result["answers"] = packed(infer(interpreter, x, request.get("stateful")))
+        x = arrays(request["samples"], "x")
+        result["samples"] = len(x[0])
+        if len(x[0]):
+            result["answers"] = [packed(output) for output in infer(interpreter, request, x)]
     return result
 
 
@@ -417,8 +442,10 @@ class Agent:
         about = {"event": kind, "entry": name}
         if kind != "check":
             about["round"] = number
-        for part, data in enumerate(result.pop("answers", ())):
-            self.tell({"event": "answers", "entry": name, "part": part, "data": data})
+        for output, parts in enumerate(result.pop("answers", ())):
+            for part, data in enumerate(parts):
+                said = {"event": "answers", "entry": name, "output": output}
+                self.tell(dict(said, part=part, data=data))
         self.tell(dict(about, **result))
 
     def spawn(self, kind, request):

@@ -38,7 +38,8 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
     if failing and set(failing) == set(chosen):
         told = "; ".join(f"{name}: {why}" for name, why in failing.items())
         raise UsageError(f"{document.path}: no variant can be made: {told}")
-    found = [Foreseen("note", note) for note in map(_literal, facts.notes)]
+    found = [Foreseen("said", said) for said in map(_literal, facts.said)]
+    found += [Foreseen("note", note) for note in map(_literal, facts.notes)]
     for why in dict.fromkeys(failing.values()):
         names = tuple(name for name in failing if failing[name] == why)
         found.append(Foreseen("fails", f"{{variants}} will fail: {_literal(why)}", names))

@@ -8,9 +8,9 @@ from typing import Literal
 
 from edgesparse.bench.rows import PAYS_FROM, Row
 
-Kind = Literal["note", "fails", "partial", "slow"]
-"""fails: the variant; partial: its coverage; slow: its zeros gain no time. Rows say the first two
-themselves, when it is so."""
+Kind = Literal["said", "note", "fails", "partial", "slow"]
+"""said: for `plan` only; fails: the variant; partial: its coverage; slow: its zeros gain no time.
+Where it is so, a row says itself that it failed or is partial."""
 
 
 @dataclass(frozen=True)

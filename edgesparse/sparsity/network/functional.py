@@ -6,11 +6,12 @@ become the data's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from edgesparse.data import Tensor
 from edgesparse.spec.errors import UsageError, cause_of
 
 _USES = 1000
@@ -18,29 +19,42 @@ _USES = 1000
 
 
 def functional(
-    model: tf.keras.Model, sample_shape: Callable[[], tuple[int, ...]], label: str
+    model: tf.keras.Model, data: Mapping[str, Tensor], label: str, *, float32: bool = True
 ) -> tf.keras.Model:
     """The same layers, with their weights, as a flat functional model; the model itself where it
     is one.
 
     Args:
-        sample_shape: of one sample of the data, without the batch; asked where it is needed.
+        data: the dataset's inputs, whose sizes stand for those that the model leaves open.
         label: what messages call the model.
+        float32: also where layers compute in 16 bits, for training.
 
     Raises:
         UsageError: it is no graph of layers, whatever it is called with.
     """
-    if is_flat(model):
+    mixed = float32 and _compute_in_float32(model)
+    if is_flat(model, data) and not mixed:
         return model
     if _inputs(model):
+        tensors = list(data.values())
+        shapes = [t.shape for t in tensors] if len(tensors) == len(model.inputs) else []
+        by_name = {name: t.shape for name, t in data.items()}
         inputs = [
-            tf.keras.Input(_closed(t.shape[1:], sample_shape), dtype=t.dtype, name=t.name)
-            for t in model.inputs
+            tf.keras.Input(
+                _closed(t.shape[1:], by_name.get(t.name) or (shapes[place] if shapes else ())),
+                dtype=t.dtype,
+                name=t.name,
+            )
+            for place, t in enumerate(model.inputs)
         ]
+        given: Any = inputs[0] if len(inputs) == 1 else inputs
     else:
-        inputs = [tf.keras.Input(sample_shape())]
+        named = {
+            name: tf.keras.Input(t.shape, dtype=t.dtype, name=name if len(data) > 1 else None)
+            for name, t in data.items()
+        }
+        given = named if len(named) > 1 else next(iter(named.values()))
     try:
-        given = inputs[0] if len(inputs) == 1 else inputs
         outputs = _called(model, given, {})
         flat = tf.keras.Model(given, outputs, name=model.name)
     except Exception as error:
@@ -55,13 +69,28 @@ def functional(
     return flat
 
 
-def is_flat(model: tf.keras.Model) -> bool:
-    """Whether it is a functional or sequential model of closed sizes, without models in it."""
+def _compute_in_float32(model: tf.keras.Model) -> bool:
+    """Let layers that compute in 16 bits, as mixed precision has them, compute in 32; whether there
+    were any."""
+    found = False
+    for layer in model._flatten_layers():
+        policy = getattr(layer, "_dtype_policy", None)
+        if policy is not None and str(policy.name).startswith("mixed"):
+            layer._set_dtype_policy("float32")
+            found = True
+    return found
+
+
+def is_flat(model: tf.keras.Model, data: Mapping[str, Tensor]) -> bool:
+    """Whether it is a functional or sequential model without models in it, and its sizes are closed
+    as far as the data's are."""
     inputs = _inputs(model)
     if not inputs or not _is_graph(model):
         return False
-    if any(size is None for t in inputs for size in t.shape[1:]):
-        return False
+    given = [t.shape for t in data.values()]
+    for tensor, known in zip(inputs, given, strict=False):
+        if tuple(tensor.shape[1:]) != _closed(tensor.shape[1:], known):
+            return False
     return not any(isinstance(layer, tf.keras.Model) for layer in model.layers)
 
 
@@ -78,11 +107,8 @@ def _inputs(model: tf.keras.Model) -> list[Any]:
         return []
 
 
-def _closed(shape: Any, sample_shape: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+def _closed(shape: Any, found: Sequence[int | None]) -> tuple[int | None, ...]:
     """An input's shape with the data's sizes where it has none."""
-    if all(size is not None for size in shape):
-        return tuple(shape)
-    found = sample_shape()
     if len(found) != len(shape):
         return tuple(shape)
     return tuple(f if size is None else size for size, f in zip(shape, found, strict=True))

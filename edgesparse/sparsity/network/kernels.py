@@ -7,7 +7,7 @@ within layers (recurrent cells, attention's projections), in nested models, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,14 @@ import tensorflow as tf
 
 MIN_INPUTS = 5
 """The first convolution of an image network sees 1 to 4 channels: few weights, much accuracy."""
+MAX_LEFT = 0.05
+"""Share of all weights up to which kernels are left dense for being few: what was asked for is
+still reached."""
 _ATTRIBUTES = (
     "kernel", "recurrent_kernel", "pointwise_kernel", "depthwise_kernel", "embeddings", "bias",
 )  # fmt: skip
 DEPTHWISE = "depthwise: few weights, and each channel has its own"
+FEW = "few weights, much accuracy"
 NO_KERNEL = "a scale or slope, no kernel"
 
 
@@ -71,6 +75,17 @@ def kernels(model: tf.keras.Model) -> dict[str, Kernel]:
             seen.add(id(kernel.variable))
             name = kernel.name if kernel.name not in found else f"{prefix}{kernel.name}"
             found[name] = Kernel(name, kernel.layer, kernel.owner, kernel.variable, kernel.reason)
+    return _without_large(found)
+
+
+def _without_large(found: dict[str, Kernel]) -> dict[str, Kernel]:
+    """The same, where kernels that are no few weights of this model are not left dense for that."""
+    left = MAX_LEFT * sum(kernel.size for kernel in found.values())
+    for kernel in sorted(found.values(), key=lambda kernel: kernel.size):
+        if kernel.reason.endswith(FEW) or kernel.reason == DEPTHWISE:
+            left -= kernel.size
+            if left < 0:
+                found[kernel.name] = replace(kernel, reason="")
     return found
 
 
@@ -134,5 +149,5 @@ def _reason(owner: Any, weight: Any, attribute: str) -> str:
     if convolution and getattr(owner, "groups", 1) == 1:
         inputs = weight.shape[-1] if transposed else weight.shape[-2]
         if inputs < MIN_INPUTS:
-            return f"sees only {inputs} channels: few weights, much accuracy"
+            return f"sees only {inputs} channels: {FEW}"
     return ""

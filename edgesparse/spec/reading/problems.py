@@ -10,9 +10,12 @@ from edgesparse.spec.code.sources import is_file, shown
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline, Source
 from edgesparse.spec.reading.document import Document, Location
+from edgesparse.spec.task import TaskSpec
 
 SPARSIFY_GIVEN = ("model", "dataset", "train", "spec", "progress")
 """Parameters that edgesparse passes to a sparsify function that has them."""
+TRAIN_GIVEN = ("model", "dataset", "train", "callbacks", "batches", "validation")
+"""The same for a training loop."""
 DATA_GIVEN = ("base",)
 """The same for a dataset's loader: the folder of the YAML file."""
 
@@ -35,6 +38,7 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
             problems.append(document.problem(("gates", i, "variant"), message))
     problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
     problems += _model_problems(pipeline, document)
+    problems += _training_problems(pipeline, document)
     for name, variant in pipeline.variants.items():
         for i, step in variant.references:
             location: Location = ("variants", name, "sparsify")
@@ -102,3 +106,26 @@ def _source_problems(
         else document.problem((*location, "args"), message)
         for name, message in found
     ]
+
+
+def _training_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
+    """Of the user's own loop, callbacks and task."""
+    train, problems = pipeline.train, []
+    if train.ref is not None:
+        source = Source(ref=train.ref, args=train.args)
+        problems += _source_problems(document, ("train",), "training", source, given=TRAIN_GIVEN)
+    elif train.args:
+        problems.append(document.problem(("train", "args"), "'args' goes with 'ref'"))
+    base = Path(document.path).absolute().parent
+    for i, callback in enumerate(train.callbacks):
+        try:
+            references.find("training", None, callback.ref, base, classes=True)
+        except UsageError as error:
+            problems.append(document.problem(("train", "callbacks", i), str(error)))
+    tasks: dict[Location, TaskSpec] = {("task",): pipeline.task}
+    tasks |= {("task", "outputs", name): one for name, one in pipeline.task.outputs.items()}
+    for place, task in tasks.items():
+        if task.ref is not None:
+            source = Source(ref=task.ref, args=task.args)
+            problems += _source_problems(document, place, "tasks", source)
+    return problems

@@ -15,6 +15,7 @@ from edgesparse.tflite.format.inspect import inspect
 if TYPE_CHECKING:
     import tensorflow as tf
 
+METRICS = "metrics.json"
 _WEIGHTS, _WHOLE = "model.weights.h5", "model.keras"
 
 
@@ -30,11 +31,11 @@ def save_keras(
     model: tf.keras.Model,
     folder: Path,
     history: Mapping[str, Any],
-    accuracy: float,
+    scores: Mapping[str, float],
     *,
     as_built: bool,
 ) -> None:
-    """Leave a trained model, how its training went, and its accuracy on the test split.
+    """Leave a trained model, how its training went, and its metrics on the test split.
 
     Args:
         as_built: it has the layers that its builder gives it, so that its weights are enough: not
@@ -45,7 +46,7 @@ def save_keras(
     else:
         _save_whole(model, folder / _WHOLE)
     write_json(folder / "history.json", history)
-    write_json(folder / "metrics.json", {"accuracy": accuracy})
+    write_json(folder / METRICS, dict(scores))
 
 
 def _save_whole(model: tf.keras.Model, path: Path) -> None:
@@ -63,21 +64,23 @@ def is_as_built(work: Work, role: str) -> bool:
     return (work.inputs[role] / _WEIGHTS).is_file()
 
 
-def built(work: Work) -> tf.keras.Model:
-    """The pipeline's model before any training, as a flat functional one."""
+def built(work: Work, *, float32: bool = True) -> tf.keras.Model:
+    """The pipeline's model before any training, as a flat functional one; with `float32` also where
+    its user has asked for 16-bit arithmetic."""
     from edgesparse import models
 
-    return flat(models.build(work.pipeline.model, work.context.loaded.folder), work)
+    model = models.build(work.pipeline.model, work.context.loaded.folder)
+    return flat(model, work, float32=float32)
 
 
-def flat(model: tf.keras.Model, work: Work) -> tf.keras.Model:
-    """A model as its user has built it as a flat functional one; the data is asked where the model
-    leaves its sizes open."""
+def flat(model: tf.keras.Model, work: Work, *, float32: bool = True) -> tf.keras.Model:
+    """A model as its user has built it as a flat functional one; where it leaves sizes open, they
+    are the data's."""
     from edgesparse import models
     from edgesparse.sparsity.network import functional
 
     label = models.label(work.pipeline.model)
-    return functional.functional(model, lambda: work.context.dataset.input_shape, label)
+    return functional.functional(model, work.context.data.inputs, label, float32=float32)
 
 
 def read_keras(work: Work, role: str) -> tf.keras.Model:
@@ -92,7 +95,7 @@ def read_keras(work: Work, role: str) -> tf.keras.Model:
         return model
     own = models.own_objects(work.pipeline.model, work.context.loaded.folder)
     model, _ = read(work.inputs[role] / _WHOLE, own, trusted=True)
-    return functional.functional(model, lambda: work.context.dataset.input_shape, role)
+    return functional.functional(model, work.context.data.inputs, role)
 
 
 def save_tflite(content: bytes, folder: Path, storage: str) -> None:

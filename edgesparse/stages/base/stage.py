@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,12 @@ from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.reading.load import Loaded
+from edgesparse.spec.training import Train
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 if TYPE_CHECKING:
     from edgesparse.data import Dataset
+    from edgesparse.sparsity.training.recipe import Recipe
 
 # Libraries by what they shape: a stage's key has the versions of those that shape its result, so
 # that an upgrade makes anew what it may change and nothing else.
@@ -83,10 +85,43 @@ class Context:
         return self.loaded.spec
 
     @cached_property
-    def dataset(self) -> Dataset:
+    def data(self) -> Dataset:
+        """What the pipeline's data is, before it is known what it is for."""
+        import tensorflow as tf
+
         from edgesparse import data
 
+        # Before: random augmentation takes its seeds when it is put together.
+        tf.keras.utils.set_random_seed(self.pipeline.train.seed)
         return data.load(self.pipeline.data, self.loaded.folder)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How the pipeline's model is trained on its data, and judged. Raises UsageError."""
+        from edgesparse import models
+        from edgesparse.sparsity.network import functional
+        from edgesparse.sparsity.training.recipe import compiled_with, put_together
+
+        pipeline, base = self.pipeline, self.loaded.folder
+        model = models.build(pipeline.model, base)
+        compiled = compiled_with(model, pipeline.train)
+        flat = functional.functional(model, self.data.inputs, models.label(pipeline.model))
+        return put_together(
+            flat, self.data, pipeline.train, pipeline.task, pipeline.metric, base, compiled
+        )
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data, with how models are trained on it."""
+        return replace(self.data, recipe=self.recipe)
+
+    @cached_property
+    def train(self) -> Train:
+        """The training's settings; a compiled model keeps its learning rate."""
+        train, own = self.pipeline.train, self.recipe.compiled.learning_rate
+        if own is None or "learning_rate" in train.model_fields_set:
+            return train
+        return train.model_copy(update={"learning_rate": own})
 
 
 @dataclass(frozen=True)

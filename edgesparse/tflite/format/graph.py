@@ -123,19 +123,6 @@ def open_model(content: bytes | bytearray, name: str) -> Any:
         return model
 
 
-def has_state(content: bytes) -> bool:
-    """Whether a model keeps something from one inference to the next, as recurrent layers do; False
-    for what is no model."""
-    try:
-        model = schema.Model.GetRootAs(content, 0)
-        graphs = [model.Subgraphs(g) for g in range(model.SubgraphsLength())]
-        return any(
-            graph.Tensors(t).IsVariable() for graph in graphs for t in range(graph.TensorsLength())
-        )
-    except (struct.error, LookupError, ValueError, TypeError, AttributeError):
-        return False
-
-
 def label(name: str) -> str:
     """A Keras layer's name out of a tensor's, without what the converter puts around it.
 

@@ -1,0 +1,1 @@
+"""Training and fine-tuning: how (a recipe), with what (Keras' parts), and doing it."""

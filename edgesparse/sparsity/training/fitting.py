@@ -1,0 +1,358 @@
+"""Keras fit with seeds, progress and the best weights kept; or a user's own loop in its place."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgesparse.data import Dataset, Split
+from edgesparse.sparsity.training import ingredients
+from edgesparse.sparsity.training.recipe import (
+    Compiled,
+    Recipe,
+    evaluate,
+    judged_targets,
+    put_together,
+)
+from edgesparse.spec.code import references
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Quantize
+from edgesparse.spec.sparsify import FineTune
+from edgesparse.spec.training import Train
+
+Progress = Callable[[float, str], None]
+"""Told the share done, 0 to 1, and what is being done."""
+History = dict[str, list[float]]
+
+HELD_BYTES = 256_000_000
+"""Of samples that are held in memory for shuffling, and for validation."""
+_SHUFFLED = 10_000
+_WATCHED = {"accuracy": "val_accuracy", "mae": "val_mae", "pixel-accuracy": "val_pixel_accuracy"}
+"""Metrics that Keras reports by itself."""
+_BY_EPOCH = ("loss", "val_loss")
+NOT_REPEATABLE = "not_repeatable"
+STOPPED = "stopped_epoch"
+"""Keys of a history with one value: of what happened."""
+
+
+def make_repeatable(seed: int, deterministic: bool = True) -> None:
+    """Seed Python, NumPy and TensorFlow, and choose operators that give equal sums each time."""
+    from tensorflow.python.framework import config
+
+    tf.keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    else:
+        config.disable_op_determinism()
+
+
+def fine_tune(train: Train, spec: FineTune | Quantize, share: float) -> Train:
+    """The training's settings with the epochs and the learning rate of a later step; `share` is the
+    default of the latter, relative to the training's."""
+    rate = spec.learning_rate or train.learning_rate * share
+    return train.model_copy(
+        update={"epochs": spec.epochs, "learning_rate": rate, "early_stopping": None}
+    )
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    return math.ceil(dataset.train.count / batch_size)
+
+
+def recipe_of(model: tf.keras.Model, dataset: Dataset, train: Train) -> Recipe:
+    """The dataset's, or what model and data suggest."""
+    if isinstance(dataset.recipe, Recipe):
+        return dataset.recipe
+    return put_together(model, dataset, train, compiled=Compiled())
+
+
+def check_fit(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> None:
+    """Raise UsageError where the model's inputs or outputs do not suit the dataset."""
+    recipe = put_together(model, dataset, train or Train(), compiled=Compiled())
+    known = dataset.recipe
+    if isinstance(known, Recipe) and len(known.tasks) != len(recipe.tasks):
+        raise EdgesparseError("the model has another number of outputs than before")
+
+
+def compile_for(model: tf.keras.Model, train: Train, recipe: Recipe, steps: int) -> None:
+    """Compile a model for a training of `steps` a epoch."""
+    rate = ingredients.learning_rate(train, steps)
+    model.compile(
+        optimizer=ingredients.optimizer(train, recipe, rate),
+        loss=ingredients.losses(train, recipe),
+        metrics=ingredients.metrics(train, recipe),
+        loss_weights=list(recipe.loss_weights) if recipe.several else None,
+    )
+
+
+def fit(
+    model: tf.keras.Model,
+    dataset: Dataset,
+    train: Train,
+    progress: Progress,
+    *,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    best_from_epoch: int = 0,
+    extra: Sequence[tf.keras.callbacks.Callback] = (),
+) -> History:
+    """Train in place and leave the best weights in the model.
+
+    Best is the epoch with the best validation metric, the lower loss deciding between equals.
+
+    Args:
+        callbacks: what the caller needs to hold masks.
+        best_from_epoch: earlier epochs are never the best; for pruning, whose early epochs have
+            not reached their sparsity yet.
+        extra: more callbacks, of the training of the dense model only.
+
+    Returns:
+        A value per epoch of loss, val_loss and each metric.
+
+    Raises:
+        EdgesparseError: the loss is no longer a number.
+    """
+    if train.epochs == 0:
+        return {}
+    recipe = recipe_of(model, dataset, train)
+    # Each fit is seeded anew: what was trained before in this process makes no difference.
+    make_repeatable(train.seed, train.deterministic is not False)
+    steps = steps_per_epoch(dataset, train.batch_size)
+    compile_for(model, train, recipe, steps)
+    best = _KeepBest(best_from_epoch, train.early_stopping, recipe, dataset)
+    report = _Report(progress, train.epochs, steps, best)
+    own = ingredients.callbacks(train, recipe)
+    given = [*callbacks, *own, *extra, best, report]
+    before = model.get_weights() if train.deterministic == "auto" else []
+    try:
+        history = _fitted(model, dataset, train, recipe, given)
+    except (tf.errors.OpError, RuntimeError) as error:
+        if train.deterministic != "auto" or "determinis" not in str(error).lower():
+            raise
+        # An operation without a repeatable form, or a random one without a seed: it is said.
+        make_repeatable(train.seed, deterministic=False)
+        model.set_weights(before)
+        compile_for(model, train, recipe, steps)
+        best.begin_again()
+        history = {**_fitted(model, dataset, train, recipe, given), NOT_REPEATABLE: [1.0]}
+    if best.weights is None and (best.seen or not train.ref):
+        raise EdgesparseError(
+            f"the training diverged (loss is not a number){_why(dataset, recipe)}"
+        )
+    if best.weights is not None:
+        model.set_weights(best.weights)
+    found = {name: [float(v) for v in values] for name, values in history.items()}
+    found |= {name: values for name, values in best.computed.items() if values}
+    if best.stopped is not None:
+        found[STOPPED] = [float(best.stopped)]
+    return found
+
+
+def _fitted(
+    model: tf.keras.Model,
+    dataset: Dataset,
+    train: Train,
+    recipe: Recipe,
+    callbacks: Sequence[Any],
+) -> Mapping[str, Sequence[float]]:
+    batches, validation = _batches(dataset, train, recipe)
+    if train.ref is not None:
+        target = references.find("training", None, train.ref, recipe.base)
+        given = {
+            "model": model,
+            "dataset": dataset,
+            "train": train,
+            "callbacks": list(callbacks),
+            "batches": batches,
+            "validation": validation,
+        }
+        result = references.call(target, train.args, given)
+        history = getattr(result, "history", result)
+        return history if isinstance(history, Mapping) else {}
+    history = model.fit(
+        batches,
+        epochs=train.epochs,
+        validation_data=validation,
+        verbose=0,
+        class_weight=ingredients.class_weights(train, dataset, recipe),
+        callbacks=list(callbacks),
+    )
+    found: Mapping[str, Sequence[float]] = history.history
+    return found
+
+
+def _batches(dataset: Dataset, train: Train, recipe: Recipe) -> tuple[Any, Any]:
+    """Training and validation, in batches, as the model takes them."""
+    size = _sample_bytes(dataset)
+    held = max(2 * train.batch_size, HELD_BYTES // size)
+    arrange = _arranged(recipe)
+    training = dataset.train.samples
+    if _has_labels(recipe):
+        training = training.filter(lambda x, y, *_: tf.reduce_all(tf.equal(y, 0)))
+    batches = (
+        training.shuffle(min(dataset.train.count, _SHUFFLED, held), seed=train.seed)
+        .map(arrange)
+        .batch(train.batch_size)
+        .prefetch(2)
+    )
+    validation = dataset.validation.samples.map(arrange).batch(train.batch_size)
+    if dataset.validation.count * size <= HELD_BYTES:
+        validation = validation.cache()  # Decoded once: it is asked every epoch.
+    return batches, validation.prefetch(2)
+
+
+def _has_labels(recipe: Recipe) -> bool:
+    return bool(recipe.resolved.get("labels"))
+
+
+def _arranged(recipe: Recipe) -> Callable[..., Any]:
+    """Brings the data's names into the model's order."""
+
+    def arrange(x: Any, y: Any, *weights: Any) -> Any:
+        named_x = x if isinstance(x, Mapping) else {recipe.inputs[0]: x}
+        named_y = y if isinstance(y, Mapping) else {recipe.targets[0]: y}
+        xs = tuple(named_x[name] for name in recipe.inputs)
+        ys = tuple(named_y[name] for name in recipe.targets)
+        if _has_labels(recipe):
+            ys = (xs[0],)
+        return (xs[0] if len(xs) == 1 else xs, ys[0] if len(ys) == 1 else ys, *weights)
+
+    return arrange
+
+
+def _sample_bytes(dataset: Dataset) -> int:
+    tensors = [*dataset.inputs.values(), *dataset.targets.values()]
+    sizes = [
+        math.prod(size or 1 for size in tensor.shape) * np.dtype(tensor.dtype).itemsize
+        for tensor in tensors
+    ]
+    return max(1, sum(sizes))
+
+
+def _why(dataset: Dataset, recipe: Recipe) -> str:
+    """Which of the data is no number, where that is why."""
+    names = {**dict.fromkeys(dataset.inputs), **dict.fromkeys(dataset.targets)}
+    place = 0
+    for x, y, *_ in dataset.train.samples.batch(256).take(40):
+        xs = x if isinstance(x, Mapping) else {recipe.inputs[0]: x}
+        ys = y if isinstance(y, Mapping) else {recipe.targets[0]: y}
+        for name, tensor in (*xs.items(), *ys.items()):
+            values = tensor.numpy()
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                at = int(np.argwhere(~np.isfinite(values))[0][0]) + place
+                return f": {name} of training sample {at} has values that are no numbers"
+        place += len(next(iter(xs.values())))
+    assert names
+    return "; lower learning_rate"
+
+
+def scores(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> dict[str, float]:
+    """Every metric of the Keras model on the test split; accuracy among them for classification."""
+    recipe = recipe_of(model, dataset, train or Train())
+    return evaluate(model, dataset, dataset.test, recipe)
+
+
+class _KeepBest(tf.keras.callbacks.Callback):
+    """Keeps the weights of the best epoch; ends the training when there is no better one."""
+
+    def __init__(
+        self, first_epoch: int, patience: int | None, recipe: Recipe, dataset: Dataset
+    ) -> None:
+        super().__init__()
+        self.first_epoch = first_epoch
+        self.patience = patience
+        self.recipe = recipe
+        self.dataset = dataset
+        self.name = recipe.name
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        self.weights: list[np.ndarray] | None = None
+        self.best = (-math.inf, -math.inf)
+        self.best_epoch = 0
+        self.seen = False
+        self.stopped: int | None = None
+        self.last = math.nan
+        self.computed: dict[str, list[float]] = {}
+        self._judge: Callable[[Split], float] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs, self.seen = logs or {}, True
+        loss, val_loss = logs.get("loss", math.nan), logs.get("val_loss", math.nan)
+        if not math.isfinite(loss):
+            self.model.stop_training = True
+            return
+        self.last = self._value(logs)
+        sign = 1 if self.recipe.metric.best == "highest" else -1
+        # A metric may take few values on little data; the loss decides between equals.
+        score = (sign * self.last, -val_loss)
+        if not math.isfinite(score[0]) or not math.isfinite(score[1]) or epoch < self.first_epoch:
+            return
+        if self.weights is None or score > self.best:
+            self.best, self.best_epoch = score, epoch
+            self.weights = self.model.get_weights()
+        elif self.patience is not None and epoch - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+            self.stopped = epoch + 1
+
+    def _value(self, logs: Mapping[str, float]) -> float:
+        watched = _WATCHED.get(self.recipe.metric.name, "")
+        if watched in logs and not self.recipe.several and not self.recipe.compiled.metrics:
+            return float(logs[watched])
+        if self._judge is None:
+            self._judge = _judge(self.model, self.recipe)
+        value = self._judge(self.dataset.validation)
+        self.computed.setdefault(f"val_{self.name}", []).append(value)
+        return value
+
+
+def _judge(model: tf.keras.Model, recipe: Recipe) -> Callable[[Split], float]:
+    """The metric that counts, over a split; the model is traced once."""
+    ask = tf.function(lambda x: model(x, training=False))
+
+    def value(split: Split) -> float:
+        outputs, targets = [], []
+        place = list(recipe.tasks).index(recipe.judged)
+        for x, y, *_ in split.samples.batch(64):
+            xs = x if isinstance(x, Mapping) else {recipe.inputs[0]: x}
+            ys = y if isinstance(y, Mapping) else {recipe.targets[0]: y}
+            given = [xs[name] for name in recipe.inputs]
+            found = ask(given[0] if len(given) == 1 else given)
+            outputs.append((found[place] if isinstance(found, list | tuple) else found).numpy())
+            plain_x = {key: tensor.numpy() for key, tensor in xs.items()}
+            plain_y = {key: tensor.numpy() for key, tensor in ys.items()}
+            targets.append(judged_targets(recipe, plain_x, plain_y)[recipe.judged])
+        return recipe.metric.judge(np.concatenate(outputs), np.concatenate(targets))
+
+    return value
+
+
+class _Report(tf.keras.callbacks.Callback):
+    def __init__(self, progress: Progress, epochs: int, steps: int, best: _KeepBest) -> None:
+        super().__init__()
+        self.progress, self.epochs, self.steps, self.best = progress, epochs, steps, best
+        self.epoch = 0
+        self.told = 0.0
+        self.result = ""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        now = time.monotonic()
+        # A terminal shows no more, and each telling crosses a process.
+        if now - self.told > 0.2:
+            self.told = now
+            self._tell((self.epoch + (batch + 1) / self.steps) / self.epochs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        loss = (logs or {}).get("loss", math.nan)
+        self.result = f", loss {loss:.3g}, validation {self.best.name} {self.best.last:.3f}"
+        self._tell((epoch + 1) / self.epochs)
+
+    def _tell(self, share: float) -> None:
+        self.progress(min(1.0, share), f"epoch {self.epoch + 1}/{self.epochs}{self.result}")

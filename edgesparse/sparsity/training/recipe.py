@@ -1,0 +1,273 @@
+"""How models are trained on a dataset, and how their answers are judged.
+
+Put together from what the pipeline says, what the model was compiled with, and what the task
+suggests; kept with the dataset, so that every fine-tuning does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgesparse import tasks
+from edgesparse.data import Arrays, Dataset, Split, arrays
+from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.task import Tasks
+from edgesparse.spec.training import Train
+from edgesparse.tasks import Metric, Task
+from edgesparse.tasks.judging import Judging
+from edgesparse.tasks.resolve import Output, Target, described, resolve
+
+_LOOKED_AT = 256
+"""Samples that tell what kind of targets a dataset has."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a model was compiled with by its user; None where it was not."""
+
+    loss: Any = None
+    optimizer: Any = None
+    metrics: tuple[Any, ...] = ()
+
+    @property
+    def learning_rate(self) -> float | None:
+        """At its start."""
+        if self.optimizer is None:
+            return None
+        rate = self.optimizer.learning_rate
+        return float(rate(0)) if callable(rate) else float(rate)
+
+
+@dataclass(frozen=True)
+class Recipe(Judging):
+    """`inputs` and `targets` are the dataset's names, in the order of the model's inputs and
+    outputs."""
+
+    inputs: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    compiled: Compiled = field(default_factory=Compiled)
+    base: Path = Path()
+    loss_weights: tuple[float, ...] = ()
+
+    @property
+    def said(self) -> list[str]:
+        """What is to be told of it before training."""
+        lines = [f"task: {described(self.resolved)}; {self.metric.name} counts"]
+        own = [n for n in ("loss", "optimizer") if getattr(self.compiled, n) is not None]
+        if own:
+            rate = self.compiled.learning_rate
+            at = f", learning rate {rate:g}" if rate is not None else ""
+            lines.append(f"training: the model's own compile() gives {' and '.join(own)}{at}")
+        return lines
+
+
+def compiled_with(model: tf.keras.Model, train: Train) -> Compiled:
+    """What counts of a model's own compile(), where the pipeline says nothing else."""
+    if getattr(model, "optimizer", None) is None:
+        return Compiled()
+    metrics = getattr(model.compiled_metrics, "_user_metrics", None) if train.metrics == [] else ()
+    return Compiled(
+        model.loss if train.loss is None else None,
+        model.optimizer if train.optimizer is None else None,
+        tuple(tf.nest.flatten(metrics)) if metrics else (),
+    )
+
+
+def put_together(
+    model: tf.keras.Model,
+    dataset: Dataset,
+    train: Train,
+    spec: Tasks | None = None,
+    metric: str | None = None,
+    base: Path = Path(),
+    compiled: Compiled | None = None,
+) -> Recipe:
+    """The recipe for a model and a dataset.
+
+    Args:
+        model: flat; what it is compiled with is in `compiled`.
+        spec: what the pipeline says of the task; None or empty: found.
+        metric: the name of the one that counts; None: the task's first.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    spec = spec or Tasks()
+    compiled = compiled or Compiled()
+    inputs = _ordered("input", model.input_names, [t.shape[1:] for t in model.inputs],
+                      {n: t.shape for n, t in dataset.inputs.items()})  # fmt: skip
+    found = outputs_of(model)
+    targets = _targets(found, dataset)
+    for name in [*spec.outputs, *spec.weights]:
+        known = [output.name for output in found]
+        if name not in known:
+            raise UsageError(f"the model has no output {name!r}{did_you_mean(name, known)}")
+    logits = train.from_logits
+    if logits is None and compiled.loss is not None:
+        logits = _logits_of(compiled.loss)
+    resolved = {
+        output.name: resolve(
+            spec.outputs.get(output.name, spec), output, target, dataset.class_names, logits
+        )
+        for output, target in zip(found, _facts(dataset, targets), strict=True)
+    }
+    built = {name: tasks.build(one, base) for name, one in resolved.items()}
+    judged, chosen = _chosen(built, metric)
+    single = next(iter(resolved.values()))
+    return Recipe(
+        built,
+        single if len(resolved) == 1 else {"outputs": resolved},
+        judged,
+        chosen,
+        inputs,
+        targets,
+        compiled,
+        base,
+        tuple(spec.weights.get(name, 1.0) for name in built),
+    )
+
+
+def outputs_of(model: tf.keras.Model) -> list[Output]:
+    """The model's outputs, with the activation that each ends in."""
+    found = []
+    for name, tensor in zip(model.output_names, model.outputs, strict=True):
+        found.append(Output(name, tuple(tensor.shape[1:]), _activation(tensor)))
+    return found
+
+
+def _activation(tensor: Any) -> str:
+    layer = tensor.node.layer
+    # Whatever only passes values on says nothing.
+    while type(layer).__name__ in ("Reshape", "Flatten", "Dropout") and layer.inbound_nodes:
+        tensor = tensor.node.keras_inputs[0]
+        layer = tensor.node.layer
+    kind = type(layer).__name__
+    if kind == "Softmax":
+        return "softmax"
+    if kind == "TFOpLambda":
+        return str(layer.get_config()["function"]).rpartition(".")[2]
+    layer = getattr(layer, "layer", layer)  # Within a wrapper.
+    activation = getattr(layer, "activation", None)
+    return str(getattr(activation, "__name__", "linear"))
+
+
+def _logits_of(loss: Any) -> bool | None:
+    """What a loss of the user's own says of the outputs."""
+    return getattr(loss, "from_logits", getattr(loss, "_fn_kwargs", {}).get("from_logits"))
+
+
+def _ordered(
+    what: str,
+    names: Sequence[str],
+    shapes: Sequence[Any],
+    given: Mapping[str, tuple[int | None, ...]],
+) -> tuple[str, ...]:
+    """The dataset's names in the order of the model's."""
+    if len(names) != len(given):
+        raise UsageError(
+            f"the model has {len(names)} {what}s ({', '.join(names)}) but the data has "
+            f"{len(given)} ({', '.join(given)})"
+        )
+    by_name = set(names) == set(given)
+    order = tuple(names) if by_name else tuple(given)
+    for name, shape in zip(order, shapes, strict=True):
+        wanted, found = tuple(shape), given[name]
+        if len(wanted) != len(found) or any(
+            w is not None and f is not None and w != f for w, f in zip(wanted, found, strict=True)
+        ):
+            one = f"its {what} {name} is" if len(names) > 1 else f"the model takes {list(wanted)}"
+            if len(names) > 1:
+                hint = "" if by_name else f"; the model's are called {', '.join(names)}"
+                raise UsageError(f"{one} {list(wanted)} but the data gives {list(found)}{hint}")
+            raise UsageError(
+                f"{one} but the data gives {list(found)}; set the input_shape of one of them"
+            )
+    return order
+
+
+def _targets(outputs: Sequence[Output], dataset: Dataset) -> tuple[str, ...]:
+    given, names = dataset.targets, [output.name for output in outputs]
+    if len(given) != len(names):
+        raise UsageError(
+            f"the model has {len(names)} outputs ({', '.join(names)}) but the data has targets for "
+            f"{len(given)} ({', '.join(given)}); give as many, by the names of the outputs"
+        )
+    return tuple(names) if set(names) == set(given) else tuple(given)
+
+
+def _facts(dataset: Dataset, targets: Sequence[str]) -> list[Target]:
+    _, y = arrays(dataset.train, _LOOKED_AT)
+    found = []
+    for name in targets:
+        values = y[name]
+        integer = values.dtype.kind in "iu"
+        shape = tuple(values.shape[1:])
+        if integer and shape == (1,):
+            shape = ()
+        binary = bool(np.isin(values, (0, 1)).all())
+        found.append(Target(name, shape, integer, binary, dataset.target_is_input))
+    return found
+
+
+def _chosen(built: Mapping[str, Task], wanted: str | None) -> tuple[str, Metric]:
+    first = next(iter(built))
+    if wanted is None:
+        return first, built[first].metrics[0]
+    for output, task in built.items():
+        for metric in task.metrics:
+            if wanted in (metric.name, f"{output} {metric.name}"):
+                return output, metric
+    known = [m.name for task in built.values() for m in task.metrics]
+    raise UsageError(f"metric: the task has no {wanted!r}{did_you_mean(wanted, known)}")
+
+
+def judged_targets(recipe: Recipe, x: Arrays, y: Arrays) -> Arrays:
+    """Targets by output, as metrics take them."""
+    found = {}
+    for output, name in zip(recipe.tasks, recipe.targets, strict=True):
+        values = y[name]
+        own = recipe.resolved.get("outputs", {output: recipe.resolved})[output]
+        if own.get("labels"):  # Of anomalies: the label and, behind it, what should come out.
+            given = x[recipe.inputs[0]].reshape(len(values), -1)
+            values = np.concatenate([values.reshape(len(values), 1), given], 1).astype(np.float32)
+        found[output] = values
+    return found
+
+
+def answers(model: tf.keras.Model, x: Mapping[str, Any], recipe: Recipe) -> Arrays:
+    """A model's outputs [n, ...] by name, without training's randomness."""
+    given = [x[name] for name in recipe.inputs]
+    found = model(given[0] if len(given) == 1 else given, training=False)
+    values = found if isinstance(found, list | tuple) else [found]
+    return {name: np.asarray(v) for name, v in zip(recipe.tasks, values, strict=True)}
+
+
+def evaluate(
+    model: tf.keras.Model, dataset: Dataset, split: Split, recipe: Recipe, batch_size: int = 64
+) -> dict[str, float]:
+    """Every metric of a Keras model over a split."""
+    outputs: dict[str, list[np.ndarray]] = {name: [] for name in recipe.tasks}
+    targets: dict[str, list[np.ndarray]] = {name: [] for name in recipe.tasks}
+    ask = tf.function(lambda x: model(x, training=False))
+    for x, y, *_ in split.samples.batch(batch_size):
+        named_x = x if isinstance(x, Mapping) else {recipe.inputs[0]: x}
+        named_y = y if isinstance(y, Mapping) else {recipe.targets[0]: y}
+        given = [named_x[name] for name in recipe.inputs]
+        values = ask(given[0] if len(given) == 1 else given)
+        values = values if isinstance(values, list | tuple) else [values]
+        for name, value in zip(recipe.tasks, values, strict=True):
+            outputs[name].append(value.numpy())
+        plain_x = {key: tensor.numpy() for key, tensor in named_x.items()}
+        plain_y = {key: tensor.numpy() for key, tensor in named_y.items()}
+        for name, wanted in judged_targets(recipe, plain_x, plain_y).items():
+            targets[name].append(wanted)
+    return recipe.scores(
+        {name: np.concatenate(parts) for name, parts in outputs.items()},
+        {name: np.concatenate(parts) for name, parts in targets.items()},
+    )

@@ -1,0 +1,118 @@
+"""What a pipeline says about training: of the dense model, and of what follows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgesparse.spec.base import Strict
+from edgesparse.spec.sparsify import shorthand
+
+
+class Named(Strict):
+    """Something of Keras by its name, with its arguments."""
+
+    name: str = Field(description="As Keras calls it, such as AdamW, SGD or huber.")
+    args: dict[str, Any] = Field({}, description="Its arguments, as Keras names them.")
+
+
+class Reference(Strict):
+    """A function or class of your own, with its arguments."""
+
+    ref: str = Field(description="file.py:function or module:function.")
+    args: dict[str, Any] = Field({}, description="Keyword arguments.")
+
+
+class LearningRate(Strict):
+    """How the learning rate goes on, from `train.learning_rate`; epochs may be fractions."""
+
+    name: Literal["constant", "cosine", "step", "exponential", "piecewise"] = Field(
+        "constant",
+        description="cosine: down to 0; step: times `factor` every `epochs`; exponential: the "
+        "same, smoothly; piecewise: times each of `factors` from each of `boundaries` on.",
+    )
+    warm_up: float = Field(0.0, ge=0, description="Epochs in which it grows from 0, before.")
+    epochs: float = Field(10.0, gt=0, description="step, exponential: see `name`.")
+    factor: float = Field(0.5, gt=0, description="step, exponential: see `name`.")
+    boundaries: list[float] = Field([], description="piecewise: epochs, growing.")
+    factors: list[float] = Field([], description="piecewise: one for each boundary.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> LearningRate:
+        given = (self.boundaries, self.factors)
+        if self.name == "piecewise" and (not given[0] or len(given[0]) != len(given[1])):
+            raise PydanticCustomError(
+                "pairs", "'piecewise' needs 'boundaries' and as many 'factors'"
+            )
+        if sorted(self.boundaries) != self.boundaries:
+            raise PydanticCustomError("order", "'boundaries' must grow")
+        return self
+
+
+def _by_name(key: str) -> BeforeValidator:
+    """Lets a text stand for {name: text}, and other keys for arguments."""
+
+    def given(value: Any) -> Any:
+        if isinstance(value, str):
+            return {key: value}
+        if isinstance(value, dict) and key in value and "args" not in value:
+            args = {name: item for name, item in value.items() if name != key}
+            return {key: value[key], "args": args}
+        return value
+
+    return BeforeValidator(given, json_schema_input_type=Any)
+
+
+ByName = Annotated[Named, _by_name("name")]
+
+
+class Train(Strict):
+    """Training of the dense model that all variants start from."""
+
+    epochs: int = Field(10, ge=0, le=100_000, description="0 keeps the weights as they are.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Samples per training step.")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="At its highest; default: a compiled model's own, else 1e-3."
+    )
+    schedule: Annotated[LearningRate, shorthand("name")] = Field(
+        LearningRate(), description="How the learning rate goes on: a name, or a mapping."
+    )
+    optimizer: ByName | None = Field(
+        None,
+        description="Of Keras, by name or with arguments; default: a compiled model's, or Adam.",
+    )
+    loss: ByName | None = Field(
+        None, description="Of Keras; default: a compiled model's own, or the task's."
+    )
+    metrics: list[ByName] = Field(
+        [], description="More of Keras' to watch in training; default: a compiled model's own."
+    )
+    class_weight: Literal["balanced"] | dict[int, float] | None = Field(
+        None, description="How much each class counts: balanced, or by class, from 0."
+    )
+    callbacks: list[Annotated[Reference, shorthand("ref")]] = Field(
+        [], description="Keras callbacks of your own: functions or classes that give one."
+    )
+    early_stopping: int | None = Field(
+        None, ge=1, description="Stop after this many epochs without a better validation metric."
+    )
+    seed: int = Field(7, ge=0, lt=2**31, description="Makes a run on the CPU repeatable.")
+    deterministic: Literal["auto"] | bool = Field(
+        "auto", description="auto: wherever every operation allows it; true: or fail."
+    )
+    mixed_precision: bool = Field(
+        False, description="Train with 16-bit arithmetic; the model that is kept is float32."
+    )
+    tensorboard: bool = Field(False, description="Write TensorBoard's files beside the model.")
+    from_logits: bool | None = Field(
+        None,
+        description="Whether the model's outputs are logits; default: seen from its last layer.",
+    )
+    ref: str | None = Field(
+        None,
+        description="Your own training loop: function(model, dataset, train, callbacks), for "
+        "training and every fine-tuning.",
+    )
+    args: dict[str, Any] = Field({}, description="Keyword arguments of that function.")
