@@ -20,9 +20,9 @@ from rich.progress import (
 
 from edgesparse.bench.results import Results
 from edgesparse.graph import progress as told
-from edgesparse.report import table, text
+from edgesparse.report import terminal, text
 from edgesparse.report.shown import shown
-from edgesparse.report.table import WIDTH
+from edgesparse.report.terminal import WIDTH
 from edgesparse.spec.safe.text import clean
 
 # A log of a long run stays readable, and shows that it lives.
@@ -37,7 +37,7 @@ def result_console() -> Console:
 def print_results(results: Results, form: str) -> None:
     """Print results on stdout as "table", "markdown", "csv" or "json"."""
     if form == "table":
-        table.print_results(results, result_console())
+        terminal.print_results(results, result_console())
     else:
         write = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}[form]
         sys.stdout.write(write(results))

@@ -23,7 +23,7 @@ def device() -> None:
 @JSON
 def list_devices(as_json: bool) -> None:
     """List the device files in devices/, without connecting."""
-    from edgesparse.report.table import WIDTH
+    from edgesparse.report.terminal import WIDTH
     from edgesparse.runs.fleet.upkeep import device_files
 
     found = device_files()
@@ -96,7 +96,7 @@ def probe(name: str, as_json: bool) -> None:
     from dataclasses import asdict
 
     from edgesparse.cli.console import Shown
-    from edgesparse.report.table import WIDTH
+    from edgesparse.report.terminal import WIDTH
     from edgesparse.runs.fleet import upkeep
 
     with Shown() as listener:

@@ -26,6 +26,11 @@ ROW_METRICS = (
     "agreement", "bytes", "sparsity", "p50_ms", "p90_ms", "p99_ms", "speedup", "peak_rss_bytes",
 )  # fmt: skip
 """What a row has beside its task's metrics."""
+TASK_METRICS = (
+    "accuracy", "auc", "exact", "f1", "mae", "mAP", "mean-iou", "pixel-accuracy", "psnr", "r2",
+    "rmse", "top-5",
+)  # fmt: skip
+"""Of the built-in tasks; which of them a pipeline has is known when its model is."""
 
 
 class Source(Strict):

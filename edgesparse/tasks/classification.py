@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks import Array, Metric, Task, finite
+from edgesparse.tasks.task import Array, Metric, Task, finite
 
 MAX_CONFUSION = 100
 """From so many classes on a confusion matrix is no longer kept."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse import tasks
-from edgesparse.tasks import Array, Metric, Task
+from edgesparse.tasks.task import Array, Metric, Task
 
 Answers = Mapping[str, Array]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks import Array, Metric, Task, finite
+from edgesparse.tasks.task import Array, Metric, Task, finite
 
 
 def task(resolved: Mapping[str, Any]) -> Task:

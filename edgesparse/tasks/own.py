@@ -8,7 +8,7 @@ from typing import Any
 
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import UsageError
-from edgesparse.tasks import Metric, Task
+from edgesparse.tasks.task import Metric, Task
 
 
 def task(resolved: Mapping[str, Any], base: Path) -> Task:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks import Array, Metric, Task
 from edgesparse.tasks.regression import WRONG, errors, rmse
+from edgesparse.tasks.task import Array, Metric, Task
 
 
 def task(resolved: Mapping[str, Any]) -> Task:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks import Array, Metric, Task
+from edgesparse.tasks.task import Array, Metric, Task
 
 WRONG = 1e15
 """The error of what is no number."""

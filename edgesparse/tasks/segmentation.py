@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks import Array, Metric, Task
 from edgesparse.tasks.classification import confusion
+from edgesparse.tasks.task import Array, Metric, Task
 
 
 def task(resolved: Mapping[str, Any]) -> Task:

@@ -9,7 +9,7 @@ from edgesparse.bench.job import build_job, build_rows, check_gates
 from edgesparse.bench.results import Results
 from edgesparse.devices.measuring.hearing import Heard
 from edgesparse.devices.transport.interface import DeviceError
-from edgesparse.report import table, text
+from edgesparse.report import terminal, text
 from edgesparse.spec.pipeline import Benchmark, Gate
 from tests.bench.test_job import asked, candidate, check  # noqa: F401 (a fixture)
 from tests.devices.measuring.test_events import FAILED, HOST, ROUND
@@ -25,7 +25,7 @@ SCRAPS = [
 GATES = [
     Gate(variant=variant, metric=metric, min=0, max=1)
     for variant in ("dense", "sparse")
-    for metric in ("accuracy_drop", "p50_ms", "speedup", "peak_rss_bytes", "agreement")
+    for metric in ("accuracy_drop", "f1", "p50_ms", "speedup", "peak_rss_bytes", "agreement")
 ]
 
 
@@ -70,7 +70,7 @@ def test_hostile_streams_become_rows_or_one_error():
             baseline="dense", rows=rows, gates=check_gates(GATES, rows),
         )  # fmt: skip
         out = io.StringIO()
-        table.print_results(found, Console(file=out, width=100))
+        terminal.print_results(found, Console(file=out, width=100))
         for said in (out.getvalue(), text.markdown(found), text.csv_text(found)):
             assert not CONTROLS.search(said)
         json.loads(text.json_text(found), parse_constant=lambda name: 1 / 0)

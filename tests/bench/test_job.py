@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from edgesparse.bench.job import QUICK, Candidate, build_job, build_rows, check_gates
+from edgesparse.bench.judging import read_judge
 from edgesparse.bench.rows import ModelFile, RuntimeInfo
 from edgesparse.devices.measuring.events import Answers, Check, CpuState, Failed, Round
+from edgesparse.devices.measuring.samples import save_golden, save_samples
 from edgesparse.spec.pipeline import Benchmark, Gate
 from edgesparse.tflite.verify import Limits
 
@@ -14,6 +16,11 @@ RUNTIME = RuntimeInfo(name="ai-edge-litert", version="1")
 MODEL = ModelFile(
     sha256="0", bytes=10, bytes_gzip=5, parameters=4, zeros=2, sparsity=0.5, storage="sparse"
 )
+KEPT = {
+    "resolved": {"name": "classification", "classes": ["right", "wrong"]},
+    "judged": "y",
+    "metric": "accuracy",
+}
 COOL = CpuState(mhz=1000, temperature_c=40, throttled=False)
 
 
@@ -28,6 +35,7 @@ def candidate(variant, **more):
             "model": MODEL,
             "golden": Path("golden.npz"),
             "samples": Path("samples.npz"),
+            "judge": read_judge(KEPT, Path("targets.npz"), Path()),
             **more,
         },
     )
@@ -40,7 +48,7 @@ def check(variant, accuracy):
     outputs[round(100 * accuracy) :, 1] = 1
     data = base64.b64encode(outputs.tobytes()).decode()
     return [
-        Answers(event="answers", entry=name, part=0, data=data),
+        Answers(event="answers", entry=name, output=0, part=0, data=data),
         Check(event="check", entry=name, init_ms=1, agreement=1, samples=100),
     ]
 
@@ -50,8 +58,9 @@ def asked(tmp_path_factory, monkeypatch):
     """The samples that candidates are asked about."""
     folder = tmp_path_factory.mktemp("asked")
     monkeypatch.chdir(folder)
-    np.savez("samples.npz", x=np.zeros((100, 1)), y=np.zeros(100, int))
-    np.savez("golden.npz", golden_x=np.zeros((1, 1)), golden_y=np.zeros((1, 2)))
+    save_samples(Path("samples.npz"), np.zeros((100, 1)))
+    np.savez("targets.npz", y=np.zeros(100, int))
+    save_golden(Path("golden.npz"), np.zeros((1, 1)), {"y": np.zeros((1, 2))})
 
 
 def measured(variant, number, ms, **more):

@@ -12,31 +12,33 @@ def test_digits_are_split_by_class_and_always_alike(tmp_path):
     sizes = [first.train.count, first.validation.count, first.test.count]
     assert sum(sizes) == 1797
     assert sizes[2] == 360
-    x, y = data.arrays(first.test, 10_000)
+    x, y = (next(iter(v.values())) for v in data.arrays(first.test, 10_000))
     assert x.shape == (360, 16, 16, 3)
     assert 0 <= x.min() < x.max() <= 1
     assert np.bincount(y).min() >= 34
-    np.testing.assert_array_equal(data.arrays(second.test, 10_000)[0], x)
+    np.testing.assert_array_equal(data.arrays(second.test, 10_000)[0]["x"], x)
 
 
 def test_splits_do_not_overlap_and_calibration_is_from_training(tmp_path):
     rows = np.arange(200, dtype=np.float32)[:, None]
     dataset = data.from_arrays("d", rows, np.arange(200) % 4)
-    seen = [set(data.arrays(s, 999)[0].ravel()) for s in (dataset.train, dataset.validation)]
-    test = set(data.arrays(dataset.test, 999)[0].ravel())
+    seen = [set(data.arrays(s, 999)[0]["x"].ravel()) for s in (dataset.train, dataset.validation)]
+    test = set(data.arrays(dataset.test, 999)[0]["x"].ravel())
     assert not seen[0] & seen[1]
     assert not seen[0] & test
-    assert set(data.representative(dataset, 50).ravel()) <= seen[0]
+    assert set(data.representative(dataset, 50)["x"].ravel()) <= seen[0]
 
 
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
         (np.zeros((3, 2)), np.zeros(2, int), "do not go together"),
-        (np.zeros((3, 2)), np.zeros(3), "labels must be integers"),
+        (np.zeros((3, 2)), np.zeros(3), "3 samples are too few to be split"),
+        (np.zeros((3, 2)), np.array([0.0, np.nan, 1.0]), "y has values that are no numbers"),
+        (np.full((3, 2), np.inf), np.zeros(3, int), r"the first in sample 0 at \[0\]"),
         (np.zeros((3, 2)), np.array([-1, 0, 1]), "labels must be integers"),
         (np.zeros((0, 2)), np.zeros(0, int), "do not go together"),
-        (np.array([["a"], ["b"]]), np.zeros(2, int), "samples must be numbers"),
+        (np.array([["a"], ["b"]]), np.zeros(2, int), "x must be numbers"),
         (np.zeros((3, 2)), np.array([0, 1, 2]), "cannot be split by class"),
     ],
 )

@@ -26,13 +26,13 @@ def test_images_are_decoded_resized_and_labelled(folder):
     dataset = load(folder, input_shape=[6, 7, 3])
     assert dataset.class_names == ("cats", "dogs")
     assert dataset.train.count + dataset.validation.count + dataset.test.count == 40
-    x, y = data.arrays(dataset.test, 100)
+    x, y = (next(iter(v.values())) for v in data.arrays(dataset.test, 100))
     assert x.shape == (8, 6, 7, 3)
     np.testing.assert_allclose(x.mean(axis=(1, 2, 3)), y, atol=0.02)
 
 
 def test_grey(folder):
-    assert data.arrays(load(folder, input_shape=[6, 7, 1]).train, 2)[0].shape == (2, 6, 7, 1)
+    assert data.arrays(load(folder, input_shape=[6, 7, 1]).train, 2)[0]["x"].shape == (2, 6, 7, 1)
 
 
 def test_clear_errors(folder):

@@ -15,7 +15,7 @@ def test_x_and_y_are_split(tmp_path):
     dataset = load(tmp_path, scale=255)
     assert dataset.input_shape == (4,)
     assert len(dataset.class_names) == 5
-    assert data.arrays(dataset.train, 1)[0].max() == 1.0
+    assert data.arrays(dataset.train, 1)[0]["x"].max() == 1.0
 
 
 def test_ready_splits_are_kept(tmp_path):

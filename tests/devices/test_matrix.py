@@ -10,6 +10,7 @@ from edgesparse import models
 from edgesparse.devices.measuring.events import Check, Failed
 from edgesparse.devices.measuring.job import Entry, check_only
 from edgesparse.devices.measuring.jobs import run_job
+from edgesparse.devices.measuring.samples import save_golden
 from edgesparse.devices.setup.provision import provision
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.sparsity.masks import magnitude_mask
@@ -63,7 +64,7 @@ def files(tmp_path_factory):
             rounded = scheme in ("dynamic", "int8")
             y = answers(content, x) if rounded else model(x, training=False).numpy()
             golden = folder / f"{name}-{scheme}.npz"
-            np.savez(golden, golden_x=x, golden_y=y)
+            save_golden(golden, x, y)
             dense = convert(model, scheme, x) if scheme == "dynamic" else content
             found[name, scheme, "dense"] = (dense, golden)
             found[name, scheme, "auto"] = (content, golden)

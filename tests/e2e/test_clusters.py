@@ -8,6 +8,7 @@ import pytest
 from edgesparse.devices.measuring.events import Check, Failed
 from edgesparse.devices.measuring.job import Entry, Job, Settings
 from edgesparse.devices.measuring.jobs import round_medians, run_job
+from edgesparse.devices.measuring.samples import save_golden
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target
@@ -53,7 +54,7 @@ def test_the_pi_agrees_with_every_verdict(target, tmp_path):
     for name in TRIED:
         dense, sparse, x, y = both_forms(RECIPES[name])
         golden = tmp_path / f"{name}.npz"
-        np.savez(golden, golden_x=x, golden_y=y)
+        save_golden(golden, x, y)
         (told,) = [e for e in explain(sparse, profile) if e.name == "second"]
         exploited[name] = told.exploited if told.accepted else None
         for form, content in (("dense", dense), ("sparse", sparse)):

@@ -9,7 +9,7 @@ from rich.console import Console
 from edgesparse.devices.setup import provision
 from edgesparse.devices.transport.platform import probe
 from edgesparse.graph import progress as told
-from edgesparse.report.table import print_results
+from edgesparse.report.terminal import print_results
 from edgesparse.runs.deploy import deploy
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import load_pipeline, parse_device

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from edgesparse.bench.results import DeviceInfo, ReleaseInfo, Results, read_results
 from edgesparse.bench.rows import Row, RuntimeInfo
-from edgesparse.report import table, text
+from edgesparse.report import terminal, text
 from edgesparse.spec.errors import UsageError
 
 NASTY = [
@@ -81,7 +81,7 @@ def test_no_form_of_a_report_acts(nasty, late):
         rows = [row.model_copy(update={"error": nasty, "notes": [nasty]}) for row in found.rows]
         found = found.model_copy(update={"rows": rows, "notes": [nasty], "failures": [nasty]})
     out = io.StringIO()
-    table.print_results(found, Console(file=out, width=100, force_terminal=False))
+    terminal.print_results(found, Console(file=out, width=100, force_terminal=False))
     forms = {
         "table": out.getvalue(),
         "markdown": text.markdown(found),
@@ -99,7 +99,7 @@ def test_no_form_of_a_report_acts(nasty, late):
 def test_a_terminal_gets_no_codes_but_rich_ones():
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True, color_system="standard")
-    table.print_results(results("\x1b]0;title\x07\x1b[2J"), console)
+    terminal.print_results(results("\x1b]0;title\x07\x1b[2J"), console)
     assert "\x1b]0" not in out.getvalue()
     assert "\x1b[2J" not in out.getvalue()
     assert not re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).count("\x1b")

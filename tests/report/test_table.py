@@ -5,7 +5,8 @@ from rich.console import Console
 
 from edgesparse.bench.results import DeviceInfo, Results
 from edgesparse.bench.rows import Coverage, GateResult, Row
-from edgesparse.report.table import WIDTH, ms_text, print_results, size_text, verdicts
+from edgesparse.report.table import ms_text, size_text, verdicts
+from edgesparse.report.terminal import WIDTH, print_results
 
 
 def row(variant, p50=None, low=0.9, high=1.1, error=None, **more):

@@ -67,10 +67,10 @@ def test_every_model_in_models_is_tried():
 def test_what_is_left_learns_again(dataset):
     model = network()
     training.fit(model, dataset, Train(epochs=8, learning_rate=3e-3), quiet)
-    assert training.accuracy(model, dataset) > 0.95
+    assert training.scores(model, dataset)["accuracy"] > 0.95
     done = prune(model, dataset, parameters=0.4, epochs=4, multiple=4)
     assert done.model.count_params() <= 0.4 * model.count_params()
-    assert training.accuracy(done.model, dataset) > 0.95
+    assert training.scores(done.model, dataset)["accuracy"] > 0.95
     assert done.history["loss"]
     pruned = {layer.name: layer for layer in done.layers}
     assert pruned["wide"].pattern == "channels"

@@ -33,7 +33,7 @@ def test_each_kernel_has_so_many_values_and_still_learns(dataset):
     done = clustered(model, dataset, clusters=8)
     assert len(values(done.model, "wide")) <= 8
     assert len(values(done.model, "classifier")) <= 8
-    assert training.accuracy(done.model, dataset) > 0.9
+    assert training.scores(done.model, dataset)["accuracy"] > 0.9
     assert done.keeps_layers
     assert "3 kernels have 8 values each" in done.notes[0]
     assert "stem: sees only 1 channels" in done.notes[0]

@@ -27,7 +27,7 @@ def test_channels_leave_no_zeros_and_magnitude_does():
 
 
 def test_every_method_is_known_by_its_name():
-    assert {"channels", "magnitude"} == set(METHODS)
+    assert {"channels", "cluster", "magnitude"} == set(METHODS)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Runs the released model on one input: python predict.py INPUT.npy (or an image, with pillow)."""
+"""Runs the released model on one sample: python predict.py INPUT.npy (or an image, with pillow).
+
+A model with several inputs takes one file for each, in their order or as NAME=FILE.
+"""
 
 import importlib
 import json
@@ -20,7 +23,10 @@ elif manifest["delegate"] == "none":
     options["experimental_op_resolver_type"] = resolver
 interpreter = module.Interpreter(**options)
 interpreter.allocate_tensors()
-source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+sources = {end["index"]: end for end in interpreter.get_input_details()}
+targets = {end["index"]: end for end in interpreter.get_output_details()}
+inputs = manifest.get("inputs") or [["input", index] for index in sources]
+outputs = manifest.get("outputs") or [["output", index] for index in targets]
 
 
 def read(path, shape):
@@ -33,20 +39,39 @@ def read(path, shape):
     return numpy.asarray(picture.resize((shape[2], shape[1]))).reshape(shape) / 255.0
 
 
-if len(sys.argv) != 2:
-    sys.exit(__doc__)
-values = read(sys.argv[1], [int(size) for size in source["shape"]])
-scale, zero = source["quantization"]
-if scale and numpy.issubdtype(source["dtype"], numpy.integer):
-    limits = numpy.iinfo(source["dtype"])
-    values = numpy.clip(numpy.round(values / scale) + zero, limits.min, limits.max)
-interpreter.set_tensor(source["index"], values.astype(source["dtype"]))
+def files(given):
+    """The file of each input, by its name."""
+    names = [name for name, _ in inputs]
+    named = dict(text.split("=", 1) for text in given if text.split("=", 1)[0] in names)
+    return named if len(named) == len(given) else dict(zip(names, given))
+
+
+chosen = files(sys.argv[1:])
+if len(sys.argv) != 1 + len(inputs) or len(chosen) != len(inputs):
+    sys.exit(__doc__ + "\nIts inputs: " + ", ".join(name for name, _ in inputs))
+for name, index in inputs:
+    source = sources[index]
+    values = read(chosen[name], [int(size) for size in source["shape"]])
+    scale, zero = source["quantization"]
+    if scale and numpy.issubdtype(source["dtype"], numpy.integer):
+        limits = numpy.iinfo(source["dtype"])
+        values = numpy.clip(numpy.round(values / scale) + zero, limits.min, limits.max)
+    interpreter.set_tensor(index, values.astype(source["dtype"]))
 interpreter.invoke()
-output = interpreter.get_tensor(target["index"])[0].astype(numpy.float64)
-scale, zero = target["quantization"]
-output = (output - zero) * scale if scale else output
 with open(os.path.join(HERE, "labels.json")) as file:
     labels = json.load(file)
-for index in numpy.argsort(-output.reshape(-1))[:5]:
-    name = labels[index] if index < len(labels) else index
-    print("%s\t%.4f" % (name, output.reshape(-1)[index]))
+for name, index in outputs:
+    output = interpreter.get_tensor(index)[0].astype(numpy.float64)
+    scale, zero = targets[index]["quantization"]
+    output = (output - zero) * scale if scale else output
+    if len(outputs) > 1:
+        print("# " + name)
+    values = output.reshape(-1)
+    if labels and len(values) == len(labels):
+        for place in numpy.argsort(-values)[:5]:
+            print("%s\t%.4f" % (labels[place], values[place]))
+    else:
+        print("shape %s" % (list(output.shape),))
+        print(
+            " ".join("%.6g" % value for value in values[:20]) + (" ..." if values.size > 20 else "")
+        )

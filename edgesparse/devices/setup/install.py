@@ -16,11 +16,13 @@ from edgesparse import __version__
 from edgesparse.devices.measuring.events import Check, Failed
 from edgesparse.devices.measuring.job import Entry, check_only
 from edgesparse.devices.measuring.jobs import PROGRAMS, put_programs, run_job
+from edgesparse.devices.measuring.samples import read
 from edgesparse.devices.setup.provision import MODULES
 from edgesparse.devices.transport.interface import DeviceError, Transport, Upload
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.safe.text import outside_json
+from edgesparse.tflite.format.ends import ends, in_order
 
 RELEASES = PROGRAMS / "releases.py"
 PREDICT = PROGRAMS / "predict.py"
@@ -134,9 +136,22 @@ def _manifest(release: Release, digests: Mapping[str, str]) -> dict[str, Any]:
         "pipeline": release.pipeline,
         "delegate": entry.delegate,
         "threads": entry.threads,
+        **_named_ends(entry),
         "runtime": {**release.about["runtime"], "module": MODULES[entry.runtime]},
         "edgesparse": __version__,
         "files": dict(digests),
+    }
+
+
+def _named_ends(entry: Entry) -> dict[str, Any]:
+    """The model's inputs and outputs by name, as [name, tensor], in the order of its samples."""
+    assert entry.golden is not None
+    found = ends(entry.model.read_bytes(), entry.model.name)
+    sides = (("inputs", "x", found.inputs), ("outputs", "y", found.outputs))
+    return {
+        side: [[name, end.index] for name, end in zip(names, in_order(known, names), strict=True)]
+        for side, kind, known in sides
+        if (names := list(read(entry.golden, kind)))
     }
 
 

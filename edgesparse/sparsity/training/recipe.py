@@ -19,9 +19,9 @@ from edgesparse.data import Arrays, Dataset, Split, arrays
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.task import Tasks
 from edgesparse.spec.training import Train
-from edgesparse.tasks import Metric, Task
 from edgesparse.tasks.judging import Judging
 from edgesparse.tasks.resolve import Output, Target, described, resolve
+from edgesparse.tasks.task import Metric, Task
 
 _LOOKED_AT = 256
 """Samples that tell what kind of targets a dataset has."""

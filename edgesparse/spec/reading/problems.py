@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edgesparse.spec.code import references
 from edgesparse.spec.code.saved import is_folder, is_saved, wrong
 from edgesparse.spec.code.sources import is_file, shown
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
-from edgesparse.spec.pipeline import Pipeline, Source
+from edgesparse.spec.pipeline import ROW_METRICS, TASK_METRICS, Pipeline, Source
 from edgesparse.spec.reading.document import Document, Location
 from edgesparse.spec.task import TaskSpec
 
@@ -36,6 +37,10 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         if gate.variant not in names:
             message = f"{gate.variant!r} is no variant{did_you_mean(gate.variant, names)}"
             problems.append(document.problem(("gates", i, "variant"), message))
+        elif not _may_be_metric(gate.metric, pipeline):
+            known = [*ROW_METRICS, *(f"{m}{end}" for m in TASK_METRICS for end in ("", "_drop"))]
+            message = f"{gate.metric!r} is no metric{did_you_mean(gate.metric, known)}"
+            problems.append(document.problem(("gates", i, "metric"), message))
     problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
     problems += _model_problems(pipeline, document)
     problems += _training_problems(pipeline, document)
@@ -49,6 +54,14 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
                 document, location, "sparsity", source, key="method", given=SPARSIFY_GIVEN
             )
     return problems
+
+
+def _may_be_metric(name: str, pipeline: Pipeline) -> bool:
+    """Whether a gate's metric is one of a task that is known here: one's own has its own."""
+    tasks = [pipeline.task, *pipeline.task.outputs.values()]
+    own = any(task.ref is not None for task in tasks) or " " in name
+    plain = re.sub(r"^top-\d+", "top-5", name.removesuffix("_drop"))
+    return own or name in ROW_METRICS or plain in TASK_METRICS
 
 
 def _model_problems(pipeline: Pipeline, document: Document) -> list[Problem]:

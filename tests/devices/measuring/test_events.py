@@ -24,7 +24,7 @@ CHECK = {
 }  # fmt: skip
 FAILED = {"event": "failed", "entry": "a", "round": None, "error": "x"}
 HOST = {
-    "protocol": 2, "machine": "aarch64", "system": "Linux", "release": "6.1", "python": "3.11.2",
+    "protocol": 3, "machine": "aarch64", "system": "Linux", "release": "6.1", "python": "3.11.2",
     "cpu": "Cortex-A76", "cores": 4, "memory_bytes": 10**9, "governor": None,
     "runtimes": {"ai-edge-litert": "2.1.6"},
 }  # fmt: skip
@@ -93,8 +93,12 @@ def test_anything_else_is_not(line):
         ({"event": "start", "job": "j"}, {"host": {**HOST, "python": "3.\u00b2"}}),
         ({"event": "start", "job": "j"}, {"host": {**HOST, "runtimes": {"x": "\u0663.1"}}}),
         ({"event": "start", "job": "j"}, {"host": {**HOST, "runtimes": MANY}}),
-        ({"event": "answers", "entry": "a", "part": 0}, {"data": "x" * (MAX_LINE // 2 + 1)}),
-        ({"event": "answers", "entry": "a", "data": ""}, {"part": 1000}),
+        (
+            {"event": "answers", "entry": "a", "output": 0, "part": 0},
+            {"data": "x" * (MAX_LINE // 2 + 1)},
+        ),
+        ({"event": "answers", "entry": "a", "output": 0, "data": ""}, {"part": 1000}),
+        ({"event": "answers", "entry": "a", "part": 0, "data": ""}, {"output": 100}),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told(event, changes):

@@ -9,6 +9,7 @@ from edgesparse.devices.measuring import hearing
 from edgesparse.devices.measuring.events import PART_BYTES, End, Failed, Round
 from edgesparse.devices.measuring.hearing import Heard, Lied
 from edgesparse.devices.measuring.job import Entry, Job, Settings
+from edgesparse.devices.measuring.samples import save_golden, save_samples
 from edgesparse.devices.transport.interface import DeviceError
 from tests.devices.measuring.test_events import CHECK, FAILED, HOST, ROUND
 
@@ -17,8 +18,8 @@ from tests.devices.measuring.test_events import CHECK, FAILED, HOST, ROUND
 def entry(tmp_path):
     """30 000 samples of 10 outputs each come in two parts."""
     golden, samples = tmp_path / "golden.npz", tmp_path / "samples.npz"
-    np.savez(golden, golden_x=np.zeros((4, 2)), golden_y=np.zeros((4, 10), np.float32))
-    np.savez(samples, x=np.zeros((30_000, 2)), y=np.zeros(30_000))
+    save_golden(golden, np.zeros((4, 2)), np.zeros((4, 10), np.float32))
+    save_samples(samples, np.zeros((30_000, 2)))
     return Entry("a", tmp_path / "a.tflite", "ai-edge-litert", "xnnpack", 1, golden, samples)
 
 
@@ -65,7 +66,9 @@ def test_an_entry_fails_once_and_then_says_no_more(heard):
 def test_only_as_many_answers_as_were_asked_for(heard):
     assert PART_BYTES < 30_000 * 10 * 4
     for part in range(1000):
-        heard.hear(json.dumps({"event": "answers", "entry": "a", "part": part, "data": "AAAA"}))
+        said = {"event": "answers", "entry": "a", "output": 0, "part": part, "data": "AAAA"}
+        heard.hear(json.dumps(said))
+        heard.hear(json.dumps({**said, "output": 1}))
     assert [event.part for event in heard.events] == [0, 1]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.bench.judging import Judgement, judged
+from edgesparse.bench.judging import judged, read_judge
 from edgesparse.devices.measuring.events import (
     Answers,
     Check,
@@ -25,6 +25,7 @@ from edgesparse.devices.measuring.events import (
 )
 from edgesparse.devices.measuring.job import Entry
 from edgesparse.devices.measuring.jobs import AGENT, answers_of
+from edgesparse.devices.measuring.samples import read, save_golden, save_samples
 
 SETTINGS = {
     "warmup_runs": 2,
@@ -114,10 +115,11 @@ def test_both_runtimes(tflite_files, tmp_path):
 def answers(sparse_dense_layer, samples, tmp_path):
     golden, labelled = tmp_path / "golden.npz", tmp_path / "samples.npz"
     outputs = sparse_dense_layer(samples).numpy()
-    np.savez(golden, golden_x=samples, golden_y=outputs)
+    save_golden(golden, samples, {"y": outputs})
     labels = outputs.argmax(axis=-1)
     labels[:4] = (labels[:4] + 1) % 10
-    np.savez(labelled, x=samples, y=labels)
+    save_samples(labelled, samples)
+    np.savez(tmp_path / "targets.npz", y=labels)
     return {"golden": str(golden), "samples": str(labelled), "tolerance": 1e-3}
 
 
@@ -133,21 +135,26 @@ def test_answers_are_compared_on_the_device_and_judged_here(tflite_files, answer
     assert check.agreement == 1.0
     assert check.samples == 16
     found = answers_of(as_entry(path, answers), events)
-    assert found == pytest.approx(np.load(answers["golden"])["golden_y"], abs=1e-5)
-    assert judged(as_entry(path, answers), events) == Judgement(12 / 16, 16)
+    assert found["y"] == pytest.approx(read(Path(answers["golden"]), "y")["y"], abs=1e-5)
+    resolved = {"name": "classification", "classes": [str(i) for i in range(10)]}
+    kept = {"resolved": resolved, "judged": "y", "metric": "accuracy"}
+    judge = read_judge(kept, tmp_path / "targets.npz", tmp_path)
+    judgement = judged(as_entry(path, answers), events, judge)
+    assert judgement.scores["accuracy"] == 12 / 16
+    assert judgement.samples == 16
 
 
 def test_answers_too_long_for_a_line_come_in_parts_and_whole_or_not_at_all(
     tflite_files, answers, tmp_path
 ):
-    path, x = tflite_files["dense"], np.load(answers["golden"])["golden_x"]
+    path, x = tflite_files["dense"], read(Path(answers["golden"]), "x")["x"]
     many = np.tile(x, (1250, 1))
-    np.savez(tmp_path / "many.npz", x=many, y=np.zeros(len(many), int))
+    save_samples(tmp_path / "many.npz", many)
     answers = {**answers, "samples": str(tmp_path / "many.npz")}
     events = Job(tmp_path, entry("a", path, **answers), rounds=0).run()
     parts = of(events, Answers)
     assert [part.part for part in parts] == [0, 1]
-    found = answers_of(as_entry(path, answers), events)
+    found = answers_of(as_entry(path, answers), events)["y"]
     assert found.shape == (20_000, 10)
     assert found[:16] == pytest.approx(found[-16:])
     for lost in parts:
@@ -159,8 +166,8 @@ def test_answers_too_long_for_a_line_come_in_parts_and_whole_or_not_at_all(
 
 
 def test_wrong_answers_are_seen(tflite_files, answers, samples, tmp_path):
-    outputs = np.load(answers["golden"])["golden_y"]
-    np.savez(tmp_path / "golden.npz", golden_x=samples, golden_y=outputs[:, ::-1])
+    outputs = read(Path(answers["golden"]), "y")["y"]
+    save_golden(tmp_path / "golden.npz", samples, outputs[:, ::-1])
     events = Job(tmp_path, entry("a", tflite_files["dense"], **answers), rounds=0).run()
     assert of(events, Check)[0].agreement < 0.5
 

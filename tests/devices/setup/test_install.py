@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgesparse.devices.measuring.job import Entry
+from edgesparse.devices.measuring.samples import save_golden
 from edgesparse.devices.setup.install import RELEASES, Release, install, released, rollback
 from edgesparse.devices.transport.interface import DeviceError
 
@@ -19,7 +20,7 @@ def make_release(tflite_files, sparse_dense_layer, samples, tmp_path):
     """Releases that differ in their variant's name."""
     labels, golden = tmp_path / "labels.json", tmp_path / "golden.npz"
     labels.write_text(json.dumps([f"class {i}" for i in range(10)]))
-    np.savez(golden, golden_x=samples, golden_y=sparse_dense_layer(samples).numpy())
+    save_golden(golden, samples, sparse_dense_layer(samples).numpy())
 
     def make(variant, model="dense", min_agreement=1.0):
         entry = Entry(

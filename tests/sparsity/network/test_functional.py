@@ -4,54 +4,63 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from edgesparse.data import Tensor
 from edgesparse.sparsity.network.functional import functional, is_flat
 from edgesparse.spec.errors import UsageError
-from tests.sparsity.networks import BUILDERS, IMAGE, frozen, nested, shape_of
+from tests.sparsity.networks import BUILDERS, IMAGE, TOKENS, frozen, nested, shape_of
 
 L = tf.keras.layers
+
+
+def data(shape):
+    return {"x": Tensor(shape, "float32")}
+
+
+def dtype_of(name):
+    return "int32" if shape_of(name) == TOKENS else "float32"
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_answers_are_the_same_and_nothing_is_inside_of_anything(name):
     model = BUILDERS[name]()
     shape = shape_of(name)
-    flat = functional(model, lambda: shape, name)
-    assert is_flat(flat)
+    flat = functional(model, {"x": Tensor(shape, dtype_of(name))}, name)
+    assert is_flat(flat, {})
     assert not any(isinstance(layer, tf.keras.Model) for layer in flat.layers)
     x = np.random.default_rng(0).integers(0, 9, (3, *shape)).astype(np.float32) / 4
     np.testing.assert_array_equal(model(x, training=False), flat(x, training=False))
     assert flat.count_params() == model.count_params()
     # Made once, it stays what it is.
-    assert functional(flat, lambda: pytest.fail("asked"), name) is flat
+    assert functional(flat, {}, name) is flat
 
 
 def test_what_is_flat_is_left_alone():
     model = BUILDERS["conv2d"]()
-    assert functional(model, lambda: pytest.fail("asked"), "m") is model
+    assert functional(model, {}, "m") is model
 
 
 def test_a_base_that_does_not_train_stays_so():
     """The statistics of its batch normalization do not move, as the tutorials want it."""
-    flat = functional(nested(training=False), lambda: IMAGE, "m")
+    flat = functional(nested(training=False), data(IMAGE), "m")
     normalization = next(x for x in flat.layers if isinstance(x, L.BatchNormalization))
     before = normalization.moving_mean.numpy()
     flat(np.ones((4, *IMAGE), np.float32), training=True)
     np.testing.assert_array_equal(before, normalization.moving_mean)
-    moving = functional(nested(), lambda: IMAGE, "m")
+    moving = functional(nested(), data(IMAGE), "m")
     normalization = next(x for x in moving.layers if isinstance(x, L.BatchNormalization))
     moving(np.ones((4, *IMAGE), np.float32), training=True)
     assert np.abs(normalization.moving_mean.numpy()).max() > 0
 
 
 def test_frozen_layers_stay_frozen():
-    flat = functional(frozen(), lambda: IMAGE, "m")
+    flat = functional(frozen(), data(IMAGE), "m")
     assert len(flat.trainable_weights) == 2
 
 
 def test_open_sizes_become_the_datas():
     inputs = tf.keras.Input((None, None, 3))
     x = L.GlobalAveragePooling2D()(L.Conv2D(8, 3)(inputs))
-    flat = functional(tf.keras.Model(inputs, L.Dense(4)(x)), lambda: (16, 12, 3), "m")
+    flat = functional(tf.keras.Model(inputs, L.Dense(4)(x)), data((16, 12, 3)), "m")
     assert tuple(flat.inputs[0].shape) == (None, 16, 12, 3)
 
 
@@ -61,7 +70,7 @@ def test_models_in_models_in_models():
     middle = tf.keras.Model(middle_in, L.Add()([inner(middle_in), middle_in]), name="middle")
     inputs = tf.keras.Input((8,))
     model = tf.keras.Model(inputs, L.Dense(4)(middle(middle(inputs))))
-    flat = functional(model, lambda: (8,), "m")
+    flat = functional(model, data((8,)), "m")
     x = np.random.default_rng(0).random((3, 8), dtype=np.float32)
     np.testing.assert_array_equal(model(x), flat(x))
     assert flat.count_params() == model.count_params()
@@ -73,4 +82,4 @@ def test_what_is_no_graph_is_told():
             return tf.constant(np.asarray(x) + 1)
 
     with pytest.raises(UsageError, match=r"m gives a model that is no graph of layers"):
-        functional(Looping(), lambda: (4,), "m")
+        functional(Looping(), data((4,)), "m")

@@ -3,6 +3,7 @@
 import pytest
 import tensorflow as tf
 
+from edgesparse.data import Tensor
 from edgesparse.sparsity.network.functional import functional
 from edgesparse.sparsity.network.kernels import kernels, prunable
 from edgesparse.spec.sparsify import matches
@@ -10,7 +11,7 @@ from tests.sparsity.networks import BUILDERS, shape_of
 
 
 def built(name):
-    return functional(BUILDERS[name](), lambda: shape_of(name), name)
+    return functional(BUILDERS[name](), {"x": Tensor(shape_of(name), "float32")}, name)
 
 
 @pytest.mark.parametrize("name", BUILDERS)

@@ -76,7 +76,6 @@ gates: [{variant: a, metric: acuracy, max: 1}, {variant: a, metric: accuracy}]
         "p.yaml:9:17: 'int9' is not possible; did you mean 'int8'?",
         "p.yaml:10:17: 'aware: true' needs 'scheme: int8'",
         "p.yaml:11:3: 'E' is no name",
-        "p.yaml:12:30: 'acuracy' is not possible; did you mean 'accuracy'",
         "p.yaml:12:48: give 'min' or 'max' or both",
     ]
     assert len(found) == len(expected)
@@ -142,3 +141,14 @@ def test_a_device_file_is_known_by_its_keys(tmp_path):
     path = tmp_path / "d.yaml"
     path.write_text("name: d\nconnect: {local: {}}\nruntimes: [ai-edge-litert]\n")
     assert load_any(path).spec.name == "d"
+
+
+def test_a_gate_is_about_a_metric_that_some_task_has():
+    given = BASE + "gates: [{variant: a, metric: acuracy_drop, max: 1}]"
+    assert problems(given) == [
+        "p.yaml:7:30: 'acuracy_drop' is no metric; did you mean 'accuracy_drop'?"
+    ]
+    for metric in ("mae_drop", "top-3", "mean-iou", "head mae", "p50_ms"):
+        assert problems(given.replace("acuracy_drop", metric)) == []
+    own = given + '\ntask: {ref: "mine.py:task"}'
+    assert [p for p in problems(own) if "metric" in p] == []

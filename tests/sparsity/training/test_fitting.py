@@ -3,7 +3,8 @@ import pytest
 import tensorflow as tf
 
 from edgesparse import data
-from edgesparse.sparsity import quantize_aware, training
+from edgesparse.sparsity import quantize_aware
+from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 
@@ -49,7 +50,7 @@ def test_it_learns_and_keeps_the_best_weights(dataset):
     x, y = data.arrays(dataset.validation, 999)
     accuracy = np.mean(np.argmax(model(x), axis=-1) == y)
     assert accuracy == pytest.approx(max(history["val_accuracy"]))
-    assert training.accuracy(model, dataset) > 0.8
+    assert training.scores(model, dataset)["accuracy"] > 0.8
 
 
 @pytest.mark.slow
@@ -94,7 +95,7 @@ def test_quantization_aware_training_keeps_zeros(dataset):
     trained = next(w for w in quantized.trainable_weights if "wide/kernel" in w.name).numpy()
     assert np.all((trained * mask) == trained)
     assert len(history["loss"]) == 2
-    assert training.accuracy(quantized, dataset) > 0.6  # By chance: a third.
+    assert training.scores(quantized, dataset)["accuracy"] > 0.6  # By chance: a third.
 
 
 def test_a_layer_that_cannot_be_quantized_is_named(dataset):

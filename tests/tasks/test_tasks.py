@@ -1,0 +1,128 @@
+"""Metrics against figures made by hand or by scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as known
+
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.task import TaskSpec
+from edgesparse.tasks import build, multi_label, reconstruction, regression, segmentation
+from edgesparse.tasks.resolve import Output, Target, resolve
+
+RANDOM = np.random.default_rng(0)
+
+
+def values(task, outputs, targets):
+    return {metric.name: metric.judge(outputs, targets) for metric in task.metrics}
+
+
+def test_regression_is_what_scikit_learn_says():
+    targets, outputs = RANDOM.normal(size=50), RANDOM.normal(size=(50, 1))
+    found = values(regression.task({}), outputs, targets)
+    assert found["mae"] == pytest.approx(known.mean_absolute_error(targets, outputs[:, 0]))
+    assert found["rmse"] ** 2 == pytest.approx(known.mean_squared_error(targets, outputs[:, 0]))
+    assert found["r2"] == pytest.approx(known.r2_score(targets, outputs[:, 0]))
+    outputs[3] = np.nan
+    assert values(regression.task({}), outputs, targets)["mae"] > 1e12
+
+
+def test_labels_are_judged_by_average_precision():
+    targets = RANDOM.integers(0, 2, (40, 3))
+    outputs = RANDOM.random((40, 3)).astype(np.float32)
+    found = values(multi_label.task({"logits": False}), outputs, targets)
+    expected = known.average_precision_score(targets, outputs, average="macro")
+    assert found["mAP"] == pytest.approx(expected)
+    assert found["f1"] == pytest.approx(known.f1_score(targets, outputs > 0.5, average="micro"))
+    assert found["exact"] == pytest.approx(known.accuracy_score(targets, outputs > 0.5))
+
+
+def test_segmentation_is_judged_by_overlap():
+    targets = np.array([[[0, 0], [1, 1]], [[0, 1], [2, 2]]])
+    outputs = np.eye(3)[[[[0, 1], [1, 1]], [[0, 1], [2, 0]]]]
+    found = values(segmentation.task({"classes": ["a", "b", "c"]}), outputs, targets)
+    assert found["mean-iou"] == pytest.approx(np.mean([2 / 4, 3 / 4, 1 / 2]))
+    assert found["pixel-accuracy"] == pytest.approx(6 / 8)
+    one = segmentation.task({"classes": ["no", "yes"], "binary": True, "logits": True})
+    two = (targets > 0).astype(int)
+    assert values(one, two[..., None] * 2.0 - 1.0, two)["mean-iou"] == 1.0
+
+
+def test_reconstruction_is_judged_by_its_error():
+    x = RANDOM.random((20, 4))
+    found = values(reconstruction.task({"peak": 2.0}), x + 0.1, x)
+    assert found["rmse"] == pytest.approx(0.1)
+    assert found["psnr"] == pytest.approx(10 * np.log10(4 / 0.01))
+    labels = np.arange(20) % 2
+    outputs = x + 0.1 * labels[:, None]
+    targets = np.concatenate([labels[:, None], x], axis=1)
+    assert values(reconstruction.task({"labels": True}), outputs, targets)["auc"] == 1.0
+
+
+SOFTMAX, LINEAR = (3,), (1,)
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "classes", "name", "more"),
+    [
+        (Output("o", (3,), "softmax"), Target("y", (), True), 3, "classification",
+         {"logits": False, "binary": False}),
+        (Output("o", (3,), "linear"), Target("y", (), True), 3, "classification",
+         {"logits": True}),
+        (Output("o", (1,), "sigmoid"), Target("y", (), True, True), 2, "classification",
+         {"logits": False, "binary": True}),
+        (Output("o", (3,), "softmax"), Target("y", (3,), False, True), 0, "classification",
+         {"one_hot": True}),
+        (Output("o", (3,), "sigmoid"), Target("y", (3,), False, True), 0, "multi-label",
+         {"logits": False}),
+        (Output("o", (1,), "linear"), Target("y", (), False), 0, "regression", {}),
+        (Output("o", (4,), "linear"), Target("y", (4,), False), 0, "regression", {}),
+        (Output("o", (8, 8, 3), "softmax"), Target("y", (8, 8), True), 3, "segmentation", {}),
+        (Output("o", (8, 8, 1), "sigmoid"), Target("y", (8, 8, 1), True, True), 2,
+         "segmentation", {"binary": True}),
+        (Output("o", (8,), "linear"), Target("y", (8,), False, False, True), 0,
+         "reconstruction", {}),
+    ],
+)  # fmt: skip
+def test_a_task_is_found_from_the_model_and_the_data(output, target, classes, name, more):
+    names = [str(i) for i in range(classes)]
+    found = resolve(TaskSpec(), output, target, names, None)
+    assert found["name"] == name
+    assert more.items() <= found.items()
+    assert build(found, None).name == name
+
+
+@pytest.mark.parametrize(
+    ("spec", "output", "target", "message"),
+    [
+        ({}, (2,), Target("y", (), True), "the model gives [2] but the data has 3 classes"),
+        ({}, (8, 8, 2), Target("y", (8, 8), True), "the masks have 3 classes"),
+        ({}, (4, 4, 3), Target("y", (8, 8), True), "a class for each pixel"),
+        ({"name": "regression"}, (2,), Target("y", (), False), "regression takes one number"),
+        ({"name": "multi-label"}, (3,), Target("y", (3,), False), "0 or 1 for each label"),
+    ],
+)
+def test_what_does_not_fit_says_so(spec, output, target, message):
+    with pytest.raises(UsageError) as error:
+        resolve(TaskSpec(**spec), Output("o", output, "linear"), target, ["a", "b", "c"], None)
+    assert message in str(error.value)
+
+
+def test_a_metric_that_is_not_there_is_told_with_those_that_are():
+    with pytest.raises(UsageError, match="has no metric 'acc'; it has mae, rmse, r2"):
+        regression.task({}).metric("acc")
+
+
+def test_a_task_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n\n\ndef quantile(q=0.9):\n"
+        "    return {'loss': 'mae', 'lowest': ['worst'],\n"
+        "            'judge': {'worst': lambda o, t: float(np.quantile(abs(o - t), q))}}\n\n\n"
+        "def nothing():\n    return 3\n"
+    )
+    task = build({"name": "ref", "ref": "mine.py:quantile", "args": {"q": 0.5}}, tmp_path)
+    (metric,) = task.metrics
+    assert (metric.name, metric.best, task.loss()) == ("worst", "lowest", "mae")
+    assert metric.judge(np.array([1.0, 2.0, 3.0]), np.zeros(3)) == 2.0
+    assert metric.drop(1.0, 1.5) == 0.5
+    with pytest.raises(UsageError, match="must return a mapping with 'loss' and 'judge'"):
+        build({"name": "ref", "ref": "mine.py:nothing"}, tmp_path)
