@@ -23,11 +23,12 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 _PLACES = {
-    "load_pipeline": "spec.load",
+    "load_pipeline": "spec.reading.load",
     "plan": "runs.planning",
     "deploy": "runs.deploy",
     "bench": "runs.bench",
     "inspect": "runs.inspection",
+    "encode": "runs.encoding",
     "sensitivity": "runs.sensitivity",
     "load_results": "graph.workspace",
     "list_runs": "graph.workspace",
@@ -39,6 +40,7 @@ __all__ = [
     "Results",
     "bench",
     "deploy",
+    "encode",
     "inspect",
     "list_runs",
     "load_pipeline",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from edgesparse.graph.workspace import list_runs, load_results
     from edgesparse.runs.bench import bench
     from edgesparse.runs.deploy import deploy
+    from edgesparse.runs.encoding import encode
     from edgesparse.runs.inspection import inspect
     from edgesparse.runs.planning import plan
     from edgesparse.runs.sensitivity import sensitivity

@@ -53,7 +53,8 @@ class Candidate:
     """As it is named in tables; `external` is how it is loaded when it is no built-in one."""
     threads: int
     dense_twin: str | None = None
-    """The variant with the same quantization and no sparsity, if the pipeline has one."""
+    """The variant with the same quantization and the fewest steps less: what its last steps do is
+    told against it."""
     path: Path | None = None
     model: ModelFile | None = None
     golden: Path | None = None
@@ -69,6 +70,10 @@ class Candidate:
     external: Mapping[str, Any] | None = None
     edgetpu: EdgeTpuInfo | None = None
     coverage: Coverage | None = None
+    steps: tuple[str, ...] = ()
+    zeros_exploited: bool | None = None
+    shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """Of inputs that the file leaves open, by tensor."""
     clock: Clock = "wall"
     on_host: bool = False
     """Accuracy is the host's: on an emulated device it would take an hour."""
@@ -87,6 +92,7 @@ class Candidate:
             None if self.on_host else self.samples,
             self.limits.tolerance if self.limits else 0.0,
             EMULATED_GOLDEN_SAMPLES if self.on_host else None,
+            shapes=self.shapes,
         )
 
     @property
@@ -201,6 +207,8 @@ def _row(
         model=candidate.model,
         edgetpu=candidate.edgetpu,
         coverage=candidate.coverage,
+        steps=list(candidate.steps),
+        zeros_exploited=candidate.zeros_exploited,
     )
     if error:
         return row

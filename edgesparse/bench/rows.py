@@ -184,6 +184,10 @@ class Row(Data):
     error: str | None = None
     notes: list[str] = []
     model: ModelFile | None = None
+    steps: list[str] = []
+    """The methods of the variant's sparsify."""
+    zeros_exploited: bool | None = None
+    """Whether its runtime is known to skip zeros of this file; None where nobody knows."""
     edgetpu: EdgeTpuInfo | None = None
     coverage: Coverage | None = None
     metrics: list[Score] = []

@@ -102,6 +102,7 @@ for command in (
     pipelines.init,
     results.bench,
     results.inspect,
+    results.encode,
     results.report,
     device,
     emulator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -14,12 +15,20 @@ from edgesparse.cli.options import DEVICES, JSON, QUICK, exit_code, print_json, 
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @DEVICES
 @click.option("--threads", multiple=True, type=click.IntRange(1, 256), default=(1,))
+@click.option(
+    "--input-shape",
+    "shapes",
+    multiple=True,
+    metavar="[NAME=]1x224x224x3",
+    help="Of an input whose size the file leaves open.",
+)
 @QUICK
 @JSON
 def bench(
     models: tuple[Path, ...],
     devices: tuple[str, ...],
     threads: tuple[int, ...],
+    shapes: tuple[str, ...],
     quick: bool,
     as_json: bool,
 ) -> None:
@@ -28,7 +37,14 @@ def bench(
     from edgesparse.cli.console import Shown, print_results
 
     with Shown() as listener:
-        results = edgesparse.bench(models, devices, threads=threads, quick=quick, listener=listener)
+        results = edgesparse.bench(
+            models,
+            devices,
+            threads=threads,
+            input_shapes=shapes,
+            quick=quick,
+            listener=listener,
+        )
     print_results(results, "json" if as_json else "table")
     sys.exit(exit_code(results))
 
@@ -47,7 +63,34 @@ def inspect(model: Path, device: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found.record)
         return
-    print_inspection(found.file, found.info, found.tensors, found.explained, result_console())
+    print_inspection(
+        found.file, found.info, found.ends, found.tensors, found.explained, result_console()
+    )
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--device", default="local", show_default=True, help="For whose runtime.")
+@click.option("--runtime", help="One of the device's; default: its first.")
+@JSON
+def encode(source: Path, target: Path, device: str, runtime: str | None, as_json: bool) -> None:
+    """Rewrite a .tflite file with its weights stored as a device's runtime likes them.
+
+    Every value stays what it is."""
+    import edgesparse
+
+    done = edgesparse.encode(source, target, device, runtime=runtime)
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    sparse = sum(decision.form != "dense" for decision in done.decisions)
+    say(
+        f"{done.target}: for {done.runtime}, {done.bytes_before:,} -> {done.bytes_after:,} bytes, "
+        f"{sparse} of {len(done.decisions)} weights stored sparse"
+    )
+    for note in done.notes:
+        say(f"note: {note}")
 
 
 @click.command()

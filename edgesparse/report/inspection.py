@@ -10,8 +10,10 @@ from rich.table import Table
 
 from edgesparse.report.shown import shown
 from edgesparse.report.table import percent_text, size_text
+from edgesparse.tflite.format.ends import explain_custom
 
 if TYPE_CHECKING:
+    from edgesparse.tflite.format.ends import End, Ends
     from edgesparse.tflite.format.inspect import ModelInfo
     from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo
 
@@ -41,6 +43,7 @@ NAMED_LAYERS = 3
 def print_inspection(
     name: str,
     info: ModelInfo,
+    ends: Ends,
     tensors: Sequence[TensorInfo],
     explained: Mapping[str, Sequence[Explanation]],
     console: Console,
@@ -58,6 +61,8 @@ def print_inspection(
             style="bold",
         )
     )
+    for line in _about(ends):
+        console.print(shown(line))
     if not tensors:
         console.print("no weights are visible in it")
         return
@@ -75,6 +80,20 @@ def print_inspection(
         console.print(shown(runtime, style="bold cyan"))
         for line, style in lines(found):
             console.print(shown(line, style=style))
+
+
+def _about(ends: Ends) -> list[str]:
+    """What a model takes and gives, and what it is made of."""
+    sides = (("input", ends.inputs), ("output", ends.outputs))
+    lines = [f"{side}{'s' * (len(e) > 1)}: {', '.join(map(_end, e))}" for side, e in sides]
+    lines.append("operators: " + ", ".join(f"{n} {kind}" for kind, n in ends.operators.items()))
+    said = explain_custom(ends.custom)
+    return [*lines, said] if said else lines
+
+
+def _end(end: End) -> str:
+    sizes = "x".join("?" if size < 1 else str(size) for size in end.shape)
+    return f"{end.name} {sizes} {end.dtype}" + (" (of open size)" if end.is_open else "")
 
 
 def _table(tensors: Sequence[TensorInfo]) -> Table:

@@ -255,10 +255,11 @@ def verdicts(results: Results) -> list[str]:
                 size = f", {twin.bytes / row.model.bytes:.1f}x smaller"
             # As shown: an interval that reads "0.97-1.00x" must not be called a loss.
             low, high = (float(ratio_text(limit)) for limit in speedup.ci95)
-            # A step that was asked for zeros removed no channels, however few it made.
-            zeros = row.coverage is not None or row.model.sparsity > FEW_ZEROS
-            what = "zeros" if zeros else "removed channels"
-            if low > 1 and speedup.ratio >= PAYS_FROM:
+            what = _doing(row, dense)
+            faster = low > 1 and speedup.ratio >= PAYS_FROM
+            if faster and what == "zeros" and row.zeros_exploited is False:
+                verdict = "faster, though this runtime skips none of its zeros"
+            elif faster:
                 verdict = f"{what} pay"
             elif high < 1:
                 verdict = f"{what} cost time"
@@ -271,6 +272,20 @@ def verdicts(results: Results) -> list[str]:
                 f"{speedup.baseline}{size}: {verdict}"
             )
     return lines
+
+
+def _doing(row: Row, twin: Row | None) -> str:
+    """What a gain against a twin is owed to: of the steps that the twin has not, those that have a
+    way to it."""
+    own = row.steps[len(twin.steps) if twin is not None else 0 :]
+    if not own:  # Of a run before that was known.
+        few = row.coverage is None and row.model is not None and row.model.sparsity <= FEW_ZEROS
+        return "removed channels" if few else "zeros"
+    channels = "channels" in own
+    zeros = any(step not in ("channels", "cluster") for step in own)
+    if channels and zeros:
+        return "removed channels and zeros" if row.zeros_exploited else "removed channels"
+    return "removed channels" if channels else "zeros" if zeros else "shared values"
 
 
 def summary(results: Results) -> list[str]:

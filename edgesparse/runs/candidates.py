@@ -14,7 +14,7 @@ from edgesparse.graph.plan import Plan
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline
-from edgesparse.stages import samples, verify
+from edgesparse.stages import encode, samples, verify
 from edgesparse.stages.base.keeping import METRICS, read_json
 from edgesparse.stages.base.stage import NOTES
 from edgesparse.stages.sparsify import COVERAGE
@@ -46,6 +46,7 @@ def planned(
                 )
                 key = plan.verified.get((variant, runtime.name))
                 error = missing or (errors.get(key) if key else None)
+                error = error or too_many_threads(target, count)
                 if error or key is None:
                     found.append(replace(candidate, error=error or "was not planned"))
                     continue
@@ -53,18 +54,28 @@ def planned(
     return found
 
 
-def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
-    own = pipeline.variants[variant]
-    if not own.sparsify:
+def too_many_threads(target: Target, threads: int) -> str | None:
+    """Why so many threads are not measured: they wait for one another, and what comes out is a
+    thousand times the time of one."""
+    cores = target.host.cores
+    if cores is None or threads <= cores:
         return None
-    return next(
-        (
-            name
-            for name, other in pipeline.variants.items()
-            if not other.sparsify and other.quantize.scheme == own.quantize.scheme
-        ),
-        None,
+    return (
+        f"{threads} threads on {cores} core{'s' * (cores > 1)} are not measured: they wait for one "
+        f"another; ask for at most {cores}"
     )
+
+
+def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
+    """The variant that this one goes on from, as far as the pipeline has it: with the same numbers
+    and all of its steps but the last ones; a gain is then that of those steps."""
+    own = pipeline.variants[variant]
+    for count in reversed(range(len(own.sparsify))):
+        for name, other in pipeline.variants.items():
+            same = other.quantize.scheme == own.quantize.scheme
+            if same and other.sparsify == own.sparsify[:count]:
+                return name
+    return None
 
 
 def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: str) -> Candidate:
@@ -92,8 +103,18 @@ def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: s
         agreement=verdict["agreement"],
         notes=(*candidate.notes, *verdict["notes"], *aware),
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
+        steps=tuple(s.method for s in pipeline.variants[candidate.variant].sparsify),
+        zeros_exploited=_exploits(plan, site, key, verdict["storage"]),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
+
+
+def _exploits(plan: Plan, site: Site, key: str, chosen: str) -> bool:
+    """Whether a runtime is expected to skip zeros of the file that was chosen for it."""
+    encoded = plan.stage(key).inputs.get("encode")
+    if encoded is None or chosen != "sparse":
+        return False
+    return any(d.exploited for d in encode.read_decisions(site.store.path(encoded)))
 
 
 def _external(device: Device) -> Mapping[str, Any] | None:

@@ -14,6 +14,7 @@ from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.spec.device import Device
 from edgesparse.spec.reading.load import find_device
+from edgesparse.tflite.format.ends import Ends, ends
 from edgesparse.tflite.format.inspect import ModelInfo, read_model
 from edgesparse.tflite.format.inspect import inspect as inspect_file
 from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo, describe, explain
@@ -28,6 +29,7 @@ class Inspection:
     info: ModelInfo
     tensors: tuple[TensorInfo, ...]
     explained: Mapping[str, tuple[Explanation, ...]]
+    ends: Ends
 
     @property
     def record(self) -> dict[str, Any]:
@@ -35,6 +37,10 @@ class Inspection:
         return {
             "file": self.file,
             **ModelFile.of(self.info).model_dump(),
+            "inputs": [asdict(end) for end in self.ends.inputs],
+            "outputs": [asdict(end) for end in self.ends.outputs],
+            "operators": dict(self.ends.operators),
+            "custom": list(self.ends.custom),
             "tensors": [asdict(tensor) for tensor in self.tensors],
             "explained": {
                 name: [asdict(line) for line in lines] for name, lines in self.explained.items()
@@ -60,4 +66,4 @@ def inspect(
         for name, profile in known.items():
             runtime = f"{target.device.name} | {name} {profile.machine.version}"
             explained[runtime] = explain(content, profile, str(file))
-    return Inspection(str(file), info, tensors, explained)
+    return Inspection(str(file), info, tensors, explained, ends(content, str(file)))

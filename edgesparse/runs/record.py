@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -183,6 +183,16 @@ class RunRecord:
             self.rows += [
                 row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
                 for row in rows
+            ]
+
+    def explain(self, device: str, why: Callable[[Row], str | None]) -> None:
+        """Put what is known of them in place of the errors of failed rows."""
+        with self.lock:
+            self.rows = [
+                row.model_copy(update={"error": said})
+                if row.device == device and row.status == "failed" and (said := why(row))
+                else row
+                for row in self.rows
             ]
 
     def rows_of(self, device: str) -> list[Row]:

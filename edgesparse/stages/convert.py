@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgesparse.devices.measuring.samples import save_golden
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
-from edgesparse.stages.base.keeping import save_tflite
+from edgesparse.stages.base.keeping import save_tflite, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
 from edgesparse.tflite.runtimes.compatibility import Profile, needs_one_scale
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+DIAGNOSIS = "diagnosis.json"
 
 
 def covers(
@@ -47,6 +53,22 @@ def run(work: Work) -> None:
     recipe = work.context.recipe
     ordered = {name: x[given] for name, given in zip(model.input_names, recipe.inputs, strict=True)}
     save_golden(work.folder / "golden.npz", ordered, answers(model, x, recipe))
+    if spec["scheme"] not in ("f32", "f16"):
+        _diagnose(work, content, model, list(ordered.values()))
 
 
-KIND = Kind("convert", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+def _diagnose(
+    work: Work, content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray[Any, Any]]
+) -> None:
+    """Leave diagnosis.json, while the Keras model is here: to be said if the file answers wrong."""
+    from edgesparse.tflite.diagnose import diagnose
+
+    try:
+        found = diagnose(content, model, x)
+    except (ValueError, RuntimeError, TypeError):
+        return  # A help, and no more: whether the file is right is asked of the device.
+    if found:
+        write_json(work.folder / DIAGNOSIS, found)
+
+
+KIND = Kind("convert", 3, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -16,7 +16,7 @@ from edgesparse.devices.measuring.jobs import run_job
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify
-from edgesparse.stages import encode, samples
+from edgesparse.stages import convert, encode, samples
 from edgesparse.stages.base.keeping import read_json, write_json
 from edgesparse.stages.base.stage import Access, Kind, Work
 from edgesparse.tflite import verify
@@ -61,8 +61,7 @@ def run(work: Work) -> None:
     # The first that runs and answers right: sparse before dense.
     chosen = next((form for form in paths if form in tried.checks), None)
     if chosen is None:
-        reason = "; ".join(f"{form}: {tried.refused.get(form, NO_ANSWER)}" for form in paths)
-        raise EdgesparseError(f"{work.stage.spec['runtime']['name']} cannot run it: {reason}")
+        raise EdgesparseError(_why_none(work, paths, tried))
     judgement = tried.judgements.get(chosen)
     if access.host is not None:
         judgement = _host_judgement(work, chosen, _readable(work, paths[chosen]), limit)
@@ -93,6 +92,8 @@ class _Tried:
     checks: dict[str, Check] = field(default_factory=dict)
     judgements: dict[str, Judgement] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    wrong: set[str] = field(default_factory=set)
+    """Those of the refused that did run."""
 
 
 def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
@@ -127,9 +128,26 @@ def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
                 wrong = LOST
             if wrong and event.entry != _ON_CPU:
                 found.refused[event.entry] = wrong
+                found.wrong.add(event.entry)
             else:
                 found.checks[event.entry] = event
     return found
+
+
+def _why_none(work: Work, paths: Mapping[str, Path], tried: _Tried) -> str:
+    """Why no file will do: it does not run, or it runs and answers wrong, and from what."""
+    runtime = work.stage.spec["runtime"]["name"]
+    said = {form: tried.refused.get(form, NO_ANSWER) for form in paths}
+    # One reason for all is told once.
+    if len(set(said.values())) == 1:
+        reason = next(iter(said.values()))
+    else:
+        reason = "; ".join(f"{form}: {text}" for form, text in said.items())
+    if not tried.wrong:
+        return f"{runtime} cannot run it: {reason}"
+    diagnosis = work.inputs["convert"] / convert.DIAGNOSIS
+    because = f"; {read_json(diagnosis)}" if diagnosis.is_file() else ""
+    return f"{runtime} answers wrong: {reason}{because}"
 
 
 def _access(work: Work) -> Access:

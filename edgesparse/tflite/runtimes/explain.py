@@ -85,7 +85,8 @@ def _explain(constant: Constant, profile: Profile, paths: Paths, looks: bool) ->
     form, scheme = constant.form, scheme_of(constant)
     path = paths.get((constant.graph, constant.operator))
     accepted, exploited, reason = True, False, decision.reason
-    if form in ("dense", "densify") and looks and path is not None and path.state == "taken":
+    taken = path is not None and path.state == "taken"
+    if form in ("dense", "densify") and looks and taken and constant.zeros:
         exploited = True
     if form == "dense":
         verdict = profile.verdict(Cell(cast(Op, constant.op), scheme or "f32", form))

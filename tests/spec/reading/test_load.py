@@ -73,7 +73,7 @@ gates: [{variant: a, metric: acuracy, max: 1}, {variant: a, metric: accuracy}]
         "p.yaml:8:47: input should be less than 1",
         "p.yaml:8:50: unknown key 'patern'; did you mean 'pattern'?",
         "p.yaml:8:71: 'end' must be greater than 'begin'",
-        "p.yaml:9:17: 'int9' is not possible; did you mean 'int8'?",
+        "p.yaml:9:17: 'int9' is not possible; did you mean 'int8' or 'uint8'?",
         "p.yaml:10:17: 'aware: true' needs 'scheme: int8'",
         "p.yaml:11:3: 'E' is no name",
         "p.yaml:12:48: give 'min' or 'max' or both",
@@ -146,7 +146,7 @@ def test_a_device_file_is_known_by_its_keys(tmp_path):
 def test_a_gate_is_about_a_metric_that_some_task_has():
     given = BASE + "gates: [{variant: a, metric: acuracy_drop, max: 1}]"
     assert problems(given) == [
-        "p.yaml:7:30: 'acuracy_drop' is no metric; did you mean 'accuracy_drop'?"
+        "p.yaml:7:30: 'acuracy_drop' is no metric; did you mean 'accuracy_drop' or 'auc_drop'?"
     ]
     for metric in ("mae_drop", "top-3", "mean-iou", "head mae", "p50_ms"):
         assert problems(given.replace("acuracy_drop", metric)) == []

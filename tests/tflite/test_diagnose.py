@@ -1,0 +1,65 @@
+"""Why a file answers wrong: each cause made, and named."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse.tflite.convert import convert
+from edgesparse.tflite.diagnose import diagnose
+
+pytestmark = pytest.mark.slow
+L = tf.keras.layers
+RANDOM = np.random.default_rng(0)
+
+
+def network(*layers, width=6):
+    tf.keras.backend.reset_uids()
+    tf.keras.utils.set_random_seed(1)
+    return tf.keras.Sequential([tf.keras.Input((width,)), *layers])
+
+
+def said(model, x, scheme="int8"):
+    return diagnose(convert(model, scheme, x), model, [x])
+
+
+def test_a_network_that_answers_right_has_nothing():
+    x = RANDOM.random((40, 6)).astype(np.float32)
+    assert said(network(L.Dense(16, "relu"), L.Dense(3)), x) is None
+
+
+def test_a_feature_whose_range_drowns_the_others_is_named():
+    x = RANDOM.random((40, 6)).astype(np.float32)
+    x[:, 4] *= 1000
+    found = said(network(L.Dense(16, "relu"), L.Dense(3)), x)
+    assert "feature 4 ranges over" in found
+    assert "scale the features in the data, or by a Normalization layer" in found
+
+
+def test_a_network_that_has_not_learned_is_told():
+    x = RANDOM.random((40, 6)).astype(np.float32)
+    model = network(L.Dense(16, "relu"), L.Dense(3, "softmax"))
+    model.layers[-1].kernel.assign(model.layers[-1].kernel * 1e-3)
+    assert "a network that has not learned yet; train it longer" in said(model, x)
+
+
+def test_what_is_no_number_is_named_with_its_layer():
+    x = RANDOM.random((40, 6)).astype(np.float32)
+    model = network(L.Dense(16, name="fine"), L.Dense(3, name="broken"))
+    content = convert(model, "int8", x)
+    model.get_layer("broken").bias.assign([np.nan, 0, 0])
+    assert diagnose(content, model, [x]) == (
+        "its layer broken (Dense) gives values that are no numbers"
+    )
+    x[3, 2] = np.inf
+    assert diagnose(content, model, [x]).startswith("the data has values that are no numbers")
+
+
+def test_the_layer_where_outputs_part_is_named():
+    x = RANDOM.random((40, 6)).astype(np.float32)
+    model = network(
+        L.Dense(16, "relu", name="first"), L.Dense(16, "relu", name="second"), L.Dense(3)
+    )
+    content = convert(model, "int8", x)
+    kernel = model.get_layer("second").kernel
+    kernel.assign(-kernel)
+    assert "outputs part at layer second (Dense)" in diagnose(content, model, [x])
