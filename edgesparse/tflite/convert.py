@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_keras.src import backend
 
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Scheme
@@ -46,7 +48,8 @@ def convert(
         with temporary_folder() as folder:
             if scheme in _INTEGER:
                 _unroll(model)
-            _export(model, str(folder))
+            with _without_loops() if scheme in _INTEGER else nullcontext():
+                _export(model, str(folder))
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
             given = [representative] if isinstance(representative, np.ndarray) else representative
             samples = {
@@ -69,6 +72,22 @@ def _unroll(model: tf.keras.Model) -> None:
         if looped and not isinstance(layer, layers.LSTM):
             layer.unroll = True
             layer._could_use_gpu_kernel = False
+
+
+@contextmanager
+def _without_loops() -> Iterator[None]:
+    """Within, convolutional recurrent layers are a step after another, too: they have a loop
+    whatever they are told."""
+    looped = backend.rnn
+
+    def unrolled(*given: Any, **named: Any) -> Any:
+        return looped(*given, **{**named, "unroll": True})
+
+    backend.rnn = unrolled
+    try:
+        yield
+    finally:
+        backend.rnn = looped
 
 
 def _names(model: tf.keras.Model) -> list[str]:

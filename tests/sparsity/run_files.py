@@ -1,0 +1,55 @@
+"""Runs .tflite files with one runtime, each in a process of its own, and says how far they are off.
+
+    python run_files.py MODULE FOLDER    one line of JSON for each FOLDER/NAME.tflite and NAME.npz
+
+Of this file nothing imports TensorFlow: tflite-runtime cannot be loaded beside it.
+"""
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def error_of(module, path):
+    """The largest difference to what is expected, as a share of that one's range."""
+    interpreter = importlib.import_module(module).Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    with np.load(path.with_suffix(".npz")) as stored:
+        x, expected = stored["x"], stored["y"]
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    found = []
+    for value in x:
+        interpreter.reset_all_variables()
+        scale, zero = source["quantization"]
+        if scale:
+            limits = np.iinfo(source["dtype"])
+            value = np.clip(np.round(value / scale) + zero, limits.min, limits.max)
+        interpreter.set_tensor(source["index"], value[None].astype(source["dtype"]))
+        interpreter.invoke()
+        output = interpreter.get_tensor(target["index"])[0].astype(np.float64)
+        scale, zero = target["quantization"]
+        found.append((output - zero) * scale if scale else output)
+    return float(np.abs(np.stack(found) - expected).max() / (np.ptp(expected) or 1.0))
+
+
+def main(module, folder):
+    for path in sorted(Path(folder).glob("*.tflite")):
+        child = os.fork()
+        if child == 0:
+            try:
+                said = {"file": path.stem, "error": error_of(module, path)}
+            except Exception as error:
+                said = {"file": path.stem, "failed": str(error)[:300]}
+            print(json.dumps(said), flush=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            print(json.dumps({"file": path.stem, "failed": f"crashed ({status})"}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
