@@ -146,10 +146,9 @@ def from_arrays(
     weights = None if sample_weight is None else np.asarray(sample_weight, np.float32)
     _check(name, inputs, targets, weights)
     first = next(iter(targets.values()))
-    if len(targets) == 1 and _is_label(first):
-        places = stratified_indices(first.reshape(len(first)), seed)
-    else:
-        places = _shuffled(name, len(first), seed)
+    places = (
+        places_of(name, first, seed) if len(targets) == 1 else _shuffled(name, len(first), seed)
+    )
     parts = [
         (
             {key: values[place] for key, values in inputs.items()},
@@ -287,6 +286,33 @@ def _is_integer(values: np.ndarray) -> bool:
 
 def _is_label(values: np.ndarray) -> bool:
     return _is_integer(values) and values.size == len(values)
+
+
+def places_of(
+    name: str, targets: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training, validation and test places for targets [n, ...]: class by class for labels."""
+    if _is_label(targets):
+        return stratified_indices(targets.reshape(len(targets)), seed)
+    return _shuffled(name, len(targets), seed)
+
+
+def files_by_class(
+    folder: Path, path: str, suffixes: Sequence[str]
+) -> tuple[list[str], list[str], np.ndarray]:
+    """Class names, files and their labels int64 [files], of a folder with a folder per class."""
+    if not folder.is_dir():
+        raise UsageError(f"{path}: no such folder beside the YAML file")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        own = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in suffixes)
+        files += [str(p) for p in own]
+        labels += [label] * len(own)
+    if len(names) < 2 or not files:
+        raise UsageError(f"{path}: needs a folder of files ({', '.join(suffixes)}) per class")
+    return names, files, np.array(labels, np.int64)
 
 
 def _shuffled(name: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

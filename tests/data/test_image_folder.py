@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from edgesparse import data
@@ -41,5 +42,39 @@ def test_clear_errors(folder):
     with pytest.raises(UsageError, match="no such folder"):
         load(folder / "pets")
     (folder / "pets" / "empty").mkdir()
-    with pytest.raises(UsageError, match="needs a folder of images"):
+    with pytest.raises(UsageError, match="needs a folder of files"):
         load(folder, path="pets/empty")
+
+
+def test_masks_go_with_their_images(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("pictures", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(20):
+        mask = (random.random((8, 8)) > 0.5).astype(np.uint8)
+        picture = np.repeat(mask[..., None] * 200, 3, axis=2)
+        for name, values in (("pictures", picture), ("masks", mask[..., None])):
+            content = tf.io.encode_png(values).numpy()
+            (tmp_path / name / f"{number}.png").write_bytes(content)
+    args = {"path": "pictures", "masks": "masks", "input_shape": [8, 8, 3]}
+    given = Source(name="image-folder", args={**args, "class_names": ["no", "yes"]})
+    dataset = data.load(given, tmp_path)
+    x, y = data.arrays(dataset.train, 99)
+    assert y["y"].shape == (14, 8, 8)
+    np.testing.assert_array_equal(x["x"][..., 0] > 0.5, y["y"] == 1)
+    (tmp_path / "masks" / "3.png").unlink()
+    with pytest.raises(UsageError, match=r"no mask 3\.png for 3\.png"):
+        data.load(given, tmp_path)
+
+
+def test_a_list_says_which_file_is_in_which_split(folder):
+    files = [str(p.relative_to(folder / "pets")) for p in sorted((folder / "pets").rglob("*.*"))]
+    names = ["test", "validation", "train"]
+    lines = [f"{file},{names[place % 3]}" for place, file in enumerate(files)]
+    (folder / "splits.csv").write_text("\n".join(lines))
+    dataset = load(folder, input_shape=[6, 7, 3], splits="splits.csv")
+    assert dataset.train.count + dataset.validation.count + dataset.test.count == len(files)
+    assert dataset.test.count == (len(files) + 2) // 3
+    (folder / "splits.csv").write_text("nothing.png,train\n")
+    with pytest.raises(UsageError, match=r"splits\.csv:1: write FILE,SPLIT"):
+        load(folder, splits="splits.csv")

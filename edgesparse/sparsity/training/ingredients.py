@@ -146,12 +146,9 @@ def class_weights(train: Train, dataset: Dataset, recipe: Recipe) -> dict[int, f
 def _named(name: str, room: Any, place: str) -> Any:
     """What Keras calls so. Raises UsageError with what is near."""
     found = getattr(room, name, None)
-    if found is None:
-        try:
-            return room.get(name)
-        except (ValueError, TypeError):
-            known = [n for n in dir(room) if not n.startswith("_") and n[0].isupper()]
-            raise UsageError(f"{place}: Keras has no {name!r}{did_you_mean(name, known)}") from None
+    if not callable(found):
+        known = [n for n in dir(room) if not n.startswith("_") and n[0].isupper()]
+        raise UsageError(f"{place}: Keras has no {name!r}{did_you_mean(name, known)}")
     return found
 
 

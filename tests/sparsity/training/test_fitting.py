@@ -48,7 +48,7 @@ def test_a_run_is_repeatable(dataset):
 def test_it_learns_and_keeps_the_best_weights(dataset):
     model, history = train(dataset, epochs=8)
     x, y = data.arrays(dataset.validation, 999)
-    accuracy = np.mean(np.argmax(model(x), axis=-1) == y)
+    accuracy = np.mean(np.argmax(model(x["x"]), axis=-1) == y["y"])
     assert accuracy == pytest.approx(max(history["val_accuracy"]))
     assert training.scores(model, dataset)["accuracy"] > 0.8
 
@@ -68,7 +68,8 @@ def test_progress_goes_up_to_the_end(dataset):
     shares = [share for share, _ in told]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert "epoch 2/2, validation accuracy" in told[-1][1]
+    assert "epoch 2/2, loss" in told[-1][1]
+    assert ", validation accuracy" in told[-1][1]
 
 
 def test_divergence_is_an_error(dataset):

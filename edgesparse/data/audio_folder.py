@@ -1,0 +1,62 @@
+"""Recordings in one folder per class, as the logarithm of their energy by time and pitch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgesparse.data import Dataset, Split, Tensor, X, Y, files_by_class, stratified_indices
+from edgesparse.spec.errors import UsageError
+
+
+def audio_folder(
+    path: str,
+    base: Path,
+    sample_rate: int = 16_000,
+    seconds: float = 1.0,
+    mels: int = 40,
+    window_ms: float = 32.0,
+    hop_ms: float = 16.0,
+    lowest_hz: float = 60.0,
+    highest_hz: float | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """`path`/CLASS/RECORDING.wav, split 70/10/20 by class; float32 [frames, mels, 1].
+
+    Each recording is cut, or filled with silence, to `seconds`; the log-mel spectrum is the natural
+    logarithm of the energy in `mels` triangular bands (Davis and Mermelstein 1980) plus 1e-6.
+
+    Args:
+        path: the folder, relative to the YAML file; WAV files of `sample_rate`, the first channel.
+    """
+    import tensorflow as tf
+
+    names, files, labels = files_by_class(base / path, path, (".wav",))
+    length = round(sample_rate * seconds)
+    window, hop = (round(sample_rate * ms / 1000) for ms in (window_ms, hop_ms))
+    size = 1 << (window - 1).bit_length()
+    if length < window:
+        raise UsageError(f"audio-folder: {seconds} s is shorter than a window of {window_ms} ms")
+    bands = tf.signal.linear_to_mel_weight_matrix(
+        mels, size // 2 + 1, sample_rate, lowest_hz, highest_hz or sample_rate / 2
+    )
+    frames = 1 + (length - window) // hop
+
+    def read(file: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        sound, rate = tf.audio.decode_wav(tf.io.read_file(file), 1, length)
+        known = tf.debugging.Assert(
+            tf.equal(rate, sample_rate), [file, "has another sample_rate:", rate]
+        )
+        with tf.control_dependencies([known]):
+            spectrum = tf.abs(tf.signal.stft(sound[:, 0], window, hop, size)) ** 2
+        energy = tf.math.log(tf.matmul(spectrum, bands) + 1e-6)[..., None]
+        return tf.ensure_shape(energy, (frames, mels, 1)), label
+
+    def split(places: np.ndarray) -> Split:
+        pairs = tf.data.Dataset.from_tensor_slices(([files[i] for i in places], labels[places]))
+        return Split(len(places), pairs.map(read, num_parallel_calls=tf.data.AUTOTUNE))
+
+    train, validation, test = (split(places) for places in stratified_indices(labels, seed))
+    inputs, targets = {X: Tensor((frames, mels, 1), "float32")}, {Y: Tensor((), "int64")}
+    return Dataset(Path(path).name, inputs, targets, tuple(names), train, validation, test)

@@ -1,0 +1,115 @@
+"""Tables: rows of a CSV or TSV file, columns by their names."""
+
+from __future__ import annotations
+
+import csv as reader
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgesparse.data import Dataset, from_splits, places_of
+from edgesparse.spec.errors import UsageError, did_you_mean
+
+MAX_CATEGORIES = 1000
+
+
+def csv(
+    path: str,
+    base: Path,
+    target: str,
+    features: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+    standardize: bool = True,
+    separator: str = ",",
+    seed: int = 0,
+) -> Dataset:
+    """x float32 [columns]: numbers, and for each category of a categorical column a 0 or 1; y the
+    target's labels where it holds texts or is named categorical, else its numbers.
+
+    Args:
+        path: the file, relative to the YAML file; its first line names the columns.
+        features: columns to take; default: all but the target.
+        categorical: columns whose numbers are names; those with texts are anyway.
+        standardize: numbers become (value - mean) / deviation, both of the training split.
+    """
+    names, rows = _read(base / path, path, separator)
+    chosen = list(features) or [name for name in names if name != target]
+    for name in [target, *chosen, *categorical]:
+        if name not in names:
+            raise UsageError(f"{path}: no column {name!r}{did_you_mean(name, names)}")
+    columns = {name: [row[names.index(name)] for row in rows] for name in [target, *chosen]}
+    y, classes = _target(path, target, columns[target], target in categorical)
+    places = places_of(path, y, seed)
+    parts = [
+        _feature(path, n, columns[n], n in categorical, standardize, places[0]) for n in chosen
+    ]
+    x = np.concatenate(parts, axis=1)
+    train, validation, test = ((x[place], y[place]) for place in places)
+    return from_splits(Path(path).stem, train, validation, test, classes)
+
+
+def _read(file: Path, path: str, separator: str) -> tuple[list[str], list[list[str]]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            lines = [line for line in reader.reader(opened, delimiter=separator) if line]
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file beside the YAML file") from None
+    except (OSError, UnicodeDecodeError, reader.Error, TypeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    if len(lines) < 2:
+        raise UsageError(f"{path}: needs a line of column names, and rows")
+    names, *rows = lines
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(names):
+            raise UsageError(f"{path}: row {number} has {len(row)} values for {len(names)} columns")
+    return [name.strip() for name in names], rows
+
+
+def _numbers(path: str, name: str, texts: Sequence[str]) -> np.ndarray | None:
+    """None where a column holds no numbers; UsageError where it holds some."""
+    found, wrong = [], []
+    for number, text in enumerate(texts, start=2):
+        try:
+            found.append(float(text))
+        except ValueError:
+            wrong.append((number, text))
+    if not wrong:
+        return np.array(found)
+    if len(wrong) == len(texts) or len(wrong) > len(texts) / 2:
+        return None
+    number, text = wrong[0]
+    raise UsageError(f"{path}: row {number}: {name} is {text!r}, and no number as elsewhere")
+
+
+def _target(
+    path: str, name: str, texts: Sequence[str], named: bool
+) -> tuple[np.ndarray, list[str] | None]:
+    numbers = None if named else _numbers(path, name, texts)
+    if numbers is not None:
+        return numbers.astype(np.float32), None
+    classes = sorted(set(texts))
+    if not 2 <= len(classes) <= MAX_CATEGORIES:
+        raise UsageError(f"{path}: the target {name} has {len(classes)} different values")
+    return np.array([classes.index(text) for text in texts]), classes
+
+
+def _feature(
+    path: str,
+    name: str,
+    texts: Sequence[str],
+    named: bool,
+    standardize: bool,
+    training: np.ndarray,
+) -> np.ndarray:
+    numbers = None if named else _numbers(path, name, texts)
+    if numbers is None:
+        # Categories of the training split only: what is unknown there is unknown on the device.
+        known = sorted({texts[place] for place in training})
+        if len(known) > MAX_CATEGORIES:
+            raise UsageError(f"{path}: the column {name} has more than {MAX_CATEGORIES} categories")
+        return np.array([[text == one for one in known] for text in texts], np.float32)
+    if standardize:
+        mean, deviation = numbers[training].mean(), numbers[training].std()
+        numbers = (numbers - mean) / (deviation or 1.0)
+    return numbers.astype(np.float32)[:, None]

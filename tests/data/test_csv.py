@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from edgesparse import data
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import Source
+
+ROWS = "".join(f"{i},{'red' if i % 3 else 'blue'},{i % 2},{i * 2.5}\n" for i in range(60))
+TABLE = "size,colour,kind,price\n" + ROWS
+
+
+def load(folder, text=TABLE, **args):
+    (folder / "t.csv").write_text(text)
+    return data.load(Source(name="csv", args={"path": "t.csv", **args}), folder)
+
+
+def test_numbers_are_standardized_by_the_training_split_and_texts_become_categories(tmp_path):
+    dataset = load(tmp_path, target="price")
+    assert dataset.input_shape == (4,)  # size, blue, red, kind
+    assert dataset.class_names == ()
+    x, y = data.arrays(dataset.train, 99)
+    assert x["x"][:, 0].mean() == pytest.approx(0, abs=1e-6)
+    assert x["x"][:, 0].std() == pytest.approx(1, abs=1e-6)
+    assert (x["x"][:, 1] + x["x"][:, 2] == 1).all()
+    assert y["y"].dtype == np.float32
+
+
+def test_texts_are_labels(tmp_path):
+    dataset = load(tmp_path, target="colour", features=["size"], standardize=False)
+    assert dataset.class_names == ("blue", "red")
+    x, y = data.arrays(dataset.test, 99)
+    assert ((x["x"][:, 0] % 3 > 0) == (y["y"] == 1)).all()
+    assert load(tmp_path, target="kind", categorical=["kind"]).class_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "message"),
+    [
+        (TABLE, {"target": "prise"}, "no column 'prise'; did you mean 'price'"),
+        (TABLE + "1,2\n", {"target": "price"}, "row 62 has 2 values for 4 columns"),
+        (TABLE + "many,red,1,3\n", {"target": "price"}, "row 62: size is 'many', and no number"),
+        ("a,b\n", {"target": "a"}, "needs a line of column names, and rows"),
+        ("a,b\n1,x\n2,x\n", {"target": "b"}, "the target b has 1 different values"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_row(tmp_path, text, args, message):
+    with pytest.raises(UsageError) as error:
+        load(tmp_path, text, **args)
+    assert message in str(error.value)
+    with pytest.raises(UsageError, match="no such file"):
+        data.load(Source(name="csv", args={"path": "no.csv", "target": "a"}), tmp_path)
