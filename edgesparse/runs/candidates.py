@@ -11,6 +11,7 @@ from edgesparse.bench.judging import read_answers, read_judge
 from edgesparse.bench.rows import Coverage, EdgeTpuInfo, ModelFile
 from edgesparse.graph.execute import Site
 from edgesparse.graph.plan import Plan
+from edgesparse.graph.store import Store
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline
@@ -83,8 +84,10 @@ def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: s
     verdict = read_json(store.path(key) / "verify.json")
     inputs = plan.stage(convert).inputs
     on_chip = verdict.get("edgetpu")
-    noted = store.path(inputs["quantize"]) / NOTES if "quantize" in inputs else None
-    aware = read_json(noted) if noted is not None and noted.is_file() else []
+    # Of steps the verdict has what is to be said; of a training without steps nobody else does.
+    aware = _notes(store, inputs.get("quantize"))
+    dense = not pipeline.variants[candidate.variant].sparsify
+    trained = _notes(store, inputs["model"]) if dense else []
     covered = store.path(inputs["model"]) / COVERAGE
     metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / METRICS)
     sampled = store.path(plan.samples)
@@ -101,12 +104,17 @@ def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: s
         keras_scores=metrics,
         host_answers=read_answers(store.path(key) / verify.ANSWERS, judge),
         agreement=verdict["agreement"],
-        notes=(*candidate.notes, *verdict["notes"], *aware),
+        notes=(*candidate.notes, *trained, *verdict["notes"], *aware),
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
         steps=tuple(s.method for s in pipeline.variants[candidate.variant].sparsify),
         zeros_exploited=_exploits(plan, site, key, verdict["storage"]),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
+
+
+def _notes(store: Store, key: str | None) -> list[str]:
+    path = store.path(key) / NOTES if key is not None else None
+    return list(read_json(path)) if path is not None and path.is_file() else []
 
 
 def _exploits(plan: Plan, site: Site, key: str, chosen: str) -> bool:

@@ -31,7 +31,9 @@ def run(work: Work) -> None:
         extra = []
         if train.tensorboard:
             extra.append(tf.keras.callbacks.TensorBoard(work.folder / "tensorboard"))
-        history = fitting.fit(model, dataset, train, work.progress, extra=extra)
+        # Beside the store: a killed run's own folder is swept.
+        resume = work.folder.parent.with_name("interrupted") / work.stage.key
+        history = fitting.fit(model, dataset, train, work.progress, extra=extra, resume=resume)
     write_json(work.folder / NOTES, _notes(history))
     scores = fitting.scores(model, dataset, train)
     save_keras(model, work.folder, history, scores, as_built=True)
@@ -56,6 +58,9 @@ def _notes(history: Mapping[str, Any]) -> list[str]:
     notes = []
     if fitting.NOT_REPEATABLE in history:
         notes.append("training is not repeatable: an operation of it has no repeatable form")
+    if fitting.RESUMED in history:
+        epoch = history[fitting.RESUMED][0]
+        notes.append(f"training was interrupted and went on after epoch {epoch:.0f}")
     if fitting.STOPPED in history:
         notes.append(f"training stopped early, after epoch {history[fitting.STOPPED][0]:.0f}")
     return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgesparse.sparsity.training.recipe import (
     judged_targets,
     put_together,
 )
+from edgesparse.sparsity.training.resuming import Resumed
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Quantize
@@ -37,6 +39,7 @@ _WATCHED = {"accuracy": "val_accuracy", "mae": "val_mae", "pixel-accuracy": "val
 _BY_EPOCH = ("loss", "val_loss")
 NOT_REPEATABLE = "not_repeatable"
 STOPPED = "stopped_epoch"
+RESUMED = "resumed_epoch"
 """Keys of a history with one value: of what happened."""
 
 
@@ -99,6 +102,7 @@ def fit(
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     best_from_epoch: int = 0,
     extra: Sequence[tf.keras.callbacks.Callback] = (),
+    resume: Path | None = None,
 ) -> History:
     """Train in place and leave the best weights in the model.
 
@@ -109,6 +113,7 @@ def fit(
         best_from_epoch: earlier epochs are never the best; for pruning, whose early epochs have
             not reached their sparsity yet.
         extra: more callbacks, of the training of the dense model only.
+        resume: a folder in which an interrupted training of this very kind is kept.
 
     Returns:
         A value per epoch of loss, val_loss and each metric.
@@ -126,10 +131,12 @@ def fit(
     best = _KeepBest(best_from_epoch, train.early_stopping, recipe, dataset)
     report = _Report(progress, train.epochs, steps, best)
     own = ingredients.callbacks(train, recipe)
-    given = [*callbacks, *own, *extra, best, report]
+    resumed = Resumed(resume, best) if resume is not None and train.ref is None else None
+    given = [*callbacks, *own, *extra, best, *([resumed] if resumed else []), report]
+    first = resumed.restore(model) if resumed else 0
     before = model.get_weights() if train.deterministic == "auto" else []
     try:
-        history = _fitted(model, dataset, train, recipe, given)
+        history = _fitted(model, dataset, train, recipe, given, first)
     except (tf.errors.OpError, RuntimeError) as error:
         if train.deterministic != "auto" or "determinis" not in str(error).lower():
             raise
@@ -146,6 +153,10 @@ def fit(
     if best.weights is not None:
         model.set_weights(best.weights)
     found = {name: [float(v) for v in values] for name, values in history.items()}
+    if resumed is not None:
+        if first:
+            found = {**resumed.history, RESUMED: [float(first)]}
+        resumed.done()
     found |= {name: values for name, values in best.computed.items() if values}
     if best.stopped is not None:
         found[STOPPED] = [float(best.stopped)]
@@ -158,6 +169,7 @@ def _fitted(
     train: Train,
     recipe: Recipe,
     callbacks: Sequence[Any],
+    first_epoch: int = 0,
 ) -> Mapping[str, Sequence[float]]:
     batches, validation = _batches(dataset, train, recipe)
     if train.ref is not None:
@@ -175,6 +187,7 @@ def _fitted(
         return history if isinstance(history, Mapping) else {}
     history = model.fit(
         batches,
+        initial_epoch=min(first_epoch, train.epochs),
         epochs=train.epochs,
         validation_data=validation,
         verbose=0,
