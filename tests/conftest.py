@@ -139,6 +139,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
+            if file.endswith("sparsity/test_matrix.py"):
+                return nodeid.rpartition("-")[0]  # A network's steps share its training.
             return "emulated" if file.endswith(ON_THE_EMULATED_PI) else file
 
     return ByFile(config, log)

@@ -70,13 +70,15 @@ def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) 
             }
             for s in planned.stages
         ]
-        print_json({"stages": stages, "advice": planned.advice})
+        print_json({"stages": stages, "said": planned.said, "advice": planned.advice})
         return
     width = max(len(s.stage.label) for s in planned.stages)
     for s in planned.stages:
         say(f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}")
     waiting = sum(not s.cached for s in planned.stages)
     say(f"{waiting} of {len(planned.stages)} stages to run; the benchmark always runs")
+    for line in planned.said:
+        say(line)
     for line in planned.advice:
         say(f"note: {line}")
 

@@ -131,9 +131,7 @@ def build_plan(
     if full_int8_only:
         chosen = [v for v in chosen if pipeline.variants[v].quantize.numbers == "int8"]
     start = _start(graph, pipeline, data, digests, chosen)
-    count = pipeline.benchmark.accuracy_samples
-    spec = samples.covers(start.model, data, start.task, count)
-    sampled = graph.add("samples", None, spec)
+    sampled = start.samples
     target = {
         # A latency budget is measured with the first runtime: that of the device file's own order.
         "runtime": runtimes[0].model_dump() if runtimes else None,
@@ -220,7 +218,7 @@ class _Start:
     train: str
     preflight: str
     outline: str | None
-    model: Mapping[str, Any]
+    samples: str
     task: Mapping[str, Any]
 
 
@@ -263,8 +261,11 @@ def _start(
     # Only of zeros and of dynamic ranges is there anything to be known of runtimes.
     if any(v.has_zeros or v.quantize.scheme == "dynamic" for v in variants):
         outlined = graph.add("outline", None, outline.covers(model))
+    # Before training: it is there, whatever becomes of that.
+    spec = samples.covers(model, data, task, pipeline.benchmark.accuracy_samples)
+    sampled = graph.add("samples", None, spec)
     trained = graph.add("train", None, train.covers(model, shared))
-    return _Start(data, shared, digests, trained, foreseen, outlined, model, task)
+    return _Start(data, shared, digests, trained, foreseen, outlined, sampled, task)
 
 
 def _sparsify(

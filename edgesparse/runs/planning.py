@@ -40,6 +40,8 @@ class Planned:
 
     stages: tuple[StageStatus, ...]
     advice: tuple[str, ...]
+    said: tuple[str, ...] = ()
+    """What task was found, and what counts in training."""
 
 
 def plan(
@@ -73,8 +75,9 @@ def plan(
             store = workspace.store if kept else Store(place / "store")
             with site_for(loaded, target, store, worker, new_id("plan"), known) as site:
                 advised = advise(planned, site, target, listener)
-    lines = tuple(one.line for one in advised)
-    return Planned(tuple(workspace.status(loaded.spec.name, planned)), lines)
+    stages = tuple(workspace.status(loaded.spec.name, planned))
+    lines = tuple(one.line for one in advised if one.kind != "said")
+    return Planned(stages, lines, tuple(one.line for one in advised if one.kind == "said"))
 
 
 def plan_for(

@@ -84,7 +84,11 @@ def prune(
     if whole:
         ratio = 1 - math.sqrt(1 - spec.sparsity)
         smaller = Channels(
-            method="channels", ratio=ratio, multiple=CHANNEL_MULTIPLE, epochs=spec.epochs
+            method="channels",
+            ratio=ratio,
+            multiple=CHANNEL_MULTIPLE,
+            epochs=spec.epochs,
+            allow_partial=True,
         )
         try:
             done = channels(model, dataset, train, smaller, _named(progress), only=whole)
@@ -95,7 +99,9 @@ def prune(
             removed = tuple(layer for layer in done.layers if layer.name in whole)
     if not set(prunable(model)) - _excluded(model, spec):
         return Sparsified(model, {}, removed, notes)
-    done = magnitude(model, dataset, train, spec, progress)
+    # Layers that lose channels, or gain nothing by zeros, are left out on purpose.
+    rest = spec.model_copy(update={"allow_partial": spec.allow_partial or bool(whole)})
+    done = magnitude(model, dataset, train, rest, progress)
     return replace(
         done,
         layers=(*removed, *done.layers),

@@ -127,16 +127,25 @@ benchmark:""",
 
 
 def test_a_failed_stage_fails_its_variant_only(folder):
-    edit(folder, "pattern: block-1x4", "exclude: [no_such_layer]")
+    edit(folder, "pattern: block-1x4", "exclude: ['dense*']")
     done = deploy(folder)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr + done.stdout
     found = rows(folder)
     assert found["dense-f32"].status == "ok"
     assert found["sparse-f32"].status == "failed"
-    assert "tiny.yaml:9:15" in found["sparse-f32"].error
-    assert "'no_such_layer' matches no layer" in found["sparse-f32"].error
+    assert "zeros were asked for, and" in found["sparse-f32"].error
+    assert "say 'allow_partial: true'" in found["sparse-f32"].error
     assert "sparse-f32 [1] FAILED" in " ".join(done.stdout.split())
+
+
+def test_a_glob_that_matches_nothing_is_told_before_anything_is_trained(folder):
+    edit(folder, "pattern: block-1x4", "exclude: [no_such_layer]")
+    done = deploy(folder)
+    assert done.returncode == 2
+    assert "tiny.yaml:9:" in done.stderr
+    assert "'no_such_layer' matches no layer" in done.stderr
+    assert "train" not in done.stderr
 
 
 def test_own_data_model_and_method(folder):

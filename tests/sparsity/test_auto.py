@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from edgesparse.sparsity import sensitivity, training
+from edgesparse.sparsity import sensitivity
 from edgesparse.sparsity.auto import prune, resolve
 from edgesparse.sparsity.sensitivity import Sensitivity, validation_accuracy
+from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from edgesparse.sparsity import sensitivity, training
+from edgesparse.sparsity import sensitivity
 from edgesparse.sparsity.sensitivity import LayerCurve, Sensitivity
+from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude
