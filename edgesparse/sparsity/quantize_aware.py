@@ -49,14 +49,18 @@ def prepare(model: tf.keras.Model) -> Prepared:
     Raises:
         EdgesparseError: it knows none of the model's layers.
     """
-    unknown = [layer for layer in model.layers if not _is_known(layer)]
+    unknown = [x for x in model.layers if not _is_known(x) or _is_masked(x)]
     # A batch normalization is known only where it is folded into a convolution; whether all are,
     # the toolkit finds out when it is asked.
     normalizations = [n for n in unknown if isinstance(n, tf.keras.layers.BatchNormalization)]
     others = [layer for layer in unknown if layer not in normalizations]
     problem: Exception | None = None
     sparse = any(_is_sparse(k.variable) for k in kernels(model).values())
-    for left in (others, unknown) if normalizations else (others,):
+    choices = [others, unknown] if normalizations else [others]
+    # Some layers the toolkit knows alone, and not beside others: each is left out in turn.
+    suspects = [x for x in model.layers if x not in unknown and getattr(x, "activation", None)]
+    choices += [[*unknown, suspect] for suspect in suspects]
+    for left in choices:
         if len(left) == len(model.layers):
             break
         names = {layer.name for layer in left}
@@ -65,7 +69,7 @@ def prepare(model: tf.keras.Model) -> Prepared:
             try:
                 return Prepared(_applied(model, names, own), _named(left), sparse and not own)
             except (ValueError, RuntimeError, TypeError) as error:
-                problem = error
+                problem = problem or error
     reason = cause_of(problem) if problem else NOTHING_KNOWN
     raise EdgesparseError(
         f"quantization-aware training does not take this model: {reason}; leave out 'aware: true'"
@@ -76,7 +80,8 @@ def foreseen(model: tf.keras.Model) -> tuple[tuple[str, ...], str | None]:
     """The layers that will not be quantization-aware, and why none can be, where that is so. A
     batch normalization may be among those in the end; that is found out when it is tried."""
     normalization = tf.keras.layers.BatchNormalization
-    left = [x for x in model.layers if not _is_known(x) and not isinstance(x, normalization)]
+    unknown = [x for x in model.layers if not _is_known(x) or _is_masked(x)]
+    left = [layer for layer in unknown if not isinstance(layer, normalization)]
     inputs = sum(isinstance(layer, tf.keras.layers.InputLayer) for layer in model.layers)
     if len(left) == len(model.layers) - inputs:
         return (), NOTHING_KNOWN
@@ -91,6 +96,13 @@ def _is_known(layer: Any) -> bool:
     if activation is not None and getattr(activation, "__name__", "") not in _ACTIVATIONS:
         return False
     return bool(default_8bit_quantize_registry.Default8BitQuantizeRegistry().supports(layer))
+
+
+def _is_masked(layer: Any) -> bool:
+    """Whether it is called with a mask that it does not take: the toolkit's wrapper hands it on."""
+    given = [tensor for node in layer.inbound_nodes for tensor in node.keras_inputs]
+    masked = any(getattr(tensor, "_keras_mask", None) is not None for tensor in given)
+    return masked and not getattr(layer, "_expects_mask_arg", False)
 
 
 def _named(layers: Sequence[Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -59,7 +60,13 @@ def convert(
             _set_up(converter, scheme, samples, one_scale)
             return positive_zeros(converter.convert())
     except Exception as error:
-        reason = cause_of(error)
+        foreign = re.search(r"TF Select ops: ([^\n]*)", str(error))
+        if foreign:
+            reason = (
+                f"TFLite has no operator for {foreign[1].strip()}; replace the layers that use it"
+            )
+        else:
+            reason = cause_of(error)
         raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
 
 
@@ -68,8 +75,13 @@ def _unroll(model: tf.keras.Model) -> None:
     (TensorFlow 2.21). An LSTM becomes one operator, which it knows."""
     layers = tf.keras.layers
     for layer in model._flatten_layers(recursive=True, include_self=False):
-        looped = isinstance(layer, layers.GRU | layers.SimpleRNN | layers.ConvLSTM2D | layers.RNN)
-        if looped and not isinstance(layer, layers.LSTM):
+        # A convolutional one refuses to be told; see _without_loops.
+        convolutional = "ConvLSTM" in type(layer).__name__
+        if (
+            isinstance(layer, layers.RNN)
+            and not isinstance(layer, layers.LSTM)
+            and not convolutional
+        ):
             layer.unroll = True
             layer._could_use_gpu_kernel = False
 

@@ -190,7 +190,7 @@ BUILDERS: dict[str, Callable[[], tf.keras.Model]] = {
     "rnn of a cell": lambda: ended(SEQUENCE, L.RNN(L.GRUCell(16))),
     "normalized dense": lambda: ended(
         SEQUENCE, L.Permute((2, 1)), L.Flatten(), L.BatchNormalization(), L.Dense(32),
-        L.BatchNormalization(), L.ELU(), L.ActivityRegularization(l1=1e-4), L.Dense(32, "selu")),
+        L.BatchNormalization(), L.ELU(), L.Dense(32, "selu")),
     "repeated": lambda: ended(SEQUENCE, L.Flatten(), L.Dense(16, "relu"), L.RepeatVector(4),
                               L.SimpleRNN(8, return_sequences=True), L.Softmax()),
     "sequential, not built": lambda: tf.keras.Sequential(

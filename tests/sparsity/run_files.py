@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 
-def error_of(module, path):
-    """The largest difference to what is expected, as a share of that one's range."""
+def errors_of(module, path):
+    """The largest difference of each sample to what is expected, as a share of the whole range."""
     interpreter = importlib.import_module(module).Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
     with np.load(path.with_suffix(".npz")) as stored:
@@ -33,7 +33,8 @@ def error_of(module, path):
         output = interpreter.get_tensor(target["index"])[0].astype(np.float64)
         scale, zero = target["quantization"]
         found.append((output - zero) * scale if scale else output)
-    return float(np.abs(np.stack(found) - expected).max() / (np.ptp(expected) or 1.0))
+    off = np.abs(np.stack(found) - expected).reshape(len(x), -1).max(axis=1)
+    return (off / (np.ptp(expected) or 1.0)).tolist()
 
 
 def main(module, folder):
@@ -41,7 +42,7 @@ def main(module, folder):
         child = os.fork()
         if child == 0:
             try:
-                said = {"file": path.stem, "error": error_of(module, path)}
+                said = {"file": path.stem, "errors": errors_of(module, path)}
             except Exception as error:
                 said = {"file": path.stem, "failed": str(error)[:300]}
             print(json.dumps(said), flush=True)

@@ -243,7 +243,8 @@ def not_followed(node: Any, given: Sequence[np.ndarray], outputs: Sequence[Any])
     layer, layers = inner(node.layer), tf.keras.layers
     kind = type(layer).__name__
     if len(outputs) != 1 or not given:
-        return f"{kind} has several outputs"
+        symbol = layer.get_config()["function"] if kind == "TFOpLambda" else ""
+        return f"{f'tf.{symbol}' if symbol else kind} has several outputs"
     if getattr(layer, "data_format", "channels_last") == "channels_first":
         return "its channels come first"
     if kind == "Reshape":
