@@ -164,7 +164,7 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
         for name, kernel in kernels(model).items()
         if not kernel.reason or name in spec.layers
     }
-    known = {name for kernel in layers.values() for name in kernel.names}
+    known = {name for kernel in kernels(model).values() for name in kernel.names}
     for glob in [*spec.exclude, *spec.layers]:
         if not any(fnmatchcase(name, glob) for name in known):
             raise UsageError(

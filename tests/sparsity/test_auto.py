@@ -52,7 +52,7 @@ def test_channels_go_where_zeros_gain_nothing_and_zeros_come_where_they_do(datas
 def test_nothing_but_channels(dataset):
     model = network()
     everything = dict.fromkeys(("point", "wide", "classifier"), "channels")
-    found = resolve(model, spec(sparsity=0.9, exclude=["classifier", "depth"]), everything)
+    found = resolve(model, spec(sparsity=0.9, exclude=["classifier", "depth", "stem"]), everything)
     done = prune(model, dataset, Train(epochs=1), found, quiet)
     assert done.model.get_layer("wide").kernel.shape[-1] == 16
     assert not np.any([layer.zeros for layer in done.layers])
