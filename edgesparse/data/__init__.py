@@ -25,7 +25,7 @@ TEST_SHARE = 0.2
 
 Arrays = dict[str, np.ndarray]
 Given = np.ndarray | Mapping[str, np.ndarray]
-X, Y, WEIGHT = "x", "y", "weight"
+X, Y = "x", "y"
 """What the one input and the one target are called where nobody names them."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgesparse.bench.job import Candidate
-from edgesparse.bench.judging import read_answers, read_judge
+from edgesparse.bench.judging import Judge, read_answers, read_judge
 from edgesparse.bench.rows import Coverage, EdgeTpuInfo, ModelFile
 from edgesparse.graph.execute import Site
 from edgesparse.graph.plan import Plan
@@ -30,6 +30,7 @@ def planned(
 
     `errors` are those of the plan's stages, by key.
     """
+    judge = _judge(plan, site)
     found = []
     # Runtimes outermost: a block of the table is one runtime with one number of threads.
     for runtime, missing in target.all_runtimes:
@@ -51,8 +52,17 @@ def planned(
                 if error or key is None:
                     found.append(replace(candidate, error=error or "was not planned"))
                     continue
-                found.append(_verified(candidate, plan, site, key, convert))
+                found.append(_verified(candidate, plan, site, key, convert, judge))
     return found
+
+
+def _judge(plan: Plan, site: Site) -> Judge | None:
+    """How every candidate's answers are judged; None where there are no samples."""
+    folder = site.store.path(plan.samples)
+    if not (folder / samples.TASK).is_file():
+        return None
+    kept = read_json(folder / samples.TASK)
+    return read_judge(kept, folder / samples.TARGETS, site.context.loaded.folder)
 
 
 def too_many_threads(target: Target, threads: int) -> str | None:
@@ -79,7 +89,10 @@ def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
     return None
 
 
-def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: str) -> Candidate:
+def _verified(
+    candidate: Candidate, plan: Plan, site: Site, key: str, convert: str, judge: Judge | None
+) -> Candidate:
+    assert judge is not None, "nothing is verified without samples"
     store, pipeline = site.store, site.context.pipeline
     verdict = read_json(store.path(key) / "verify.json")
     inputs = plan.stage(convert).inputs
@@ -91,8 +104,6 @@ def _verified(candidate: Candidate, plan: Plan, site: Site, key: str, convert: s
     covered = store.path(inputs["model"]) / COVERAGE
     metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / METRICS)
     sampled = store.path(plan.samples)
-    kept, base = read_json(sampled / samples.TASK), site.context.loaded.folder
-    judge = read_judge(kept, sampled / samples.TARGETS, base)
     return replace(
         candidate,
         path=store.root / verdict["path"],

@@ -6,7 +6,6 @@ The measure is that of Han et al. 2015 (arXiv 1506.02626): one layer at a time, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +16,7 @@ from edgesparse.sparsity.magnitude import choose_targets
 from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.sparsity.network.kernels import prunable
 from edgesparse.sparsity.training.fitting import Progress, recipe_of
-from edgesparse.sparsity.training.recipe import judged_targets
+from edgesparse.sparsity.training.recipe import answers, asking, judged_targets
 from edgesparse.spec.sparsify import LEVELS, Magnitude
 from edgesparse.spec.training import Train
 
@@ -91,19 +90,15 @@ class _Judge:
     def __init__(self, model: tf.keras.Model, dataset: Dataset) -> None:
         self.recipe = recipe_of(model, dataset, Train())
         x, y = arrays(dataset.validation, dataset.validation.count)
-        self.x = [x[name] for name in self.recipe.inputs]
+        self.x, self.ask = x, asking(model)
         self.y = judged_targets(self.recipe, x, y)[self.recipe.judged]
-        self.place = list(self.recipe.tasks).index(self.recipe.judged)
-        self.answer: Any = tf.function(lambda x: model(x, training=False))
 
     def accuracy(self) -> float:
         """The metric that counts; with its sign turned where less is better, so that what is lost
         is always a difference downwards."""
         found = []
         for start in range(0, len(self.y), BATCH):
-            given = [values[start : start + BATCH] for values in self.x]
-            answers = self.answer(given[0] if len(given) == 1 else given)
-            values = answers if isinstance(answers, list | tuple) else [answers]
-            found.append(values[self.place].numpy())
+            part = {name: values[start : start + BATCH] for name, values in self.x.items()}
+            found.append(answers(self.ask, part, self.recipe)[self.recipe.judged])
         value = self.recipe.metric.judge(np.concatenate(found), self.y)
         return value if self.recipe.metric.best == "highest" else -value

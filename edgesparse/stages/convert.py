@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.devices.measuring.samples import save_golden
@@ -52,7 +53,9 @@ def run(work: Work) -> None:
     x, _ = data.arrays(dataset.validation, spec["golden"])
     recipe = work.context.recipe
     ordered = {name: x[given] for name, given in zip(model.input_names, recipe.inputs, strict=True)}
-    save_golden(work.folder / "golden.npz", ordered, answers(model, x, recipe))
+    save_golden(
+        work.folder / "golden.npz", ordered, answers(partial(model, training=False), x, recipe)
+    )
     if spec["scheme"] not in ("f32", "f16"):
         _diagnose(work, content, model, list(ordered.values()))
 

@@ -27,7 +27,6 @@ def run(work: Work) -> None:
     fitting.make_repeatable(train.seed, train.deterministic is not False)
     with _precision(train.mixed_precision):
         model = built(work, float32=False)
-        fitting.check_fit(model, dataset, train)
         extra = []
         if train.tensorboard:
             extra.append(tf.keras.callbacks.TensorBoard(work.folder / "tensorboard"))

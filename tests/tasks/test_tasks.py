@@ -58,9 +58,6 @@ def test_reconstruction_is_judged_by_its_error():
     assert values(reconstruction.task({"labels": True}), outputs, targets)["auc"] == 1.0
 
 
-SOFTMAX, LINEAR = (3,), (1,)
-
-
 @pytest.mark.parametrize(
     ("output", "target", "classes", "name", "more"),
     [

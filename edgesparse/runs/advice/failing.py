@@ -38,27 +38,19 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
     if failing and set(failing) == set(chosen):
         told = "; ".join(f"{name}: {why}" for name, why in failing.items())
         raise UsageError(f"{document.path}: no variant can be made: {told}")
-    found = [Foreseen("said", said) for said in map(_literal, facts.said)]
-    found += [Foreseen("note", note) for note in map(_literal, facts.notes)]
+    found = [Foreseen("said", said) for said in facts.said]
+    found += [Foreseen("note", note) for note in facts.notes]
     for why in dict.fromkeys(failing.values()):
         names = tuple(name for name in failing if failing[name] == why)
-        found.append(Foreseen("fails", f"{{variants}} will fail: {_literal(why)}", names))
+        found.append(Foreseen("fails", f"{{variants}} will fail: {why}", names))
     left = tuple(n for n, v in chosen.items() if v.quantize.aware and n not in failing)
     if facts.unaware and left:
         named = ", ".join(facts.unaware[:_NAMED])
         more = len(facts.unaware) - _NAMED
         named += f" and {more} more" if more > 0 else ""
         text = f"{{variants}}: not quantization-aware, with ranges from calibration: {named}"
-        found.append(Foreseen("partial", _but_variants(text), left))
+        found.append(Foreseen("partial", text, left))
     return [*found, *_coverage(chosen, facts.kernels)]
-
-
-def _literal(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
-
-
-def _but_variants(text: str) -> str:
-    return _literal(text).replace("{{variants}}", "{variants}")
 
 
 def _why_it_fails(variant: Variant, facts: Facts) -> str | None:
@@ -123,7 +115,7 @@ def _coverage(chosen: dict[str, Variant], kernels: Sequence[KernelInfo]) -> list
             + (f"; left dense: {named}" if named else "")
             + ("; it will fail without 'allow_partial: true'" if fails else "")
         )
-        found.append(Foreseen("partial", _but_variants(text), (name,)))
+        found.append(Foreseen("partial", text, (name,)))
     return found
 
 

@@ -26,7 +26,7 @@ class Foreseen:
     @property
     def line(self) -> str:
         """What is told."""
-        return self.prefix + self.text.format(variants=", ".join(self.variants))
+        return self.prefix + self.text.replace("{variants}", ", ".join(self.variants))
 
 
 def came_true(foreseen: Iterable[Foreseen], rows: Sequence[Row]) -> list[str]:

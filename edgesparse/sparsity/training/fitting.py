@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.data import Dataset, Split
+from edgesparse.data import Dataset
 from edgesparse.sparsity.training import ingredients
 from edgesparse.sparsity.training.recipe import (
     Compiled,
     Recipe,
+    answered,
+    asking,
     evaluate,
-    judged_targets,
+    named,
     put_together,
 )
 from edgesparse.sparsity.training.resuming import Resumed
@@ -36,7 +38,6 @@ HELD_BYTES = 256_000_000
 _SHUFFLED = 10_000
 _WATCHED = {"accuracy": "val_accuracy", "mae": "val_mae", "pixel-accuracy": "val_pixel_accuracy"}
 """Metrics that Keras reports by itself."""
-_BY_EPOCH = ("loss", "val_loss")
 NOT_REPEATABLE = "not_repeatable"
 STOPPED = "stopped_epoch"
 RESUMED = "resumed_epoch"
@@ -226,8 +227,7 @@ def _arranged(recipe: Recipe) -> Callable[..., Any]:
     """Brings the data's names into the model's order."""
 
     def arrange(x: Any, y: Any, *weights: Any) -> Any:
-        named_x = x if isinstance(x, Mapping) else {recipe.inputs[0]: x}
-        named_y = y if isinstance(y, Mapping) else {recipe.targets[0]: y}
+        named_x, named_y = named(recipe, x, y)
         xs = tuple(named_x[name] for name in recipe.inputs)
         ys = tuple(named_y[name] for name in recipe.targets)
         if _has_labels(recipe):
@@ -248,25 +248,22 @@ def _sample_bytes(dataset: Dataset) -> int:
 
 def _why(dataset: Dataset, recipe: Recipe) -> str:
     """Which of the data is no number, where that is why."""
-    names = {**dict.fromkeys(dataset.inputs), **dict.fromkeys(dataset.targets)}
     place = 0
-    for x, y, *_ in dataset.train.samples.batch(256).take(40):
-        xs = x if isinstance(x, Mapping) else {recipe.inputs[0]: x}
-        ys = y if isinstance(y, Mapping) else {recipe.targets[0]: y}
+    for batch in dataset.train.samples.batch(256).take(40):
+        xs, ys = named(recipe, *batch[:2])
         for name, tensor in (*xs.items(), *ys.items()):
             values = tensor.numpy()
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 at = int(np.argwhere(~np.isfinite(values))[0][0]) + place
                 return f": {name} of training sample {at} has values that are no numbers"
         place += len(next(iter(xs.values())))
-    assert names
     return "; lower learning_rate"
 
 
 def scores(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> dict[str, float]:
     """Every metric of the Keras model on the test split; accuracy among them for classification."""
     recipe = recipe_of(model, dataset, train or Train())
-    return evaluate(model, dataset, dataset.test, recipe)
+    return evaluate(model, dataset.test, recipe)
 
 
 class _KeepBest(tf.keras.callbacks.Callback):
@@ -291,7 +288,7 @@ class _KeepBest(tf.keras.callbacks.Callback):
         self.stopped: int | None = None
         self.last = math.nan
         self.computed: dict[str, list[float]] = {}
-        self._judge: Callable[[Split], float] | None = None
+        self._ask: Callable[[Any], Any] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs, self.seen = logs or {}, True
@@ -316,32 +313,13 @@ class _KeepBest(tf.keras.callbacks.Callback):
         watched = _WATCHED.get(self.recipe.metric.name, "")
         if watched in logs and not self.recipe.several and not self.recipe.compiled.metrics:
             return float(logs[watched])
-        if self._judge is None:
-            self._judge = _judge(self.model, self.recipe)
-        value = self._judge(self.dataset.validation)
+        if self._ask is None:
+            self._ask = asking(self.model)
+        outputs, targets = answered(self._ask, self.dataset.validation, self.recipe)
+        judged = self.recipe.judged
+        value = self.recipe.metric.judge(outputs[judged], targets[judged])
         self.computed.setdefault(f"val_{self.name}", []).append(value)
         return value
-
-
-def _judge(model: tf.keras.Model, recipe: Recipe) -> Callable[[Split], float]:
-    """The metric that counts, over a split; the model is traced once."""
-    ask = tf.function(lambda x: model(x, training=False))
-
-    def value(split: Split) -> float:
-        outputs, targets = [], []
-        place = list(recipe.tasks).index(recipe.judged)
-        for x, y, *_ in split.samples.batch(64):
-            xs = x if isinstance(x, Mapping) else {recipe.inputs[0]: x}
-            ys = y if isinstance(y, Mapping) else {recipe.targets[0]: y}
-            given = [xs[name] for name in recipe.inputs]
-            found = ask(given[0] if len(given) == 1 else given)
-            outputs.append((found[place] if isinstance(found, list | tuple) else found).numpy())
-            plain_x = {key: tensor.numpy() for key, tensor in xs.items()}
-            plain_y = {key: tensor.numpy() for key, tensor in ys.items()}
-            targets.append(judged_targets(recipe, plain_x, plain_y)[recipe.judged])
-        return recipe.metric.judge(np.concatenate(outputs), np.concatenate(targets))
-
-    return value
 
 
 class _Report(tf.keras.callbacks.Callback):

@@ -6,7 +6,7 @@ suggests; kept with the dataset, so that every fine-tuning does the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -240,34 +240,45 @@ def judged_targets(recipe: Recipe, x: Arrays, y: Arrays) -> Arrays:
     return found
 
 
-def answers(model: tf.keras.Model, x: Mapping[str, Any], recipe: Recipe) -> Arrays:
-    """A model's outputs [n, ...] by name, without training's randomness."""
+def named(recipe: Recipe, x: Any, y: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A sample's, or a batch's, inputs and targets by the dataset's names."""
+    return (
+        x if isinstance(x, Mapping) else {recipe.inputs[0]: x},
+        y if isinstance(y, Mapping) else {recipe.targets[0]: y},
+    )
+
+
+def answers(ask: Callable[[Any], Any], x: Mapping[str, Any], recipe: Recipe) -> Arrays:
+    """Outputs [n, ...] by name; `ask` gives a model's for its inputs."""
     given = [x[name] for name in recipe.inputs]
-    found = model(given[0] if len(given) == 1 else given, training=False)
+    found = ask(given[0] if len(given) == 1 else given)
     values = found if isinstance(found, list | tuple) else [found]
     return {name: np.asarray(v) for name, v in zip(recipe.tasks, values, strict=True)}
 
 
-def evaluate(
-    model: tf.keras.Model, dataset: Dataset, split: Split, recipe: Recipe, batch_size: int = 64
-) -> dict[str, float]:
-    """Every metric of a Keras model over a split."""
+def asking(model: tf.keras.Model) -> Callable[[Any], Any]:
+    """A model's inference, traced once however often it is asked."""
+    found: Callable[[Any], Any] = tf.function(lambda x: model(x, training=False))
+    return found
+
+
+def answered(
+    ask: Callable[[Any], Any], split: Split, recipe: Recipe, batch_size: int = 64
+) -> tuple[Arrays, Arrays]:
+    """A model's outputs over a split, and what they should be, by output."""
     outputs: dict[str, list[np.ndarray]] = {name: [] for name in recipe.tasks}
     targets: dict[str, list[np.ndarray]] = {name: [] for name in recipe.tasks}
-    ask = tf.function(lambda x: model(x, training=False))
-    for x, y, *_ in split.samples.batch(batch_size):
-        named_x = x if isinstance(x, Mapping) else {recipe.inputs[0]: x}
-        named_y = y if isinstance(y, Mapping) else {recipe.targets[0]: y}
-        given = [named_x[name] for name in recipe.inputs]
-        values = ask(given[0] if len(given) == 1 else given)
-        values = values if isinstance(values, list | tuple) else [values]
-        for name, value in zip(recipe.tasks, values, strict=True):
-            outputs[name].append(value.numpy())
-        plain_x = {key: tensor.numpy() for key, tensor in named_x.items()}
-        plain_y = {key: tensor.numpy() for key, tensor in named_y.items()}
+    for batch in split.samples.batch(batch_size):
+        x, y = named(recipe, *batch[:2])
+        for name, values in answers(ask, x, recipe).items():
+            outputs[name].append(values)
+        plain_x, plain_y = ({k: v.numpy() for k, v in given.items()} for given in (x, y))
         for name, wanted in judged_targets(recipe, plain_x, plain_y).items():
             targets[name].append(wanted)
-    return recipe.scores(
-        {name: np.concatenate(parts) for name, parts in outputs.items()},
-        {name: np.concatenate(parts) for name, parts in targets.items()},
-    )
+    whole = [{name: np.concatenate(v) for name, v in found.items()} for found in (outputs, targets)]
+    return whole[0], whole[1]
+
+
+def evaluate(model: tf.keras.Model, split: Split, recipe: Recipe) -> dict[str, float]:
+    """Every metric of a Keras model over a split."""
+    return recipe.scores(*answered(asking(model), split, recipe))

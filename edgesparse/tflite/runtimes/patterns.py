@@ -72,12 +72,12 @@ class Exploits:
 
 def exploits(profiles: Iterable[Profile], scheme: Numbers, sparsity: float) -> Exploits:
     """What a target exploits; devices that agree in it share their trained models."""
+    if scheme == "int16x8":  # Nobody measured sparse kernels for it.
+        return Exploits((), ())
     gains: dict[Pattern, float] = {}
     paths: list[SparsePath] = []
     for profile in profiles:
         for form in KERNELS:
-            if scheme == "int16x8":  # Nobody measured sparse kernels for it.
-                continue
             verdict = profile.verdict(Cell("FULLY_CONNECTED", scheme, form))
             if verdict.exploits(1 - sparsity) and verdict.cost is not None:
                 pattern = _PATTERNS[form]
@@ -135,10 +135,10 @@ def refusals(
     Args:
         one_scale: fully connected weights have one scale, and not one for each output.
     """
+    if scheme == "int16x8":
+        return []
     found: dict[str, None] = {}
     for constant in outline.weights:
-        if scheme == "int16x8":
-            break
         own: CellScheme = scheme
         per_channel = constant.op == "FULLY_CONNECTED" and not one_scale
         if per_channel and scheme in ("int8", "dynamic"):

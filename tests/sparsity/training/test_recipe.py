@@ -7,7 +7,7 @@ import tensorflow as tf
 from edgesparse import data
 from edgesparse.sparsity.training import fitting, ingredients
 from edgesparse.sparsity.training.recipe import compiled_with, evaluate, put_together
-from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.errors import UsageError
 from edgesparse.spec.task import Tasks
 from edgesparse.spec.training import Train
 from tests.sparsity.conftest import quiet
@@ -36,7 +36,7 @@ def trained(model, dataset, found, **train):
     settings = Train(**{"epochs": 8, "learning_rate": 0.02, **train})
     dataset = replace(dataset, recipe=found)
     history = fitting.fit(model, dataset, settings, quiet)
-    return history, evaluate(model, dataset, dataset.test, found)
+    return history, evaluate(model, dataset.test, found)
 
 
 LABELS = data.from_arrays("labels", X, KIND)
@@ -243,4 +243,3 @@ def test_a_loop_and_callbacks_of_ones_own(tmp_path):
 def test_what_does_not_fit_is_said(model, dataset, message):
     with pytest.raises(UsageError, match=message):
         recipe(model(), dataset)
-    assert EdgesparseError
