@@ -74,4 +74,4 @@ def _diagnose(
         write_json(work.folder / DIAGNOSIS, found)
 
 
-KIND = Kind("convert", 3, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = Kind("convert", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -14,7 +14,7 @@ from tf_keras.src import backend
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.tflite.format.graph import constants, open_model
+from edgesparse.tflite.format.mend import mended
 
 _WIDE = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
 _INTEGER: dict[Scheme, tuple[Any, Any]] = {
@@ -48,7 +48,7 @@ def convert(
     try:
         with temporary_folder() as folder:
             if scheme in _INTEGER:
-                _unroll(model)
+                _unroll(model, scheme)
             with _without_loops() if scheme in _INTEGER else nullcontext():
                 _export(model, str(folder))
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
@@ -58,7 +58,7 @@ def convert(
                 for name, values, tensor in zip(_names(model), given, model.inputs, strict=True)
             }
             _set_up(converter, scheme, samples, one_scale)
-            return positive_zeros(converter.convert())
+            return mended(converter.convert())
     except Exception as error:
         foreign = re.search(r"TF Select ops: ([^\n]*)", str(error))
         if foreign:
@@ -70,17 +70,17 @@ def convert(
         raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
 
 
-def _unroll(model: tf.keras.Model) -> None:
+def _unroll(model: tf.keras.Model, scheme: Scheme) -> None:
     """Let recurrent layers be a step after another in the graph: the quantizer crashes on loops
-    (TensorFlow 2.21). An LSTM becomes one operator, which it knows."""
+    (TensorFlow 2.21). An LSTM becomes one operator, which it knows but with 16 bits."""
     layers = tf.keras.layers
     for layer in model._flatten_layers(recursive=True, include_self=False):
         # A convolutional one refuses to be told; see _without_loops.
         convolutional = "ConvLSTM" in type(layer).__name__
         if (
             isinstance(layer, layers.RNN)
-            and not isinstance(layer, layers.LSTM)
             and not convolutional
+            and not (isinstance(layer, layers.LSTM) and scheme != "int16x8")
         ):
             layer.unroll = True
             layer._could_use_gpu_kernel = False
@@ -158,17 +158,3 @@ def _set_up(
             converter.inference_input_type = ends
         converter.inference_output_type = ends
     converter._experimental_disable_per_channel_quantization_for_dense_layers = one_scale
-
-
-def positive_zeros(content: bytes) -> bytes:
-    """The same model with 0.0 for each -0.0 among its weights.
-
-    Masks and folded batch normalizations make them; they are equal numbers, but other bytes.
-    """
-    changed = bytearray(content)
-    model = open_model(changed, "model.tflite")
-    for constant in constants(model):
-        if constant.values.dtype.kind == "f":
-            values = constant.values
-            values[values == 0] = 0
-    return bytes(changed)

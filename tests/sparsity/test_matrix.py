@@ -41,9 +41,6 @@ RIGID = {
 }
 # What TFLite has no operator for; said before training, too.
 FOREIGN = {"conv2d, conv3d": "TFLite has no operator for AvgPool3D"}
-# TFLite's int8 LSTM is coarse in two directions, and what is left of this one shows it: a pipeline
-# says that it answers wrong, and where.
-COARSE = {("bidirectional", "both", "aware")}
 # The share of samples that must be within the tolerance, as a pipeline has it.
 AGREEMENT = {"f32": 1.0, "f16": 1.0, "dynamic": 0.9, "int8": 0.9, "aware": 0.9}
 
@@ -151,5 +148,4 @@ def test_it_answers_right_or_is_refused_with_a_reason(name, step, trained, tmp_p
         assert "failed" not in said, (module, said)
         scheme = said["file"]
         within = np.mean(np.array(said["errors"]) <= TOLERANCE[scheme])
-        coarse = (name, step, scheme) in COARSE
-        assert within >= (0.0 if coarse else AGREEMENT[scheme]), (module, said)
+        assert within >= AGREEMENT[scheme], (module, said)

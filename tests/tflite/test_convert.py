@@ -27,6 +27,7 @@ def answers(content, x):
             limits = np.iinfo(source["dtype"])
             value = np.clip(np.round(value / scale) + zero, limits.min, limits.max)
             value = value.astype(source["dtype"])
+        interpreter.reset_all_variables()
         interpreter.set_tensor(source["index"], value)
         interpreter.invoke()
         output = interpreter.get_tensor(target["index"])[0].astype(np.float32)

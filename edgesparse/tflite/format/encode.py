@@ -85,11 +85,11 @@ def rewrite(
             key = (constant.buffer, encoding.layout)
             if key not in stored:
                 compressed = Dense(constant.values).compress(encoding.layout)
-                stored[key] = _add_buffer(model, compressed.values), compressed
+                stored[key] = add_buffer(model, compressed.values), compressed
             _store(model, constant, *stored[key], densify=encoding.densify)
     with damaged(name):
         compact(model)
-        return _packed(model, aligned=aligned)
+        return packed(model, aligned=aligned)
 
 
 def decode(content: bytes, name: str = "model.tflite") -> bytes:
@@ -118,7 +118,7 @@ def _decode(model: Any) -> None:
             if dtype is None:
                 raise ValueError(f"a sparse tensor of type {tensor.type}")
             values = decompress(read_sparse(tensor, model.buffers[tensor.buffer].data, dtype))
-            tensor.buffer = _add_buffer(model, values)
+            tensor.buffer = add_buffer(model, values)
             tensor.sparsity = None
         direct: dict[int, int] = {}
         kept = []
@@ -207,7 +207,8 @@ def _code(model: Any, name: str, version: int) -> int:
     return len(model.operatorCodes) - 1
 
 
-def _add_buffer(model: Any, values: np.ndarray) -> int:
+def add_buffer(model: Any, values: np.ndarray) -> int:
+    """Its number."""
     data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     model.buffers.append(schema.BufferT(data=data))
     return len(model.buffers) - 1
@@ -247,7 +248,8 @@ class _AlignedBuffer(schema.BufferT):
         return super().Pack(builder)
 
 
-def _packed(model: Any, *, aligned: bool) -> bytes:
+def packed(model: Any, *, aligned: bool) -> bytes:
+    """The file of a ModelT. `aligned`: buffers begin where the schema wants them."""
     if aligned:
         model.buffers = [_AlignedBuffer(b.data, b.offset, b.size) for b in model.buffers]
     # Large enough from the start: growing would copy everything again.
