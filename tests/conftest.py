@@ -141,6 +141,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.split("::")[0]
             if file.endswith("sparsity/test_matrix.py"):
                 return nodeid.rpartition("-")[0]  # A network's steps share its training.
+            if file.endswith("e2e/test_shipped.py"):
+                return nodeid  # They share nothing.
             return "emulated" if file.endswith(ON_THE_EMULATED_PI) else file
 
     return ByFile(config, log)

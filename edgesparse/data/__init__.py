@@ -6,12 +6,13 @@ Each loader is a function that returns a `Dataset`; `from_arrays` makes one from
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgesparse.data.transforms import Transform
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Source
@@ -52,7 +53,8 @@ class Dataset:
 
     `inputs` and `targets` are in the order of the model's. Labels count from 0 in `class_names`,
     which is empty where targets are no labels. `target_is_input`: what the model is given is what
-    it is to give. `recipe`: how models are trained on it, put there by a pipeline.
+    it is to give. `transforms`: how raw files become inputs, by their names, where that is known
+    (see transforms.py). `recipe`: how models are trained on it, put there by a pipeline.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Dataset:
     validation: Split
     test: Split
     target_is_input: bool = False
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
     recipe: Any = None
 
     @property
@@ -129,6 +132,7 @@ def from_arrays(
     class_names: Sequence[str] | None = None,
     seed: int = 0,
     sample_weight: np.ndarray | None = None,
+    transforms: Mapping[str, Transform] | Transform | None = None,
 ) -> Dataset:
     """A dataset from samples [n, ...], split 70/10/20 at random.
 
@@ -138,6 +142,7 @@ def from_arrays(
             for each label; or arrays by the names of the model's outputs. None: the model is to
             give its input again.
         sample_weight: how much each sample counts in training, [n].
+        transforms: what was done to raw files, of the one input or by input.
     """
     inputs, again = _arrays(x, X), y is None
     if y is None and len(inputs) > 1:
@@ -157,7 +162,7 @@ def from_arrays(
         )
         for place in places
     ]
-    return _dataset(name, parts, class_names, again)
+    return _dataset(name, parts, class_names, again, transforms)
 
 
 def from_splits(
@@ -166,6 +171,7 @@ def from_splits(
     validation: Sequence[Any],
     test: Sequence[Any],
     class_names: Sequence[str] | None = None,
+    transforms: Mapping[str, Transform] | Transform | None = None,
 ) -> Dataset:
     """A dataset from three ready splits, each (x, y) or (x, y, sample weights), as in
     `from_arrays`."""
@@ -183,7 +189,7 @@ def from_splits(
                         f"{name}: samples of shape {own} and {known[key].shape[1:]} in one dataset"
                     )
         parts.append((inputs, targets, weight))
-    return _dataset(name, parts, class_names, False)
+    return _dataset(name, parts, class_names, False, transforms)
 
 
 def from_datasets(
@@ -192,6 +198,7 @@ def from_datasets(
     validation: tf.data.Dataset,
     test: tf.data.Dataset,
     class_names: Sequence[str] = (),
+    transforms: Mapping[str, Transform] | Transform | None = None,
 ) -> Dataset:
     """A dataset from three that stream single samples, (x, y) or (x, y, weight), not batched; x and
     y are tensors or mappings of them by name. Each is counted once, by going through it, where
@@ -208,7 +215,16 @@ def from_datasets(
         raise EdgesparseError(f"{name}: its samples must be (x, y) or (x, y, weight)")
     inputs, targets = ({} if part is None else _specs(part, key) for part, key in
                        zip(parts, (X, Y), strict=False))  # fmt: skip
-    return Dataset(name, inputs, targets, tuple(class_names), first, second, third)
+    named, raw = tuple(class_names), _by_input(transforms, inputs)
+    return Dataset(name, inputs, targets, named, first, second, third, transforms=raw)
+
+
+def _by_input(
+    given: Mapping[str, Transform] | Transform | None, inputs: Mapping[str, Tensor]
+) -> Mapping[str, Transform]:
+    if not given:
+        return {}
+    return {next(iter(inputs)): given} if "kind" in given else given
 
 
 def _specs(part: Any, name: str) -> dict[str, Tensor]:
@@ -232,6 +248,7 @@ def _dataset(
     parts: Sequence[tuple[Arrays, Arrays, np.ndarray | None]],
     class_names: Sequence[str] | None,
     again: bool,
+    transforms: Mapping[str, Transform] | Transform | None,
 ) -> Dataset:
     import tensorflow as tf
 
@@ -251,9 +268,9 @@ def _dataset(
             f"{name}: labels go up to {classes - 1}, but {len(names)} class names"
         )
     first, second, third = splits
-    return Dataset(
-        name, _described(inputs), _described(targets), names, first, second, third, again
-    )
+    known, wanted = _described(inputs), _described(targets)
+    raw = _by_input(transforms, known)
+    return Dataset(name, known, wanted, names, first, second, third, again, raw)
 
 
 def _described(arrays: Arrays) -> dict[str, Tensor]:

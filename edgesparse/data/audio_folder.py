@@ -6,7 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesparse.data import Dataset, Split, Tensor, X, Y, files_by_class, stratified_indices
+from edgesparse.data import (
+    Dataset,
+    Split,
+    Tensor,
+    X,
+    Y,
+    files_by_class,
+    stratified_indices,
+    transforms,
+)
 from edgesparse.spec.errors import UsageError
 
 
@@ -38,8 +47,9 @@ def audio_folder(
     size = 1 << (window - 1).bit_length()
     if length < window:
         raise UsageError(f"audio-folder: {seconds} s is shorter than a window of {window_ms} ms")
+    highest = highest_hz or sample_rate / 2
     bands = tf.signal.linear_to_mel_weight_matrix(
-        mels, size // 2 + 1, sample_rate, lowest_hz, highest_hz or sample_rate / 2
+        mels, size // 2 + 1, sample_rate, lowest_hz, highest
     )
     frames = 1 + (length - window) // hop
 
@@ -59,4 +69,6 @@ def audio_folder(
 
     train, validation, test = (split(places) for places in stratified_indices(labels, seed))
     inputs, targets = {X: Tensor((frames, mels, 1), "float32")}, {Y: Tensor((), "int64")}
-    return Dataset(Path(path).name, inputs, targets, tuple(names), train, validation, test)
+    raw = transforms.log_mel(sample_rate, length, window, hop, mels, lowest_hz, highest)
+    name, named = Path(path).name, tuple(names)
+    return Dataset(name, inputs, targets, named, train, validation, test, transforms={X: raw})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv as reader
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgesparse.data import Dataset, from_splits, places_of
+from edgesparse.data import Dataset, from_splits, places_of, transforms
 from edgesparse.spec.errors import UsageError, did_you_mean
 
 MAX_CATEGORIES = 1000
@@ -44,9 +45,10 @@ def csv(
     parts = [
         _feature(path, n, columns[n], n in categorical, standardize, places[0]) for n in chosen
     ]
-    x = np.concatenate(parts, axis=1)
+    x = np.concatenate([values for values, _ in parts], axis=1)
     train, validation, test = ((x[place], y[place]) for place in places)
-    return from_splits(Path(path).stem, train, validation, test, classes)
+    raw = transforms.columns([done for _, done in parts], separator)
+    return from_splits(Path(path).stem, train, validation, test, classes, raw)
 
 
 def _read(file: Path, path: str, separator: str) -> tuple[list[str], list[list[str]]]:
@@ -101,15 +103,18 @@ def _feature(
     named: bool,
     standardize: bool,
     training: np.ndarray,
-) -> np.ndarray:
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Its values [rows, 1 or categories], and what was done for them."""
     numbers = None if named else _numbers(path, name, texts)
     if numbers is None:
         # Categories of the training split only: what is unknown there is unknown on the device.
         known = sorted({texts[place] for place in training})
         if len(known) > MAX_CATEGORIES:
             raise UsageError(f"{path}: the column {name} has more than {MAX_CATEGORIES} categories")
-        return np.array([[text == one for one in known] for text in texts], np.float32)
+        values = np.array([[text == one for one in known] for text in texts], np.float32)
+        return values, {"name": name, "categories": known}
+    mean, deviation = 0.0, 1.0
     if standardize:
-        mean, deviation = numbers[training].mean(), numbers[training].std()
-        numbers = (numbers - mean) / (deviation or 1.0)
-    return numbers.astype(np.float32)[:, None]
+        mean, deviation = float(numbers[training].mean()), float(numbers[training].std()) or 1.0
+    values = ((numbers - mean) / deviation).astype(np.float32)[:, None]
+    return values, {"name": name, "mean": mean, "deviation": deviation}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgesparse.data import Dataset, from_arrays
+from edgesparse.data import Dataset, from_arrays, transforms
 from edgesparse.spec.errors import UsageError
 
 
@@ -23,4 +23,6 @@ def digits(input_shape: Sequence[int] = (32, 32, 3)) -> Dataset:
     if (height, width) != (8, 8):
         images = tf.image.resize(images, (height, width)).numpy()
     images = np.repeat(images, channels, axis=-1)
-    return from_arrays("digits", images, y, [str(i) for i in range(10)])
+    names = [str(i) for i in range(10)]
+    raw = transforms.image(input_shape, order="grey")
+    return from_arrays("digits", images, y, names, transforms=raw)

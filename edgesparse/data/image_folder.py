@@ -18,6 +18,7 @@ from edgesparse.data import (
     files_by_class,
     places_of,
     stratified_indices,
+    transforms,
 )
 from edgesparse.spec.errors import UsageError
 
@@ -83,7 +84,8 @@ def image_folder(
     inputs = {X: Tensor(tuple(input_shape), "float32")}
     shape = () if masks is None else (height, width)
     target = {Y: Tensor(shape, "int64")}
-    return Dataset(Path(path).name, inputs, target, tuple(names), train, validation, test)
+    raw, name, named = {X: transforms.image(input_shape)}, Path(path).name, tuple(names)
+    return Dataset(name, inputs, target, named, train, validation, test, transforms=raw)
 
 
 def _masked(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesparse.data import Dataset, from_arrays, from_splits
+from edgesparse.data import Dataset, from_arrays, from_splits, transforms
 from edgesparse.spec.errors import UsageError
 
 _SPLITS = ("train", "val", "test")
@@ -35,8 +35,10 @@ def npz(
         raise UsageError(f"{path}: no such file beside the YAML file") from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise UsageError(f"{path}: is not a .npz of plain arrays: {error}") from None
+    name, raw = Path(path).stem, transforms.numbers(1 / scale)
     if {"x", "y"} <= set(found):
-        return from_arrays(Path(path).stem, found["x"] / scale, found["y"], class_names, seed)
+        x = found["x"] / scale
+        return from_arrays(name, x, found["y"], class_names, seed, transforms=raw)
     wanted = [f"{kind}_{split}" for split in _SPLITS for kind in ("x", "y")]
     missing = [name for name in wanted if name not in found]
     if missing:
@@ -47,4 +49,4 @@ def npz(
     train, validation, test = (
         (found[f"x_{split}"] / scale, found[f"y_{split}"]) for split in _SPLITS
     )
-    return from_splits(Path(path).stem, train, validation, test, class_names)
+    return from_splits(name, train, validation, test, class_names, raw)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesparse.data import Dataset, from_datasets
+from edgesparse.data import Dataset, from_datasets, transforms
 from edgesparse.spec.errors import UsageError
 
 _DTYPES = ("float32", "int64", "image")
@@ -66,4 +66,7 @@ def tfrecord(
             raise UsageError(f"tfrecord: no file {pattern} beside the YAML file")
         splits.append(tf.data.TFRecordDataset(files).map(read, tf.data.AUTOTUNE))
     first, second, third = splits
-    return from_datasets(Path(train).stem, first, second, third, class_names)
+    pictures = [name for name in names if features[name]["dtype"] == "image"]
+    raw = {name: transforms.image(features[name]["shape"]) for name in pictures}
+    keyed = raw if len(names) > 1 else next(iter(raw.values()), None)
+    return from_datasets(Path(train).stem, first, second, third, class_names, keyed)

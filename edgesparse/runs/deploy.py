@@ -196,8 +196,8 @@ def _use(
         with record.lock:
             record.gates += gates
         if run.pipeline.release != "none" and not run.stop.is_set():
-            labels = run.workspace.store.path(plan.samples) / "labels.json"
-            release_best(run.pipeline, record, run.listener, run.stop, target, labels, found)
+            samples = run.workspace.store.path(plan.samples)
+            release_best(run.pipeline, record, run.listener, run.stop, target, samples, found)
 
 
 def _pipeline_digest(pipeline: Pipeline) -> str:

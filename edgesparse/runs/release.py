@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgesparse.bench.choice import best_row
@@ -19,6 +19,7 @@ from edgesparse.runs.record import RunRecord
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.stages.samples import LABELS, TRANSFORM
 
 
 def release_best(
@@ -27,7 +28,7 @@ def release_best(
     listener: told.Listener,
     stop: threading.Event,
     target: Target,
-    labels: Path,
+    samples: Path,
     candidates: Sequence[Candidate],
 ) -> None:
     """Install the best measured variant and make it current; adds to the record what happened.
@@ -46,7 +47,7 @@ def release_best(
     label = f"install on {device.name}"
     listener(told.StageStarted(label, 1, 1))
     try:
-        info = _install(pipeline, record, stop, target, labels, _candidate(row, candidates), row)
+        info = _install(pipeline, record, stop, target, samples, _candidate(row, candidates), row)
     except EdgesparseError as error:
         listener(told.StageFailed(label, (row.variant,), str(error)))
         with record.lock:
@@ -67,7 +68,7 @@ def _install(
     record: RunRecord,
     stop: threading.Event,
     target: Target,
-    labels: Path,
+    samples: Path,
     candidate: Candidate,
     row: Row,
 ) -> ReleaseInfo:
@@ -78,12 +79,18 @@ def _install(
         "runtime": row.runtime.model_dump(),
     }
     transport = target.transport
-    # A copy: a device gets the labels alone, not our store's folder.
+    transforms = json.loads((samples / TRANSFORM).read_text())
+    # Copies: a device gets these alone, not our store's folder.
     with temporary_folder() as temporary:
-        named = Path(temporary, "labels.json")
-        named.write_text(json.dumps(json.loads(labels.read_text())) + "\n")
+        for name in (LABELS, TRANSFORM):
+            Path(temporary, name).write_text(json.dumps(json.loads((samples / name).read_text())))
         release = Release(
-            pipeline.name, candidate.entry, named, about, candidate.limits.min_agreement
+            pipeline.name,
+            candidate.entry,
+            Path(temporary, LABELS),
+            Path(temporary, TRANSFORM),
+            about,
+            candidate.limits.min_agreement,
         )
         keep = target.device.keep_releases
         done = install(transport, release, keep, f"{record.begun.run}-{target.device.name}", stop)
@@ -97,5 +104,12 @@ def _install(
         digest=done.digest,
         previous=done.state.previous,
         place=done.place,
-        try_it=f"{transport.python} {done.place}/predict.py INPUT.npy" if lasts else None,
+        try_it=f"{transport.python} {done.place}/predict.py {_files(transforms)}"
+        if lasts
+        else None,
     )
+
+
+def _files(transforms: Mapping[str, Mapping[str, str]]) -> str:
+    """What to give predict.py, as a user would write it."""
+    return " ".join(f"INPUT.{one['file']}" for one in transforms.values()) or "INPUT.npy"

@@ -12,7 +12,8 @@ from edgesparse.stages.base.keeping import write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, Kind, Work
 from edgesparse.tasks.judging import plain
 
-TARGETS, TASK, LABELS = "targets.npz", "task.json", "labels.json"
+TARGETS, TASK = "targets.npz", "task.json"
+LABELS, TRANSFORM = "labels.json", "transform.json"
 
 
 def covers(
@@ -25,7 +26,7 @@ def covers(
 
 def run(work: Work) -> None:
     """Leave samples.npz with inputs, targets.npz with what should come out, task.json with how that
-    is judged, and labels.json."""
+    is judged, labels.json, and transform.json, how raw files become inputs."""
     from edgesparse import data
     from edgesparse.sparsity.training.recipe import judged_targets
 
@@ -37,6 +38,7 @@ def run(work: Work) -> None:
     np.savez(work.folder / TARGETS, **judged_targets(recipe, x, y))
     write_json(work.folder / TASK, plain(recipe))
     write_json(work.folder / LABELS, list(dataset.class_names))
+    write_json(work.folder / TRANSFORM, dict(dataset.transforms))
 
 
-KIND = Kind("samples", 2, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)
+KIND = Kind("samples", 3, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

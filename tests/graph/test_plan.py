@@ -201,21 +201,21 @@ variants:
 KEYS = {
     "preflight": "32e99c4f4366",
     "outline": "da3ce33b62fd",
-    "samples": "135f65d8ed8c",
+    "samples": "18492458806a",
     "train": "7b0ec0788f25",
     "convert dense": "28c8d7c479be",
-    "verify dense (ai-edge-litert)": "429aa23b395b",
+    "verify dense (ai-edge-litert)": "4089847beb5b",
     "sensitivity aware": "22adfc4b087f",
     "sparsify aware": "f5fbac7f41ec",
     "quantize aware": "6d6720a67a29",
     "convert aware": "d30feac242be",
     "encode aware (ai-edge-litert)": "4e0812542197",
-    "verify aware (ai-edge-litert)": "eaee9121bfed",
+    "verify aware (ai-edge-litert)": "60b6495e5909",
     "sparsify fast (channels)": "c7e3dacf60c5",
     "sparsify fast (magnitude)": "14bb44f6f06f",
     "convert fast": "721cf414b3b3",
     "encode fast (ai-edge-litert)": "1f68c663ea11",
-    "verify fast (ai-edge-litert)": "ae1d551574b6",
+    "verify fast (ai-edge-litert)": "e63d40a7b67c",
 }
 
 

@@ -1,6 +1,7 @@
-"""Runs the released model on one sample: python predict.py INPUT.npy (or an image, with pillow).
+"""Runs the released model on one sample: python predict.py INPUT.npy
 
-A model with several inputs takes one file for each, in their order or as NAME=FILE.
+Or a raw file, which becomes an input as in training, where the data says how. A model with several
+inputs takes one file for each, in their order or as NAME=FILE.
 """
 
 import importlib
@@ -8,6 +9,7 @@ import json
 import os
 import sys
 
+import inputs as raw
 import numpy
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,16 +29,13 @@ sources = {end["index"]: end for end in interpreter.get_input_details()}
 targets = {end["index"]: end for end in interpreter.get_output_details()}
 inputs = manifest.get("inputs") or [["input", index] for index in sources]
 outputs = manifest.get("outputs") or [["output", index] for index in targets]
+transforms = raw.transforms(os.path.join(HERE, "transform.json"))
 
 
-def read(path, shape):
-    """Values as in training: .npy as it is, an image scaled to 0..1."""
-    if path.endswith(".npy"):
-        return numpy.load(path, allow_pickle=False).reshape(shape)
-    from PIL import Image
-
-    picture = Image.open(path).convert("RGB" if shape[-1] == 3 else "L")
-    return numpy.asarray(picture.resize((shape[2], shape[1]))).reshape(shape) / 255.0
+def about(name):
+    """An input, and what its file may be."""
+    suffix = transforms.get(name, {}).get("file", "npy")
+    return "%s (%s)" % (name, "npy" if suffix == "npy" else "npy or " + suffix)
 
 
 def files(given):
@@ -48,10 +47,14 @@ def files(given):
 
 chosen = files(sys.argv[1:])
 if len(sys.argv) != 1 + len(inputs) or len(chosen) != len(inputs):
-    sys.exit(__doc__ + "\nIts inputs: " + ", ".join(name for name, _ in inputs))
+    sys.exit(__doc__ + "\nIts inputs: " + ", ".join(about(name) for name, _ in inputs))
 for name, index in inputs:
     source = sources[index]
-    values = read(chosen[name], [int(size) for size in source["shape"]])
+    try:
+        shape = [int(size) for size in source["shape"]]
+        values = raw.read(chosen[name], transforms.get(name), shape)
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit("error: %s" % error)
     scale, zero = source["quantization"]
     if scale and numpy.issubdtype(source["dtype"], numpy.integer):
         limits = numpy.iinfo(source["dtype"])

@@ -25,7 +25,7 @@ from edgesparse.spec.safe.text import outside_json
 from edgesparse.tflite.format.ends import ends, in_order
 
 RELEASES = PROGRAMS / "releases.py"
-PREDICT = PROGRAMS / "predict.py"
+PREDICT, INPUTS = PROGRAMS / "predict.py", PROGRAMS / "inputs.py"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Release:
     pipeline: str
     entry: Entry
     labels: Path
+    transform: Path
     about: Mapping[str, Any]
     min_agreement: float
 
@@ -49,7 +50,9 @@ class Release:
             "model.tflite": self.entry.model,
             "labels.json": self.labels,
             "golden.npz": self.entry.golden,
+            "transform.json": self.transform,
             "predict.py": PREDICT,
+            "inputs.py": INPUTS,
         }
 
 

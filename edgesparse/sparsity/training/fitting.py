@@ -77,8 +77,10 @@ def recipe_of(model: tf.keras.Model, dataset: Dataset, train: Train) -> Recipe:
 
 def check_fit(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> None:
     """Raise UsageError where the model's inputs or outputs do not suit the dataset."""
-    recipe = put_together(model, dataset, train or Train(), compiled=Compiled())
     known = dataset.recipe
+    asked = known.asked if isinstance(known, Recipe) else None
+    base = known.base if isinstance(known, Recipe) else Path()
+    recipe = put_together(model, dataset, train or Train(), asked, base=base, compiled=Compiled())
     if isinstance(known, Recipe) and len(known.tasks) != len(recipe.tasks):
         raise EdgesparseError("the model has another number of outputs than before")
 
@@ -292,7 +294,8 @@ class _KeepBest(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs, self.seen = logs or {}, True
-        loss, val_loss = logs.get("loss", math.nan), logs.get("val_loss", math.nan)
+        # A loop of one's own need not say them.
+        loss, val_loss = logs.get("loss", 0.0), logs.get("val_loss", 0.0)
         if not math.isfinite(loss):
             self.model.stop_training = True
             return

@@ -47,13 +47,14 @@ class Compiled:
 @dataclass(frozen=True)
 class Recipe(Judging):
     """`inputs` and `targets` are the dataset's names, in the order of the model's inputs and
-    outputs."""
+    outputs; `asked` is what a pipeline says of the task."""
 
     inputs: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     compiled: Compiled = field(default_factory=Compiled)
     base: Path = Path()
     loss_weights: tuple[float, ...] = ()
+    asked: Tasks = field(default_factory=Tasks)
 
     @property
     def said(self) -> list[str]:
@@ -130,6 +131,7 @@ def put_together(
         compiled,
         base,
         tuple(spec.weights.get(name, 1.0) for name in built),
+        spec,
     )
 
 

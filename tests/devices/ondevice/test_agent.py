@@ -70,8 +70,9 @@ def of(events, kind, name=None):
     return [e for e in events if isinstance(e, kind) and (name is None or e.entry == name)]
 
 
-def test_it_is_python_3_7():
-    ast.parse(AGENT.read_text(), feature_version=(3, 7))
+@pytest.mark.parametrize("program", sorted(AGENT.parent.glob("*.py")), ids=lambda p: p.stem)
+def test_it_is_python_3_7(program):
+    ast.parse(program.read_text(), feature_version=(3, 7))
 
 
 def test_it_imports_only_the_standard_library_numpy_and_runtimes():

@@ -20,6 +20,8 @@ def make_release(tflite_files, sparse_dense_layer, samples, tmp_path):
     """Releases that differ in their variant's name."""
     labels, golden = tmp_path / "labels.json", tmp_path / "golden.npz"
     labels.write_text(json.dumps([f"class {i}" for i in range(10)]))
+    transform = tmp_path / "transform.json"
+    transform.write_text("{}")
     save_golden(golden, samples, sparse_dense_layer(samples).numpy())
 
     def make(variant, model="dense", min_agreement=1.0):
@@ -27,7 +29,7 @@ def make_release(tflite_files, sparse_dense_layer, samples, tmp_path):
             variant, tflite_files[model], "ai-edge-litert", "xnnpack", 1, golden, tolerance=1e-3
         )
         about = {"variant": variant, "runtime": {"name": "ai-edge-litert", "version": "2"}}
-        return Release("digits", entry, labels, about, min_agreement)
+        return Release("digits", entry, labels, transform, about, min_agreement)
 
     return make
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,8 +8,10 @@ from edgesparse import data
 from edgesparse.sparsity import quantize_aware
 from edgesparse.sparsity.training import fitting as training
 from edgesparse.sparsity.training import resuming
+from edgesparse.sparsity.training.recipe import put_together
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
+from edgesparse.spec.task import Tasks
 
 
 @pytest.fixture
@@ -83,6 +87,17 @@ def test_model_and_data_must_fit(dataset):
         training.check_fit(network(inputs=5), dataset)
     with pytest.raises(UsageError, match=r"the model gives \[9\] but the data has 3 classes"):
         training.check_fit(network(outputs=9), dataset)
+
+
+def test_a_step_is_held_against_the_task_that_was_asked_for():
+    """With labels and a reconstruction, classification would be guessed."""
+    x = np.random.default_rng(0).random((60, 12), dtype=np.float32)
+    unusual = data.from_arrays("unusual", x, np.arange(60) % 2)
+    model = tf.keras.Sequential([tf.keras.Input((12,)), tf.keras.layers.Dense(12)])
+    recipe = put_together(model, unusual, Train(), Tasks(name="reconstruction"))
+    training.check_fit(model, replace(unusual, recipe=recipe))
+    with pytest.raises(UsageError, match="it must give one value per class"):
+        training.check_fit(model, unusual)
 
 
 @pytest.mark.slow

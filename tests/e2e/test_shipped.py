@@ -1,0 +1,56 @@
+"""The shipped pipelines, from YAML to table, on this machine and on a board behind SSH."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import ROOT, run_cli
+from tests.sshd import ssh_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+# Which make deploy runs, and test_deploy.py looks at.
+ELSEWHERE = ("digits", "digits-mlp")
+SHIPPED = sorted(
+    path.stem for path in (ROOT / "pipelines").glob("*.yaml") if path.stem not in ELSEWHERE
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shipped")
+    shutil.copytree(ROOT / "pipelines", folder / "pipelines")
+    (folder / "devices").mkdir()
+    shutil.copy2(ROOT / "devices" / "local.yaml", folder / "devices")
+    with ssh_server(folder / "board") as board:
+        (folder / "devices" / "board.yaml").write_text(board.device_yaml("board"))
+        yield folder
+
+
+def deploy(folder, name, *arguments):
+    path = f"pipelines/{name}.yaml"
+    return run_cli("deploy", path, "--quick", "--json", *arguments, cwd=folder, timeout=1400)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_runs_as_it_is(project, name):
+    devices = [part for device in ("local", "board") for part in ("--device", device)]
+    done = deploy(project, name, *devices)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    found = json.loads(done.stdout)
+    rows = found["rows"]
+    assert {row["device"] for row in rows} == {"local", "board"}
+    assert {row["status"] for row in rows} == {"ok"}, [row["error"] for row in rows]
+    for row in rows:
+        for metric in row["metrics"]:
+            scale = 1.0 if metric["unit"] == "%" else max(abs(metric["host"]), 1e-6)
+            # The same files answer alike everywhere, but for the order of sums.
+            assert abs(metric["host"] - metric["device"]) <= 0.005 * scale, (row["variant"], metric)
+            if row["variant"] == "dense-f32":  # All test samples are judged.
+                assert abs(metric["keras"] - metric["host"]) <= 0.005 * scale, metric
+    # The figures of a variant are those of the same code, whichever device answered.
+    assert len(found["releases"]) == 2
+
+
+def test_there_are_some():
+    assert {"diabetes", "breast-cancer", "anomaly", "segmentation", "pairs"} <= set(SHIPPED)
