@@ -29,24 +29,23 @@ def diabetes() -> Dataset:
 
 
 def regressor(width: int = 64) -> tf.keras.Model:
-    """The targets' mean is where it starts from: they are 25 to 346."""
+    """Two layers; it starts from the targets' mean, for they are 25 to 346."""
     inputs = tf.keras.Input((10,))
     x = L.Dense(width, "relu")(inputs)
     x = L.Dense(width, "relu")(x)
-    return tf.keras.Model(
-        inputs, L.Dense(1, bias_initializer=tf.keras.initializers.Constant(150))(x)
-    )
+    mean = tf.keras.initializers.Constant(150)
+    return tf.keras.Model(inputs, L.Dense(1, bias_initializer=mean)(x))
 
 
 def unusual_digits(held_out: int = 8) -> Dataset:
-    """Digits as 64 values; the one that is held out is unusual, label 1, and never trained on."""
+    """Digits as 64 values; the one held out is unusual, label 1, and never trained on."""
     images, digits = digit_images()
     return from_arrays("unusual", images.reshape(-1, 64), (digits == held_out).astype(int))
 
 
 def canvases(count: int = 900, size: int = 24) -> Dataset:
-    """Two digits on a noisy canvas [size, size, 1]; each pixel is background, of a digit below 5, or
-    of one from 5."""
+    """Two digits on a noisy canvas [size, size, 1]; each pixel is background, or of a digit below
+    5, or of one from 5."""
     random = np.random.default_rng(0)
     images, digits = digit_images()
     x = 0.15 * random.random((count, size, size, 1), dtype=np.float32)

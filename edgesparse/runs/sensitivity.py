@@ -18,7 +18,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.runs.planning import check_variants, site_for
-from edgesparse.sparsity.curves import Proposal, Sensitivity
+from edgesparse.sparsity.choosing.curves import Proposal, Sensitivity
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Pipeline

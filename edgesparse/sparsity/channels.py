@@ -62,24 +62,29 @@ def channels(
         EdgesparseError: the budget cannot be met.
     """
     found = trace(model)
-    pruning = Pruning(model, found, _choose_groups(found, spec, only), spec)
+    pruning = Pruning(model, found, choose_groups(found, spec, only), spec)
     # All at once and then fine-tuned: pruning layer by layer costs a training each.
     kept = _within_budget(pruning, spec, measure)
-    removed = _require_removed(pruning, kept)
+    removed = require_removed(pruning, kept)
     smaller = shrink(model, found, kept)
     history = fit(smaller, dataset, train, progress)
-    before, after = cost(found, np.ones_like(kept)), cost(found, kept)
-    note = (
-        f"channels removed: {after.macs / max(1, before.macs):.0%} of the multiply-accumulates and "
-        f"{after.parameters / max(1, before.parameters):.0%} of the weights are left"
-    )
+    note = told(found, kept)
     if spec.ratio is not None and abs(spec.ratio - removed) > NOTICED:
         note += f"; {spec.ratio:.0%} of the channels were asked for, {removed:.0%} are gone"
         note += _because(found)
-    return Sparsified(smaller, history, _layers(found, kept), (note,))
+    return Sparsified(smaller, history, layers_left(found, kept), (note,))
 
 
-def _require_removed(pruning: Pruning, kept: np.ndarray) -> float:
+def told(found: Dependencies, kept: np.ndarray) -> str:
+    """What is left of a model's cost, in words."""
+    before, after = cost(found, np.ones_like(kept)), cost(found, kept)
+    return (
+        f"channels removed: {after.macs / max(1, before.macs):.0%} of the multiply-accumulates and "
+        f"{after.parameters / max(1, before.parameters):.0%} of the weights are left"
+    )
+
+
+def require_removed(pruning: Pruning, kept: np.ndarray) -> float:
     """The share of the removable channels that is gone. EdgesparseError where less than half is of
     what was asked for, and nobody said that this is all right."""
     atoms = np.concatenate([group.atoms for group in pruning.groups])
@@ -159,9 +164,8 @@ def _own_ratio(group: Group, spec: Channels) -> float | None:
     return found
 
 
-def _choose_groups(
-    found: Dependencies, spec: Channels, only: Collection[str] | None
-) -> list[Group]:
+def choose_groups(found: Dependencies, spec: Channels, only: Collection[str] | None) -> list[Group]:
+    """The channels that may go. UsageError where a glob matches nothing, or there are none."""
     names = [name for name, c in found.layers.items() if c.produces]
     for glob in [*spec.exclude, *spec.layers]:
         if not any(fnmatchcase(name, glob) for name in names):
@@ -357,7 +361,7 @@ def _copy_weights(
         target.set_weights(weights)
 
 
-def _layers(found: Dependencies, kept: np.ndarray) -> tuple[LayerSparsity, ...]:
+def layers_left(found: Dependencies, kept: np.ndarray) -> tuple[LayerSparsity, ...]:
     """What became of each layer that has channels of its own."""
     layers = []
     for name, c in found.layers.items():

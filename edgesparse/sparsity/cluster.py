@@ -17,12 +17,12 @@ from tensorflow_model_optimization.python.core.clustering.keras.clustering_regis
 )
 
 from edgesparse.data import Dataset
-from edgesparse.sparsity.network.kernels import Kernel, kernels
+from edgesparse.sparsity.network.kernels import Kernel, choose, kernels
 from edgesparse.sparsity.report import LayerSparsity, Sparsified, measure
 from edgesparse.sparsity.training.fitting import Progress, fit
-from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
+from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import Cluster, matches
+from edgesparse.spec.sparsify import Cluster
 
 MIN_SPARSITY = 0.05
 
@@ -37,12 +37,10 @@ def cluster(
         EdgesparseError: a kernel has more values in the end.
     """
     found = kernels(model)
-    left = {name: why for name, kernel in found.items() if (why := _why_not(kernel, spec))}
+    possible, others = choose(model, spec.exclude)
+    left = {name: why for name, (_, why) in others.items()}
+    left |= {name: why for name, kernel in possible.items() if (why := _why_not(kernel))}
     chosen = {kernel.layer for name, kernel in found.items() if name not in left}
-    known = {name for kernel in found.values() for name in kernel.names}
-    for glob in spec.exclude:
-        if not matches(glob, known):
-            raise UsageError(f"{glob!r} matches no layer{did_you_mean(glob, known)}")
     if not chosen:
         raise UsageError(f"there is no layer to cluster ({_told(left)})")
     zeros = any(np.mean(k.variable.numpy() == 0) > MIN_SPARSITY for k in found.values())
@@ -69,11 +67,7 @@ def cluster(
     return Sparsified(stripped, history, layers, (note,), keeps_layers=True)
 
 
-def _why_not(kernel: Kernel, spec: Cluster) -> str:
-    if matches(spec.exclude, kernel.names):
-        return "excluded in the pipeline"
-    if kernel.reason:
-        return kernel.reason
+def _why_not(kernel: Kernel) -> str:
     known = ClusteringRegistry.supports(kernel.owner) and kernel.name == kernel.owner.name
     if not known or isinstance(kernel.owner, tf.keras.layers.RNN):
         return f"the toolkit clusters no {type(kernel.owner).__name__} here"

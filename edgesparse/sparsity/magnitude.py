@@ -7,11 +7,12 @@ TFLite's sparse fully-connected kernels read), or 2 of every 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import (
@@ -19,13 +20,22 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
 )
 
 from edgesparse.data import Dataset
-from edgesparse.sparsity.masks import BLOCK, HoldMasks, Masked
-from edgesparse.sparsity.network.kernels import Kernel, kernels
-from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified, coverage, measure
+from edgesparse.sparsity.masks import BLOCK, HoldMasks, Masked, block_sizes
+from edgesparse.sparsity.network.kernels import EXCLUDED, Kernel, kernels, unfreeze
+from edgesparse.sparsity.report import (
+    LayerSparsity,
+    Sparsified,
+    coverage,
+    measure,
+    require_covered,
+)
 from edgesparse.sparsity.training.fitting import History, Progress, fit, steps_per_epoch
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude, Pattern, Schedule
+
+MAX_GLOBAL = 0.99
+"""No layer loses more where the smallest of all go, or it would pass nothing on."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ def magnitude(
         EdgesparseError: the final sparsity was not reached.
     """
     targets = choose_targets(model, spec)
-    notes = _unfreeze(model, targets)
+    found = kernels(model)
+    notes = unfreeze(model, [found[target.name] for target in targets])
     total = steps_per_epoch(dataset, train.batch_size) * train.epochs
     begin, end, frequency = schedule_steps(spec.schedule, total)
     wrapped = _wrap(model, targets, spec.schedule.name, begin, end, frequency)
@@ -96,7 +107,7 @@ def magnitude(
     )
     _check_reached(layers)
     done = coverage(stripped, spec.asked or 0.0, _left_dense(stripped, spec, targets))
-    require_covered(done, spec)
+    require_covered(done, spec.allow_partial)
     return Sparsified(stripped, history, layers, notes, done, keeps_layers=True)
 
 
@@ -109,32 +120,9 @@ def _left_dense(
     for name, kernel in kernels(model).items():
         if name not in pruned:
             excluded = spec.excludes(kernel.names)
-            told = "excluded in the pipeline" if excluded else "given 0 in the pipeline"
+            told = EXCLUDED if excluded else "given 0 in the pipeline"
             found[name] = told if not kernel.reason or excluded else kernel.reason
     return found
-
-
-def require_covered(done: Coverage, spec: Magnitude) -> None:
-    """Raise EdgesparseError where less than half was reached of what was asked, and nobody said
-    that this is all right."""
-    if spec.allow_partial or done.reached >= done.asked / 2:
-        return
-    left = "; ".join(f"{one.name} ({one.share:.0%}): {one.reason}" for one in done.left[:3])
-    raise EdgesparseError(
-        f"{done.asked:.0%} zeros were asked for, and {done.reached:.0%} of the weights are: left "
-        f"dense are {left}; say 'allow_partial: true' in this step if that is meant"
-    )
-
-
-def _unfreeze(model: tf.keras.Model, targets: Sequence[LayerTarget]) -> tuple[str, ...]:
-    """Zeros need the other weights to make up for them: frozen layers are trained while pruning."""
-    found = kernels(model)
-    frozen = sorted({found[t.name].layer for t in targets if not found[t.name].owner.trainable})
-    if not frozen:
-        return ()
-    for layer in model._flatten_layers(recursive=True, include_self=True):
-        layer.trainable = True
-    return (f"frozen layers were trained while they were pruned: {len(frozen)}",)
 
 
 def _toolkit_callbacks(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
@@ -181,9 +169,35 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
         fitting: Pattern = "unstructured" if note else pattern
         targets.append(LayerTarget(name, sparsity, fitting, note, kernel.toolkit))
     targets = [target for target in targets if target.sparsity > 0]
+    if spec.scope == "global":
+        targets = _globally(targets, layers, spec)
     if not targets:
         raise UsageError(f"there is no layer left to prune{_because(model)}")
     return tuple(targets)
+
+
+def _globally(
+    targets: Sequence[LayerTarget], found: Mapping[str, Kernel], spec: Magnitude
+) -> list[LayerTarget]:
+    """Each layer's share of the smallest weights of all (or blocks, by their mean), as they are
+    when pruning begins. Layers with a sparsity of their own keep it."""
+    own = {t.name for t in targets if spec.for_kernel(found[t.name].names)[0] != spec.sparsity}
+    sizes = {
+        t.name: block_sizes(found[t.name].variable.numpy(), t.pattern)
+        for t in targets
+        if t.name not in own
+    }
+    weights = np.concatenate([np.full(v.size, found[n].size / v.size) for n, v in sizes.items()])
+    everything = np.concatenate(list(sizes.values()))
+    order = np.argsort(everything, kind="stable")
+    gone = np.cumsum(weights[order]) <= float(spec.sparsity) * weights.sum()
+    limit = everything[order][gone][-1] if gone.any() else -1.0
+    return [
+        replace(t, sparsity=min(MAX_GLOBAL, float(np.mean(sizes[t.name] <= limit))))
+        if t.name in sizes
+        else t
+        for t in targets
+    ]
 
 
 def _because(model: tf.keras.Model) -> str:

@@ -30,14 +30,27 @@ def magnitude_mask(kernel: np.ndarray, sparsity: float, pattern: Pattern) -> np.
     if pattern == "unstructured":
         return _largest(size, sparsity)
     width = BLOCK[pattern]
-    *before, inputs, outputs = kernel.shape
-    blocks = size.reshape(*before, inputs // width, width, outputs)
+    blocks = in_blocks(size, width)
     if pattern == "2:4":
         # The rank of a rank: each weight's place within its four.
         rank = np.argsort(np.argsort(-blocks, axis=-2, kind="stable"), axis=-2)
         return (rank < width // 2).reshape(kernel.shape)
     kept = _largest(blocks.mean(axis=-2), sparsity)
     return np.repeat(kept[..., None, :], width, axis=-2).reshape(kernel.shape)
+
+
+def in_blocks(kernel: np.ndarray, width: int) -> np.ndarray:
+    """A kernel [..., inputs, outputs] as [..., blocks, width, outputs]."""
+    *before, inputs, outputs = kernel.shape
+    return kernel.reshape(*before, inputs // width, width, outputs)
+
+
+def block_sizes(kernel: np.ndarray, pattern: Pattern) -> np.ndarray:
+    """What weights, or blocks of them, are told apart by: flat."""
+    size = np.abs(kernel)
+    if pattern in ("block-1x4", "block-1x16"):
+        size = in_blocks(size, BLOCK[pattern]).mean(axis=-2)
+    return size.ravel()
 
 
 def _largest(size: np.ndarray, sparsity: float) -> np.ndarray:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from edgesparse.sparsity.network.kernels import Kernel, kernels
 from edgesparse.sparsity.training.fitting import History
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import EdgesparseError, UsageError
 
 # A layer of a user's own method counts as sparsified from this share of zeros on.
 MIN_SPARSITY = 0.05
@@ -84,6 +84,18 @@ def coverage(model: tf.keras.Model, asked: float, reasons: Mapping[str, str]) ->
     left = [LeftDense(name, found[name].size / total, why) for name, why in reasons.items()]
     left.sort(key=lambda one: -one.share)
     return Coverage(asked, zeros / total, tuple(left))
+
+
+def require_covered(done: Coverage, allow_partial: bool) -> None:
+    """Raise EdgesparseError where less than half was reached of what was asked, and nobody said
+    that this is all right."""
+    if allow_partial or done.reached >= done.asked / 2:
+        return
+    left = "; ".join(f"{one.name} ({one.share:.0%}): {one.reason}" for one in done.left[:3])
+    raise EdgesparseError(
+        f"{done.asked:.0%} zeros were asked for, and {done.reached:.0%} of the weights are: left "
+        f"dense are {left}; say 'allow_partial: true' in this step if that is meant"
+    )
 
 
 def as_sparsified(result: Any, label: str) -> Sparsified:

@@ -9,11 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Name, Strict
 from edgesparse.spec.sparsify import (
-    Channels,
-    Cluster,
     Fraction,
     SparsifyReference,
     Steps,
+    leaves_zeros,
     shorthand,
 )
 from edgesparse.spec.task import Tasks
@@ -115,8 +114,8 @@ class Variant(Strict):
 
     @property
     def has_zeros(self) -> bool:
-        """Whether weights may be zero afterwards; removed channels leave none."""
-        return any(not isinstance(step, Channels | Cluster) for step in self.sparsify)
+        """Whether weights may be zero afterwards."""
+        return any(leaves_zeros(step) for step in self.sparsify)
 
     @property
     def references(self) -> list[tuple[int, SparsifyReference]]:

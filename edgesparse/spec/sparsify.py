@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Strict
+from edgesparse.spec.learned import L1 as L1
+from edgesparse.spec.learned import Activations as Activations
+from edgesparse.spec.learned import Rigl as Rigl
+from edgesparse.spec.learned import Threshold as Threshold
+from edgesparse.spec.step import FineTune as FineTune
+from edgesparse.spec.step import Fraction as Fraction
+from edgesparse.spec.step import Kept, Sparsity
+from edgesparse.spec.step import Schedule as Schedule
+from edgesparse.spec.step import matches as matches
+from edgesparse.spec.step import shorthand as shorthand
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
-Kept = Annotated[float, Field(gt=0.0, lt=1.0)]
 Pattern = Literal["unstructured", "block-1x4", "block-1x16", "2:4"]
 PatternChoice = Literal["auto", "unstructured", "block-1x4", "block-1x16", "2:4"]
 LayerChoice = Literal["unstructured", "block-1x4", "block-1x16", "2:4", "channels"]
@@ -24,14 +30,6 @@ NOTICED = 0.05
 """From so many points on what was asked and what was reached are shown side by side."""
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
 """Sparsities at which a layer's sensitivity is measured."""
-
-
-def shorthand(key: str) -> BeforeValidator:
-    """Lets `key: text` stand for `key: {name: text}`."""
-    return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str) else value,
-        json_schema_input_type=Any,
-    )
 
 
 def _number_or_auto(value: Any) -> str:
@@ -45,32 +43,6 @@ SparsityChoice = Annotated[
 ]
 
 
-def matches(globs: str | Iterable[str], names: Iterable[str]) -> bool:
-    """Whether one of the globs matches one of the names."""
-    given = [globs] if isinstance(globs, str) else list(globs)
-    return any(fnmatchcase(name, glob) for name in names for glob in given)
-
-
-class Schedule(Strict):
-    """When sparsity grows during the fine-tune; all three are fractions of its steps."""
-
-    name: Literal["constant", "polynomial"] = Field(
-        "polynomial",
-        description="constant: the final sparsity from `begin` on; polynomial: growing to `end`.",
-    )
-    begin: Fraction = Field(0.0, description="Where pruning starts.")
-    end: Fraction = Field(0.6, description="Where the final sparsity is reached.")
-    frequency: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.05, description="How often the mask is made anew."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Schedule:
-        if self.end <= self.begin:
-            raise PydanticCustomError("order", "'end' must be greater than 'begin'")
-        return self
-
-
 class LayerOverride(Strict):
     """What is different for the layers whose names match."""
 
@@ -82,15 +54,6 @@ class ChannelOverride(Strict):
     """What is different for the layers whose names match."""
 
     ratio: Sparsity = Field(description="Share of these layers' channels that is removed.")
-
-
-class FineTune(Strict):
-    """The training that follows a change of the weights."""
-
-    epochs: int = Field(5, ge=0, le=100_000, description="0: one shot, no training after it.")
-    learning_rate: float | None = Field(
-        None, gt=0, description="Default: a third of train.learning_rate."
-    )
 
 
 class Magnitude(FineTune):
@@ -108,6 +71,10 @@ class Magnitude(FineTune):
         "unstructured",
         description="Which zeros go together; blocks run along the inputs of an output. auto: what "
         "the target exploits, layer by layer, and whole channels where it exploits nothing.",
+    )
+    scope: Literal["layer", "global"] = Field(
+        "layer",
+        description="layer: the same share of each layer; global: the smallest weights of all.",
     )
     schedule: Annotated[Schedule, shorthand("name")] = Field(
         Schedule(), description="A name, or a mapping with begin, end and frequency."
@@ -129,6 +96,10 @@ class Magnitude(FineTune):
             )
         if self.sparsity == "auto" and self.pattern == "2:4":
             raise PydanticCustomError("auto_pattern", "'2:4' is always 50 % zeros, never 'auto'")
+        if self.scope == "global" and (self.sparsity == "auto" or self.pattern in ("2:4", "auto")):
+            raise PydanticCustomError(
+                "global", "'scope: global' needs a number as sparsity, and neither 2:4 nor auto"
+            )
         return self
 
     @property
@@ -224,7 +195,7 @@ class SparsifyReference(FineTune):
     args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
 
 
-METHODS = ("channels", "cluster", "magnitude")
+METHODS = ("activations", "channels", "cluster", "l1", "magnitude", "rigl", "threshold")
 
 
 def _method(value: Any) -> str | None:
@@ -238,6 +209,10 @@ Sparsify = Annotated[
     Annotated[Magnitude, Tag("magnitude")]
     | Annotated[Channels, Tag("channels")]
     | Annotated[Cluster, Tag("cluster")]
+    | Annotated[Threshold, Tag("threshold")]
+    | Annotated[L1, Tag("l1")]
+    | Annotated[Rigl, Tag("rigl")]
+    | Annotated[Activations, Tag("activations")]
     | Annotated[SparsifyReference, Tag("ref")],
     Discriminator(_method),
 ]
@@ -249,21 +224,41 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def leaves_zeros(step: Sparsify) -> bool:
+    """Whether weights may be zero after it; removed channels leave none."""
+    if isinstance(step, L1):
+        return step.group != "channel"
+    return not isinstance(step, Channels | Cluster | Activations)
+
+
 def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
-    zeros = clustered = False
-    for step in steps:
-        if zeros and isinstance(step, Channels):
+    zeros: Sparsify | None = None
+    clustered = False
+    for number, step in enumerate(steps):
+        removes = isinstance(step, Channels) or (isinstance(step, L1) and step.group == "channel")
+        if zeros is not None and removes:
             raise PydanticCustomError(
                 "order",
-                "'channels' must come before 'magnitude': training after it fills the zeros",
+                "'{removes}' must come before '{zeros}': training after it fills the zeros",
+                {"removes": _told(step), "zeros": _told(zeros)},
             )
         if clustered:
             raise PydanticCustomError(
                 "order", "'cluster' must come last: training after it gives weights other values"
             )
-        zeros = zeros or isinstance(step, Magnitude)
+        if number and isinstance(step, Rigl) and step.from_scratch:
+            raise PydanticCustomError(
+                "order",
+                "'rigl' begins with new weights: make it the first step, or say "
+                "'from_scratch: false'",
+            )
+        zeros = step if leaves_zeros(step) else zeros
         clustered = isinstance(step, Cluster)
     return steps
+
+
+def _told(step: Sparsify) -> str:
+    return "l1, group channel" if isinstance(step, L1) else step.method
 
 
 Steps = Annotated[

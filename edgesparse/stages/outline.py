@@ -23,7 +23,7 @@ from edgesparse.tflite.runtimes.compatibility import Profile, SparsePath
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from edgesparse.sparsity.auto import Resolved
+    from edgesparse.sparsity.choosing.auto import Resolved
 
 
 def covers(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def likely_sparsity(step: Magnitude) -> float:
 
 def resolve(work: Work, model: tf.keras.Model, spec: Magnitude) -> Resolved:
     """The step with what `pattern: auto` stands for in this model on this target."""
-    from edgesparse.sparsity import auto
+    from edgesparse.sparsity.choosing import auto
 
     return auto.resolve(model, spec, _choices(work, spec))
 

@@ -18,7 +18,14 @@ from edgesparse.devices.measuring.jobs import round_medians, run_job
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.spec.sparsify import NOTICED, Channels, Magnitude, Sparsify, SparsifyReference
+from edgesparse.spec.sparsify import (
+    NOTICED,
+    Channels,
+    Magnitude,
+    Rigl,
+    Sparsify,
+    SparsifyReference,
+)
 from edgesparse.spec.training import Train
 from edgesparse.stages import outline, sensitivity
 from edgesparse.stages.base.keeping import is_as_built, read_keras, save_keras, write_json
@@ -62,8 +69,9 @@ def covers(
         chosen: what `pattern: auto` goes by; see outline.exploited.
     """
     own = step.model_dump(mode="json")
-    if not own.get("allow_partial", True):
-        own.pop("allow_partial")  # It shapes no result where nobody asks for it.
+    for name, default in (("allow_partial", False), ("scope", "layer")):
+        if own.get(name) == default and not (name == "scope" and isinstance(step, Channels)):
+            own.pop(name)  # It shapes no result where nobody asks for it.
     spec: dict[str, Any] = {**shared, "sparsify": own}
     if code:
         spec["digest"] = code
@@ -78,7 +86,8 @@ def run(work: Work) -> None:
 
     spec: Any = TypeAdapter(Sparsify).validate_python(work.stage.spec["sparsify"])
     model = read_keras(work, "model")
-    train = fitting.fine_tune(work.context.train, spec, RATE)
+    anew = isinstance(spec, Rigl) and spec.from_scratch
+    train = fitting.fine_tune(work.context.train, spec, 1.0 if anew else RATE)
     with placed(work):
         done = _carried_out(work, model, spec, train)
     # A user's own method may return any model.
@@ -119,7 +128,7 @@ def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:
 def _carried_out(work: Work, model: tf.keras.Model, spec: Any, train: Train) -> Sparsified:
     dataset, progress = work.context.dataset, work.progress
     if isinstance(spec, Magnitude):  # The one method that may say `auto`.
-        from edgesparse.sparsity import auto
+        from edgesparse.sparsity.choosing import auto
 
         found = None
         if "sensitivity" in work.inputs:

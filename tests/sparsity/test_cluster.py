@@ -65,7 +65,9 @@ def test_what_is_excluded_stays(dataset):
     done = clustered(model, dataset, exclude=["wi*"])
     assert len(np.unique(before)) > 100
     assert len(values(done.model, "wide")) > 100
-    with pytest.raises(UsageError, match="'wide2' matches no layer; did you mean 'wide'"):
+    with pytest.raises(
+        UsageError, match="'wide2' matches no layer with a kernel; did you mean 'wide'"
+    ):
         clustered(network(), dataset, exclude=["wide2"])
-    with pytest.raises(UsageError, match="there is no layer to cluster"):
+    with pytest.raises(UsageError, match="there is no layer to make sparse"):
         clustered(network(), dataset, exclude=["*"])

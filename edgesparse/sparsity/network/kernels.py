@@ -6,12 +6,15 @@ within layers (recurrent cells, attention's projections), in nested models, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.sparsify import matches
 
 MIN_INPUTS = 5
 """The first convolution of an image network sees 1 to 4 channels: few weights, much accuracy."""
@@ -92,6 +95,45 @@ def _without_large(found: dict[str, Kernel]) -> dict[str, Kernel]:
 def prunable(model: tf.keras.Model) -> dict[str, Kernel]:
     """The kernels that are pruned unless somebody excludes them."""
     return {name: kernel for name, kernel in kernels(model).items() if not kernel.reason}
+
+
+EXCLUDED = "excluded in the pipeline"
+
+
+def choose(
+    model: tf.keras.Model, exclude: Sequence[str]
+) -> tuple[dict[str, Kernel], dict[str, tuple[int, str]]]:
+    """The kernels that a step changes, and of each that it leaves its size and why, by name.
+
+    Raises:
+        UsageError: a glob matches nothing, or no kernel is left.
+    """
+    found = kernels(model)
+    known = {name for kernel in found.values() for name in kernel.names}
+    for glob in exclude:
+        if not matches(glob, known):
+            raise UsageError(f"{glob!r} matches no layer with a kernel{did_you_mean(glob, known)}")
+    left = {
+        name: (kernel.size, EXCLUDED if matches(exclude, kernel.names) else kernel.reason)
+        for name, kernel in found.items()
+        if kernel.reason or matches(exclude, kernel.names)
+    }
+    chosen = {name: kernel for name, kernel in found.items() if name not in left}
+    if not chosen:
+        told = "; ".join(f"{name}: {why}" for name, (_, why) in list(left.items())[:4])
+        raise UsageError(f"there is no layer to make sparse{f' ({told})' if told else ''}")
+    return chosen, left
+
+
+def unfreeze(model: tf.keras.Model, chosen: Iterable[Kernel]) -> tuple[str, ...]:
+    """Zeros need the other weights to make up for them: frozen layers are trained, too, which is
+    to be told."""
+    frozen = sorted({kernel.layer for kernel in chosen if not kernel.owner.trainable})
+    if not frozen:
+        return ()
+    for layer in model._flatten_layers(recursive=True, include_self=True):
+        layer.trainable = True
+    return (f"frozen layers were trained while they were pruned: {len(frozen)}",)
 
 
 def _layers(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:

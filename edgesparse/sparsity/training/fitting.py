@@ -221,6 +221,28 @@ def _batches(dataset: Dataset, train: Train, recipe: Recipe) -> tuple[Any, Any]:
     return batches, validation.prefetch(2)
 
 
+def one_batch(
+    model: tf.keras.Model, dataset: Dataset, train: Train
+) -> Callable[[Sequence[Any]], list[np.ndarray]]:
+    """What gives the loss's gradients for variables, each time on another batch of training data;
+    of a model that is compiled by then."""
+    batches, _ = _batches(dataset, train, recipe_of(model, dataset, train))
+    given = iter(batches.repeat())
+
+    @tf.function
+    def gradients(variables: Any, x: Any, y: Any, weights: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, y, model(x, training=True), weights)
+        return tape.gradient(loss, variables)
+
+    def ask(variables: Sequence[Any]) -> list[np.ndarray]:
+        x, y, *weights = next(given)
+        found = gradients(list(variables), x, y, weights[0] if weights else None)
+        return [tf.convert_to_tensor(one).numpy() for one in found]
+
+    return ask
+
+
 def _has_labels(recipe: Recipe) -> bool:
     return bool(recipe.resolved.get("labels"))
 

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.sparsity.channels import channels
-from edgesparse.sparsity.curves import Sensitivity
+from edgesparse.sparsity.choosing.curves import Sensitivity
+from edgesparse.sparsity.choosing.sensitivity import validation_accuracy
 from edgesparse.sparsity.magnitude import magnitude
 from edgesparse.sparsity.network.kernels import prunable
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
-from edgesparse.sparsity.sensitivity import validation_accuracy
 from edgesparse.sparsity.training.fitting import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edgesparse.sparsity import sensitivity
-from edgesparse.sparsity.sensitivity import LayerCurve, Sensitivity
+from edgesparse.sparsity.choosing import sensitivity
+from edgesparse.sparsity.choosing.sensitivity import LayerCurve, Sensitivity
 from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train

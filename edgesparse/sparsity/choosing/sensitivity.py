@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset, arrays
-from edgesparse.sparsity.curves import LayerCurve, Proposal, Sensitivity
+from edgesparse.sparsity.choosing.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.sparsity.magnitude import choose_targets
 from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.sparsity.network.kernels import prunable

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edgesparse.sparsity import sensitivity
-from edgesparse.sparsity.auto import prune, resolve
-from edgesparse.sparsity.sensitivity import Sensitivity, validation_accuracy
+from edgesparse.sparsity.choosing import sensitivity
+from edgesparse.sparsity.choosing.auto import prune, resolve
+from edgesparse.sparsity.choosing.sensitivity import Sensitivity, validation_accuracy
 from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train

@@ -1,0 +1,47 @@
+"""A small network on scikit-learn's digits, trained once for the tests of a file."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from edgesparse import data
+from edgesparse.models.mlp import mlp
+from edgesparse.sparsity.network.kernels import kernels
+from edgesparse.sparsity.training import fitting
+from edgesparse.spec.pipeline import Source, Train
+from tests.sparsity.conftest import quiet
+
+TUNE = Train(epochs=10, batch_size=32, learning_rate=1e-3)
+
+
+def load():
+    return data.load(Source(name="digits", args={"input_shape": [8, 8, 1]}), Path())
+
+
+def built(seed=1, widths=(256, 256)):
+    tf.keras.utils.set_random_seed(seed)
+    return mlp([8, 8, 1], 10, list(widths))
+
+
+def trained(dataset, seed=1, widths=(256, 256)):
+    model = built(seed, widths)
+    fitting.fit(model, dataset, Train(epochs=12, learning_rate=1e-3, seed=seed), quiet)
+    return model.get_weights()
+
+
+def again(weights, seed=1, widths=(256, 256)):
+    """The trained network once more."""
+    model = built(seed, widths)
+    model.set_weights(weights)
+    return model
+
+
+def accuracy(model, dataset):
+    return fitting.scores(model, dataset)["accuracy"]
+
+
+def zeros(model):
+    """The share of zeros in all kernels."""
+    found = [kernel.variable.numpy() for kernel in kernels(model).values()]
+    return sum(int(np.sum(k == 0)) for k in found) / sum(k.size for k in found)

@@ -1,0 +1,172 @@
+"""Penalties that make zeros: of weights, blocks, inputs and channels."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse.sparsity.l1 import l1
+from edgesparse.sparsity.magnitude import magnitude
+from edgesparse.sparsity.network.dependencies import trace
+from edgesparse.sparsity.network.groups import Atoms, Blocks, Inputs, Singles
+from edgesparse.sparsity.network.kernels import kernels
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.sparsify import L1, Magnitude
+from edgesparse.tflite.convert import convert
+from edgesparse.tflite.format.graph import constants, open_model
+from tests.sparsity.conftest import network, quiet
+from tests.sparsity.digits import TUNE, accuracy, again, load, trained, zeros
+
+SEEDS = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load()
+
+
+@pytest.fixture(scope="module")
+def weights(digits):
+    return {seed: trained(digits, seed) for seed in SEEDS}
+
+
+def penalized(weights, digits, seed=1, **given):
+    spec = L1(method="l1", epochs=TUNE.epochs, **given)
+    train = TUNE.model_copy(update={"seed": seed})
+    return l1(again(weights[seed], seed), digits, train, spec, quiet)
+
+
+@pytest.mark.slow
+def test_it_reaches_what_is_asked_as_accurately_as_magnitude(weights, digits):
+    ours, theirs = [], []
+    for seed in SEEDS:
+        done = penalized(weights, digits, seed, sparsity=0.85)
+        assert zeros(done.model) == pytest.approx(0.85, abs=0.01)
+        assert done.coverage.reached == pytest.approx(0.85, abs=0.01)
+        ours.append(accuracy(done.model, digits))
+        spec = Magnitude(method="magnitude", sparsity=0.85, epochs=TUNE.epochs)
+        train = TUNE.model_copy(update={"seed": seed})
+        other = magnitude(again(weights[seed], seed), digits, train, spec, quiet)
+        theirs.append(accuracy(other.model, digits))
+    assert np.mean(ours) >= np.mean(theirs) - 0.01, (ours, theirs)
+
+
+@pytest.mark.slow
+def test_blocks_are_zero_as_a_whole_and_arrive_in_the_file(weights, digits):
+    done = penalized(weights, digits, sparsity=0.8, group="block-1x16")
+    kernel = kernels(done.model)["dense_1"].variable.numpy()
+    blocks = kernel.reshape(4, 16, -1)
+    some = (blocks != 0).any(axis=1)
+    assert np.mean(some) == pytest.approx(0.2, abs=0.02)
+    assert {layer.pattern for layer in done.layers} == {"block-1x16"}
+    content = convert(done.model, "f32", np.zeros((1, 8, 8, 1), np.float32))
+    matrices = [c.values for c in constants(open_model(content, "m")) if c.is_weight]
+    assert sum(int(np.sum(m == 0)) for m in matrices) >= 0.79 * sum(m.size for m in matrices)
+    assert accuracy(done.model, digits) > 0.9
+
+
+@pytest.mark.slow
+def test_channels_that_reach_zero_are_removed(weights, digits):
+    model = again(weights[1])
+    before = model.count_params()
+    done = penalized(weights, digits, sparsity=0.5, group="channel")
+    assert done.model.count_params() < 0.5 * before
+    assert "of the multiply-accumulates" in done.notes[0]
+    assert zeros(done.model) < 0.05
+    assert accuracy(done.model, digits) >= accuracy(model, digits) - 0.02
+    sizes = [
+        len(convert(m, "f32", np.zeros((1, 8, 8, 1), np.float32))) for m in (model, done.model)
+    ]
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+@pytest.mark.slow
+def test_inputs_leave_together(weights, digits):
+    done = penalized(weights, digits, sparsity=0.4, group="input")
+    kernel = kernels(done.model)["dense_1"].variable.numpy()
+    silent = (kernel == 0).all(axis=1)
+    assert silent.sum() == pytest.approx(0.4 * 64, abs=1)
+    assert "of 64 inputs reach the network no more" in done.notes[0]
+    # What does not reach it changes nothing.
+    (x,) = (np.random.default_rng(0).random((4, 8, 8, 1), dtype=np.float32),)
+    other = x.reshape(4, 64).copy()
+    other[:, silent] = 7
+    np.testing.assert_allclose(
+        done.model(other.reshape(x.shape)).numpy(), done.model(x).numpy(), atol=1e-6
+    )
+    assert accuracy(done.model, digits) > 0.9
+
+
+@pytest.mark.slow
+def test_a_penalty_makes_the_zeros_that_it_makes(weights, digits):
+    some = penalized(weights, digits, penalty=10.0)
+    more = penalized(weights, digits, penalty=40.0)
+    assert 0.02 < zeros(some.model) < zeros(more.model)
+    assert "penalty 10: " in some.notes[-1]
+
+
+def test_nothing_to_shrink_is_an_error(dataset):
+    spec = L1(method="l1", sparsity=0.5, exclude=["*"], epochs=1)
+    with pytest.raises(UsageError, match="no layer to make sparse"):
+        l1(network(), dataset, TUNE, spec, quiet)
+    with pytest.raises(UsageError, match="'wode' matches no layer with a kernel; did you mean"):
+        l1(network(), dataset, TUNE, spec.model_copy(update={"exclude": ["wode"]}), quiet)
+
+
+@pytest.mark.slow
+def test_less_than_half_is_an_error(dataset):
+    spec = L1(method="l1", sparsity=0.9, exclude=["wide"], epochs=1)
+    with pytest.raises(EdgesparseError, match=r"wide \(.*excluded in the pipeline"):
+        l1(network(), dataset, TUNE.model_copy(update={"epochs": 1}), spec, quiet)
+
+
+@pytest.mark.parametrize("kind", [Singles, Inputs, lambda v: Blocks(v, 4)])
+def test_a_step_is_the_proximal_operator(kind):
+    """argmin of |v - w|^2 / 2 + amount * norm, held against a search."""
+    random = np.random.default_rng(0)
+    values = random.normal(size=(8, 3)).astype(np.float32)
+    variable = tf.Variable(values)
+    groups = kind(variable)
+    unit = np.sqrt(np.mean(values**2))
+    before = groups.sizes()
+    assert len(before) == groups.count
+    groups.shrink(0.5, np.inf)
+    after = groups.sizes()
+    np.testing.assert_allclose(after, np.maximum(0, before - 0.5), atol=1e-5)
+    # What is left points where it pointed.
+    left = variable.numpy()
+    assert np.all(np.sign(left) * np.sign(values) >= 0)
+    if kind is Singles:
+        np.testing.assert_allclose(
+            left, np.sign(values) * np.maximum(0, np.abs(values) - 0.5 * unit), atol=1e-5
+        )
+
+
+def test_only_the_smallest_shrink_where_a_share_is_asked():
+    variable = tf.Variable(np.array([[0.1, 1.0], [0.5, 2.0]], np.float32))
+    groups = Singles(variable)
+    groups.shrink(0.05, float(np.sort(groups.sizes())[1]))
+    left = variable.numpy()
+    assert left[0, 0] < 0.1
+    assert left[1, 0] < 0.5
+    assert left[0, 1] == 1.0
+    assert left[1, 1] == 2.0
+
+
+def test_channels_shrink_with_what_depends_on_them():
+    layers = tf.keras.layers
+    inputs = tf.keras.Input((6, 6, 3))
+    x = layers.BatchNormalization(name="bn")(layers.Conv2D(8, 3, name="conv")(inputs))
+    x = layers.Flatten()(layers.ReLU()(x))
+    x = layers.Dense(12, "relu", name="wide", bias_initializer="ones")(x)
+    model = tf.keras.Model(inputs, layers.Dense(2, name="head")(x))
+    found = trace(model)
+    atoms = Atoms(found, found.groups())
+    assert atoms.count == 8 + 12
+    kept = np.ones(20, bool)
+    kept[:3] = kept[8:10] = False
+    atoms.keep(kept)
+    atoms.hold()
+    gone = int((model.get_layer("bn").gamma.numpy() == 0).sum())
+    assert gone == 3
+    assert int((model.get_layer("wide").bias.numpy() == 0).sum()) == 2
+    assert np.all(model.get_layer("head").kernel.numpy() != 0)

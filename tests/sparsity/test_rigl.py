@@ -1,0 +1,90 @@
+"""Networks that are sparse from the first step on."""
+
+import numpy as np
+import pytest
+
+from edgesparse.sparsity import rigl as module
+from edgesparse.sparsity.magnitude import magnitude
+from edgesparse.sparsity.network.kernels import kernels
+from edgesparse.sparsity.rigl import begin_again, erk, rigl
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Train
+from edgesparse.spec.sparsify import Magnitude, Rigl
+from tests.sparsity.conftest import network, quiet
+from tests.sparsity.digits import TUNE, accuracy, again, built, load, trained, zeros
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load()
+
+
+def test_densities_sum_up_and_none_is_more_than_one():
+    found = kernels(built())
+    for density in (0.05, 0.2, 0.7):
+        chosen = erk(found, density)
+        total = sum(kernel.size for kernel in found.values())
+        weights = sum(chosen[name] * kernel.size for name, kernel in found.items())
+        assert weights == pytest.approx(density * total)
+        assert 0 < min(chosen.values()) <= max(chosen.values()) <= 1
+    # Smaller layers keep a larger share.
+    assert erk(found, 0.05)["classifier"] > erk(found, 0.05)["dense_1"]
+
+
+def test_new_weights_are_new():
+    model = built()
+    before = [w.copy() for w in model.get_weights()]
+    assert begin_again(model, 9) == []
+    changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
+    assert sum(changed) == len(kernels(model))  # Biases are zero again.
+
+
+@pytest.mark.slow
+def test_it_never_holds_more_and_is_as_accurate_as_magnitude(digits, monkeypatch):
+    seen = []
+
+    class Watched(module.MoveConnections):
+        def on_train_batch_begin(self, batch, logs=None):
+            super().on_train_batch_begin(batch, logs)
+            for one in self.moving:
+                seen.append(np.count_nonzero(one.variable.numpy()) / one.count)
+
+    monkeypatch.setattr(module, "MoveConnections", Watched)
+    ours, theirs, moved = [], [], []
+    for seed in (1, 2, 3):
+        train = TUNE.model_copy(update={"seed": seed, "epochs": 30})
+        model = built(seed)
+        done = rigl(model, digits, train, Rigl(method="rigl", sparsity=0.95, epochs=30), quiet)
+        assert zeros(done.model) == pytest.approx(0.95, abs=0.005)
+        ours.append(accuracy(done.model, digits))
+        spec = Magnitude(method="magnitude", sparsity=0.95, epochs=18)
+        dense = again(trained(digits, seed), seed)  # Twelve epochs.
+        tune = train.model_copy(update={"epochs": 18})
+        theirs.append(accuracy(magnitude(dense, digits, tune, spec, quiet).model, digits))
+        moved.append(done.notes[-1])
+    assert max(seen) <= 1.5
+    assert np.mean(ours) >= np.mean(theirs) - 0.01, (ours, theirs)
+    assert "never more than 4,2" in moved[0]
+
+
+@pytest.mark.slow
+def test_connections_move(digits):
+    train = Train(epochs=3, learning_rate=1e-3)
+    spec = Rigl(method="rigl", sparsity=0.9, epochs=3, from_scratch=False)
+    model = built()
+    weights = kernels(model)["dense_1"].variable.numpy()
+    first = set(np.argsort(-np.abs(weights).ravel())[: round(0.1 * weights.size)])
+    done = rigl(model, digits, train, spec, quiet)
+    last = set(np.flatnonzero(kernels(done.model)["dense_1"].variable.numpy()))
+    assert len(last - first) > 0.05 * len(last)
+
+
+@pytest.mark.slow
+def test_what_stays_dense_is_made_up_for(dataset):
+    train = Train(epochs=2, learning_rate=1e-3)
+    done = rigl(network(), dataset, train, Rigl(method="rigl", sparsity=0.8, epochs=2), quiet)
+    assert done.coverage.reached == pytest.approx(0.8, abs=0.02)
+    assert {left.name for left in done.coverage.left} >= {"stem"}
+    spec = Rigl(method="rigl", sparsity=0.9, epochs=1, exclude=["wide"])
+    with pytest.raises(EdgesparseError, match="left dense are wide"):
+        rigl(network(), dataset, train.model_copy(update={"epochs": 1}), spec, quiet)
