@@ -8,10 +8,10 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edgesparse"
 ROOMS = [
-    "cli", "report", "runs", "graph", "stages", "bench", "devices", "tflite", "sparsity", "layers",
-    "tasks", "models", "data", "spec",
+    "cli", "report", "runs", "graph", "stages", "bench", "devices", "tflite", "sparsity", "tasks",
+    "models", "layers", "data", "spec",
 ]  # fmt: skip
-"""From the top to the ground: a room imports those below it. layers/ is empty still."""
+"""From the top to the ground: a room imports those below it."""
 LINES = 400
 # One file, since it is copied to a device whole and must run there alone.
 LONGER = {"devices/ondevice/agent.py": 550}

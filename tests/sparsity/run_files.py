@@ -21,9 +21,13 @@ def errors_of(module, path):
     interpreter = importlib.import_module(module).Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
     with np.load(path.with_suffix(".npz")) as stored:
-        x, expected = stored["x"], stored["y"]
-    (found,) = infer(interpreter, {"stateful": True}, [x])
-    off = np.abs(found - expected).reshape(len(x), -1).max(axis=1)
+        x, expected = [stored[name] for name in stored.files if name[0] == "x"], stored["y"]
+        request = {"stateful": True}
+        if "order" in stored.files:
+            outputs = [end["index"] for end in interpreter.get_output_details()]
+            request |= {"inputs": stored["order"].tolist(), "outputs": outputs}
+    (found,) = infer(interpreter, request, x)
+    off = np.abs(found - expected).reshape(len(expected), -1).max(axis=1)
     return (off / (np.ptp(expected) or 1.0)).tolist()
 
 
