@@ -55,7 +55,7 @@ def main(descriptor: int, log: Path) -> None:
                 context, pickled = pickle.loads(sent), sent  # noqa: S301 (from this package)
             assert isinstance(context, Context)
             work = Work(
-                context=context,
+                context=context.of(parts["stage"]),
                 progress=lambda share, text: connection.send(("progress", share, text)),
                 ask=lambda value: _asked(connection, messages, value),
                 **parts,

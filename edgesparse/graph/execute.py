@@ -106,4 +106,5 @@ def _run(stage: Stage, site: Site, folder: Path, listener: told.Listener) -> Non
         function = f"edgesparse.stages.{stage.name}:run"
         site.worker.call(function, site.context, parts, progress=progress, answer=answer)
         return
-    own.run(Work(context=site.context, access=site.access, progress=progress, ask=answer, **parts))
+    context = site.context.of(stage)
+    own.run(Work(context=context, access=site.access, progress=progress, ask=answer, **parts))

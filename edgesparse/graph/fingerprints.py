@@ -41,6 +41,8 @@ def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:
     own += [("training", train.ref, train.args)] if train.ref is not None else []
     found |= _own_digest("training", own, base)
     for name, variant in pipeline.variants.items():
+        if variant.model is not None:
+            found[f"model {name}"] = _model_digest(variant.model, base)
         for i, step in variant.references:
             source = Source(ref=step.method, args=step.args)
             found[f"sparsify {name} {i}"] = _source_digest("sparsity", source, base)

@@ -16,7 +16,7 @@ for the same thing share a stage.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,6 +44,17 @@ from edgesparse.tflite.runtimes.compatibility import Profile
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """What variants that start from the same training share: stages that say beforehand what will
+    become of it."""
+
+    variants: tuple[str, ...]
+    preflight: str
+    outline: str | None
+    """Where there is something to be known of it."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """Stages in an order in which each comes after its inputs."""
 
@@ -53,16 +64,15 @@ class Plan:
     verified: Mapping[tuple[str, str], str]
     """(variant, runtime name) -> key of its verify stage"""
     samples: str
-    preflight: str = ""
-    outline: str | None = None
-    """Where there is something to be known of it."""
+    beginnings: tuple[Beginning, ...] = ()
+    """The trainings that variants start from."""
 
     @property
     def work(self) -> tuple[Stage, ...]:
         """The stages without those that serve advice only: where they fail, nothing else does for
         that reason."""
         needed = {key for stage in self.stages for key in stage.inputs.values()}
-        advice = {self.outline, self.preflight} - needed
+        advice = {key for one in self.beginnings for key in (one.outline, one.preflight)} - needed
         return tuple(stage for stage in self.stages if stage.key not in advice)
 
     def stage(self, key: str) -> Stage:
@@ -110,7 +120,7 @@ def build_plan(
 
     Args:
         digests: of the code and files that data, model and methods refer to, by role: "data",
-            "model", and "sparsify VARIANT".
+            "model", "model VARIANT" and "sparsify VARIANT STEP".
         versions: of installed libraries, by distribution name.
         runtimes: those that will run the models.
         profiles: what each of them, by its name, does with sparse storage on that machine.
@@ -130,8 +140,8 @@ def build_plan(
     # An Edge TPU takes nothing else; what is left out is said by the caller.
     if full_int8_only:
         chosen = [v for v in chosen if pipeline.variants[v].quantize.numbers == "int8"]
-    start = _start(graph, pipeline, data, digests, chosen)
-    sampled = start.samples
+    sampled = _samples(graph, pipeline, data, digests)
+    starts = _starts(graph, pipeline, data, digests, chosen)
     target = {
         # A latency budget is measured with the first runtime: that of the device file's own order.
         "runtime": runtimes[0].model_dump() if runtimes else None,
@@ -141,7 +151,7 @@ def build_plan(
     }
     converted, verified = {}, {}
     for name in chosen:
-        variant = pipeline.variants[name]
+        variant, start = pipeline.variants[name], starts[name]
         sparse = _sparsify(graph, name, variant, start, profiles, target)
         model = sparse or start.train
         aware = None
@@ -173,7 +183,7 @@ def build_plan(
                 samples=sampled,
             )
     return Plan(
-        tuple(graph.stages.values()), converted, verified, sampled, start.preflight, start.outline
+        tuple(graph.stages.values()), converted, verified, sampled, _beginnings(starts.values())
     )
 
 
@@ -193,15 +203,14 @@ def sensitivity_plan(
     """
     graph = _Graph(versions)
     data = _data(pipeline, digests)
-    start = _start(graph, pipeline, data, digests, [name])
+    start = _starts(graph, pipeline, data, digests, [name])[name]
     variant = pipeline.variants[name]
     before = variant.model_copy(update={"sparsify": variant.sparsify[:place]})
     model = _sparsify(graph, name, before, start, profiles, {}) or start.train
     chosen, outlined = _chosen(step, variant, start, profiles)
     key = _sensitivity(graph, name, step, start, model, chosen, outlined, levels)
-    return Plan(
-        tuple(graph.stages.values()), {}, {}, "", start.preflight, start.outline
-    ), graph.stages[key]
+    stages = tuple(graph.stages.values())
+    return Plan(stages, {}, {}, "", _beginnings([start])), graph.stages[key]
 
 
 def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -210,16 +219,69 @@ def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Start:
-    """What every variant starts from."""
+    """What variants start from."""
 
+    variants: tuple[str, ...]
     data: Mapping[str, Any]
     shared: Mapping[str, Any]
     digests: Mapping[str, str]
     train: str
     preflight: str
     outline: str | None
-    samples: str
     task: Mapping[str, Any]
+
+
+def _beginnings(starts: Iterable[_Start]) -> tuple[Beginning, ...]:
+    found = {start.train: start for start in starts}
+    return tuple(Beginning(s.variants, s.preflight, s.outline) for s in found.values())
+
+
+def _starts(
+    graph: _Graph,
+    pipeline: Pipeline,
+    data: Mapping[str, Any],
+    digests: Mapping[str, str],
+    chosen: Sequence[str],
+) -> dict[str, _Start]:
+    """What each variant starts from: those with the same model and seed from the same training."""
+    groups: list[list[str]] = []
+    for name in chosen:
+        own = pipeline.variants[name]
+        like = [group for group in groups if own.begins_like(pipeline.variants[group[0]])]
+        if like:
+            like[0].append(name)
+        else:
+            groups.append([name])
+    found = {}
+    for group in groups:
+        start = _start(graph, pipeline, data, digests, group)
+        found.update(dict.fromkeys(group, start))
+    return found
+
+
+def _model(pipeline: Pipeline, digest: str) -> dict[str, Any]:
+    # What a pipeline does not say has no part in the key.
+    source = pipeline.model.model_dump(mode="json", exclude_defaults=True)
+    return {"source": {"name": None, "ref": None, "args": {}, **source}, "digest": digest}
+
+
+def _task(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "task": pipeline.task.model_dump(mode="json", exclude_defaults=True),
+        "metric": pipeline.metric,
+        "from_logits": pipeline.train.from_logits,
+        "loss": pipeline.train.loss is None,
+        "digest": digests.get("task"),
+    }
+
+
+def _samples(
+    graph: _Graph, pipeline: Pipeline, data: Mapping[str, Any], digests: Mapping[str, str]
+) -> str:
+    """Before training: they are there, whatever becomes of that."""
+    model, task = _model(pipeline, digests["model"]), _task(pipeline, digests)
+    spec = samples.covers(model, data, task, pipeline.benchmark.accuracy_samples)
+    return graph.add("samples", None, spec)
 
 
 def _start(
@@ -229,10 +291,10 @@ def _start(
     digests: Mapping[str, str],
     chosen: Sequence[str],
 ) -> _Start:
-    # What a pipeline does not say has no part in the key.
-    source = pipeline.model.model_dump(mode="json", exclude_defaults=True)
-    source = {"name": None, "ref": None, "args": {}, **source}
-    model = {"source": source, "digest": digests["model"]}
+    first = chosen[0]
+    alone = first if pipeline.variants[first].begins_alone else None
+    pipeline = pipeline.of(pipeline.variants[first])
+    model = _model(pipeline, digests.get(f"model {first}", digests["model"]))
     variants = [pipeline.variants[name] for name in chosen]
     asked = preflight.Asked(
         aware=any(v.quantize.aware for v in variants),
@@ -241,13 +303,7 @@ def _start(
             sorted({s for v in variants if (s := v.quantize.scheme) in preflight.INTEGER})
         ),
     )
-    task = {
-        "task": pipeline.task.model_dump(mode="json", exclude_defaults=True),
-        "metric": pipeline.metric,
-        "from_logits": pipeline.train.from_logits,
-        "loss": pipeline.train.loss is None,
-        "digest": digests.get("task"),
-    }
+    task = _task(pipeline, digests)
     shared = {
         "data": data,
         "task": task,
@@ -256,16 +312,13 @@ def _start(
         "training": digests.get("training"),
     }
     limits = sorted({gate.metric for gate in pipeline.gates})
-    foreseen = graph.add("preflight", None, preflight.covers(model, shared, limits, asked))
+    foreseen = graph.add("preflight", alone, preflight.covers(model, shared, limits, asked))
     outlined = None
     # Only of zeros and of dynamic ranges is there anything to be known of runtimes.
     if any(v.has_zeros or v.quantize.scheme == "dynamic" for v in variants):
-        outlined = graph.add("outline", None, outline.covers(model))
-    # Before training: it is there, whatever becomes of that.
-    spec = samples.covers(model, data, task, pipeline.benchmark.accuracy_samples)
-    sampled = graph.add("samples", None, spec)
-    trained = graph.add("train", None, train.covers(model, shared))
-    return _Start(data, shared, digests, trained, foreseen, outlined, sampled, task)
+        outlined = graph.add("outline", alone, outline.covers(model))
+    trained = graph.add("train", alone, train.covers(model, shared))
+    return _Start(tuple(chosen), data, shared, digests, trained, foreseen, outlined, task)
 
 
 def _sparsify(

@@ -83,7 +83,7 @@ def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
     own = pipeline.variants[variant]
     for count in reversed(range(len(own.sparsify))):
         for name, other in pipeline.variants.items():
-            same = other.quantize.scheme == own.quantize.scheme
+            same = other.quantize.scheme == own.quantize.scheme and own.begins_like(other)
             if same and other.sparsify == own.sparsify[:count]:
                 return name
     return None

@@ -70,7 +70,7 @@ def plan(
         planned = plan_for(loaded, target, known, variants)
         # An outline that is not there yet is made for this time only.
         with temporary_folder() as place, Worker(place / "log.txt") as worker:
-            wanted = (planned.preflight, planned.outline)
+            wanted = [k for one in planned.beginnings for k in (one.preflight, one.outline)]
             kept = all(workspace.has(key) for key in wanted if key)
             store = workspace.store if kept else Store(place / "store")
             with site_for(loaded, target, store, worker, new_id("plan"), known) as site:

@@ -100,6 +100,10 @@ class Quantize(Strict):
 class Variant(Strict):
     """One named way to make the trained model smaller and faster."""
 
+    model: ModelSource | None = Field(
+        None, description="Another model than the pipeline's, trained as that is."
+    )
+    seed: int | None = Field(None, ge=0, description="Another seed than train.seed.")
     sparsify: Steps = Field(
         [], description="What is taken away: a step, or a list of steps; default: nothing."
     )
@@ -111,6 +115,15 @@ class Variant(Strict):
         description="auto: each weight as its runtime exploits it, else as small as is no slower; "
         "sparse: as small as the runtime accepts; dense: as the converter stores it.",
     )
+
+    @property
+    def begins_alone(self) -> bool:
+        """Whether it has a training of its own."""
+        return self.model is not None or self.seed is not None
+
+    def begins_like(self, other: Variant) -> bool:
+        """Whether both start from the same trained model."""
+        return self.model == other.model and self.seed == other.seed
 
     @property
     def has_zeros(self) -> bool:
@@ -205,6 +218,15 @@ class Pipeline(Strict):
         description="What becomes the release on a device: a variant, none, or auto, the fastest "
         "there that meets its gates and loses at most 2 points of accuracy.",
     )
+
+    def of(self, variant: Variant) -> Pipeline:
+        """The pipeline with what a variant has for itself in its place."""
+        changed: dict[str, Any] = {}
+        if variant.model is not None:
+            changed["model"] = variant.model
+        if variant.seed is not None:
+            changed["train"] = self.train.model_copy(update={"seed": variant.seed})
+        return self.model_copy(update=changed)
 
     @property
     def baseline_variant(self) -> str:

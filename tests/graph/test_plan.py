@@ -145,11 +145,11 @@ def test_steps_are_stages_and_a_shared_beginning_is_shared():
 
 def test_an_outline_that_only_serves_advice_is_no_work():
     found = steps("macs: 0.5", "sparsity: 0.5")
-    assert found.outline in keys(found)
-    assert found.outline not in {stage.key for stage in found.work}
+    assert found.beginnings[0].outline in keys(found)
+    assert found.beginnings[0].outline not in {stage.key for stage in found.work}
     needed = steps("macs: 0.5", "sparsity: 0.5, pattern: auto")
-    assert needed.outline in {stage.key for stage in needed.work}
-    assert plan(STEPS.split("  both:")[0] + "  a: {quantize: int8}\n").outline is None
+    assert needed.beginnings[0].outline in {stage.key for stage in needed.work}
+    assert plan(STEPS.split("  both:")[0] + "  a: {quantize: int8}\n").beginnings[0].outline is None
 
 
 def test_auto_depends_on_what_the_target_exploits_and_on_nothing_else_of_it():

@@ -11,11 +11,11 @@ import pytest
 from edgesparse.graph.worker import Worker
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.reading.load import parse_pipeline
-from edgesparse.stages.base.stage import Context
+from edgesparse.stages.base.stage import Context, Stage
 from tests.conftest import ROOT, TINY
 from tests.devices.ondevice.test_detached import await_end
 
-PARTS = {"stage": None, "inputs": {}, "folder": None}
+PARTS = {"stage": Stage("any", "any", (), 1, {}, {}, {}), "inputs": {}, "folder": None}
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +116,14 @@ HOST = """
 import sys
 from edgesparse.graph.worker import Worker
 from edgesparse.spec.reading.load import parse_pipeline
-from edgesparse.stages.base.stage import Context
+from edgesparse.stages.base.stage import Context, Stage
 from pathlib import Path
 from tests.conftest import ROOT, TINY
 with Worker(Path("log.txt")) as worker:
     worker.call(
         "tests.graph.tasks:waits",
         Context(parse_pipeline(TINY, str(ROOT / "tiny.yaml"))),
-        {"stage": None, "inputs": {}, "folder": None},
+        {"stage": Stage("any", "any", (), 1, {}, {}, {}), "inputs": {}, "folder": None},
         "pids",
         progress=lambda *_: print("begun", flush=True),
     )

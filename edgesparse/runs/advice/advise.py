@@ -21,24 +21,27 @@ def advise(plan: Plan, site: Site, target: Target, listener: told.Listener) -> l
     """
     context, store = site.context, site.store
     found: list[Foreseen] = []
-    if _made(plan, plan.preflight, site, listener):
-        facts = preflight.read_facts(store.path(plan.preflight))
-        try:
-            found += failing.check(context.loaded, list(plan.converted), facts)
-        except UsageError:
-            # What was wrong may lie outside of what the key covers: it is looked at again.
-            store.discard(plan.preflight)
-            raise
+    for one in plan.beginnings:
+        if _made(plan, one.preflight, site, listener):
+            facts = preflight.read_facts(store.path(one.preflight))
+            try:
+                found += failing.check(context.loaded, one.variants, facts)
+            except UsageError:
+                # What was wrong may lie outside of what the key covers: it is looked at again.
+                store.discard(one.preflight)
+                raise
     name = target.device.name
     if target.device.tpu is not None:
         pipeline = context.pipeline
         zeros = tuple(v for v in plan.converted if pipeline.variants[v].has_zeros)
         text = "an Edge TPU gains nothing by zeros ({variants}); channels would"
         return [*found, Foreseen("note", text, zeros, prefix=f"{name}: ")] if zeros else found
-    if plan.outline is None or not _made(plan, plan.outline, site, listener):
-        return found
-    graph = outline.read(store.path(plan.outline))
-    return [*found, *slow.lines(plan, context.pipeline, graph, context.profiles, f"{name}: ")]
+    for one in plan.beginnings:
+        if one.outline is not None and _made(plan, one.outline, site, listener):
+            graph = outline.read(store.path(one.outline))
+            of = {v: context.pipeline.variants[v] for v in one.variants if v in plan.converted}
+            found += slow.lines(plan, of, graph, context.profiles, f"{name}: ")
+    return list(dict.fromkeys(found))
 
 
 def _made(plan: Plan, key: str, site: Site, listener: told.Listener) -> bool:

@@ -25,7 +25,9 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
     document = loaded.document
     if facts.wrong is not None:
         # Messages of the user's own file say where they are from.
-        raise UsageError(f"{document.where(('model',))}: {facts.wrong}")
+        place: Location = ("variants", variants[0], "model")
+        place = place if place in document.values else ("model",)
+        raise UsageError(f"{document.where(place)}: {facts.wrong}")
     chosen = {name: loaded.spec.variants[name] for name in variants}
     problems = [
         document.problem(place, said)
@@ -35,7 +37,7 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
     if problems:
         raise SpecError(problems)
     failing = {name: why for name, v in chosen.items() if (why := _why_it_fails(v, facts))}
-    if failing and set(failing) == set(chosen):
+    if failing and set(failing) == set(loaded.spec.variants):
         told = "; ".join(f"{name}: {why}" for name, why in failing.items())
         raise UsageError(f"{document.path}: no variant can be made: {told}")
     found = [Foreseen("said", said) for said in facts.said]

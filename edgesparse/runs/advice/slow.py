@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.advice.foreseen import Foreseen
-from edgesparse.spec.pipeline import Pipeline, Variant
+from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.sparsify import Magnitude, PatternChoice
 from edgesparse.stages import outline
 from edgesparse.tflite.runtimes import patterns
@@ -15,7 +15,7 @@ from edgesparse.tflite.runtimes.compatibility import Profile
 
 def lines(
     plan: Plan,
-    pipeline: Pipeline,
+    variants: Mapping[str, Variant],
     graph: patterns.Outline,
     profiles: Mapping[str, Profile],
     prefix: str,
@@ -23,8 +23,7 @@ def lines(
     """One for each reason for which zeros will not pay, and for each refusal of a runtime."""
     # Grouped by reason: ten layers with one cause are one line.
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
-    for name in plan.converted:
-        variant = pipeline.variants[name]
+    for name, variant in variants.items():
         zeros, scheme = _zeros(variant), variant.quantize.numbers
         if zeros is None:
             continue
@@ -33,29 +32,28 @@ def lines(
             reasons = patterns.advice(graph, profile, scheme, sparsity, pattern, exclude)
             for reason, layers in reasons.items():
                 found.setdefault((reason, layers), []).append((name, runtime))
-    told = _refusals(plan, pipeline, graph, profiles, prefix)
+    told = _refusals(plan, variants, graph, profiles, prefix)
     for (reason, layers), where in found.items():
-        variants = tuple(dict.fromkeys(name for name, _ in where))
+        named = tuple(dict.fromkeys(name for name, _ in where))
         runtimes = tuple(dict.fromkeys(runtime for _, runtime in where))
         text = (
             f"zeros in {layers} layer{'s' * (layers > 1)} of {{variants}} gain no time with "
             f"{', '.join(runtimes)}: {reason}"
         )
-        told.append(Foreseen("slow", text, variants, runtimes, prefix))
+        told.append(Foreseen("slow", text, named, runtimes, prefix))
     return told
 
 
 def _refusals(
     plan: Plan,
-    pipeline: Pipeline,
+    variants: Mapping[str, Variant],
     graph: patterns.Outline,
     profiles: Mapping[str, Profile],
     prefix: str,
 ) -> list[Foreseen]:
     """Of variants without zeros: those with zeros have one scale for all outputs."""
     found: dict[tuple[str, str], list[str]] = {}
-    for name in plan.converted:
-        variant = pipeline.variants[name]
+    for name, variant in variants.items():
         if not variant.has_zeros:
             one_scale = bool(plan.stage(plan.converted[name]).spec["one_scale"])
             scheme = variant.quantize.numbers

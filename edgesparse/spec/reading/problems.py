@@ -9,7 +9,7 @@ from edgesparse.spec.code import references
 from edgesparse.spec.code.saved import is_folder, is_saved, wrong
 from edgesparse.spec.code.sources import is_file, shown
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
-from edgesparse.spec.pipeline import ROW_METRICS, TASK_METRICS, Pipeline, Source
+from edgesparse.spec.pipeline import ROW_METRICS, TASK_METRICS, ModelSource, Pipeline, Source
 from edgesparse.spec.reading.document import Document, Location
 from edgesparse.spec.task import TaskSpec
 
@@ -42,7 +42,11 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
             message = f"{gate.metric!r} is no metric{did_you_mean(gate.metric, known)}"
             problems.append(document.problem(("gates", i, "metric"), message))
     problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
-    problems += _model_problems(pipeline, document)
+    problems += _model_problems(pipeline, document, ("model",), pipeline.model)
+    for name, variant in pipeline.variants.items():
+        if variant.model is not None:
+            place: Location = ("variants", name, "model")
+            problems += _model_problems(pipeline, document, place, variant.model)
     problems += _training_problems(pipeline, document)
     for name, variant in pipeline.variants.items():
         for i, step in variant.references:
@@ -64,35 +68,38 @@ def _may_be_metric(name: str, pipeline: Pipeline) -> bool:
     return own or name in ROW_METRICS or plain in TASK_METRICS
 
 
-def _model_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
-    model, problems = pipeline.model, []
+def _model_problems(
+    pipeline: Pipeline, document: Document, at: Location, model: ModelSource
+) -> list[Problem]:
+    problems: list[Problem] = []
     base = Path(document.path).absolute().parent
     if is_saved(model):
-        problems += [document.problem(("model", key), said) for key, said in wrong(model, base)]
+        problems += [document.problem((*at, key), said) for key, said in wrong(model, base)]
         # A SavedModel is a graph without layers: there is nothing in it to train or to prune.
         if not problems and is_folder(model, base):
             changed: list[Location] = [
                 ("variants", name)
                 for name, variant in pipeline.variants.items()
-                if variant.sparsify or variant.quantize.aware
+                if (variant.sparsify or variant.quantize.aware)
+                and pipeline.of(variant).model is model
             ]
             if pipeline.train.epochs:
-                changed.append(("train",) if ("train",) in document.values else ("model", "ref"))
+                changed.append(("train",) if ("train",) in document.values else (*at, "ref"))
             why = (
                 "a SavedModel has no layers to train or prune: leave out 'sparsify' and 'aware', "
                 "and say 'train: {epochs: 0}'; or name a function that builds the model"
             )
             problems += [document.problem(place, why) for place in changed]
     else:
-        problems += _source_problems(document, ("model",), "models", model)
+        problems += _source_problems(document, at, "models", model)
     if model.weights is not None and not is_file(base / model.weights):
         said = f"no file {shown(model.weights)} beside the YAML file"
-        problems.append(document.problem(("model", "weights"), said))
+        problems.append(document.problem((*at, "weights"), said))
     for i, ref in enumerate(model.custom_objects):
         try:
             references.find("models", None, ref, base, classes=True)
         except UsageError as error:
-            problems.append(document.problem(("model", "custom_objects", i), str(error)))
+            problems.append(document.problem((*at, "custom_objects", i), str(error)))
     return problems
 
 

@@ -79,6 +79,8 @@ class Context:
     """How the device's Edge TPU gets its models."""
     golden_samples: int | None = None
     """How many golden samples a slow device answers; default: all."""
+    whole: Context | None = None
+    """Of a variant with its own model: what it shares with the others."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -87,6 +89,8 @@ class Context:
     @cached_property
     def data(self) -> Dataset:
         """What the pipeline's data is, before it is known what it is for."""
+        if self.whole is not None:
+            return self.whole.data
         import tensorflow as tf
 
         from edgesparse import data
@@ -109,6 +113,22 @@ class Context:
         return put_together(
             flat, self.data, pipeline.train, pipeline.task, pipeline.metric, base, compiled
         )
+
+    @cached_property
+    def _alone(self) -> dict[str, Context]:
+        return {}
+
+    def of(self, stage: Stage) -> Context:
+        """What a stage works with: the pipeline as its variants have it."""
+        variant = self.pipeline.variants.get(stage.variants[0]) if stage.variants else None
+        if variant is None or not variant.begins_alone:
+            return self
+        own = self.pipeline.of(variant)
+        name = json.dumps([own.model.model_dump(mode="json"), own.train.seed], sort_keys=True)
+        if name not in self._alone:
+            loaded = replace(self.loaded, spec=own)
+            self._alone[name] = replace(self, loaded=loaded, whole=self)
+        return self._alone[name]
 
     @cached_property
     def dataset(self) -> Dataset:
