@@ -62,6 +62,7 @@ class Candidate:
     limits: Limits | None = None
     judge: Judge | None = None
     keras_scores: Mapping[str, float] = field(default_factory=dict)
+    trained_scores: Mapping[str, float] = field(default_factory=dict)
     host_answers: Judgement | None = None
     """What this machine's runtimes answer; what counts where the device answers too few."""
     agreement: float | None = None
@@ -266,6 +267,8 @@ def _scores(
         return {}
     host = candidate.host_answers.scores if candidate.host_answers else {}
     found = scores_of(judge, candidate.keras_scores, host, own, baseline, on_device=on_device)
+    trained = candidate.trained_scores
+    found = [one.model_copy(update={"trained": trained.get(one.name)}) for one in found]
     known = next((score for score in found if score.name == "accuracy"), None)
     names = ("keras", "host", "device", "drop", "samples")
     return {

@@ -35,7 +35,12 @@ class RuntimeInfo(Data):
 
 
 class ModelFile(Data):
-    """The .tflite that was measured. `sparsity` is over weights of two or more dimensions."""
+    """The .tflite that was measured. `sparsity` is over weights of two or more dimensions.
+
+    Of the network that it was made of: `active_parameters` is how many one inference reads, where
+    that is less than all; `activation_zeros` the share among what rectifiers give, `activations` by
+    layer; `experts` how often each was chosen, by layer.
+    """
 
     sha256: str
     bytes: Size
@@ -44,6 +49,10 @@ class ModelFile(Data):
     zeros: Size
     sparsity: Share
     storage: str
+    active_parameters: Size | None = None
+    activation_zeros: Share | None = None
+    activations: dict[str, Share] = {}
+    experts: dict[str, list[Share]] = {}
 
     @classmethod
     def of(cls, info: ModelInfo) -> ModelFile:
@@ -80,7 +89,7 @@ class Accuracy(Data):
 
 class Score(Data):
     """A metric of a task: a value per place where the model was asked, on the same `samples`, but
-    for `keras`, which is over the whole test split.
+    for `keras`, which is over the whole test split, and `trained`, over what it was trained on.
 
     `drop` is what is lost against the baseline, positive where it is worse, whatever `best` says;
     intervals are of 95 %, over samples. `unit` is "%" for shares.
@@ -90,6 +99,7 @@ class Score(Data):
     unit: str = ""
     best: Literal["highest", "lowest"] = "highest"
     keras: Finite | None = None
+    trained: Finite | None = None
     host: Finite | None = None
     device: Finite | None = None
     drop: Finite | None = None

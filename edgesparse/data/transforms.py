@@ -61,6 +61,12 @@ def columns(found: Sequence[Mapping[str, Any]], separator: str = ",") -> Transfo
     return {"kind": "columns", "file": "csv", "columns": listed, "separator": separator}
 
 
+def text(reading: Mapping[str, Any], give: str) -> Transform:
+    """A text, or a sentence on the command line; `give` is which of its arrays an input takes. See
+    data/text.py."""
+    return {**reading, "give": give}
+
+
 def log_mel(
     sample_rate: int,
     length: int,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.results import ReleaseInfo, Results
-from edgesparse.bench.rows import PAYS_FROM, GateResult, Row, Score
+from edgesparse.bench.rows import PAYS_FROM, GateResult, ModelFile, Row, Score
 from edgesparse.spec.sparsify import NOTICED
 
 BEST = "*"
@@ -15,6 +15,8 @@ DASH = "-"
 FAILED = "FAILED"
 FEW_ZEROS = 0.05
 """Up to this share of zeros what a variant gained comes from channels that are gone."""
+ACTIVATIONS_DIFFER = 0.1
+"""From so much on, zeros among activations have a column."""
 SMALLER = 1.05
 """From this ratio on a file counts as smaller."""
 
@@ -121,7 +123,42 @@ def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
         lambda r: r.score.shown if r.score else None,
         highest_is_best=first.best == "highest",
     )
-    return (*COLUMNS[:_METRIC_AT], metric, Column("drop", _drop), *COLUMNS[_METRIC_AT:])
+    used = _usage_columns(rows)
+    return (*COLUMNS[:_METRIC_AT], *used, metric, Column("drop", _drop), *COLUMNS[_METRIC_AT:])
+
+
+def _usage_columns(rows: Sequence[Row]) -> list[Column]:
+    """What one inference uses of a network, where variants differ in it."""
+    files = [row.model for row in rows if row.model is not None]
+    found = []
+    if any(file.active_parameters is not None for file in files):
+        found.append(
+            Column("weights", lambda r: count_text(r.model.parameters) if r.model else None)
+        )
+        found.append(Column("active", lambda r: count_text(active(r.model)) if r.model else None))
+    zeros = [file.activation_zeros for file in files if file.activation_zeros is not None]
+    if len(zeros) > 1 and max(zeros) - min(zeros) >= ACTIVATIONS_DIFFER:
+        found.append(Column("act. zeros %", _activation_zeros))
+    return found
+
+
+def active(file: ModelFile) -> int:
+    """How many weights one inference reads."""
+    return file.parameters if file.active_parameters is None else file.active_parameters
+
+
+def _activation_zeros(row: Row) -> str | None:
+    known = row.model.activation_zeros if row.model else None
+    return None if known is None else percent_text(known)
+
+
+def count_text(count: int) -> str:
+    """About three significant digits: 950, 12.3k, 4.56M."""
+    for unit, factor in (("", 1), ("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        value = count / factor
+        if value < 999.5 or unit == "G":
+            return f"{value:.3g}{unit}" if unit else str(count)
+    raise AssertionError
 
 
 def _metric(score: Score | None) -> str | None:

@@ -18,6 +18,7 @@ from edgesparse.spec.pipeline import Pipeline
 from edgesparse.stages import encode, samples, verify
 from edgesparse.stages.base.keeping import METRICS, read_json
 from edgesparse.stages.base.stage import NOTES
+from edgesparse.stages.convert import NETWORK
 from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
 from edgesparse.tflite.verify import limits
@@ -104,15 +105,17 @@ def _verified(
     covered = store.path(inputs["model"]) / COVERAGE
     metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / METRICS)
     sampled = store.path(plan.samples)
+    network = read_json(store.path(convert) / NETWORK)
     return replace(
         candidate,
         path=store.root / verdict["path"],
-        model=ModelFile.model_validate(verdict["model"]),
+        model=ModelFile.model_validate({**verdict["model"], **network}),
         golden=store.path(convert) / "golden.npz",
         samples=sampled / "samples.npz",
         limits=limits(pipeline.variants[candidate.variant].quantize, pipeline.verify),
         judge=judge,
         keras_scores=metrics,
+        trained_scores=network["trained"],
         host_answers=read_answers(store.path(key) / verify.ANSWERS, judge),
         agreement=verdict["agreement"],
         notes=(*candidate.notes, *trained, *verdict["notes"], *aware),

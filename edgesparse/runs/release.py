@@ -112,4 +112,6 @@ def _install(
 
 def _files(transforms: Mapping[str, Mapping[str, str]]) -> str:
     """What to give predict.py, as a user would write it."""
+    if {one["kind"] for one in transforms.values()} == {"text"}:
+        return '"A TEXT"'  # One, whatever is made of it.
     return " ".join(f"INPUT.{one['file']}" for one in transforms.values()) or "INPUT.npy"

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-DIAGNOSIS = "diagnosis.json"
+    from edgesparse.sparsity.training.recipe import Recipe
+
+DIAGNOSIS, NETWORK = "diagnosis.json", "network.json"
+_USED, _SEEN = 128, 1000
+"""Training samples of which it is looked what the network uses, and how right it is."""
 
 
 def covers(
@@ -56,8 +60,23 @@ def run(work: Work) -> None:
     save_golden(
         work.folder / "golden.npz", ordered, answers(partial(model, training=False), x, recipe)
     )
+    write_json(work.folder / NETWORK, _network(work, model, recipe))
     if spec["scheme"] not in ("f32", "f16"):
         _diagnose(work, content, model, list(ordered.values()))
+
+
+def _network(work: Work, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any]:
+    """What of the network one inference uses, and its metrics on what it was trained on."""
+    from edgesparse import data
+    from edgesparse.sparsity.training.recipe import evaluate
+    from edgesparse.sparsity.usage import usage
+
+    dataset = work.context.dataset
+    given = data.representative(dataset, _USED)
+    seen = dataset.train
+    count = min(seen.count, _SEEN)
+    trained = evaluate(model, data.Split(count, seen.samples.take(count)), recipe)
+    return {**usage(model, [given[name] for name in recipe.inputs]), "trained": trained}
 
 
 def _diagnose(
@@ -74,4 +93,4 @@ def _diagnose(
         write_json(work.folder / DIAGNOSIS, found)
 
 
-KIND = Kind("convert", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = Kind("convert", 5, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -133,3 +133,31 @@ def test_a_keras_3_model_gets_the_fix(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "returned a Keras 3 model" in done.stderr
     assert "build it with tf.keras" in done.stderr
+
+
+@pytest.mark.parametrize("experts", [0, 4])
+@pytest.mark.parametrize("given", [{"vocabulary": 50}, {"features": 6}])
+def test_transformer(given, experts, tmp_path):
+    args = {"classes": 3, "length": 16, "width": 16, "heads": 2, "window": 8, "blocks": 1}
+    source = ModelSource(name="transformer", args={**args, **given, "experts": experts})
+    model = models.build(source, tmp_path)
+    shape = (2, 16) if "vocabulary" in given else (2, 16, 6)
+    x = np.ones(shape, "int32" if "vocabulary" in given else "float32")
+    assert model(x).shape == (2, 3)
+    assert any(layer.name == "experts_1" for layer in model.layers) == bool(experts)
+    # What is padding changes nothing.
+    if "vocabulary" in given:
+        x[:, 8:] = 0
+        before = model(x).numpy()
+        model.get_layer("embedding").embeddings.assign_add(
+            np.eye(50)[0][:, None] * np.ones((1, 16))
+        )
+        np.testing.assert_allclose(model(x).numpy(), before, atol=1e-4)
+
+
+def test_a_mixture_reads_less_than_it_has(tmp_path):
+    args = {"input_shape": [8, 8, 1], "classes": 10, "experts": 8, "top_k": 2}
+    model = models.build(ModelSource(name="moe_mlp", args=args), tmp_path)
+    experts = model.get_layer("experts")
+    assert experts.active_weights() < 0.3 * experts.count_params()
+    assert model(np.zeros((3, 8, 8, 1), "float32")).shape == (3, 10)

@@ -1,7 +1,7 @@
 """Runs the released model on one sample: python predict.py INPUT.npy
 
-Or a raw file, which becomes an input as in training, where the data says how. A model with several
-inputs takes one file for each, in their order or as NAME=FILE.
+Or a raw file, which becomes an input as in training, where the data says how; of a text also the
+sentence itself. A model with several inputs takes one file for each, in their order or as NAME=FILE.
 """
 
 import importlib
@@ -9,8 +9,8 @@ import json
 import os
 import sys
 
-import inputs as raw
 import numpy
+import raw
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 with open(os.path.join(HERE, "manifest.json")) as file:
@@ -39,14 +39,16 @@ def about(name):
 
 
 def files(given):
-    """The file of each input, by its name."""
+    """The file of each input, by its name; what texts are made into comes from one text."""
     names = [name for name, _ in inputs]
+    if len(given) == 1 and all(transforms.get(n, {}).get("kind") == "text" for n in names):
+        return dict.fromkeys(names, given[0])
     named = dict(text.split("=", 1) for text in given if text.split("=", 1)[0] in names)
     return named if len(named) == len(given) else dict(zip(names, given))
 
 
 chosen = files(sys.argv[1:])
-if len(sys.argv) != 1 + len(inputs) or len(chosen) != len(inputs):
+if len(sys.argv) == 1 or len(chosen) != len(inputs):
     sys.exit(__doc__ + "\nIts inputs: " + ", ".join(about(name) for name, _ in inputs))
 for name, index in inputs:
     source = sources[index]

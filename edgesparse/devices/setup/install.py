@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgesparse import __version__
+from edgesparse.data import raw
 from edgesparse.devices.measuring.events import Check, Failed
 from edgesparse.devices.measuring.job import Entry, check_only
 from edgesparse.devices.measuring.jobs import PROGRAMS, put_programs, run_job
@@ -25,7 +26,7 @@ from edgesparse.spec.safe.text import outside_json
 from edgesparse.tflite.format.ends import ends, in_order
 
 RELEASES = PROGRAMS / "releases.py"
-PREDICT, INPUTS = PROGRAMS / "predict.py", PROGRAMS / "inputs.py"
+PREDICT, RAW = PROGRAMS / "predict.py", Path(raw.__file__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Release:
             "golden.npz": self.entry.golden,
             "transform.json": self.transform,
             "predict.py": PREDICT,
-            "inputs.py": INPUTS,
+            "raw.py": RAW,
         }
 
 

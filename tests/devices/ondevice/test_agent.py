@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgesparse.bench.judging import judged, read_judge
+from edgesparse.data import raw
 from edgesparse.devices.measuring.events import (
     Answers,
     Check,
@@ -70,7 +71,9 @@ def of(events, kind, name=None):
     return [e for e in events if isinstance(e, kind) and (name is None or e.entry == name)]
 
 
-@pytest.mark.parametrize("program", sorted(AGENT.parent.glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "program", [*sorted(AGENT.parent.glob("*.py")), Path(raw.__file__)], ids=lambda p: p.stem
+)
 def test_it_is_python_3_7(program):
     ast.parse(program.read_text(), feature_version=(3, 7))
 

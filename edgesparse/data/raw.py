@@ -1,14 +1,16 @@
 """From a raw file to what a model takes, as its training data did it.
 
 `transform` says how, by "kind"; what each means is written at its function in KINDS. It is made by
-edgesparse/data/transforms.py and lies in a release as transform.json. Python 3.7, numpy, and Pillow for
-images.
+transforms.py and lies in a release as transform.json, beside a copy of this file: Python 3.7, numpy,
+and Pillow for images; nothing of ours.
 """
 
 import csv
 import json
 import math
+import re
 import wave
+import zlib
 
 import numpy
 
@@ -109,6 +111,56 @@ def log_mel(path, transform):
     return energy.astype(numpy.float32)[:, :, None]
 
 
+WORD = re.compile(r"[a-z0-9']+")
+
+
+def text(path, transform):
+    """One of a text's arrays [length]: of a file, or of the sentence itself."""
+    given = path
+    if path.endswith(".txt"):
+        with open(path, encoding="utf-8") as file:
+            given = file.read()
+    ids, counts = encoded(given, transform)
+    values = counts if transform["give"] == "counts" else ids
+    return numpy.array(values, numpy.float32 if transform["give"] == "counts" else numpy.int32)
+
+
+def encoded(given, transform, places=None):
+    """A text as ids and values, lists of [length].
+
+    "counts": the most frequent of its known words, and how often each is there, padded with values
+    of 0; with "idf" each is (1 + ln count) idf, and all of them have length 1. "tokens": its words
+    in their order, padded with 0, 1 for unknown ones. `places`: of each word, where that is known.
+    """
+    words, length, size = WORD.findall(given.lower()), transform["length"], transform["size"]
+    if places is None:
+        places = {word: place for place, word in enumerate(transform["words"])}
+    hashed = not transform["words"]
+    first = 2 if transform["form"] == "tokens" else 0
+
+    def place_of(word):
+        return zlib.crc32(word.encode()) % (size - first) if hashed else places.get(word)
+
+    found = [place_of(word) for word in words]
+    if transform["form"] == "tokens":
+        ids = [1 if place is None else place + first for place in found[:length]]
+        return ids + [0] * (length - len(ids)), [0.0] * length
+    counts = {}
+    for place in found:
+        if place is not None:
+            counts[place] = counts.get(place, 0) + 1
+    # The first of equals is the more frequent word of all texts.
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:length]
+    values = [float(count) for _, count in ordered]
+    if transform["idf"]:
+        pairs = zip(ordered, values)
+        values = [(1 + math.log(count)) * transform["idf"][place] for (place, _), count in pairs]
+        norm = math.sqrt(sum(value * value for value in values)) or 1.0
+        values = [value / norm for value in values]
+    rest = length - len(ordered)
+    return [place for place, _ in ordered] + [0] * rest, values + [0.0] * rest
+
+
 def mel_bands(bins, transform):
     """[bins, mels]: triangles that are equally far from one another on HTK's mel scale; the first
     bin counts nothing."""
@@ -125,7 +177,7 @@ def mel_bands(bins, transform):
     return numpy.concatenate([numpy.zeros((1, count)), bands])
 
 
-KINDS = {"image": image, "numbers": numbers, "columns": columns, "log-mel": log_mel}
+KINDS = {"image": image, "numbers": numbers, "columns": columns, "log-mel": log_mel, "text": text}
 
 
 def transforms(path):

@@ -11,8 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from edgesparse import data
-from edgesparse.data import transforms
-from edgesparse.devices.ondevice import inputs
+from edgesparse.data import raw, transforms
 from edgesparse.spec.pipeline import Source
 
 R = np.random.default_rng(0)
@@ -20,15 +19,6 @@ R = np.random.default_rng(0)
 
 def load(base, name, **args):
     return data.load(Source(name=name, args=args), base)
-
-
-def same(dataset, places, read_raw):
-    """`read_raw` gives the values of the n-th training sample's file."""
-    (x,) = data.arrays(dataset.train, len(places))[0].values()
-    raw = dataset.transforms["x"]
-    for place, values in zip(places, x, strict=True):
-        found = inputs.read(str(read_raw(place)), raw, (1, *values.shape))
-        np.testing.assert_allclose(found[0], values, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(12, 10, 3), (40, 30, 1), (24, 20, 3)])
@@ -41,9 +31,9 @@ def test_images(tmp_path, shape):
     dataset = load(tmp_path, "image-folder", path="pictures", input_shape=list(shape))
     files = sorted((tmp_path / "pictures").rglob("*.png"))
     (x,) = data.arrays(dataset.train, 3)[0].values()
-    raw = dataset.transforms["x"]
+    said = dataset.transforms["x"]
     for values in x:
-        found = [inputs.read(str(file), raw, (1, *shape))[0] for file in files]
+        found = [raw.read(str(file), said, (1, *shape))[0] for file in files]
         # TensorFlow and Pillow weigh colours for grey a little differently.
         nearest = min(np.abs(one - values).max() for one in found)
         assert nearest < (0.01 if shape[2] == 1 else 1e-5)
@@ -52,8 +42,8 @@ def test_images(tmp_path, shape):
 def test_an_image_by_mean_deviation_and_order(tmp_path):
     pixels = R.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    raw = transforms.image((4, 5, 3), 1.0, [10, 20, 30], [2, 4, 8], "bgr")
-    found = inputs.read(str(tmp_path / "a.png"), raw, (1, 4, 5, 3))[0]
+    said = transforms.image((4, 5, 3), 1.0, [10, 20, 30], [2, 4, 8], "bgr")
+    found = raw.read(str(tmp_path / "a.png"), said, (1, 4, 5, 3))[0]
     expected = (pixels[..., ::-1] - np.array([10, 20, 30])) / [2, 4, 8]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -71,7 +61,7 @@ def test_rows_of_a_table(tmp_path):
         for age, town in known:
             # More columns than the model reads, in another order.
             (tmp_path / "one.csv").write_text(f"town,more,age\n{town},7,{age}\n")
-            found = inputs.read(str(tmp_path / "one.csv"), dataset.transforms["x"], (1, 4))
+            found = raw.read(str(tmp_path / "one.csv"), dataset.transforms["x"], (1, 4))
             matches += np.allclose(found[0], values, atol=1e-5)
         assert matches == 1
 
@@ -90,7 +80,7 @@ def test_recordings(tmp_path):
     (x,) = data.arrays(dataset.train, 4)[0].values()
     files = sorted((tmp_path / "sounds").rglob("*.wav"))
     for values in x:
-        found = [inputs.read(str(f), dataset.transforms["x"], (1, *values.shape)) for f in files]
+        found = [raw.read(str(f), dataset.transforms["x"], (1, *values.shape)) for f in files]
         assert min(np.abs(one[0] - values).max() for one in found) < 2e-3
 
 
@@ -99,22 +89,22 @@ def test_raw_numbers(tmp_path):
     np.savez(tmp_path / "d.npz", x=x, y=np.arange(40) % 2)
     dataset = load(tmp_path, "npz", path="d.npz", scale=255)
     np.save(tmp_path / "one.npy", x[0])
-    found = inputs.read(str(tmp_path / "one.npy"), dataset.transforms["x"], (1, 6))
+    found = raw.read(str(tmp_path / "one.npy"), dataset.transforms["x"], (1, 6))
     np.testing.assert_allclose(found[0], x[0] / 255, rtol=1e-6)
 
 
 def test_what_the_data_does_not_say_is_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="data does not say"):
-        inputs.read(str(tmp_path / "a.png"), None, (1, 4, 4, 3))
+        raw.read(str(tmp_path / "a.png"), None, (1, 4, 4, 3))
     np.save(tmp_path / "a.npy", np.zeros(5))
     with pytest.raises(ValueError, match=r"has shape \(5,\), the model takes \(4, 4\)"):
-        inputs.read(str(tmp_path / "a.npy"), None, (1, 4, 4))
+        raw.read(str(tmp_path / "a.npy"), None, (1, 4, 4))
 
 
 def test_it_needs_numpy_only():
     code = (
         "import runpy, sys; sys.modules['PIL'] = None; "
-        f"found = runpy.run_path({inputs.__file__!r}); assert 'read' in found"
+        f"found = runpy.run_path({raw.__file__!r}); assert 'read' in found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,33 @@
+"""A multi-layer perceptron with a mixture of experts in its middle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from edgesparse.layers.experts import Experts
+
+
+def moe_mlp(
+    input_shape: Sequence[int],
+    classes: int,
+    width: int = 64,
+    experts: int = 16,
+    top_k: int = 2,
+    hidden: int = 64,
+    compute: str = "chosen",
+) -> tf.keras.Model:
+    """Flatten, a ReLU layer of `width`, `experts` networks with `hidden` units of which each sample
+    needs `top_k`, added to what came in, then softmax. `compute: all` computes every expert.
+
+    Takes float32 [batch, *input_shape], gives float32 [batch, classes].
+    """
+    layers = tf.keras.layers
+    inputs = tf.keras.Input(tuple(input_shape))
+    x = layers.Flatten(name="flatten")(inputs)
+    x = layers.Dense(width, activation="relu", name="entry")(x)
+    mixed = Experts(width, hidden, experts, top_k, compute=compute, name="experts")(x)
+    x = layers.ReLU(name="relu")(layers.Add(name="add")([x, mixed]))
+    outputs = layers.Dense(classes, activation="softmax", name="classifier")(x)
+    return tf.keras.Model(inputs, outputs, name="moe_mlp")
