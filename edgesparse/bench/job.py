@@ -72,6 +72,7 @@ class Candidate:
     edgetpu: EdgeTpuInfo | None = None
     coverage: Coverage | None = None
     steps: tuple[str, ...] = ()
+    like: str | None = None
     zeros_exploited: bool | None = None
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Of inputs that the file leaves open, by tensor."""
@@ -209,6 +210,7 @@ def _row(
         edgetpu=candidate.edgetpu,
         coverage=candidate.coverage,
         steps=list(candidate.steps),
+        like=candidate.like,
         zeros_exploited=candidate.zeros_exploited,
     )
     if error:

@@ -195,7 +195,9 @@ class Row(Data):
     notes: list[str] = []
     model: ModelFile | None = None
     steps: list[str] = []
-    """The methods of the variant's sparsify."""
+    """The methods of the variant's sparsify; those that remove channels are "channels"."""
+    like: str | None = None
+    """The first variant that differs in its seed only, where there are such."""
     zeros_exploited: bool | None = None
     """Whether its runtime is known to skip zeros of this file; None where nobody knows."""
     edgetpu: EdgeTpuInfo | None = None

@@ -31,8 +31,8 @@ class Experts(tf.keras.layers.Layer):
         experts: int = 16,
         top_k: int = 2,
         activation: Any = "relu",
-        balance: float = 0.01,
-        noise: float = 0.1,
+        balance: float = 0.1,
+        noise: float = 1.0,
         compute: str = "chosen",
         **more: Any,
     ) -> None:

@@ -112,4 +112,6 @@ class Mean(tf.keras.layers.Layer):
     def call(self, inputs: Sequence[Any]) -> Any:
         x, there = inputs
         total = tf.squeeze(tf.matmul(there[:, None, :], x), 1)
-        return total / tf.maximum(tf.reduce_sum(there, 1, keepdims=True), 1.0)
+        # Twice by the root: tflite-runtime divides no int8.
+        root = tf.math.rsqrt(tf.maximum(tf.reduce_sum(there, 1, keepdims=True), 1.0))
+        return total * root * root

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesparse.bench.results import Results
+from edgesparse.report.seeds import over_seeds
 from edgesparse.report.shown import shown
 from edgesparse.report.table import (
     BEST,
@@ -44,7 +45,7 @@ def print_results(results: Results, console: Console) -> None:
         _line(console, f"[{number}] {note}")
     for note in [*advice(results), *results.notes]:
         _line(console, note)
-    for line in verdicts(results):
+    for line in [*verdicts(results), *over_seeds(results)]:
         _line(console, line, "green" if line.endswith(" pay") else "yellow")
     for line in summary(results):
         _line(console, line)

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from edgesparse.bench.results import Results
+from edgesparse.report.seeds import over_seeds
 from edgesparse.report.table import (
     BEST,
     advice,
@@ -45,6 +46,7 @@ def markdown(results: Results) -> str:
             *advice(results),
             *results.notes,
             *verdicts(results),
+            *over_seeds(results),
             *map(gate_line, results.gates),
         ]
     ]

@@ -15,6 +15,7 @@ from edgesparse.graph.store import Store
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.sparsify import Sparsify, removes_channels
 from edgesparse.stages import encode, samples, verify
 from edgesparse.stages.base.keeping import METRICS, read_json
 from edgesparse.stages.base.stage import NOTES
@@ -90,6 +91,18 @@ def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
     return None
 
 
+def _named(step: Sparsify) -> str:
+    """A step, by what it takes away."""
+    return "channels" if removes_channels(step) else step.method
+
+
+def _like(pipeline: Pipeline, variant: str) -> str | None:
+    """The first of the variants that differ from this one in their seed only."""
+    own = pipeline.variants[variant].model_copy(update={"seed": None})
+    alike = [n for n, v in pipeline.variants.items() if v.model_copy(update={"seed": None}) == own]
+    return alike[0] if len(alike) > 1 else None
+
+
 def _verified(
     candidate: Candidate, plan: Plan, site: Site, key: str, convert: str, judge: Judge | None
 ) -> Candidate:
@@ -120,7 +133,8 @@ def _verified(
         agreement=verdict["agreement"],
         notes=(*candidate.notes, *trained, *verdict["notes"], *aware),
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
-        steps=tuple(s.method for s in pipeline.variants[candidate.variant].sparsify),
+        steps=tuple(_named(s) for s in pipeline.variants[candidate.variant].sparsify),
+        like=_like(pipeline, candidate.variant),
         zeros_exploited=_exploits(plan, site, key, verdict["storage"]),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )

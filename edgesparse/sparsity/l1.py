@@ -19,13 +19,20 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.layers.sparse_dense import SparseDense
 from edgesparse.sparsity import channels as removing
 from edgesparse.sparsity.masks import BLOCK
 from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.sparsity.network.groups import Atoms, Blocks, Groups, Inputs, Singles
 from edgesparse.sparsity.network.inputs import readers
-from edgesparse.sparsity.network.kernels import Kernel, choose, unfreeze
-from edgesparse.sparsity.report import Sparsified, coverage, measure, require_covered
+from edgesparse.sparsity.network.kernels import Kernel, choose, kernels, unfreeze
+from edgesparse.sparsity.report import (
+    LayerSparsity,
+    Sparsified,
+    coverage,
+    measure,
+    require_covered,
+)
 from edgesparse.sparsity.training.fitting import Progress, fit, steps_per_epoch
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
@@ -70,14 +77,15 @@ def l1(
     first = min(train.epochs - 1, math.ceil(spec.end * train.epochs))
     history = fit(model, dataset, train, progress, callbacks=[shrinking], best_from_epoch=first)
     shrinking.hold()
-    layers = tuple(
-        measure(kernel, patterns[name], spec.sparsity or 0.0) for name, kernel in chosen.items()
-    )
     if spec.group == "input":
         gone = sum(int(np.sum(one.sizes() == 0)) for one in groups)
         count = sum(one.count for one in groups)
         notes += (f"{gone:,} of {count:,} inputs reach the network no more ({gone / count:.1%})",)
-        return Sparsified(model, history, layers, notes, keeps_layers=True)
+        smaller = _compact(model)
+        # Rows that left with their inputs are zeros no more.
+        layers = _measured({name: kernels(smaller)[name] for name in chosen}, patterns, spec)
+        return Sparsified(smaller, history, layers, notes, keeps_layers=smaller is model)
+    layers = _measured(chosen, patterns, spec)
     done = coverage(model, spec.sparsity or 0.0, {name: why for name, (_, why) in left.items()})
     if spec.sparsity is None:
         notes += (f"penalty {spec.penalty:g}: {done.reached:.1%} of the weights are zero",)
@@ -86,6 +94,30 @@ def l1(
     low, high = min(shrinking.penalties), max(shrinking.penalties)
     notes += (f"penalties steered to {low:.3g} to {high:.3g}",)
     return Sparsified(model, history, layers, notes, done, keeps_layers=True)
+
+
+def _measured(
+    found: Mapping[str, Kernel], patterns: Mapping[str, Pattern], spec: L1
+) -> tuple[LayerSparsity, ...]:
+    return tuple(measure(k, patterns[name], spec.sparsity or 0.0) for name, k in found.items())
+
+
+def _compact(model: tf.keras.Model) -> tf.keras.Model:
+    """With smaller tables where layers read rows of the inputs that there are."""
+    found: dict[str, list[np.ndarray]] = {}
+
+    def smaller(layer: Any) -> Any:
+        if not isinstance(layer, SparseDense):
+            return type(layer).from_config(layer.get_config())
+        compact, found[layer.name] = layer.compact()
+        return compact
+
+    if not any(isinstance(layer, SparseDense) for layer in model.layers):
+        return model
+    clone = tf.keras.models.clone_model(model, clone_function=smaller)
+    for old, new in zip(model.layers, clone.layers, strict=True):
+        new.set_weights(found.get(old.name) or old.get_weights())
+    return clone
 
 
 def _groups(chosen: Mapping[str, Kernel], spec: L1) -> tuple[list[Groups], dict[str, Pattern]]:

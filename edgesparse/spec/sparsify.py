@@ -224,19 +224,21 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def removes_channels(step: Sparsify) -> bool:
+    """Whether the model gets smaller by it."""
+    return isinstance(step, Channels) or (isinstance(step, L1) and step.group == "channel")
+
+
 def leaves_zeros(step: Sparsify) -> bool:
     """Whether weights may be zero after it; removed channels leave none."""
-    if isinstance(step, L1):
-        return step.group != "channel"
-    return not isinstance(step, Channels | Cluster | Activations)
+    return not removes_channels(step) and not isinstance(step, Cluster | Activations)
 
 
 def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
     zeros: Sparsify | None = None
     clustered = False
     for number, step in enumerate(steps):
-        removes = isinstance(step, Channels) or (isinstance(step, L1) and step.group == "channel")
-        if zeros is not None and removes:
+        if zeros is not None and removes_channels(step):
             raise PydanticCustomError(
                 "order",
                 "'{removes}' must come before '{zeros}': training after it fills the zeros",

@@ -199,23 +199,23 @@ variants:
     quantize: dynamic
 """
 KEYS = {
+    "samples": "18492458806a",
     "preflight": "32e99c4f4366",
     "outline": "da3ce33b62fd",
-    "samples": "18492458806a",
     "train": "7b0ec0788f25",
-    "convert dense": "28c8d7c479be",
-    "verify dense (ai-edge-litert)": "4089847beb5b",
+    "convert dense": "ed284291d55f",
+    "verify dense (ai-edge-litert)": "89b6c5a9a955",
     "sensitivity aware": "22adfc4b087f",
     "sparsify aware": "f5fbac7f41ec",
     "quantize aware": "6d6720a67a29",
-    "convert aware": "d30feac242be",
-    "encode aware (ai-edge-litert)": "4e0812542197",
-    "verify aware (ai-edge-litert)": "60b6495e5909",
+    "convert aware": "c4d08c7f0d09",
+    "encode aware (ai-edge-litert)": "172b31916047",
+    "verify aware (ai-edge-litert)": "76dc92fa4359",
     "sparsify fast (channels)": "c7e3dacf60c5",
     "sparsify fast (magnitude)": "14bb44f6f06f",
-    "convert fast": "721cf414b3b3",
-    "encode fast (ai-edge-litert)": "1f68c663ea11",
-    "verify fast (ai-edge-litert)": "e63d40a7b67c",
+    "convert fast": "7ffebd6e06cf",
+    "encode fast (ai-edge-litert)": "507fd94a7c32",
+    "verify fast (ai-edge-litert)": "0da4ce21d8e1",
 }
 
 
@@ -232,3 +232,29 @@ def test_keys_stay_what_they_are():
         machine="aarch64 Cortex-A76",
     )
     assert {stage.label: stage.key[:12] for stage in found.stages} == KEYS
+
+
+OWN = """
+name: own
+data: {name: digits, args: {input_shape: [8, 8, 1]}}
+model: &narrow {name: mlp, args: {input_shape: [8, 8, 1], classes: 10, widths: [8]}}
+variants:
+  narrow: {}
+  narrow-int8: {quantize: int8}
+  wide: {model: &wide {name: mlp, args: {input_shape: [8, 8, 1], classes: 10, widths: [64]}}}
+  wide-sparse: {model: *wide, sparsify: {method: rigl, sparsity: 0.9}}
+  again: {seed: 9}
+"""
+
+
+def test_variants_with_their_own_model_or_seed_have_their_own_training():
+    found = plan(OWN)
+    trainings = {stage.label: stage for stage in found.stages if stage.name == "train"}
+    assert set(trainings) == {"train", "train wide", "train again"}
+    assert len({stage.key for stage in trainings.values()}) == 3
+    by_model = {one.variants: one for one in found.beginnings}
+    assert set(by_model) == {("narrow", "narrow-int8"), ("wide", "wide-sparse"), ("again",)}
+    (sparse,) = (stage for stage in found.stages if stage.name == "sparsify")
+    assert sparse.inputs["model"] == trainings["train wide"].key
+    # What is judged is the same for all of them.
+    assert len([stage for stage in found.stages if stage.name == "samples"]) == 1

@@ -117,3 +117,35 @@ def test_top_k_is_saved_and_learns(tmp_path):
 def test_top_k_in_every_scheme_on_every_runtime(tmp_path):
     x = np.random.default_rng(0).random((24, 20), dtype=np.float32)
     check_converted(sparse_hidden(), [x], tmp_path, ("f32", "f16", "dynamic", "int8"))
+
+
+def test_inputs_that_left_take_no_rows(tmp_path):
+    model = bag()
+    table = model.get_layer("table")
+    kernel = table.kernel.numpy()
+    kernel[np.random.default_rng(0).random(400) < 0.8] = 0
+    table.kernel.assign(kernel)
+    given = pairs(6, 12, 400)
+    expected = model(list(given)).numpy()
+    smaller, weights = table.compact()
+    smaller(list(given))
+    smaller.set_weights(weights)
+    np.testing.assert_allclose(smaller(list(given)).numpy(), table(list(given)).numpy(), atol=1e-6)
+    assert smaller.kernel.shape[0] == int((kernel != 0).any(axis=1).sum()) + 1
+    # Once more: what left stays away.
+    left = smaller.kernel.numpy()
+    left[:5] = 0
+    smaller.kernel.assign(left)
+    again, weights = smaller.compact()
+    again(list(given))
+    again.set_weights(weights)
+    np.testing.assert_allclose(again(list(given)).numpy(), smaller(list(given)).numpy(), atol=1e-6)
+    assert again.kernel.shape[0] == len(left) - 5
+    clone = tf.keras.models.clone_model(
+        model, clone_function=lambda layer: again if layer is table else
+        type(layer).from_config(layer.get_config())
+    )  # fmt: skip
+    clone.save(tmp_path / "m.keras")
+    read = tf.keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(read(list(given)).numpy(), clone(list(given)).numpy(), atol=1e-6)
+    assert expected.shape == (6, 4)

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from edgesparse.data import from_arrays
+from edgesparse.layers import SparseDense
 from edgesparse.sparsity.l1 import l1
 from edgesparse.sparsity.magnitude import magnitude
 from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.sparsity.network.groups import Atoms, Blocks, Inputs, Singles
 from edgesparse.sparsity.network.kernels import kernels
+from edgesparse.sparsity.training import fitting
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import L1, Magnitude
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.graph import constants, open_model
@@ -170,3 +174,25 @@ def test_channels_shrink_with_what_depends_on_them():
     assert gone == 3
     assert int((model.get_layer("wide").bias.numpy() == 0).sum()) == 2
     assert np.all(model.get_layer("head").kernel.numpy() != 0)
+
+
+@pytest.mark.slow
+def test_a_table_shrinks_with_its_words():
+    random = np.random.default_rng(0)
+    ids = np.stack([random.choice(60, 6, replace=False) for _ in range(300)]).astype(np.int32)
+    counts = np.ones((300, 6), np.float32)
+    y = (ids < 6).any(axis=1).astype(int)  # Six words tell, fifty-four do not.
+    words = from_arrays("words", {"ids": ids, "counts": counts}, y)
+    tf.keras.utils.set_random_seed(1)
+    inputs = [tf.keras.Input((6,), dtype="int32", name="ids"), tf.keras.Input((6,), name="counts")]
+    x = SparseDense(8, 60, "relu", name="table")(inputs)
+    model = tf.keras.Model(inputs, tf.keras.layers.Dense(2, "softmax")(x))
+    train = Train(epochs=30, batch_size=16, learning_rate=1e-2)
+    fitting.fit(model, words, train, quiet)
+    done = l1(model, words, train, L1(method="l1", group="input", sparsity=0.8, epochs=30), quiet)
+    table = done.model.get_layer("table")
+    assert table.kernel.shape[0] == 13  # Twelve words, and what all others share.
+    kept = np.flatnonzero(table.places.numpy() < 12)
+    assert set(range(6)) <= set(kept)
+    assert not done.keeps_layers
+    assert accuracy(done.model, words) > 0.9

@@ -160,8 +160,12 @@ def _import_file(source: Path) -> Any:
     return module
 
 
+_LAYERS = b"edgesparse.layers"
+
+
 def digest(target: Target) -> str:
-    """sha256 over the function's file and every local file that it imports, by content."""
+    """sha256 over the function's file and every local file that it imports, by content; with our
+    layers where one of them uses those."""
     seen: dict[str, bytes] = {}
     waiting = [target.source]
     while waiting:
@@ -172,6 +176,9 @@ def digest(target: Target) -> str:
             continue
         seen[name] = file.read_bytes()
         waiting.extend(local_imports(file, target.source.parent))
+    if any(_LAYERS in content for content in seen.values()):
+        home = Path(__file__).parents[2] / "layers"
+        seen |= {f"layers/{file.name}": file.read_bytes() for file in home.glob("*.py")}
     total = hashlib.sha256()
     # With the length: where one file ends must not be a matter of content.
     for name, content in sorted(seen.items()):
