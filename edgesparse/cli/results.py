@@ -52,20 +52,38 @@ def bench(
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--device", help="Say for its runtimes which zeros pay, and why the others do not.")
+@click.option(
+    "--data", "samples", help="A .npy or .npz of samples: how much between operators is zero."
+)
+@click.option("--features", is_flag=True, help="Which inputs still reach the outputs.")
+@click.option("--of", "pipeline", help="A pipeline file, whose data names inputs and outputs.")
 @JSON
-def inspect(model: Path, device: str | None, as_json: bool) -> None:
+def inspect(
+    model: Path,
+    device: str | None,
+    samples: str | None,
+    features: bool,
+    pipeline: str | None,
+    as_json: bool,
+) -> None:
     """Show every weight of a .tflite file: its zeros, how it is stored, and what that costs."""
     import edgesparse
     from edgesparse.cli.console import result_console
+    from edgesparse.report.features import print_activations, print_features
     from edgesparse.report.inspection import print_inspection
 
-    found = edgesparse.inspect(model, device)
+    found = edgesparse.inspect(
+        model, device, samples=samples, with_features=features, pipeline=pipeline
+    )
     if as_json:
         print_json(found.record)
         return
-    print_inspection(
-        found.file, found.info, found.ends, found.tensors, found.explained, result_console()
-    )
+    console = result_console()
+    print_inspection(found.file, found.info, found.ends, found.tensors, found.explained, console)
+    if found.activations is not None:
+        print_activations(found.activations, console)
+    for one in found.features or ():
+        print_features(one, found.strongest(one), console)
 
 
 @click.command()

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgesparse.bench.rows import ModelFile
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.spec.device import Device
-from edgesparse.spec.reading.load import find_device
+from edgesparse.spec.reading.load import find_device, load_pipeline
+from edgesparse.tflite.activations import zeros_between
+from edgesparse.tflite.features import Features, features
 from edgesparse.tflite.format.ends import Ends, ends
 from edgesparse.tflite.format.inspect import ModelInfo, read_model
 from edgesparse.tflite.format.inspect import inspect as inspect_file
 from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo, describe, explain
+
+STRONGEST = 8
+"""So many inputs are named for each output."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,11 @@ class Inspection:
     tensors: tuple[TensorInfo, ...]
     explained: Mapping[str, tuple[Explanation, ...]]
     ends: Ends
+    activations: Mapping[str, float] | None = None
+    """The share of zeros in what each operator gives, for samples."""
+    features: tuple[Features, ...] | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of an input's values and of the outputs, as the data has them; outputs are "labels"."""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -42,16 +54,69 @@ class Inspection:
             "operators": dict(self.ends.operators),
             "custom": list(self.ends.custom),
             "tensors": [asdict(tensor) for tensor in self.tensors],
+            **({} if self.activations is None else {"activations": dict(self.activations)}),
+            **({} if self.features is None else {"features": self._features}),
             "explained": {
                 name: [asdict(line) for line in lines] for name, lines in self.explained.items()
             },
         }
 
+    @property
+    def _features(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "input": one.name,
+                "reach": int(one.reach.sum()),
+                "of": len(one.reach),
+                "followed": one.followed,
+                "silent": [self.name_of(one, i) for i in np.flatnonzero(~one.reach)],
+                "strongest": {
+                    label: [[name, round(value, 6)] for name, value in found]
+                    for label, found in self.strongest(one).items()
+                },
+            }
+            for one in self.features or ()
+        ]
+
+    def name_of(self, one: Features, place: int) -> str:
+        known = self.names.get(one.name) or self.names.get("x", ())
+        return known[place] if place < len(known) else str(place)
+
+    def strongest(
+        self, one: Features, count: int = STRONGEST
+    ) -> dict[str, list[tuple[str, float]]]:
+        """For each output the inputs that speak for it most, against the others' mean; and, where
+        there is only one output, those that speak most for it and against it."""
+        if one.strength is None:
+            return {}
+        labels = self.names.get("labels", ())
+        found = {}
+        own = one.strength - (
+            one.strength.mean(axis=1, keepdims=True) if one.strength.shape[1] > 1 else 0
+        )
+        for output, values in enumerate(own.T):
+            order = np.argsort(-values if own.shape[1] > 1 else -np.abs(values), kind="stable")
+            chosen = [i for i in order[:count] if one.reach[i]]
+            label = labels[output] if output < len(labels) else str(output)
+            found[label] = [(self.name_of(one, i), float(values[i])) for i in chosen]
+        return found
+
 
 def inspect(
-    file: str | Path, device: str | Path | Device | None = None, *, project: str | Path = "."
+    file: str | Path,
+    device: str | Path | Device | None = None,
+    *,
+    project: str | Path = ".",
+    samples: str | Path | None = None,
+    with_features: bool = False,
+    pipeline: str | Path | None = None,
 ) -> Inspection:
     """Describe every weight of a .tflite file, and say what pays on a device.
+
+    Args:
+        samples: a .npy or .npz, for which it is measured how much between operators is zero.
+        with_features: say which inputs still reach the outputs, and which are strong for which.
+        pipeline: a pipeline file whose data names inputs and outputs.
 
     Raises:
         EdgesparseError: the file cannot be read or is none; the device cannot be used.
@@ -66,4 +131,36 @@ def inspect(
         for name, profile in known.items():
             runtime = f"{target.device.name} | {name} {profile.machine.version}"
             explained[runtime] = explain(content, profile, str(file))
-    return Inspection(str(file), info, tensors, explained, ends(content, str(file)))
+    return Inspection(
+        str(file),
+        info,
+        tensors,
+        explained,
+        ends(content, str(file)),
+        zeros_between(Path(file), Path(samples)) if samples is not None else None,
+        tuple(features(content, str(file))) if with_features else None,
+        _names(pipeline) if pipeline is not None else {},
+    )
+
+
+def _names(pipeline: str | Path) -> dict[str, tuple[str, ...]]:
+    """What a pipeline's data calls its values and labels; loads it."""
+    from edgesparse import data
+
+    loaded = load_pipeline(pipeline)
+    dataset = data.load(loaded.spec.data, loaded.folder)
+    found = {"labels": dataset.class_names}
+    for name, said in dataset.transforms.items():
+        if said["kind"] == "text":
+            found[name] = tuple(said["words"])
+        elif said["kind"] == "columns":
+            found[name] = tuple(
+                label
+                for column in said["columns"]
+                for label in (
+                    [f"{column['name']}={one}" for one in column["categories"]]
+                    if "categories" in column
+                    else [column["name"]]
+                )
+            )
+    return found
