@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: deploy test test-fast lint types bench soak clean help setup lock schemas
+.PHONY: deploy test test-fast lint types bench soak clean help setup lock matrix schemas
 
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
@@ -49,6 +49,9 @@ $(READY): requirements.lock pyproject.toml
 lock: ## Make requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock
+
+matrix: $(READY) ## Measure what each kind of sparsity gains where, and write it to pipelines/README.md
+	@$(BIN)/python -m tests.mechanisms
 
 schemas: $(READY) ## Write the JSON Schemas that editors read
 	@$(BIN)/edgesparse schema pipeline > pipelines/schema.json

@@ -186,26 +186,27 @@ def ends(interpreter, request):
     sources = {end["index"]: end for end in interpreter.get_input_details()}
     targets = {end["index"]: end for end in interpreter.get_output_details()}
     if request.get("inputs"):
-        return (
-            [sources[index] for index in request["inputs"]],
-            [targets[index] for index in request["outputs"]],
-        )
+        return [sources[i] for i in request["inputs"]], [targets[i] for i in request["outputs"]]
     return list(sources.values()), list(targets.values())
+
+
+def put(interpreter, request, samples, number):
+    """Give the model one of the samples, each [n, ...]."""
+    for source, values in zip(ends(interpreter, request)[0], samples):
+        value = quantized(values[number], source).reshape([int(n) for n in source["shape"]])
+        interpreter.set_tensor(source["index"], value)
 
 
 def infer(interpreter, request, samples):
     """Outputs, each [n, ...] in float32, for samples, each [n, ...]: one inference after another."""
     import numpy
 
-    sources, targets = ends(interpreter, request)
+    _, targets = ends(interpreter, request)
     results = [[] for _ in targets]
     for number in range(len(samples[0])):
         if request.get("stateful"):
             interpreter.reset_all_variables()  # Every sample is a new one.
-        for source, values in zip(sources, samples):
-            shape = tuple(int(size) for size in source["shape"])
-            value = quantized(values[number], source).reshape(shape)
-            interpreter.set_tensor(source["index"], value)
+        put(interpreter, request, samples, number)
         interpreter.invoke()
         for target, result in zip(targets, results):
             result.append(dequantized(interpreter.get_tensor(target["index"])[0], target))
@@ -227,7 +228,7 @@ def check(request):
 
     result = {"init_ms": init_ms}
     if not request.get("golden"):
-        fill_inputs(interpreter)
+        fill_inputs(interpreter, request)
         interpreter.invoke()
         return result
     count = request.get("golden_samples")
@@ -259,10 +260,13 @@ def packed(outputs):
     return [base64.b64encode(content[i : i + PART_BYTES]).decode() for i in starts]
 
 
-def fill_inputs(interpreter):
-    """Random floats and int8, zeros for everything else: an index must stay in its range."""
+def fill_inputs(interpreter, request):
+    """A real sample; else random floats and int8, and zeros: an index must stay in its range."""
     import numpy
 
+    if request.get("golden"):
+        put(interpreter, request, arrays(request["golden"], "x", 1), 0)
+        return
     random = numpy.random.RandomState(0)
     for details in interpreter.get_input_details():
         shape = tuple(int(size) for size in details["shape"])
@@ -270,8 +274,7 @@ def fill_inputs(interpreter):
         if dtype.kind == "f":
             values = random.uniform(0, 1, shape).astype(dtype)
         elif dtype.itemsize == 1 and dtype.kind in "iu":
-            limits = numpy.iinfo(dtype)
-            values = random.randint(limits.min, limits.max + 1, shape).astype(dtype)
+            values = random.randint(0, 256, shape).astype(numpy.uint8).view(dtype)
         elif dtype.kind in "iub":
             values = numpy.zeros(shape, dtype)
         else:
@@ -309,7 +312,7 @@ def measure(request):
     """One round: load, warm up, time."""
     settings = request["settings"]
     interpreter, init_ms = open_interpreter(request)
-    fill_inputs(interpreter)
+    fill_inputs(interpreter, request)
     stateful = request.get("stateful")
     first_ms = timed(interpreter, stateful) / 1e6
     warmup_runs, stable = warm_up(interpreter, settings, stateful)
