@@ -16,7 +16,7 @@ import numpy
 
 
 def read(path, transform, shape):
-    """The values of a file, of `shape`, the model's.
+    """The values of a file, of `shape`, the model's, or None for whatever it has.
 
     Raises:
         ValueError: the file is none that the data says how to read.
@@ -31,6 +31,8 @@ def read(path, transform, shape):
         )
     else:
         values = KINDS[kind](path, transform)
+    if shape is None:
+        return values
     if int(numpy.prod(values.shape)) != int(numpy.prod(shape)):
         raise ValueError("%s: has shape %s, the model takes %s" % (path, values.shape, shape[1:]))
     return values.reshape(shape)

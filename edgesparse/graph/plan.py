@@ -214,7 +214,9 @@ def sensitivity_plan(
 
 
 def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
-    return {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
+    found = {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
+    shapes = pipeline.benchmark.input_shapes
+    return {**found, "shapes": shapes} if shapes else found
 
 
 @dataclass(frozen=True)

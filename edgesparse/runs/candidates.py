@@ -131,7 +131,7 @@ def _verified(
         trained_scores=network["trained"],
         host_answers=read_answers(store.path(key) / verify.ANSWERS, judge),
         agreement=verdict["agreement"],
-        notes=(*candidate.notes, *trained, *verdict["notes"], *aware),
+        notes=(*candidate.notes, *trained, *verdict["notes"], *aware, *network["notes"]),
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
         steps=tuple(_named(s) for s in pipeline.variants[candidate.variant].sparsify),
         like=_like(pipeline, candidate.variant),

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset, representative
+from edgesparse.layers.experts import Experts
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.report import MIN_SPARSITY, Sparsified
@@ -80,8 +81,8 @@ def _activation(layer: Any) -> str:
     """The name of what a layer does to each value in the end."""
     if isinstance(layer, tf.keras.layers.ReLU):
         return "relu" if not layer.negative_slope and not layer.threshold else "leaky"
-    if isinstance(layer, tf.keras.layers.RNN):
-        return ""  # Its activation is within its steps.
+    if isinstance(layer, tf.keras.layers.RNN | Experts):
+        return ""  # Its activation is within.
     return str(getattr(getattr(layer, "activation", None), "__name__", ""))
 
 
@@ -138,7 +139,9 @@ def _scale(ask: Callable[[list[np.ndarray]], list[Any]], samples: list[np.ndarra
 
 
 def _outputs(model: tf.keras.Model, layers: list[Any]) -> Callable[[list[np.ndarray]], list[Any]]:
-    tensors = [layer.get_output_at(i) for layer in layers for i in range(_uses(model, layer))]
+    tensors = [
+        t for layer in layers for node in uses(model, layer) for t in tf.nest.flatten(node.outputs)
+    ]
     ask = tf.keras.Model(model.inputs, tensors)
 
     def answer(samples: list[np.ndarray]) -> list[Any]:
@@ -148,10 +151,11 @@ def _outputs(model: tf.keras.Model, layers: list[Any]) -> Callable[[list[np.ndar
     return answer
 
 
-def _uses(model: tf.keras.Model, layer: Any) -> int:
-    """How often the model has a layer."""
+def uses(model: tf.keras.Model, layer: Any) -> list[Any]:
+    """Where a model calls a layer: nodes of its own graph. A layer may be in other graphs, too: in
+    that which its user has built."""
     own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    return sum(id(node) in own for node in layer.inbound_nodes)
+    return [node for node in layer.inbound_nodes if id(node) in own]
 
 
 def shares_of_zeros(

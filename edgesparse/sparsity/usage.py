@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.layers.experts import Experts
-from edgesparse.sparsity.activations import overall, shares_of_zeros
+from edgesparse.sparsity.activations import overall, shares_of_zeros, uses
 
 
 def usage(model: tf.keras.Model, samples: list[np.ndarray]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def usage(model: tf.keras.Model, samples: list[np.ndarray]) -> dict[str, Any]:
 
 def chosen(model: tf.keras.Model, layer: Experts, samples: list[np.ndarray]) -> list[float]:
     """How often each expert of a layer is among those chosen, as a share of all choices."""
-    before = tf.keras.Model(model.inputs, layer.get_input_at(0))
+    before = tf.keras.Model(model.inputs, uses(model, layer)[0].keras_inputs[0])
     x = before(samples[0] if len(samples) == 1 else samples, training=False)
     best = tf.math.top_k(layer.route(x), layer.top_k).indices.numpy()
     counts = np.bincount(best.ravel(), minlength=layer.experts)

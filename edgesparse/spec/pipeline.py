@@ -150,6 +150,10 @@ class Benchmark(Strict):
     min_seconds: float = Field(10.0, gt=0, le=86_400, description="Over all rounds.")
     accuracy_samples: int = Field(500, ge=0, description="Test samples classified on the device.")
     timeout_seconds: float = Field(600.0, gt=0, description="For one measuring process.")
+    input_shapes: dict[str, list[Annotated[int, Field(ge=1, le=100_000)]]] = Field(
+        {}, description="Of inputs whose samples differ in size: at which they are trained and "
+        "measured, by name; the file leaves it open."
+    )  # fmt: skip
 
 
 class Verify(Strict):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.devices.measuring.samples import save_golden
+from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
 from edgesparse.stages.base.keeping import save_tflite, write_json
@@ -44,13 +45,12 @@ def run(work: Work) -> None:
     """Leave dense.tflite, model.json and golden.npz; see devices/measuring/samples.py."""
     from edgesparse import data
     from edgesparse.sparsity.training.recipe import answers
-    from edgesparse.tflite import convert
 
     spec, dataset = work.stage.spec, work.context.dataset
     model = quantize.read(work)
     calibration = data.representative(dataset, spec["calibration_samples"])
     representative = [calibration[name] for name in work.context.recipe.inputs]
-    content = convert.convert(model, spec["scheme"], representative, one_scale=spec["one_scale"])
+    content, notes = _converted(work, model, representative)
     save_tflite(content, work.folder, "dense")
     # Not from training data, which calibration has seen, nor from test data, which must stay
     # unseen.
@@ -60,9 +60,37 @@ def run(work: Work) -> None:
     save_golden(
         work.folder / "golden.npz", ordered, answers(partial(model, training=False), x, recipe)
     )
-    write_json(work.folder / NETWORK, _network(work, model, recipe))
+    write_json(work.folder / NETWORK, {**_network(work, model, recipe), "notes": notes})
     if spec["scheme"] not in ("f32", "f16"):
         _diagnose(work, content, model, list(ordered.values()))
+
+
+def _converted(
+    work: Work, model: tf.keras.Model, representative: list[np.ndarray[Any, Any]]
+) -> tuple[bytes, list[str]]:
+    """The file, and what is to be said of sizes that the data leaves open: the file does, too,
+    where the model's layers can."""
+    from edgesparse.tflite import convert
+
+    spec, inputs = work.stage.spec, work.context.recipe.inputs
+    named = work.context.open_inputs
+
+    def made(shapes: Sequence[tuple[int | None, ...] | None]) -> bytes:
+        scheme, one_scale = spec["scheme"], spec["one_scale"]
+        return convert.convert(
+            model, scheme, representative, one_scale=one_scale, open_shapes=shapes
+        )
+
+    if not named:
+        return made(()), []
+    sizes = work.pipeline.benchmark.input_shapes
+    told = " and ".join(f"{name} of {'x'.join(map(str, sizes[name]))}" for name in named)
+    try:
+        found = made([named.get(name) for name in inputs])
+    except EdgesparseError as error:
+        reason = str(error).removeprefix("the TFLite converter does not take this model: ")
+        return made(()), [f"the file takes {told} and nothing else: {reason}"]
+    return found, [f"sizes stay open in the file; measured with {told}"]
 
 
 def _network(work: Work, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tf_keras.src import backend
 
+from edgesparse.sparsity.network.functional import through
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.safe.temporary import temporary_folder
@@ -31,6 +32,7 @@ def convert(
     representative: np.ndarray | Sequence[np.ndarray],
     *,
     one_scale: bool = False,
+    open_shapes: Sequence[tuple[int | None, ...] | None] = (),
 ) -> bytes:
     """Convert with a batch of 1, all weights stored densely.
 
@@ -41,6 +43,7 @@ def convert(
         one_scale: quantize fully connected weights with one scale instead of one for each output.
             tflite-runtime 2.14's sparse int8 kernel ignores all scales but the first and answers
             wrong, and its dense one is too old for several of them with float activations.
+        open_shapes: of each input, without the batch, where the file is to leave sizes open.
 
     Raises:
         EdgesparseError: the converter does not take the model.
@@ -50,7 +53,7 @@ def convert(
             if scheme in _INTEGER:
                 _unroll(model, scheme)
             with _without_loops() if scheme in _INTEGER else nullcontext():
-                _export(model, str(folder))
+                _export(model, str(folder), open_shapes)
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
             given = [representative] if isinstance(representative, np.ndarray) else representative
             samples = {
@@ -107,7 +110,9 @@ def _names(model: tf.keras.Model) -> list[str]:
     return [str(name) for name in model.input_names]
 
 
-def _export(model: tf.keras.Model, folder: str) -> None:
+def _export(
+    model: tf.keras.Model, folder: str, open_shapes: Sequence[tuple[int | None, ...] | None]
+) -> None:
     """Save the model's inference, and nothing else of it.
 
     Given a Keras model, the converter would have Keras trace every layer on its own, to be trained
@@ -115,9 +120,17 @@ def _export(model: tf.keras.Model, folder: str) -> None:
     """
     # A fixed batch: with an open one Keras' Reshape becomes a computed shape, which makes tensors
     # dynamic and keeps XNNPACK away.
-    inputs = [tf.keras.Input(batch_shape=(1, *t.shape[1:]), dtype=t.dtype) for t in model.inputs]
+    wanted = [*open_shapes, *[None] * (len(model.inputs) - len(open_shapes))]
+    inputs = [
+        tf.keras.Input(batch_shape=(1, *(own or t.shape[1:])), dtype=t.dtype)
+        for t, own in zip(model.inputs, wanted, strict=True)
+    ]
     given = inputs[0] if len(inputs) == 1 else inputs
-    fixed = tf.keras.Model(given, model(given, training=False))
+    if any(open_shapes):  # Its layers anew: the model itself insists on its sizes.
+        fixed = tf.keras.Model(given, through(model, inputs, False))
+        _require_open(fixed, model)
+    else:
+        fixed = tf.keras.Model(given, model(given, training=False))
     signature = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
         for tensor, name in zip(inputs, _names(model), strict=True)
@@ -134,6 +147,19 @@ def _export(model: tf.keras.Model, folder: str) -> None:
     # With debug information the operators keep their layers' names.
     options = tf.saved_model.SaveOptions(save_debug_info=True)
     tf.saved_model.save(holder, folder, infer.get_concrete_function(), options)
+
+
+def _require_open(opened: tf.keras.Model, model: tf.keras.Model) -> None:
+    """Raise what the layers raise where they take one size only, though nothing says so."""
+    longer = []
+    for tensor, known in zip(opened.inputs, model.inputs, strict=True):
+        sizes = [k + 3 if s is None else s for s, k in zip(tensor.shape, known.shape, strict=True)
+                 if s is not None or k is not None]  # fmt: skip
+        longer.append(tf.zeros(sizes, tensor.dtype))
+    found = opened(longer[0] if len(longer) == 1 else longer, training=False)
+    for one in tf.nest.flatten(found):
+        if one.shape[0] != 1:
+            raise ValueError("a layer reshapes one size only")
 
 
 def _set_up(

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from edgesparse.data import Tensor
+from edgesparse.layers import Experts
 from edgesparse.models.mlp import mlp
 from edgesparse.models.moe_mlp import moe_mlp
+from edgesparse.sparsity.network.functional import functional
 from edgesparse.sparsity.usage import usage
 
 SAMPLES = [np.random.default_rng(0).random((40, 8, 8, 1), np.float32)]
@@ -35,3 +38,16 @@ def test_experts_and_the_weights_that_are_read():
     # A router that always picks the same.
     layer.router.assign(np.array([[9.0, 0, 0, 0]] * 64))
     assert usage(model, SAMPLES)["experts"]["experts"] == [1.0, 0, 0, 0]
+
+
+def test_layers_that_are_in_other_graphs_too():
+    """As those of a nested model, or of one with open sizes, which is called on the data's."""
+    layers = tf.keras.layers
+    inputs = tf.keras.Input((None, 3))
+    x = layers.Dense(8, "relu", name="hidden")(inputs)
+    x = Experts(4, 4, 3, 1, name="experts")(x)
+    model = tf.keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
+    closed = functional(model, {"x": Tensor((5, 3), "float32")}, "m")
+    found = usage(closed, [np.random.default_rng(0).random((6, 5, 3), np.float32)])
+    assert set(found["activations"]) == {"hidden"}
+    assert len(found["experts"]["experts"]) == 3

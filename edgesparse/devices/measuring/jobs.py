@@ -285,12 +285,25 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
                 "samples": place(entry.samples),
                 "tolerance": entry.tolerance,
                 "golden_samples": entry.golden_samples,
-                "shapes": [[index, list(shape)] for index, shape in entry.shapes],
+                "shapes": _shapes(entry, models[entry.model]),
                 **_places(entry, models[entry.model]),
             }
             for entry in job.entries
         ],
     }
+
+
+def _shapes(entry: Entry, known: Ends | None) -> list[list[Any]]:
+    """Of inputs that the file leaves open: as they are asked for, else those of the samples."""
+    if entry.shapes or entry.golden is None or known is None:
+        return [[index, list(shape)] for index, shape in entry.shapes]
+    if not any(end.is_open for end in known.inputs):
+        return []
+    given = read(entry.golden, "x")
+    return [
+        [end.index, [1, *values.shape[1:]]]
+        for end, values in zip(in_order(known.inputs, list(given)), given.values(), strict=True)
+    ]
 
 
 def _ends(file: Path) -> Ends | None:

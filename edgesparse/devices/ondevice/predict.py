@@ -50,18 +50,26 @@ def files(given):
 chosen = files(sys.argv[1:])
 if len(sys.argv) == 1 or len(chosen) != len(inputs):
     sys.exit(__doc__ + "\nIts inputs: " + ", ".join(about(name) for name, _ in inputs))
+given = {}
 for name, index in inputs:
-    source = sources[index]
+    shape = [int(size) for size in sources[index]["shape"]]
+    signature = [int(size) for size in sources[index].get("shape_signature", shape)]
     try:
-        shape = [int(size) for size in source["shape"]]
-        values = raw.read(chosen[name], transforms.get(name), shape)
+        # A size that the file leaves open is that of the sample.
+        values = raw.read(chosen[name], transforms.get(name), None if -1 in signature else shape)
     except (OSError, ValueError, ImportError) as error:
         sys.exit("error: %s" % error)
-    scale, zero = source["quantization"]
-    if scale and numpy.issubdtype(source["dtype"], numpy.integer):
-        limits = numpy.iinfo(source["dtype"])
+    given[index] = values.reshape([1] + list(values.shape[-(len(shape) - 1) :]))
+    if -1 in signature:
+        interpreter.resize_tensor_input(index, list(given[index].shape))
+interpreter.allocate_tensors()
+for index, values in given.items():
+    scale, zero = sources[index]["quantization"]
+    dtype = sources[index]["dtype"]
+    if scale and numpy.issubdtype(dtype, numpy.integer):
+        limits = numpy.iinfo(dtype)
         values = numpy.clip(numpy.round(values / scale) + zero, limits.min, limits.max)
-    interpreter.set_tensor(index, values.astype(source["dtype"]))
+    interpreter.set_tensor(index, values.astype(dtype))
 interpreter.invoke()
 with open(os.path.join(HERE, "labels.json")) as file:
     labels = json.load(file)

@@ -118,7 +118,7 @@ def _called(model: tf.keras.Model, given: Any, how: dict[str, Any]) -> Any:
     """A model's outputs for Keras tensors, as a graph of its layers. `how` are the arguments that
     it is called with besides, of which only `training` reaches the layers."""
     if getattr(model, "_is_graph_network", False) and _inputs(model):
-        return _through(model, tf.nest.flatten(given), how.get("training"))
+        return through(model, tf.nest.flatten(given), how.get("training"))
     if isinstance(model, tf.keras.Sequential):
         for layer in model.layers:
             given = _layer(layer, (given,), {}, how.get("training"))
@@ -134,10 +134,10 @@ def _taken_apart(outputs: Any, given: Any) -> Any:
     graph = tf.keras.Model(given, outputs)
     if not any(isinstance(layer, tf.keras.Model) for layer in graph.layers):
         return outputs
-    return _through(graph, tf.nest.flatten(given), None)
+    return through(graph, tf.nest.flatten(given), None)
 
 
-def _through(model: tf.keras.Model, given: list[Any], training: Any) -> Any:
+def through(model: tf.keras.Model, given: list[Any], training: Any) -> Any:
     """Follow a functional model's graph with other tensors."""
     known = {str(id(old)): [new] * _USES for old, new in zip(model.inputs, given, strict=True)}
     for depth in sorted(model._nodes_by_depth, reverse=True):

@@ -88,9 +88,22 @@ class Context:
 
     @cached_property
     def data(self) -> Dataset:
-        """What the pipeline's data is, before it is known what it is for."""
+        """What the pipeline's data is, before it is known what it is for; samples have one size."""
         if self.whole is not None:
             return self.whole.data
+        from edgesparse.data import lengths
+
+        return lengths.closed(self._raw, self.pipeline.benchmark.input_shapes)
+
+    @property
+    def open_inputs(self) -> dict[str, tuple[int | None, ...]]:
+        """The shapes of inputs whose samples differ in size, by their names."""
+        from edgesparse.data import lengths
+
+        return lengths.open_inputs((self.whole or self)._raw)
+
+    @cached_property
+    def _raw(self) -> Dataset:
         import tensorflow as tf
 
         from edgesparse import data
