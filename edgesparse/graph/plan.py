@@ -22,7 +22,7 @@ from typing import Any
 
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.spec.pipeline import Pipeline, Variant
-from edgesparse.spec.sparsify import LEVELS, Channels, Magnitude
+from edgesparse.spec.sparsify import LEVELS, Magnitude, removes_channels
 from edgesparse.stages import (
     compile as compile_,
 )
@@ -300,7 +300,7 @@ def _start(
     variants = [pipeline.variants[name] for name in chosen]
     asked = preflight.Asked(
         aware=any(v.quantize.aware for v in variants),
-        channels=any(isinstance(step, Channels) for v in variants for step in v.sparsify),
+        channels=any(removes_channels(step) for v in variants for step in v.sparsify),
         schemes=tuple(
             sorted({s for v in variants if (s := v.quantize.scheme) in preflight.INTEGER})
         ),

@@ -10,7 +10,13 @@ from edgesparse.spec.errors import SpecError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.reading.document import Document, Location
 from edgesparse.spec.reading.load import Loaded
-from edgesparse.spec.sparsify import NOTICED, Channels, Magnitude
+from edgesparse.spec.sparsify import (
+    NOTICED,
+    Activations,
+    Magnitude,
+    SparsifyReference,
+    removes_channels,
+)
 from edgesparse.stages.preflight import Facts, KernelInfo
 
 _NAMED = 3
@@ -57,7 +63,7 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
 
 def _why_it_fails(variant: Variant, facts: Facts) -> str | None:
     first = variant.sparsify[0] if variant.sparsify else None
-    if isinstance(first, Channels) and facts.rigid is not None:
+    if first is not None and removes_channels(first) and facts.rigid is not None:
         return facts.rigid
     if isinstance(first, Magnitude) and not any(not k.reason for k in facts.kernels):
         named = any(kernel.name in first.layers for kernel in facts.kernels)
@@ -75,18 +81,18 @@ def _unmatched(
 ) -> Iterator[tuple[Location, str]]:
     """Globs that match no layer: a slip of the pen, seen before an hour of training."""
     for i, step in enumerate(variant.sparsify):
-        if not isinstance(step, Magnitude | Channels):
-            continue
+        if isinstance(step, SparsifyReference | Activations):
+            continue  # What these match is known when they run.
         place: Location = ("variants", name, "sparsify")
         place = (*place, i) if (*place, i) in document.values else place
-        if isinstance(step, Magnitude):
+        if removes_channels(step):
+            known, what = set(facts.widths), "layer with channels"
+        else:
             known = {x for k in facts.kernels for x in (k.name, k.layer)}
             what = "layer that can be pruned"
-        else:
-            known, what = set(facts.widths), "layer with channels"
         places: list[tuple[Location, str]] = [
             *((("exclude", n), glob) for n, glob in enumerate(step.exclude)),
-            *((("layers", glob), glob) for glob in step.layers),
+            *((("layers", glob), glob) for glob in getattr(step, "layers", ())),
         ]
         for where, glob in places:
             if not any(fnmatchcase(layer, glob) for layer in known):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.advice.foreseen import Foreseen
 from edgesparse.spec.pipeline import Variant
-from edgesparse.spec.sparsify import Magnitude, PatternChoice
+from edgesparse.spec.sparsify import L1, Magnitude, PatternChoice, Rigl, leaves_zeros
 from edgesparse.stages import outline
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
@@ -71,8 +71,13 @@ def _zeros(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | N
     """What is known of a variant's zeros: how many, in which pattern, and where not."""
     if not variant.has_zeros:
         return None
-    step = next((s for s in reversed(variant.sparsify) if isinstance(s, Magnitude)), None)
-    if step is None:
+    step = next((s for s in reversed(variant.sparsify) if leaves_zeros(s)), None)
+    if isinstance(step, L1):
+        blocks = step.group if step.group in ("block-1x4", "block-1x16") else "unstructured"
+        return step.sparsity or patterns.LIKELY_SPARSITY, blocks, tuple(step.exclude)
+    if isinstance(step, Rigl):
+        return step.sparsity, "unstructured", tuple(step.exclude)
+    if not isinstance(step, Magnitude):
         return patterns.LIKELY_SPARSITY, "unstructured", ()
     if step.pattern == "auto":  # It takes what pays.
         return None

@@ -69,3 +69,33 @@ def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_
         "both: zeros in 1 layer of few gain no time with tflite-runtime, ai-edge-litert: no sparse "
         "f32 kernel is faster for fully connected layers at 30%",
     ]
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("{method: l1, sparsity: 0.5, exclude: [wode]}", "no layer that can be pruned"),
+        ("{method: rigl, sparsity: 0.5, exclude: [wode]}", "no layer that can be pruned"),
+        ("{method: threshold, relative: 1, exclude: [wode]}", "no layer that can be pruned"),
+        ("{method: l1, sparsity: 0.5, group: channel, exclude: [wode]}", "no layer with channels"),
+    ],
+)
+def test_a_glob_that_matches_nothing_is_an_error_before_training(cli, tmp_path, step, said):
+    start = TINY.index("  sparse-f32:")
+    text = TINY[:start] + f"  other: {{sparsify: {step}}}\n" + TINY[TINY.index("benchmark:") :]
+    (tmp_path / "p.yaml").write_text(text)
+    done = cli("deploy", "p.yaml")
+    assert done.returncode == 2, done.stderr
+    assert f"'wode' matches {said}" in done.stderr
+    assert "train ..." not in done.stderr
+
+
+def test_blocks_by_a_penalty_are_told_as_blocks(cli, tmp_path):
+    """Not as single zeros, whose kernel would want blocks."""
+    found = advice(
+        cli,
+        tmp_path,
+        "  blocks: {sparsify: {method: l1, sparsity: 0.9, group: block-1x4}}\n"
+        "  single: {sparsify: {method: rigl, sparsity: 0.5}}\n",
+    )
+    assert not any("needs the pattern" in line and "blocks" in line for line in found)
