@@ -68,6 +68,14 @@ def _by_name(key: str) -> BeforeValidator:
 ByName = Annotated[Named, _by_name("name")]
 
 
+class Regularize(Strict):
+    """A plain penalty on kernels, in the loss; it makes small weights, and no exact zeros."""
+
+    l1: float = Field(0.0, ge=0, description="Times the sum of their sizes.")
+    l2: float = Field(0.0, ge=0, description="Times the sum of their squares.")
+    layers: list[str] = Field(["*"], description="Whose kernels; globs.")
+
+
 class Train(Strict):
     """Training of the dense model that all variants start from."""
 
@@ -91,6 +99,9 @@ class Train(Strict):
     )
     class_weight: Literal["balanced"] | dict[int, float] | None = Field(
         None, description="How much each class counts: balanced, or by class, from 0."
+    )
+    regularize: Regularize | None = Field(
+        None, description="A plain L1 or L2 penalty on kernels, in training and fine-tuning."
     )
     callbacks: list[Annotated[Reference, shorthand("ref")]] = Field(
         [], description="Keras callbacks of your own: functions or classes that give one."

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.training import ingredients
 from edgesparse.sparsity.training.recipe import (
     Compiled,
@@ -24,9 +25,9 @@ from edgesparse.sparsity.training.recipe import (
 )
 from edgesparse.sparsity.training.resuming import Resumed
 from edgesparse.spec.code import references
-from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Quantize
-from edgesparse.spec.sparsify import FineTune
+from edgesparse.spec.sparsify import FineTune, matches
 from edgesparse.spec.training import Train
 
 Progress = Callable[[float, str], None]
@@ -96,6 +97,27 @@ def compile_for(model: tf.keras.Model, train: Train, recipe: Recipe, steps: int)
     )
 
 
+def _regularize(model: tf.keras.Model, train: Train) -> None:
+    """Add the plain penalties on kernels to the model's losses, once.
+
+    Raises:
+        UsageError: a glob matches nothing.
+    """
+    spec, done = train.regularize, "_edgesparse_regularized"
+    if spec is None or getattr(model, done, False):
+        return
+    found = kernels(model)
+    known = {name for kernel in found.values() for name in kernel.names}
+    for glob in spec.layers:
+        if not matches(glob, known):
+            hint = did_you_mean(glob, known)
+            raise UsageError(f"train.regularize: {glob!r} matches no layer with a kernel{hint}")
+    chosen = [k.variable for k in found.values() if matches(spec.layers, k.names)]
+    penalty = tf.keras.regularizers.L1L2(spec.l1, spec.l2)
+    model.add_loss(lambda: tf.add_n([penalty(variable) for variable in chosen]))
+    setattr(model, done, True)
+
+
 def fit(
     model: tf.keras.Model,
     dataset: Dataset,
@@ -130,6 +152,7 @@ def fit(
     # Each fit is seeded anew: what was trained before in this process makes no difference.
     make_repeatable(train.seed, train.deterministic is not False)
     steps = steps_per_epoch(dataset, train.batch_size)
+    _regularize(model, train)
     compile_for(model, train, recipe, steps)
     best = _KeepBest(best_from_epoch, train.early_stopping, recipe, dataset)
     report = _Report(progress, train.epochs, steps, best)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from edgesparse import data
 from edgesparse.sparsity import quantize_aware
+from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.training import fitting as training
 from edgesparse.sparsity.training import resuming
 from edgesparse.sparsity.training.recipe import put_together
@@ -62,6 +63,24 @@ def test_it_learns_and_keeps_the_best_weights(dataset):
 def test_early_stopping(dataset):
     _, history = train(dataset, epochs=100, early_stopping=2, learning_rate=1e-2)
     assert len(history["loss"]) < 100
+
+
+@pytest.mark.slow
+def test_plain_penalties_make_small_weights_of_chosen_layers(dataset, tmp_path):
+    def size(**given):
+        model, _ = train(dataset, epochs=20, **given)
+        return {name: float(np.abs(k.variable).mean()) for name, k in kernels(model).items()}
+
+    plain = size()
+    for given in ({"l1": 0.01}, {"l2": 0.1}):
+        small = size(regularize={**given, "layers": ["wide"]})
+        assert small["wide"] < 0.7 * plain["wide"]
+        assert small["out"] > 0.7 * plain["out"]
+    model, _ = train(dataset, epochs=1, regularize={"l2": 0.1})
+    model.save(tmp_path / "m.keras")  # As after channel pruning.
+    assert not tf.keras.models.load_model(tmp_path / "m.keras").losses
+    with pytest.raises(UsageError, match="'wode' matches no layer with a kernel; did you mean"):
+        size(regularize={"l2": 0.1, "layers": ["wode"]})
 
 
 @pytest.mark.slow
