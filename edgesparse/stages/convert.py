@@ -12,6 +12,7 @@ from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
 from edgesparse.stages.base.keeping import save_tflite, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
+from edgesparse.stages.preflight import INTEGER
 from edgesparse.tflite.runtimes.compatibility import Profile, needs_one_scale
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edgesparse.sparsity.training.recipe import Recipe
 
 DIAGNOSIS, NETWORK = "diagnosis.json", "network.json"
-_USED, _SEEN = 128, 1000
+_USED, _SEEN, _USED_BYTES = 128, 1000, 32_000_000
 """Training samples of which it is looked what the network uses, and how right it is."""
 
 
@@ -48,7 +49,9 @@ def run(work: Work) -> None:
 
     spec, dataset = work.stage.spec, work.context.dataset
     model = quantize.read(work)
-    calibration = data.representative(dataset, spec["calibration_samples"])
+    # Other schemes need no ranges, and samples can be large.
+    count = spec["calibration_samples"] if spec["scheme"] in INTEGER else 1
+    calibration = data.representative(dataset, count)
     representative = [calibration[name] for name in work.context.recipe.inputs]
     content, notes = _converted(work, model, representative)
     save_tflite(content, work.folder, "dense")
@@ -100,7 +103,9 @@ def _network(work: Work, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any
     from edgesparse.sparsity.usage import usage
 
     dataset = work.context.dataset
-    given = data.representative(dataset, _USED)
+    one = data.representative(dataset, 1)
+    size = sum(values.nbytes for values in one.values())
+    given = data.representative(dataset, max(1, min(_USED, _USED_BYTES // size)))
     seen = dataset.train
     count = min(seen.count, _SEEN)
     trained = evaluate(model, data.Split(count, seen.samples.take(count)), recipe)

@@ -34,7 +34,7 @@ Progress = Callable[[float, str], None]
 """Told the share done, 0 to 1, and what is being done."""
 History = dict[str, list[float]]
 
-HELD_BYTES = 256_000_000
+HELD_BYTES = 128_000_000
 """Of samples that are held in memory for shuffling, and for validation."""
 _SHUFFLED = 10_000
 _WATCHED = {"accuracy": "val_accuracy", "mae": "val_mae", "pixel-accuracy": "val_pixel_accuracy"}
