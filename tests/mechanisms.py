@@ -169,7 +169,8 @@ def gain(dense: Row, sparse: Row) -> str:
     )
     if not apart or abs(ratio - 1) < SAME:
         return "none"
-    return f"**{ratio:.2g}x**" if ratio > 1 else f"{ratio:.2g}x"
+    text = f"{ratio:.2g}x" if ratio >= 2 else f"{ratio:.2f}x"
+    return f"**{text}**" if ratio > 1 else text
 
 
 def table(devices: list[str]) -> list[str]:

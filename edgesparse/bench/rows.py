@@ -195,7 +195,8 @@ class Row(Data):
     notes: list[str] = []
     model: ModelFile | None = None
     steps: list[str] = []
-    """The methods of the variant's sparsify; those that remove channels are "channels"."""
+    """The methods of the variant's sparsify; those that remove channels are "channels", those that
+    remove inputs "inputs"."""
     like: str | None = None
     """The first variant that differs in its seed only, where there are such."""
     zeros_exploited: bool | None = None

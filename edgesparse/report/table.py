@@ -319,9 +319,11 @@ def _doing(row: Row, twin: Row | None) -> str:
         few = row.coverage is None and row.model is not None and row.model.sparsity <= FEW_ZEROS
         return "removed channels" if few else "zeros"
     channels = "channels" in own
-    zeros = any(step not in ("activations", "channels", "cluster") for step in own)
+    zeros = any(step not in ("activations", "channels", "cluster", "inputs") for step in own)
     if "activations" in own and not zeros and not channels:
         return "zeros among activations"
+    if "inputs" in own and not zeros and not channels:
+        return "inputs that left"
     if channels and zeros:
         return "removed channels and zeros" if row.zeros_exploited else "removed channels"
     return "removed channels" if channels else "zeros" if zeros else "shared values"

@@ -15,7 +15,7 @@ from edgesparse.graph.store import Store
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline
-from edgesparse.spec.sparsify import Sparsify, removes_channels
+from edgesparse.spec.sparsify import L1, Sparsify, removes_channels
 from edgesparse.stages import encode, samples, verify
 from edgesparse.stages.base.keeping import METRICS, read_json
 from edgesparse.stages.base.stage import NOTES
@@ -93,6 +93,8 @@ def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
 
 def _named(step: Sparsify) -> str:
     """A step, by what it takes away."""
+    if isinstance(step, L1) and step.group == "input":
+        return "inputs"
     return "channels" if removes_channels(step) else step.method
 
 
