@@ -126,4 +126,4 @@ def _diagnose(
         write_json(work.folder / DIAGNOSIS, found)
 
 
-KIND = Kind("convert", 5, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = Kind("convert", 6, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -156,3 +156,18 @@ def test_a_machine_that_is_up_stays_up_and_keeps_its_files(emulated):
     finally:
         edgesparse("emulator down pi4-emulated")
     assert not machines(project)
+
+
+@pytest.mark.parametrize("name", ["pairs", "words"])
+def test_shipped_pipelines_run_there(emulated, name):
+    """Two inputs and two outputs; and rows of a table, of which a text reads a few."""
+    project = emulated[0]
+    command = f".venv/bin/edgesparse deploy pipelines/{name}.yaml --device pi5-emulated --quick"
+    done = project.shell(command, 900)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    results = project.results_of(done)
+    assert {row.status for row in results.rows} == {"ok"}
+    assert {row.clock for row in results.rows} == {"instructions"}
+    if name == "words":
+        rows = [row for row in results.rows if row.variant == "rows-f32"]
+        assert all(row.speedup.ratio > 5 for row in rows)
