@@ -32,7 +32,18 @@ MODELS = {
     "mlp": {"input_shape": [16, 16, 1], "classes": 10, "widths": [128, 128]},
     "mobilenet_v1": {"input_shape": [32, 32, 3], "classes": 10, "alpha": 0.25, "downsample": 3},
     "mobilenet_v2": {"input_shape": [32, 32, 3], "classes": 10, "alpha": 0.35, "downsample": 3},
+    "moe_mlp": {"input_shape": [16, 16, 1], "classes": 10, "experts": 4, "width": 32, "hidden": 32},
     "resnet8": {},
+    "transformer": {
+        "classes": 10,
+        "length": 16,
+        "features": 8,
+        "width": 16,
+        "heads": 2,
+        "window": 8,
+        "blocks": 1,
+        "hidden": 32,
+    },
 }
 SCHEMES = ("f32", "f16", "dynamic", "int8")
 STORAGES = ("dense", "auto")

@@ -209,13 +209,13 @@ KEYS = {
     "sparsify aware": "f5fbac7f41ec",
     "quantize aware": "6d6720a67a29",
     "convert aware": "760025f8de0c",
-    "encode aware (ai-edge-litert)": "625846f8d224",
-    "verify aware (ai-edge-litert)": "7839c22d5c89",
+    "encode aware (ai-edge-litert)": "6cab68f08fd5",
+    "verify aware (ai-edge-litert)": "e731074626a0",
     "sparsify fast (channels)": "c7e3dacf60c5",
     "sparsify fast (magnitude)": "14bb44f6f06f",
     "convert fast": "d7621acaceb1",
-    "encode fast (ai-edge-litert)": "a2dc91930827",
-    "verify fast (ai-edge-litert)": "3f578a74f0ee",
+    "encode fast (ai-edge-litert)": "6960b1181f99",
+    "verify fast (ai-edge-litert)": "695ccb32df45",
 }
 
 

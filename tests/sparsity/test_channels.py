@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from edgesparse import models
-from edgesparse.sparsity.channels import channels, cost, importance
+from edgesparse.sparsity.channels import channels, cost, foreseen, importance
 from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -22,6 +22,13 @@ ZOO = {
     "ds_cnn": {},
     "resnet8": {},
     "autoencoder": {},
+}
+
+
+# Layers of ours in them tie all channels together.
+KEEPING = {
+    "moe_mlp": {"input_shape": [8, 8, 1], "classes": 10, "experts": 4},
+    "transformer": {"classes": 3, "length": 16, "features": 4, "width": 16, "window": 8},
 }
 
 
@@ -61,7 +68,20 @@ def test_every_model_meets_its_budget_in_widths_that_are_fast(tmp_path, name):
 def test_every_model_in_models_is_tried():
     from edgesparse.spec.code.references import builtin_names
 
-    assert set(ZOO) == set(builtin_names("models"))
+    assert {*ZOO, *KEEPING} == set(builtin_names("models"))
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_layers_of_ours_keep_their_channels_with_a_reason(tmp_path, name):
+    model = models.build(ModelSource(name=name, args=KEEPING[name]), tmp_path)
+    names, reason = foreseen(model)
+    if name == "moe_mlp":  # What goes through its experts comes back to where it began.
+        assert reason is not None
+        assert "experts" in reason
+    else:  # Within a block's feed-forward network they can go.
+        assert reason is None
+        assert {"feed_1"} in [set(group.layers) for group in trace(model).groups()]
+    assert names
 
 
 def test_what_is_left_learns_again(dataset):

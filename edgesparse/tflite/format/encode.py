@@ -161,7 +161,7 @@ def _store(
         graph.tensors.append(dense)
         _insert_densify(model, graph, constant.tensor, len(graph.tensors) - 1)
     else:
-        _require_version(model, graph, constant.tensor)
+        _require_version(model, graph, constant)
     tensor.buffer = buffer
     tensor.sparsity = _parameters(stored)
 
@@ -186,10 +186,14 @@ def _insert_densify(model: Any, graph: Any, source: int, target: int) -> None:
     graph.operators.insert(first or 0, densify)
 
 
-def _require_version(model: Any, graph: Any, tensor: int) -> None:
+def _require_version(model: Any, graph: Any, constant: Constant) -> None:
     for operator in graph.operators:
-        if tensor in indices(operator.inputs):
+        if constant.tensor in indices(operator.inputs):
             version = max(SPARSE_KERNEL_VERSION, model.operatorCodes[operator.opcodeIndex].version)
+            # Above it XNNPACK takes sparse float weights as if they were dense, and answers NaN.
+            # Beside layers of other numbers the converter gives all of them the highest version.
+            if constant.values.dtype == np.float32:
+                version = SPARSE_KERNEL_VERSION
             operator.opcodeIndex = _code(model, operator_name(model, operator), version)
 
 

@@ -152,7 +152,7 @@ def test_buffers_stay_where_kernels_read_them_fast(files):
     from edgesparse.tflite.format import encode as room
 
     model = open_model(files["f32"], "m")
-    aligned = room._packed(model, aligned=True)
+    aligned = room.packed(model, aligned=True)
     assert room._is_aligned(open_model(aligned, "m"), aligned)
     encoded = by_row(aligned)
     assert room._is_aligned(open_model(encoded, "m"), encoded)
@@ -201,3 +201,21 @@ def test_the_densify_stands_right_before_its_reader(files):
     for place, operator in enumerate(graph.operators):
         if model.operatorCodes[operator.opcodeIndex].builtinCode == code:
             assert operator.outputs[0] in graph.operators[place + 1].inputs
+
+
+def test_float_weights_beside_int8_ones_answer_right():
+    """The converter gives all fully connected layers the version of the newest; with that XNNPACK
+    reads sparse floats as if they were dense."""
+    tf.keras.utils.set_random_seed(2)
+    layers = tf.keras.layers
+    x = inputs = tf.keras.Input((256,))
+    x = layers.Dense(64, "relu", name="large")(x)  # Small ones stay float.
+    small = layers.Dense(4, name="small")
+    model = tf.keras.Model(inputs, small(x))
+    kernel = small.kernel.numpy()
+    small.kernel.assign(kernel * (np.random.default_rng(0).random(kernel.shape) < 0.1))
+    samples = np.random.default_rng(1).random((8, 256), np.float32)
+    content = convert(model, "dynamic", samples, one_scale=True)
+    stored, decisions = store(content, ANY, "auto")
+    assert {d.form for d in decisions if d.exploited} == {"random"}
+    np.testing.assert_allclose(answers(stored, samples), answers(content, samples), atol=1e-5)
