@@ -37,6 +37,7 @@ _HUNG_UP = (
     "Broken pipe",
     "client_loop",
     "mux_client",
+    "muxclient",
     "Control socket",
     "lost connection",
 )

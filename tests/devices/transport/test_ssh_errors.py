@@ -30,6 +30,11 @@ Host key verification failed.
         ("pi@pi.local: Permission denied (publickey).", DeviceError, "ssh-copy-id pi@pi.local"),
         ("ssh: Could not resolve hostname pi.local: x", DeviceError, "no machine has that name"),
         (
+            "muxclient: master hello exchange failed",
+            ConnectionLost,
+            "muxclient: master hello exchange failed",
+        ),
+        (
             "ssh: connect to host pi.local port 22: Connection refused",
             ConnectionLost,
             "is the device on, and its SSH server enabled?",
