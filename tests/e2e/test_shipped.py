@@ -48,8 +48,8 @@ def test_it_runs_as_it_is(project, name):
             assert abs(metric["host"] - metric["device"]) <= 0.005 * scale, (row["variant"], metric)
             if row["variant"] == "dense-f32":  # All test samples are judged.
                 assert abs(metric["keras"] - metric["host"]) <= 0.005 * scale, metric
-    # The figures of a variant are those of the same code, whichever device answered.
-    assert len(found["releases"]) == 2
+    text = (ROOT / "pipelines" / f"{name}.yaml").read_text()
+    assert len(found["releases"]) == (0 if "release: none" in text else 2)
 
 
 def test_there_are_some():
