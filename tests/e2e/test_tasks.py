@@ -112,7 +112,7 @@ def test_the_release_takes_a_file_for_each_input(heads):
     assert "# size" in said
     few = subprocess.run([sys.executable, predict, "a.npy"], capture_output=True, text=True)
     assert few.returncode == 1
-    assert "Its inputs: signal, side" in few.stderr
+    assert "Its inputs: signal (npy), side (npy)" in few.stderr
 
 
 def test_the_page_says_the_metric_by_its_name(heads):
