@@ -127,6 +127,11 @@ def text(path, transform):
     return numpy.array(values, numpy.float32 if transform["give"] == "counts" else numpy.int32)
 
 
+def place_of(word, places, size):
+    """A word's place among `size`; None where it is unknown. Without places it is hashed."""
+    return places.get(word) if places else zlib.crc32(word.encode()) % size
+
+
 def encoded(given, transform, places=None):
     """A text as ids and values, lists of [length].
 
@@ -137,13 +142,8 @@ def encoded(given, transform, places=None):
     words, length, size = WORD.findall(given.lower()), transform["length"], transform["size"]
     if places is None:
         places = {word: place for place, word in enumerate(transform["words"])}
-    hashed = not transform["words"]
     first = 2 if transform["form"] == "tokens" else 0
-
-    def place_of(word):
-        return zlib.crc32(word.encode()) % (size - first) if hashed else places.get(word)
-
-    found = [place_of(word) for word in words]
+    found = [place_of(word, places, size - first) for word in words]
     if transform["form"] == "tokens":
         ids = [1 if place is None else place + first for place in found[:length]]
         return ids + [0] * (length - len(ids)), [0.0] * length

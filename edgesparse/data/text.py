@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,6 +105,7 @@ def from_texts(
     if not hashing and not known:
         raise UsageError(f"{name}: no word is in {least} training texts")
     size = vocabulary if hashing else len(known)
+    index = {word: i for i, word in enumerate(known)}
     reading: dict[str, Any] = {
         "kind": "text",
         "file": "txt",
@@ -113,9 +113,8 @@ def from_texts(
         "words": known,
         "size": size + (FIRST if form == "tokens" else 0),
         "length": length,
-        "idf": _idf(training, known, size, hashing) if tf_idf else [],
+        "idf": _idf(training, index, size) if tf_idf else [],
     }
-    index = {word: i for i, word in enumerate(known)}
     encoded = [raw.encoded(one, reading, index) for one in texts]
     arrays: Arrays
     if form == "tokens":
@@ -144,18 +143,13 @@ def _vocabulary(texts: Sequence[str], size: int, least: int) -> list[str]:
     return [word for word, count in ordered[:size] if count >= least]
 
 
-def _idf(texts: Sequence[str], words: Sequence[str], size: int, hashing: bool) -> list[float]:
-    place = {word: i for i, word in enumerate(words)}
+def _idf(texts: Sequence[str], places: dict[str, int], size: int) -> list[float]:
     found = np.zeros(size)
     for one in texts:
-        for number in {_id(word, place, size, hashing) for word in _words(one)}:
+        for number in {raw.place_of(word, places, size) for word in _words(one)}:
             if number is not None:
                 found[number] += 1
     return [round(math.log((1 + len(texts)) / (1 + count)), 5) for count in found]
-
-
-def _id(word: str, places: dict[str, int], size: int, hashing: bool) -> int | None:
-    return zlib.crc32(word.encode()) % size if hashing else places.get(word)
 
 
 def _columns(

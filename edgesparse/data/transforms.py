@@ -1,7 +1,7 @@
 """What data does to raw inputs, said so that a device can repeat it.
 
 A `Dataset` carries one of these for each input that it knows; a release takes them along, and its
-predict.py reads raw files by them. devices/ondevice/inputs.py does what they say.
+predict.py reads raw files by them. raw.py does what they say.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
-from edgesparse.report.table import blocks, percent_text
+from edgesparse.report.table import blocks, percent_text, place_of
 
 LEVEL = 0.95
 
@@ -24,9 +24,7 @@ def over_seeds(results: Results) -> list[str]:
                 groups.setdefault(row.like, []).append(row)
         known = {name: _values(rows) for name, rows in groups.items() if len(rows) > 1}
         first = next(iter(known), None)
-        place = block.rows[0].runtime.name
-        if len(results.devices) > 1:
-            place = f"{block.rows[0].device}, {place}"
+        place = place_of(block.rows[0], results)
         for name, values in known.items():
             score = groups[name][0].score
             assert score is not None

@@ -302,13 +302,17 @@ def verdicts(results: Results) -> list[str]:
                 verdict = f"{what} cost time"
             else:
                 verdict = f"{what} pay in size" if size else f"{what} do not pay"
-            place = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
-            place = f"{row.device}, {place}" if len(results.devices) > 1 else place
             lines.append(
-                f"{row.variant} ({place}): {ratio_text(low)}-{ratio_text(high)}x as fast as "
-                f"{speedup.baseline}{size}: {verdict}"
+                f"{row.variant} ({place_of(row, results)}): {ratio_text(low)}-{ratio_text(high)}x "
+                f"as fast as {speedup.baseline}{size}: {verdict}"
             )
     return lines
+
+
+def place_of(row: Row, results: Results) -> str:
+    """What tells a row's block from the others, in few words."""
+    place = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
+    return f"{row.device}, {place}" if len(results.devices) > 1 else place
 
 
 def _doing(row: Row, twin: Row | None) -> str:

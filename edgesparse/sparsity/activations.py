@@ -9,7 +9,7 @@ many, as `layers.TopK` and `layers.SparseDense` do together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ SMOOTH = ("gelu", "silu", "swish", "elu", "selu", "softplus")
 RECTIFIERS = ("relu", "relu6")
 SAMPLES = 128
 _SMALL = 1e-8
+_AT_ONCE = 16
 
 
 def activations(
@@ -40,7 +41,8 @@ def activations(
         UsageError: a glob matches nothing, or no layer has an activation that can be zero.
     """
     recipe = recipe_of(model, dataset, train)
-    samples = [representative(dataset, SAMPLES)[name] for name in recipe.inputs]
+    given = representative(dataset, SAMPLES)
+    samples = [given[name] for name in recipe.inputs]
     before = shares_of_zeros(model, samples)
     swapped = [layer.name for layer in _with(model, SMOOTH, spec)] if spec.swap else []
     for layer in _with(model, SMOOTH, spec):
@@ -49,7 +51,7 @@ def activations(
     chosen = list(_with(model, RECTIFIERS, spec))
     _check(model, chosen, spec)
     if spec.penalty is not None:
-        scale = _scale(_outputs(model, chosen), samples) if spec.penalty == "l1" else 1.0
+        scale = _scale(model, chosen, samples) if spec.penalty == "l1" else 1.0
         for layer in chosen:
             each = spec.weight * scale / len(chosen)
             layer.activity_regularizer = Penalty(spec.penalty, each)
@@ -133,22 +135,17 @@ class Penalty(tf.keras.regularizers.Regularizer):
         return {"kind": self.kind, "weight": self.weight}
 
 
-def _scale(ask: Callable[[list[np.ndarray]], list[Any]], samples: list[np.ndarray]) -> float:
+def _scale(model: tf.keras.Model, layers: list[Any], samples: list[np.ndarray]) -> float:
     """What makes a mean of 1 of what the activations are now: nobody knows their scale."""
-    return 1 / max(_SMALL, float(np.mean([np.abs(one).mean() for one in ask(samples)])))
+    nodes = [node for layer in layers for node in uses(model, layer)]
+    tensors = [t for node in nodes for t in tf.nest.flatten(node.outputs)]
+    found = _answers(tf.keras.Model(model.inputs, tensors), samples)
+    return 1 / max(_SMALL, float(np.mean([np.abs(one).mean() for one in found])))
 
 
-def _outputs(model: tf.keras.Model, layers: list[Any]) -> Callable[[list[np.ndarray]], list[Any]]:
-    tensors = [
-        t for layer in layers for node in uses(model, layer) for t in tf.nest.flatten(node.outputs)
-    ]
-    ask = tf.keras.Model(model.inputs, tensors)
-
-    def answer(samples: list[np.ndarray]) -> list[Any]:
-        found = ask(samples[0] if len(samples) == 1 else samples, training=False)
-        return [one.numpy() for one in (found if isinstance(found, list) else [found])]
-
-    return answer
+def _answers(ask: tf.keras.Model, samples: list[np.ndarray]) -> list[np.ndarray]:
+    found = ask(samples[0] if len(samples) == 1 else samples, training=False)
+    return [one.numpy() for one in tf.nest.flatten(found)]
 
 
 def uses(model: tf.keras.Model, layer: Any) -> list[Any]:
@@ -166,11 +163,18 @@ def shares_of_zeros(
     layers = list(_with(model, RECTIFIERS))
     if not layers:
         return {}
-    found: dict[str, tuple[float, int]] = {}
-    for layer in layers:
-        (values, *_) = _outputs(model, [layer])(samples)
-        found[layer.name] = (float(np.mean(values == 0)), int(np.prod(values.shape[1:])))
-    return found
+    tensors = [tf.nest.flatten(uses(model, layer)[0].outputs)[0] for layer in layers]
+    ask = tf.keras.Model(model.inputs, tensors)
+    zeros, sizes, count = np.zeros(len(layers)), np.zeros(len(layers), int), len(samples[0])
+    # All layers in one pass, some samples at a time: what is between layers can be large.
+    for start in range(0, count, _AT_ONCE):
+        part = [values[start : start + _AT_ONCE] for values in samples]
+        for place, values in enumerate(_answers(ask, part)):
+            zeros[place] += np.sum(values == 0)
+            sizes[place] = np.prod(values.shape[1:])
+    shares = zeros / (count * sizes)
+    names = [layer.name for layer in layers]
+    return dict(zip(names, zip(shares.tolist(), sizes.tolist(), strict=True), strict=True))
 
 
 def overall(found: Mapping[str, tuple[float, int]]) -> float:

@@ -69,7 +69,7 @@ def _read(path: Path, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
 def _measured(model: Path, samples: Path) -> dict[str, float]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    from edgesparse.tflite.format.ends import ends
+    from edgesparse.tflite.format.ends import ends, quantized
 
     # Without delegates, which keep what is between their operators to themselves.
     interpreter = Interpreter(
@@ -92,11 +92,7 @@ def _measured(model: Path, samples: Path) -> dict[str, float]:
             if value.size != int(np.prod(source["shape"])):
                 wanted = source["shape"][1:].tolist()
                 raise UsageError(f"{samples}: {name} has shape {value.shape}, not {wanted}")
-            scale, zero = source["quantization"]
-            if scale and np.issubdtype(source["dtype"], np.integer):
-                limits = np.iinfo(source["dtype"])
-                value = np.clip(np.round(value / scale) + zero, limits.min, limits.max)
-            interpreter.set_tensor(index, value.reshape(source["shape"]).astype(source["dtype"]))
+            interpreter.set_tensor(index, quantized(value, source).reshape(source["shape"]))
         interpreter.invoke()
         for index in made:
             zero = details[index]["quantization"][1]

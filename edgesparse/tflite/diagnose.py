@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from edgesparse.tflite.format.ends import quantized
 from edgesparse.tflite.format.graph import label
 
 SAMPLES = 8
@@ -113,7 +114,7 @@ def _parting(
     known = {details["index"]: details for details in interpreter.get_tensor_details()}
     for number in range(len(x[0])):
         for details, values in zip(interpreter.get_input_details(), x, strict=True):
-            value = _quantized(values[number : number + 1], details)
+            value = quantized(values[number : number + 1], details)
             interpreter.set_tensor(details["index"], value)
         interpreter.invoke()
         for details in known.values():
@@ -137,14 +138,6 @@ def _parting(
             step = f"; one step of its numbers is {steps[name]:.1%} of it" if steps[name] else ""
             return f"outputs part at layer {name} ({kind}): {error:.0%} of its range off{step}"
     return None
-
-
-def _quantized(values: np.ndarray, details: Any) -> np.ndarray:
-    scale, zero = details["quantization"]
-    if scale and np.issubdtype(details["dtype"], np.integer):
-        limits = np.iinfo(details["dtype"])
-        values = np.clip(np.round(values / scale) + zero, limits.min, limits.max)
-    return values.astype(details["dtype"])
 
 
 def _dequantized(values: np.ndarray, details: Any) -> np.ndarray:

@@ -16,10 +16,9 @@ from edgesparse.sparsity.network.dependencies import Dependencies, Group
 
 
 class Groups(Protocol):
-    """`count` groups with `weight` weights altogether."""
+    """`count` groups of weights."""
 
     count: int
-    weight: float
 
     def shrink(self, amount: float, limit: float) -> float:
         """Make every group that is not larger than `limit` smaller by `amount`, down to zero; gives
@@ -61,7 +60,6 @@ class Blocks:
         self.mask: Any = None
         flat = tf.reshape(self.variable, self.shape)
         self.count = int(np.prod(tf.reduce_sum(flat, self.axes).shape))
-        self.weight = float(np.prod(self.variable.shape))
         self._step = tf.function(self._shrunk)
 
     def _norms(self, blocks: Any) -> Any:
@@ -129,7 +127,7 @@ class Atoms:
         for c in found.layers.values():
             if c.produces and self.free[c.outputs].any():
                 self._add(c)
-        self.count, self.weight = len(self.atoms), float(len(self.atoms))
+        self.count = len(self.atoms)
         self.alive = np.ones(self.size, bool)
         self._times = np.zeros(self.size)
         for _, _, atoms, _ in self.members:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.spec.errors import UsageError
@@ -70,6 +71,15 @@ def ends(content: bytes, name: str = "model.tflite") -> Ends:
             ),
             any(g.Tensors(t).IsVariable() for g in graphs for t in range(g.TensorsLength())),
         )
+
+
+def quantized(values: np.ndarray[Any, Any], details: Any) -> np.ndarray[Any, Any]:
+    """Real numbers in the numbers of an input, `details` as a runtime's interpreter gives them."""
+    scale, zero = details["quantization"]
+    if scale and np.issubdtype(details["dtype"], np.integer):
+        limits = np.iinfo(details["dtype"])
+        values = np.clip(np.round(values / scale) + zero, limits.min, limits.max)
+    return values.astype(details["dtype"])
 
 
 def in_order(found: Sequence[End], names: Sequence[str]) -> list[End]:
