@@ -55,6 +55,7 @@ class Dataset:
     which is empty where targets are no labels. `target_is_input`: what the model is given is what
     it is to give. `transforms`: how raw files become inputs, by their names, where that is known
     (see transforms.py). `recipe`: how models are trained on it, put there by a pipeline.
+    `interrupted`: where trainings on it are kept while they last, put there by a stage.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     target_is_input: bool = False
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     recipe: Any = None
+    interrupted: Any = None
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:

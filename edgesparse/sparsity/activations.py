@@ -20,7 +20,8 @@ from edgesparse.layers.experts import Experts
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.report import MIN_SPARSITY, Sparsified
-from edgesparse.sparsity.training.fitting import Progress, fit, recipe_of
+from edgesparse.sparsity.training.fitting import fit, recipe_of
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Activations, matches

@@ -21,7 +21,8 @@ from edgesparse.data import Dataset
 from edgesparse.sparsity.network.dependencies import Dependencies, Group, trace
 from edgesparse.sparsity.network.layers import LayerChannels, resized
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
-from edgesparse.sparsity.training.fitting import Progress, fit
+from edgesparse.sparsity.training.fitting import fit
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import NOTICED, Channels, Importance

@@ -19,7 +19,8 @@ from tensorflow_model_optimization.python.core.clustering.keras.clustering_regis
 from edgesparse.data import Dataset
 from edgesparse.sparsity.network.kernels import Kernel, choose, kernels
 from edgesparse.sparsity.report import LayerSparsity, Sparsified, measure
-from edgesparse.sparsity.training.fitting import Progress, fit
+from edgesparse.sparsity.training.fitting import fit
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Cluster

@@ -33,7 +33,8 @@ from edgesparse.sparsity.report import (
     measure,
     require_covered,
 )
-from edgesparse.sparsity.training.fitting import Progress, fit, steps_per_epoch
+from edgesparse.sparsity.training.fitting import fit, steps_per_epoch
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import L1, NOTICED, Channels, Pattern
@@ -178,7 +179,8 @@ def _channels(
             train.model_copy(update={"epochs": rest}),
             lambda done, text: progress(share + done * (1 - share), text),
         )
-        history = {name: [*history.get(name, []), *later.get(name, [])] for name in later}
+        names = {**history, **later}
+        history = {name: [*history.get(name, []), *later.get(name, [])] for name in names}
     notes = [removing.told(found, kept)]
     if spec.sparsity is not None and abs(spec.sparsity - removed) > NOTICED:
         notes.append(f"{spec.sparsity:.0%} of the channels were asked for, {removed:.0%} are gone")
@@ -210,6 +212,17 @@ class Shrink(tf.keras.callbacks.Callback):
         self.every = max(1, self.end // _LOOKS)
         self.number = 0
         self.held = False
+
+    def state(self) -> dict[str, Any]:
+        own = {"penalties": self.penalties, "limits": self.limits}
+        return {"number": self.number, "held": self.held, **own}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.number, self.held = int(state["number"]), bool(state["held"])
+        self.penalties, self.limits = list(state["penalties"]), list(state["limits"])
+        if self.held:
+            for one in self.groups:
+                one.keep(one.sizes() > 0)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.number += 1

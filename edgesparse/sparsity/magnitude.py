@@ -29,7 +29,8 @@ from edgesparse.sparsity.report import (
     measure,
     require_covered,
 )
-from edgesparse.sparsity.training.fitting import History, Progress, fit, steps_per_epoch
+from edgesparse.sparsity.training.fitting import History, fit, steps_per_epoch
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude, Pattern, Schedule

@@ -8,7 +8,7 @@ step, so that a weight that was taken may come back until the schedule ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,16 @@ class HoldMasks(tf.keras.callbacks.Callback):
         super().__init__()
         self.masked = tuple(masked)
         self.number = 0
+
+    def state(self) -> dict[str, Any]:
+        masks = {str(k): one.mask for k, one in enumerate(self.masked) if one.mask is not None}
+        return {"number": self.number, **masks}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.number = int(state["number"])
+        for place, one in enumerate(self.masked):
+            if str(place) in state:
+                one.mask = tf.constant(state[str(place)], one.variable.dtype)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         for one in self.masked:

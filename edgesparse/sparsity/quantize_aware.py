@@ -21,7 +21,8 @@ from tf_keras.src.saving.serialization_lib import SafeModeScope
 from edgesparse.data import Dataset
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import kernels
-from edgesparse.sparsity.training.fitting import History, Progress, fit
+from edgesparse.sparsity.training.fitting import History, fit
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Train
 

@@ -19,12 +19,8 @@ from edgesparse.data import Dataset
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import Kernel, choose, unfreeze
 from edgesparse.sparsity.report import Sparsified, coverage, measure, require_covered
-from edgesparse.sparsity.training.fitting import (
-    Progress,
-    fit,
-    one_batch,
-    steps_per_epoch,
-)
+from edgesparse.sparsity.training.fitting import fit, one_batch, steps_per_epoch
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Rigl
 
@@ -162,6 +158,11 @@ class MoveConnections(HoldMasks):
         self.fraction, self.end = spec.fraction, spec.end * steps
         self.every = max(1, round(spec.frequency * steps))
         self.most = sum(one.count for one in moving)
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        super().restore(state)
+        for one in self.moving:
+            one.kept = one.mask.numpy().ravel() != 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         number = self.number

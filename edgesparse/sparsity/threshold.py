@@ -10,7 +10,8 @@ from edgesparse.data import Dataset
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import Kernel, choose, unfreeze
 from edgesparse.sparsity.report import Sparsified, coverage, measure
-from edgesparse.sparsity.training.fitting import Progress, fit
+from edgesparse.sparsity.training.fitting import fit
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Threshold

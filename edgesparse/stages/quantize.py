@@ -12,6 +12,8 @@ from edgesparse.stages.base.stage import DATA_LIBRARIES, NOTES, TOOLKIT_LIBRARIE
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from edgesparse.sparsity.quantize_aware import Prepared
+
 RATE = 1 / 10
 """Fine-tuning starts from trained weights: a smaller step than training's."""
 _NAMED = 4
@@ -30,23 +32,32 @@ def run(work: Work) -> None:
     from edgesparse.sparsity import quantize_aware
     from edgesparse.sparsity.training import fitting
 
-    dataset = work.context.dataset
     train = fitting.fine_tune(work.context.train, work.variant.quantize, RATE)
-    prepared, history = quantize_aware.quantize_aware(
-        read_keras(work, "model"), dataset, train, work.progress
-    )
-    quantized = prepared.model
+    with work.dataset() as dataset:
+        prepared, history = quantize_aware.quantize_aware(
+            read_keras(work, "model"), dataset, train, work.progress
+        )
+        _leave(work, prepared, history, fitting.scores(prepared.model, dataset))
+
+
+def _leave(
+    work: Work, prepared: Prepared, history: Mapping[str, Any], scores: Mapping[str, float]
+) -> None:
+    from edgesparse.sparsity.training import fitting
+
+    notes = fitting.told(history, "fine-tuning")
     if prepared.left:
         left = ", ".join(prepared.left[:_NAMED])
         more = len(prepared.left) - _NAMED
         left += f" and {more} more" if more > 0 else ""
-        note = f"not quantization-aware, with ranges from calibration: {left}"
-        write_json(work.folder / NOTES, [note])
+        notes.append(f"not quantization-aware, with ranges from calibration: {left}")
+    if notes:
+        write_json(work.folder / NOTES, notes)
     # The toolkit's quantized layers do not survive Keras' own format; their weights do, over the
     # same preparation of the same model.
-    quantized.save_weights(work.folder / _WEIGHTS)
+    prepared.model.save_weights(work.folder / _WEIGHTS)
     write_json(work.folder / "history.json", history)
-    write_json(work.folder / METRICS, fitting.scores(quantized, dataset))
+    write_json(work.folder / METRICS, scores)
 
 
 def read(work: Work) -> tf.keras.Model:

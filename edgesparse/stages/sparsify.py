@@ -44,6 +44,7 @@ from edgesparse.stages.base.stage import (
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from edgesparse.data import Dataset
     from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified
 
 COVERAGE = "coverage.json"
@@ -88,18 +89,20 @@ def run(work: Work) -> None:
     model = read_keras(work, "model")
     anew = isinstance(spec, Rigl) and spec.from_scratch
     train = fitting.fine_tune(work.context.train, spec, 1.0 if anew else RATE)
-    with placed(work):
-        done = _carried_out(work, model, spec, train)
-    # A user's own method may return any model.
-    fitting.check_fit(done.model, work.context.dataset, train)
-    scores = fitting.scores(done.model, work.context.dataset)
-    kept = done.keeps_layers and is_as_built(work, "model")
-    save_keras(done.model, work.folder, done.history, scores, as_built=kept)
+    with work.dataset() as dataset:
+        with placed(work):
+            done = _carried_out(work, model, spec, dataset, train)
+        # A user's own method may return any model.
+        fitting.check_fit(done.model, dataset, train)
+        scores = fitting.scores(done.model, dataset)
+        kept = done.keeps_layers and is_as_built(work, "model")
+        save_keras(done.model, work.folder, done.history, scores, as_built=kept)
     layers = [
         {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
     ]
     write_json(work.folder / "sparsity.json", layers)
     notes = [*work.notes_of("model"), *done.notes, *_misfits(done.layers)]
+    notes += fitting.told(done.history, "fine-tuning")
     if done.coverage is not None:
         write_json(work.folder / COVERAGE, dataclasses.asdict(done.coverage))
         notes += _uncovered(done.coverage)
@@ -125,8 +128,10 @@ def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:
     return [f"{', '.join(names)}: {note}" for note, names in found.items()]
 
 
-def _carried_out(work: Work, model: tf.keras.Model, spec: Any, train: Train) -> Sparsified:
-    dataset, progress = work.context.dataset, work.progress
+def _carried_out(
+    work: Work, model: tf.keras.Model, spec: Any, dataset: Dataset, train: Train
+) -> Sparsified:
+    progress = work.progress
     if isinstance(spec, Magnitude):  # The one method that may say `auto`.
         from edgesparse.sparsity.choosing import auto
 

@@ -22,20 +22,18 @@ def run(work: Work) -> None:
 
     from edgesparse.sparsity.training import fitting
 
-    train, dataset = work.context.train, work.context.dataset
+    train = work.context.train
     # Before the model is built: its initial weights are random, too.
     fitting.make_repeatable(train.seed, train.deterministic is not False)
-    with _precision(train.mixed_precision):
+    with work.dataset() as dataset, _precision(train.mixed_precision):
         model = built(work, float32=False)
         extra = []
         if train.tensorboard:
             extra.append(tf.keras.callbacks.TensorBoard(work.folder / "tensorboard"))
-        # Beside the store: a killed run's own folder is swept.
-        resume = work.folder.parent.with_name("interrupted") / work.stage.key
-        history = fitting.fit(model, dataset, train, work.progress, extra=extra, resume=resume)
-    write_json(work.folder / NOTES, _notes(history))
-    scores = fitting.scores(model, dataset, train)
-    save_keras(model, work.folder, history, scores, as_built=True)
+        history = fitting.fit(model, dataset, train, work.progress, extra=extra)
+        write_json(work.folder / NOTES, fitting.told(history))
+        scores = fitting.scores(model, dataset, train)
+        save_keras(model, work.folder, history, scores, as_built=True)
 
 
 @contextmanager
@@ -49,20 +47,6 @@ def _precision(mixed: bool) -> Iterator[None]:
         yield
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
-
-
-def _notes(history: Mapping[str, Any]) -> list[str]:
-    from edgesparse.sparsity.training import fitting
-
-    notes = []
-    if fitting.NOT_REPEATABLE in history:
-        notes.append("training is not repeatable: an operation of it has no repeatable form")
-    if fitting.RESUMED in history:
-        epoch = history[fitting.RESUMED][0]
-        notes.append(f"training was interrupted and went on after epoch {epoch:.0f}")
-    if fitting.STOPPED in history:
-        notes.append(f"training stopped early, after epoch {history[fitting.STOPPED][0]:.0f}")
-    return notes
 
 
 KIND = Kind("train", 2, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

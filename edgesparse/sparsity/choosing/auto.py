@@ -16,7 +16,7 @@ from edgesparse.sparsity.choosing.sensitivity import validation_accuracy
 from edgesparse.sparsity.magnitude import magnitude
 from edgesparse.sparsity.network.kernels import prunable
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
-from edgesparse.sparsity.training.fitting import Progress
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Channels, LayerChoice, LayerOverride, Magnitude

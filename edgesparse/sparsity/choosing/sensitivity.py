@@ -15,8 +15,9 @@ from edgesparse.sparsity.choosing.curves import LayerCurve, Proposal, Sensitivit
 from edgesparse.sparsity.magnitude import choose_targets
 from edgesparse.sparsity.masks import magnitude_mask
 from edgesparse.sparsity.network.kernels import prunable
-from edgesparse.sparsity.training.fitting import Progress, recipe_of
+from edgesparse.sparsity.training.fitting import recipe_of
 from edgesparse.sparsity.training.recipe import answers, asking, judged_targets
+from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.sparsify import LEVELS, Magnitude
 from edgesparse.spec.training import Train
 

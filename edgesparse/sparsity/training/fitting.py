@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,23 @@ from edgesparse.sparsity.training import ingredients
 from edgesparse.sparsity.training.recipe import (
     Compiled,
     Recipe,
-    answered,
-    asking,
     evaluate,
     named,
     put_together,
 )
 from edgesparse.sparsity.training.resuming import Resumed
+from edgesparse.sparsity.training.watching import KeepBest, Progress, Report
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Quantize
 from edgesparse.spec.sparsify import FineTune, matches
 from edgesparse.spec.training import Train
 
-Progress = Callable[[float, str], None]
-"""Told the share done, 0 to 1, and what is being done."""
 History = dict[str, list[float]]
 
 HELD_BYTES = 128_000_000
 """Of samples that are held in memory for shuffling, and for validation."""
 _SHUFFLED = 10_000
-_WATCHED = {"accuracy": "val_accuracy", "mae": "val_mae", "pixel-accuracy": "val_pixel_accuracy"}
-"""Metrics that Keras reports by itself."""
 NOT_REPEATABLE = "not_repeatable"
 STOPPED = "stopped_epoch"
 RESUMED = "resumed_epoch"
@@ -127,7 +121,6 @@ def fit(
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     best_from_epoch: int = 0,
     extra: Sequence[tf.keras.callbacks.Callback] = (),
-    resume: Path | None = None,
 ) -> History:
     """Train in place and leave the best weights in the model.
 
@@ -138,7 +131,6 @@ def fit(
         best_from_epoch: earlier epochs are never the best; for pruning, whose early epochs have
             not reached their sparsity yet.
         extra: more callbacks, of the training of the dense model only.
-        resume: a folder in which an interrupted training of this very kind is kept.
 
     Returns:
         A value per epoch of loss, val_loss and each metric.
@@ -154,10 +146,11 @@ def fit(
     steps = steps_per_epoch(dataset, train.batch_size)
     _regularize(model, train)
     compile_for(model, train, recipe, steps)
-    best = _KeepBest(best_from_epoch, train.early_stopping, recipe, dataset)
-    report = _Report(progress, train.epochs, steps, best)
+    best = KeepBest(best_from_epoch, train.early_stopping, recipe, dataset)
+    report = Report(progress, train.epochs, steps, best)
     own = ingredients.callbacks(train, recipe)
-    resumed = Resumed(resume, best) if resume is not None and train.ref is None else None
+    place = dataset.interrupted.next() if dataset.interrupted and train.ref is None else None
+    resumed = Resumed(place, best, callbacks) if place else None
     given = [*callbacks, *own, *extra, best, *([resumed] if resumed else []), report]
     first = resumed.restore(model) if resumed else 0
     before = model.get_weights() if train.deterministic == "auto" else []
@@ -181,8 +174,10 @@ def fit(
     found = {name: [float(v) for v in values] for name, values in history.items()}
     if resumed is not None:
         if first:
-            found = {**resumed.history, RESUMED: [float(first)]}
-        resumed.done()
+            found = dict(resumed.history)
+            if first < train.epochs:
+                found[RESUMED] = [float(first)]
+        resumed.done(train.epochs)
     found |= {name: values for name, values in best.computed.items() if values}
     if best.stopped is not None:
         found[STOPPED] = [float(best.stopped)]
@@ -307,91 +302,19 @@ def _why(dataset: Dataset, recipe: Recipe) -> str:
     return "; lower learning_rate"
 
 
+def told(history: Mapping[str, Sequence[float]], what: str = "training") -> list[str]:
+    """What is to be said under the table of how a training, or fine-tuning, went."""
+    notes = []
+    if NOT_REPEATABLE in history:
+        notes.append(f"{what} is not repeatable: an operation of it has no repeatable form")
+    if RESUMED in history:
+        notes.append(f"{what} was interrupted and went on after epoch {history[RESUMED][0]:.0f}")
+    if STOPPED in history:
+        notes.append(f"{what} stopped early, after epoch {history[STOPPED][0]:.0f}")
+    return notes
+
+
 def scores(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> dict[str, float]:
     """Every metric of the Keras model on the test split; accuracy among them for classification."""
     recipe = recipe_of(model, dataset, train or Train())
     return evaluate(model, dataset.test, recipe)
-
-
-class _KeepBest(tf.keras.callbacks.Callback):
-    """Keeps the weights of the best epoch; ends the training when there is no better one."""
-
-    def __init__(
-        self, first_epoch: int, patience: int | None, recipe: Recipe, dataset: Dataset
-    ) -> None:
-        super().__init__()
-        self.first_epoch = first_epoch
-        self.patience = patience
-        self.recipe = recipe
-        self.dataset = dataset
-        self.name = recipe.name
-        self.begin_again()
-
-    def begin_again(self) -> None:
-        self.weights: list[np.ndarray] | None = None
-        self.best = (-math.inf, -math.inf)
-        self.best_epoch = 0
-        self.seen = False
-        self.stopped: int | None = None
-        self.last = math.nan
-        self.computed: dict[str, list[float]] = {}
-        self._ask: Callable[[Any], Any] | None = None
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs, self.seen = logs or {}, True
-        # A loop of one's own need not say them.
-        loss, val_loss = logs.get("loss", 0.0), logs.get("val_loss", 0.0)
-        if not math.isfinite(loss):
-            self.model.stop_training = True
-            return
-        self.last = self._value(logs)
-        sign = 1 if self.recipe.metric.best == "highest" else -1
-        # A metric may take few values on little data; the loss decides between equals.
-        score = (sign * self.last, -val_loss)
-        if not math.isfinite(score[0]) or not math.isfinite(score[1]) or epoch < self.first_epoch:
-            return
-        if self.weights is None or score > self.best:
-            self.best, self.best_epoch = score, epoch
-            self.weights = self.model.get_weights()
-        elif self.patience is not None and epoch - self.best_epoch >= self.patience:
-            self.model.stop_training = True
-            self.stopped = epoch + 1
-
-    def _value(self, logs: Mapping[str, float]) -> float:
-        watched = _WATCHED.get(self.recipe.metric.name, "")
-        if watched in logs and not self.recipe.several and not self.recipe.compiled.metrics:
-            return float(logs[watched])
-        if self._ask is None:
-            self._ask = asking(self.model)
-        outputs, targets = answered(self._ask, self.dataset.validation, self.recipe)
-        judged = self.recipe.judged
-        value = self.recipe.metric.judge(outputs[judged], targets[judged])
-        self.computed.setdefault(f"val_{self.name}", []).append(value)
-        return value
-
-
-class _Report(tf.keras.callbacks.Callback):
-    def __init__(self, progress: Progress, epochs: int, steps: int, best: _KeepBest) -> None:
-        super().__init__()
-        self.progress, self.epochs, self.steps, self.best = progress, epochs, steps, best
-        self.epoch = 0
-        self.told = 0.0
-        self.result = ""
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        now = time.monotonic()
-        # A terminal shows no more, and each telling crosses a process.
-        if now - self.told > 0.2:
-            self.told = now
-            self._tell((self.epoch + (batch + 1) / self.steps) / self.epochs)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", math.nan)
-        self.result = f", loss {loss:.3g}, validation {self.best.name} {self.best.last:.3f}"
-        self._tell((epoch + 1) / self.epochs)
-
-    def _tell(self, share: float) -> None:
-        self.progress(min(1.0, share), f"epoch {self.epoch + 1}/{self.epochs}{self.result}")

@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on where it was."""
+"""A training that was interrupted goes on where it was, a fine-tuning too."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import shutil
 import time
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -18,18 +19,49 @@ SAVED_EVERY_SECONDS = 20.0
 _STATE = "state.npz"
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A callback with a state of its own: masks that it holds, how far it is."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Arrays and numbers by name."""
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put back what `state` gave; the model's weights are back by then."""
+
+
+class Interrupted:
+    """Where the trainings of one stage are kept while they last, in their order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+
+    def next(self) -> Path:
+        """Of the training that begins now."""
+        self.count += 1
+        return self.folder / str(self.count)
+
+    def done(self) -> None:
+        """Nothing is needed any more."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class Resumed(tf.keras.callbacks.Callback):
     """Saves the weights, the optimizer's state and the best epoch's weights now and then, and puts
     them back.
 
     Args:
-        folder: of this training alone; gone when it ends.
-        best: the callback that keeps the best weights; see fitting.
+        folder: of this training alone. A training that was saved once is saved at its end, too: a
+            later one of its stage may be interrupted.
+        best: the callback that keeps the best weights; see watching.
+        others: callbacks, among them those that remember.
     """
 
-    def __init__(self, folder: Path, best: Any) -> None:
+    def __init__(self, folder: Path, best: Any, others: Sequence[Any]) -> None:
         super().__init__()
         self.folder, self.best = folder, best
+        self.remembering = [one for one in others if isinstance(one, Remembering)]
         self.history: dict[str, list[float]] = {}
         self.first_epoch = 0
         self._saved = time.monotonic()
@@ -56,6 +88,10 @@ class Resumed(tf.keras.callbacks.Callback):
         self.best.weights = best or None
         self.best.best, self.best.best_epoch = tuple(about["best"]), about["best_epoch"]
         self.best.computed = about["computed"]
+        self.best.seen = True
+        for place, one in enumerate(self.remembering):
+            own = {n.partition("/")[2]: v for n, v in arrays.items() if n.startswith(f"c{place}/")}
+            one.restore(own)
         return self.first_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -65,9 +101,10 @@ class Resumed(tf.keras.callbacks.Callback):
             self._save(epoch + 1)
             self._saved = time.monotonic()
 
-    def done(self) -> None:
-        """Nothing is needed any more."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def done(self, epochs: int) -> None:
+        """The training of so many epochs ended."""
+        if self.folder.exists():
+            self._save(epochs)
 
     def _save(self, epoch: int) -> None:
         best = self.best
@@ -83,6 +120,8 @@ class Resumed(tf.keras.callbacks.Callback):
             **_numbered("o", [np.asarray(v) for v in self.model.optimizer.variables]),
             **_numbered("b", best.weights or []),
         }
+        for place, one in enumerate(self.remembering):
+            arrays |= {f"c{place}/{k}": np.asarray(v) for k, v in one.state().items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{os.getpid()}.npz"
         np.savez(part, about=np.array(json.dumps(about)), **arrays)

@@ -195,6 +195,17 @@ class Work:
         """Those that share a stage say the same about it."""
         return self.pipeline.variants[self.stage.variants[0]]
 
+    @contextmanager
+    def dataset(self) -> Iterator[Dataset]:
+        """The data to train on. What is trained on it goes on where it was, if the stage is
+        interrupted before the end of this block."""
+        from edgesparse.sparsity.training.resuming import Interrupted
+
+        # Beside the store: a killed run's own folder is swept.
+        kept = Interrupted(self.folder.parent.with_name("interrupted") / self.stage.key)
+        yield replace(self.context.dataset, interrupted=kept)
+        kept.done()
+
     def notes_of(self, role: str) -> list[str]:
         """What the steps so far have to say under the table."""
         path = self.inputs[role] / NOTES if role in self.inputs else None

@@ -8,7 +8,6 @@ from edgesparse import data
 from edgesparse.sparsity import quantize_aware
 from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.training import fitting as training
-from edgesparse.sparsity.training import resuming
 from edgesparse.sparsity.training.recipe import put_together
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
@@ -141,33 +140,3 @@ def test_a_layer_that_cannot_be_quantized_is_named(dataset):
     model = tf.keras.Sequential([tf.keras.Input((12,)), Odd(name="odd")])
     with pytest.raises(EdgesparseError, match="does not take this model"):
         quantize_aware.prepare(model)
-
-
-@pytest.mark.slow
-def test_an_interrupted_training_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(resuming, "SAVED_EVERY_SECONDS", 0.0)
-    settings, place = Train(epochs=6, learning_rate=1e-3), tmp_path / "interrupted"
-
-    class PowerCut(tf.keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 4:
-                raise KeyboardInterrupt
-
-    model = network()
-    with pytest.raises(KeyboardInterrupt):
-        training.fit(model, dataset, settings, quiet, extra=[PowerCut()], resume=place)
-    told = []
-    again = network()
-    history = training.fit(
-        again, dataset, settings, lambda share, text: told.append(text), resume=place
-    )
-    assert history["resumed_epoch"] == [4.0]
-    assert len(history["loss"]) == 6
-    assert told[0].startswith("epoch 5/6")
-    assert history["loss"] == sorted(history["loss"], reverse=True)
-    assert not place.exists()
-    # What is of another network, or torn, is not taken.
-    place.mkdir()
-    (place / "state.npz").write_bytes(b"PK torn")
-    history = training.fit(network(), dataset, settings, quiet, resume=place)
-    assert "resumed_epoch" not in history
