@@ -95,6 +95,7 @@ class Candidate:
             self.limits.tolerance if self.limits else 0.0,
             EMULATED_GOLDEN_SAMPLES if self.on_host else None,
             shapes=self.shapes,
+            reduced=self.judge.judging.reduced if self.judge else (),
         )
 
     @property

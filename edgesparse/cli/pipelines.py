@@ -146,10 +146,10 @@ def _deploy(
 @click.option("--device", default="local", show_default=True, help="The target of 'pattern: auto'.")
 @click.option(
     "--max-accuracy-drop",
-    type=click.FloatRange(0, 1),
+    type=click.FloatRange(0),
     default=0.02,
     show_default=True,
-    help="Validation accuracy that the proposal may lose, before any fine-tuning.",
+    help="What the proposal may lose of the metric, on validation data, before fine-tuning.",
 )
 @click.option(
     "--level",

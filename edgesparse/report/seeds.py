@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
-from edgesparse.report.table import blocks, percent_text, place_of
+from edgesparse.report.table import blocks, place_of
 
 LEVEL = 0.95
 
@@ -47,9 +47,7 @@ def _values(rows: Sequence[Row]) -> list[float]:
 
 
 def _text(value: float, share: bool, sign: str = "") -> str:
-    return f"{value * 100:{sign}.1f}" if share and sign else (
-        percent_text(value) if share else f"{value:{sign}.3g}"
-    )  # fmt: skip
+    return f"{value * 100:{sign}.1f}" if share else f"{value:{sign}.3g}"
 
 
 def _half(values: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesparse.report.shown import shown
-from edgesparse.report.table import percent_text
+from edgesparse.report.table import metric_text, percent_text
 from edgesparse.sparsity.choosing.curves import Proposal, Sensitivity
 
 
@@ -19,10 +19,15 @@ def print_sensitivity(
     proposal: Proposal | None,
     console: Console,
 ) -> None:
-    """Print the accuracy with each layer pruned alone, and the proposal."""
+    """Print the metric with each layer pruned alone, and the proposal."""
+
+    def text(value: float) -> str:
+        return metric_text(found.value(value), found.unit)
+
+    unit = f" {found.unit}" if found.unit else ""
     console.print(
         shown(
-            f"{variant}: {percent_text(found.accuracy)} % of the validation samples are right; "
+            f"{variant}: {found.metric} {text(found.accuracy)}{unit} on the validation samples; "
             "with one layer pruned, untrained:",
             style="bold",
         )
@@ -40,7 +45,7 @@ def print_sensitivity(
             f"{layer.size:,}",
             *(
                 shown(
-                    percent_text(value),
+                    text(value),
                     style="green" if found.keeps(value, max_accuracy_drop) else "red",
                 )
                 for value in layer.accuracy
@@ -49,7 +54,7 @@ def print_sensitivity(
         )
     console.print(table)
     if proposal is None:
-        line = "no proposal: no sparsity keeps the accuracy without training"
+        line = f"no proposal: no sparsity keeps {found.metric} without training"
         console.print(shown(line, style="yellow"))
         return
     size = sum(layer.size for layer in found.layers)
@@ -57,8 +62,8 @@ def print_sensitivity(
     console.print(
         shown(
             f"proposed: {percent_text(zeros / max(1, size))} % zeros in all of them at once, "
-            f"{percent_text(proposal.accuracy)} % right before any fine-tuning (at most "
-            f"{percent_text(max_accuracy_drop)} points may be lost)",
+            f"{found.metric} {text(proposal.accuracy)}{unit} before any fine-tuning (at most "
+            f"{metric_text(max_accuracy_drop, found.unit)} may be lost)",
             style="green",
         )
     )

@@ -161,11 +161,14 @@ def count_text(count: int) -> str:
     raise AssertionError
 
 
+def metric_text(value: float, unit: str) -> str:
+    """A metric without its unit."""
+    return percent_text(value) if unit == "%" else f"{value:.3g}"
+
+
 def _metric(score: Score | None) -> str | None:
     value = score.shown if score else None
-    if score is None or value is None:
-        return None
-    return percent_text(value) if score.unit == "%" else f"{value:.3g}"
+    return None if score is None or value is None else metric_text(value, score.unit)
 
 
 def _drop(row: Row) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,17 @@ class Found:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON; `accuracy` is the metric that is named, as it is."""
+        found, value = self.sensitivity, self.sensitivity.value
+        proposal = self.proposal
+        if proposal is not None:
+            proposal = replace(proposal, accuracy=value(proposal.accuracy))
+        layers = [replace(one, accuracy=tuple(map(value, one.accuracy))) for one in found.layers]
         return {
             "variant": self.variant,
             "max_accuracy_drop": self.max_accuracy_drop,
-            **asdict(self.sensitivity),
-            "proposal": None if self.proposal is None else asdict(self.proposal),
+            **asdict(replace(found, accuracy=value(found.accuracy), layers=tuple(layers))),
+            "proposal": None if proposal is None else asdict(proposal),
         }
 
 
@@ -65,7 +70,8 @@ def sensitivity(
         device: the target of `pattern: auto`.
         variant: whose model, pattern, layers and exclusions count; default the first that is
             pruned by magnitude, else unstructured zeros in the dense model.
-        max_accuracy_drop: validation accuracy that the proposal may lose, before any fine-tuning.
+        max_accuracy_drop: what the proposal may lose of the metric that counts, on validation
+            data and before any fine-tuning.
         levels: sparsities to try.
 
     Raises:

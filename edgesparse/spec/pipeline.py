@@ -9,12 +9,12 @@ from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Name, Strict
 from edgesparse.spec.sparsify import (
-    Fraction,
     SparsifyReference,
     Steps,
     leaves_zeros,
     shorthand,
 )
+from edgesparse.spec.step import Fraction
 from edgesparse.spec.task import Tasks
 from edgesparse.spec.training import Train as Train
 

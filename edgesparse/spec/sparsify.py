@@ -14,7 +14,6 @@ from edgesparse.spec.learned import Activations as Activations
 from edgesparse.spec.learned import Rigl as Rigl
 from edgesparse.spec.learned import Threshold as Threshold
 from edgesparse.spec.step import FineTune as FineTune
-from edgesparse.spec.step import Fraction as Fraction
 from edgesparse.spec.step import Kept, Sparsity
 from edgesparse.spec.step import Schedule as Schedule
 from edgesparse.spec.step import matches as matches
@@ -64,8 +63,10 @@ class Magnitude(FineTune):
         description="Share of zeros in each pruned layer's kernel; auto: what max_accuracy_drop "
         "allows, layer by layer."
     )
-    max_accuracy_drop: Fraction | None = Field(
-        None, description="sparsity auto: validation accuracy that may be lost."
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
+        None,
+        description="sparsity auto: what may be lost of the metric that counts, on validation "
+        "data; 0.02 are two points of a share.",
     )
     pattern: PatternChoice = Field(
         "unstructured",

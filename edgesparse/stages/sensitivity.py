@@ -53,7 +53,10 @@ def propose(work: Work, max_accuracy_drop: float) -> tuple[Sensitivity, Proposal
     without training. A command of its own asks for it; nothing is stored."""
     from edgesparse.sparsity.choosing import sensitivity
 
-    found = read(work.folder)
+    metric = work.context.recipe.metric
+    found = dataclasses.replace(
+        read(work.folder), metric=work.context.recipe.name, unit=metric.unit, best=metric.best
+    )
     model = read_keras(work, "model")
     return found, sensitivity.propose(model, work.context.dataset, found, max_accuracy_drop)
 

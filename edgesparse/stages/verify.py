@@ -181,7 +181,16 @@ def _explained(error: str, work: Work) -> str:
 def _entry(work: Work, name: str, path: Path, runtime: str, limit: verify.Limits) -> Entry:
     golden = work.inputs["convert"] / "golden.npz"
     delegate = work.stage.spec["delegate"]
-    return Entry(name, path, runtime, delegate, 1, golden=golden, tolerance=limit.tolerance)
+    return Entry(
+        name,
+        path,
+        runtime,
+        delegate,
+        1,
+        golden=golden,
+        tolerance=limit.tolerance,
+        reduced=_judge(work).judging.reduced,
+    )
 
 
 def _judge(work: Work) -> Judge:

@@ -42,6 +42,11 @@ class Judging:
                 found.setdefault(self.named(output, metric), metric)
         return found
 
+    @property
+    def reduced(self) -> tuple[bool, ...]:
+        """Of each output, whether devices send the number of the largest only."""
+        return tuple(task.reduced for task in self.tasks.values())
+
     def named(self, output: str, metric: Metric) -> str:
         """What a metric is called in results: with its output, where there are several."""
         return f"{output} {metric.name}" if self.several else metric.name

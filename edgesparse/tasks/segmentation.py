@@ -12,7 +12,8 @@ from edgesparse.tasks.task import Array, Metric, Task
 
 
 def task(resolved: Mapping[str, Any]) -> Task:
-    """Outputs [n, ..., classes], or [n, ..., 1] for two classes; targets int [n, ...].
+    """Outputs [n, ..., classes], or [n, ..., 1] for two classes; integers are classes that were
+    chosen already, -1 for none, [n, ...]. Targets int [n, ...].
 
     `resolved`: classes (names), binary, logits.
     """
@@ -20,8 +21,10 @@ def task(resolved: Mapping[str, Any]) -> Task:
     count, threshold = len(resolved["classes"]), 0.0 if logits else 0.5
 
     def matrix(outputs: Array, targets: Array) -> Array:
-        found = outputs[..., 0] > threshold if binary else outputs.argmax(axis=-1)
-        found = np.where(np.isfinite(outputs).all(axis=-1), found.astype(np.int64), -1)
+        found = outputs
+        if outputs.dtype.kind == "f":
+            found = outputs[..., 0] > threshold if binary else outputs.argmax(axis=-1)
+            found = np.where(np.isfinite(outputs).all(axis=-1), found.astype(np.int64), -1)
         wanted = targets.reshape(found.shape).astype(np.int64)
         return confusion(found.reshape(-1), wanted.reshape(-1), count)
 
@@ -41,6 +44,7 @@ def task(resolved: Mapping[str, Any]) -> Task:
         lambda: _loss(binary, logits),
         metrics,
         lambda: _watched(binary, threshold),
+        reduced=not binary and count < 2**15,
     )
 
 

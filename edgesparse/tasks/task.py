@@ -38,7 +38,9 @@ class Task:
     `loss` gives what Keras trains on, by name or object, and `watched` the metrics that it reports:
     functions, since judging needs neither.
     `metrics` judge answers, the first of them the one that counts where nobody says. `details`
-    gives what is no single number, such as a confusion matrix.
+    gives what is no single number, such as a confusion matrix. `reduced`: of the last axis of an
+    output the number of the largest is enough, as int16 without that axis, -1 where not all are
+    numbers; a device sends no more.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Task:
     metrics: tuple[Metric, ...]
     watched: Callable[[], Sequence[Any]] = tuple
     details: Callable[[Array, Array], dict[str, Any]] = field(default=lambda *_: {})
+    reduced: bool = False
 
     def metric(self, name: str) -> Metric:
         """One of its metrics. Raises UsageError with those that there are."""

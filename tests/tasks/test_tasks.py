@@ -42,6 +42,8 @@ def test_segmentation_is_judged_by_overlap():
     found = values(segmentation.task({"classes": ["a", "b", "c"]}), outputs, targets)
     assert found["mean-iou"] == pytest.approx(np.mean([2 / 4, 3 / 4, 1 / 2]))
     assert found["pixel-accuracy"] == pytest.approx(6 / 8)
+    chosen = outputs.argmax(axis=-1).astype(np.int16)
+    assert values(segmentation.task({"classes": ["a", "b", "c"]}), chosen, targets) == found
     one = segmentation.task({"classes": ["no", "yes"], "binary": True, "logits": True})
     two = (targets > 0).astype(int)
     assert values(one, two[..., None] * 2.0 - 1.0, two)["mean-iou"] == 1.0

@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 
 from edgesparse.devices.measuring.events import (
     PART_BYTES,
@@ -53,10 +56,8 @@ class Heard:
         self.junk = ""
         self.ended = False
         self._entries = {entry.name: entry for entry in job.entries}
-        self._shapes = {entry.name: answers_shapes(entry) for entry in job.entries}
-        self._parts = {
-            name: [_parts_of(s) for s in shapes] for name, shapes in self._shapes.items()
-        }
+        self._forms = {entry.name: answer_forms(entry) for entry in job.entries}
+        self._parts = {name: [form.parts for form in forms] for name, forms in self._forms.items()}
         self._seen: set[_Key] = set()
         self._failed: set[str] = set()
         self._limit_seconds = job.settings.timeout_seconds * patience + SILENCE_SECONDS
@@ -124,9 +125,9 @@ class Heard:
         entry = self._entries[check.entry]
         if entry.golden is not None and check.agreement is None:
             raise self._lied(f"{check.entry} was checked against nothing")
-        shapes = self._shapes[check.entry]
-        if shapes and check.samples != shapes[0][0]:
-            asked = f"{shapes[0][0]} samples were asked for"
+        forms = self._forms[check.entry]
+        if forms and check.samples != forms[0].shape[0]:
+            asked = f"{forms[0].shape[0]} samples were asked for"
             raise self._lied(f"{check.entry} answered {check.samples}, {asked}")
 
     def _lied(self, what: str) -> Lied:
@@ -170,14 +171,32 @@ def _key(event: Event) -> _Key:
     return (event.event, entry, event.round if isinstance(event, Round) else None, None)
 
 
-def _parts_of(shape: tuple[int, ...]) -> int:
-    """In how many parts an output of a shape comes."""
-    return math.ceil(4 * math.prod(shape) / PART_BYTES)
+@dataclass(frozen=True)
+class Form:
+    """In which form an output's answers come: [n, ...]."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
+
+    @property
+    def parts(self) -> int:
+        return math.ceil(self.size_bytes / PART_BYTES)
 
 
-def answers_shapes(entry: Entry) -> list[tuple[int, ...]]:
-    """[n, ...] of each output that an entry is to give for its samples; empty for none."""
+def answer_forms(entry: Entry) -> list[Form]:
+    """Of each output that an entry is to give for its samples; empty for none."""
     if entry.samples is None or entry.golden is None:
         return []
     count = len(next(iter(read(entry.samples, "x").values())))
-    return [(count, *values.shape[1:]) for values in read(entry.golden, "y").values()]
+    outputs = list(read(entry.golden, "y").values())
+    reduced = entry.reduced or (False,) * len(outputs)
+    return [
+        Form((count, *values.shape[1:-1]), "<i2")
+        if less
+        else Form((count, *values.shape[1:]), "<f4")
+        for values, less in zip(outputs, reduced, strict=True)
+    ]

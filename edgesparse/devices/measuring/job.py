@@ -15,7 +15,8 @@ class Entry:
     """One model on one runtime with one number of threads.
 
     `samples` is a file of inputs, which the device answers; `golden` one of inputs and outputs, of
-    which the first `golden_samples` are used (default: all); see samples.py. `shapes` are those of
+    which the first `golden_samples` are used (default: all); see samples.py. `reduced` says of each
+    output whether its answers are the numbers of its largest values only. `shapes` are those of
     inputs, by tensor, that the file leaves open. `delegate` is a name, or the library and options
     of an external one. `place` is where the model lies on the device already.
     """
@@ -31,6 +32,7 @@ class Entry:
     golden_samples: int | None = None
     place: str | None = None
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    reduced: tuple[bool, ...] = ()
 
     @property
     def files(self) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 import statistics
 import threading
@@ -27,7 +26,7 @@ from edgesparse.devices.measuring.events import (
     Round,
     what_is_wrong,
 )
-from edgesparse.devices.measuring.hearing import Heard, answers_shapes
+from edgesparse.devices.measuring.hearing import Heard, answer_forms
 from edgesparse.devices.measuring.job import Entry, Job
 from edgesparse.devices.measuring.samples import read
 from edgesparse.devices.transport.interface import (
@@ -82,23 +81,23 @@ def round_medians(events: Sequence[Event]) -> dict[str, list[float]]:
     return found
 
 
-def answers_of(entry: Entry, events: Iterable[Event]) -> dict[str, NDArray[np.float32]] | None:
-    """Outputs float32 [n, ...] by name that an entry gave for its samples; None where it gave none,
-    or not all of them."""
-    shapes = answers_shapes(entry)
-    if not shapes or entry.golden is None:
+def answers_of(entry: Entry, events: Iterable[Event]) -> dict[str, NDArray[Any]] | None:
+    """Outputs float32 [n, ...] by name that an entry gave for its samples, int16 without the last
+    axis where they are reduced; None where it gave none, or not all of them."""
+    forms = answer_forms(entry)
+    if not forms or entry.golden is None:
         return None
     parts = [e for e in events if isinstance(e, Answers) and e.entry == entry.name]
     found = {}
-    for number, (name, shape) in enumerate(zip(read(entry.golden, "y"), shapes, strict=True)):
+    for number, (name, form) in enumerate(zip(read(entry.golden, "y"), forms, strict=True)):
         own = sorted((e for e in parts if e.output == number), key=lambda event: event.part)
         try:
             content = b"".join(base64.b64decode(part.data, validate=True) for part in own)
         except ValueError:
             return None
-        if not own or len(content) != 4 * math.prod(shape):
+        if not own or len(content) != form.size_bytes:
             return None
-        found[name] = np.frombuffer(content, "<f4").reshape(shape)
+        found[name] = np.frombuffer(content, form.dtype).reshape(form.shape)
     return found
 
 
@@ -285,6 +284,7 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
                 "samples": place(entry.samples),
                 "tolerance": entry.tolerance,
                 "golden_samples": entry.golden_samples,
+                "reduced": list(entry.reduced),
                 "shapes": _shapes(entry, models[entry.model]),
                 **_places(entry, models[entry.model]),
             }

@@ -10,7 +10,8 @@ A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is 
 
     waiting   another job holds this device's lock
     start     job, host
-    answers   entry, output, part, data: outputs for the entry's samples, float32, base64, in order
+    answers   entry, output, part, data: outputs for the entry's samples, in order, in base64:
+              float32, or int16 where they are reduced to the number of the largest
     check     entry, init_ms, agreement, max_error, samples
     round     entry, round, latency_ns [...], init_ms, first_ms, warmup_runs, stable,
               peak_rss_bytes, cpu_before, cpu_after
@@ -197,19 +198,30 @@ def put(interpreter, request, samples, number):
         interpreter.set_tensor(source["index"], value)
 
 
-def infer(interpreter, request, samples):
-    """Outputs, each [n, ...] in float32, for samples, each [n, ...]: one inference after another."""
+def largest(values):
+    """Of the last axis, the number of the largest; -1 where not all are numbers."""
+    import numpy
+
+    known = numpy.isfinite(values).all(axis=-1)
+    return numpy.where(known, values.argmax(axis=-1), -1).astype(numpy.int16)
+
+
+def infer(interpreter, request, samples, reduced=()):
+    """Outputs, each [n, ...] in float32, for samples, each [n, ...]: one inference after another.
+    Those that are `reduced` are so one by one: together they would fill the memory."""
     import numpy
 
     _, targets = ends(interpreter, request)
     results = [[] for _ in targets]
+    reduced = reduced or [False] * len(targets)
     for number in range(len(samples[0])):
         if request.get("stateful"):
             interpreter.reset_all_variables()  # Every sample is a new one.
         put(interpreter, request, samples, number)
         interpreter.invoke()
-        for target, result in zip(targets, results):
-            result.append(dequantized(interpreter.get_tensor(target["index"])[0], target))
+        for target, result, reduce in zip(targets, results, reduced):
+            values = dequantized(interpreter.get_tensor(target["index"])[0], target)
+            result.append(largest(values) if reduce else values)
     return [numpy.stack(result) for result in results]
 
 
@@ -247,15 +259,14 @@ def check(request):
         x = arrays(request["samples"], "x")
         result["samples"] = len(x[0])
         if len(x[0]):
-            result["answers"] = [packed(output) for output in infer(interpreter, request, x)]
+            outputs = infer(interpreter, request, x, request.get("reduced"))
+            result["answers"] = [packed(output) for output in outputs]
     return result
 
 
 def packed(outputs):
     """Outputs as text, in parts that each fit into a line."""
-    import numpy
-
-    content = numpy.ascontiguousarray(outputs, "<f4").tobytes()
+    content = outputs.astype(outputs.dtype.newbyteorder("<")).tobytes()
     starts = range(0, len(content), PART_BYTES)
     return [base64.b64encode(content[i : i + PART_BYTES]).decode() for i in starts]
 

@@ -16,6 +16,7 @@ from edgesparse.sparsity.choosing.sensitivity import validation_accuracy
 from edgesparse.sparsity.magnitude import magnitude
 from edgesparse.sparsity.network.kernels import prunable
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
+from edgesparse.sparsity.training.fitting import recipe_of
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
@@ -139,13 +140,19 @@ def _with_sparsities(
         EdgesparseError: none does.
     """
     assert spec.max_accuracy_drop is not None
+    metric = recipe_of(model, dataset, train).metric
+    if metric.unit == "%" and spec.max_accuracy_drop >= 1:
+        raise UsageError(
+            f"max_accuracy_drop: {metric.name} is a share; write "
+            f"{spec.max_accuracy_drop / 100:g} for {spec.max_accuracy_drop:g} points"
+        )
     weights, kept = model.get_weights(), []
     patterns = {curve.name: curve.pattern for curve in found.layers}
     candidates = found.candidates(spec.max_accuracy_drop)
     # Bisection: fine-tuning is what costs.
     tries = len(candidates).bit_length()
     best: Sparsified | None = None
-    reached, first, last, tried = 0.0, 0, len(candidates), 0
+    reached, first, last, tried = -math.inf, 0, len(candidates), 0
     while first < last:
         middle = (first + last) // 2
         # From the dense weights each time: a try must not profit from the one before.
@@ -174,10 +181,11 @@ def _with_sparsities(
         else:
             first = middle + 1
     if best is None:
+        tried_best = f"best {abs(reached):.3g}, " if tried else ""
         raise EdgesparseError(
-            f"no sparsity keeps the accuracy within {spec.max_accuracy_drop:g} of "
-            f"{found.accuracy:.3f} (best {reached:.3f}, on validation data); allow more, or "
-            "fine-tune for more epochs"
+            f"no sparsity keeps {metric.name} within {spec.max_accuracy_drop:g} of "
+            f"{abs(found.accuracy):.3g} ({tried_best}on validation data); allow more, "
+            "or fine-tune for more epochs"
         )
     # All tries have the same layers.
     best.model.set_weights(kept)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from edgesparse.spec.sparsify import Pattern
 
@@ -26,11 +27,20 @@ class LayerCurve:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """`accuracy` is the dense model's on the same validation samples."""
+    """`accuracy` is the dense model's on the same validation samples: the metric that counts, with
+    its sign turned where less is better, so that what is lost is always a difference downwards.
+    """
 
     accuracy: float
     levels: tuple[float, ...]
     layers: tuple[LayerCurve, ...]
+    metric: str = "accuracy"
+    unit: str = "%"
+    best: Literal["highest", "lowest"] = "highest"
+
+    def value(self, accuracy: float) -> float:
+        """The metric itself."""
+        return accuracy if self.best == "highest" else -accuracy
 
     def keeps(self, accuracy: float, drop: float) -> bool:
         """Whether an accuracy is no more than `drop` below the dense model's."""

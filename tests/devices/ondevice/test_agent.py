@@ -1,6 +1,7 @@
 """The agent with real runtimes, real crashes and real kills."""
 
 import ast
+import base64
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from edgesparse.devices.measuring.events import (
 from edgesparse.devices.measuring.job import Entry
 from edgesparse.devices.measuring.jobs import AGENT, answers_of
 from edgesparse.devices.measuring.samples import read, save_golden, save_samples
+from edgesparse.devices.ondevice import agent
 
 SETTINGS = {
     "warmup_runs": 2,
@@ -167,6 +170,19 @@ def test_answers_too_long_for_a_line_come_in_parts_and_whole_or_not_at_all(
     assert answers_of(as_entry(path, answers), [parts[0], torn]) is None
     odd = parts[1].model_copy(update={"data": "!" + parts[1].data[1:]})
     assert answers_of(as_entry(path, answers), [parts[0], odd]) is None
+
+
+def test_an_output_is_reduced_to_the_number_of_the_largest(tflite_files, answers, tmp_path):
+    path = tflite_files["dense"]
+    own = {**answers, "reduced": [True]}
+    events = Job(tmp_path, entry("a", path, **own), rounds=0).run()
+    (part,) = of(events, Answers)
+    found = answers_of(replace(as_entry(path, answers), reduced=(True,)), events)["y"]
+    wanted = read(Path(answers["golden"]), "y")["y"].argmax(axis=-1)
+    assert found.dtype == np.int16
+    assert found.tolist() == wanted.tolist()
+    assert len(base64.b64decode(part.data)) == 2 * len(wanted)
+    assert agent.largest(np.array([[1.0, 2.0], [np.nan, 0.0]])).tolist() == [1, -1]
 
 
 def test_wrong_answers_are_seen(tflite_files, answers, samples, tmp_path):

@@ -7,7 +7,7 @@ from edgesparse.sparsity.choosing import sensitivity
 from edgesparse.sparsity.choosing.auto import prune, resolve
 from edgesparse.sparsity.choosing.sensitivity import Sensitivity, validation_accuracy
 from edgesparse.sparsity.training import fitting as training
-from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude
 from tests.sparsity.conftest import network, quiet
@@ -91,5 +91,8 @@ def test_where_no_sparsity_keeps_it_that_is_said(trained, dataset):
     mine = spec(sparsity="auto", max_accuracy_drop=0.0, pattern="unstructured", epochs=0)
     found = sensitivity.measure(trained, dataset, mine, quiet)
     hopeless = Sensitivity(1.5, found.levels, found.layers)
-    with pytest.raises(EdgesparseError, match=r"no sparsity keeps the accuracy within 0 of 1.500"):
+    with pytest.raises(EdgesparseError, match=r"no sparsity keeps accuracy within 0 of 1.5 "):
         prune(trained, dataset, Train(epochs=0), resolve(trained, mine, {}), quiet, hopeless)
+    points = mine.model_copy(update={"max_accuracy_drop": 2.0})
+    with pytest.raises(UsageError, match=r"accuracy is a share; write 0.02 for 2 points"):
+        prune(trained, dataset, Train(epochs=0), resolve(trained, points, {}), quiet, found)
