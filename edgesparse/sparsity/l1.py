@@ -36,11 +36,11 @@ from edgesparse.sparsity.report import (
 from edgesparse.sparsity.training.fitting import fit, steps_per_epoch
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.learned import MOST_ZEROS
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import L1, NOTICED, Channels, Pattern
 
-MOST = 0.99
-"""No kernel loses a larger share where a share of zeros is asked for: it would pass nothing on."""
+MOST = MOST_ZEROS["l1"]
 _STEER = 1.05
 """How fast the penalty follows what is asked for, by step."""
 _AHEAD = 0.1

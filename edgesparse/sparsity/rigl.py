@@ -21,6 +21,7 @@ from edgesparse.sparsity.network.kernels import Kernel, choose, unfreeze
 from edgesparse.sparsity.report import Sparsified, coverage, measure, require_covered
 from edgesparse.sparsity.training.fitting import fit, one_batch, steps_per_epoch
 from edgesparse.sparsity.training.watching import Progress
+from edgesparse.spec.learned import MOST_ZEROS
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Rigl
 
@@ -45,7 +46,7 @@ def rigl(
     total = sum(kernel.size for kernel in chosen.values())
     everything = total + sum(size for size, _ in left.values())
     # Asked for are zeros over all weights: what stays dense is made up for by the others.
-    share = min(0.995, spec.sparsity * everything / total)
+    share = min(MOST_ZEROS[spec.method], spec.sparsity * everything / total)
     densities = (erk if spec.densities == "erk" else uniform)(chosen, 1 - share)
     random = np.random.default_rng(train.seed)
     moving = [

@@ -7,19 +7,25 @@ from fnmatch import fnmatchcase
 
 from edgesparse.runs.advice.foreseen import Foreseen
 from edgesparse.spec.errors import SpecError, UsageError, did_you_mean
+from edgesparse.spec.learned import MOST_ZEROS
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.reading.document import Document, Location
 from edgesparse.spec.reading.load import Loaded
 from edgesparse.spec.sparsify import (
+    L1,
     NOTICED,
     Activations,
     Magnitude,
+    Rigl,
     SparsifyReference,
+    matches,
     removes_channels,
 )
 from edgesparse.stages.preflight import Facts, KernelInfo
 
 _NAMED = 3
+_WEIGHTS = ("weight", "block-1x4", "block-1x16")
+"""Groups of the penalty that leave zeros in kernels, and take away nothing else."""
 
 
 def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> list[Foreseen]:
@@ -100,31 +106,43 @@ def _unmatched(
 
 
 def _coverage(chosen: dict[str, Variant], kernels: Sequence[KernelInfo]) -> list[Foreseen]:
-    """What magnitude pruning will not reach, by variant."""
+    """What a method will not reach of the zeros that it is asked for, by variant."""
     total = sum(kernel.size for kernel in kernels)
     found = []
     for name, variant in chosen.items():
         # Behind channel pruning the model is another one.
         step = variant.sparsify[0] if len(variant.sparsify) == 1 else None
-        if not total or not isinstance(step, Magnitude) or step.asked is None:
+        if isinstance(step, Magnitude):
+            asked, given = step.asked, {kernel: _given(kernel, step) for kernel in kernels}
+        elif isinstance(step, Rigl) or (isinstance(step, L1) and step.group in _WEIGHTS):
+            asked, given = step.sparsity, _made_up(kernels, step)
+        else:
             continue
-        given = {kernel: _given(kernel, step) for kernel in kernels}
-        reached = sum(kernel.size * share for kernel, share in given.items()) / total
-        if step.asked - reached <= NOTICED:
+        reached = sum(kernel.size * share for kernel, share in given.items()) / max(1, total)
+        if not total or asked is None or asked - reached <= NOTICED:
             continue
         left = sorted((k for k, share in given.items() if not share), key=lambda k: -k.size)
         named = "; ".join(
             f"{k.name} ({k.size / total:.1%}): {k.reason or 'excluded'}" for k in left[:_NAMED]
         )
-        fails = reached < step.asked / 2 and not step.allow_partial
+        fails = reached < asked / 2 and not step.allow_partial
         text = (
-            f"{{variants}}: {step.asked:.0%} zeros are asked for, {reached:.1%} of the weights "
+            f"{{variants}}: {asked:.0%} zeros are asked for, {reached:.1%} of the weights "
             "can be"
             + (f"; left dense: {named}" if named else "")
             + ("; it will fail without 'allow_partial: true'" if fails else "")
         )
         found.append(Foreseen("partial", text, (name,)))
     return found
+
+
+def _made_up(kernels: Sequence[KernelInfo], step: L1 | Rigl) -> dict[KernelInfo, float]:
+    """The share of zeros that each kernel gets where the others make up for what stays dense."""
+    chosen = [k for k in kernels if not k.reason and not matches(step.exclude, k.names)]
+    everything, size = sum(k.size for k in kernels), sum(k.size for k in chosen)
+    share = (step.sparsity or 0.0) * everything / max(1, size)
+    share = min(MOST_ZEROS[step.method], share)
+    return {kernel: share if kernel in chosen else 0.0 for kernel in kernels}
 
 
 def _given(kernel: KernelInfo, step: Magnitude) -> float:

@@ -37,13 +37,20 @@ def test_what_will_not_be_reached_is_told(cli, tmp_path):
         tmp_path,
         "  little: {sparsify: {method: magnitude, sparsity: 0.9, exclude: ['dense*']}}\n"
         "  meant: {sparsify: {method: magnitude, sparsity: 0.9, exclude: ['dense*'], "
-        "allow_partial: true}}\n",
+        "allow_partial: true}}\n"
+        "  shrunk: {sparsify: {method: l1, sparsity: 0.9, exclude: ['dense*']}}\n"
+        "  moved: {sparsify: {method: rigl, sparsity: 0.9, exclude: ['dense*']}}\n"
+        "  enough: {sparsify: {method: rigl, sparsity: 0.9, exclude: [classifier]}}\n",
     )
     start = "90% zeros are asked for, 12.2% of the weights can be; left dense: "
     assert found[0].startswith(f"little: {start}")
     assert found[0].endswith(": excluded; it will fail without 'allow_partial: true'")
     assert found[1].startswith(f"meant: {start}")
     assert found[1].endswith(": excluded")
+    # All of the rest but what must pass something on.
+    assert found[2].startswith("shrunk: 90% zeros are asked for, 13.4% of the weights can be; left")
+    assert found[3].startswith("moved: 90% zeros are asked for, 13.4% of the weights can be; left")
+    assert not any(line.startswith("enough: 90%") for line in found)
 
 
 def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_path):
