@@ -32,6 +32,7 @@ _PLACES = {
     "sensitivity": "runs.sensitivity",
     "load_results": "graph.workspace",
     "list_runs": "graph.workspace",
+    "write_page": "report.page",
     "Results": "bench.results",
     "EdgesparseError": "spec.errors",
 }
@@ -47,11 +48,13 @@ __all__ = [
     "load_results",
     "plan",
     "sensitivity",
+    "write_page",
 ]
 
 if TYPE_CHECKING:
     from edgesparse.bench.results import Results
     from edgesparse.graph.workspace import list_runs, load_results
+    from edgesparse.report.page import write_page
     from edgesparse.runs.bench import bench
     from edgesparse.runs.deploy import deploy
     from edgesparse.runs.encoding import encode

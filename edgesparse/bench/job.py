@@ -23,6 +23,7 @@ from edgesparse.bench.rows import (
     Row,
     RuntimeInfo,
     Speedup,
+    Stored,
     metric_of,
 )
 from edgesparse.devices.measuring.events import Check, Event, Failed, Round
@@ -74,6 +75,7 @@ class Candidate:
     steps: tuple[str, ...] = ()
     like: str | None = None
     zeros_exploited: bool | None = None
+    weights: tuple[Stored, ...] = ()
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Of inputs that the file leaves open, by tensor."""
     clock: Clock = "wall"
@@ -213,6 +215,7 @@ def _row(
         steps=list(candidate.steps),
         like=candidate.like,
         zeros_exploited=candidate.zeros_exploited,
+        weights=list(candidate.weights),
     )
     if error:
         return row

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError
 
 from edgesparse.bench.choice import best_row
+from edgesparse.bench.made import Made
 from edgesparse.bench.rows import Data, GateResult, Row
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import replace_json
@@ -68,6 +69,12 @@ class Results(Data):
     failures: list[str] = Field(default_factory=list)
     """What failed beside the rows."""
     notes: list[str] = Field(default_factory=list)
+    made: Made = Made()
+    """How the variants were made."""
+    source: list[str] = Field(default_factory=list)
+    """The lines of the pipeline's file."""
+    command: str = ""
+    """What was run."""
 
     @property
     def failed(self) -> bool:

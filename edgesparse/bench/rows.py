@@ -113,7 +113,8 @@ class Score(Data):
 
 
 class Latency(Data):
-    """Of one inference, in milliseconds; `ci95` is p50's interval."""
+    """Of one inference, in milliseconds; `ci95` is p50's interval; `by_round` the medians of the
+    rounds, in their order."""
 
     p50: Finite
     p90: Finite
@@ -123,6 +124,7 @@ class Latency(Data):
     samples: Size
     rounds: Size
     ci95: Interval
+    by_round: list[Finite] = []
 
 
 class Cpu(Data):
@@ -157,6 +159,19 @@ class EdgeTpuInfo(Data):
     """Streamed to the chip on every inference."""
     cpu_accuracy: float | None = None
     """Of the same weights on the device's CPU."""
+
+
+class Stored(Data):
+    """A weight of the file that was measured: how it is stored for its runtime, and why."""
+
+    name: str
+    operator: str
+    form: str
+    dense_bytes: Size
+    stored_bytes: Size
+    exploited: bool
+    """Its zeros are expected to save time."""
+    reason: str
 
 
 PAYS_FROM = 1.02
@@ -201,6 +216,8 @@ class Row(Data):
     """The first variant that differs in its seed only, where there are such."""
     zeros_exploited: bool | None = None
     """Whether its runtime is known to skip zeros of this file; None where nobody knows."""
+    weights: list[Stored] = []
+    """Those with zeros or with a sparse form, in the file's order."""
     edgetpu: EdgeTpuInfo | None = None
     coverage: Coverage | None = None
     metrics: list[Score] = []

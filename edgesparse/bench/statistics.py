@@ -59,6 +59,7 @@ def summarize(rounds: Sequence[Samples], seed: int = 0) -> Latency:
         # A bootstrap of few rounds can miss the estimate itself; an interval without it helps
         # nobody.
         ci95=(min(low, p50), max(high, p50)),
+        by_round=[float(np.median(values)) for values in rounds],
     )
 
 

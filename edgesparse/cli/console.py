@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 
 from edgesparse.bench.results import Results
+from edgesparse.cli.options import say
 from edgesparse.graph import progress as told
 from edgesparse.report import terminal, text
 from edgesparse.report.shown import shown
@@ -41,6 +43,19 @@ def print_results(results: Results, form: str) -> None:
     else:
         write = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}[form]
         sys.stdout.write(write(results))
+
+
+def leave_page(results: Results) -> None:
+    """Write the page beside a run's results, and say where it is. A run is none the worse without
+    it: the results are there."""
+    import edgesparse
+    from edgesparse.graph.workspace import Workspace
+
+    path = Workspace(Path()).results_path(results.run).with_name("page.html")
+    try:
+        say(f"page: {edgesparse.write_page(results, path)}", err=True)
+    except edgesparse.EdgesparseError as error:
+        say(f"no page: {error}", err=True)
 
 
 @dataclass

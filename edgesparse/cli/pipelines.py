@@ -124,7 +124,7 @@ def _deploy(
     canary: str | None = None,
 ) -> None:
     import edgesparse
-    from edgesparse.cli.console import Shown, print_results
+    from edgesparse.cli.console import Shown, leave_page, print_results
 
     with Shown() as listener:
         results = edgesparse.deploy(
@@ -137,6 +137,7 @@ def _deploy(
             listener=listener,
         )
     print_results(results, "json" if as_json else "table")
+    leave_page(results)
     sys.exit(exit_code(results))
 
 

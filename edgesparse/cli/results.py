@@ -34,7 +34,7 @@ def bench(
 ) -> None:
     """Measure any .tflite files; ratios refer to the first."""
     import edgesparse
-    from edgesparse.cli.console import Shown, print_results
+    from edgesparse.cli.console import Shown, leave_page, print_results
 
     with Shown() as listener:
         results = edgesparse.bench(
@@ -46,6 +46,7 @@ def bench(
             listener=listener,
         )
     print_results(results, "json" if as_json else "table")
+    leave_page(results)
     sys.exit(exit_code(results))
 
 
@@ -120,14 +121,25 @@ def encode(source: Path, target: Path, device: str, runtime: str | None, as_json
     default="table",
     show_default=True,
 )
+@click.option("--html", "as_html", is_flag=True, help="Write the page instead.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Where to; default: RUN.html here."
+)
 @click.option("--list", "as_list", is_flag=True, help="List the runs instead.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def report(run: str | None, form: str, as_list: bool, as_json: bool) -> None:
-    """Print a run's results again, by default the last one's."""
+def report(
+    run: str | None, form: str, as_html: bool, output: Path | None, as_list: bool, as_json: bool
+) -> None:
+    """Print a run's results again, by default the last one's; or write them as a page."""
     import edgesparse
     from edgesparse.cli.console import print_results
 
-    if as_list:
+    if output is not None and not as_html:
+        raise click.UsageError("-o goes with --html")
+    if as_html:
+        results = edgesparse.load_results(run)
+        say(f"wrote {edgesparse.write_page(results, output or f'{results.run}.html')}")
+    elif as_list:
         ids = edgesparse.list_runs()
         if as_json:
             print_json(ids)

@@ -49,6 +49,25 @@ def _by_channel(given: float | Sequence[float], channels: int) -> list[float]:
     return found
 
 
+def value_names(transforms: Mapping[str, Transform]) -> dict[str, tuple[str, ...]]:
+    """What an input's values are called, by the inputs' names, where data says so."""
+    found = {}
+    for name, said in transforms.items():
+        if said["kind"] == "text":
+            found[name] = tuple(said["words"])
+        elif said["kind"] == "columns":
+            found[name] = tuple(
+                label
+                for column in said["columns"]
+                for label in (
+                    [f"{column['name']}={one}" for one in column["categories"]]
+                    if "categories" in column
+                    else [column["name"]]
+                )
+            )
+    return found
+
+
 def numbers(scale: float = 1.0, offset: float = 0.0) -> Transform:
     """A .npy file of raw values: value * scale + offset."""
     return {"kind": "numbers", "file": "npy", "scale": float(scale), "offset": float(offset)}

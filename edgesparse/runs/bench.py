@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import threading
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from edgesparse.runs.candidates import ready, too_many_threads
 from edgesparse.runs.fleet.at_once import at_once, locked, opened
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import Target
-from edgesparse.runs.record import recorded
+from edgesparse.runs.outcome.record import recorded
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Benchmark
@@ -72,7 +73,10 @@ def bench(
     baseline = next(iter(files))
     stop, tell = threading.Event(), locked(listener)
     workspace = Workspace(Path(project))
-    with recorded(workspace, "bench", baseline, devices, quick=quick) as record:
+    words = ["edgesparse", "bench", *map(str, given)]
+    words += [word for one in devices for word in ("--device", one.name)]
+    command = shlex.join([*words, *(["--quick"] if quick else [])])
+    with recorded(workspace, "bench", baseline, devices, quick=quick, command=command) as record:
         log = workspace.log_path(record.begun.run)
 
         def measure(target: Target) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgesparse.bench.job import Candidate
 from edgesparse.bench.judging import Judge, read_answers, read_judge
-from edgesparse.bench.rows import Coverage, EdgeTpuInfo, ModelFile
+from edgesparse.bench.rows import Coverage, EdgeTpuInfo, ModelFile, Stored
 from edgesparse.graph.execute import Site
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
@@ -22,6 +22,8 @@ from edgesparse.stages.base.stage import NOTES
 from edgesparse.stages.convert import NETWORK
 from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
+from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.runtimes.storage import Decision
 from edgesparse.tflite.verify import limits
 
 
@@ -109,6 +111,7 @@ def _verified(
     candidate: Candidate, plan: Plan, site: Site, key: str, convert: str, judge: Judge | None
 ) -> Candidate:
     assert judge is not None, "nothing is verified without samples"
+    decided = _decided(plan, site, key)
     store, pipeline = site.store, site.context.pipeline
     verdict = read_json(store.path(key) / "verify.json")
     inputs = plan.stage(convert).inputs
@@ -137,7 +140,8 @@ def _verified(
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
         steps=tuple(_named(s) for s in pipeline.variants[candidate.variant].sparsify),
         like=_like(pipeline, candidate.variant),
-        zeros_exploited=_exploits(plan, site, key, verdict["storage"]),
+        zeros_exploited=any(one.exploited for one in decided) and verdict["storage"] == "sparse",
+        weights=_weights(decided),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
 
@@ -147,12 +151,27 @@ def _notes(store: Store, key: str | None) -> list[str]:
     return list(read_json(path)) if path is not None and path.is_file() else []
 
 
-def _exploits(plan: Plan, site: Site, key: str, chosen: str) -> bool:
-    """Whether a runtime is expected to skip zeros of the file that was chosen for it."""
+def _decided(plan: Plan, site: Site, key: str) -> tuple[Decision, ...]:
+    """How each weight is stored for a runtime; nothing where there was no choice."""
     encoded = plan.stage(key).inputs.get("encode")
-    if encoded is None or chosen != "sparse":
-        return False
-    return any(d.exploited for d in encode.read_decisions(site.store.path(encoded)))
+    return tuple(encode.read_decisions(site.store.path(encoded))) if encoded is not None else ()
+
+
+def _weights(decided: Sequence[Decision]) -> tuple[Stored, ...]:
+    """What is to be said of weights: of those that have zeros, or nearly could have."""
+    return tuple(
+        Stored(
+            name=label(one.name),
+            operator=one.op,
+            form=one.form,
+            dense_bytes=one.dense_bytes,
+            stored_bytes=one.stored_bytes,
+            exploited=one.exploited,
+            reason=one.reason,
+        )
+        for one in decided
+        if one.form != "dense" or one.held_back
+    )
 
 
 def _external(device: Device) -> Mapping[str, Any] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +25,17 @@ from edgesparse.runs.bench import shortened
 from edgesparse.runs.fleet.at_once import at_once, locked, opened
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import Target
+from edgesparse.runs.outcome.made import made
+from edgesparse.runs.outcome.record import RunRecord, recorded
+from edgesparse.runs.outcome.release import release_best
 from edgesparse.runs.planning import check_full_int8, check_variants, plan_for, site_for
-from edgesparse.runs.record import RunRecord, recorded
-from edgesparse.runs.release import release_best
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline
 from edgesparse.spec.reading.load import Loaded, find_devices, load_pipeline
+
+_SOURCE = 100_000
+"""So many characters of a pipeline's file are kept with the results."""
 
 
 def deploy(
@@ -76,7 +82,9 @@ def deploy(
         loaded.spec.baseline_variant,
         found,
         quick=quick,
+        command=_command(loaded, found, variants, quick=quick, benchmark=benchmark),
         pipeline_digest=_pipeline_digest(loaded.spec),
+        source=_source(loaded.path),
     ) as record:
         settings = loaded.spec.benchmark
         run = _Run(
@@ -175,6 +183,7 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
             with record.lock:
                 record.foreseen[device.name] = advised
             errors = execute(plan.work, site, run.listener)
+            record.made = record.made.and_also(made(plan, site.store))
         # Also of a run that was interrupted: what it did is what the next plan is compared with.
         finally:
             try:
@@ -198,6 +207,31 @@ def _use(
         if run.pipeline.release != "none" and not run.stop.is_set():
             samples = run.workspace.store.path(plan.samples)
             release_best(run.pipeline, record, run.listener, run.stop, target, samples, found)
+
+
+def _source(path: Path) -> list[str]:
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8")[:_SOURCE].split("\n")
+    return []
+
+
+def _command(
+    loaded: Loaded[Pipeline],
+    devices: Sequence[Device],
+    variants: Sequence[str] | None,
+    *,
+    quick: bool,
+    benchmark: bool,
+) -> str:
+    """What to type for the same."""
+    path = loaded.path
+    with suppress(ValueError):
+        path = path.absolute().relative_to(Path.cwd())
+    words = ["edgesparse", "deploy" if benchmark else "run", str(path)]
+    if benchmark:
+        words += [word for device in devices for word in ("--device", device.name)]
+    words += [word for variant in variants or () for word in ("--variant", variant)]
+    return shlex.join([*words, *(["--quick"] if quick else [])])
 
 
 def _pipeline_digest(pipeline: Pipeline) -> str:

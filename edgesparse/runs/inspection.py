@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from edgesparse.bench.rows import ModelFile
+from edgesparse.data.transforms import value_names
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.spec.device import Device
 from edgesparse.spec.reading.load import find_device, load_pipeline
 from edgesparse.tflite.activations import zeros_between
-from edgesparse.tflite.features import Features, features
+from edgesparse.tflite.features import Features, features, strongest
 from edgesparse.tflite.format.ends import Ends, ends
 from edgesparse.tflite.format.inspect import ModelInfo, read_model
 from edgesparse.tflite.format.inspect import inspect as inspect_file
@@ -82,24 +83,10 @@ class Inspection:
         known = self.names.get(one.name) or self.names.get("x", ())
         return known[place] if place < len(known) else str(place)
 
-    def strongest(
-        self, one: Features, count: int = STRONGEST
-    ) -> dict[str, list[tuple[str, float]]]:
-        """For each output the inputs that speak for it most, against the others' mean; and, where
-        there is only one output, those that speak most for it and against it."""
-        if one.strength is None:
-            return {}
-        labels = self.names.get("labels", ())
-        found = {}
-        own = one.strength - (
-            one.strength.mean(axis=1, keepdims=True) if one.strength.shape[1] > 1 else 0
-        )
-        for output, values in enumerate(own.T):
-            order = np.argsort(-values if own.shape[1] > 1 else -np.abs(values), kind="stable")
-            chosen = [i for i in order[:count] if one.reach[i]]
-            label = labels[output] if output < len(labels) else str(output)
-            found[label] = [(self.name_of(one, i), float(values[i])) for i in chosen]
-        return found
+    def strongest(self, one: Features) -> dict[str, list[tuple[str, float]]]:
+        """For each output the inputs that speak for it most."""
+        called = self.names.get(one.name) or self.names.get("x", ())
+        return strongest(one, self.names.get("labels", ()), called, STRONGEST)
 
 
 def inspect(
@@ -149,18 +136,4 @@ def _names(pipeline: str | Path) -> dict[str, tuple[str, ...]]:
 
     loaded = load_pipeline(pipeline)
     dataset = data.load(loaded.spec.data, loaded.folder)
-    found = {"labels": dataset.class_names}
-    for name, said in dataset.transforms.items():
-        if said["kind"] == "text":
-            found[name] = tuple(said["words"])
-        elif said["kind"] == "columns":
-            found[name] = tuple(
-                label
-                for column in said["columns"]
-                for label in (
-                    [f"{column['name']}={one}" for one in column["categories"]]
-                    if "categories" in column
-                    else [column["name"]]
-                )
-            )
-    return found
+    return {**value_names(dataset.transforms), "labels": dataset.class_names}

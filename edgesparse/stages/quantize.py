@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec.pipeline import Quantize
-from edgesparse.stages.base.keeping import METRICS, read_keras, write_json
+from edgesparse.stages.base.keeping import HISTORY, METRICS, read_keras, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, NOTES, TOOLKIT_LIBRARIES, Kind, Work
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _leave(
     # The toolkit's quantized layers do not survive Keras' own format; their weights do, over the
     # same preparation of the same model.
     prepared.model.save_weights(work.folder / _WEIGHTS)
-    write_json(work.folder / "history.json", history)
+    write_json(work.folder / HISTORY, history)
     write_json(work.folder / METRICS, scores)
 
 

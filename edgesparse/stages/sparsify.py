@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from edgesparse.data import Dataset
     from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified
 
-COVERAGE = "coverage.json"
+COVERAGE, LAYERS = "coverage.json", "sparsity.json"
 _NAMED = 4
 RATE = 1 / 3
 """Fine-tuning starts from trained weights: a smaller step than training's."""
@@ -100,7 +100,7 @@ def run(work: Work) -> None:
     layers = [
         {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
     ]
-    write_json(work.folder / "sparsity.json", layers)
+    write_json(work.folder / LAYERS, layers)
     notes = [*work.notes_of("model"), *done.notes, *_misfits(done.layers)]
     notes += fitting.told(done.history, "fine-tuning")
     if done.coverage is not None:

@@ -8,7 +8,7 @@ their weights, as if every activation let them pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,29 @@ def features(content: bytes, name: str = "model.tflite") -> list[Features]:
             elif not _counts_only(model, graph, end.index, paths):
                 count = int(np.prod([max(1, size) for size in end.shape[1:]]))
                 found.append(Features(end.name, np.ones(count, bool), None))
+    return found
+
+
+def strongest(
+    one: Features, labels: Sequence[str], names: Sequence[str], count: int
+) -> dict[str, list[tuple[str, float]]]:
+    """For each output the inputs that speak for it most, against the others' mean; and, where
+    there is only one output, those that speak most for it and against it.
+
+    Args:
+        labels: what outputs are called, as far as somebody knows; else their numbers.
+        names: the same of the input's values.
+    """
+    if one.strength is None:
+        return {}
+    several = one.strength.shape[1] > 1
+    own = one.strength - (one.strength.mean(axis=1, keepdims=True) if several else 0)
+    found = {}
+    for output, values in enumerate(own.T):
+        order = np.argsort(-values if several else -np.abs(values), kind="stable")
+        chosen = [int(i) for i in order[:count] if one.reach[i]]
+        label = labels[output] if output < len(labels) else str(output)
+        found[label] = [(names[i] if i < len(names) else str(i), float(values[i])) for i in chosen]
     return found
 
 

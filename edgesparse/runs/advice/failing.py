@@ -112,14 +112,14 @@ def _coverage(chosen: dict[str, Variant], kernels: Sequence[KernelInfo]) -> list
     for name, variant in chosen.items():
         # Behind channel pruning the model is another one.
         step = variant.sparsify[0] if len(variant.sparsify) == 1 else None
-        if isinstance(step, Magnitude):
+        if isinstance(step, Magnitude) and step.asked is not None:
             asked, given = step.asked, {kernel: _given(kernel, step) for kernel in kernels}
         elif isinstance(step, Rigl) or (isinstance(step, L1) and step.group in _WEIGHTS):
-            asked, given = step.sparsity, _made_up(kernels, step)
+            asked, given = step.sparsity or 0.0, _made_up(kernels, step)
         else:
             continue
         reached = sum(kernel.size * share for kernel, share in given.items()) / max(1, total)
-        if not total or asked is None or asked - reached <= NOTICED:
+        if not total or asked - reached <= NOTICED:
             continue
         left = sorted((k for k, share in given.items() if not share), key=lambda k: -k.size)
         named = "; ".join(

@@ -15,7 +15,7 @@ from edgesparse.tflite.format.inspect import inspect
 if TYPE_CHECKING:
     import tensorflow as tf
 
-METRICS = "metrics.json"
+METRICS, HISTORY = "metrics.json", "history.json"
 _WEIGHTS, _WHOLE = "model.weights.h5", "model.keras"
 
 
@@ -45,7 +45,7 @@ def save_keras(
         model.save_weights(folder / _WEIGHTS)
     else:
         _save_whole(model, folder / _WHOLE)
-    write_json(folder / "history.json", history)
+    write_json(folder / HISTORY, history)
     write_json(folder / METRICS, dict(scores))
 
 

@@ -15,7 +15,7 @@ from edgesparse.devices.emulator import machine as emulator
 from edgesparse.devices.setup.install import Release, install
 from edgesparse.graph import progress as told
 from edgesparse.runs.fleet.targets import Target
-from edgesparse.runs.record import RunRecord
+from edgesparse.runs.outcome.record import RunRecord
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.safe.temporary import temporary_folder

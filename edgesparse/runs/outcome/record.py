@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgesparse.bench.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
+from edgesparse.bench.made import Made
 from edgesparse.bench.results import DeviceInfo, ReleaseInfo, Results, write_results
 from edgesparse.bench.rows import GateResult, Row, RuntimeInfo
 from edgesparse.devices.measuring.events import Check, Event, Failed, Round, Waiting
@@ -45,6 +46,7 @@ class RunRecord:
     """The devices' names, in the order in which they are shown: not that in which they end."""
     foreseen: dict[str, list[Foreseen]] = field(default_factory=dict)
     """By device: what was said before anything was trained there."""
+    made: Made = field(default_factory=Made)
     failures: list[str] = field(default_factory=list)
     """What failed beside the rows."""
     left: set[str] = field(default_factory=set)
@@ -93,6 +95,7 @@ class RunRecord:
                 "rows": sorted(self.rows, key=lambda row: place.get(row.device, last)),
                 "gates": sorted(self.gates, key=lambda gate: place.get(gate.device, last)),
                 "releases": sorted(self.releases, key=lambda r: place.get(r.device, last)),
+                "made": self.made,
                 "failures": self.failures,
                 "notes": [*self.notes, *self._came_true()],
                 "finished": self.finished,
@@ -241,7 +244,9 @@ def recorded(
     devices: Sequence[Device],
     *,
     quick: bool,
+    command: str,
     pipeline_digest: str = "",
+    source: Sequence[str] = (),
 ) -> Iterator[RunRecord]:
     """A new run; its results are written when the block ends, however it ends."""
     begun = Results(
@@ -253,6 +258,8 @@ def recorded(
         pipeline=pipeline,
         pipeline_digest=pipeline_digest,
         baseline=baseline,
+        source=list(source),
+        command=command,
     )
     order = tuple(device.name for device in devices)
     path = workspace.results_path(begun.run)

@@ -1,0 +1,79 @@
+"""A run with everything that a page shows."""
+
+from edgesparse.bench.made import Bears, InputsThatMatter, LayerZeros, Made, Training
+from edgesparse.bench.results import DeviceInfo, Results
+from edgesparse.bench.rows import Coverage, GateResult, Stored
+from tests.report.test_table import row
+
+HOSTILE = "<script>document.title='owned'</script>$\\frac{1}{2}$<img src=http://192.0.2.1/x>"
+
+
+def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn"), **changes):
+    """Results; the last of the variants failed."""
+    rows = []
+    for place, variant in enumerate(variants):
+        if variant == variants[-1]:
+            rows.append(row(variant, error=f"{device}: its process crashed"))
+            continue
+        one = row(variant, p50=2.0 / (place + 1), low=place + 0.9, high=place + 1.1)
+        stored = Stored(
+            name="dense_1", operator="FULLY_CONNECTED", form="block-1x16", dense_bytes=1_000_000,
+            stored_bytes=123_456, exploited=True, reason=f"{device} skips its zeros",
+        )  # fmt: skip
+        latency = one.latency_ms.model_copy(update={"by_round": [1.0, 1.02, 0.99]})
+        model = one.model.model_copy(
+            update={"experts": {"moe": [0.5, 0.3, 0.2]}, "activations": {"relu": 0.75}}
+        )
+        rows.append(
+            one.model_copy(
+                update={
+                    "latency_ms": latency,
+                    "model": model,
+                    "weights": [stored] if place else [],
+                    "details": {"confusion": [[9, 1], [3, 7]]},
+                    "coverage": Coverage(
+                        asked=0.9, reached=0.8, left=[{"name": "out", "share": 0.1, "reason": "it"}]
+                    ),
+                }
+            )
+        )
+    made = Made(
+        trainings=[
+            Training(label="train", variants=[], history={
+                "loss": [1.0, 0.5, None], "val_loss": [1.1, 0.6, 0.7], "accuracy": [0.1, 0.5, 0.9],
+                "val_accuracy": [0.1, 0.4, 0.8],
+            }),
+        ],
+        layers={v: [LayerZeros(name="dense_1", pattern="block-1x16", size=1_000_000, asked=0.9,
+                               reached=0.8)] for v in variants[1:3]},
+        bears=[Bears(variants=[variants[1]], metric="accuracy", unit="%", whole=0.97,
+                     levels=[0.5, 0.9], layers={"dense_1": [0.96, 0.5], "out": [0.9, 0.2]})],
+        inputs={variants[1]: [
+            InputsThatMatter(input="pixels", shape=[2, 2, 1], count=4, reaching=3,
+                             speaks={"cat": [99, -20, 0, 5], "dog": [-99, 20, 0, -5]},
+                             strongest={"cat": [("0", 1.0)]}),
+            InputsThatMatter(input="words", shape=[10], count=10, reaching=3,
+                             strongest={"good": [("lovely", 2.5), ("fine", 1.0)]}),
+        ]},
+        labels=["cat", "dog"],
+    )  # fmt: skip
+    gate = GateResult(
+        variant=variants[1], metric="accuracy_drop", device=device, runtime="ai-edge-litert",
+        threads=1, value=0.01, min=None, max=0.02, passed=True,
+    )  # fmt: skip
+    found = Results(
+        run="20261126-101500-p-123456",
+        started="2026-11-26T10:15:00+00:00",
+        host={"machine": "x86_64", "system": "Linux"},
+        versions={"edgesparse": "0.1.0", "tensorflow": "2.21.0"},
+        pipeline="p",
+        pipeline_digest="",
+        baseline=variants[0],
+        devices=[DeviceInfo(name=device, description="", machine="aarch64", cpu=device, cores=4)],
+        rows=[one.model_copy(update={"device": device}) for one in rows],
+        gates=[gate],
+        made=made,
+        command="edgesparse deploy p.yaml --device pi",
+        source=["name: p", f"# {device}"],
+    )
+    return found.model_copy(update=changes)

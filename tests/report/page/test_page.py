@@ -1,0 +1,93 @@
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from edgesparse.report.page import MAX_BYTES, html_text, write_page
+from edgesparse.spec.errors import EdgesparseError
+from tests.report.page.made import HOSTILE, run
+from tests.report.test_hostile import NASTY, results
+
+
+class Parts(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.ids, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_everything_that_results_hold_is_shown():
+    parts = Parts(html_text(run()))
+    text = " ".join(" ".join(parts.text).split())
+    for said in [
+        "ai-edge-litert 2.1.6 | delegate xnnpack", "accuracy against latency", "latency by round",
+        "accuracy against size", "gate met: sparse-f32 accuracy_drop 0.01", "its process crashed",
+        "dense_1", "1.00 MB → 123.5 KB", "saves time", "90% zeros asked for, 80.0 % reached",
+        "out (10.0 %): it", "with one layer pruned alone", "3 of 4 values reach the outputs",
+        "lovely (+2.5), fine (+1)", "how often each expert was chosen", "zeros among activations",
+        "What was taken for what", "edgesparse deploy p.yaml --device pi", "tensorflow 2.21.0",
+        "name: p",
+    ]:  # fmt: skip
+        assert said in text, said
+    # A block's three, one training, one sensitivity, one picture.
+    assert parts.tags.count("svg") == 6
+    assert len(parts.ids) == len(set(parts.ids))
+    for name, value in parts.attributes:
+        if name in ("href", "xlink:href", "src"):
+            assert value.startswith(("#", "data:")), value
+
+
+def test_the_same_run_gives_the_same_page():
+    assert html_text(run()) == html_text(run())
+
+
+@pytest.mark.parametrize("nasty", [HOSTILE, *NASTY])
+def test_what_is_from_outside_only_shows(nasty):
+    for found in (results(nasty), run(device=nasty)):
+        parts = Parts(html_text(found))
+        assert parts.tags.count("script") == 1
+        assert parts.tags.count("img") == 0
+        own = {name for name, _ in parts.attributes}
+        assert not {name for name in own if name.startswith("on")}
+        assert not re.search(r"(?<!\.)\bhttp://(192|example)", " ".join(v or "" for n, v in
+                             parts.attributes if n in ("href", "src", "style")))  # fmt: skip
+
+
+def test_a_run_without_anything_has_a_page():
+    parts = Parts(html_text(results("x", rows=[], devices=[], releases=[], notes=[], failures=[])))
+    assert "svg" not in parts.tags
+
+
+def test_many_variants_stay_below_five_megabytes():
+    names = [f"variant-{place}" for place in range(1000)]
+    found = run(variants=names)
+    training = found.made.trainings[0]
+    trainings = [training.model_copy(update={"label": name}) for name in names]
+    made = found.made.model_copy(update={"trainings": trainings})
+    text = html_text(found.model_copy(update={"made": made}))
+    assert len(text.encode()) < MAX_BYTES
+    assert "more trainings are in results.json" in text
+
+
+def test_its_library_is_loaded_when_a_page_is_made():
+    code = (
+        "import sys, edgesparse.report.page, edgesparse.cli.console;"
+        "assert not {'matplotlib', 'jinja2'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_page_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EdgesparseError, match="cannot be written"):
+        write_page(run(), tmp_path / "file" / "page.html")
