@@ -18,17 +18,15 @@ from edgesparse.bench.rows import (
     Coverage,
     Cpu,
     EdgeTpuInfo,
-    GateResult,
     ModelFile,
     Row,
     RuntimeInfo,
     Speedup,
     Stored,
-    metric_of,
 )
 from edgesparse.devices.measuring.events import Check, Event, Failed, Round
 from edgesparse.devices.measuring.job import Entry, Job, Settings
-from edgesparse.spec.pipeline import Benchmark, Gate
+from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.verify import Limits, disagreement
 
 QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
@@ -41,6 +39,8 @@ EMULATED_GOLDEN_SAMPLES = 8
 
 CHIP_DROP = 0.02
 """Accuracy that an Edge TPU may lose against the CPU without a warning."""
+HALF_SEEN = 1.2
+"""From this gain against the same numbers in 32-bit arithmetic on, half precision was seen."""
 NOT_MEASURED = "was not measured"
 
 
@@ -75,6 +75,8 @@ class Candidate:
     steps: tuple[str, ...] = ()
     like: str | None = None
     zeros_exploited: bool | None = None
+    half_precision: bool | None = None
+    """Where that is asked for: whether a probe has seen it there."""
     weights: tuple[Stored, ...] = ()
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Of inputs that the file leaves open, by tensor."""
@@ -215,6 +217,7 @@ def _row(
         steps=list(candidate.steps),
         like=candidate.like,
         zeros_exploited=candidate.zeros_exploited,
+        half_precision=candidate.half_precision,
         weights=list(candidate.weights),
     )
     if error:
@@ -229,6 +232,9 @@ def _row(
     base = candidate.name_of(baseline)
     speedup = _speedup(seen.measured(base), rounds, baseline)
     zeros = _speedup(seen.measured(candidate.name_of(twin)), rounds, twin) if twin else None
+    half = candidate.half_precision
+    if half is False and zeros is not None:
+        half = zeros.ci95[0] > HALF_SEEN
     check = seen.checks.get(name)
     answers: dict[str, object] = {}
     if check is not None and check.agreement is not None:
@@ -247,6 +253,7 @@ def _row(
             **answers,
             "speedup": speedup,
             "zeros_speedup": zeros,
+            "half_precision": half,
         }
     )
 
@@ -367,34 +374,3 @@ def _speedup(
         _milliseconds({i: baseline[i] for i in common}), _milliseconds({i: own[i] for i in common})
     )
     return Speedup(ratio=ratio.ratio, ci95=ratio.ci95, baseline=name)
-
-
-def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
-    """Every gate against every row of its variant; a row without the value does not pass."""
-    found = []
-    rows = list(rows)
-    for gate in gates:
-        for row in rows:
-            if row.variant != gate.variant:
-                continue
-            # A row that failed has no value, and a limit that cannot be checked is not met.
-            value = metric_of(row, gate.metric)
-            passed = (
-                value is not None
-                and (gate.min is None or value >= gate.min)
-                and (gate.max is None or value <= gate.max)
-            )
-            found.append(
-                GateResult(
-                    variant=gate.variant,
-                    metric=gate.metric,
-                    device=row.device,
-                    runtime=row.runtime.name,
-                    threads=row.threads,
-                    value=value,
-                    min=gate.min,
-                    max=gate.max,
-                    passed=passed,
-                )
-            )
-    return found

@@ -216,6 +216,8 @@ class Row(Data):
     """The first variant that differs in its seed only, where there are such."""
     zeros_exploited: bool | None = None
     """Whether its runtime is known to skip zeros of this file; None where nobody knows."""
+    half_precision: bool | None = None
+    """Where that was asked for: whether a probe or a timing has seen it."""
     weights: list[Stored] = []
     """Those with zeros or with a sparse form, in the file's order."""
     edgetpu: EdgeTpuInfo | None = None

@@ -92,7 +92,8 @@ def setup(name: str, as_json: bool) -> None:
 @NAME
 @JSON
 def probe(name: str, as_json: bool) -> None:
-    """Try on a device which sparse storage its runtimes refuse, run and exploit; minutes."""
+    """Try on a device which sparse storage its runtimes refuse, run and exploit, and whether they
+    compute in half precision; minutes."""
     from dataclasses import asdict
 
     from edgesparse.cli.console import Shown
@@ -110,7 +111,9 @@ def probe(name: str, as_json: bool) -> None:
         for trial in found.trials:
             if trial.runtime == runtime.name:
                 say(f"  {_trial_line(trial)}"[:WIDTH])
-        say(f"  {_path_line(found.path_gain[runtime.name])}")
+        gains = found.gains[runtime.name]
+        say(f"  {_path_line(gains.zeros)}")
+        say(f"  {_half_line(gains.half)}")
     say(
         f"{probed.surprises} of {len(found.trials)} are not as the table of compatibility says"
         + "; what was found here counts from now on"
@@ -124,6 +127,15 @@ def _path_line(gain: float) -> str:
         return "zeros in 1x1 convolutions: refuses them, or answers wrong"
     said = "skips them" if gain >= SKIPS else "skips none"
     return f"zeros in 1x1 convolutions: {said}, {gain:.2f} times as fast with 90 %"
+
+
+def _half_line(gain: float) -> str:
+    from edgesparse.tflite.runtimes.compatibility import SKIPS
+
+    if gain == 0:
+        return "half-precision arithmetic: refuses it, or answers wrong"
+    said = "computes so" if gain >= SKIPS else "without effect"
+    return f"half-precision arithmetic: {said}, {gain:.2f} times as fast"
 
 
 def _trial_line(trial: Trial) -> str:

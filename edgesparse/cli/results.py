@@ -80,7 +80,15 @@ def inspect(
         print_json(found.record)
         return
     console = result_console()
-    print_inspection(found.file, found.info, found.ends, found.tensors, found.explained, console)
+    print_inspection(
+        found.file,
+        found.info,
+        found.ends,
+        found.tensors,
+        found.explained,
+        found.half_precision,
+        console,
+    )
     if found.activations is not None:
         print_activations(found.activations, console)
     for one in found.features or ():

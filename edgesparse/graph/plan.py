@@ -165,7 +165,7 @@ def build_plan(
         if compiler is not None:
             compiled = graph.add("compile", name, compile_.covers(compiler), convert=dense)
         # The Edge TPU's compiler cannot read sparse storage.
-        encodes = variant.has_zeros and variant.storage != "dense" and not full_int8_only
+        encodes = variant.stores_sparse and not full_int8_only
         for runtime in runtimes:
             label = f"{name} ({runtime.name})"
             encoded = None
@@ -317,7 +317,7 @@ def _start(
     foreseen = graph.add("preflight", alone, preflight.covers(model, shared, limits, asked))
     outlined = None
     # Only of zeros and of dynamic ranges is there anything to be known of runtimes.
-    if any(v.has_zeros or v.quantize.scheme == "dynamic" for v in variants):
+    if any(v.stores_sparse or v.quantize.scheme == "dynamic" for v in variants):
         outlined = graph.add("outline", alone, outline.covers(model))
     trained = graph.add("train", alone, train.covers(model, shared))
     return _Start(tuple(chosen), data, shared, digests, trained, foreseen, outlined, task)

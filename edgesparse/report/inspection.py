@@ -46,12 +46,14 @@ def print_inspection(
     ends: Ends,
     tensors: Sequence[TensorInfo],
     explained: Mapping[str, Sequence[Explanation]],
+    half_precision: Mapping[str, str],
     console: Console,
 ) -> None:
     """Print every weight; then, for each runtime, which zeros pay and why the others do not.
 
     Args:
         explained: by what is to be called the runtime.
+        half_precision: the same: why a file that may be is not computed in half precision there.
     """
     console.print(
         shown(
@@ -63,6 +65,8 @@ def print_inspection(
     )
     for line in _about(ends):
         console.print(shown(line))
+    if info.half_precision:
+        console.print(shown("computed in half precision where the CPU can"))
     if not tensors:
         console.print("no weights are visible in it")
         return
@@ -78,6 +82,10 @@ def print_inspection(
     for runtime, found in explained.items():
         console.print()
         console.print(shown(runtime, style="bold cyan"))
+        if runtime in half_precision:
+            why = half_precision[runtime]
+            said = f"gains nothing: half precision: {why}" if why else "half precision pays"
+            console.print(shown(said, style="yellow" if why else "green"))
         for line, style in lines(found):
             console.print(shown(line, style=style))
 

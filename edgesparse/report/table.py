@@ -297,7 +297,11 @@ def verdicts(results: Results) -> list[str]:
             low, high = (float(ratio_text(limit)) for limit in speedup.ci95)
             what = _doing(row, dense)
             faster = low > 1 and speedup.ratio >= PAYS_FROM
-            if faster and what == "zeros" and row.zeros_exploited is False:
+            if faster and what == "half precision":
+                verdict = "computes in half precision, which pays"
+            elif what == "half precision":
+                verdict = "computes as before: half precision does not pay"
+            elif faster and what == "zeros" and row.zeros_exploited is False:
                 verdict = "faster, though this runtime skips none of its zeros"
             elif faster:
                 verdict = f"{what} pay"
@@ -322,6 +326,8 @@ def _doing(row: Row, twin: Row | None) -> str:
     """What a gain against a twin is owed to: of the steps that the twin has not, those that have a
     way to it."""
     own = row.steps[len(twin.steps) if twin is not None else 0 :]
+    if row.half_precision is not None:  # Its zeros are stored densely, and do nothing.
+        return "removed channels and half precision" if "channels" in own else "half precision"
     if not own:  # Of a run before that was known.
         few = row.coverage is None and row.model is not None and row.model.sparsity <= FEW_ZEROS
         return "removed channels" if few else "zeros"

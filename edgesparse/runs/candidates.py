@@ -14,7 +14,7 @@ from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
-from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import L1, Sparsify, removes_channels
 from edgesparse.stages import encode, samples, verify
 from edgesparse.stages.base.keeping import METRICS, read_json
@@ -85,10 +85,13 @@ def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
     """The variant that this one goes on from, as far as the pipeline has it: with the same numbers
     and all of its steps but the last ones; a gain is then that of those steps."""
     own = pipeline.variants[variant]
-    for count in reversed(range(len(own.sparsify))):
+    half = own.quantize.compute == "f16"
+    # Half precision comes last of all.
+    for count in reversed(range(len(own.sparsify) + half)):
         for name, other in pipeline.variants.items():
             same = other.quantize.scheme == own.quantize.scheme and own.begins_like(other)
-            if same and other.sparsify == own.sparsify[:count]:
+            plain = other.quantize.compute == "f32"
+            if same and plain and other.sparsify == own.sparsify[:count]:
                 return name
     return None
 
@@ -141,6 +144,7 @@ def _verified(
         steps=tuple(_named(s) for s in pipeline.variants[candidate.variant].sparsify),
         like=_like(pipeline, candidate.variant),
         zeros_exploited=any(one.exploited for one in decided) and verdict["storage"] == "sparse",
+        half_precision=_half(pipeline.variants[candidate.variant], candidate, site),
         weights=_weights(decided),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
@@ -149,6 +153,14 @@ def _verified(
 def _notes(store: Store, key: str | None) -> list[str]:
     path = store.path(key) / NOTES if key is not None else None
     return list(read_json(path)) if path is not None and path.is_file() else []
+
+
+def _half(variant: Variant, candidate: Candidate, site: Site) -> bool | None:
+    """Whether a probe has seen half precision there; None where nobody asks for it."""
+    if variant.quantize.compute != "f16":
+        return None
+    profile = site.context.profiles[candidate.runtime.name]
+    return profile.half_gain is not None and profile.half_precision.exists
 
 
 def _decided(plan: Plan, site: Site, key: str) -> tuple[Decision, ...]:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesparse.bench.job import Candidate, check_gates
+from edgesparse.bench.gates import check_gates
+from edgesparse.bench.job import Candidate
 from edgesparse.bench.results import Results
 from edgesparse.devices import edgetpu
 from edgesparse.graph import progress as told

@@ -38,6 +38,8 @@ class Inspection:
     tensors: tuple[TensorInfo, ...]
     explained: Mapping[str, tuple[Explanation, ...]]
     ends: Ends
+    half_precision: Mapping[str, str] = field(default_factory=dict)
+    """Where a file may be computed so: by runtime why it is not; empty where it is."""
     activations: Mapping[str, float] | None = None
     """The share of zeros in what each operator gives, for samples."""
     features: tuple[Features, ...] | None = None
@@ -54,6 +56,8 @@ class Inspection:
             "outputs": [asdict(end) for end in self.ends.outputs],
             "operators": dict(self.ends.operators),
             "custom": list(self.ends.custom),
+            "half_precision": self.info.half_precision,
+            "half_precision_refused": dict(self.half_precision),
             "tensors": [asdict(tensor) for tensor in self.tensors],
             **({} if self.activations is None else {"activations": dict(self.activations)}),
             **({} if self.features is None else {"features": self._features}),
@@ -111,6 +115,7 @@ def inspect(
     content = read_model(Path(file))
     info, tensors = inspect_file(content, str(file)), describe(content, str(file))
     explained: dict[str, tuple[Explanation, ...]] = {}
+    half: dict[str, str] = {}
     if device is not None:
         # The device is only asked what it is: weights are explained by what is known of it.
         with closing(open_target(find_device(device, Path(project)))) as target:
@@ -118,12 +123,15 @@ def inspect(
         for name, profile in known.items():
             runtime = f"{target.device.name} | {name} {profile.machine.version}"
             explained[runtime] = explain(content, profile, str(file))
+            if info.half_precision:
+                half[runtime] = profile.half_precision.why
     return Inspection(
         str(file),
         info,
         tensors,
         explained,
         ends(content, str(file)),
+        half,
         zeros_between(Path(file), Path(samples)) if samples is not None else None,
         tuple(features(content, str(file))) if with_features else None,
         _names(pipeline) if pipeline is not None else {},

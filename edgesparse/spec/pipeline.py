@@ -73,6 +73,11 @@ class Quantize(Strict):
         "uint8 (the same with uint8 I/O, as cameras give it), int16x8 (int16 activations, int8 "
         "weights).",
     )
+    compute: Literal["f32", "f16"] = Field(
+        "f32",
+        description="f32 and f16: the arithmetic; f16 where the CPU has it, with twice as many "
+        "values at a time. Weights are stored densely then, whatever is zero.",
+    )
     aware: bool = Field(
         False,
         description="int8 and uint8: quantization-aware training that keeps the zeros (PQAT).",
@@ -89,6 +94,12 @@ class Quantize(Strict):
     def _aware_is_int8(self) -> Quantize:
         if self.aware and self.numbers != "int8":
             raise PydanticCustomError("aware", "'aware: true' needs 'scheme: int8'")
+        return self
+
+    @model_validator(mode="after")
+    def _half_is_float(self) -> Quantize:
+        if self.compute == "f16" and self.scheme not in ("f32", "f16"):
+            raise PydanticCustomError("compute", "'compute: f16' needs 'scheme: f16', or f32")
         return self
 
     @property
@@ -115,6 +126,21 @@ class Variant(Strict):
         description="auto: each weight as its runtime exploits it, else as small as is no slower; "
         "sparse: as small as the runtime accepts; dense: as the converter stores it.",
     )
+
+    @model_validator(mode="after")
+    def _half_is_dense(self) -> Variant:
+        if self.quantize.compute == "f16" and self.storage == "sparse":
+            raise PydanticCustomError(
+                "compute",
+                "'compute: f16' and 'storage: sparse' do not go together: runtimes crash on such a "
+                "file, or are slower than without",
+            )
+        return self
+
+    @property
+    def stores_sparse(self) -> bool:
+        """Whether its weights may be stored sparse."""
+        return self.has_zeros and self.storage != "dense" and self.quantize.compute != "f16"
 
     @property
     def begins_alone(self) -> bool:

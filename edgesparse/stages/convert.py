@@ -13,6 +13,7 @@ from edgesparse.stages import quantize
 from edgesparse.stages.base.keeping import save_tflite, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
 from edgesparse.stages.preflight import INTEGER
+from edgesparse.tflite.format.precision import in_half_precision
 from edgesparse.tflite.runtimes.compatibility import Profile, needs_one_scale
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def covers(
 ) -> dict[str, Any]:
     """What the result depends on: `data` gives calibration and `golden` samples; of the runtimes
     only whether one of them takes no scale per channel."""
+    half = {"compute": "f16"} if variant.quantize.compute == "f16" else {}
     return {
+        **half,
         "data": data,
         "scheme": variant.quantize.scheme,
         "calibration_samples": variant.quantize.calibration_samples,
@@ -80,9 +83,10 @@ def _converted(
 
     def made(shapes: Sequence[tuple[int | None, ...] | None]) -> bytes:
         scheme, one_scale = spec["scheme"], spec["one_scale"]
-        return convert.convert(
+        content = convert.convert(
             model, scheme, representative, one_scale=one_scale, open_shapes=shapes
         )
+        return in_half_precision(content) if "compute" in spec else content
 
     if not named:
         return made(()), []

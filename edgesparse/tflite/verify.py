@@ -11,11 +11,13 @@ from edgesparse.spec.pipeline import Quantize, Scheme, Verify
 # mantissa, int8 steps of 1/256 add up over the layers. After PQAT the Keras model rounds just as
 # the file does.
 TOLERANCE: dict[Scheme, float] = {
-    "f32": 1e-3, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2, "uint8": 0.2, "int16x8": 0.05,
+    "f32": 1e-3, "f16": 2e-2, "dynamic": 0.15, "int8": 0.2, "uint8": 0.2, "int16x8": 0.05,
 }  # fmt: skip
 MIN_AGREEMENT: dict[Scheme, float] = {
     "f32": 1.0, "f16": 1.0, "dynamic": 0.9, "int8": 0.9, "uint8": 0.9, "int16x8": 0.9,
 }  # fmt: skip
+HALF_TOLERANCE = 0.05
+"""Of f16 arithmetic: sums are rounded to 11 bits, too, layer after layer."""
 # Weights too small for the format become more zeros, so only a loss counts. A little is allowed for
 # layers that the converter merges or splits.
 MIN_ZEROS_KEPT = 0.99
@@ -31,8 +33,9 @@ class Limits:
 
 def limits(quantize: Quantize, verify: Verify) -> Limits:
     """The pipeline's own limits, or the scheme's."""
+    own = HALF_TOLERANCE if quantize.compute == "f16" else TOLERANCE[quantize.scheme]
     return Limits(
-        TOLERANCE[quantize.scheme] if verify.tolerance is None else verify.tolerance,
+        own if verify.tolerance is None else verify.tolerance,
         MIN_AGREEMENT[quantize.scheme] if verify.min_agreement is None else verify.min_agreement,
     )
 

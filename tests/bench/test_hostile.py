@@ -5,7 +5,8 @@ import json
 
 from rich.console import Console
 
-from edgesparse.bench.job import build_job, build_rows, check_gates
+from edgesparse.bench.gates import check_gates
+from edgesparse.bench.job import build_job, build_rows
 from edgesparse.bench.results import Results
 from edgesparse.devices.measuring.hearing import Heard
 from edgesparse.devices.transport.interface import DeviceError

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.bench.job import QUICK, Candidate, build_job, build_rows, check_gates
+from edgesparse.bench.gates import check_gates
+from edgesparse.bench.job import QUICK, Candidate, build_job, build_rows
 from edgesparse.bench.judging import read_judge
 from edgesparse.bench.rows import ModelFile, RuntimeInfo
 from edgesparse.devices.measuring.events import Answers, Check, CpuState, Failed, Round

@@ -217,3 +217,17 @@ def test_what_was_released_and_what_failed_is_told():
     assert "FAILED: device pi: disk full" in text
     gone = Results.model_validate({**found.model_dump(), "releases": [{**release, "try_it": None}]})
     assert "gone with the emulated device" in " ".join(printed(gone).split())
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [
+        (1.85, "1.85-1.95x as fast as dense-f32: computes in half precision, which pays"),
+        (0.97, "0.97-1.07x as fast as dense-f32: computes as before: half precision does not pay"),
+    ],
+)
+def test_half_precision_is_said_where_a_timing_saw_it(low, said):
+    rows = [row("dense-f32", 1.0), row("half-f16", 1.0, low, low + 0.1)]
+    rows[1] = rows[1].model_copy(update={"half_precision": low > 1.2})
+    (line,) = verdicts(results(*rows))
+    assert line.endswith(said)

@@ -21,7 +21,7 @@ from edgesparse.tflite.runtimes.cells import (
     TOLERANCE,
     CellModel,
     cell_models,
-    path_models,
+    network_models,
 )
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Verdict
 
@@ -86,21 +86,29 @@ def try_cells(
     return [Trial(runtime, cell, verdict) for (runtime, cell), verdict in verdicts.items()]
 
 
-def try_path(
+@dataclass(frozen=True)
+class Gains:
+    """How many times as fast a network is with `zeros` in its 1x1 convolutions, and in `half`
+    precision; 0 where it fails or answers wrong."""
+
+    zeros: float
+    half: float
+
+
+def try_networks(
     transport: Transport,
     runtimes: Sequence[str],
     delegate: str | Mapping[str, Any],
     progress: Progress = lambda _, __: None,
-) -> dict[str, float]:
-    """How many times as fast each runtime is with zeros in 1x1 convolutions; 0 where it fails or
-    answers wrong. Raises DeviceError."""
+) -> dict[str, Gains]:
+    """What each runtime gains by zeros and by half precision, by its name. Raises DeviceError."""
     progress(0.0, "making a network")
-    dense, sparse, x, y = path_models()
+    files, x, y = network_models()
     with temporary_folder() as place:
         golden = Path(place) / "golden.npz"
         save_golden(golden, x, y)
         entries: dict[tuple[str, str], Entry] = {}
-        for form, content in (("dense", dense), ("sparse", sparse)):
+        for form, content in files.items():
             path = Path(place) / f"{form}.tflite"
             path.write_bytes(content)
             for runtime in runtimes:
@@ -108,17 +116,16 @@ def try_path(
                 entries[runtime, form] = Entry(
                     name, path, runtime, delegate, 1, golden=golden, tolerance=TOLERANCE
                 )
-        progress(0.5, "timing it with and without zeros")
-        events = run_job(transport, Job(new_id("path"), 3, _TIMED, tuple(entries.values())))
-    verdicts = _verdicts(entries, events)
-    times = round_medians(events)
-    found = {}
-    for runtime in runtimes:
-        dense_ns = times.get(entries[runtime, "dense"].name)
-        sparse_ns = times.get(entries[runtime, "sparse"].name)
-        right = verdicts[runtime, "sparse"].runs
-        found[runtime] = min(dense_ns) / min(sparse_ns) if right and dense_ns and sparse_ns else 0.0
-    return found
+        progress(0.5, "timing it with zeros, without, and in half precision")
+        events = run_job(transport, Job(new_id("networks"), 3, _TIMED, tuple(entries.values())))
+    verdicts, times = _verdicts(entries, events), round_medians(events)
+
+    def gain(runtime: str, form: str) -> float:
+        before, after = (times.get(entries[runtime, f].name) for f in ("dense", form))
+        right = verdicts[runtime, form].runs
+        return min(before) / min(after) if right and before and after else 0.0
+
+    return {runtime: Gains(gain(runtime, "sparse"), gain(runtime, "half")) for runtime in runtimes}
 
 
 _Key = tuple[str, Cell]

@@ -36,6 +36,8 @@ def advise(plan: Plan, site: Site, target: Target, listener: told.Listener) -> l
         zeros = tuple(v for v in plan.converted if pipeline.variants[v].has_zeros)
         text = "an Edge TPU gains nothing by zeros ({variants}); channels would"
         return [*found, Foreseen("note", text, zeros, prefix=f"{name}: ")] if zeros else found
+    asked = {v: context.pipeline.variants[v] for v in plan.converted}
+    found += slow.half_precision(asked, context.profiles, f"{name}: ")
     for one in plan.beginnings:
         if one.outline is not None and _made(plan, one.outline, site, listener):
             graph = outline.read(store.path(one.outline))

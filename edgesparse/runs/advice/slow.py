@@ -44,6 +44,29 @@ def lines(
     return told
 
 
+def half_precision(
+    variants: Mapping[str, Variant], profiles: Mapping[str, Profile], prefix: str
+) -> list[Foreseen]:
+    """Where half precision is asked for and not computed; that zeros gain nothing beside it."""
+    half = {name: v for name, v in variants.items() if v.quantize.compute == "f16"}
+    found: dict[str, list[str]] = {}
+    for runtime, profile in profiles.items():
+        if half and not profile.half_precision.exists:
+            found.setdefault(profile.half_precision.why, []).append(runtime)
+    told = []
+    for why, runtimes in found.items():
+        text = f"half precision of {{variants}} gains no time with {', '.join(runtimes)}: {why}"
+        told.append(Foreseen("slow", text, tuple(half), tuple(runtimes), prefix))
+    zeros = tuple(name for name, v in half.items() if v.has_zeros)
+    if zeros:
+        text = (
+            "zeros of {variants} are stored densely and gain nothing: with sparse storage, half "
+            "precision crashes or is slower"
+        )
+        told.append(Foreseen("note", text, zeros, prefix=prefix))
+    return told
+
+
 def _refusals(
     plan: Plan,
     variants: Mapping[str, Variant],
@@ -69,7 +92,7 @@ def _refusals(
 
 def _zeros(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | None:
     """What is known of a variant's zeros: how many, in which pattern, and where not."""
-    if not variant.has_zeros:
+    if not variant.stores_sparse:
         return None
     step = next((s for s in reversed(variant.sparsify) if leaves_zeros(s)), None)
     if isinstance(step, L1):

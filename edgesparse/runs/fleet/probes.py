@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.devices.measuring.probe import Trial, try_cells, try_path
+from edgesparse.devices.measuring.probe import Gains, Trial, try_cells, try_networks
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.targets import Target
@@ -21,10 +21,10 @@ from edgesparse.tflite.runtimes.compatibility import Cell, Machine, Profile, Ver
 
 @dataclass(frozen=True)
 class Found:
-    """What a probe found: each cell, and by runtime how much zeros in 1x1 convolutions gain."""
+    """What a probe found: each cell, and by runtime what networks gain."""
 
     trials: tuple[Trial, ...]
-    path_gain: Mapping[str, float]
+    gains: Mapping[str, Gains]
 
 
 def probe(target: Target, workspace: Workspace, progress: Progress) -> Found:
@@ -44,10 +44,10 @@ def _tried(target: Target, progress: Progress) -> Found:
     trials = try_cells(
         target.transport, names, delegate, lambda share, text: progress(0.85 * share, text)
     )
-    gain = try_path(
+    gains = try_networks(
         target.transport, names, delegate, lambda share, text: progress(0.85 + 0.15 * share, text)
     )
-    return Found(tuple(trials), gain)
+    return Found(tuple(trials), gains)
 
 
 def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
@@ -57,8 +57,8 @@ def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
     found = {}
     for runtime in target.runtimes:
         machine = Machine(runtime.name, runtime.version, target.host.machine, features)
-        cells_found, gain = known.get((runtime.name, runtime.version), ({}, None))
-        found[runtime.name] = Profile(machine, cells_found, gain)
+        own = known.get((runtime.name, runtime.version), ({}, None, None))
+        found[runtime.name] = Profile(machine, *own)
     return found
 
 
@@ -76,7 +76,8 @@ def _record(target: Target, found: Found) -> dict[str, Any]:
     runtimes: dict[str, Any] = {
         runtime.name: {
             "version": runtime.version,
-            "path_gain": found.path_gain[runtime.name],
+            "path_gain": found.gains[runtime.name].zeros,
+            "half_gain": found.gains[runtime.name].half,
             "cells": {},
         }
         for runtime in target.runtimes
@@ -93,7 +94,7 @@ def _record(target: Target, found: Found) -> dict[str, Any]:
 
 def _read(
     workspace: Workspace | None, target: Target
-) -> dict[tuple[str, str], tuple[dict[Cell, Verdict], float | None]]:
+) -> dict[tuple[str, str], tuple[dict[Cell, Verdict], float | None, float | None]]:
     """By runtime and version; nothing where the device is another one than it was."""
     if workspace is None:
         return {}
@@ -110,12 +111,17 @@ def _read(
                     for cell, v in kept["cells"].items()
                     if cell in by_name
                 },
-                None if kept.get("path_gain") is None else float(kept["path_gain"]),
+                _gain(kept, "path_gain"),
+                _gain(kept, "half_gain"),
             )
             for name, kept in record["runtimes"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _gain(kept: Mapping[str, Any], name: str) -> float | None:
+    return None if kept.get(name) is None else float(kept[name])
 
 
 @contextmanager

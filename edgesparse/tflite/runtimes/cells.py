@@ -12,6 +12,7 @@ from edgesparse.spec.pipeline import Scheme as PipelineScheme
 from edgesparse.tflite.format.encode import Encoding, encode
 from edgesparse.tflite.format.graph import Constant
 from edgesparse.tflite.format.layout import Form, Layout, along, blocks
+from edgesparse.tflite.format.precision import in_half_precision
 from edgesparse.tflite.runtimes.compatibility import OPS, Cell, Op, cells
 from edgesparse.tflite.runtimes.storage import is_candidate, scheme_of
 
@@ -54,9 +55,10 @@ def cell_models(width: int = 256, ops: Sequence[Op] = OPS) -> tuple[CellModel, .
     return tuple(found)
 
 
-def path_models() -> tuple[bytes, bytes, np.ndarray, np.ndarray]:
-    """A network for XNNPACK's sparse path with 90 % zeros in its 1x1 convolutions: stored densely
-    and sparse, inputs float32 [n, ...] and what Keras answers, float32 [n, ...]."""
+def network_models() -> tuple[dict[str, bytes], np.ndarray, np.ndarray]:
+    """A network for XNNPACK's sparse path with 90 % zeros in its 1x1 convolutions, stored densely,
+    sparse, and to be computed in half precision; inputs float32 [n, ...] and what Keras answers,
+    float32 [n, ...]."""
     from edgesparse.models.mobilenet_v1 import mobilenet_v1
     from edgesparse.tflite.convert import convert
 
@@ -72,7 +74,8 @@ def path_models() -> tuple[bytes, bytes, np.ndarray, np.ndarray]:
         pointwise = constant.op == "CONV_2D" and constant.values.shape[1:3] == (1, 1)
         return Encoding(along(4, 3), densify=True) if pointwise else None
 
-    return dense, encode(dense, choose), x, model(x, training=False).numpy()
+    files = {"dense": dense, "sparse": encode(dense, choose), "half": in_half_precision(dense)}
+    return files, x, model(x, training=False).numpy()
 
 
 def _keras(op: Op, width: int) -> tf.keras.Model:

@@ -11,8 +11,10 @@ import numpy as np
 from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.format.inspect import WeightInfo, weight_info
 from edgesparse.tflite.format.layout import Dense, Form, blocks, fits
+from edgesparse.tflite.format.precision import allows_half
 from edgesparse.tflite.runtimes.compatibility import Cell, Op, Profile
 from edgesparse.tflite.runtimes.storage import (
+    HALF_IS_DENSE,
     Paths,
     decide,
     is_candidate,
@@ -76,12 +78,16 @@ def explain(
     found = [c for c in every if is_candidate(c)]
     # One sparse weight is enough: XNNPACK then looks for zeros in all of them.
     looks = any(c.densified for c in found)
-    return tuple(_explain(constant, profile, paths, looks) for constant in found)
+    half = allows_half(model)
+    return tuple(_explain(constant, profile, paths, looks, half) for constant in found)
 
 
-def _explain(constant: Constant, profile: Profile, paths: Paths, looks: bool) -> Explanation:
-    """`looks`: some weight is stored sparse, so that XNNPACK looks for zeros in all of them."""
-    decision, _ = decide(constant, profile, "auto", paths)
+def _explain(
+    constant: Constant, profile: Profile, paths: Paths, looks: bool, half: bool
+) -> Explanation:
+    """`looks`: some weight is stored sparse, so that XNNPACK looks for zeros in all of them.
+    `half`: the file is computed in half precision where the CPU can."""
+    decision, _ = decide(constant, profile, "half" if half else "auto", paths)
     form, scheme = constant.form, scheme_of(constant)
     path = paths.get((constant.graph, constant.operator))
     accepted, exploited, reason = True, False, decision.reason
@@ -94,6 +100,8 @@ def _explain(constant: Constant, profile: Profile, paths: Paths, looks: bool) ->
             accepted, reason = False, verdict.why
         elif decision.form != "dense" and not exploited:
             reason = f"stored dense; as {decision.form}: {reason}"
+    elif half and profile.half_precision.exists:
+        accepted, exploited, reason = False, False, HALF_IS_DENSE
     elif scheme is None:
         accepted, reason = False, "nobody measured sparse weights of this kind"
     else:

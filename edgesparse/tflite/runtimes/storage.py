@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from edgesparse.tflite.format.encode import Choose, Encoding, rewrite
 from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.format.layout import Dense, Form, Layout, along, blocks, fits
+from edgesparse.tflite.format.precision import allows_half, computes_half
 from edgesparse.tflite.runtimes.compatibility import OPS, Cell, Op, Profile, Scheme, Verdict
 from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
 
@@ -45,6 +46,9 @@ class Decision:
     """Its zeros are expected to save time."""
 
 
+HALF_IS_DENSE = "the file is computed in half precision: sparse storage crashes there, or is slower"
+
+
 @dataclass(frozen=True)
 class _Option:
     form: Form
@@ -70,6 +74,7 @@ def store(
         UsageError: the file is damaged.
     """
     decisions: list[Decision] = []
+    half = computes_half(content, name)
 
     def chooser(model: Any, found: Sequence[Constant]) -> Choose:
         paths = paths_in(model, found, profile)
@@ -77,7 +82,7 @@ def store(
         def choose(constant: Constant) -> Encoding | None:
             if not is_candidate(constant):
                 return None
-            decision, encoding = decide(constant, profile, mode, paths)
+            decision, encoding = decide(constant, profile, "half" if half else mode, paths)
             decisions.append(decision)
             return encoding
 
@@ -94,7 +99,8 @@ def decisions_for(
     with damaged(name):
         found = list(constants(model, content))
         paths = paths_in(model, found, profile)
-    return tuple(decide(c, profile, mode, paths)[0] for c in found if is_candidate(c))
+    asked: Mode | Literal["half"] = "half" if allows_half(model) else mode
+    return tuple(decide(c, profile, asked, paths)[0] for c in found if is_candidate(c))
 
 
 def paths_in(model: Any, found: Sequence[Constant], profile: Profile) -> Paths:
@@ -127,9 +133,10 @@ def scheme_of(constant: Constant) -> Scheme | None:
 
 
 def decide(
-    constant: Constant, profile: Profile, mode: Mode, paths: Paths
+    constant: Constant, profile: Profile, mode: Mode | Literal["half"], paths: Paths
 ) -> tuple[Decision, Encoding | None]:
-    """How to store one weight; None for densely. `paths` are those of its model."""
+    """How to store one weight; None for densely. `paths` are those of its model; "half" is the mode
+    of files that are computed in half precision."""
     size = constant.values.nbytes
 
     def stay(reason: str, held_back: bool = False) -> tuple[Decision, None]:
@@ -140,6 +147,8 @@ def decide(
 
     if mode == "dense":
         return stay("storage: dense")
+    if mode == "half":
+        return stay(HALF_IS_DENSE, held_back=bool(constant.zeros))
     scheme = scheme_of(constant)
     # Zeros that are not stored as 0 are no zeros to a sparse form.
     if scheme is None or constant.zero_point != 0:

@@ -78,6 +78,22 @@ def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_
     ]
 
 
+def test_half_precision_that_will_not_be_computed_is_told(cli, tmp_path):
+    found = advice(
+        cli,
+        tmp_path,
+        "  half: {quantize: {scheme: f16, compute: f16}}\n"
+        "  zeros: {sparsify: {method: magnitude, sparsity: 0.9, exclude: [classifier]}, "
+        "quantize: {compute: f16}}\n",
+    )
+    assert found[-2:] == [
+        "both: half precision of half, zeros gains no time with tflite-runtime, ai-edge-litert: "
+        "XNNPACK computes in 32 bits on x86",
+        "both: zeros of zeros are stored densely and gain nothing: with sparse storage, half "
+        "precision crashes or is slower",
+    ]
+
+
 @pytest.mark.parametrize(
     ("step", "said"),
     [

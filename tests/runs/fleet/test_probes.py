@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgesparse.bench.rows import RuntimeInfo
-from edgesparse.devices.measuring.probe import Trial
+from edgesparse.devices.measuring.probe import Gains, Trial
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet import probes
 from edgesparse.tflite.runtimes.compatibility import Cell, Verdict
@@ -27,7 +27,7 @@ def workspace(tmp_path, target, monkeypatch):
     """After a probe that found what the table does not say."""
     found = [Trial("ai-edge-litert", CELL, Verdict(True, 1.5))]
     monkeypatch.setattr(probes, "try_cells", lambda *_: found)
-    monkeypatch.setattr(probes, "try_path", lambda *_: {"ai-edge-litert": 1.0})
+    monkeypatch.setattr(probes, "try_networks", lambda *_: {"ai-edge-litert": Gains(1.0, 1.9)})
     done = probes.probe(target, Workspace(tmp_path), lambda *_: None)
     assert list(done.trials) == found
     assert probes.surprises(target, found) == found
@@ -42,6 +42,8 @@ def test_what_was_found_counts(workspace, target):
     assert "device probe has seen" in profile.sparse_path.why
     assert probes.profiles(target, None)["ai-edge-litert"].sparse_path.exists
     assert not probes.profiles(target, None)["ai-edge-litert"].verdict(CELL).runs
+    assert profile.half_precision.exists
+    assert not probes.profiles(target, None)["ai-edge-litert"].half_precision.exists
 
 
 @pytest.mark.parametrize("change", ["version", "cpu", "damage", "kind"])

@@ -102,6 +102,15 @@ def test_names_are_limited(name):
     assert problems(BASE.replace("name: p", f'name: "{name}"'))
 
 
+def test_half_precision_is_of_floats_that_are_stored_densely():
+    spec = parse_pipeline(BASE + "  b: {quantize: {scheme: f16, compute: f16}}\n").spec
+    assert spec.variants["b"].quantize.compute == "f16"
+    (wrong,) = problems(BASE + "  b: {quantize: {scheme: int8, compute: f16}}\n")
+    assert "'compute: f16' needs 'scheme: f16', or f32" in wrong
+    (wrong,) = problems(BASE + "  b: {quantize: {compute: f16}, storage: sparse}\n")
+    assert "'compute: f16' and 'storage: sparse' do not go together" in wrong
+
+
 def test_defaults_and_shorthands():
     spec = parse_pipeline(BASE + "  b: {quantize: int8}\n  c:\n").spec
     assert spec.baseline_variant == "a"

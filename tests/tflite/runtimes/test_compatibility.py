@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from edgesparse.tflite.runtimes.compatibility import (
@@ -88,3 +90,14 @@ def test_a_probe_knows_better_where_zeros_in_convolutions_are_skipped():
 def test_an_odd_version_is_no_crash():
     machine = Machine("ai-edge-litert", "unknown", "riscv64")
     assert Profile(machine).verdict(Cell("CONV_2D", "f32", "densify")).runs
+
+
+def test_half_precision_is_computed_where_the_cpu_has_it():
+    assert Profile(PI5).half_precision.exists
+    weaker = replace(PI5, features=frozenset({"asimd"}))
+    assert "lacks half-precision" in Profile(weaker).half_precision.why
+    assert "x86" in Profile(LITERT).half_precision.why
+    # What a probe has seen counts.
+    assert not Profile(PI5, half_gain=1.0).half_precision.exists
+    assert Profile(LITERT, half_gain=1.9).half_precision.exists
+    assert Profile(PI5, half_gain=1.9).half_precision == Profile(PI5).half_precision

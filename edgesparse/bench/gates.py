@@ -1,0 +1,39 @@
+"""Gates: limits that rows must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgesparse.bench.rows import GateResult, Row, metric_of
+from edgesparse.spec.pipeline import Gate
+
+
+def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
+    """Every gate against every row of its variant; a row without the value does not pass."""
+    found = []
+    rows = list(rows)
+    for gate in gates:
+        for row in rows:
+            if row.variant != gate.variant:
+                continue
+            # A row that failed has no value, and a limit that cannot be checked is not met.
+            value = metric_of(row, gate.metric)
+            passed = (
+                value is not None
+                and (gate.min is None or value >= gate.min)
+                and (gate.max is None or value <= gate.max)
+            )
+            found.append(
+                GateResult(
+                    variant=gate.variant,
+                    metric=gate.metric,
+                    device=row.device,
+                    runtime=row.runtime.name,
+                    threads=row.threads,
+                    value=value,
+                    min=gate.min,
+                    max=gate.max,
+                    passed=passed,
+                )
+            )
+    return found

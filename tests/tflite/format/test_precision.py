@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.format.inspect import inspect
+from edgesparse.tflite.format.precision import computes_half, in_half_precision
+from edgesparse.tflite.runtimes.compatibility import Machine, Profile
+from edgesparse.tflite.runtimes.explain import explain
+from edgesparse.tflite.runtimes.storage import HALF_IS_DENSE, decisions_for, store
+
+PI5 = Profile(
+    Machine("ai-edge-litert", "2.1.6", "aarch64", frozenset({"asimdhp", "asimddp", "asimd"}))
+)
+X86 = Profile(Machine("ai-edge-litert", "2.1.6", "x86_64", frozenset({"avx2"})))
+
+
+@pytest.fixture
+def half(tflite_files):
+    return in_half_precision(tflite_files["dense"].read_bytes())
+
+
+def test_a_file_says_it_once_and_answers_as_before(tflite_files, half):
+    dense = tflite_files["dense"].read_bytes()
+    assert not computes_half(dense)
+    assert computes_half(half)
+    assert in_half_precision(half) == half
+    assert inspect(half).half_precision
+    assert not inspect(dense).half_precision
+    assert len(half) - len(dense) < 1000
+    one, other = (inspect(content).weights for content in (dense, half))
+    assert one == other
+    assert _answer(half) == pytest.approx(_answer(dense), abs=1e-2)
+
+
+def _answer(content):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    (source,) = interpreter.get_input_details()
+    values = np.random.default_rng(0).normal(size=source["shape"]).astype(np.float32)
+    interpreter.set_tensor(source["index"], values)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def test_a_damaged_file_says_so():
+    with pytest.raises(UsageError, match=r"damaged|is not"):
+        computes_half(b"\0\0\0\0TFL3")
+
+
+def test_nothing_in_it_is_stored_sparse(tflite_files, half):
+    before = decisions_for(tflite_files["dense"].read_bytes(), PI5, "auto")
+    assert any(one.form != "dense" for one in before)
+    content, decided = store(half, PI5, "sparse")
+    assert {one.form for one in decided} == {"dense"}
+    assert {one.reason for one in decided} == {HALF_IS_DENSE}
+    assert inspect(content).storage == "dense"
+    assert computes_half(content)
+
+
+def test_sparse_storage_in_it_is_refused_where_the_cpu_would_compute_so(tflite_files):
+    both = in_half_precision(tflite_files["sparse"].read_bytes())
+    wide = {one.name: one for one in explain(both, PI5)}["wide"]
+    assert not wide.accepted
+    assert wide.reason == HALF_IS_DENSE
+    assert {one.name: one for one in explain(both, X86)}["wide"].accepted
