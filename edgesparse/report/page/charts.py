@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -145,7 +146,7 @@ def learning(training: Training) -> Markup:
                 values = training.history.get(key)
                 if values:
                     given = [math.nan if value is None else value for value in values]
-                    axes.plot(range(1, len(given) + 1), given, color=colour(place), label=text)
+                    axes.plot(range(1, len(given) + 1), given, **_line(place, given), label=text)
             axes.set_title(name)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -197,6 +198,11 @@ def speaks(found: InputsThatMatter) -> Markup:
     )
 
 
+def _line(place: int, values: Sequence[float]) -> dict[str, Any]:
+    """One value alone makes no line."""
+    return {"color": colour(place), "marker": "o" if len(values) == 1 else ""}
+
+
 def _axis(axes: Axes, which: str, values: Sequence[float], text: object) -> None:
     positive = [value for value in values if value > 0]
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -204,6 +210,8 @@ def _axis(axes: Axes, which: str, values: Sequence[float], text: object) -> None
     if positive and len(positive) == len(values) and max(positive) > _WIDE * min(positive):
         axes.set_xscale("log")
         axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(nbins=5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value > 0 else "0"))
 
 

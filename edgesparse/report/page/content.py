@@ -102,7 +102,7 @@ def content(results: Results, most_charts: int) -> dict[str, Any]:
         "bears": [(one, charts.sensitivity(one)) for one in results.made.bears],
         "weights": list(_weights(results)),
         "experts": list(_experts(results)),
-        "activations": list(_activations(results)),
+        "activations": _activations(results),
         "inputs": list(_inputs(results.made)),
         "confusions": list(_confusions(results)),
     }
@@ -218,12 +218,21 @@ def _experts(results: Results) -> Iterator[tuple[str, str, list[Bar]]]:
             yield row.variant, layer, bars
 
 
-def _activations(results: Results) -> Iterator[tuple[str, list[tuple[str, Bar]]]]:
-    for row in _once(results):
-        found = row.model.activations if row.model else {}
-        if found:
-            bars = [(n, Bar(f"{percent_text(s)} %", s)) for n, s in found.items()]
-            yield row.variant, bars
+def _activations(results: Results) -> tuple[list[str], list[tuple[str, list[Bar | None]]]]:
+    """The variants, and by layer how much each rectifier of theirs gives that is zero."""
+    found = {r.variant: r.model.activations for r in _once(results) if r.model}
+    found = {variant: layers for variant, layers in found.items() if layers}
+    names = dict.fromkeys(name for layers in found.values() for name in layers)
+    return list(found), [
+        (
+            name,
+            [
+                Bar(f"{percent_text(layers[name])} %", layers[name]) if name in layers else None
+                for layers in found.values()
+            ],
+        )
+        for name in names
+    ]
 
 
 def _inputs(made: Made) -> Iterator[tuple[str, str, Markup | None, list[tuple[str, str]]]]:

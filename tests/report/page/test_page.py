@@ -34,8 +34,9 @@ def test_everything_that_results_hold_is_shown():
         "accuracy against size", "gate met: sparse-f32 accuracy_drop 0.01", "its process crashed",
         "dense_1", "1.00 MB → 123.5 KB", "saves time", "90% zeros asked for, 80.0 % reached",
         "out (10.0 %): it", "with one layer pruned alone", "3 of 4 values reach the outputs",
-        "lovely (+2.5), fine (+1)", "how often each expert was chosen", "zeros among activations",
-        "What was taken for what", "edgesparse deploy p.yaml --device pi", "tensorflow 2.21.0",
+        "lovely (+2.5), fine (+1)", "how often each expert was chosen",
+        "zeros in what rectifiers give", "What was taken for what", "tensorflow 2.21.0",
+        "edgesparse deploy p.yaml --device pi",
         "name: p",
     ]:  # fmt: skip
         assert said in text, said
