@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgesparse.bench.rows import GateResult, Row
+from edgesparse.bench.rows import PAYS_FROM, GateResult, Row
 
 MAX_DROP = 0.02
 """Of a share, for a variant without a gate on the metric that counts."""
@@ -15,7 +15,9 @@ MAX_RELATIVE_DROP = 0.05
 def best_row(
     rows: Iterable[Row], gates: Sequence[GateResult], variant: str | None = None
 ) -> Row | None:
-    """The fastest good row of one device: measured, its gates met, its accuracy kept.
+    """The best of the good rows of one device: measured, its gates met, its accuracy kept. Of those
+    that are not clearly slower than the fastest it is the one with the smallest file: so it does
+    not change from run to run where two are as fast.
 
     Args:
         rows: of one device, whose clock they share.
@@ -30,7 +32,25 @@ def best_row(
         and variant in (None, row.variant)
         and _acceptable(row, [g for g in gates if _is_about(g, row)])
     ]
-    return min(good, key=lambda row: row.latency_ms.p50 if row.latency_ms else 0.0, default=None)
+    fastest = min(good, key=_p50, default=None)
+    if fastest is None:
+        return None
+    level = [row for row in good if not clearly_slower(row, fastest)]
+    return min(level, key=lambda row: (row.model.bytes if row.model else 0, _p50(row)))
+
+
+def _p50(row: Row) -> float:
+    assert row.latency_ms is not None
+    return row.latency_ms.p50
+
+
+def clearly_slower(row: Row, other: Row) -> bool:
+    """Whether a row is slower than another one of its device: beyond both intervals, and by more
+    than two measurements of one model differ."""
+    mine, theirs = row.latency_ms, other.latency_ms
+    if mine is None or theirs is None:
+        return False
+    return mine.ci95[0] > theirs.ci95[1] and mine.p50 >= PAYS_FROM * theirs.p50
 
 
 def _is_about(gate: GateResult, row: Row) -> bool:
@@ -46,10 +66,14 @@ def _acceptable(row: Row, gates: Sequence[GateResult]) -> bool:
     if not all(gate.passed for gate in gates):
         return False
     score = row.score
+    if score is not None and score.at_chance:
+        return False
     if score is None or score.drop is None or score.shown is None:
         return True
     if any(gate.metric in (score.name, f"{score.name}_drop") for gate in gates):
         return True
+    if score.lost:  # Nobody has said that it may be.
+        return False
     if score.unit == "%":
         return score.drop <= MAX_DROP
     sign = 1 if score.best == "highest" else -1

@@ -34,6 +34,21 @@ def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
                     min=gate.min,
                     max=gate.max,
                     passed=passed,
+                    doubt=_doubt(gate, row),
                 )
             )
     return found
+
+
+def _doubt(gate: Gate, row: Row) -> str | None:
+    """Why a gate on what is lost says little: its interval is wider than what may be lost."""
+    score = row.score
+    if score is None or gate.metric != f"{score.name}_drop" or score.drop_ci95 is None:
+        return None
+    half = (score.drop_ci95[1] - score.drop_ci95[0]) / 2
+    if gate.max is None or half <= abs(gate.max):
+        return None
+    return (
+        f"its interval of {half:.2g} either way is wider than the gate; more samples would tell "
+        "(benchmark.accuracy_samples)"
+    )

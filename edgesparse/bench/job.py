@@ -21,6 +21,7 @@ from edgesparse.bench.rows import (
     ModelFile,
     Row,
     RuntimeInfo,
+    Score,
     Speedup,
     Stored,
 )
@@ -249,7 +250,9 @@ def _row(
         }
     return row.model_copy(
         update={
-            **_measured(rounds, [*row.notes, *_chip_doubts(candidate, answers)]),
+            **_measured(
+                rounds, [*row.notes, *_chip_doubts(candidate, answers), *_at_chance(answers)]
+            ),
             **answers,
             "speedup": speedup,
             "zeros_speedup": zeros,
@@ -301,6 +304,18 @@ def _chip_doubts(candidate: Candidate, answers: Mapping[str, Any]) -> list[str]:
     return [
         f"the Edge TPU answers {on_chip:.1%} right, this device's CPU {on_cpu:.1%} with the same "
         "weights: do not ship this"
+    ]
+
+
+def _at_chance(answers: Mapping[str, object]) -> list[str]:
+    """Whether a model has learned nothing."""
+    scores = answers.get("metrics")
+    score = scores[0] if isinstance(scores, list) and scores else None
+    if not isinstance(score, Score) or not score.at_chance or score.chance is None:
+        return []
+    scale, unit = (100, " %") if score.unit == "%" else (1, "")
+    return [
+        f"at chance level: always the same answer has {score.name} {score.chance * scale:.3g}{unit}"
     ]
 
 

@@ -6,6 +6,7 @@ judged on the same samples, drawn for both alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,9 +104,10 @@ def scores_of(
         value = own.scores.get(name) if own else None
         before = baseline.scores.get(name) if baseline else None
         drop = None if value is None or before is None else metric.drop(before, value)
-        ci95, drop_ci95 = None, None
+        ci95, drop_ci95, chance = None, None, None
         if not found and own is not None:
             ci95, drop_ci95 = _intervals(judge, own, baseline)
+            chance = _chance(judge)
         found.append(
             Score(
                 name=name,
@@ -118,9 +120,17 @@ def scores_of(
                 ci95=ci95,
                 drop_ci95=drop_ci95,
                 samples=own.samples if own else 0,
+                chance=chance,
             )
         )
     return found
+
+
+def _chance(judge: Judge) -> float | None:
+    judging = judge.judging
+    task, targets = judging.tasks[judging.judged], judge.wanted[judging.judged]
+    found = task.chance(judging.metric, targets)
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _intervals(

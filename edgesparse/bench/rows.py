@@ -106,10 +106,25 @@ class Score(Data):
     ci95: Interval | None = None
     drop_ci95: Interval | None = None
     samples: Size
+    chance: Finite | None = None
+    """Of always the same answer."""
 
     @property
     def shown(self) -> float | None:
         return self.host if self.device is None else self.device
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether, by its interval, it may be no better than always the same answer."""
+        if self.chance is None or self.shown is None:
+            return False
+        low, high = self.ci95 or (self.shown, self.shown)
+        return low <= self.chance if self.best == "highest" else high >= self.chance
+
+    @property
+    def lost(self) -> bool:
+        """Whether something is lost against the baseline beyond the interval."""
+        return self.drop_ci95 is not None and self.drop_ci95[0] > 0
 
 
 class Latency(Data):
@@ -258,6 +273,8 @@ class GateResult(Data):
     min: Finite | None
     max: Finite | None
     passed: bool
+    doubt: str | None = None
+    """Why that says little."""
 
 
 def metric_of(row: Row, metric: str) -> float | None:

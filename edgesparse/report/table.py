@@ -381,4 +381,5 @@ def gate_line(gate: GateResult) -> str:
     return (
         f"gate {'met' if gate.passed else 'NOT MET'}: {gate.variant} {gate.metric} {value} "
         f"({' and '.join(limits)}) on {gate.device}, {gate.runtime}"
+        + (f": {gate.doubt}" if gate.doubt else "")
     )

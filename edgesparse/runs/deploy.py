@@ -14,6 +14,7 @@ from pathlib import Path
 from edgesparse.bench.gates import check_gates
 from edgesparse.bench.job import Candidate
 from edgesparse.bench.results import Results
+from edgesparse.bench.rows import Row
 from edgesparse.devices import edgetpu
 from edgesparse.graph import progress as told
 from edgesparse.graph.execute import execute
@@ -205,9 +206,20 @@ def _use(
         gates = check_gates(run.pipeline.gates, rows)
         with record.lock:
             record.gates += gates
+            record.notes += _baseline_notes(target.device.name, record.begun.baseline, rows)
         if run.pipeline.release != "none" and not run.stop.is_set():
             samples = run.workspace.store.path(plan.samples)
             release_best(run.pipeline, record, run.listener, run.stop, target, samples, found)
+
+
+def _baseline_notes(device: str, baseline: str, rows: Sequence[Row]) -> list[str]:
+    """Where the baseline has learned nothing, nothing can be lost against it."""
+    if any(r.variant == baseline and r.score is not None and r.score.at_chance for r in rows):
+        return [
+            f"{device}: the baseline {baseline} is at chance level: what the others keep of that "
+            "says nothing; look at data, loss and training"
+        ]
+    return []
 
 
 def _source(path: Path) -> list[str]:

@@ -116,6 +116,11 @@ class Train(Strict):
     mixed_precision: bool = Field(
         False, description="Train with 16-bit arithmetic; the model that is kept is float32."
     )
+    settle_batch_norm: bool | None = Field(
+        None,
+        description="Recompute batch normalization's statistics after training; default: where "
+        "validation is far behind training and it helps.",
+    )
     tensorboard: bool = Field(False, description="Write TensorBoard's files beside the model.")
     from_logits: bool | None = Field(
         None,

@@ -99,7 +99,8 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
     found = tuple(
         KernelInfo(k.name, k.layer, k.size, k.reason) for k in kernels.kernels(model).values()
     )
-    facts = Facts(found, notes, said=tuple(recipe.said))
+    doubts = ingredients.doubts(work.context.train, recipe)
+    facts = Facts(found, (*notes, *doubts), said=tuple(recipe.said))
     if asked.aware:
         from edgesparse.sparsity import quantize_aware
 
@@ -139,4 +140,4 @@ def read_facts(folder: Path) -> Facts:
     return Facts(**{**known, **lists})
 
 
-KIND = Kind("preflight", 1, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = Kind("preflight", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -20,7 +20,7 @@ def run(work: Work) -> None:
     """Leave the trained Keras model, its history and its metrics."""
     import tensorflow as tf
 
-    from edgesparse.sparsity.training import fitting
+    from edgesparse.sparsity.training import classes, fitting
 
     train = work.context.train
     # Before the model is built: its initial weights are random, too.
@@ -31,7 +31,8 @@ def run(work: Work) -> None:
         if train.tensorboard:
             extra.append(tf.keras.callbacks.TensorBoard(work.folder / "tensorboard"))
         history = fitting.fit(model, dataset, train, work.progress, extra=extra)
-        write_json(work.folder / NOTES, fitting.told(history))
+        notes = [*fitting.told(history), *classes.missing(dataset, work.context.recipe)]
+        write_json(work.folder / NOTES, notes)
         scores = fitting.scores(model, dataset, train)
         save_keras(model, work.folder, history, scores, as_built=True)
 

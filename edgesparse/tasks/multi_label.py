@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgesparse.tasks.regression import mean_of
 from edgesparse.tasks.task import Array, Metric, Task, finite
 
 
@@ -31,7 +32,13 @@ def task(resolved: Mapping[str, Any]) -> Task:
         Metric("f1", f1, unit="%"),
         Metric("exact", exact, unit="%"),
     )
-    return Task("multi-label", lambda: _loss(logits), metrics, lambda: _watched(threshold))
+    return Task(
+        "multi-label",
+        lambda: _loss(logits),
+        metrics,
+        lambda: _watched(threshold),
+        constant=mean_of,
+    )
 
 
 def _loss(logits: bool) -> Any:

@@ -20,7 +20,12 @@ def task(resolved: Mapping[str, Any]) -> Task:
         Metric("rmse", rmse, "lowest"),
         Metric("r2", r2),
     )
-    return Task("regression", lambda: "mse", metrics, lambda: ("mae",))
+    return Task("regression", lambda: "mse", metrics, lambda: ("mae",), constant=mean_of)
+
+
+def mean_of(targets: Array) -> Array:
+    """For every sample the mean of all."""
+    return np.repeat(targets.mean(axis=0, keepdims=True), len(targets), axis=0)
 
 
 def errors(outputs: Array, targets: Array) -> Array:

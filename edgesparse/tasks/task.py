@@ -14,6 +14,9 @@ Array = np.ndarray
 Judge = Callable[[Array, Array], float]
 
 
+NOTHING: Array = np.empty(0)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number that a task gives. `judge` takes outputs [n, ...] and targets [n, ...].
@@ -40,7 +43,8 @@ class Task:
     `metrics` judge answers, the first of them the one that counts where nobody says. `details`
     gives what is no single number, such as a confusion matrix. `reduced`: of the last axis of an
     output the number of the largest is enough, as int16 without that axis, -1 where not all are
-    numbers; a device sends no more.
+    numbers; a device sends no more. `constant` gives, for targets, the outputs of a model that
+    answers every sample alike, as well as that can be done: what a metric is at chance level.
     """
 
     name: str
@@ -49,6 +53,14 @@ class Task:
     watched: Callable[[], Sequence[Any]] = tuple
     details: Callable[[Array, Array], dict[str, Any]] = field(default=lambda *_: {})
     reduced: bool = False
+    constant: Callable[[Array], Array] = field(default=lambda _: NOTHING)
+
+    def chance(self, metric: Metric, targets: Array) -> float | None:
+        """What a metric is for a model that has learned nothing; None where nobody knows."""
+        if (targets == targets[:1]).all():
+            return None  # Always the same answer is right: that tells nothing.
+        outputs = self.constant(targets)
+        return metric.judge(outputs, targets) if len(outputs) else None
 
     def metric(self, name: str) -> Metric:
         """One of its metrics. Raises UsageError with those that there are."""

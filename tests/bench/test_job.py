@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from edgesparse.bench.gates import check_gates
-from edgesparse.bench.job import QUICK, Candidate, build_job, build_rows
+from edgesparse.bench.job import QUICK, Candidate, _at_chance, build_job, build_rows
 from edgesparse.bench.judging import read_judge
-from edgesparse.bench.rows import ModelFile, RuntimeInfo
+from edgesparse.bench.rows import ModelFile, RuntimeInfo, Score
 from edgesparse.devices.measuring.events import Answers, Check, CpuState, Failed, Round
 from edgesparse.devices.measuring.samples import save_golden, save_samples
 from edgesparse.spec.pipeline import Benchmark, Gate
@@ -188,6 +188,27 @@ def test_gates():
         rows(GOOD),
     )
     assert [g.passed for g in found] == [True, False, True]
+
+
+def test_a_gate_that_samples_cannot_decide_says_so():
+    (row, *_) = rows(GOOD)
+    wide = Score(name="accuracy", unit="%", device=0.9, drop=0.005, drop_ci95=(-0.03, 0.04),
+                 samples=40)  # fmt: skip
+    gate = Gate(variant=row.variant, metric="accuracy_drop", max=0.02)
+    (found,) = check_gates([gate], [row.model_copy(update={"metrics": [wide]})])
+    assert found.passed
+    assert found.doubt.startswith("its interval of 0.035 either way is wider than the gate")
+    narrow = wide.model_copy(update={"drop_ci95": (0.0, 0.01)})
+    (found,) = check_gates([gate], [row.model_copy(update={"metrics": [narrow]})])
+    assert found.doubt is None
+
+
+def test_a_model_that_learned_nothing_has_a_note():
+    assert _at_chance({"metrics": [Score(name="accuracy", unit="%", device=0.11, chance=0.103,
+                                         ci95=(0.09, 0.14), samples=360)]}) == [
+        "at chance level: always the same answer has accuracy 10.3 %"
+    ]  # fmt: skip
+    assert _at_chance({}) == []
 
 
 def test_a_gate_on_a_failed_row_is_not_met():

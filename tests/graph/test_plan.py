@@ -200,7 +200,7 @@ variants:
 """
 KEYS = {
     "samples": "18492458806a",
-    "preflight": "32e99c4f4366",
+    "preflight": "50a1596f2c08",
     "outline": "da3ce33b62fd",
     "train": "7b0ec0788f25",
     "convert dense": "e1b90b1c0f78",

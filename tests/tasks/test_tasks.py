@@ -1,5 +1,7 @@
 """Metrics against figures made by hand or by scikit-learn."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn import metrics as known
@@ -125,3 +127,26 @@ def test_a_task_of_ones_own(tmp_path):
     assert metric.drop(1.0, 1.5) == 0.5
     with pytest.raises(UsageError, match="must return a mapping with 'loss' and 'judge'"):
         build({"name": "ref", "ref": "mine.py:nothing"}, tmp_path)
+
+
+def test_chance_is_what_always_the_same_answer_gives():
+    labels = np.array([0, 1, 1, 2])
+    task = build({"name": "classification", "classes": ["a", "b", "c"]}, Path())
+    assert task.chance(task.metric("accuracy"), labels) == 0.5
+    binary = {"name": "classification", "classes": ["a", "b"], "binary": True, "logits": True}
+    task = build(binary, Path())
+    assert task.chance(task.metric("accuracy"), labels[1:] - 1) == pytest.approx(2 / 3)
+    # Where one class is all there is, nothing can be told.
+    assert task.chance(task.metric("accuracy"), np.zeros(4, int)) is None
+    numbers = np.array([1.0, 2.0, 6.0])
+    task = build({"name": "regression"}, Path())
+    assert task.chance(task.metric("mae"), numbers) == 2.0
+    assert task.chance(task.metric("r2"), numbers) == 0.0
+    task = build({"name": "reconstruction", "labels": True}, Path())
+    anomalies = np.array([[0, 1.0, 2.0], [1, 3.0, 4.0], [0, 1.0, 0.0]])
+    assert task.chance(task.metric("auc"), anomalies) == 0.5
+    task = build({"name": "segmentation", "classes": ["a", "b"]}, Path())
+    masks = np.array([[[0, 0], [0, 1]], [[1, 1], [1, 0]]])
+    assert task.chance(task.metric("pixel-accuracy"), masks) == 0.5
+    task = build({"name": "multi-label"}, Path())
+    assert task.chance(task.metric("mAP"), np.array([[1, 0], [0, 0], [1, 1], [0, 1]])) == 0.5

@@ -12,10 +12,12 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.sparsity.network.kernels import kernels
-from edgesparse.sparsity.training import ingredients
+from edgesparse.sparsity.training import ingredients, settling
 from edgesparse.sparsity.training.recipe import (
     Compiled,
     Recipe,
+    answered,
+    asking,
     evaluate,
     named,
     put_together,
@@ -35,6 +37,8 @@ HELD_BYTES = 128_000_000
 _SHUFFLED = 10_000
 NOT_REPEATABLE = "not_repeatable"
 STOPPED = "stopped_epoch"
+SETTLED = "settled_batch_norm"
+"""Of the validation metric, before and after."""
 RESUMED = "resumed_epoch"
 """Keys of a history with one value: of what happened."""
 
@@ -181,7 +185,32 @@ def fit(
     found |= {name: values for name, values in best.computed.items() if values}
     if best.stopped is not None:
         found[STOPPED] = [float(best.stopped)]
-    return found
+    return {**found, **_settled(model, dataset, train, recipe, found)}
+
+
+def _settled(
+    model: tf.keras.Model, dataset: Dataset, train: Train, recipe: Recipe, history: History
+) -> History:
+    """Recompute batch normalization's statistics: where that is asked for, or where they seem to be
+    behind and it helps."""
+    asked = train.settle_batch_norm
+    tried = asked or (
+        asked is None and any(settling.behind(history, name) for name in settling.SHARES)
+    )
+    if not tried or not settling.unsettled(model):
+        return {}
+    weights, before = model.get_weights(), _validated(model, dataset, recipe)
+    settling.settle(model, _batches(dataset, train, recipe)[0])
+    after = _validated(model, dataset, recipe)
+    if not asked and recipe.metric.drop(before, after) >= 0:
+        model.set_weights(weights)
+        return {}
+    return {SETTLED: [before, after]}
+
+
+def _validated(model: tf.keras.Model, dataset: Dataset, recipe: Recipe) -> float:
+    outputs, targets = answered(asking(model), dataset.validation, recipe)
+    return recipe.metric.judge(outputs[recipe.judged], targets[recipe.judged])
 
 
 def _fitted(
@@ -311,6 +340,12 @@ def told(history: Mapping[str, Sequence[float]], what: str = "training") -> list
         notes.append(f"{what} was interrupted and went on after epoch {history[RESUMED][0]:.0f}")
     if STOPPED in history:
         notes.append(f"{what} stopped early, after epoch {history[STOPPED][0]:.0f}")
+    if SETTLED in history:
+        before, after = history[SETTLED]
+        notes.append(
+            f"{what}: the statistics of batch normalization were behind and were recomputed: "
+            f"validation metric {before:.3g} -> {after:.3g} (train.settle_batch_norm)"
+        )
     return notes
 
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
-from edgesparse.sparsity.training.recipe import Recipe
+from edgesparse.sparsity.training.classes import label_counts
+from edgesparse.sparsity.training.recipe import Recipe, takes_logits
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import UsageError, cause_of, did_you_mean
 from edgesparse.spec.training import LearningRate, Train
-
-_COUNTED = 1_000_000
-"""Labels that are looked at, at most, for `class_weight: balanced`."""
 
 
 class Scheduled(tf.keras.optimizers.schedules.LearningRateSchedule):
@@ -36,6 +33,14 @@ class Scheduled(tf.keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return {"after": self.after, "warm_up_steps": self.warm_up_steps}
+
+
+_PROBABLE = ("classification", "multi-label", "segmentation")
+_CROSS_ENTROPIES = (
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+    "binary_crossentropy",
+)
 
 
 def learning_rate(train: Train, steps_per_epoch: int) -> Any:
@@ -88,6 +93,33 @@ def losses(train: Train, recipe: Recipe) -> Any:
     return found if recipe.several else found[0]
 
 
+def doubts(train: Train, recipe: Recipe) -> list[str]:
+    """Where a loss of the user's own does not take what the model gives."""
+    if train.loss is None and recipe.compiled.loss is None:
+        return []
+    found = losses(train, recipe)
+    each = found if isinstance(found, list | tuple) else [found]
+    lines = []
+    for loss, (output, task) in zip(each, recipe.tasks.items(), strict=False):
+        name = loss if isinstance(loss, str) else getattr(loss, "name", "")
+        name = name or getattr(loss, "__name__", "")
+        if task.name not in _PROBABLE or name not in _CROSS_ENTROPIES:
+            continue
+        logits, end = bool(takes_logits(loss)), recipe.ends.get(output, "")
+        if end == "linear" and not logits:
+            lines.append(
+                f"{output} ends in a linear layer, and its loss takes probabilities: it trains "
+                "wrongly; give the loss from_logits=True, or let the model end in softmax or "
+                "sigmoid"
+            )
+        elif end in ("softmax", "sigmoid") and logits:
+            lines.append(
+                f"{output} ends in {end}, and its loss takes logits: it trains wrongly; leave "
+                "from_logits=True out, or let the model end in a linear layer"
+            )
+    return lines
+
+
 def metrics(train: Train, recipe: Recipe) -> Any:
     """What Keras reports, made anew: a metric belongs to one model."""
     extra = [
@@ -131,11 +163,7 @@ def class_weights(train: Train, dataset: Dataset, recipe: Recipe) -> dict[int, f
         raise UsageError("train.class_weight is for classification with one output")
     if train.class_weight != "balanced":
         return dict(train.class_weight)
-    counts = np.zeros(len(dataset.class_names), np.int64)
-    for _, y, *_ in dataset.train.samples.take(_COUNTED).batch(4096):
-        values = y.numpy()
-        labels = values.argmax(axis=1) if values.ndim == 2 and values.shape[1] > 1 else values
-        np.add.at(counts, labels.reshape(-1).astype(np.int64), 1)
+    counts = label_counts(dataset.train, len(dataset.class_names))
     present = counts > 0
     return {
         place: float(counts.sum() / (present.sum() * count)) if count else 0.0

@@ -55,6 +55,8 @@ class Recipe(Judging):
     base: Path = Path()
     loss_weights: tuple[float, ...] = ()
     asked: Tasks = field(default_factory=Tasks)
+    ends: Mapping[str, str] = field(default_factory=dict)
+    """The activation that each output ends in."""
 
     @property
     def said(self) -> list[str]:
@@ -111,7 +113,7 @@ def put_together(
             raise UsageError(f"the model has no output {name!r}{did_you_mean(name, known)}")
     logits = train.from_logits
     if logits is None and compiled.loss is not None:
-        logits = _logits_of(compiled.loss)
+        logits = takes_logits(compiled.loss)
     resolved = {
         output.name: resolve(
             spec.outputs.get(output.name, spec), output, target, dataset.class_names, logits
@@ -132,6 +134,7 @@ def put_together(
         base,
         tuple(spec.weights.get(name, 1.0) for name in built),
         spec,
+        {output.name: output.activation for output in found},
     )
 
 
@@ -159,7 +162,7 @@ def _activation(tensor: Any) -> str:
     return str(getattr(activation, "__name__", "linear"))
 
 
-def _logits_of(loss: Any) -> bool | None:
+def takes_logits(loss: Any) -> bool | None:
     """What a loss of the user's own says of the outputs."""
     return getattr(loss, "from_logits", getattr(loss, "_fn_kwargs", {}).get("from_logits"))
 

@@ -243,3 +243,39 @@ def test_a_loop_and_callbacks_of_ones_own(tmp_path):
 def test_what_does_not_fit_is_said(model, dataset, message):
     with pytest.raises(UsageError, match=message):
         recipe(model(), dataset)
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss", "said"),
+    [
+        (None, "sparse_categorical_crossentropy", "linear layer, and its loss takes probabilities"),
+        (None, tf.keras.losses.SparseCategoricalCrossentropy(), "takes probabilities"),
+        (None, tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True), None),
+        (
+            "softmax",
+            tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "takes logits",
+        ),
+        ("softmax", "sparse_categorical_crossentropy", None),
+    ],
+)
+def test_a_loss_that_does_not_take_what_the_model_gives_is_told(activation, loss, said):
+    from edgesparse.sparsity.training import ingredients
+    from edgesparse.sparsity.training.recipe import compiled_with
+
+    x, y = np.zeros((30, 4), np.float32), np.repeat([0, 1, 2], 10)
+    found = data.from_arrays("toy", x, y)
+    model = tf.keras.Sequential(
+        [tf.keras.Input((4,)), tf.keras.layers.Dense(3, activation=activation)]
+    )
+    model.compile(loss=loss)
+    train = Train()
+    recipe = put_together(model, found, train, compiled=compiled_with(model, train))
+    lines = ingredients.doubts(train, recipe)
+    assert len(lines) == (said is not None)
+    assert said is None or said in lines[0]
+    # The same where the pipeline names the loss.
+    if isinstance(loss, str):
+        named = Train(loss={"name": "SparseCategoricalCrossentropy"})
+        recipe = put_together(model, found, named, compiled=compiled_with(model, named))
+        assert len(ingredients.doubts(named, recipe)) == (activation is None)
