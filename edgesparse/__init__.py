@@ -26,6 +26,8 @@ _PLACES = {
     "load_pipeline": "spec.reading.load",
     "plan": "runs.planning",
     "deploy": "runs.deploy",
+    "compare": "runs.comparing",
+    "history": "runs.comparing",
     "bench": "runs.bench",
     "inspect": "runs.inspection",
     "encode": "runs.encoding",
@@ -40,8 +42,10 @@ __all__ = [
     "EdgesparseError",
     "Results",
     "bench",
+    "compare",
     "deploy",
     "encode",
+    "history",
     "inspect",
     "list_runs",
     "load_pipeline",
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from edgesparse.graph.workspace import list_runs, load_results
     from edgesparse.report.page import write_page
     from edgesparse.runs.bench import bench
+    from edgesparse.runs.comparing import compare, history
     from edgesparse.runs.deploy import deploy
     from edgesparse.runs.encoding import encode
     from edgesparse.runs.inspection import inspect

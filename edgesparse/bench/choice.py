@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from edgesparse.bench.rows import PAYS_FROM, GateResult, Row
 
@@ -10,6 +12,10 @@ MAX_DROP = 0.02
 """Of a share, for a variant without a gate on the metric that counts."""
 MAX_RELATIVE_DROP = 0.05
 """The same for other numbers, as a share of the baseline's."""
+
+ONE_POINT = 0.01
+RELATIVE = 0.025
+"""What a recommended variant may lose: of a share, and of another number."""
 
 
 def best_row(
@@ -37,6 +43,41 @@ def best_row(
         return None
     level = [row for row in good if not clearly_slower(row, fastest)]
     return min(level, key=lambda row: (row.model.bytes if row.model else 0, _p50(row)))
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """Of one device's rows that lose at most a point: the fastest, and the smallest file."""
+
+    fastest: Row
+    smallest: Row
+
+
+def recommended(rows: Iterable[Row]) -> Recommended | None:
+    """What to take where no gate says what may be lost; None where nothing keeps its metric.
+
+    Args:
+        rows: of one device.
+    """
+    kept = [row for row in rows if row.status == "ok" and row.latency_ms and _loses_little(row)]
+    fastest = min(kept, key=_p50, default=None)
+    if fastest is None:
+        return None
+    level = [row for row in kept if not clearly_slower(row, fastest)]
+
+    def size(row: Row) -> tuple[float, float]:
+        return (row.model.bytes if row.model else math.inf, _p50(row))
+
+    return Recommended(min(level, key=size), min(kept, key=size))
+
+
+def _loses_little(row: Row) -> bool:
+    score = row.score
+    if score is None or score.drop is None or score.shown is None or score.at_chance:
+        return False
+    sign = 1 if score.best == "highest" else -1
+    limit = ONE_POINT if score.unit == "%" else RELATIVE * abs(score.shown + sign * score.drop)
+    return score.drop <= limit + 1e-9
 
 
 def _p50(row: Row) -> float:

@@ -61,6 +61,8 @@ class Results(Data):
     versions: dict[str, str]
     pipeline: str
     pipeline_digest: str
+    commit: str = ""
+    """Of git, where the project is in a repository; with a plus where files had changed since."""
     baseline: str
     devices: list[DeviceInfo] = Field(default_factory=list)
     rows: list[Row] = Field(default_factory=list)

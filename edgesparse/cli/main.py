@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgesparse import __version__
-from edgesparse.cli import pipelines, results
+from edgesparse.cli import pipelines, results, runs
 from edgesparse.cli.device import device
 from edgesparse.cli.emulator import emulator
 from edgesparse.cli.options import FAILED, INTERRUPTED, say
@@ -104,6 +104,8 @@ for command in (
     results.inspect,
     results.encode,
     results.report,
+    runs.compare,
+    runs.history,
     device,
     emulator,
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,28 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def revision(folder: Path, name: str = "HEAD") -> str:
+    """The git commit of a folder, or of a revision's name there, with a plus where tracked files of
+    HEAD have changed since; empty where there is none."""
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired, ValueError):
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    changed = name == "HEAD" and commit and git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+" if changed else commit
 
 
 def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from edgesparse.bench.choice import best_row
+from edgesparse.bench.choice import best_row, recommended
 from edgesparse.bench.results import ReleaseInfo, Results
 from edgesparse.bench.rows import PAYS_FROM, GateResult, ModelFile, Row, Score
 from edgesparse.spec.sparsify import NOTICED
@@ -343,22 +343,29 @@ def _doing(row: Row, twin: Row | None) -> str:
 
 
 def summary(results: Results) -> list[str]:
-    """The best variant of each device, where there are several devices."""
-    if len(results.devices) < 2:
-        return []
+    """The best variant of each device, where there are several devices; and what to take where a
+    point of the metric may be lost."""
     lines = []
     for device in results.devices:
         rows = [row for row in results.rows if row.device == device.name]
-        best = best_row(rows, results.gates)
-        if best is None or best.latency_ms is None or best.model is None:
-            lines.append(f"best on {device.name}: none ran and met its gates")
-            continue
-        unit = "ms of instructions" if best.clock == "instructions" else "ms"
-        lines.append(
-            f"best on {device.name}: {best.variant} with {best.runtime.name}, "
-            f"p50 {ms_text(best.latency_ms.p50)} {unit}, {size_text(best.model.bytes)}"
-        )
+        if len(results.devices) > 1:
+            best = best_row(rows, results.gates)
+            told = _told(best) if best else "none ran and met its gates"
+            lines.append(f"best on {device.name}: {told}")
+        found = recommended(rows) if len(rows) > 1 else None
+        if found is not None:
+            same = found.fastest is found.smallest
+            told = f"fastest {'and smallest ' * same}{_told(found.fastest)}"
+            told += "" if same else f"; smallest {_told(found.smallest)}"
+            lines.append(f"recommended on {device.name}, with at most a point lost: {told}")
     return lines
+
+
+def _told(row: Row) -> str:
+    unit = "ms of instructions" if row.clock == "instructions" else "ms"
+    size = f", {size_text(row.model.bytes)}" if row.model else ""
+    p50 = ms_text(row.latency_ms.p50) if row.latency_ms else DASH
+    return f"{row.variant} with {row.runtime.name}, p50 {p50} {unit}{size}"
 
 
 def release_line(release: ReleaseInfo) -> str:

@@ -19,6 +19,7 @@ from edgesparse.report.table import (
     device_lines,
     gate_line,
     number_notes,
+    summary,
     verdicts,
 )
 from edgesparse.spec.safe.text import clean
@@ -47,6 +48,7 @@ def markdown(results: Results) -> str:
             *results.notes,
             *verdicts(results),
             *over_seeds(results),
+            *summary(results),
             *map(gate_line, results.gates),
         ]
     ]

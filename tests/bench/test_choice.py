@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgesparse.bench.choice import best_row
+from edgesparse.bench.choice import best_row, recommended
 from edgesparse.bench.rows import (
     Accuracy,
     GateResult,
@@ -89,3 +89,16 @@ def test_what_lost_beyond_its_interval_or_is_at_chance_is_not_chosen():
     error = {"name": "mae", "unit": "", "best": "lowest", "samples": 9}
     assert Score(**error, device=45.0, chance=50.0, ci95=(40.0, 51.0)).at_chance
     assert not Score(**error, device=45.0, chance=60.0, ci95=(40.0, 51.0)).at_chance
+
+
+def test_what_is_recommended_loses_at_most_a_point():
+    rows = [
+        row("dense", 4.0, size=900),
+        row("fast", 1.0, drop=0.01, size=500),
+        row("small", 2.0, drop=0.005, size=100),
+        row("wild", 0.5, drop=0.02, size=10),
+        row("chance", 0.4, size=10, chance=0.9),
+    ]
+    found = recommended(rows)
+    assert (found.fastest.variant, found.smallest.variant) == ("fast", "small")
+    assert recommended(rows[3:]) is None

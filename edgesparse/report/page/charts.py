@@ -10,7 +10,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from edgesparse.bench.comparing import place_of
 from edgesparse.bench.made import Bears, InputsThatMatter, Training
+from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row, Score
 from edgesparse.report.page.drawing import Drawing, colour, drawn, legend, marker
 from edgesparse.report.table import metric_text, ms_text, size_text
@@ -196,6 +198,37 @@ def speaks(found: InputsThatMatter) -> Markup:
     return drawn(
         "for each output the pixels that speak for it and against it", draw, 6.4, 1.3 * rows
     )
+
+
+def over_runs(place: str, runs: Sequence[Results]) -> Markup | None:
+    """The median latency of each variant over the runs of a pipeline, relative to its first."""
+    found: dict[str, list[float]] = {}
+    for number, run in enumerate(runs):
+        for row in run.rows:
+            if place_of(row) == place and row.status == "ok" and row.latency_ms:
+                values = found.setdefault(row.variant, [math.nan] * len(runs))
+                values[number] = row.latency_ms.p50
+    if not found or len(runs) < 2:
+        return None
+
+    def draw(drawing: Drawing) -> None:
+        (axes,) = drawing.axes(1)
+        for number, (variant, values) in enumerate(found.items()):
+            first = next(value for value in values if not math.isnan(value))
+            (line,) = axes.plot(
+                range(1, len(values) + 1),
+                [100 * value / first for value in values],
+                marker=marker(number),
+                color=colour(number),
+                label=variant,
+            )
+            drawing.name(line, variant)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("run")
+        axes.set_ylabel("p50 [% of the first run's]")
+        legend(axes, len(found))
+
+    return drawn(f"latency over runs, {place}", draw)
 
 
 def _line(place: int, values: Sequence[float]) -> dict[str, Any]:

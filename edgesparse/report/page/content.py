@@ -8,7 +8,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgesparse.bench.choice import best_row
 from edgesparse.bench.made import Made
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
@@ -24,7 +23,6 @@ from edgesparse.report.table import (
     columns_of,
     device_lines,
     gate_line,
-    ms_text,
     number_notes,
     percent_text,
     place_of,
@@ -76,16 +74,10 @@ def content(results: Results, most_charts: int) -> dict[str, Any]:
     results = Results.model_validate(results.model_dump())
     numbered = number_notes(results.rows)
     order = places([row.variant for row in results.rows])
-    best = [
-        row
-        for device in results.devices
-        if (row := best_row([r for r in results.rows if r.device == device.name], results.gates))
-    ]
     trainings = results.made.trainings
     return {
         "results": results,
         "devices": device_lines(results),
-        "best": [_best_line(row) for row in best],
         "blocks": [_shown(n, block, numbered, order) for n, block in enumerate(blocks(results))],
         "numbered": numbered,
         "said": [*advice(results), *results.notes],
@@ -106,16 +98,6 @@ def content(results: Results, most_charts: int) -> dict[str, Any]:
         "inputs": list(_inputs(results.made)),
         "confusions": list(_confusions(results)),
     }
-
-
-def _best_line(row: Row) -> str:
-    assert row.latency_ms is not None
-    size = f", {size_text(row.model.bytes)}" if row.model else ""
-    unit = "ms of instructions" if row.clock == "instructions" else "ms"
-    return (
-        f"{row.device}: {row.variant} with {row.runtime.name}, "
-        f"{ms_text(row.latency_ms.p50)} {unit}{size}"
-    )
 
 
 def _shown(number: int, block: Block, numbered: dict[str, int], order: Mapping[str, int]) -> Shown:

@@ -21,7 +21,7 @@ from edgesparse.devices.measuring.job import Job
 from edgesparse.devices.measuring.jobs import run_job
 from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import progress as told
-from edgesparse.graph.fingerprints import library_versions
+from edgesparse.graph.fingerprints import library_versions, revision
 from edgesparse.graph.open_runs import held
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.advice.foreseen import Foreseen, came_true
@@ -257,6 +257,7 @@ def recorded(
         versions=library_versions(),
         pipeline=pipeline,
         pipeline_digest=pipeline_digest,
+        commit=revision(workspace.folder.parent),
         baseline=baseline,
         source=list(source),
         command=command,

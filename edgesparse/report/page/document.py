@@ -1,0 +1,39 @@
+"""Templates, style and script put together to one file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.safe.files import replace_text
+
+HERE = Path(__file__).parent
+
+
+def render(name: str, **content: Any) -> str:
+    """A template with its content; every text in it is escaped."""
+    import jinja2
+
+    style, script = ((HERE / file).read_text() for file in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template(name)
+    return template.render(**content, style=style, script=script, script_digest=digest)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a page whole, or not at all. Raises EdgesparseError where that is not possible."""
+    try:
+        replace_text(path, text)
+    except OSError as error:
+        raise EdgesparseError(f"{path}: cannot be written: {error.strerror}") from None
+    return path

@@ -1,0 +1,64 @@
+import io
+
+from rich.console import Console
+
+from edgesparse.bench.comparing import compare_runs
+from edgesparse.report.comparison import (
+    comparison_record,
+    print_comparison,
+    print_history,
+    spark,
+)
+from edgesparse.report.page.several import write_comparison, write_history
+from tests.bench.test_comparing import row
+from tests.report.page.made import HOSTILE
+from tests.report.test_table import results
+from tests.report.test_table import row as table_row
+
+
+def printed(show, *given):
+    stream = io.StringIO()
+    show(*given, Console(file=stream, width=100))
+    return stream.getvalue()
+
+
+def test_each_row_has_a_verdict():
+    before = results(row("a"), row("b"), row("c"), table_row("d", error="no"))
+    after = results(
+        row("a", p50=1.2), row("b", value=0.7), table_row("c", error="it crashed"), row("d")
+    )
+    found = compare_runs(before, after)
+    text = printed(print_comparison, found)
+    lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "1.000 -> 1.20" in lines["a"]
+    assert "1.20x" in lines["a"]
+    assert lines["a"].rstrip().endswith("slower")
+    assert lines["b"].rstrip().endswith("less accurate")
+    assert "FAILED: it crashed" in lines["c"]
+    assert lines["d"].rstrip().endswith("works now")
+    assert text.rstrip().endswith("regressed")
+    record = comparison_record(found)
+    assert [one["regressed"] for one in record["changes"]] == [True, True, True, False]
+
+
+def test_a_history_has_a_bar_for_each_run():
+    runs = [results(row("a", p50=p50)) for p50 in (1.0, 2.0, 1.5)]
+    text = printed(print_history, runs, [[], ["the pipeline's file"], []])
+    assert ": the pipeline's file" in text
+    assert "▁█▅" in text.replace("▄", "▅")
+    assert "1.000 -> 1.500" in text
+    assert spark([1.0, None, 1.0]) == "▄ ▄"
+
+
+def test_their_pages_only_show(tmp_path):
+    before, after = results(row(HOSTILE)), results(row(HOSTILE, p50=2.0))
+    pages = [
+        write_comparison(compare_runs(before, after), tmp_path / "a.html"),
+        write_history([before, after], [[], [HOSTILE]], tmp_path / "b.html"),
+    ]
+    for page in pages:
+        text = page.read_text()
+        assert text.count("<script>") == 1
+        assert "<img" not in text
+        assert "&lt;script&gt;" in text
+    assert "<svg" in pages[1].read_text()
