@@ -86,13 +86,16 @@ def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
     and all of its steps but the last ones; a gain is then that of those steps."""
     own = pipeline.variants[variant]
     half = own.quantize.compute == "f16"
+    # Weights of 16 bits are made 32 before anything is computed, where that is not half, too.
+    alike = (own.quantize.scheme, "f32") if half else (own.quantize.scheme,)
     # Half precision comes last of all.
     for count in reversed(range(len(own.sparsify) + half)):
-        for name, other in pipeline.variants.items():
-            same = other.quantize.scheme == own.quantize.scheme and own.begins_like(other)
-            plain = other.quantize.compute == "f32"
-            if same and plain and other.sparsify == own.sparsify[:count]:
-                return name
+        for scheme in alike:
+            for name, other in pipeline.variants.items():
+                same = other.quantize.scheme == scheme and own.begins_like(other)
+                plain = other.quantize.compute == "f32"
+                if same and plain and other.sparsify == own.sparsify[:count]:
+                    return name
     return None
 
 

@@ -21,7 +21,6 @@ import tensorflow as tf
 from edgesparse.data import Dataset
 from edgesparse.layers.sparse_dense import SparseDense
 from edgesparse.sparsity import channels as removing
-from edgesparse.sparsity.masks import BLOCK
 from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.sparsity.network.groups import Atoms, Blocks, Groups, Inputs, Singles
 from edgesparse.sparsity.network.inputs import readers
@@ -38,7 +37,7 @@ from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.learned import MOST_ZEROS
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import L1, NOTICED, Channels, Pattern
+from edgesparse.spec.sparsify import BLOCK, L1, NOTICED, Channels, Pattern
 
 MOST = MOST_ZEROS["l1"]
 _STEER = 1.05

@@ -20,7 +20,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
 )
 
 from edgesparse.data import Dataset
-from edgesparse.sparsity.masks import BLOCK, HoldMasks, Masked, block_sizes
+from edgesparse.sparsity.masks import HoldMasks, Masked, block_sizes
 from edgesparse.sparsity.network.kernels import EXCLUDED, Kernel, kernels, unfreeze
 from edgesparse.sparsity.report import (
     LayerSparsity,
@@ -33,7 +33,7 @@ from edgesparse.sparsity.training.fitting import History, fit, steps_per_epoch
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import Magnitude, Pattern, Schedule
+from edgesparse.spec.sparsify import BLOCK, Magnitude, Pattern, Schedule
 
 MAX_GLOBAL = 0.99
 """No layer loses more where the smallest of all go, or it would pass nothing on."""
@@ -166,7 +166,7 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
         sparsity, pattern = spec.for_kernel(kernel.names)
         assert not isinstance(sparsity, str), "auto is resolved before"
         assert pattern != "auto", "auto is resolved before"
-        note = _misfit(pattern, kernel)
+        note = misfit(pattern, kernel)
         fitting: Pattern = "unstructured" if note else pattern
         targets.append(LayerTarget(name, sparsity, fitting, note, kernel.toolkit))
     targets = [target for target in targets if target.sparsity > 0]
@@ -206,7 +206,7 @@ def _because(model: tf.keras.Model) -> str:
     return f" ({'; '.join(reasons[:4])})" if reasons else ""
 
 
-def _misfit(pattern: Pattern, kernel: Kernel) -> str:
+def misfit(pattern: Pattern, kernel: Kernel) -> str:
     """Why `pattern` cannot be laid over a kernel [..., inputs, outputs]; empty if it can."""
     shape = kernel.shape
     if pattern == "unstructured":

@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.spec.sparsify import Pattern
-
-BLOCK: dict[str, int] = {"block-1x4": 4, "block-1x16": 16, "2:4": 4}
+from edgesparse.spec.sparsify import BLOCK, Pattern
 
 
 def magnitude_mask(kernel: np.ndarray, sparsity: float, pattern: Pattern) -> np.ndarray:

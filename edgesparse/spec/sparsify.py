@@ -20,6 +20,8 @@ from edgesparse.spec.step import matches as matches
 from edgesparse.spec.step import shorthand as shorthand
 
 Pattern = Literal["unstructured", "block-1x4", "block-1x16", "2:4"]
+BLOCK: dict[str, int] = {"block-1x4": 4, "block-1x16": 16, "2:4": 4}
+"""How many weights along the inputs are told together."""
 PatternChoice = Literal["auto", "unstructured", "block-1x4", "block-1x16", "2:4"]
 LayerChoice = Literal["unstructured", "block-1x4", "block-1x16", "2:4", "channels"]
 """What `pattern: auto` picks from."""
@@ -189,6 +191,25 @@ class Cluster(FineTune):
     exclude: list[str] = Field([], description="Layers to leave as they are; globs.")
 
 
+class OneShot(FineTune):
+    """Zeros without training or labels: each layer's outputs are reconstructed on calibration
+    inputs by the weights that are left (Frantar and Alistarh 2022, arXiv 2208.11580; 2023, arXiv
+    2301.00774)."""
+
+    method: Literal["one-shot"] = Field(description="The method's name.")
+    sparsity: Sparsity = Field(description="Share of zeros over all weights.")
+    pattern: Pattern = Field(
+        "unstructured", description="Which zeros go together, along the inputs of an output."
+    )
+    samples: int = Field(500, ge=1, le=100_000, description="Calibration inputs, of training data.")
+    epochs: int = Field(0, ge=0, le=100_000, description="Of fine-tuning afterwards.")
+    exclude: list[str] = Field([], description="Layers to leave dense; globs.")
+    allow_partial: bool = Field(
+        False,
+        description="Go on where less than half of what was asked is reached over all weights.",
+    )
+
+
 class SparsifyReference(FineTune):
     """Your own method, by reference: function(model, dataset, train, **args) -> model."""
 
@@ -196,7 +217,9 @@ class SparsifyReference(FineTune):
     args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
 
 
-METHODS = ("activations", "channels", "cluster", "l1", "magnitude", "rigl", "threshold")
+METHODS = (
+    "activations", "channels", "cluster", "l1", "magnitude", "one-shot", "rigl", "threshold",
+)  # fmt: skip
 
 
 def _method(value: Any) -> str | None:
@@ -214,6 +237,7 @@ Sparsify = Annotated[
     | Annotated[L1, Tag("l1")]
     | Annotated[Rigl, Tag("rigl")]
     | Annotated[Activations, Tag("activations")]
+    | Annotated[OneShot, Tag("one-shot")]
     | Annotated[SparsifyReference, Tag("ref")],
     Discriminator(_method),
 ]

@@ -104,7 +104,7 @@ def _network(work: Work, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any
     """What of the network one inference uses, and its metrics on what it was trained on."""
     from edgesparse import data
     from edgesparse.sparsity.training.recipe import evaluate
-    from edgesparse.sparsity.usage import usage
+    from edgesparse.tflite.usage import usage
 
     dataset = work.context.dataset
     one = data.representative(dataset, 1)

@@ -8,7 +8,10 @@ from edgesparse.graph.store import Store
 from edgesparse.graph.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
-VARIANTS = ["dense-f32", "dense-int8", "channels-int8", "sparse-f32", "sparse-int8"]
+VARIANTS = [
+    "dense-f32", "dense-int8", "channels-int8", "sparse-f32", "sparse-int8", "half-f16",
+    "channels-sparse-f32",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,8 @@ def test_make_deploy_ends_with_the_table(deployed):
     assert Store(project.folder / ".edgesparse" / "store").problems() == []
 
 
-def test_there_are_five_variants_on_two_runtimes(rows):
-    assert len(rows) == 10
+def test_there_are_seven_variants_on_two_runtimes(rows):
+    assert len(rows) == 14
     assert {r.status for r in rows.values()} == {"ok"}
 
 

@@ -74,6 +74,24 @@ def test_removed_channels_pay_with_int8(emulated, runtime):
     assert row.zeros_speedup.ratio >= 1.7
 
 
+@pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
+def test_half_precision_is_computed_there(emulated, runtime):
+    _, first, _, _ = emulated
+    row = first.rows(runtime)["half-f16"]
+    assert row.speedup.ratio >= 1.8
+    assert row.zeros_speedup.baseline == "dense-f32"
+    assert row.half_precision is True
+    assert row.agreement == 1.0
+
+
+def test_the_best_is_twice_as_fast_as_any_dense_int8(emulated):
+    _, first, _, _ = emulated
+    rows = first.rows("ai-edge-litert")
+    dense, best = rows["dense-int8"], rows["channels-int8"]
+    assert dense.latency_ms.p50 / best.latency_ms.p50 >= 2.0
+    assert best.accuracy.drop - dense.accuracy.drop <= 0.01
+
+
 def test_blocks_of_zeros_in_fully_connected_layers_pay_there(emulated):
     _, _, _, mlp = emulated
     rows = mlp.rows("tflite-runtime")

@@ -16,6 +16,7 @@ from edgesparse.spec.sparsify import (
     NOTICED,
     Activations,
     Magnitude,
+    OneShot,
     Rigl,
     SparsifyReference,
     matches,
@@ -114,7 +115,11 @@ def _coverage(chosen: dict[str, Variant], kernels: Sequence[KernelInfo]) -> list
         step = variant.sparsify[0] if len(variant.sparsify) == 1 else None
         if isinstance(step, Magnitude) and step.asked is not None:
             asked, given = step.asked, {kernel: _given(kernel, step) for kernel in kernels}
-        elif isinstance(step, Rigl) or (isinstance(step, L1) and step.group in _WEIGHTS):
+        elif (
+            (isinstance(step, OneShot) and step.pattern != "2:4")
+            or isinstance(step, Rigl)
+            or (isinstance(step, L1) and step.group in _WEIGHTS)
+        ):
             asked, given = step.sparsity or 0.0, _made_up(kernels, step)
         else:
             continue
@@ -136,7 +141,7 @@ def _coverage(chosen: dict[str, Variant], kernels: Sequence[KernelInfo]) -> list
     return found
 
 
-def _made_up(kernels: Sequence[KernelInfo], step: L1 | Rigl) -> dict[KernelInfo, float]:
+def _made_up(kernels: Sequence[KernelInfo], step: L1 | OneShot | Rigl) -> dict[KernelInfo, float]:
     """The share of zeros that each kernel gets where the others make up for what stays dense."""
     chosen = [k for k in kernels if not k.reason and not matches(step.exclude, k.names)]
     everything, size = sum(k.size for k in kernels), sum(k.size for k in chosen)

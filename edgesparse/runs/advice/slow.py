@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.advice.foreseen import Foreseen
 from edgesparse.spec.pipeline import Variant
-from edgesparse.spec.sparsify import L1, Magnitude, PatternChoice, Rigl, leaves_zeros
+from edgesparse.spec.sparsify import L1, Magnitude, OneShot, PatternChoice, Rigl, leaves_zeros
 from edgesparse.stages import outline
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
@@ -100,6 +100,8 @@ def _zeros(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | N
         return step.sparsity or patterns.LIKELY_SPARSITY, blocks, tuple(step.exclude)
     if isinstance(step, Rigl):
         return step.sparsity, "unstructured", tuple(step.exclude)
+    if isinstance(step, OneShot):
+        return step.sparsity, step.pattern, tuple(step.exclude)
     if not isinstance(step, Magnitude):
         return patterns.LIKELY_SPARSITY, "unstructured", ()
     if step.pattern == "auto":  # It takes what pays.

@@ -1,0 +1,100 @@
+"""Zeros without training and without labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse import data
+from edgesparse.data import Split
+from edgesparse.sparsity.magnitude import magnitude
+from edgesparse.sparsity.network.kernels import kernels
+from edgesparse.sparsity.one_shot import one_shot
+from edgesparse.sparsity.training import fitting
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import Train
+from edgesparse.spec.sparsify import Magnitude, OneShot
+
+pytestmark = pytest.mark.slow
+
+
+def quiet(share, text):
+    pass
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from edgesparse.data.digits import digits
+
+    return digits([16, 16, 1])
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    """A small network with what the method knows, and what it does not."""
+    tf.keras.utils.set_random_seed(5)
+    layers = tf.keras.layers
+    i = tf.keras.Input((16, 16, 1))
+    x = layers.Conv2D(16, 3, strides=2, use_bias=False, name="stem")(i)
+    x = layers.BatchNormalization()(x)
+    x = layers.ReLU()(x)
+    x = layers.Conv2D(32, 3, padding="same", dilation_rate=2, name="wide")(x)
+    x = layers.ReLU()(x)
+    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = layers.Conv2D(64, 1, name="point")(x)
+    x = layers.ReLU()(x)
+    x = layers.Reshape((25, 64))(x)
+    x = layers.Conv1D(64, 3, padding="causal", name="line")(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(64, activation="relu", name="dense")(x)
+    model = tf.keras.Model(i, layers.Dense(10, activation="softmax", name="out")(x))
+    fitting.fit(model, digits, Train(epochs=12, learning_rate=3e-3), quiet)
+    return model
+
+
+def again(model):
+    twin = tf.keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def accuracy(model, dataset):
+    return fitting.scores(model, dataset)["accuracy"]
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "block-1x4"])
+def test_little_is_lost_where_magnitude_loses_much(trained, digits, pattern):
+    sparsity = 0.5 if pattern == "2:4" else 0.8
+    spec = OneShot(method="one-shot", sparsity=sparsity, pattern=pattern)
+    # Nobody looks at a label.
+    blind = Split(digits.train.count, digits.train.samples.map(lambda x, y: (x, y * 0)))
+    done = one_shot(again(trained), replace(digits, train=blind), Train(epochs=0), spec, quiet)
+    other = Magnitude(method="magnitude", sparsity=sparsity, pattern=pattern, epochs=0)
+    plain = magnitude(again(trained), digits, Train(epochs=0), other, quiet)
+    dense = accuracy(trained, digits)
+    assert dense > 0.95
+    assert accuracy(done.model, digits) >= dense - (0.03 if pattern == "block-1x4" else 0.02)
+    assert accuracy(done.model, digits) > accuracy(plain.model, digits)
+    assert done.coverage.reached == pytest.approx(sparsity, abs=0.05)
+    assert {"depthwise", "stem"} <= {one.name for one in done.coverage.left}
+    assert done.history == {}
+    assert "no labels and no training: 500 calibration samples" in done.notes
+
+
+def test_it_may_be_trained_afterwards(trained, digits):
+    spec = OneShot(method="one-shot", sparsity=0.9, epochs=2)
+    done = one_shot(again(trained), digits, Train(epochs=2, learning_rate=1e-3), spec, quiet)
+    assert len(done.history["loss"]) == 2
+    assert done.coverage.reached == pytest.approx(0.9, abs=0.02)
+    found = kernels(done.model)["dense"].variable.numpy()
+    assert np.mean(found == 0) > 0.5
+
+
+def test_a_network_that_it_does_not_know_says_so():
+    x, y = np.zeros((30, 4, 3), np.float32), np.repeat([0, 1, 2], 10)
+    i = tf.keras.Input((4, 3))
+    out = tf.keras.layers.GRU(3, activation="softmax")(i)
+    spec = OneShot(method="one-shot", sparsity=0.5)
+    with pytest.raises(UsageError, match="no layer to reconstruct"):
+        one_shot(tf.keras.Model(i, out), data.from_arrays("x", x, y), Train(epochs=0), spec, quiet)
