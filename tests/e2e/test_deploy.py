@@ -83,7 +83,7 @@ def test_a_second_deploy_does_nothing_but_measure(deployed):
     project, _ = deployed
     done = project.shell(".venv/bin/edgesparse deploy pipelines/digits.yaml --quick")
     stages = [line for line in done.stderr.splitlines() if line.startswith("[")]
-    assert len(stages) == 24
+    assert len(stages) == 33
     assert all(line.endswith(": cached") for line in stages), done.stderr
     assert "QUICK, not for claims" in done.stdout
     assert done.returncode in (0, 3), done.stderr
@@ -113,7 +113,8 @@ def test_only_what_changed_would_run_again(deployed):
 def test_what_will_not_pay_is_told_before_training_and_under_the_table(deployed):
     project, done = deployed
     said = (
-        "local: zeros in 13 layers of sparse-f32 gain no time with tflite-runtime, ai-edge-litert"
+        "local: zeros in 13 layers of sparse-f32, channels-sparse-f32 gain no time with "
+        "tflite-runtime, ai-edge-litert"
     )
     before, _, _ = done.stderr.partition("train ...")
     assert said in before
