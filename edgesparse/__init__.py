@@ -31,6 +31,7 @@ _PLACES = {
     "bench": "runs.bench",
     "inspect": "runs.inspection",
     "encode": "runs.encoding",
+    "export": "runs.exporting",
     "sensitivity": "runs.sensitivity",
     "load_results": "graph.workspace",
     "list_runs": "graph.workspace",
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "deploy",
     "encode",
+    "export",
     "history",
     "inspect",
     "list_runs",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from edgesparse.runs.comparing import compare, history
     from edgesparse.runs.deploy import deploy
     from edgesparse.runs.encoding import encode
+    from edgesparse.runs.exporting import export
     from edgesparse.runs.inspection import inspect
     from edgesparse.runs.planning import plan
     from edgesparse.runs.sensitivity import sensitivity

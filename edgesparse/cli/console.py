@@ -52,6 +52,8 @@ def leave_page(results: Results) -> None:
     from edgesparse.graph.workspace import Workspace
 
     path = Workspace(Path()).results_path(results.run).with_name("page.html")
+    if path.with_name("models").is_dir():
+        say(f"models: {path.with_name('models')}", err=True)
     try:
         say(f"page: {edgesparse.write_page(results, path)}", err=True)
     except edgesparse.EdgesparseError as error:

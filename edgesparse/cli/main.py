@@ -106,6 +106,7 @@ for command in (
     results.report,
     runs.compare,
     runs.history,
+    runs.export,
     device,
     emulator,
 ):

@@ -1,4 +1,4 @@
-"""Commands about several runs: compare, history."""
+"""Commands about runs that are there: compare, history, export."""
 
 from __future__ import annotations
 
@@ -62,3 +62,18 @@ def history(pipeline: str, page: Path | None, as_json: bool) -> None:
         from edgesparse.report.page.several import write_history
 
         say(f"page: {write_history(runs, changed, page)}", err=True)
+
+
+@click.command()
+@click.argument("variant")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="A new folder; default: the variant."
+)
+@click.option("--run", help="A run's id; default: the last with this variant.")
+@click.option("--runtime", help="For which it is stored; default: the one it was faster with.")
+def export(variant: str, output: Path | None, run: str | None, runtime: str | None) -> None:
+    """Write a variant's model with labels, transforms and the code that runs it to a folder."""
+    import edgesparse
+
+    for path in edgesparse.export(variant, output, run=run, runtime=runtime):
+        say(f"wrote {path}")

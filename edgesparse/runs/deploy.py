@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,19 @@ from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
 from edgesparse.devices import edgetpu
 from edgesparse.graph import progress as told
-from edgesparse.graph.execute import execute
+from edgesparse.graph.execute import Site, execute
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
 from edgesparse.runs.advice.advise import advise
+from edgesparse.runs.advice.sensible import left_out
 from edgesparse.runs.bench import shortened
 from edgesparse.runs.fleet.at_once import at_once, locked, opened
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.made import made
+from edgesparse.runs.outcome.models import FOLDER, keep_models
 from edgesparse.runs.outcome.record import RunRecord, recorded
 from edgesparse.runs.outcome.release import release_best
 from edgesparse.runs.planning import check_full_int8, check_variants, plan_for, site_for
@@ -35,6 +37,7 @@ from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline
 from edgesparse.spec.reading.load import Loaded, find_devices, load_pipeline
+from edgesparse.tflite.runtimes.compatibility import Profile
 
 _SOURCE = 100_000
 """So many characters of a pipeline's file are kept with the results."""
@@ -169,10 +172,10 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
         # Said now, not only after an hour of training.
         note = f"{device.name}: the Edge TPU's compiler does not run: {edgetpu.WHERE_TO_GET_IT}"
         run.listener(told.Note(note))
-    left_out = [v for v in run.chosen if v not in plan.converted]
-    if left_out:
+    others = [v for v in run.chosen if v not in plan.converted]
+    if others:
         record.notes.append(
-            f"{device.name}: {', '.join(left_out)} left out: the Edge TPU takes full int8 only"
+            f"{device.name}: {', '.join(others)} left out: the Edge TPU takes full int8 only"
         )
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
     name, store = record.begun.run, run.workspace.store
@@ -184,6 +187,8 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
                     run.listener(told.Note(one.line))
             with record.lock:
                 record.foreseen[device.name] = advised
+            if run.pipeline.automatic and run.variants is None:
+                plan = _worth_it(run, target, known, plan, site)
             errors = execute(plan.work, site, run.listener)
             record.made = record.made.and_also(made(plan, site.store))
         # Also of a run that was interrupted: what it did is what the next plan is compared with.
@@ -192,7 +197,32 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
                 run.workspace.remember(run.pipeline.name, plan)
             except OSError as error:
                 record.notes.append(f"what the next plan says may be old: {error.strerror}")
-        return plan, candidates.planned(plan, errors, site, target, threads)
+        found = candidates.planned(plan, errors, site, target, threads)
+        with suppress(OSError):  # A help, and no more: the store has them.
+            keep_models(_models_folder(run, device), site.store.path(plan.samples), found)
+        return plan, found
+
+
+def _worth_it(
+    run: _Run, target: Target, known: Mapping[str, Profile], plan: Plan, site: Site
+) -> Plan:
+    """The plan without variants that will gain nothing on this device, which is said."""
+    left = left_out(plan, site)
+    for name, why in left.items():
+        note = f"{target.device.name}: {name} left out: {why}"
+        run.listener(told.Note(note))
+        with run.record.lock:
+            run.record.notes.append(note)
+    kept = [name for name in plan.converted if name not in left]
+    return plan_for(run.loaded, target, known, kept) if left else plan
+
+
+def _models_folder(run: _Run, device: Device) -> Path:
+    """The first device's models lie in the run's folder, and each other one's in its own: storage
+    differs by device."""
+    folder = run.log.with_name(FOLDER)
+    first = run.record.order[0] if run.record.order else device.name
+    return folder if device.name == first else folder / device.name
 
 
 def _use(

@@ -22,6 +22,7 @@ from edgesparse.graph.store import Store
 from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import StageStatus, Workspace
 from edgesparse.runs.advice.advise import advise
+from edgesparse.runs.advice.sensible import left_out
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import Target, open_target, own_runtimes, this_machine
 from edgesparse.spec.device import Device
@@ -75,8 +76,14 @@ def plan(
             store = workspace.store if kept else Store(place / "store")
             with site_for(loaded, target, store, worker, new_id("plan"), known) as site:
                 advised = advise(planned, site, target, listener)
+                left = left_out(planned, site) if loaded.spec.automatic and not variants else {}
+        if left:
+            kept_ones = [name for name in planned.converted if name not in left]
+            planned = plan_for(loaded, target, known, kept_ones)
     stages = tuple(workspace.status(loaded.spec.name, planned))
-    lines = tuple(one.line for one in advised if one.kind != "said")
+    shown = [one for one in advised if not set(one.variants) or set(one.variants) - left.keys()]
+    lines = tuple(one.line for one in shown if one.kind != "said")
+    lines += tuple(f"{target.device.name}: {name} left out: {why}" for name, why in left.items())
     return Planned(stages, lines, tuple(one.line for one in advised if one.kind == "said"))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
+from edgesparse.spec.automatic import EPOCHS, automatic
 from edgesparse.spec.base import Name, Strict
 from edgesparse.spec.sparsify import (
     SparsifyReference,
@@ -222,6 +223,8 @@ def _empty_variants(value: Any) -> Any:
 class Pipeline(Strict):
     """A pipeline file."""
 
+    _automatic: bool = PrivateAttr(False)
+
     name: Name = Field(description="Also names the pipeline's releases and reports.")
     description: str = Field("", description="Free text.")
     data: Source = Field(description="Where samples come from.")
@@ -235,8 +238,14 @@ class Pipeline(Strict):
     train: Train = Field(Train(), description="Training of the dense model.")
     variants: Annotated[
         dict[Name, Variant],
-        BeforeValidator(_empty_variants, json_schema_input_type=dict[str, Variant | None]),
-    ] = Field(min_length=1, description="What to make of the model, by name.")
+        BeforeValidator(
+            _empty_variants, json_schema_input_type=Literal["auto"] | dict[str, Variant | None]
+        ),
+    ] = Field(
+        min_length=1,
+        description="What to make of the model, by name; auto: what is worth a try, of which a "
+        "device leaves out what gains nothing there.",
+    )
     baseline: str | None = Field(
         None, description="The variant that ratios refer to; default: the first."
     )
@@ -248,6 +257,23 @@ class Pipeline(Strict):
         description="What becomes the release on a device: a variant, none, or auto, the fastest "
         "there that meets its gates and loses at most 2 points of accuracy.",
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _variants_by_themselves(cls, given: Any, build: Any) -> Any:
+        own = isinstance(given, dict) and given.get("variants") == "auto"
+        if own:
+            train = given.get("train")
+            epochs = train.get("epochs") if isinstance(train, dict) else None
+            given = {**given, "variants": automatic(epochs if type(epochs) is int else EPOCHS)}
+        found = build(given)
+        found._automatic = own
+        return found
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the variants are those of `auto`."""
+        return self._automatic
 
     def of(self, variant: Variant) -> Pipeline:
         """The pipeline with what a variant has for itself in its place."""

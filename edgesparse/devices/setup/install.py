@@ -134,16 +134,24 @@ def released(transport: Transport, pipeline: str) -> State:
 
 
 def _manifest(release: Release, digests: Mapping[str, str]) -> dict[str, Any]:
-    entry = release.entry
+    own = about_model(release.entry)
     return {
         **release.about,
         "pipeline": release.pipeline,
+        **own,
+        "runtime": {**release.about["runtime"], **own["runtime"]},
+        "edgesparse": __version__,
+        "files": dict(digests),
+    }
+
+
+def about_model(entry: Entry) -> dict[str, Any]:
+    """What predict.py has to know to run a model."""
+    return {
         "delegate": entry.delegate,
         "threads": entry.threads,
         **_named_ends(entry),
-        "runtime": {**release.about["runtime"], "module": MODULES[entry.runtime]},
-        "edgesparse": __version__,
-        "files": dict(digests),
+        "runtime": {"name": entry.runtime, "module": MODULES[entry.runtime]},
     }
 
 

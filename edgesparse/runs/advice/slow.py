@@ -24,7 +24,7 @@ def lines(
     # Grouped by reason: ten layers with one cause are one line.
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for name, variant in variants.items():
-        zeros, scheme = _zeros(variant), variant.quantize.numbers
+        zeros, scheme = zeros_of(variant), variant.quantize.numbers
         if zeros is None:
             continue
         sparsity, pattern, exclude = zeros
@@ -90,7 +90,7 @@ def _refusals(
     return told
 
 
-def _zeros(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | None:
+def zeros_of(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | None:
     """What is known of a variant's zeros: how many, in which pattern, and where not."""
     if not variant.stores_sparse:
         return None

@@ -1,0 +1,30 @@
+"""What `variants: auto` stands for: what is worth a try, before anybody knows the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EPOCHS = 10
+"""Of fine-tuning, where training has more."""
+
+
+def automatic(train_epochs: int) -> dict[str, Any]:
+    """Variants by name, as a pipeline file has them: dense ones, fewer channels, half precision,
+    zeros that XNNPACK skips in convolutions, both, and blocks for fully connected layers. A device
+    leaves out those that gain nothing there."""
+    epochs = max(1, min(EPOCHS, train_epochs))
+    channels = {"method": "channels", "macs": 0.4, "epochs": epochs}
+    magnitude = {"method": "magnitude", "epochs": epochs}
+    return {
+        "dense-f32": {},
+        "dense-int8": {"quantize": "int8"},
+        "channels-int8": {"sparsify": channels, "quantize": "int8"},
+        "half-f16": {"quantize": {"scheme": "f16", "compute": "f16"}},
+        "sparse-f32": {"sparsify": {**magnitude, "sparsity": 0.85}},
+        "channels-sparse-f32": {"sparsify": [channels, {**magnitude, "sparsity": 0.8}]},
+        "blocks-f32": {"sparsify": {**magnitude, "sparsity": 0.9, "pattern": "block-1x4"}},
+        "blocks-int8": {
+            "sparsify": {**magnitude, "sparsity": 0.9, "pattern": "block-1x16"},
+            "quantize": "int8",
+        },
+    }

@@ -1,0 +1,51 @@
+"""A variant as a folder that runs by itself."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import HERE, TINY
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_exported_variant_runs_where_nothing_of_ours_is(cli, tmp_path):
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    done = cli("deploy", "tiny.yaml", "--device", "here", "--quick", "--json")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)["run"]
+    kept = tmp_path / ".edgesparse" / "runs" / run / "models"
+    names = sorted(path.name for path in kept.glob("*.tflite"))
+    assert names == ["dense-f32-ai-edge-litert.tflite", "sparse-f32-ai-edge-litert.tflite"]
+    assert f"models: .edgesparse/runs/{run}/models" in done.stderr
+    written = cli("export", "sparse-f32", "-o", "out")
+    assert written.returncode == 0, written.stderr
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "labels.json", "main.cc", "manifest.json", "model.tflite", "predict.py",
+        "raw.py", "transform.json",
+    ]  # fmt: skip
+    assert (out / "model.tflite").read_bytes() == (kept / names[1]).read_bytes()
+    np.save(tmp_path / "one.npy", np.zeros((8, 8, 1), np.float32))
+    answered = subprocess.run(
+        [sys.executable, out / "predict.py", tmp_path / "one.npy"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert answered.returncode == 0, answered.stderr
+    assert any(label in answered.stdout for label in json.loads((out / "labels.json").read_text()))
+    for arguments, said in [
+        (["sparse-f32", "-o", "out"], "out: is there already"),
+        (["spare-f32"], "no variant 'spare-f32' in any run; did you mean 'sparse-f32'"),
+        (["sparse-f32", "--runtime", "tflite-runtime"], "was not made for 'tflite-runtime'"),
+    ]:
+        wrong = cli("export", *arguments)
+        assert wrong.returncode == 2
+        assert said in wrong.stderr
