@@ -12,7 +12,9 @@ from tests.spec.reading.test_load import BASE
 CNN = """
 name: cnn
 data: {name: digits, args: {input_shape: [32, 32, 3]}}
-model: {name: mobilenet_v1, args: {input_shape: [32, 32, 3], classes: 10, alpha: 0.25, downsample: 2}}
+model:
+  name: mobilenet_v1
+  args: {input_shape: [32, 32, 3], classes: 10, alpha: 0.25, downsample: 2}
 train: {epochs: 1}
 variants: auto
 """
