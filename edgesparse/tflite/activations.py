@@ -17,6 +17,7 @@ import numpy as np
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.text import clean
+from edgesparse.tflite.recording import opened, run, samples_of
 
 MOST = 256
 """Samples that are looked at, at most."""
@@ -51,49 +52,14 @@ def zeros_between(model: Path, samples: Path) -> dict[str, float]:
     return {clean(str(name)): float(share) for name, share in found["zeros"].items()}
 
 
-def _read(path: Path, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
-    try:
-        given = np.load(path, allow_pickle=False)
-        archive = not isinstance(given, np.ndarray)
-        known = {name: given[name] for name in given.files} if archive else {"x": given}
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path}: is no array: {error}") from None
-    if len(known) == len(names) == 1:
-        return {names[0]: next(iter(known.values()))}
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise UsageError(f"{path}: has no array {missing[0]!r}; it has {', '.join(known)}")
-    return known
-
-
 def _measured(model: Path, samples: Path) -> dict[str, float]:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    from edgesparse.tflite.format.ends import ends, quantized
-
-    # Without delegates, which keep what is between their operators to themselves.
-    interpreter = Interpreter(
-        str(model),
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
-    sources = {end["index"]: end for end in interpreter.get_input_details()}
-    named = {end.name: end.index for end in ends(model.read_bytes(), model.name).inputs}
-    given = _read(samples, list(named))
+    content = model.read_bytes()
+    given = samples_of(samples, content)
+    interpreter = opened(content)
     details = {one["index"]: one for one in interpreter.get_tensor_details()}
     made = [i for op in interpreter._get_ops_details() for i in op["outputs"] if i in details]
     counts: dict[int, list[int]] = {}
-    for number in range(min(MOST, min(len(values) for values in given.values()))):
-        interpreter.reset_all_variables()
-        for name, index in named.items():
-            source = sources[index]
-            value = np.asarray(given[name][number])
-            if value.size != int(np.prod(source["shape"])):
-                wanted = source["shape"][1:].tolist()
-                raise UsageError(f"{samples}: {name} has shape {value.shape}, not {wanted}")
-            interpreter.set_tensor(index, quantized(value, source).reshape(source["shape"]))
-        interpreter.invoke()
+    for _ in run(interpreter, content, given, MOST):
         for index in made:
             zero = details[index]["quantization"][1]
             if details[index]["dtype"] not in (np.float32, np.int8, np.uint8, np.int16):
