@@ -27,6 +27,7 @@ _PLACES = {
     "plan": "runs.planning",
     "deploy": "runs.deploy",
     "compare": "runs.comparing",
+    "compress": "runs.compressing",
     "history": "runs.comparing",
     "bench": "runs.bench",
     "inspect": "runs.inspection",
@@ -44,6 +45,7 @@ __all__ = [
     "Results",
     "bench",
     "compare",
+    "compress",
     "deploy",
     "encode",
     "export",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from edgesparse.report.page import write_page
     from edgesparse.runs.bench import bench
     from edgesparse.runs.comparing import compare, history
+    from edgesparse.runs.compressing import compress
     from edgesparse.runs.deploy import deploy
     from edgesparse.runs.encoding import encode
     from edgesparse.runs.exporting import export

@@ -103,6 +103,7 @@ for command in (
     results.bench,
     results.inspect,
     results.encode,
+    runs.compress,
     results.report,
     runs.compare,
     runs.history,

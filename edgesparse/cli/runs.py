@@ -1,4 +1,4 @@
-"""Commands about runs that are there: compare, history, export."""
+"""Commands about runs that are there, compare, history, export; and compress, which makes one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgesparse.cli.options import GATE_NOT_MET, JSON, print_json, say
+from edgesparse.cli.options import GATE_NOT_MET, JSON, QUICK, exit_code, print_json, say
 
 HTML = click.option(
     "--html", "page", type=click.Path(path_type=Path), help="Write a page to this file, too."
@@ -77,3 +77,64 @@ def export(variant: str, output: Path | None, run: str | None, runtime: str | No
 
     for path in edgesparse.export(variant, output, run=run, runtime=runtime):
         say(f"wrote {path}")
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path),
+    help="A .npz or .npy of samples, with or without labels; or a pipeline file, for its data.",
+)  # fmt: skip
+@click.option("--device", default="local", show_default=True, help="For which it is to be better.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("compressed.tflite"),
+    show_default=True, help="The file to write.",
+)  # fmt: skip
+@click.option(
+    "--sparsity", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of zeros; default: 0.7, of a .tflite file as many as keep the limit.",
+)  # fmt: skip
+@click.option(
+    "--limit", type=click.FloatRange(0, 1, min_open=True), default=0.02, show_default=True,
+    help="Of a .tflite file: how far its answers may be, as a mean share of their range.",
+)  # fmt: skip
+@QUICK
+@JSON
+def compress(
+    model: Path,
+    data: Path,
+    device: str,
+    output: Path,
+    sparsity: float | None,
+    limit: float,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Make a trained model smaller and faster for a device, without training and without labels.
+
+    MODEL is a .keras or .h5 file, or a float .tflite file of anybody's.
+    """
+    import dataclasses
+
+    import edgesparse
+    from edgesparse.cli.console import Shown, leave_page, print_results
+    from edgesparse.report.table import size_text
+
+    with Shown() as listener:
+        done = edgesparse.compress(
+            model, data, device, output, sparsity=sparsity, limit=limit, quick=quick,
+            listener=listener,
+        )  # fmt: skip
+    if as_json:
+        own = {f.name: getattr(done, f.name) for f in dataclasses.fields(done)}
+        print_json({**own, "results": done.results.model_dump(mode="json")})
+    else:
+        print_results(done.results, "table")
+        off = "" if done.off is None else f", its answers {done.off:.2%} of their range off"
+        zeros = "" if done.sparsity is None else f" with {done.sparsity:.0%} zeros"
+        say(
+            f"wrote {done.target}: {done.variant}{zeros}, {size_text(done.bytes_before)} -> "
+            f"{size_text(done.bytes_after)}{off}"
+        )
+    leave_page(done.results)
+    sys.exit(exit_code(done.results))

@@ -8,7 +8,7 @@ import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgesparse.bench.gates import check_gates
@@ -213,6 +213,14 @@ def _worth_it(
         run.listener(told.Note(note))
         with run.record.lock:
             run.record.notes.append(note)
+    # What was said of them is of no interest any more.
+    with run.record.lock:
+        said = run.record.foreseen[target.device.name]
+        run.record.foreseen[target.device.name] = [
+            replace(one, variants=still)
+            for one in said
+            if (still := tuple(v for v in one.variants if v not in left)) or not one.variants
+        ]
     kept = [name for name in plan.converted if name not in left]
     return plan_for(run.loaded, target, known, kept) if left else plan
 

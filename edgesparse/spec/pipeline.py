@@ -270,6 +270,12 @@ class Pipeline(Strict):
         found._automatic = own
         return found
 
+    def left_to_devices(self) -> Pipeline:
+        """The same, with variants of which each device leaves out what gains nothing there."""
+        found = self.model_copy()
+        found._automatic = True
+        return found
+
     @property
     def automatic(self) -> bool:
         """Whether the variants are those of `auto`."""

@@ -58,7 +58,7 @@ def find(
         UsageError: no such built-in, file, module or function; the message says what there is.
     """
     if name is not None:
-        if name not in builtin_names(room):
+        if name.replace("-", "_") not in builtin_names(room) and name not in builtin_names(room):
             known = builtin_names(room)
             raise UsageError(f"unknown {room} name {shown(name)}{did_you_mean(name, known)}")
         module = name.replace("-", "_")

