@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: deploy test test-fast lint types bench soak clean help setup lock matrix schemas
+.PHONY: deploy test test-fast lint types bench soak clean help setup lock matrix schemas calibrate
 
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
@@ -52,6 +52,9 @@ lock: ## Make requirements.lock anew (needs uv)
 
 matrix: $(READY) ## Measure what each kind of sparsity gains where, and write it to pipelines/README.md
 	@$(BIN)/python -m tests.mechanisms
+
+calibrate: $(READY) ## Hold the emulated boards against published figures of real ones
+	@$(BIN)/python -m tests.calibrate
 
 schemas: $(READY) ## Write the JSON Schemas that editors read
 	@$(BIN)/edgesparse schema pipeline > pipelines/schema.json

@@ -75,6 +75,7 @@ class Candidate:
     coverage: Coverage | None = None
     steps: tuple[str, ...] = ()
     like: str | None = None
+    numbers: str | None = None
     zeros_exploited: bool | None = None
     half_precision: bool | None = None
     """Where that is asked for: whether a probe has seen it there."""
@@ -217,6 +218,7 @@ def _row(
         coverage=candidate.coverage,
         steps=list(candidate.steps),
         like=candidate.like,
+        numbers=candidate.numbers,
         zeros_exploited=candidate.zeros_exploited,
         half_precision=candidate.half_precision,
         weights=list(candidate.weights),

@@ -46,6 +46,8 @@ class ReleaseInfo(Data):
     previous: str | None
     place: str
     try_it: str | None
+    doubt: str | None = None
+    """Why another variant may be better there."""
 
 
 class Results(Data):

@@ -227,6 +227,8 @@ class Row(Data):
     steps: list[str] = []
     """The methods of the variant's sparsify; those that remove channels are "channels", those that
     remove inputs "inputs"."""
+    numbers: str | None = None
+    """What operators compute with: f32, f16 (in half precision), dynamic, int8, int16x8."""
     like: str | None = None
     """The first variant that differs in its seed only, where there are such."""
     zeros_exploited: bool | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from edgesparse.bench.choice import best_row, recommended
-from edgesparse.bench.results import ReleaseInfo, Results
-from edgesparse.bench.rows import PAYS_FROM, GateResult, ModelFile, Row, Score
+from edgesparse.bench.clock import LIMIT, formats_apart
+from edgesparse.bench.results import Results
+from edgesparse.bench.rows import PAYS_FROM, ModelFile, Row, Score
 from edgesparse.spec.sparsify import NOTICED
 
 BEST = "*"
@@ -106,6 +106,7 @@ def _zeros(row: Row) -> str | None:
     return f"{row.coverage.asked:.0%}".rstrip("%") + f"->{reached}"
 
 
+TIMES = ("p50 ms", "p90 ms", "speed-up")
 _METRIC_AT = 2
 """Where the task's metric and what is lost of it stand among the columns."""
 _SHORT = {"accuracy": "acc"}
@@ -196,6 +197,8 @@ class Block:
 
     title: str
     rows: tuple[Row, ...]
+    formats_apart: bool = False
+    """Whether times may not be compared across number formats."""
 
 
 def blocks(results: Results) -> list[Block]:
@@ -203,10 +206,15 @@ def blocks(results: Results) -> list[Block]:
     for row in results.rows:
         key = (row.device, row.runtime.name, row.runtime.version, row.threads)
         groups.setdefault(key, []).append(row)
-    return [Block(_title(results, rows[0]), tuple(rows)) for rows in groups.values()]
+    cpus = {device.name: device.cpu for device in results.devices}
+    found = []
+    for rows in groups.values():
+        apart = formats_apart(rows, cpus.get(rows[0].device, ""))
+        found.append(Block(_title(results, rows[0], apart), tuple(rows), apart))
+    return found
 
 
-def _title(results: Results, row: Row) -> str:
+def _title(results: Results, row: Row, apart: bool) -> str:
     threads = "1 thread" if row.threads == 1 else f"{row.threads} threads"
     parts = [
         row.device,
@@ -215,7 +223,7 @@ def _title(results: Results, row: Row) -> str:
         threads,
     ]
     if row.clock == "instructions":
-        parts.append("clock: INSTRUCTIONS, not time")
+        parts.append("clock: INSTRUCTIONS, not time" + (f"; {LIMIT}" if apart else ""))
     return " | ".join(parts)
 
 
@@ -227,6 +235,8 @@ def cells(block: Block, numbered: dict[str, int]) -> list[list[str]]:
     for column in columns:
         valued = [(column.value(row), row) for row in good] if column.value else []
         known = [(value, row) for value, row in valued if value is not None]
+        if block.formats_apart and column.title in TIMES:
+            known = []  # No best of what cannot be compared.
         if len(known) > 1 and len({value for value, _ in known}) > 1:
             pick = max if column.highest_is_best else min
             best[column.title] = pick(known, key=lambda pair: pair[0])[1]
@@ -340,53 +350,3 @@ def _doing(row: Row, twin: Row | None) -> str:
     if channels and zeros:
         return "removed channels and zeros" if row.zeros_exploited else "removed channels"
     return "removed channels" if channels else "zeros" if zeros else "shared values"
-
-
-def summary(results: Results) -> list[str]:
-    """The best variant of each device, where there are several devices; and what to take where a
-    point of the metric may be lost."""
-    lines = []
-    for device in results.devices:
-        rows = [row for row in results.rows if row.device == device.name]
-        if len(results.devices) > 1:
-            best = best_row(rows, results.gates)
-            told = _told(best) if best else "none ran and met its gates"
-            lines.append(f"best on {device.name}: {told}")
-        found = recommended(rows) if len(rows) > 1 else None
-        if found is not None:
-            same = found.fastest is found.smallest
-            told = f"fastest {'and smallest ' * same}{_told(found.fastest)}"
-            told += "" if same else f"; smallest {_told(found.smallest)}"
-            lines.append(f"recommended on {device.name}, with at most a point lost: {told}")
-    return lines
-
-
-def _told(row: Row) -> str:
-    unit = "ms of instructions" if row.clock == "instructions" else "ms"
-    size = f", {size_text(row.model.bytes)}" if row.model else ""
-    p50 = ms_text(row.latency_ms.p50) if row.latency_ms else DASH
-    return f"{row.variant} with {row.runtime.name}, p50 {p50} {unit}{size}"
-
-
-def release_line(release: ReleaseInfo) -> str:
-    earlier = f", before it {release.previous}" if release.previous else ""
-    then = (
-        f"try it there: {release.try_it}"
-        if release.try_it
-        else "gone with the emulated device, which is shut down"
-    )
-    return (
-        f"released on {release.device}: {release.pipeline} {release.digest} "
-        f"({release.variant}, {release.runtime}){earlier}; {then}"
-    )
-
-
-def gate_line(gate: GateResult) -> str:
-    limits = [] if gate.min is None else [f"at least {gate.min:g}"]
-    limits += [] if gate.max is None else [f"at most {gate.max:g}"]
-    value = "no value" if gate.value is None else f"{gate.value:.4g}"
-    return (
-        f"gate {'met' if gate.passed else 'NOT MET'}: {gate.variant} {gate.metric} {value} "
-        f"({' and '.join(limits)}) on {gate.device}, {gate.runtime}"
-        + (f": {gate.doubt}" if gate.doubt else "")
-    )

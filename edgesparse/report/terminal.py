@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesparse.bench.results import Results
+from edgesparse.report.lines import gate_line, release_line, summary
 from edgesparse.report.seeds import over_seeds
 from edgesparse.report.shown import shown
 from edgesparse.report.table import (
@@ -18,10 +19,7 @@ from edgesparse.report.table import (
     cells,
     columns_of,
     device_lines,
-    gate_line,
     number_notes,
-    release_line,
-    summary,
     verdicts,
 )
 

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from edgesparse.bench.results import Results
+from edgesparse.report.lines import gate_line, summary
 from edgesparse.report.seeds import over_seeds
 from edgesparse.report.table import (
     BEST,
@@ -17,9 +18,7 @@ from edgesparse.report.table import (
     cells,
     columns_of,
     device_lines,
-    gate_line,
     number_notes,
-    summary,
     verdicts,
 )
 from edgesparse.spec.safe.text import clean

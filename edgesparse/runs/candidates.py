@@ -106,6 +106,13 @@ def _named(step: Sparsify) -> str:
     return "channels" if removes_channels(step) else step.method
 
 
+def _numbers(variant: Variant) -> str:
+    """What operators compute with: weights of 16 bits are made 32 before, unless half precision is
+    asked for."""
+    quantize = variant.quantize
+    return quantize.compute if quantize.numbers in ("f32", "f16") else quantize.numbers
+
+
 def _like(pipeline: Pipeline, variant: str) -> str | None:
     """The first of the variants that differ from this one in their seed only."""
     own = pipeline.variants[variant].model_copy(update={"seed": None})
@@ -146,6 +153,7 @@ def _verified(
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
         steps=tuple(_named(s) for s in pipeline.variants[candidate.variant].sparsify),
         like=_like(pipeline, candidate.variant),
+        numbers=_numbers(pipeline.variants[candidate.variant]),
         zeros_exploited=any(one.exploited for one in decided) and verdict["storage"] == "sparse",
         half_precision=_half(pipeline.variants[candidate.variant], candidate, site),
         weights=_weights(decided),

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from edgesparse.bench.made import Made
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
+from edgesparse.report.lines import gate_line, release_line, summary
 from edgesparse.report.page import charts
 from edgesparse.report.page.drawing import places
 from edgesparse.report.seeds import over_seeds
@@ -22,13 +23,10 @@ from edgesparse.report.table import (
     cells,
     columns_of,
     device_lines,
-    gate_line,
     number_notes,
     percent_text,
     place_of,
-    release_line,
     size_text,
-    summary,
     verdicts,
 )
 

@@ -21,7 +21,12 @@ from edgesparse.runs.fleet.at_once import set_up_label
 from edgesparse.runs.fleet.targets import open_target
 from edgesparse.spec.device import Device, Group
 from edgesparse.spec.errors import SpecError, UsageError
-from edgesparse.spec.reading.load import DEVICES, find_device, load_device_or_group
+from edgesparse.spec.reading.load import (
+    DEVICES,
+    files_of_devices,
+    find_device,
+    load_device_or_group,
+)
 
 Named = str | Path | Device
 
@@ -38,7 +43,7 @@ class DeviceFile:
 def device_files(project: str | Path = ".") -> list[DeviceFile]:
     """The project's device files, without connecting to anything."""
     found = []
-    for path in sorted(Path(project, DEVICES).glob("*.yaml")):
+    for path in files_of_devices(Path(project, DEVICES)):
         try:
             spec = load_device_or_group(path).spec
         except (SpecError, UsageError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgesparse.bench.choice import best_row
+from edgesparse.bench.clock import LIMIT, formats_apart
 from edgesparse.bench.job import Candidate
 from edgesparse.bench.results import ReleaseInfo
 from edgesparse.bench.rows import Row
@@ -94,6 +95,8 @@ def _install(
         )
         keep = target.device.keep_releases
         done = install(transport, release, keep, f"{record.begun.run}-{target.device.name}", stop)
+    rows = record.rows_of(target.device.name)
+    apart = formats_apart(rows, target.info.cpu)
     # An emulated device that is booted for a run forgets everything at its end.
     lasts = not target.device.emulated or emulator.running(target.device.name) is not None
     return ReleaseInfo(
@@ -107,6 +110,7 @@ def _install(
         try_it=f"{transport.python} {done.place}/predict.py {_files(transforms)}"
         if lasts
         else None,
+        doubt=f"it was chosen by its instructions: {LIMIT}" if apart else None,
     )
 
 

@@ -21,6 +21,8 @@ from edgesparse.spec.sparsify import METHODS
 Spec = TypeVar("Spec", bound=BaseModel)
 DEVICES = "devices"
 """Where a project's device files are."""
+PUBLISHED = "published"
+"""The file in devices/ with published figures of real boards."""
 LOCAL_DEVICE = """\
 # yaml-language-server: $schema=schema.json
 name: local
@@ -109,6 +111,11 @@ def find_devices(
     return list(devices.values())
 
 
+def files_of_devices(folder: Path) -> list[Path]:
+    """The files of a folder of devices; what is published of boards is none."""
+    return [path for path in sorted(folder.glob("*.yaml")) if path.stem != PUBLISHED]
+
+
 def _find(name: str | Path, project: Path) -> dict[Path, Device]:
     """A device, or the devices of a group, by file."""
     folder = project / DEVICES
@@ -122,7 +129,7 @@ def _find(name: str | Path, project: Path) -> dict[Path, Device]:
         return {path.resolve(): spec}
     if name == "local":  # Works anywhere, also without a devices folder.
         return {path: parse_device(LOCAL_DEVICE).spec}
-    known = [*(p.stem for p in folder.glob("*.yaml")), "local"]
+    known = [*(p.stem for p in files_of_devices(folder)), "local"]
     raise UsageError(f"no device file {path}{did_you_mean(str(name), known)}")
 
 

@@ -3,6 +3,7 @@ import pytest
 from edgesparse.spec.device import Group
 from edgesparse.spec.errors import SpecError
 from edgesparse.spec.reading.load import (
+    files_of_devices,
     load_any,
     load_device_or_group,
     load_pipeline,
@@ -35,7 +36,7 @@ def test_shipped_pipelines_are_valid(path):
 
 
 def test_shipped_devices_are_valid():
-    for path in (ROOT / "devices").glob("*.yaml"):
+    for path in files_of_devices(ROOT / "devices"):
         spec = load_device_or_group(path).spec
         assert spec.name == path.stem
         if isinstance(spec, Group):
