@@ -8,14 +8,14 @@ A program of its own, since a runtime can take its process down with it.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.safe.programs import asked
 from edgesparse.spec.safe.text import clean
 from edgesparse.tflite.recording import opened, run, samples_of
 
@@ -35,20 +35,7 @@ def zeros_between(model: Path, samples: Path) -> dict[str, float]:
         UsageError: the samples do not fit the model.
         EdgesparseError: the file does not run here.
     """
-    module = "edgesparse.tflite.activations"
-    done = subprocess.run(
-        [sys.executable, "-m", module, str(model), str(samples)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
-    said = done.stdout.strip().splitlines()[-1:] or [""]
-    try:
-        found = json.loads(said[0])
-    except ValueError:
-        raise EdgesparseError(f"{model}: its runtime crashed ({done.returncode})") from None
-    if "wrong" in found:
-        raise UsageError(clean(str(found["wrong"])))
+    found = asked("edgesparse.tflite.activations", (model, samples), str(model), TIMEOUT_SECONDS)
     return {clean(str(name)): float(share) for name, share in found["zeros"].items()}
 
 

@@ -11,7 +11,6 @@ then.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.sparsity.network.least_squares import LEVELS, Seen, allocated, pruned
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.safe.programs import asked
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.sparsify import BLOCK, Pattern
 from edgesparse.tflite.format.encode import decode, packed
@@ -66,21 +66,8 @@ def reconstruct(
         UsageError: the samples do not fit the model, or it has no float weights.
         EdgesparseError: the file does not run here.
     """
-    module = "edgesparse.tflite.reconstruction"
-    words = [str(model), str(samples), str(sparsity), pattern, str(target)]
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
-    said = done.stdout.strip().splitlines()[-1:] or [""]
-    try:
-        found = json.loads(said[0])
-    except ValueError:
-        raise EdgesparseError(f"{model}: its runtime crashed ({done.returncode})") from None
-    if "wrong" in found:
-        raise UsageError(f"{model}: {clean(str(found['wrong']))}")
+    words = (model, samples, sparsity, pattern, target)
+    found = asked("edgesparse.tflite.reconstruction", words, str(model), TIMEOUT_SECONDS)
     layers = {clean(str(name)): float(share) for name, share in found["layers"].items()}
     return Made(layers, int(found["left"]), float(found["off"]))
 
@@ -279,7 +266,7 @@ def main(model: str, samples: str, sparsity: str, pattern: str, target: str) -> 
             Path(model), Path(samples), float(sparsity), cast(Pattern, pattern), Path(target)
         )
     except (EdgesparseError, ValueError, RuntimeError) as error:
-        said = {"wrong": str(error)}
+        said = {"wrong": f"{model}: {error}"}
     sys.stdout.write(json.dumps(said) + "\n")
 
 

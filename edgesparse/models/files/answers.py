@@ -8,14 +8,13 @@ A program of its own: the process that reaches devices needs no TensorFlow.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.safe.text import clean
+from edgesparse.spec.safe.programs import asked
 
 BATCH = 64
 TIMEOUT_SECONDS = 3600
@@ -23,20 +22,8 @@ TIMEOUT_SECONDS = 3600
 
 def answers(model: Path, samples: Path, target: Path) -> None:
     """The same as `write_answers` in a process of its own. Raises UsageError, EdgesparseError."""
-    module = "edgesparse.models.files.answers"
-    done = subprocess.run(
-        [sys.executable, "-m", module, str(model), str(samples), str(target)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
-    said = done.stdout.strip().splitlines()[-1:] or [""]
-    try:
-        wrong = json.loads(said[0])["wrong"]
-    except (ValueError, KeyError, TypeError):
-        raise EdgesparseError(f"{model}: it crashed ({done.returncode}) when it was run") from None
-    if wrong:
-        raise UsageError(clean(str(wrong)))
+    words = (model, samples, target)
+    asked("edgesparse.models.files.answers", words, str(model), TIMEOUT_SECONDS)
 
 
 def write_answers(model: Path, samples: Path, target: Path) -> None:
