@@ -46,6 +46,8 @@ def _gained(one: Foreseen, variant: str, rows: Sequence[Row]) -> bool:
     """Whether it was wrong about a variant, or there is no row that could tell."""
     own = [r for r in rows if r.variant == variant and r.runtime.name in one.runtimes]
     measured = [row for row in own if row.status == "ok"]
-    gains = [row.zeros_speedup for row in measured if row.zeros_speedup is not None]
+    # Where channels went, too, a gain is theirs, unless the runtime is known to skip the zeros.
+    telling = [r for r in measured if "channels" not in r.steps or r.zeros_exploited]
+    gains = [row.zeros_speedup for row in telling if row.zeros_speedup is not None]
     faster = any(g.ratio >= PAYS_FROM and g.ci95[0] > 1 for g in gains)
     return faster or (bool(own) and not measured)
