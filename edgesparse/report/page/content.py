@@ -23,6 +23,7 @@ from edgesparse.report.table import (
     cells,
     columns_of,
     device_lines,
+    metric_text,
     number_notes,
     percent_text,
     place_of,
@@ -86,6 +87,7 @@ def content(results: Results, most_charts: int) -> dict[str, Any]:
         "releases": list(map(release_line, results.releases)),
         "trainings": [(one, charts.learning(one)) for one in trainings[:most_charts]],
         "more_trainings": max(0, len(trainings) - most_charts),
+        "gaps": list(_gaps(results)),
         "layers": list(_layers(results)),
         "layer_variants": list(results.made.layers),
         "left": list(_left_dense(results)),
@@ -133,6 +135,19 @@ def _once(results: Results) -> Iterator[Row]:
         if row.status == "ok" and row.variant not in seen:
             seen.add(row.variant)
             yield row
+
+
+def _gaps(results: Results) -> Iterator[tuple[str, ...]]:
+    """By variant the metric on what it was trained on, on test data, and how far apart they are."""
+    for row in _once(results):
+        score = row.score
+        if score is None or score.trained is None or score.keras is None:
+            continue
+        gap = (
+            score.trained - score.keras if score.best == "highest" else score.keras - score.trained
+        )
+        texts = (metric_text(value, score.unit) for value in (score.trained, score.keras, gap))
+        yield (row.variant, f"{score.name} {score.unit}".strip(), *texts)
 
 
 def _layers(results: Results) -> Iterator[tuple[str, str, list[Bar | None]]]:

@@ -2,7 +2,7 @@
 
 from edgesparse.bench.made import Bears, InputsThatMatter, LayerZeros, Made, Training
 from edgesparse.bench.results import DeviceInfo, Results
-from edgesparse.bench.rows import Coverage, GateResult, Stored
+from edgesparse.bench.rows import Coverage, GateResult, Score, Stored
 from tests.report.test_table import row
 
 HOSTILE = "<script>document.title='owned'</script>$\\frac{1}{2}$<img src=http://192.0.2.1/x>"
@@ -31,6 +31,16 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
                     "model": model,
                     "weights": [stored] if place else [],
                     "details": {"confusion": [[9, 1], [3, 7]]},
+                    "metrics": [
+                        Score(
+                            name="accuracy",
+                            unit="%",
+                            trained=0.99,
+                            keras=0.975,
+                            device=0.97,
+                            samples=360,
+                        )
+                    ],
                     "coverage": Coverage(
                         asked=0.9, reached=0.8, left=[{"name": "out", "share": 0.1, "reason": "it"}]
                     ),
