@@ -44,7 +44,7 @@ def print_results(results: Results, console: Console) -> None:
     for note in [*advice(results), *results.notes]:
         _line(console, note)
     for line in [*verdicts(results), *over_seeds(results)]:
-        _line(console, line, "green" if line.endswith(" pay") else "yellow")
+        _line(console, line, "green" if line.endswith((" pay", " pays")) else "yellow")
     for line in summary(results):
         _line(console, line)
     for release in results.releases:

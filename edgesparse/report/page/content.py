@@ -80,7 +80,7 @@ def content(results: Results, most_charts: int) -> dict[str, Any]:
         "blocks": [_shown(n, block, numbered, order) for n, block in enumerate(blocks(results))],
         "numbered": numbered,
         "said": [*advice(results), *results.notes],
-        "verdicts": [(line, line.endswith(" pay")) for line in verdicts(results)],
+        "verdicts": [(line, line.endswith((" pay", " pays"))) for line in verdicts(results)],
         "seeds": over_seeds(results),
         "summary": summary(results),
         "gates": [(gate_line(gate), gate.passed) for gate in results.gates],
