@@ -56,7 +56,7 @@ def leave_page(results: Results) -> None:
         say(f"models: {path.with_name('models')}", err=True)
     try:
         say(f"page: {edgesparse.write_page(results, path)}", err=True)
-    except edgesparse.EdgesparseError as error:
+    except Exception as error:  # Also a fault of ours: the results are printed by then.
         say(f"no page: {error}", err=True)
 
 

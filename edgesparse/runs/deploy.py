@@ -34,7 +34,7 @@ from edgesparse.runs.outcome.record import RunRecord, recorded
 from edgesparse.runs.outcome.release import release_best
 from edgesparse.runs.planning import check_full_int8, check_variants, plan_for, site_for
 from edgesparse.spec.device import Device
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline
 from edgesparse.spec.reading.load import Loaded, find_devices, load_pipeline
 from edgesparse.tflite.runtimes.compatibility import Profile
@@ -190,7 +190,7 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
             if run.pipeline.automatic and run.variants is None:
                 plan = _worth_it(run, target, known, plan, site)
             errors = execute(plan.work, site, run.listener)
-            record.made = record.made.and_also(made(plan, site.store))
+            _keep_made(record, plan, site)
         # Also of a run that was interrupted: what it did is what the next plan is compared with.
         finally:
             try:
@@ -198,9 +198,18 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
             except OSError as error:
                 record.notes.append(f"what the next plan says may be old: {error.strerror}")
         found = candidates.planned(plan, errors, site, target, threads)
-        with suppress(OSError):  # A help, and no more: the store has them.
+        with suppress(OSError, EdgesparseError):  # A help, and no more: the store has them.
             keep_models(_models_folder(run, device), site.store.path(plan.samples), found)
         return plan, found
+
+
+def _keep_made(record: RunRecord, plan: Plan, site: Site) -> None:
+    """How the variants were made; a run is none the worse where that cannot be told."""
+    try:
+        record.made = record.made.and_also(made(plan, site.store))
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        with record.lock:
+            record.notes.append(f"how the variants were made cannot be told: {error}"[:300])
 
 
 def _worth_it(

@@ -75,3 +75,18 @@ def test_results_have_control_codes_on_a_terminal_only(monkeypatch, terminal):
     monkeypatch.setenv("TERM", "xterm")
     console.result_console().print("x", style="bold")
     assert ("\x1b" in stream.getvalue()) is terminal
+
+
+def test_a_page_that_fails_takes_nothing_away(tmp_path, monkeypatch, capsys):
+    """The results are printed by then."""
+    import edgesparse
+    from edgesparse.cli.console import leave_page
+    from tests.report.page.made import run
+
+    def broken(results, path):
+        raise ZeroDivisionError("a chart")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(edgesparse, "write_page", broken)
+    leave_page(run())
+    assert capsys.readouterr().err == "no page: a chart\n"
