@@ -42,11 +42,14 @@ def test_every_stage_comes_after_its_inputs():
 def test_variants_share_what_they_have_in_common():
     names = [stage.name for stage in plan().stages]
     assert names.count("train") == 1
-    assert names.count("sparsify") == 2, "two variants ask for the same zeros, one for channels"
+    # Two variants ask for the same zeros, two for the same channels, and one for both.
+    assert names.count("sparsify") == 3
     assert names.count("quantize") == 1
-    assert names.count("convert") == 5
-    assert names.count("encode") == 4, "removed channels leave nothing to encode"
-    assert names.count("verify") == 10
+    assert names.count("convert") == 7
+    assert names.count("encode") == 6, (
+        "neither channels nor half precision leave anything to encode"
+    )
+    assert names.count("verify") == 14
     assert names.count("outline") == 1
 
 
@@ -69,7 +72,7 @@ def test_changing_one_variants_sparsity_reruns_its_stages_only():
 
 
 def test_the_benchmark_settings_rerun_nothing():
-    assert rerun(plan(), plan(TEXT + "benchmark: {rounds: 3, min_seconds: 1}\n")) == set()
+    assert rerun(plan(), plan(TEXT.replace("min_seconds: 4", "rounds: 3, min_seconds: 1"))) == set()
 
 
 @pytest.mark.parametrize("change", [{"digests": {**DIGESTS, "model": "other"}},
@@ -82,13 +85,11 @@ def test_code_and_libraries_rerun_training_and_what_follows(change):
 def test_a_new_runtime_version_verifies_again_and_no_more():
     other = [RuntimeInfo(name="ai-edge-litert", version="9"), RUNTIMES[0]]
     assert rerun(plan(), plan(runtimes=other)) == {
-        "verify channels-int8 (ai-edge-litert)",
+        *(f"verify {v} (ai-edge-litert)" for v in plan().converted),
         *(
-            f"verify {v} (ai-edge-litert)"
-            for v in ("dense-f32", "dense-int8", "sparse-f32", "sparse-int8")
+            f"encode {v} (ai-edge-litert)"
+            for v in ("sparse-f32", "sparse-int8", "channels-sparse-f32")
         ),
-        "encode sparse-f32 (ai-edge-litert)",
-        "encode sparse-int8 (ai-edge-litert)",
     }
 
 
