@@ -38,11 +38,19 @@ def best_row(
         and variant in (None, row.variant)
         and _acceptable(row, [g for g in gates if _is_about(g, row)])
     ]
-    fastest = min(good, key=_p50, default=None)
+    return _smallest_of_the_fastest(good)
+
+
+def _smallest_of_the_fastest(rows: Sequence[Row]) -> Row | None:
+    """Of rows with a latency, among those that are not clearly slower than the fastest."""
+    fastest = min(rows, key=_p50, default=None)
     if fastest is None:
         return None
-    level = [row for row in good if not clearly_slower(row, fastest)]
-    return min(level, key=lambda row: (row.model.bytes if row.model else 0, _p50(row)))
+    return min((row for row in rows if not clearly_slower(row, fastest)), key=_size)
+
+
+def _size(row: Row) -> tuple[float, float]:
+    return (row.model.bytes if row.model else math.inf, _p50(row))
 
 
 @dataclass(frozen=True)
@@ -60,15 +68,8 @@ def recommended(rows: Iterable[Row]) -> Recommended | None:
         rows: of one device.
     """
     kept = [row for row in rows if row.status == "ok" and row.latency_ms and _loses_little(row)]
-    fastest = min(kept, key=_p50, default=None)
-    if fastest is None:
-        return None
-    level = [row for row in kept if not clearly_slower(row, fastest)]
-
-    def size(row: Row) -> tuple[float, float]:
-        return (row.model.bytes if row.model else math.inf, _p50(row))
-
-    return Recommended(min(level, key=size), min(kept, key=size))
+    fastest = _smallest_of_the_fastest(kept)
+    return None if fastest is None else Recommended(fastest, min(kept, key=_size))
 
 
 def _loses_little(row: Row) -> bool:

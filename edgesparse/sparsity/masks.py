@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from edgesparse.sparsity.network.kept import in_blocks, kept
 from edgesparse.spec.sparsify import BLOCK, Pattern
 
 
@@ -24,23 +25,7 @@ def magnitude_mask(kernel: np.ndarray, sparsity: float, pattern: Pattern) -> np.
     Blocks run along the inputs and go by their mean magnitude, as tfmot's do; 2:4 keeps the two
     largest of every four inputs, whatever `sparsity` says.
     """
-    size = np.abs(kernel)
-    if pattern == "unstructured":
-        return _largest(size, sparsity)
-    width = BLOCK[pattern]
-    blocks = in_blocks(size, width)
-    if pattern == "2:4":
-        # The rank of a rank: each weight's place within its four.
-        rank = np.argsort(np.argsort(-blocks, axis=-2, kind="stable"), axis=-2)
-        return (rank < width // 2).reshape(kernel.shape)
-    kept = _largest(blocks.mean(axis=-2), sparsity)
-    return np.repeat(kept[..., None, :], width, axis=-2).reshape(kernel.shape)
-
-
-def in_blocks(kernel: np.ndarray, width: int) -> np.ndarray:
-    """A kernel [..., inputs, outputs] as [..., blocks, width, outputs]."""
-    *before, inputs, outputs = kernel.shape
-    return kernel.reshape(*before, inputs // width, width, outputs)
+    return kept(np.abs(kernel), sparsity, pattern)
 
 
 def block_sizes(kernel: np.ndarray, pattern: Pattern) -> np.ndarray:
@@ -49,13 +34,6 @@ def block_sizes(kernel: np.ndarray, pattern: Pattern) -> np.ndarray:
     if pattern in ("block-1x4", "block-1x16"):
         size = in_blocks(size, BLOCK[pattern]).mean(axis=-2)
     return size.ravel()
-
-
-def _largest(size: np.ndarray, sparsity: float) -> np.ndarray:
-    """All but a share of the smallest; the first of equals goes first."""
-    kept = np.ones(size.size, bool)
-    kept[np.argsort(size, axis=None, kind="stable")[: round(sparsity * size.size)]] = False
-    return kept.reshape(size.shape)
 
 
 @dataclass
@@ -70,8 +48,8 @@ class Masked:
 
     def prune(self, sparsity: float) -> None:
         """Make the mask anew, and apply it."""
-        kept = magnitude_mask(self.variable.numpy(), sparsity, self.pattern)
-        self.mask = tf.constant(kept, self.variable.dtype)
+        stays = magnitude_mask(self.variable.numpy(), sparsity, self.pattern)
+        self.mask = tf.constant(stays, self.variable.dtype)
         self.apply()
 
     def keep_zeros(self) -> None:

@@ -17,7 +17,7 @@ def page(tmp_path_factory):
 
 
 def first_column(driver):
-    rows = "[...document.querySelectorAll('table.sortable tbody tr')]"
+    rows = "[...document.querySelectorAll('#tables table.sortable tbody tr')]"
     return driver.execute_script(f"return {rows}.map(row => row.cells[0].dataset.value)")
 
 
@@ -40,7 +40,7 @@ def test_tables_are_sorted_by_keyboard(page):
         driver.get(page.as_uri())
         before = first_column(driver)
         assert before[:3] == ["dense-f32", "sparse-f32", "sparse-int8"]
-        heads = driver.find_elements("css selector", "table.sortable thead th")
+        heads = driver.find_elements("css selector", "#tables table.sortable thead th")
         place = next(k for k, head in enumerate(heads) if head.text.startswith("p50"))
         button = heads[place].find_element("tag name", "button")
         button.send_keys("\ue007")  # Enter.

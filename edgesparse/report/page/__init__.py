@@ -13,17 +13,22 @@ from edgesparse.bench.results import Results
 from edgesparse.report.page.document import render, write
 
 MAX_BYTES = 5_000_000
+CHARTS = (60, 12, 0)
+"""Of trainings at most so many have charts; fewer where the page would be larger."""
 
 
 def html_text(results: Results) -> str:
     """The page."""
     from edgesparse.report.page.content import content
 
-    text = ""
+    text, count = "", len(results.made.trainings)
+    given = content(results, CHARTS[0])
     # Charts of trainings are many where variants are many: rather fewer of them than a page that
     # no browser likes.
-    for charts in (60, 12, 0):
-        text = render("page.html", **content(results, charts))
+    for most in CHARTS:
+        shown = given["trainings"][:most]
+        left = {"trainings": shown, "more_trainings": count - len(shown)}
+        text = render("page.html", **{**given, **left})
         if len(text.encode()) <= MAX_BYTES:
             break
     return text

@@ -68,7 +68,8 @@ class Bar:
 
 
 def content(results: Results, most_charts: int) -> dict[str, Any]:
-    """Everything the template needs. At most so many trainings have charts."""
+    """Everything the template needs, but for how many trainings are left out. At most so many of
+    them have charts."""
     # Once more, also what was put in after it was checked: an error, a note.
     results = Results.model_validate(results.model_dump())
     numbered = number_notes(results.rows)
@@ -86,7 +87,6 @@ def content(results: Results, most_charts: int) -> dict[str, Any]:
         "gates": [(gate_line(gate), gate.passed) for gate in results.gates],
         "releases": list(map(release_line, results.releases)),
         "trainings": [(one, charts.learning(one)) for one in trainings[:most_charts]],
-        "more_trainings": max(0, len(trainings) - most_charts),
         "gaps": list(_gaps(results)),
         "layers": list(_layers(results)),
         "layer_variants": list(results.made.layers),
@@ -112,13 +112,13 @@ def _shown(number: int, block: Block, numbered: dict[str, int], order: Mapping[s
         lines.append(tuple(line))
     rows = [row for row in block.rows if row.status == "ok"]
     metric = next((row.score.name for row in rows if row.score), "metric")
-    drawn: tuple[tuple[str, Markup | None], ...] = (
-        (f"{metric} against latency", charts.trade_off(block.title, rows, order)),
-        (f"{metric} against size", charts.sizes(block.title, rows, order)),
-        ("latency by round", charts.by_round(block.title, rows, order)),
-    )
-    if len(rows) > _POINTS:
-        drawn = ()
+    drawn: tuple[tuple[str, Markup | None], ...] = ()
+    if len(rows) <= _POINTS:
+        drawn = (
+            (f"{metric} against latency", charts.trade_off(block.title, rows, order)),
+            (f"{metric} against size", charts.sizes(block.title, rows, order)),
+            ("latency by round", charts.by_round(block.title, rows, order)),
+        )
     return Shown(
         f"block{number}",
         block.title,

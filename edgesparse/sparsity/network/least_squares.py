@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesparse.spec.sparsify import BLOCK, Pattern
+from edgesparse.sparsity.network.kept import kept
+from edgesparse.spec.sparsify import Pattern
 
 DAMPING = 0.01
 """Of the mean of the inputs' squares: what the calibration data does not tell stays as it was."""
@@ -48,14 +49,14 @@ class Seen:
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """More rows: x [n, d] as the layer gets them now, y [n, m] as it gave them before."""
         total = self.rows + len(x)
-        for kept, new in (
+        for moment, new in (
             (self.inputs, x.T @ x),
             (self.wanted, x.T @ y),
             (self.mean_input, x.sum(axis=0)),
             (self.mean_wanted, y.sum(axis=0)),
         ):
-            kept *= self.rows / total
-            kept += new / total
+            moment *= self.rows / total
+            moment += new / total
         self.square += (float(np.square(y).sum()) - len(y) * self.square) / total
         self.rows = total
 
@@ -87,15 +88,15 @@ def pruned(
     moments = seen.inputs + damping * np.eye(len(weights))
     target = seen.wanted + damping * weights
     dense = np.linalg.solve(moments, target)
-    updated, kept = _columns(dense, moments, sparsity, pattern)
+    updated, chosen = _columns(dense, moments, sparsity, pattern)
     if not refit:
         return updated
     # Column by column, the first inputs are thought to be made up for by all the others, which may
     # go later: where much goes, what each weight does alone may choose better.
     alone = np.square(dense) / np.diag(np.linalg.inv(moments))[:, None]
     plain = np.square(weights) * np.diag(moments)[:, None]
-    masks = [kept, *(_kept(score, sparsity, pattern) for score in (alone, plain))]
-    found = [_refitted(updated if mask is kept else dense * mask, mask, moments, target)
+    masks = [chosen, *(kept(score, sparsity, pattern) for score in (alone, plain))]
+    found = [_refitted(updated if mask is chosen else dense * mask, mask, moments, target)
              for mask in masks]  # fmt: skip
     return min(found, key=seen.error)
 
@@ -140,52 +141,34 @@ def _columns(
     dense: np.ndarray, moments: np.ndarray, sparsity: float, pattern: Pattern
 ) -> tuple[np.ndarray, np.ndarray]:
     """Column by column: what goes is made up for by the inputs behind it."""
-    weights, kept = dense.copy(), np.ones(dense.shape, bool)
+    weights, stays = dense.copy(), np.ones(dense.shape, bool)
     inverse = np.linalg.inv(moments)
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
     for start in range(0, len(weights), COLUMNS):
         place = slice(start, min(start + COLUMNS, len(weights)))
         score = np.square(weights[place] / np.diag(upper)[place, None])
-        kept[place] = _kept(score, sparsity, pattern)
+        stays[place] = kept(score, sparsity, pattern)
         errors = np.zeros_like(weights[place])
         for column in range(place.start, place.stop):
-            gone = np.where(kept[column], 0.0, weights[column])
+            gone = np.where(stays[column], 0.0, weights[column])
             errors[column - start] = gone / upper[column, column]
             weights[column : place.stop] -= np.outer(
                 upper[column, column : place.stop], errors[column - start]
             )
         weights[place.stop :] -= upper[place, place.stop :].T @ errors
-    return np.where(kept, weights, 0.0), kept
-
-
-def _kept(score: np.ndarray, sparsity: float, pattern: Pattern) -> np.ndarray:
-    """Which of some inputs' weights stay, bool [inputs, outputs], by how much each matters."""
-    if pattern == "unstructured":
-        return _largest(score, sparsity)
-    width = BLOCK[pattern]
-    blocks = score.reshape(-1, width, score.shape[1])
-    if pattern == "2:4":
-        rank = np.argsort(np.argsort(-blocks, axis=1, kind="stable"), axis=1)
-        return (rank < width // 2).reshape(score.shape)
-    return np.repeat(_largest(blocks.sum(axis=1), sparsity), width, axis=0)
-
-
-def _largest(score: np.ndarray, sparsity: float) -> np.ndarray:
-    kept = np.ones(score.size, bool)
-    kept[np.argsort(score, axis=None, kind="stable")[: round(sparsity * score.size)]] = False
-    return kept.reshape(score.shape)
+    return np.where(stays, weights, 0.0), stays
 
 
 def _refitted(
-    weights: np.ndarray, kept: np.ndarray, moments: np.ndarray, target: np.ndarray
+    weights: np.ndarray, stays: np.ndarray, moments: np.ndarray, target: np.ndarray
 ) -> np.ndarray:
     """The best weights where some are zero, output by output."""
-    flops = sum(float(count) ** 3 / 3 for count in kept.sum(axis=0))
+    flops = sum(float(count) ** 3 / 3 for count in stays.sum(axis=0))
     if flops > MOST_FLOPS:
         return weights
     found = np.zeros_like(weights)
     for output in range(weights.shape[1]):
-        (places,) = np.nonzero(kept[:, output])
+        (places,) = np.nonzero(stays[:, output])
         if len(places):
             own = moments[np.ix_(places, places)]
             found[places, output] = np.linalg.solve(own, target[places, output])
