@@ -116,9 +116,9 @@ class SshServer:
     def cut(self) -> None:
         """Break every connection, as a pulled cable does; what runs detached goes on."""
         for pid in self.connections():
-            name = Path(f"/proc/{pid}/comm")
-            if name.exists() and name.read_text().strip().startswith("sshd"):
-                with suppress(ProcessLookupError):
+            # Any of these may end between two lines.
+            with suppress(ProcessLookupError, FileNotFoundError):
+                if Path(f"/proc/{pid}/comm").read_text().strip().startswith("sshd"):
                     os.kill(pid, 9)
 
     def stop(self) -> None:
