@@ -32,6 +32,12 @@ PIPELINE = click.argument("pipeline", type=click.Path(path_type=Path))
 VARIANTS = click.option(
     "--variant", "variants", multiple=True, help="Only this variant (and the baseline)."
 )
+JOBS = click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(1, 64),
+    help="Stages that run side by side.  [default: by cores and memory]",
+)
 NAME = click.argument("name")
 
 

@@ -11,6 +11,7 @@ import click
 from edgesparse.cli.options import (
     DEVICES,
     INVALID,
+    JOBS,
     JSON,
     PIPELINE,
     QUICK,
@@ -86,10 +87,11 @@ def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) 
 @click.command()
 @PIPELINE
 @VARIANTS
+@JOBS
 @JSON
-def run(pipeline: Path, variants: tuple[str, ...], as_json: bool) -> None:
+def run(pipeline: Path, variants: tuple[str, ...], jobs: int | None, as_json: bool) -> None:
     """Make and verify every variant on this machine, without a benchmark."""
-    _deploy(pipeline, ("local",), variants, as_json, benchmark=False)
+    _deploy(pipeline, ("local",), variants, jobs, as_json, benchmark=False)
 
 
 @click.command()
@@ -100,6 +102,7 @@ def run(pipeline: Path, variants: tuple[str, ...], as_json: bool) -> None:
     "--canary", metavar="DEVICE", help="Use this device first; go on only when all is well there."
 )
 @QUICK
+@JOBS
 @JSON
 def deploy(
     pipeline: Path,
@@ -107,16 +110,18 @@ def deploy(
     variants: tuple[str, ...],
     canary: str | None,
     quick: bool,
+    jobs: int | None,
     as_json: bool,
 ) -> None:
     """Make every variant, measure and release it on the devices, and print the table."""
-    _deploy(pipeline, devices, variants, as_json, quick=quick, canary=canary)
+    _deploy(pipeline, devices, variants, jobs, as_json, quick=quick, canary=canary)
 
 
 def _deploy(
     pipeline: Path,
     devices: tuple[str, ...],
     variants: tuple[str, ...],
+    jobs: int | None,
     as_json: bool,
     *,
     benchmark: bool = True,
@@ -134,6 +139,7 @@ def _deploy(
             quick=quick,
             benchmark=benchmark,
             canary=canary,
+            jobs=jobs,
             listener=listener,
         )
     print_results(results, "json" if as_json else "table")

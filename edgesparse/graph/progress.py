@@ -5,6 +5,7 @@ A listener is called in whichever thread something happens; the events of one ru
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,17 @@ Listener = Callable[[Told], None]
 
 def nobody(_: Told) -> None:
     """The listener that does not listen."""
+
+
+def locked(listener: Listener) -> Listener:
+    """A listener that several threads may call."""
+    lock = threading.Lock()
+
+    def tell(event: Told) -> None:
+        with lock:
+            listener(event)
+
+    return tell
 
 
 @contextmanager

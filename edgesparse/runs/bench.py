@@ -16,7 +16,7 @@ from edgesparse.bench.rows import ModelFile, Row
 from edgesparse.graph import progress as told
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.candidates import ready, too_many_threads
-from edgesparse.runs.fleet.at_once import at_once, locked, opened
+from edgesparse.runs.fleet.at_once import at_once, opened
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.record import recorded
@@ -71,7 +71,7 @@ def bench(
         shapes = _shapes(found, input_shapes, path)
         files[_name(path, files)] = _File(path, ModelFile.of(info), found, shapes)
     baseline = next(iter(files))
-    stop, tell = threading.Event(), locked(listener)
+    stop, tell = threading.Event(), told.locked(listener)
     workspace = Workspace(Path(project))
     words = ["edgesparse", "bench", *map(str, given)]
     words += [word for one in devices for word in ("--device", one.name)]

@@ -9,7 +9,7 @@ from typing import Any
 from edgesparse.bench.job import Candidate
 from edgesparse.bench.judging import Judge, read_answers, read_judge
 from edgesparse.bench.rows import Coverage, EdgeTpuInfo, ModelFile, Stored
-from edgesparse.graph.execute import Site
+from edgesparse.graph.execution.carrying import Site
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
 from edgesparse.runs.fleet.targets import Target

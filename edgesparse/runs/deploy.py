@@ -17,15 +17,16 @@ from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
 from edgesparse.devices import edgetpu
 from edgesparse.graph import progress as told
-from edgesparse.graph.execute import Site, execute
+from edgesparse.graph.execution.carrying import Site
+from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.plan import Plan
-from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
 from edgesparse.runs.advice.advise import advise
 from edgesparse.runs.advice.sensible import left_out
 from edgesparse.runs.bench import shortened
-from edgesparse.runs.fleet.at_once import at_once, locked, opened
+from edgesparse.runs.fleet.at_once import at_once, opened
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.made import made
@@ -51,6 +52,7 @@ def deploy(
     quick: bool = False,
     benchmark: bool = True,
     canary: str | None = None,
+    jobs: int | None = None,
     project: str | Path = ".",
     listener: told.Listener = told.nobody,
 ) -> Results:
@@ -66,6 +68,7 @@ def deploy(
         quick: measure briefly; the result is labelled so.
         benchmark: False ends with verified models.
         canary: the device that goes first; the others follow only when all is well there.
+        jobs: so many stages run side by side; default by cores and memory.
         project: the folder with devices/ and .edgesparse.
         listener: called with each event of `edgesparse.graph.progress`; `print` will do.
 
@@ -80,7 +83,7 @@ def deploy(
     rest = [device for device in found if device.name != canary]
     if canary is not None and not first:
         raise UsageError(f"--canary {canary}: no such --device in this command")
-    workspace = Workspace(Path(project))
+    count, workspace = checked_jobs(jobs), Workspace(Path(project))
     with recorded(
         workspace,
         loaded.spec.name,
@@ -95,11 +98,12 @@ def deploy(
         run = _Run(
             loaded,
             workspace,
-            locked(listener),
+            told.locked(listener),
             tuple(variants) if variants else None,
             (shortened(settings) if quick else settings) if benchmark else None,
             record,
             threading.Event(),
+            count,
         )
         if first:
             _wave(run, first)
@@ -123,6 +127,7 @@ class _Run:
     benchmark: Benchmark | None
     record: RunRecord
     stop: threading.Event
+    jobs: int
 
     @property
     def pipeline(self) -> Pipeline:
@@ -146,12 +151,12 @@ def _wave(run: _Run, devices: Sequence[Device]) -> None:
     with opened(devices, run.workspace.runs, run.listener, run.stop) as fleet:
         for device, error in fleet.dead:
             record.add_dead(device, run.chosen, error)
-        # One process makes the models for all of them; it is gone when the first is measured.
+        # The same processes make the models for all; they are gone when the first is measured.
         work = []
-        with Worker(run.log) as worker:
+        with Workers(run.log, run.jobs) as workers:
             for target in fleet.targets:
                 with record.alone(target.device, run.chosen, run.log, one=len(devices) == 1):
-                    work.append((target, *_make(run, target, worker)))
+                    work.append((target, *_make(run, target, workers)))
         if benchmark is None:
             for target, _, found in work:
                 record.add_rows(target, found, None)
@@ -160,7 +165,7 @@ def _wave(run: _Run, devices: Sequence[Device]) -> None:
         at_once(lambda item: _use(run, benchmark, *item), work, run.stop)
 
 
-def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candidate]]:
+def _make(run: _Run, target: Target, workers: Workers) -> tuple[Plan, list[Candidate]]:
     """Carry out the stages up to verified models for one device."""
     record, device = run.record, target.device
     record.add_device(target.info, target.notes)
@@ -179,7 +184,7 @@ def _make(run: _Run, target: Target, worker: Worker) -> tuple[Plan, list[Candida
         )
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
     name, store = record.begun.run, run.workspace.store
-    with site_for(run.loaded, target, store, worker, name, known, run.stop) as site:
+    with site_for(run.loaded, target, store, workers, name, known, run.stop) as site:
         try:
             advised = advise(plan, site, target, run.listener)
             for one in advised:  # Before training, and under the table what came true.

@@ -15,11 +15,11 @@ from edgesparse.devices import edgetpu
 from edgesparse.devices.measuring.job import new_id
 from edgesparse.devices.setup.tidy import leave
 from edgesparse.graph import progress as told
-from edgesparse.graph.execute import Site
+from edgesparse.graph.execution.carrying import Site
+from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import digests, library_versions
 from edgesparse.graph.plan import Plan, build_plan
 from edgesparse.graph.store import Store
-from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import StageStatus, Workspace
 from edgesparse.runs.advice.advise import advise
 from edgesparse.runs.advice.sensible import left_out
@@ -70,11 +70,11 @@ def plan(
         known = profiles(target, workspace)
         planned = plan_for(loaded, target, known, variants)
         # An outline that is not there yet is made for this time only.
-        with temporary_folder() as place, Worker(place / "log.txt") as worker:
+        with temporary_folder() as place, Workers(place / "log.txt") as workers:
             wanted = [k for one in planned.beginnings for k in (one.preflight, one.outline)]
             kept = all(workspace.has(key) for key in wanted if key)
             store = workspace.store if kept else Store(place / "store")
-            with site_for(loaded, target, store, worker, new_id("plan"), known) as site:
+            with site_for(loaded, target, store, workers, new_id("plan"), known) as site:
                 advised = advise(planned, site, target, listener)
                 left = left_out(planned, site) if loaded.spec.automatic and not variants else {}
         if left:
@@ -118,7 +118,7 @@ def site_for(
     loaded: Loaded[Pipeline],
     target: Target,
     store: Store,
-    worker: Worker,
+    workers: Workers,
     run: str,
     known: Mapping[str, Profile],
     stop: threading.Event | None = None,
@@ -129,9 +129,9 @@ def site_for(
     golden = EMULATED_GOLDEN_SAMPLES if device.emulated else None
     context = Context(loaded, known, device.tpu, golden)
     host = None if device.connect.local is not None else this_machine()
-    access = Access(target.transport, run, host, own_runtimes(), stop)
+    access = Access(target.transport, run, host, own_runtimes(), stop or threading.Event())
     try:
-        yield Site(context, access, store, worker)
+        yield Site(context, access, store, workers)
     finally:
         if host is not None:
             leave(host)

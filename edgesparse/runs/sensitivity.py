@@ -10,10 +10,10 @@ from typing import Any
 
 from edgesparse.devices.measuring.job import new_id
 from edgesparse.graph import progress as told
-from edgesparse.graph.execute import execute
+from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import digests, library_versions
 from edgesparse.graph.plan import sensitivity_plan
-from edgesparse.graph.worker import Worker
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.targets import open_target
@@ -84,19 +84,19 @@ def sensitivity(
     path = workspace.folder / "sensitivity" / f"{loaded.spec.name}-{name}.json"
     with (
         closing(open_target(find_device(device, Path(project)))) as target,
-        Worker(path.with_suffix(".log")) as worker,
+        Workers(path.with_suffix(".log")) as workers,
     ):
         known = profiles(target, workspace)
         plan, stage = sensitivity_plan(
             loaded.spec, digests(loaded), library_versions(), known, name, place, step, levels
         )
         name_of_run = new_id("sensitivity")
-        with site_for(loaded, target, workspace.store, worker, name_of_run, known) as site:
+        with site_for(loaded, target, workspace.store, workers, name_of_run, known) as site:
             errors = execute(plan.work, site, listener)
         if stage.key in errors:
             raise EdgesparseError(errors[stage.key])
         listener(told.StageStarted("proposal", 1, 1))
-        found, proposal = worker.call(
+        found, proposal = workers.call(
             "edgesparse.stages.sensitivity:propose",
             site.context,
             site.parts(stage, site.store.path(stage.key)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgesparse.graph import progress as told
-from edgesparse.graph.execute import Site, execute
+from edgesparse.graph.execution.carrying import Site
+from edgesparse.graph.execution.execute import execute
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.advice import failing, slow
 from edgesparse.runs.advice.foreseen import Foreseen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgesparse.graph.execute import Site
+from edgesparse.graph.execution.carrying import Site
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.advice import slow
 from edgesparse.spec.pipeline import Variant

@@ -95,14 +95,3 @@ def at_once(work: Callable[[Item], None], items: Sequence[Item], stop: threading
         except BaseException:
             stop.set()
             raise
-
-
-def locked(listener: told.Listener) -> told.Listener:
-    """A listener that several threads may call."""
-    lock = threading.Lock()
-
-    def tell(event: told.Told) -> None:
-        with lock:
-            listener(event)
-
-    return tell

@@ -36,7 +36,7 @@ def test_dead_devices_stand_beside_live_ones(tmp_path):
     (tmp_path / "file").touch()
     said = []
     devices = [local("dead", tmp_path / "file" / "x"), local("live", tmp_path / "work")]
-    with fleet.opened(devices, tmp_path, fleet.locked(said.append), threading.Event()) as opened:
+    with fleet.opened(devices, tmp_path, told.locked(said.append), threading.Event()) as opened:
         assert [target.device.name for target in opened.targets] == ["live"]
         ((dead, why),) = opened.dead
     assert (dead.name, "cannot write to" in why) == ("dead", True)

@@ -33,7 +33,7 @@ _FRAME = re.compile(r'Current thread [^\n]*\n  File "([^"\n]+)", line \d+ in ([^
 # multiprocessing either, which would run a user's script again that lacks a __main__ guard.
 _BOOT = (
     "import json, sys; from pathlib import Path; sys.path[:] = json.loads(sys.argv[2]); "
-    "from edgesparse.graph.child import main; main(int(sys.argv[1]), Path(sys.argv[3]))"
+    "from edgesparse.graph.execution.child import main; main(int(sys.argv[1]), Path(sys.argv[3]))"
 )
 
 
@@ -94,11 +94,17 @@ class Worker:
             raise EdgesparseError(rest[0])
         return rest[0]
 
-    def close(self) -> None:
-        """End the process, whatever it does, and all that it started."""
-        if self._process is not None:
+    def kill(self) -> None:
+        """End the process, and all that it started, while another thread waits for it."""
+        process = self._process
+        if process is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process, whatever it does, and leave nothing of it."""
+        self.kill()
+        if self._process is not None:
             self._process.wait()
         if self._connection is not None:
             self._connection.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.graph.worker import Worker
+from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.stages.base.stage import Context, Stage
@@ -30,7 +30,7 @@ def worker(tmp_path_factory):
 
 
 def call(worker, context, name, *arguments, **more):
-    return worker.call(f"tests.graph.tasks:{name}", context, PARTS, *arguments, **more)
+    return worker.call(f"tests.graph.execution.tasks:{name}", context, PARTS, *arguments, **more)
 
 
 def test_results_and_progress_come_back_and_what_is_printed_goes_to_the_log(worker, context):
@@ -79,7 +79,7 @@ def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(
     before = worker.log.read_text()
     with pytest.raises(EdgesparseError) as caught:
         call(worker, context, "fails", kind)
-    source = (ROOT / "tests" / "graph" / "tasks.py").read_text().splitlines()
+    source = (ROOT / "tests" / "graph" / "execution" / "tasks.py").read_text().splitlines()
     line = 1 + source.index('    raise ValueError("first line\\nsecond line")')
     assert str(caught.value) == message.format(log=worker.log, line=line)
     assert ("Traceback" in worker.log.read_text()[len(before) :]) == logged
@@ -90,7 +90,7 @@ def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(
     ("how", "message"),
     [
         ("segfault", "its process crashed (SIGSEGV) in ctypes/__init__.py (string_at)"),
-        ("abort", "its process crashed (SIGABRT) in graph/tasks.py (dies)"),
+        ("abort", "its process crashed (SIGABRT) in execution/tasks.py (dies)"),
         ("memory", "its process was killed (SIGKILL): most likely the memory ran out"),
         ("exit", "its process ended with code 7 before it was done"),
     ],
@@ -114,14 +114,14 @@ def test_whatever_interrupts_the_call_ends_the_process_and_all_that_it_started(c
 
 HOST = """
 import sys
-from edgesparse.graph.worker import Worker
+from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.stages.base.stage import Context, Stage
 from pathlib import Path
 from tests.conftest import ROOT, TINY
 with Worker(Path("log.txt")) as worker:
     worker.call(
-        "tests.graph.tasks:waits",
+        "tests.graph.execution.tasks:waits",
         Context(parse_pipeline(TINY, str(ROOT / "tiny.yaml"))),
         {"stage": Stage("any", "any", (), 1, {}, {}, {}), "inputs": {}, "folder": None},
         "pids",

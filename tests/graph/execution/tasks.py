@@ -54,3 +54,12 @@ def waits(work, place):
     Path(place).write_text(f"{os.getpid()} {child.pid}")
     work.progress(0.1, "waiting")
     time.sleep(1000)
+
+
+def meets(work, mine, other):
+    """Says that it is here, and goes on when the other is."""
+    Path(mine).write_text(str(os.getpid()))
+    work.progress(0.5, "here")
+    while not Path(other).exists():
+        time.sleep(0.01)
+    return os.getpid()

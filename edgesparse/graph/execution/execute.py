@@ -1,0 +1,158 @@
+"""Walks a plan's graph: what is in the store is not done again, and what does not wait for one
+another is done side by side."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from edgesparse.graph import progress as told
+from edgesparse.graph.execution.carrying import Site, carry_out
+from edgesparse.graph.store import Store
+from edgesparse.stages import kind
+from edgesparse.stages.base.stage import Stage
+
+
+def execute(stages: Sequence[Stage], site: Site, listener: told.Listener) -> dict[str, str]:
+    """Run every stage whose artifact is missing; each comes after its inputs. A failed stage fails
+    what depends on it only.
+
+    As many run at once as the site has workers, and beside them one that asks devices only; one
+    that measures on this machine runs alone. Whatever stages print goes to the workers' logs.
+
+    Returns:
+        Errors by the key of the stage that failed or could not begin; the others are stored.
+    """
+    # Before anything new is begun: half artifacts of a killed run take room.
+    site.store.sweep()
+    walk = _Walk(tuple(stages), site, told.locked(listener))
+    with ThreadPoolExecutor(site.workers.count + 1) as pool:
+        try:
+            while walk.begin(pool):
+                walk.finish()
+        except BaseException:  # Ctrl-C, most likely. What goes on hears of it and ends.
+            if site.access.stop is not None:
+                site.access.stop.set()
+            site.workers.interrupt()
+            raise
+    return {stage.key: walk.errors[stage.key] for stage in stages if stage.key in walk.errors}
+
+
+@dataclass
+class _Walk:
+    """How far it has come. Stages go by their numbers, which are their places in the plan."""
+
+    stages: tuple[Stage, ...]
+    site: Site
+    tell: told.Listener
+    errors: dict[str, str] = field(default_factory=dict)
+    running: dict[Future[str | None], int] = field(default_factory=dict)
+    missing: dict[int, int] = field(default_factory=dict)
+    """How many of its inputs each stage still waits for."""
+    followers: dict[str, list[int]] = field(default_factory=dict)
+    """Who waits for a key."""
+    behind: dict[int, int] = field(default_factory=dict)
+    """How many stages still come after it, one after another."""
+    ready: list[int] = field(default_factory=list)
+    """Those that wait for nothing any more, and have not been looked at."""
+    here: list[tuple[int, int]] = field(default_factory=list)
+    """Those to be carried out by a worker; the one with the longest way behind it comes first, so
+    that no long way is left over when the others are done."""
+    asking: list[tuple[int, int]] = field(default_factory=list)
+    """Those that only ask a device."""
+    begun: dict[int, int] = field(default_factory=dict)
+    """As the how-maniest each was begun."""
+
+    def __post_init__(self) -> None:
+        keys = {stage.key for stage in self.stages}
+        for number, stage in enumerate(self.stages):
+            inputs = set(stage.inputs.values()) & keys
+            self.missing[number] = len(inputs)
+            for key in inputs:
+                self.followers.setdefault(key, []).append(number)
+        for number in reversed(range(len(self.stages))):
+            after = self.followers.get(self.stages[number].key, ())
+            self.behind[number] = max((1 + self.behind[other] for other in after), default=0)
+        self.ready = [number for number, count in self.missing.items() if not count]
+
+    def begin(self, pool: ThreadPoolExecutor) -> bool:
+        """Begin whatever can be; whether there is something to wait for."""
+        while self.ready:
+            number = heapq.heappop(self.ready)
+            if self._settled(number):
+                self._release(number)
+            else:
+                in_child = kind(self.stages[number].name).in_child
+                queue = self.here if in_child else self.asking
+                heapq.heappush(queue, (-self.behind[number], number))
+        for queue in (self.here, self.asking):
+            while queue and self._fits(queue[0][1]):
+                _, number = heapq.heappop(queue)
+                stage = self.stages[number]
+                self.tell(told.StageStarted(stage.label, *self._place(number)))
+                self.running[pool.submit(carry_out, stage, self.site, self.tell)] = number
+        return bool(self.running)
+
+    def finish(self) -> None:
+        """Wait for the next that ends."""
+        done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+        for future in done:
+            number = self.running.pop(future)
+            stage, error = self.stages[number], future.result()
+            if error is None:
+                self.tell(told.StageDone(stage.label, *self._place(number)))
+            else:
+                self.errors[stage.key] = f"{stage.label}: {error}"
+                self.tell(told.StageFailed(stage.label, stage.variants, error))
+            self._release(number)
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """As the how-maniest of how many it was begun."""
+        return self.begun.setdefault(number, len(self.begun) + 1), len(self.stages)
+
+    def _release(self, number: int) -> None:
+        for follower in self.followers.get(self.stages[number].key, ()):
+            self.missing[follower] -= 1
+            if not self.missing[follower]:
+                heapq.heappush(self.ready, follower)
+
+    def _settled(self, number: int) -> bool:
+        """Whether nothing is to be done: something before it failed, or it is stored."""
+        stage = self.stages[number]
+        # The first cause is told, not that something before it is missing.
+        blocked = next((self.errors[k] for k in stage.inputs.values() if k in self.errors), None)
+        if blocked is not None:
+            self.errors[stage.key] = blocked
+        elif stored(stage, self.site.store, self.tell):
+            self.tell(told.StageDone(stage.label, *self._place(number), cached=True))
+        else:
+            return False
+        return True
+
+    def _fits(self, number: int) -> bool:
+        """Whether it can run beside what runs now."""
+        stage, now = self.stages[number], [self.stages[n] for n in self.running.values()]
+        if now and any(_measures_here(one, self.site) for one in (stage, *now)):
+            return False
+        asks = sum(not kind(one.name).in_child for one in now)
+        if not kind(stage.name).in_child:
+            return not asks  # One device, one connection: answers come one after another.
+        return len(now) - asks < self.site.workers.count
+
+
+def stored(stage: Stage, store: Store, listener: told.Listener) -> bool:
+    """Whether its artifact is whole and stored; a damaged one is taken away, which is said."""
+    wrong = store.wrong(stage.key)
+    if wrong is not None:
+        text = f"{stage.label}: what is in the store is damaged ({wrong}); it is made again"
+        listener(told.Note(text))
+        store.discard(stage.key)
+    return store.has(stage.key)
+
+
+def _measures_here(stage: Stage, site: Site) -> bool:
+    """Whether its result depends on how long something takes on this machine."""
+    target = stage.spec.get("target")
+    return target is not None and target["clock"] == "wall" and site.access.host is None
