@@ -5,6 +5,8 @@ PIPELINE ?= pipelines/digits.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What only those need who change edgesparse: a first deploy does not wait for it.
+DEVELOP := $(VENV)/.develop
 # Two files at a time; tests/conftest.py keeps those together that share a long run.
 PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
 
@@ -14,23 +16,23 @@ PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
 
-test: $(READY) ## Run every test
+test: $(DEVELOP) ## Run every test
 	@$(PYTEST) -m "not bench" --durations=15
 
-test-fast: $(READY) ## Run the tests that take no training
+test-fast: $(DEVELOP) ## Run the tests that take no training
 	@$(PYTEST) -m "not bench and not slow"
 
-lint: $(READY) ## Check style and format
+lint: $(DEVELOP) ## Check style and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: $(READY) ## Check types
+types: $(DEVELOP) ## Check types
 	@$(BIN)/mypy
 
-bench: $(READY) ## Measure edgesparse itself
+bench: $(DEVELOP) ## Measure edgesparse itself
 	@$(BIN)/pytest -m bench -s
 
-soak: $(READY) ## Break runs at random for half an hour, and look what is lost
+soak: $(DEVELOP) ## Break runs at random for half an hour, and look what is lost
 	@$(BIN)/python -m tests.soak --minutes 30
 
 setup: $(READY) ## Make .venv with the locked dependencies
@@ -46,14 +48,24 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-lock: ## Make requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock
+# The larger first: the smaller has the same versions.
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header
 
-matrix: $(READY) ## Measure what each kind of sparsity gains where, and write it to pipelines/README.md
+$(DEVELOP): $(READY) .ci/requirements.lock
+	@echo "adding to $(VENV) what tests need"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r .ci/requirements.lock
+	@touch $@
+
+lock: ## Make requirements.lock and .ci/requirements.lock anew (needs uv)
+	$(COMPILE) --extra dev --output-file .ci/requirements.lock
+	$(COMPILE) --constraint .ci/requirements.lock --output-file requirements.lock
+
+matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write it to pipelines/README.md
 	@$(BIN)/python -m tests.mechanisms
 
-calibrate: $(READY) ## Hold the emulated boards against published figures of real ones
+calibrate: $(DEVELOP) ## Hold the emulated boards against published figures of real ones
 	@$(BIN)/python -m tests.calibrate
 
 schemas: $(READY) ## Write the JSON Schemas that editors read

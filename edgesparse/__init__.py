@@ -34,6 +34,7 @@ _PLACES = {
     "encode": "runs.encoding",
     "export": "runs.exporting",
     "sensitivity": "runs.sensitivity",
+    "sweep": "runs.search.sweep",
     "load_results": "graph.workspace",
     "list_runs": "graph.workspace",
     "write_page": "report.page",
@@ -56,6 +57,7 @@ __all__ = [
     "load_results",
     "plan",
     "sensitivity",
+    "sweep",
     "write_page",
 ]
 
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from edgesparse.runs.exporting import export
     from edgesparse.runs.inspection import inspect
     from edgesparse.runs.planning import plan
+    from edgesparse.runs.search.sweep import sweep
     from edgesparse.runs.sensitivity import sensitivity
     from edgesparse.spec.errors import EdgesparseError
     from edgesparse.spec.reading.load import load_pipeline

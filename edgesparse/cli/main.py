@@ -97,6 +97,7 @@ for command in (
     pipelines.plan,
     pipelines.run,
     pipelines.deploy,
+    pipelines.sweep,
     pipelines.sensitivity,
     pipelines.schema,
     pipelines.init,

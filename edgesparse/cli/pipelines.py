@@ -1,5 +1,5 @@
-"""Commands that take a pipeline: validate, plan, run, deploy, sensitivity; and those that help to
-write one."""
+"""Commands that take a pipeline: validate, plan, run, deploy, sweep, sensitivity; and those that
+help to write one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from edgesparse.cli.options import (
     DEVICES,
+    FAILED,
     INVALID,
     JOBS,
     JSON,
@@ -145,6 +146,41 @@ def _deploy(
     print_results(results, "json" if as_json else "table")
     leave_page(results)
     sys.exit(exit_code(results))
+
+
+@click.command()
+@PIPELINE
+@click.option("--device", default="local", show_default=True, help="Where trials are measured.")
+@click.option(
+    "--trials", type=click.IntRange(1, 100_000), default=50, show_default=True,
+    help="In all, those of earlier calls among them.",
+)  # fmt: skip
+@QUICK
+@JOBS
+@JSON
+def sweep(
+    pipeline: Path, device: str, trials: int, quick: bool, jobs: int | None, as_json: bool
+) -> None:
+    """Try many variants, as the pipeline's 'search' says, and show which no other one beats.
+
+    The same command goes on where an earlier one was stopped.
+    """
+    import edgesparse
+    from edgesparse.cli.console import Shown, result_console
+    from edgesparse.report.page.several import write_sweep
+    from edgesparse.report.trials import print_sweep
+
+    with Shown() as listener:
+        found, folder = edgesparse.sweep(
+            pipeline, device, trials=trials, quick=quick, jobs=jobs, listener=listener
+        )
+    if as_json:
+        print_json({**found.model_dump(mode="json"), "front": [t.name for t in found.front]})
+    else:
+        print_sweep(found, result_console())
+    say(f"front, as variants to paste: {folder / 'front.yaml'}", err=True)
+    say(f"page: {write_sweep(found, folder / 'page.html')}", err=True)
+    sys.exit(0 if found.front else FAILED)
 
 
 @click.command()

@@ -36,6 +36,21 @@ def held(folder: Path, devices: Iterable[str]) -> Iterator[set[str]]:
         os.close(lock)
 
 
+def goes_on(folder: Path) -> bool:
+    """Whether some process still works on that run."""
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def killed(runs: Path, device: str) -> list[str]:
     """Runs that ended without tidying up on a device."""
     return [folder.name for folder in _closed(runs) if device in _devices(folder)]

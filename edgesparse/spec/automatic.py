@@ -1,8 +1,17 @@
-"""What `variants: auto` stands for: what is worth a try, before anybody knows the device."""
+"""Variants that nobody writes down one by one: what `variants: auto` stands for, and what a
+`search` tries."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from edgesparse.spec.base import Strict
 
 EPOCHS = 10
 """Of fine-tuning, where training has more."""
@@ -43,3 +52,138 @@ def without_training(sparsity: float) -> dict[str, Any]:
         "blocks-f32": {"sparsify": {**one_shot, "pattern": "block-1x4"}},
         "blocks-int8": {"sparsify": {**one_shot, "pattern": "block-1x16"}, "quantize": "int8"},
     }
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A value that a search chooses: one of `options`, or a number from `low` to `high`."""
+
+    path: str
+    """Where it stands in the variant, as "sparsify.sparsity"."""
+    options: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    log: bool = False
+    whole: bool = False
+    """Whether it is an integer."""
+
+
+Chooser = Callable[[Hole], Any]
+"""An option's place, or a number."""
+
+
+def filled(template: Any, choose: Chooser, path: str = "") -> Any:
+    """A template of a variant with every `{range: ...}` and `{choice: ...}` in it replaced.
+
+    Raises ValueError for one that is none.
+    """
+    if isinstance(template, list):
+        return [filled(one, choose, f"{path}.{i}") for i, one in enumerate(template)]
+    if not isinstance(template, dict):
+        return template
+    if "choice" in template:
+        hole = _choice(template, path)
+        place = choose(hole)
+        # What stands in an option belongs to it alone: another may have the same keys.
+        inside = path if _plain(hole.options) else f"{path}[{place}]"
+        return filled(hole.options[place], choose, inside)
+    if "range" in template:
+        return choose(_range(template, path))
+    return {key: filled(one, choose, f"{path}.{key}".lstrip(".")) for key, one in template.items()}
+
+
+def _plain(options: tuple[Any, ...]) -> bool:
+    return not any(isinstance(option, dict | list) for option in options)
+
+
+def _choice(template: dict[str, Any], path: str) -> Hole:
+    options = template["choice"]
+    if set(template) != {"choice"} or not isinstance(options, list) or not options:
+        raise ValueError(f"{path or 'variant'}: a choice is {{choice: [one, another]}}")
+    return Hole(path, tuple(options))
+
+
+def _range(template: dict[str, Any], path: str) -> Hole:
+    ends, step, log = template["range"], template.get("step"), template.get("log", False)
+    numbers = [*ends, 1 if step is None else step] if isinstance(ends, list) else []
+    good = (
+        not set(template) - {"range", "step", "log"}
+        and len(numbers) == 3
+        and all(type(number) in (int, float) for number in numbers)
+        and numbers[0] < numbers[1]
+        and numbers[2] > 0
+        and isinstance(log, bool)
+    )
+    if not good:
+        raise ValueError(f"{path}: a range is {{range: [low, high]}}, with 'step' or 'log: true'")
+    if log and (step is not None or ends[0] <= 0):
+        raise ValueError(f"{path}: 'log: true' needs a low end above 0, and goes without 'step'")
+    whole = all(type(number) is int for number in numbers)
+    return Hole(path, (), ends[0], ends[1], step, log, whole)
+
+
+class Limit(Strict):
+    """What a trial must keep to be chosen."""
+
+    metric: str = Field(description="As a gate's: accuracy_drop, bytes, p50_ms ...")
+    min: float | None = Field(None, description="The value must be at least this.")
+    max: float | None = Field(None, description="The value must be at most this.")
+
+
+class Search(Strict):
+    """What `edgesparse sweep` tries, and what it looks for."""
+
+    variant: dict[str, Any] = Field(
+        description="A variant in which {choice: [a, b]} or {range: [low, high]}, with 'step' or "
+        "'log: true', may stand for any value."
+    )
+    objectives: list[str] = Field(
+        min_length=1,
+        max_length=3,
+        description="What is to be good: a metric of the task, its drop, or p50_ms, p90_ms, "
+        "p99_ms, bytes, speedup, peak_rss_bytes.",
+    )
+    limits: list[Limit] = Field([], description="What a trial must keep to be on the front.")
+    sampler: Literal["tpe", "nsga2", "random"] = Field(
+        "tpe", description="How Optuna chooses: by what was good (TPE), by evolution, or blindly."
+    )
+    at_once: int = Field(
+        4, ge=1, le=64, description="Trials that are chosen, made and measured together."
+    )
+    seed: int = Field(7, ge=0, le=2**31, description="The same seed tries the same variants.")
+
+    @field_validator("objectives")
+    @classmethod
+    def _different(cls, given: list[str]) -> list[str]:
+        if len(set(given)) < len(given):
+            raise PydanticCustomError("objectives", "an objective stands there twice")
+        return given
+
+    def examples(self) -> Iterator[dict[str, Any]]:
+        """Variants that show whether the template is one: with its low ends, its high ends, and
+        each option in turn."""
+        for last in (False, True):
+            yield filled(self.variant, lambda hole, last=last: _end(hole, last))  # type: ignore[misc]
+        seen: list[Hole] = []
+        filled(self.variant, lambda hole: seen.append(hole) or _end(hole, False))  # type: ignore[func-returns-value]
+        for one in seen:
+            for place in range(len(one.options)):
+                yield filled(
+                    self.variant,
+                    lambda hole, one=one, place=place: (  # type: ignore[misc]
+                        place if hole.path == one.path and hole.options else _end(hole, False)
+                    ),
+                )
+
+
+def _end(hole: Hole, last: bool) -> Any:
+    if hole.options:
+        return len(hole.options) - 1 if last else 0
+    value = hole.high if last else hole.low
+    return int(value) if hole.whole else float(value)
+
+
+def metric_name(objective: str) -> str:
+    """The task's metric that an objective or a limit is about."""
+    return re.sub(r"_drop$", "", objective)

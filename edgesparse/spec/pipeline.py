@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesparse.spec.automatic import EPOCHS, automatic
+from edgesparse.spec.automatic import EPOCHS, Search, automatic
 from edgesparse.spec.base import Name, Strict
 from edgesparse.spec.sparsify import (
     SparsifyReference,
@@ -252,6 +252,7 @@ class Pipeline(Strict):
     benchmark: Benchmark = Field(Benchmark(), description="How variants are measured.")
     verify: Verify = Field(Verify(), description="How close their answers must be.")
     gates: list[Gate] = Field([], description="Limits that fail the run with exit code 3.")
+    search: Search | None = Field(None, description="What 'edgesparse sweep' tries.")
     release: Name = Field(
         "auto",
         description="What becomes the release on a device: a variant, none, or auto, the fastest "

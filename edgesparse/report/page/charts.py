@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -14,8 +15,10 @@ from edgesparse.bench.comparing import place_of
 from edgesparse.bench.made import Bears, InputsThatMatter, Training
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row, Score
+from edgesparse.bench.trials import Sweep
 from edgesparse.report.page.drawing import Drawing, colour, drawn, legend, marker
 from edgesparse.report.table import metric_text, ms_text, size_text
+from edgesparse.report.trials import objective_text, trial_lines
 
 _WIDE = 8.0
 """From this ratio on an axis is logarithmic."""
@@ -229,6 +232,46 @@ def over_runs(place: str, runs: Sequence[Results]) -> Markup | None:
         legend(axes, len(found))
 
     return drawn(f"latency over runs, {place}", draw)
+
+
+def front(found: Sweep) -> list[tuple[str, str, Markup]]:
+    """Each objective against the first: every trial, and the front among them."""
+    shown = [trial for trial in found.trials if trial.values]
+    best = {trial.name for trial in found.front}
+    kinds = (
+        ("trials", 0, [t for t in shown if t.number is not None and t.name not in best]),
+        ("in the pipeline", 1, [t for t in shown if t.number is None and t.name not in best]),
+        ("front", 2, [t for t in shown if t.name in best]),
+    )
+    charts = []
+    for place in range(1, len(found.objectives)):
+        first, second = found.objectives[0], found.objectives[place]
+
+        def draw(drawing: Drawing, place: int = place) -> None:
+            (axes,) = drawing.axes(1)
+            for name, number, own in kinds:
+                for trial in own:
+                    (line,) = axes.plot(
+                        [trial.values[place]],
+                        [trial.values[0]],
+                        marker(number),
+                        color=colour(number),
+                        label=name if trial is own[0] else None,
+                    )
+                    texts = trial_lines(found, trial)
+                    drawing.name(line, ", ".join(texts))
+            for which, objective, values in (
+                ("x", found.objectives[place], [t.values[place] for t in shown]),
+                ("y", found.objectives[0], [t.values[0] for t in shown]),
+            ):
+                _axis(axes, which, values, partial(objective_text, objective, trial=shown[0]))
+            axes.set_xlabel(found.objectives[place])
+            axes.set_ylabel(found.objectives[0])
+            axes.legend(fontsize=8)
+
+        if shown:
+            charts.append((first, second, drawn(f"{first} against {second}", draw)))
+    return charts
 
 
 def _line(place: int, values: Sequence[float]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pages about several runs: two side by side, or a pipeline over all of its own."""
+"""Pages about several runs: two side by side, a pipeline over all of its own, or a search."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 from edgesparse.bench.comparing import Comparison, place_of
 from edgesparse.bench.results import Results
+from edgesparse.bench.trials import Sweep
 from edgesparse.report.comparison import comparison_lines, history_lines, verdict
 from edgesparse.report.page.document import render, write
+from edgesparse.report.trials import goals, sweep_notes, trial_lines
 
 
 def write_comparison(found: Comparison, path: Path) -> Path:
@@ -29,6 +31,28 @@ def write_comparison(found: Comparison, path: Path) -> Path:
 
 def _style(change: Any) -> str:
     return "good" if verdict(change)[1] == "green" else ""
+
+
+def write_sweep(found: Sweep, path: Path) -> Path:
+    """Write the page of a search. Raises EdgesparseError where it cannot be written."""
+    from edgesparse.report.page.charts import front
+
+    columns = ("", *found.objectives, "runtime", "chosen", "")
+    best = {trial.name for trial in found.front}
+    tables = []
+    for place, own in (
+        ("front", found.front),
+        ("all", [trial for trial in found.trials if trial.name not in best]),
+    ):
+        rows = [
+            ([*trial_lines(found, trial), trial.reason or ""], "good" if place == "front" else "")
+            for trial in own
+        ]
+        tables.append((place, columns, rows))
+    charts = [(f"{x} and {y}", chart) for x, y, chart in front(found)]
+    title = f"{found.pipeline} on {found.device}: {' and '.join(goals(found))}"
+    given = {"title": title, "said": sweep_notes(found), "tables": tables, "charts": charts}
+    return write(path, render("several.html", **given))
 
 
 def write_history(runs: Sequence[Results], changed: Sequence[Sequence[str]], path: Path) -> Path:

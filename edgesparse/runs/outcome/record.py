@@ -145,19 +145,27 @@ class RunRecord:
         benchmark: Benchmark,
         listener: told.Listener,
         stop: threading.Event,
-    ) -> None:
-        """Measure on one device and add the rows: also of what an interrupt or error left."""
+        heard: Sequence[Event] = (),
+        part: str = "",
+    ) -> list[Event]:
+        """Measure on one device and add the rows: also of what an interrupt or error left.
+
+        What the device has said of candidates before (`heard`) is not asked again; a run that
+        measures in parts names each. Returns all that the device has said by now.
+        """
         # Nothing drifts on such a clock and every run of a model costs minutes: one round says all.
         if target.device.clock == "instructions":
             benchmark = benchmark.model_copy(update=EXACT)
-        job = build_job(f"{self.begun.run}-{target.device.name}", benchmark, candidates)
-        events: list[Event] = []
+        known = {event.entry for event in heard if isinstance(event, Check | Round | Failed)}
+        asked = [one for one in candidates if one.name not in known]
+        job = build_job(f"{self.begun.run}-{target.device.name}{part}", benchmark, asked)
+        events: list[Event] = list(heard)
         lost = NOT_MEASURED
         try:
             if job.entries:
                 _measure(target, job, events, listener, stop)
         except Lied as error:
-            events, lost = [], str(error)
+            events, lost = list(heard), str(error)
         except EdgesparseError as error:
             if isinstance(error, ConnectionLost):
                 self.left.add(target.device.name)
@@ -165,6 +173,7 @@ class RunRecord:
         # Whatever ended it: what was measured so far is kept.
         finally:
             self.add_rows(target, candidates, events, lost)
+        return events
 
     def add_rows(
         self,

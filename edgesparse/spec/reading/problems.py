@@ -5,11 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from edgesparse.spec.code import references
 from edgesparse.spec.code.saved import is_folder, is_saved, wrong
 from edgesparse.spec.code.sources import is_file, shown
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
-from edgesparse.spec.pipeline import ROW_METRICS, TASK_METRICS, ModelSource, Pipeline, Source
+from edgesparse.spec.pipeline import (
+    ROW_METRICS,
+    TASK_METRICS,
+    ModelSource,
+    Pipeline,
+    Source,
+    Variant,
+)
 from edgesparse.spec.reading.document import Document, Location
 from edgesparse.spec.task import TaskSpec
 
@@ -41,6 +50,7 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
             known = [*ROW_METRICS, *(f"{m}{end}" for m in TASK_METRICS for end in ("", "_drop"))]
             message = f"{gate.metric!r} is no metric{did_you_mean(gate.metric, known)}"
             problems.append(document.problem(("gates", i, "metric"), message))
+    problems += _search_problems(pipeline, document)
     problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
     problems += _model_problems(pipeline, document, ("model",), pipeline.model)
     for name, variant in pipeline.variants.items():
@@ -57,6 +67,40 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
             problems += _source_problems(
                 document, location, "sparsity", source, key="method", given=SPARSIFY_GIVEN
             )
+    return problems
+
+
+def _search_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
+    """Whether what a search makes are variants, and what it looks for are metrics."""
+    search, at = pipeline.search, ("search", "variant")
+    if search is None:
+        return []
+    problems = []
+    metrics: list[tuple[Location, str]] = [
+        (("search", "objectives", i), name) for i, name in enumerate(search.objectives)
+    ]
+    metrics += [
+        (("search", "limits", i, "metric"), one.metric) for i, one in enumerate(search.limits)
+    ]
+    for location, name in metrics:
+        if not _may_be_metric(name, pipeline):
+            hint = did_you_mean(name, [*ROW_METRICS, *TASK_METRICS])
+            problems.append(document.problem(location, f"{name!r} is no metric{hint}"))
+    try:
+        for example in search.examples():
+            variant = Variant.model_validate(example)
+            if variant.model is not None and not problems:
+                problems += _model_problems(pipeline, document, (*at, "model"), variant.model)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = [str(part) for part in first["loc"]]
+        inside: Location = at
+        while keys and (*inside, keys[0]) in document.keys:
+            inside = (*inside, keys.pop(0))
+        said = f"{'.'.join([*map(str, inside[1:]), *keys])}: {first['msg']}, where {example!r}"
+        problems.append(document.problem(inside, f"some of these are no variants: {said}"))
+    except ValueError as error:
+        problems.append(document.problem(at, str(error)))
     return problems
 
 

@@ -1,0 +1,314 @@
+"""A sweep: many variants of a pipeline, made here, measured on a device, until a front is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgesparse.bench.job import Candidate
+from edgesparse.bench.rows import Row, metric_of
+from edgesparse.bench.trials import Sweep, Trial, direction_of, over
+from edgesparse.devices.measuring.events import Answers, Check, Event, Failed, Round
+from edgesparse.graph import open_runs
+from edgesparse.graph import progress as told
+from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.pool import Workers, checked_jobs
+from edgesparse.graph.workspace import Workspace
+from edgesparse.runs import candidates
+from edgesparse.runs.bench import shortened
+from edgesparse.runs.fleet.at_once import opened
+from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.targets import Target
+from edgesparse.runs.outcome.record import RunRecord, recorded
+from edgesparse.runs.planning import plan_for, site_for
+from edgesparse.runs.search.study import Asked, Study
+from edgesparse.spec.automatic import Search
+from edgesparse.spec.device import Device
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import Benchmark, Pipeline, Variant
+from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline
+from edgesparse.spec.safe.files import replace_json
+from edgesparse.tflite.runtimes.compatibility import Profile
+
+STUDY, REFERENCES, FRONT, FOUND = "study.db", "references.json", "front.yaml", "sweep.json"
+
+
+def sweep(
+    pipeline: str | Path | Loaded[Pipeline],
+    device: str | Path | Device = "local",
+    *,
+    trials: int = 50,
+    quick: bool = False,
+    jobs: int | None = None,
+    project: str | Path = ".",
+    listener: told.Listener = told.nobody,
+) -> tuple[Sweep, Path]:
+    """Try variants as the pipeline's `search` says, until there are so many; the same call goes on
+    where an earlier one was stopped, and several may work on it at once.
+
+    The pipeline's own variants are measured first, and stand beside the trials.
+
+    Args:
+        device: name of a file in the project's devices/, a path, or a Device.
+        trials: in all, those of earlier calls among them.
+        quick: measure briefly.
+        jobs: so many stages run side by side; default by cores and memory.
+        project: the folder with devices/ and .edgesparse.
+
+    Returns:
+        What was found, and the folder where it is kept: the study, the front as variants to paste.
+
+    Raises:
+        UsageError: there is no search, or a file or name is wrong; nothing was run.
+        DeviceError: the device cannot be used.
+    """
+    loaded = load_pipeline(pipeline)
+    search = loaded.spec.search
+    if search is None:
+        raise UsageError(
+            f"{loaded.path}: it has no 'search', which says what to try and what to look for; see "
+            "pipelines/README.md"
+        )
+    found = find_device(device, Path(project))
+    count, workspace = checked_jobs(jobs), Workspace(Path(project))
+    settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
+    folder = workspace.folder / "sweeps" / _name(loaded.spec, found, settings)
+    command = ["edgesparse", "sweep", str(loaded.path), "--device", found.name]
+    stop = threading.Event()
+    with recorded(
+        workspace,
+        loaded.spec.name,
+        loaded.spec.baseline_variant,
+        [found],
+        quick=quick,
+        command=shlex.join([*command, "--trials", str(trials), *(["--quick"] if quick else [])]),
+    ) as record:
+        log = workspace.log_path(record.begun.run)
+        with opened([found], workspace.runs, listener, stop) as fleet, Workers(log, count) as them:
+            (target,) = fleet.targets
+            record.add_device(target.info, target.notes)
+            bench = _Bench(
+                loaded, search, target, profiles(target, workspace), workspace, them,
+                record, settings, told.locked(listener), stop,
+            )  # fmt: skip
+            return _searched(bench, folder, trials), folder
+
+
+@dataclass
+class _Bench:
+    """Where variants are made and measured, and what the device has said of the baseline."""
+
+    loaded: Loaded[Pipeline]
+    search: Search
+    target: Target
+    known: Mapping[str, Profile]
+    workspace: Workspace
+    workers: Workers
+    record: RunRecord
+    settings: Benchmark
+    listener: told.Listener
+    stop: threading.Event
+    heard: list[Event] = field(default_factory=list)
+    parts: int = 0
+
+    def rows(self, variants: Mapping[str, Variant], *, first: bool = False) -> list[Row]:
+        """Make and measure variants beside the baseline; the rows of the others, and at `first` of
+        the baseline, too."""
+        base = self.loaded.spec.baseline_variant
+        whole = {base: self.loaded.spec.variants[base], **variants}
+        loaded = replace(self.loaded, spec=self.loaded.spec.model_copy(update={"variants": whole}))
+        made = self._made(loaded)
+        self.parts += 1
+        before = len(self.record.rows)
+        events = self.record.measure(
+            self.target, made, self.settings, self.listener, self.stop, self.heard,
+            f"-{self.parts}",
+        )  # fmt: skip
+        if not self.heard:
+            own = {one.name for one in made if one.variant == base}
+            self.heard = [event for event in events if _entry(event) in own]
+        new = self.record.rows[before:]
+        kept = [row for row in new if row.variant != base or first]
+        self.record.rows[before:] = kept
+        return kept
+
+    def _made(self, loaded: Loaded[Pipeline]) -> list[Candidate]:
+        target, run = self.target, self.record.begun.run
+        plan = plan_for(loaded, target, self.known)
+        store = self.workspace.store
+        with site_for(loaded, target, store, self.workers, run, self.known, self.stop) as site:
+            errors = execute(plan.work, site, self.listener)
+            threads = target.device.threads or self.settings.threads
+            return candidates.planned(plan, errors, site, target, threads)
+
+
+def _entry(event: Event) -> str | None:
+    return event.entry if isinstance(event, Check | Round | Failed | Answers) else None
+
+
+def _searched(bench: _Bench, folder: Path, trials: int) -> Sweep:
+    search, record = bench.search, bench.record
+    references = _references(bench, folder)
+    rows = [one.row for one in references if one.row is not None]
+    directions = []
+    for objective in search.objectives:
+        direction = direction_of(objective, rows)
+        if direction is None:
+            had = sorted({score.name for row in rows for score in row.metrics})
+            raise UsageError(
+                f"{bench.loaded.path}: no variant has the objective {objective!r} on "
+                f"{bench.target.device.name}; the task's metrics are {', '.join(had) or 'none'}"
+            )
+        directions.append(direction)
+    study = Study(folder / STUDY, search, directions)
+    runs = bench.workspace.runs
+    references = [_valued(one, search) for one in references]
+
+    def alive(run: str) -> bool:
+        return run != record.begun.run and open_runs.goes_on(runs / run)
+
+    while asked := study.batch(trials, record.begun.run, alive):
+        for one, trial in _tried(bench, asked, study.done()):
+            row = trial.row
+            beyond = [over(limit, row) for limit in search.limits] if row else []
+            study.tell(one, trial, max(beyond, default=0.0))
+        bench.listener(told.Note(_so_far(study, references, directions, bench, trials)))
+    found = _sweep(study, references, directions, bench, trials)
+    _keep(found, folder)
+    return found
+
+
+def _sweep(
+    study: Study, references: Sequence[Trial], directions: Sequence[Any], bench: _Bench, trials: int
+) -> Sweep:
+    return Sweep(
+        pipeline=bench.loaded.spec.name,
+        device=bench.target.device.name,
+        objectives=bench.search.objectives,
+        directions=list(directions),
+        limits=bench.search.limits,
+        trials=[*references, *study.done()],
+        asked=trials,
+    )
+
+
+def _so_far(
+    study: Study, references: Sequence[Trial], directions: Sequence[Any], bench: _Bench, trials: int
+) -> str:
+    found = _sweep(study, references, directions, bench, trials)
+    names = ", ".join(trial.name for trial in found.front[:4])
+    more = len(found.front) - 4
+    tried = len(found.trials) - len(references)
+    return f"{tried} of {trials} trials; front: {names}{f' and {more} more' if more > 0 else ''}"
+
+
+def _references(bench: _Bench, folder: Path) -> list[Trial]:
+    """The pipeline's own variants, which are measured once; the baseline in each process, since
+    what is lost is told against its answers."""
+    path = folder / REFERENCES
+    variants = bench.loaded.spec.variants
+    if path.is_file():
+        kept = [Trial.model_validate(one) for one in json.loads(path.read_text())]
+        bench.rows({})
+        return kept
+    rows = bench.rows(variants, first=True)
+    found = [
+        _trial(name, None, {}, variant.model_dump(mode="json", exclude_defaults=True), rows)
+        for name, variant in variants.items()
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_json(path, [one.model_dump(mode="json") for one in found])
+    return found
+
+
+def _tried(
+    bench: _Bench, asked: Sequence[Asked], done: Sequence[Trial]
+) -> Iterator[tuple[Asked, Trial]]:
+    """Make and measure trials together; one that was tried before has the figures it had then."""
+    earlier = {_text(one.variant): one for one in reversed(done) if one.status != "failed"}
+    new, same, invalid = {}, {}, {}
+    for one in asked:
+        if _text(one.variant) in earlier:
+            same[one.name] = earlier[_text(one.variant)]
+            continue
+        try:
+            new[one.name] = Variant.model_validate(one.variant)
+        except ValueError as error:
+            invalid[one.name] = f"no variant: {str(error).splitlines()[2].strip()}"
+    rows = bench.rows(new) if new else []
+    for one in asked:
+        about: dict[str, Any] = {"name": one.name, "number": one.number, "chosen": one.chosen}
+        if one.name in same:
+            yield one, same[one.name].model_copy(update=about)
+        elif one.name in invalid:
+            about |= {"variant": one.variant, "reason": invalid[one.name]}
+            yield one, Trial(**about, status="failed")
+        else:
+            trial = _trial(one.name, one.number, one.chosen, one.variant, rows)
+            yield one, _valued(trial, bench.search)
+
+
+def _trial(
+    name: str, number: int | None, chosen: dict[str, Any], variant: Any, rows: Sequence[Row]
+) -> Trial:
+    """A trial with the row of the runtime on which it is the fastest."""
+    own = [row for row in rows if row.variant == name]
+    good = [row for row in own if row.status == "ok" and row.latency_ms is not None]
+    about = {"name": name, "number": number, "chosen": chosen, "variant": variant}
+    if not good:
+        reason = next((row.error for row in own if row.error), "was not measured")
+        return Trial(**about, status="failed", reason=reason)
+    row = min(good, key=lambda one: one.latency_ms.p50 if one.latency_ms else 0.0)
+    # What a table of trials needs; the run's results have it all.
+    row = row.model_copy(update={"weights": [], "details": {}})
+    return Trial(**about, status="ok", row=row)
+
+
+def _valued(trial: Trial, search: Search) -> Trial:
+    """With its objectives' values, and whether it keeps the limits."""
+    if trial.row is None:
+        return trial
+    values = [metric_of(trial.row, objective) for objective in search.objectives]
+    missing = [o for o, value in zip(search.objectives, values, strict=True) if value is None]
+    if missing:
+        return trial.model_copy(
+            update={"status": "failed", "reason": f"it has no {', '.join(missing)} there"}
+        )
+    beyond = [limit.metric for limit in search.limits if over(limit, trial.row) > 0]
+    update: dict[str, Any] = {"values": values}
+    if beyond:
+        update |= {"status": "over", "reason": f"beyond the limit of {', '.join(beyond)}"}
+    return trial.model_copy(update=update)
+
+
+def _keep(found: Sweep, folder: Path) -> None:
+    """The front as variants to paste into a pipeline, and everything as JSON."""
+    variants = {trial.name: trial.variant for trial in found.front}
+    said = (
+        f"# The front of {found.pipeline} on {found.device}: variants to paste into a pipeline.\n"
+    )
+    (folder / FRONT).write_text(said + yaml.safe_dump({"variants": variants}, sort_keys=False))
+    replace_json(folder / FOUND, found.model_dump(mode="json"))
+
+
+def _text(variant: Any) -> str:
+    return json.dumps(variant, sort_keys=True)
+
+
+def _name(pipeline: Pipeline, device: Device, settings: Benchmark) -> str:
+    """Whatever would give other figures is another sweep."""
+    about = {
+        "pipeline": pipeline.model_dump(mode="json", exclude={"description", "gates", "release"}),
+        "device": device.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json"),
+    }
+    digest = hashlib.sha256(_text(about).encode()).hexdigest()[:8]
+    return f"{pipeline.name}-{device.name}-{digest}"
