@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from edgesparse.cli.options import say
 from edgesparse.graph import progress as told
 from edgesparse.report import terminal, text
 from edgesparse.report.shown import shown
-from edgesparse.report.terminal import WIDTH
+from edgesparse.report.terminal import NARROW, WIDE, WIDTH
 from edgesparse.spec.safe.text import clean
 
 # A log of a long run stays readable, and shows that it lives.
@@ -32,8 +33,12 @@ PIPED_INTERVAL_SECONDS = 10.0
 
 
 def result_console() -> Console:
-    """For results on stdout: WIDTH columns; no control codes unless it is a terminal."""
-    return Console(file=sys.stdout, width=WIDTH, highlight=False, emoji=False, markup=False)
+    """For results on stdout: as wide as a terminal, and elsewhere as always, without control
+    codes."""
+    width = WIDTH
+    if sys.stdout.isatty():
+        width = min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROW), WIDE)
+    return Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False)
 
 
 def print_results(results: Results, form: str) -> None:

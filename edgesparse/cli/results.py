@@ -133,7 +133,7 @@ def encode(source: Path, target: Path, device: str, runtime: str | None, as_json
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Where to; default: RUN.html here."
 )
-@click.option("--list", "as_list", is_flag=True, help="List the runs instead.")
+@click.option("--list", "as_list", is_flag=True, help="List the runs, with what they found.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def report(
     run: str | None, form: str, as_html: bool, output: Path | None, as_list: bool, as_json: bool
@@ -148,10 +148,16 @@ def report(
         results = edgesparse.load_results(run)
         say(f"wrote {edgesparse.write_page(results, output or f'{results.run}.html')}")
     elif as_list:
-        ids = edgesparse.list_runs()
+        from edgesparse.cli.console import result_console
+        from edgesparse.report.comparison import print_runs, run_records
+        from edgesparse.runs.comparing import readable_runs
+
+        runs = readable_runs()
         if as_json:
-            print_json(ids)
+            print_json(run_records(runs))
+        elif runs:
+            print_runs(runs, result_console())
         else:
-            say("\n".join(ids) or "no runs yet")
+            say("no runs yet")
     else:
         print_results(edgesparse.load_results(run), "json" if as_json else form)

@@ -1,4 +1,4 @@
-"""Two runs side by side, and one pipeline over its runs, for the terminal."""
+"""The runs that there are, two of them side by side, and one pipeline over its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from edgesparse.bench.choice import best_row
 from edgesparse.bench.comparing import Change, Comparison, place_of
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
@@ -127,6 +128,56 @@ def spark(values: Sequence[float | None]) -> str:
         " " if v is None else _BARS[round(steps * (v - low) / span) if span else steps // 2]
         for v in values
     )
+
+
+def run_records(runs: Sequence[Results]) -> list[dict[str, Any]]:
+    """What a list of runs says of each, for JSON."""
+    return [
+        {
+            "run": run.run,
+            "pipeline": run.pipeline,
+            "started": run.started,
+            "devices": [device.name for device in run.devices],
+            "status": _status(run),
+            "best": {
+                device.name: best.variant
+                for device in run.devices
+                if (best := best_row((r for r in run.rows if r.device == device.name), run.gates))
+            },
+        }
+        for run in runs
+    ]
+
+
+def _status(run: Results) -> str:
+    if not run.finished:
+        return "interrupted"
+    failed = sum(row.status == "failed" for row in run.rows)
+    if failed or run.failures:
+        return f"{failed} of {len(run.rows)} rows failed" if failed else "failed"
+    if not run.gates_met:
+        return "gate not met"
+    return "quick" if run.quick else "ok"
+
+
+def print_runs(runs: Sequence[Results], console: Console) -> None:
+    """Print the runs, the latest last, with what each found."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    for title in ("run", "pipeline", "date", "devices", "status", "best"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("run", "date"))
+    for one in run_records(runs):
+        best = ", ".join(dict.fromkeys(one["best"].values()))
+        texts = (
+            one["run"],
+            one["pipeline"],
+            one["started"][:10],
+            ", ".join(one["devices"]),
+            one["status"],
+            best or "-",
+        )
+        good = one["status"] in ("ok", "quick")
+        table.add_row(*(shown(t, "" if n != 4 or good else "yellow") for n, t in enumerate(texts)))
+    console.print(table)
 
 
 def history_lines(runs: Sequence[Results]) -> dict[str, list[list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.table import Table
 from edgesparse.bench.results import Results
 from edgesparse.report.lines import gate_line, release_line, summary
 from edgesparse.report.seeds import over_seeds
-from edgesparse.report.shown import shown
+from edgesparse.report.shown import shown, shown_lines
 from edgesparse.report.table import (
     BEST,
     Block,
@@ -24,10 +25,13 @@ from edgesparse.report.table import (
 )
 
 WIDTH = 100
+"""Columns of what goes to a pipe or a file, so that it is always the same."""
+NARROW, WIDE = 60, 160
+"""A terminal's own width counts between these."""
 
 
 def print_results(results: Results, console: Console) -> None:
-    """Print blocks, notes, verdicts and gates, WIDTH columns wide."""
+    """Print blocks, notes, verdicts and gates, as wide as the console is."""
     kind = " QUICK, not for claims" if results.quick else ""
     state = "" if results.finished else " INTERRUPTED"
     _line(console, f"{results.pipeline}  run {results.run}{kind}{state}", "bold")
@@ -77,7 +81,7 @@ _LESS = ("MB RAM", "p90 ms", "95 % of p50", "95 %", "drop")
 
 def _fitting(block: Block, lines: Sequence[Sequence[str]], width: int) -> list[int]:
     """The places of the columns that fit beside the variants' names."""
-    titles = ["variant", *(column.title for column in columns_of(block.rows))]
+    titles = _titles(block)
     widths = [max(map(len, texts)) + 1 for texts in zip(titles, *lines, strict=True)]
     # Marks of notes may stand in a second line; a name is cut only where it is very long.
     longest = max([len("variant"), *(len(row.variant) for row in block.rows)])
@@ -90,10 +94,27 @@ def _fitting(block: Block, lines: Sequence[Sequence[str]], width: int) -> list[i
     return places
 
 
+def _titles(block: Block) -> list[str]:
+    return ["variant", *(column.title for column in columns_of(block.rows))]
+
+
+def _folded(name: str, width: int) -> list[str]:
+    """A name in lines, broken after a hyphen, a dot or a blank rather than inside a word."""
+    lines = [""]
+    for part in re.findall(r"[^-._ ]*[-._ ]*", name):
+        if lines[-1] and len((lines[-1] + part).rstrip()) > max(width, 1):
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip(" ") for line in lines]
+
+
 def _rich_table(block: Block, lines: Sequence[Sequence[str]], width: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     places = _fitting(block, lines, width)
-    titles = ["variant", *(column.title for column in columns_of(block.rows))]
+    room = width - sum(
+        max(len(texts[place]) for texts in [_titles(block), *lines]) + 1 for place in places[1:]
+    )
+    titles = _titles(block)
     for place in places:
         if place:
             table.add_column(titles[place], justify="right", no_wrap=True)
@@ -101,7 +122,7 @@ def _rich_table(block: Block, lines: Sequence[Sequence[str]], width: int) -> Tab
             table.add_column("variant", no_wrap=False, overflow="fold")
     for row, line in zip(block.rows, lines, strict=True):
         style = "red" if row.status == "failed" else ""
-        texts = [shown(line[0], style=style)]
+        texts = [shown_lines(_folded(line[0], room - 1), style)]
         for place in places[1:]:
             text = line[place]
             texts.append(shown(text, style="bold green" if text.endswith(BEST) else style))

@@ -116,8 +116,9 @@ def _numbers(variant: Variant) -> str:
 def _like(pipeline: Pipeline, variant: str) -> str | None:
     """The first of the variants that differ from this one in their seed only."""
     own = pipeline.variants[variant].model_copy(update={"seed": None})
-    alike = [n for n, v in pipeline.variants.items() if v.model_copy(update={"seed": None}) == own]
-    return alike[0] if len(alike) > 1 else None
+    variants = pipeline.variants.items()
+    alike = {n: v.seed for n, v in variants if v.model_copy(update={"seed": None}) == own}
+    return next(iter(alike)) if len(set(alike.values())) > 1 else None
 
 
 def _verified(

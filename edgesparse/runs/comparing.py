@@ -65,6 +65,11 @@ def _name(pipeline: str) -> str:
     return load_pipeline(path).spec.name
 
 
+def readable_runs(project: str | Path = ".") -> list[Results]:
+    """The results of every run that can be read, oldest first."""
+    return _readable(Workspace(Path(project)))
+
+
 def _readable(workspace: Workspace) -> list[Results]:
     found = []
     for run in workspace.run_ids():

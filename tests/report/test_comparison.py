@@ -7,6 +7,8 @@ from edgesparse.report.comparison import (
     comparison_record,
     print_comparison,
     print_history,
+    print_runs,
+    run_records,
     spark,
 )
 from edgesparse.report.page.several import write_comparison, write_history
@@ -62,3 +64,15 @@ def test_their_pages_only_show(tmp_path):
         assert "<img" not in text
         assert "&lt;script&gt;" in text
     assert "<svg" in pages[1].read_text()
+
+
+def test_a_list_of_runs_says_what_each_found():
+    good = results(row("a", p50=2.0), row("b", p50=1.0), finished=True)
+    bad = results(row("a"), table_row("c", error="no"), finished=True)
+    cut = results(row("a"), finished=False)
+    found = run_records([good, bad, cut])
+    assert [one["status"] for one in found] == ["ok", "1 of 2 rows failed", "interrupted"]
+    assert found[0]["best"] == {"pi": "b"}
+    lines = printed(print_runs, [good, bad, cut]).splitlines()
+    assert lines[0].split() == ["run", "pipeline", "date", "devices", "status", "best"]
+    assert lines[1].split()[-1] == "b"

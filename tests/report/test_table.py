@@ -52,9 +52,9 @@ def results(*rows, **more):
     )  # fmt: skip
 
 
-def printed(found, terminal=False):
+def printed(found, terminal=False, width=WIDTH):
     stream = io.StringIO()
-    print_results(found, Console(file=stream, width=WIDTH, force_terminal=terminal))
+    print_results(found, Console(file=stream, width=width, force_terminal=terminal))
     return stream.getvalue()
 
 
@@ -69,6 +69,21 @@ def test_it_fits_in_100_columns_without_control_codes():
     text = printed(FOUND)
     assert "\x1b" not in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_it_fits_a_terminal_and_what_it_leaves_out_is_the_least_important(width):
+    lines = printed(FOUND, width=width).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    heads = next(line for line in lines if line.startswith("variant")).split()
+    assert {"size", "p50", "speed-up"} <= set(heads)
+    assert ("RAM" in heads) == (width == 120)
+
+
+def test_names_are_broken_between_words():
+    lines = [line.split() for line in printed(FOUND, width=60).splitlines()]
+    place = next(n for n, words in enumerate(lines) if words and words[0] == "sparse-int8-of-a-")
+    assert lines[place + 1] == ["long-name"]
 
 
 def test_columns_align():

@@ -234,10 +234,15 @@ def _tried(
 ) -> Iterator[tuple[Asked, Trial]]:
     """Make and measure trials together; one that was tried before has the figures it had then."""
     earlier = {_text(one.variant): one for one in reversed(done) if one.status != "failed"}
-    new, same, invalid = {}, {}, {}
+    new: dict[str, Variant] = {}
+    names: dict[str, str] = {}
+    same, invalid = {}, {}
     for one in asked:
         if _text(one.variant) in earlier:
             same[one.name] = earlier[_text(one.variant)]
+            continue
+        # Two that were chosen together may be one.
+        if names.setdefault(_text(one.variant), one.name) != one.name:
             continue
         try:
             new[one.name] = Variant.model_validate(one.variant)
@@ -248,12 +253,12 @@ def _tried(
         about: dict[str, Any] = {"name": one.name, "number": one.number, "chosen": one.chosen}
         if one.name in same:
             yield one, same[one.name].model_copy(update=about)
-        elif one.name in invalid:
-            about |= {"variant": one.variant, "reason": invalid[one.name]}
+        elif (first := names[_text(one.variant)]) in invalid:
+            about |= {"variant": one.variant, "reason": invalid[first]}
             yield one, Trial(**about, status="failed")
         else:
-            trial = _trial(one.name, one.number, one.chosen, one.variant, rows)
-            yield one, _valued(trial, bench.search)
+            trial = _trial(first, one.number, one.chosen, one.variant, rows)
+            yield one, _valued(trial, bench.search).model_copy(update=about)
 
 
 def _trial(

@@ -96,8 +96,11 @@ class Report(tf.keras.callbacks.Callback):
             self._tell((self.epoch + (batch + 1) / self.steps) / self.epochs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", math.nan)
-        self.result = f", loss {loss:.3g}, validation {self.best.name} {self.best.last:.3f}"
+        logs = logs or {}
+        name = self.best.name
+        own = logs.get(_WATCHED.get(name, "").removeprefix("val_"))
+        trained = f"{name} {own:.3f}, validation" if own is not None else f"validation {name}"
+        self.result = f", loss {logs.get('loss', math.nan):.3g}, {trained} {self.best.last:.3f}"
         self._tell((epoch + 1) / self.epochs)
 
     def _tell(self, share: float) -> None:
