@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgesparse import __version__
-from edgesparse.cli import pipelines, results, runs
+from edgesparse.cli import pipelines, results, runs, starting
 from edgesparse.cli.device import device
 from edgesparse.cli.emulator import emulator
 from edgesparse.cli.options import FAILED, INTERRUPTED, say
@@ -100,7 +100,8 @@ for command in (
     pipelines.sweep,
     pipelines.sensitivity,
     pipelines.schema,
-    pipelines.init,
+    starting.init,
+    starting.completion,
     results.bench,
     results.inspect,
     results.encode,

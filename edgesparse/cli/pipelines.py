@@ -1,5 +1,4 @@
-"""Commands that take a pipeline: validate, plan, run, deploy, sweep, sensitivity; and those that
-help to write one."""
+"""Commands that take a pipeline: validate, plan, run, deploy, sweep, sensitivity; and schema."""
 
 from __future__ import annotations
 
@@ -18,6 +17,7 @@ from edgesparse.cli.options import (
     QUICK,
     VARIANTS,
     exit_code,
+    one_device,
     print_json,
     say,
 )
@@ -50,7 +50,7 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 
 @click.command()
 @PIPELINE
-@click.option("--device", default="local", show_default=True, help="The device to plan for.")
+@one_device("The device to plan for.")
 @VARIANTS
 @JSON
 def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) -> None:
@@ -150,7 +150,7 @@ def _deploy(
 
 @click.command()
 @PIPELINE
-@click.option("--device", default="local", show_default=True, help="Where trials are measured.")
+@one_device("Where trials are measured.")
 @click.option(
     "--trials", type=click.IntRange(1, 100_000), default=50, show_default=True,
     help="In all, those of earlier calls among them.",
@@ -186,7 +186,7 @@ def sweep(
 @click.command()
 @PIPELINE
 @click.option("--variant", help="Whose pattern counts; default: the first pruned by magnitude.")
-@click.option("--device", default="local", show_default=True, help="The target of 'pattern: auto'.")
+@one_device("The target of 'pattern: auto'.")
 @click.option(
     "--max-accuracy-drop",
     type=click.FloatRange(0),
@@ -241,16 +241,3 @@ def schema(kind: str) -> None:
     from edgesparse.spec.reading.schema import schema_text
 
     click.echo(schema_text(kind))
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-def init(folder: Path) -> None:
-    """Start a project: a first pipeline, the local device, and schemas for editors."""
-    import shlex
-
-    from edgesparse.runs.project import write_project
-
-    for path in write_project(folder):
-        say(f"wrote {path}")
-    say(f"next: cd {shlex.quote(str(folder))} && edgesparse deploy pipelines/first.yaml")

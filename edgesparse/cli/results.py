@@ -8,7 +8,16 @@ from pathlib import Path
 
 import click
 
-from edgesparse.cli.options import DEVICES, JSON, QUICK, exit_code, print_json, say
+from edgesparse.cli.options import (
+    DEVICES,
+    JSON,
+    QUICK,
+    complete_runs,
+    exit_code,
+    one_device,
+    print_json,
+    say,
+)
 
 
 @click.command()
@@ -98,7 +107,7 @@ def inspect(
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--device", default="local", show_default=True, help="For whose runtime.")
+@one_device("For whose runtime.")
 @click.option("--runtime", help="One of the device's; default: its first.")
 @JSON
 def encode(source: Path, target: Path, device: str, runtime: str | None, as_json: bool) -> None:
@@ -121,7 +130,7 @@ def encode(source: Path, target: Path, device: str, runtime: str | None, as_json
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete_runs)
 @click.option(
     "--format",
     "form",

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from edgesparse.cli.options import GATE_NOT_MET, JSON, QUICK, exit_code, print_json, say
+from edgesparse.cli.options import (
+    GATE_NOT_MET,
+    JSON,
+    QUICK,
+    complete_runs,
+    exit_code,
+    one_device,
+    print_json,
+    say,
+)
 
 HTML = click.option(
     "--html", "page", type=click.Path(path_type=Path), help="Write a page to this file, too."
@@ -15,8 +24,8 @@ HTML = click.option(
 
 
 @click.command()
-@click.argument("before", required=False)
-@click.argument("after", required=False)
+@click.argument("before", required=False, shell_complete=complete_runs)
+@click.argument("after", required=False, shell_complete=complete_runs)
 @HTML
 @JSON
 def compare(before: str | None, after: str | None, page: Path | None, as_json: bool) -> None:
@@ -85,7 +94,7 @@ def export(variant: str, output: Path | None, run: str | None, runtime: str | No
     "--data", required=True, type=click.Path(path_type=Path),
     help="A .npz or .npy of samples, with or without labels; or a pipeline file, for its data.",
 )  # fmt: skip
-@click.option("--device", default="local", show_default=True, help="For which it is to be better.")
+@one_device("For which it is to be better.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("compressed.tflite"),
     show_default=True, help="The file to write.",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sysconfig
 from pathlib import Path
 
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.reading.load import LOCAL_DEVICE
 from edgesparse.spec.reading.schema import schema_text
 
@@ -25,25 +26,120 @@ baseline: dense-f32
 """
 
 
-def write_project(folder: Path) -> list[Path]:
-    """Write a first pipeline, the local device and their JSON Schemas into `folder`.
+WORKFLOW = """\
+# Deploys to an emulated Raspberry Pi, on whose clock figures are exact, and fails where something
+# became slower, less accurate, or stopped working.
+name: edgesparse
+on:
+  push: {branches: [main]}
+  pull_request:
+jobs:
+  deploy:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/setup-python@v5
+        with: {python-version: "3.11"}
+      # Stages and runs of earlier commits: what did not change is not trained again.
+      - uses: actions/cache@v4
+        with:
+          path: .edgesparse
+          key: edgesparse-${{ github.ref }}-${{ github.sha }}
+          restore-keys: |
+            edgesparse-${{ github.ref }}-
+            edgesparse-refs/heads/main-
+      - run: sudo apt-get update && sudo apt-get install -y qemu-system-arm cpio e2fsprogs
+      - run: pip install edgesparse
+      - run: edgesparse deploy pipelines/NAME.yaml --device pi5-emulated
+      # Exit code 3 where the last run regressed against the one before.
+      - run: |
+          test "$(ls .edgesparse/runs/*/results.json | wc -l)" = 1 ||
+            edgesparse compare --html compare.html
+      - uses: actions/upload-artifact@v4
+        if: always()
+        with:
+          name: pages
+          path: |
+            .edgesparse/runs/*/page.html
+            compare.html
+"""
+"""What `init --ci` writes; NAME stands for the pipeline."""
+EMULATED = "pi5-emulated"
+
+
+def write_project(folder: Path, example: str | None = None, *, ci: bool = False) -> list[Path]:
+    """Write a pipeline, with what it refers to, the local device and JSON Schemas into `folder`.
+    A file that is there already and is the same is left as it is.
+
+    Args:
+        example: a shipped pipeline instead of a first one.
+        ci: also a workflow for GitHub Actions, and the device that it deploys to.
+
+    Returns:
+        What was written, the pipeline first.
 
     Raises:
-        UsageError: a file is there already (nothing is written), or cannot be written.
+        UsageError: there is no such example, another file is there already (nothing is written), or
+            it cannot be written.
     """
-    contents = {
-        folder / "pipelines" / "first.yaml": PIPELINE,
-        folder / "pipelines" / "schema.json": schema_text("pipeline") + "\n",
-        folder / "devices" / "local.yaml": LOCAL_DEVICE,
-        folder / "devices" / "schema.json": schema_text("device") + "\n",
+    name = example or "first"
+    contents = {f"pipelines/{name}.yaml": PIPELINE.encode()}
+    if example is not None:
+        contents = {f"pipelines/{file.name}": file.read_bytes() for file in _example(example)}
+    contents |= {
+        "pipelines/schema.json": (schema_text("pipeline") + "\n").encode(),
+        "devices/local.yaml": LOCAL_DEVICE.encode(),
+        "devices/schema.json": (schema_text("device") + "\n").encode(),
     }
-    for path in contents:
-        if path.exists():
-            raise UsageError(f"{path}: is there already; choose another folder")
+    if ci:
+        device = _shipped("devices") / f"{EMULATED}.yaml"
+        contents[f"devices/{device.name}"] = device.read_bytes()
+        contents[".github/workflows/edgesparse.yml"] = WORKFLOW.replace("NAME", name).encode()
     try:
-        for path, content in contents.items():
+        new = {
+            folder / path: own for path, own in contents.items() if not _same(folder / path, own)
+        }
+        for path in new:
+            if path.exists():
+                raise UsageError(f"{path}: is there already; choose another folder")
+        for path, content in new.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            path.write_bytes(content)
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be written: {error.strerror}") from None
-    return list(contents)
+    return list(new)
+
+
+def examples() -> list[str]:
+    """The names of the shipped pipelines."""
+    return sorted(path.stem for path in _shipped("pipelines").glob("*.yaml"))
+
+
+def _example(name: str) -> list[Path]:
+    """A shipped pipeline, and the files beside it that it names."""
+    folder = _shipped("pipelines")
+    if name not in examples():
+        raise UsageError(
+            f"no example {name!r}{did_you_mean(name, examples())}; there are "
+            f"{', '.join(examples())}"
+        )
+    path = folder / f"{name}.yaml"
+    text = path.read_text()
+    others = (file for file in sorted(folder.glob("*.*")) if file.suffix in (".py", ".csv"))
+    return [path, *(file for file in others if file.name in text)]
+
+
+def _shipped(kind: str) -> Path:
+    """The folder of shipped files: where a wheel puts them, or beside the package's source."""
+    places = (
+        Path(__file__).parents[2] / kind,
+        Path(sysconfig.get_path("data")) / "share" / "edgesparse" / kind,
+    )
+    found = next((place for place in places if (place / "schema.json").is_file()), None)
+    if found is None:
+        raise UsageError(f"the shipped {kind} are not installed: {places[1]} is not there")
+    return found
+
+
+def _same(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
