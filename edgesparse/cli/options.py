@@ -71,6 +71,11 @@ JOBS = click.option(
     type=click.IntRange(1, 64),
     help="Stages that run side by side.  [default: by cores and memory]",
 )
+CLUSTER = click.option(
+    "--cluster",
+    metavar="local:N|ADDRESS|FILE",
+    help="A Dask cluster that makes the models: N workers here, or a scheduler's address or file.",
+)
 NAME = click.argument("name")
 
 

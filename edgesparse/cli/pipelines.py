@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edgesparse.cli.options import (
+    CLUSTER,
     DEVICES,
     FAILED,
     INVALID,
@@ -89,10 +90,17 @@ def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) 
 @PIPELINE
 @VARIANTS
 @JOBS
+@CLUSTER
 @JSON
-def run(pipeline: Path, variants: tuple[str, ...], jobs: int | None, as_json: bool) -> None:
+def run(
+    pipeline: Path,
+    variants: tuple[str, ...],
+    jobs: int | None,
+    cluster: str | None,
+    as_json: bool,
+) -> None:
     """Make and verify every variant on this machine, without a benchmark."""
-    _deploy(pipeline, ("local",), variants, jobs, as_json, benchmark=False)
+    _deploy(pipeline, ("local",), variants, jobs, cluster, as_json, benchmark=False)
 
 
 @click.command()
@@ -104,6 +112,7 @@ def run(pipeline: Path, variants: tuple[str, ...], jobs: int | None, as_json: bo
 )
 @QUICK
 @JOBS
+@CLUSTER
 @JSON
 def deploy(
     pipeline: Path,
@@ -112,10 +121,11 @@ def deploy(
     canary: str | None,
     quick: bool,
     jobs: int | None,
+    cluster: str | None,
     as_json: bool,
 ) -> None:
     """Make every variant, measure and release it on the devices, and print the table."""
-    _deploy(pipeline, devices, variants, jobs, as_json, quick=quick, canary=canary)
+    _deploy(pipeline, devices, variants, jobs, cluster, as_json, quick=quick, canary=canary)
 
 
 def _deploy(
@@ -123,6 +133,7 @@ def _deploy(
     devices: tuple[str, ...],
     variants: tuple[str, ...],
     jobs: int | None,
+    cluster: str | None,
     as_json: bool,
     *,
     benchmark: bool = True,
@@ -141,6 +152,7 @@ def _deploy(
             benchmark=benchmark,
             canary=canary,
             jobs=jobs,
+            cluster=cluster,
             listener=listener,
         )
     print_results(results, "json" if as_json else "table")
@@ -157,9 +169,16 @@ def _deploy(
 )  # fmt: skip
 @QUICK
 @JOBS
+@CLUSTER
 @JSON
 def sweep(
-    pipeline: Path, device: str, trials: int, quick: bool, jobs: int | None, as_json: bool
+    pipeline: Path,
+    device: str,
+    trials: int,
+    quick: bool,
+    jobs: int | None,
+    cluster: str | None,
+    as_json: bool,
 ) -> None:
     """Try many variants, as the pipeline's 'search' says, and show which no other one beats.
 
@@ -172,7 +191,13 @@ def sweep(
 
     with Shown() as listener:
         found, folder = edgesparse.sweep(
-            pipeline, device, trials=trials, quick=quick, jobs=jobs, listener=listener
+            pipeline,
+            device,
+            trials=trials,
+            quick=quick,
+            jobs=jobs,
+            cluster=cluster,
+            listener=listener,
         )
     if as_json:
         print_json({**found.model_dump(mode="json"), "front": [t.name for t in found.front]})

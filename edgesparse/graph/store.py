@@ -7,8 +7,10 @@ and two runs that make the same one are safe: the first to rename wins.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import time
@@ -18,18 +20,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.errors import UsageError
+from edgesparse.graph.shared import MANIFEST, Shared
+from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import file_digest
 
-MANIFEST = "artifact.json"
-_TEMPORARY = re.compile(r"^tmp-(\d+)-")
+_TEMPORARY = re.compile(r"^tmp-(\d+)(?:@([0-9a-f]+))?-")
+"""Who makes it: a process, and the machine where it has that number."""
 
 
 class Store:
-    """A folder of artifacts."""
+    """A folder of artifacts; with `shared`, a copy of what is used of that."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shared: Shared | None = None) -> None:
         self.root = root
+        self.shared = shared
         # What was looked at, and how its files looked then.
         self._whole: dict[str, _Look] = {}
         try:
@@ -38,10 +42,26 @@ class Store:
             raise UsageError(f"{root}: cannot be made: {error.strerror}") from None
 
     def path(self, key: str) -> Path:
-        return self.root / key
+        """Where an artifact lies, or would; one that only the shared store has is fetched."""
+        folder = self.root / key
+        if self.shared is not None and not self._here(key) and self.shared.has(key):
+            self._fetch(key)
+        return folder
 
     def has(self, key: str) -> bool:
-        return (self.path(key) / MANIFEST).is_file()
+        return self._here(key) or (self.shared is not None and self.shared.has(key))
+
+    def _here(self, key: str) -> bool:
+        return (self.root / key / MANIFEST).is_file()
+
+    def _fetch(self, key: str) -> None:
+        assert self.shared is not None
+        with self._part() as part:
+            self.shared.fetch(key, part)
+            wrong = _wrong(part)
+            if wrong is not None:
+                raise EdgesparseError(f"{self.shared.url}/{key} is damaged: {wrong}; remove it")
+            self._place(part, key)
 
     def wrong(self, key: str) -> str | None:
         """What is wrong with an artifact that is there; None where it is whole, or not there.
@@ -49,44 +69,32 @@ class Store:
         Sizes and times are looked at each time, contents once, and again when a time has changed:
         disks rot, and people edit.
         """
-        folder = self.path(key)
-        try:
-            if not os.path.lexists(folder):
-                return None
-            files = _files(folder)
-            look = {name: _look(folder / name) for name in (*files, MANIFEST)}
+        folder = self.root / key
+        if not os.path.lexists(folder):
+            return None
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            look = {name: _look(folder / name) for name in (*_files(folder), MANIFEST)}
             if self._whole.get(key) == look:
                 return None
-            for name, expected in files.items():
-                if look[name][0] != expected["bytes"] or (
-                    file_digest(folder / name) != expected["sha256"]
-                ):
-                    return f"{name} has changed"
-        except FileNotFoundError as error:
-            return f"{Path(error.filename).name} is missing"
-        except OSError as error:
-            return f"it cannot be read: {error.strerror}"
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return f"{MANIFEST} is damaged"
-        self._whole[key] = look
-        return None
+            wrong = _wrong(folder)
+            if wrong is None:
+                self._whole[key] = look
+            return wrong
+        return _wrong(folder)
 
     def discard(self, key: str) -> None:
         """Take an artifact away, in one step."""
         self._whole.pop(key, None)
-        away = self.root / f"tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        away = self.root / _temporary_name()
         with suppress(FileNotFoundError):
-            os.rename(self.path(key), away)
+            os.rename(self.root / key, away)
         _remove(away)
 
     @contextmanager
     def create(self, key: str, about: Mapping[str, Any]) -> Iterator[Path]:
         """A folder to fill; it becomes the artifact when the block ends without an error."""
-        # The process id in the name tells a later run whether its maker still lives.
-        part = self.root / f"tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        part.mkdir()
         started = time.monotonic()
-        try:
+        with self._part() as part:
             yield part
             files = {
                 str(file.relative_to(part)): {
@@ -110,27 +118,40 @@ class Store:
             _sync(part)
             self._place(part, key)
             _sync(self.root)
+        if self.shared is not None:
+            self.shared.put(key, self.root / key)
+
+    @contextmanager
+    def _part(self) -> Iterator[Path]:
+        """A folder that is gone afterwards, unless it was renamed."""
+        # The process id in the name tells a later run whether its maker still lives.
+        part = self.root / _temporary_name()
+        part.mkdir()
+        try:
+            yield part
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
     def _place(self, part: Path, key: str) -> None:
         for _ in range(2):
             try:
-                os.rename(part, self.path(key))
+                os.rename(part, self.root / key)
                 return
             except OSError:
                 # Somebody else made the same artifact meanwhile: as good as ours.
-                if self.has(key):
+                if self._here(key):
                     return
                 # One that has no manifest was made by none of us, or is damaged.
                 self.discard(key)
-        os.rename(part, self.path(key))
+        os.rename(part, self.root / key)
 
     def sweep(self) -> None:
         """Remove what killed runs left behind."""
         for entry in self.root.iterdir():
             found = _TEMPORARY.match(entry.name)
-            if found and not _alive(int(found.group(1))):
+            # On a filesystem that several machines share, others' processes cannot be seen.
+            here = found and found.group(2) in (None, _machine())
+            if found and here and not _alive(int(found.group(1))):
                 shutil.rmtree(entry, ignore_errors=True)
 
     def problems(self) -> list[str]:
@@ -145,6 +166,14 @@ class Store:
         return found
 
 
+def _temporary_name() -> str:
+    return f"tmp-{os.getpid()}@{_machine()}-{uuid.uuid4().hex[:8]}"
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
 _Look = dict[str, tuple[int, int]]
 
 
@@ -152,6 +181,23 @@ def _look(path: Path) -> tuple[int, int]:
     """A file's size and time."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns
+
+
+def _wrong(folder: Path) -> str | None:
+    """What is wrong with an artifact's folder, by its manifest."""
+    try:
+        for name, expected in _files(folder).items():
+            if _look(folder / name)[0] != expected["bytes"] or (
+                file_digest(folder / name) != expected["sha256"]
+            ):
+                return f"{name} has changed"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"{MANIFEST} is damaged"
+    return None
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 from edgesparse.bench.results import Results, read_results
 from edgesparse.devices.measuring.job import new_id
 from edgesparse.graph.plan import Plan, differences
+from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.safe.files import replace_json
@@ -31,18 +32,20 @@ class StageStatus:
 class Workspace:
     """`root`/.edgesparse; made when it is first written to."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shared: str | None = None) -> None:
+        """`shared` is the URL of a store that other machines use, too."""
         self.folder = root / FOLDER
         self.runs = self.folder / "runs"
+        self.shared = shared
 
     @cached_property
     def store(self) -> Store:
         """One for all: it remembers what it has looked at."""
-        return Store(self.folder / "store")
+        return Store(self.folder / "store", Shared(self.shared) if self.shared else None)
 
     def has(self, key: str | None) -> bool:
         """Whether an artifact is whole and in the store, which is not made for that."""
-        if key is None or not (self.folder / "store").is_dir():
+        if key is None or not (self.shared or (self.folder / "store").is_dir()):
             return False
         return self.store.has(key) and self.store.wrong(key) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from edgesparse.bench.job import Candidate
@@ -140,7 +141,7 @@ def _verified(
     network = read_json(store.path(convert) / NETWORK)
     return replace(
         candidate,
-        path=store.root / verdict["path"],
+        path=_file(store, verdict["path"]),
         model=ModelFile.model_validate({**verdict["model"], **network}),
         golden=store.path(convert) / "golden.npz",
         samples=sampled / "samples.npz",
@@ -160,6 +161,12 @@ def _verified(
         weights=_weights(decided),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
+
+
+def _file(store: Store, place: str) -> Path:
+    """KEY/NAME, as a verdict has it, in a store."""
+    key, _, name = place.partition("/")
+    return store.path(key) / name
 
 
 def _notes(store: Store, key: str | None) -> list[str]:

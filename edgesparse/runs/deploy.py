@@ -18,7 +18,8 @@ from edgesparse.bench.rows import Row
 from edgesparse.devices import edgetpu
 from edgesparse.graph import progress as told
 from edgesparse.graph.execution.carrying import Site
-from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.cluster import connected
+from edgesparse.graph.execution.execute import Elsewhere, execute
 from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.workspace import Workspace
@@ -53,6 +54,7 @@ def deploy(
     benchmark: bool = True,
     canary: str | None = None,
     jobs: int | None = None,
+    cluster: str | None = None,
     project: str | Path = ".",
     listener: told.Listener = told.nobody,
 ) -> Results:
@@ -69,6 +71,7 @@ def deploy(
         benchmark: False ends with verified models.
         canary: the device that goes first; the others follow only when all is well there.
         jobs: so many stages run side by side; default by cores and memory.
+        cluster: carries stages out: local:N workers here, a Dask scheduler's address, or its file.
         project: the folder with devices/ and .edgesparse.
         listener: called with each event of `edgesparse.graph.progress`; `print` will do.
 
@@ -83,8 +86,8 @@ def deploy(
     rest = [device for device in found if device.name != canary]
     if canary is not None and not first:
         raise UsageError(f"--canary {canary}: no such --device in this command")
-    count, workspace = checked_jobs(jobs), Workspace(Path(project))
-    with recorded(
+    count, workspace = checked_jobs(jobs), Workspace(Path(project), loaded.spec.store)
+    begun = recorded(
         workspace,
         loaded.spec.name,
         loaded.spec.baseline_variant,
@@ -93,7 +96,8 @@ def deploy(
         command=_command(loaded, found, variants, quick=quick, benchmark=benchmark),
         pipeline_digest=_pipeline_digest(loaded.spec),
         source=_source(loaded.path),
-    ) as record:
+    )
+    with connected(cluster) as elsewhere, begun as record:
         settings = loaded.spec.benchmark
         run = _Run(
             loaded,
@@ -104,6 +108,7 @@ def deploy(
             record,
             threading.Event(),
             count,
+            elsewhere,
         )
         if first:
             _wave(run, first)
@@ -128,6 +133,7 @@ class _Run:
     record: RunRecord
     stop: threading.Event
     jobs: int
+    elsewhere: Elsewhere | None
 
     @property
     def pipeline(self) -> Pipeline:
@@ -194,7 +200,7 @@ def _make(run: _Run, target: Target, workers: Workers) -> tuple[Plan, list[Candi
                 record.foreseen[device.name] = advised
             if run.pipeline.automatic and run.variants is None:
                 plan = _worth_it(run, target, known, plan, site)
-            errors = execute(plan.work, site, run.listener)
+            errors = execute(plan.work, site, run.listener, run.elsewhere)
             _keep_made(record, plan, site)
         # Also of a run that was interrupted: what it did is what the next plan is compared with.
         finally:
@@ -300,5 +306,5 @@ def _command(
 
 
 def _pipeline_digest(pipeline: Pipeline) -> str:
-    text = json.dumps(pipeline.model_dump(mode="json"), sort_keys=True)
+    text = json.dumps(pipeline.model_dump(mode="json", exclude={"store"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

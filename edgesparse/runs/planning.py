@@ -65,7 +65,7 @@ def plan(
         DeviceError: the device cannot be used.
     """
     loaded = load_pipeline(pipeline)
-    workspace = Workspace(Path(project))
+    workspace = Workspace(Path(project), loaded.spec.store)
     with closing(open_target(find_device(device, Path(project)))) as target:
         known = profiles(target, workspace)
         planned = plan_for(loaded, target, known, variants)

@@ -78,7 +78,8 @@ def sensitivity(
         UsageError: there is no such variant, or it is not pruned by magnitude.
         EdgesparseError: training failed.
     """
-    loaded, workspace = load_pipeline(pipeline), Workspace(Path(project))
+    loaded = load_pipeline(pipeline)
+    workspace = Workspace(Path(project), loaded.spec.store)
     check_variants(loaded, [variant] if variant else None)
     name, place, step = _step(loaded.spec, variant)
     path = workspace.folder / "sensitivity" / f"{loaded.spec.name}-{name}.json"

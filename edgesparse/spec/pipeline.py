@@ -252,6 +252,11 @@ class Pipeline(Strict):
     benchmark: Benchmark = Field(Benchmark(), description="How variants are measured.")
     verify: Verify = Field(Verify(), description="How close their answers must be.")
     gates: list[Gate] = Field([], description="Limits that fail the run with exit code 3.")
+    store: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9+.-]*://\S+$",
+        description="The URL of a store that several machines share, such as s3://bucket/folder.",
+    )
     search: Search | None = Field(None, description="What 'edgesparse sweep' tries.")
     release: Name = Field(
         "auto",

@@ -2,7 +2,8 @@
 
 Messages are pickled tuples, over a socket that only the two processes have:
 
-    to here     ("call", context, module, function, parts, arguments), ("answer", value)
+    to here     ("call", context, module, function, parts, arguments), ("answer", value);
+                without a context, that of the call before counts
     from here   ("progress", share, text), ("ask", value), ("done", result), ("failed", text)
 """
 
@@ -51,7 +52,10 @@ def main(descriptor: int, log: Path) -> None:
     while True:
         _, sent, module, function, parts, arguments = messages.get()
         try:
-            if sent != pickled:  # One context, and so one dataset in memory, for a whole plan.
+            if sent not in (
+                None,
+                pickled,
+            ):  # One context, and so one dataset in memory, for a whole plan.
                 context, pickled = pickle.loads(sent), sent  # noqa: S301 (from this package)
             assert isinstance(context, Context)
             work = Work(

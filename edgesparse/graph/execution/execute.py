@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from edgesparse.graph import progress as told
 from edgesparse.graph.execution.carrying import Site, carry_out
@@ -14,21 +15,45 @@ from edgesparse.graph.store import Store
 from edgesparse.stages import kind
 from edgesparse.stages.base.stage import Stage
 
+_MOST_LANES = 256
 
-def execute(stages: Sequence[Stage], site: Site, listener: told.Listener) -> dict[str, str]:
+
+class Elsewhere(Protocol):
+    """Who carries stages out that ask no device, in place of this machine's workers."""
+
+    @property
+    def count(self) -> int:
+        """So many at once."""
+
+    def carry_out(self, stage: Stage, site: Site, listener: told.Listener) -> str | None:
+        """As carrying.carry_out."""
+
+    def interrupt(self) -> None:
+        """End what goes on."""
+
+
+def execute(
+    stages: Sequence[Stage],
+    site: Site,
+    listener: told.Listener,
+    elsewhere: Elsewhere | None = None,
+) -> dict[str, str]:
     """Run every stage whose artifact is missing; each comes after its inputs. A failed stage fails
     what depends on it only.
 
-    As many run at once as the site has workers, and beside them one that asks devices only; one
-    that measures on this machine runs alone. Whatever stages print goes to the workers' logs.
+    As many run at once as the site, or a cluster, has workers, and beside them one that asks
+    devices only; one that measures on this machine runs alone. Whatever stages print goes to the
+    workers' logs.
 
     Returns:
         Errors by the key of the stage that failed or could not begin; the others are stored.
     """
     # Before anything new is begun: half artifacts of a killed run take room.
     site.store.sweep()
-    walk = _Walk(tuple(stages), site, told.locked(listener))
-    with ThreadPoolExecutor(site.workers.count + 1) as pool:
+    walk = _Walk(tuple(stages), site, told.locked(listener), elsewhere)
+    # Threads wait only; a cluster may grow while it works.
+    lanes = site.workers.count if elsewhere is None else _MOST_LANES
+    with ThreadPoolExecutor(lanes + 1) as pool:
         try:
             while walk.begin(pool):
                 walk.finish()
@@ -36,6 +61,8 @@ def execute(stages: Sequence[Stage], site: Site, listener: told.Listener) -> dic
             if site.access.stop is not None:
                 site.access.stop.set()
             site.workers.interrupt()
+            if elsewhere is not None:
+                elsewhere.interrupt()
             raise
     return {stage.key: walk.errors[stage.key] for stage in stages if stage.key in walk.errors}
 
@@ -47,6 +74,7 @@ class _Walk:
     stages: tuple[Stage, ...]
     site: Site
     tell: told.Listener
+    elsewhere: Elsewhere | None
     errors: dict[str, str] = field(default_factory=dict)
     running: dict[Future[str | None], int] = field(default_factory=dict)
     missing: dict[int, int] = field(default_factory=dict)
@@ -92,7 +120,9 @@ class _Walk:
                 _, number = heapq.heappop(queue)
                 stage = self.stages[number]
                 self.tell(told.StageStarted(stage.label, *self._place(number)))
-                self.running[pool.submit(carry_out, stage, self.site, self.tell)] = number
+                away = self.elsewhere is not None and _goes_away(stage)
+                carry = self.elsewhere.carry_out if self.elsewhere and away else carry_out
+                self.running[pool.submit(carry, stage, self.site, self.tell)] = number
         return bool(self.running)
 
     def finish(self) -> None:
@@ -139,7 +169,12 @@ class _Walk:
         asks = sum(not kind(one.name).in_child for one in now)
         if not kind(stage.name).in_child:
             return not asks  # One device, one connection: answers come one after another.
-        return len(now) - asks < self.site.workers.count
+        if self.elsewhere is None:
+            return len(now) - asks < self.site.workers.count
+        here = sum(kind(one.name).in_child and not _goes_away(one) for one in now)
+        if not _goes_away(stage):
+            return here < self.site.workers.count
+        return len(now) - asks - here < min(self.elsewhere.count, _MOST_LANES)
 
 
 def stored(stage: Stage, store: Store, listener: told.Listener) -> bool:
@@ -150,6 +185,11 @@ def stored(stage: Stage, store: Store, listener: told.Listener) -> bool:
         listener(told.Note(text))
         store.discard(stage.key)
     return store.has(stage.key)
+
+
+def _goes_away(stage: Stage) -> bool:
+    """Whether it needs nothing but the store: what asks devices stays where they are connected."""
+    return kind(stage.name).in_child and "target" not in stage.spec
 
 
 def _measures_here(stage: Stage, site: Site) -> bool:

@@ -48,6 +48,8 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._temporary: TemporaryFolder | None = None
+        self._context: Context | None = None
+        """What the process knows already."""
 
     def __enter__(self) -> Worker:
         return self
@@ -76,7 +78,9 @@ class Worker:
         module, _, name = function.partition(":")
         connection = self._connected()
         try:
-            connection.send(("call", pickle.dumps(context), module, name, parts, arguments))
+            # A plan's context can be large, and is the same from call to call.
+            sent = None if context is self._context else pickle.dumps(context)
+            connection.send(("call", sent, module, name, parts, arguments))
             word, *rest = self._received(connection)
             while word not in ("done", "failed"):
                 if word == "progress":
@@ -90,6 +94,7 @@ class Worker:
         except BaseException:  # Ctrl-C, most likely: it is heard here and reaches the work so.
             self.close()
             raise
+        self._context = context if word == "done" else None
         if word == "failed":
             raise EdgesparseError(rest[0])
         return rest[0]
@@ -110,7 +115,7 @@ class Worker:
             self._connection.close()
         if self._temporary is not None:
             self._temporary.close()
-        self._process = self._connection = self._temporary = None
+        self._process = self._connection = self._temporary = self._context = None
 
     def _connected(self) -> Connection:
         if self._connection is not None and self._process is not None:

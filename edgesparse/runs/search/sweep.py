@@ -19,7 +19,8 @@ from edgesparse.bench.trials import Sweep, Trial, direction_of, over
 from edgesparse.devices.measuring.events import Answers, Check, Event, Failed, Round
 from edgesparse.graph import open_runs
 from edgesparse.graph import progress as told
-from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.cluster import connected
+from edgesparse.graph.execution.execute import Elsewhere, execute
 from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
@@ -48,6 +49,7 @@ def sweep(
     trials: int = 50,
     quick: bool = False,
     jobs: int | None = None,
+    cluster: str | None = None,
     project: str | Path = ".",
     listener: told.Listener = told.nobody,
 ) -> tuple[Sweep, Path]:
@@ -61,6 +63,7 @@ def sweep(
         trials: in all, those of earlier calls among them.
         quick: measure briefly.
         jobs: so many stages run side by side; default by cores and memory.
+        cluster: carries stages out: local:N workers here, a Dask scheduler's address, or its file.
         project: the folder with devices/ and .edgesparse.
 
     Returns:
@@ -78,26 +81,27 @@ def sweep(
             "pipelines/README.md"
         )
     found = find_device(device, Path(project))
-    count, workspace = checked_jobs(jobs), Workspace(Path(project))
+    count, workspace = checked_jobs(jobs), Workspace(Path(project), loaded.spec.store)
     settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
     folder = workspace.folder / "sweeps" / _name(loaded.spec, found, settings)
     command = ["edgesparse", "sweep", str(loaded.path), "--device", found.name]
     stop = threading.Event()
-    with recorded(
+    begun = recorded(
         workspace,
         loaded.spec.name,
         loaded.spec.baseline_variant,
         [found],
         quick=quick,
         command=shlex.join([*command, "--trials", str(trials), *(["--quick"] if quick else [])]),
-    ) as record:
+    )
+    with connected(cluster) as elsewhere, begun as record:
         log = workspace.log_path(record.begun.run)
         with opened([found], workspace.runs, listener, stop) as fleet, Workers(log, count) as them:
             (target,) = fleet.targets
             record.add_device(target.info, target.notes)
             bench = _Bench(
                 loaded, search, target, profiles(target, workspace), workspace, them,
-                record, settings, told.locked(listener), stop,
+                record, settings, told.locked(listener), stop, elsewhere,
             )  # fmt: skip
             return _searched(bench, folder, trials), folder
 
@@ -116,6 +120,7 @@ class _Bench:
     settings: Benchmark
     listener: told.Listener
     stop: threading.Event
+    elsewhere: Elsewhere | None
     heard: list[Event] = field(default_factory=list)
     parts: int = 0
 
@@ -145,7 +150,7 @@ class _Bench:
         plan = plan_for(loaded, target, self.known)
         store = self.workspace.store
         with site_for(loaded, target, store, self.workers, run, self.known, self.stop) as site:
-            errors = execute(plan.work, site, self.listener)
+            errors = execute(plan.work, site, self.listener, self.elsewhere)
             threads = target.device.threads or self.settings.threads
             return candidates.planned(plan, errors, site, target, threads)
 
@@ -281,7 +286,7 @@ def _valued(trial: Trial, search: Search) -> Trial:
     """With its objectives' values, and whether it keeps the limits."""
     if trial.row is None:
         return trial
-    values = [metric_of(trial.row, objective) for objective in search.objectives]
+    values = [_value(trial.row, objective) for objective in search.objectives]
     missing = [o for o, value in zip(search.objectives, values, strict=True) if value is None]
     if missing:
         return trial.model_copy(
@@ -292,6 +297,15 @@ def _valued(trial: Trial, search: Search) -> Trial:
     if beyond:
         update |= {"status": "over", "reason": f"beyond the limit of {', '.join(beyond)}"}
     return trial.model_copy(update=update)
+
+
+def _value(row: Row, objective: str) -> float | None:
+    """Of a clock that counts instructions as many digits as repeat: what its timer interrupts add
+    is a few in ten thousand, and must not decide what is tried next."""
+    value = metric_of(row, objective)
+    if value is not None and row.clock == "instructions" and objective.endswith("_ms"):
+        return float(f"{value:.3g}")
+    return value
 
 
 def _keep(found: Sweep, folder: Path) -> None:
@@ -310,8 +324,9 @@ def _text(variant: Any) -> str:
 
 def _name(pipeline: Pipeline, device: Device, settings: Benchmark) -> str:
     """Whatever would give other figures is another sweep."""
+    shapes_nothing = {"description", "gates", "release", "store"}
     about = {
-        "pipeline": pipeline.model_dump(mode="json", exclude={"description", "gates", "release"}),
+        "pipeline": pipeline.model_dump(mode="json", exclude=shapes_nothing),
         "device": device.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),
     }

@@ -1,0 +1,337 @@
+"""Stages carried out by a Dask cluster: the same stages, keys and store as on this machine.
+
+A Dask worker carries a stage out as this machine does, in a process of its own, so that TensorFlow
+can crash without taking the worker down, and puts what it leaves into the store. What a lost worker
+was doing, another one does; what was stored is not done again. Stages that ask devices stay here,
+where the connections are, and a device lets one job measure at a time, whoever sent it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesparse.graph import progress as told
+from edgesparse.graph.execution.carrying import Site, carry_out
+from edgesparse.graph.execution.pool import Workers
+from edgesparse.graph.fingerprints import library_versions
+from edgesparse.graph.shared import Shared
+from edgesparse.graph.store import Store
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.stages.base.stage import Access, Context, Stage
+
+TRIES = 8
+"""So often a stage is begun anew whose worker, or scheduler, was lost."""
+RECONNECT_SECONDS = 120.0
+_COUNT_SECONDS = 1.0
+_TOPIC = "edgesparse"
+_HERE = "local:"
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a Dask worker needs to carry out a stage; its plan's context has been sent before."""
+
+    stage: Stage
+    context: str
+    """The name under which the worker has it."""
+    root: str
+    """The client's store, which a worker may or may not see."""
+    mark: str
+    """A file in it: whoever sees it sees that store."""
+    shared: str | None
+    log: str
+    versions: dict[str, str]
+
+
+class Cluster:
+    """A Dask cluster, connected to while a block lasts."""
+
+    def __init__(self, address: str) -> None:
+        """`address` is local:N, the address of a scheduler, or a path to its file.
+
+        Raises UsageError where Dask is not installed or nothing answers.
+        """
+        self.address = address
+        self._distributed = _library()
+        self._lock = threading.Lock()
+        self._sent: dict[int, tuple[Context, str]] = {}
+        self._listeners: dict[str, Callable[[float, str], None]] = {}
+        self._counted = (0.0, 1)
+        self._local: Any = None
+        if address.startswith(_HERE):
+            self._local = self._distributed.LocalCluster(
+                n_workers=_workers(address),
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs=50,
+            )
+        self._client = self._connected()
+
+    def close(self) -> None:
+        """Let go of it; a local one ends."""
+        for one in (self._client, self._local):
+            with suppress(Exception):  # It may be gone already.
+                if one is not None:
+                    one.close()
+
+    @property
+    def count(self) -> int:
+        """So many stages can go on there at once."""
+        now = time.monotonic()
+        if now - self._counted[0] > _COUNT_SECONDS:
+            with suppress(Exception):  # While it reconnects, the last number counts.
+                self._counted = (now, max(1, sum(self._client.nthreads().values())))
+        return self._counted[1]
+
+    def carry_out(self, stage: Stage, site: Site, listener: told.Listener) -> str | None:
+        """Have a stage carried out there; why it failed, if it did."""
+
+        def progress(share: float, text: str) -> None:
+            listener(told.StageProgress(stage.label, share, text))
+
+        self._listeners[stage.key] = progress
+        lost: Exception | None = None
+        try:
+            for number in range(TRIES):
+                client = self._client
+                try:
+                    future = client.submit(
+                        _carried_out,
+                        self._order(stage, site),
+                        key=f"{stage.label}-{stage.key[:12]}-{number}-{uuid.uuid4().hex[:6]}",
+                        pure=False,
+                    )
+                    error: str | None = future.result()
+                    return error
+                except Exception as caught:  # What Dask raises says that a process is gone.
+                    if not self._is_loss(caught):
+                        return f"{type(caught).__name__}: {str(caught)[:300]}"
+                    lost = caught
+                    self._again(client)
+            return f"its worker was lost {TRIES} times ({type(lost).__name__}); is memory short?"
+        except EdgesparseError as error_of_ours:
+            return str(error_of_ours)
+        finally:
+            self._listeners.pop(stage.key, None)
+
+    def interrupt(self) -> None:
+        """Let go of whatever goes on."""
+        self.close()
+
+    def _is_loss(self, error: Exception) -> bool:
+        from concurrent.futures import CancelledError
+
+        names = {"KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError"}
+        return isinstance(error, CancelledError | OSError) or type(error).__name__ in names
+
+    def _again(self, lost: Any) -> None:
+        """Connect anew where the scheduler went away; one thread does it for all."""
+        with self._lock:
+            if self._client is not lost:
+                return
+            if lost.status == "running":
+                with suppress(Exception):
+                    lost.nthreads()
+                    return
+            with suppress(Exception):
+                lost.close(timeout=1)
+            self._sent.clear()
+            self._client = self._connected()
+
+    def _connected(self) -> Any:
+        """A client of a scheduler that answers within a while."""
+        last: Exception | None = None
+        until = time.monotonic() + (RECONNECT_SECONDS if self._sent else 10)
+        where: Any = self._local or self.address
+        while True:
+            given = {"address": where}
+            if self._local is None and "://" not in self.address:
+                given = {"scheduler_file": self.address}
+            try:
+                if "scheduler_file" in given and not Path(self.address).is_file():
+                    raise OSError("there is no such file, and no address begins so")
+                client = self._distributed.Client(**given, timeout=10, set_as_default=False)
+                client.subscribe_topic(_TOPIC, self._heard)
+                return client
+            except Exception as error:
+                last = error
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"--cluster {self.address}: no scheduler answers "
+                    f"({type(last).__name__}: {str(last)[:200]})"
+                )
+            time.sleep(0.5)
+
+    def _heard(self, event: Any) -> None:
+        """What workers tell of their progress."""
+        with suppress(TypeError, ValueError, LookupError):
+            key, share, text = event[1]
+            tell = self._listeners.get(str(key))
+            if tell is not None:
+                tell(min(1.0, max(0.0, float(share))), str(text)[:300])
+
+    def _order(self, stage: Stage, site: Site) -> _Order:
+        store = site.store
+        return _Order(
+            stage,
+            self._context(site.context),
+            str(store.root.absolute()),
+            _mark(store.root),
+            store.shared.url if store.shared else None,
+            str(site.workers.log.absolute()),
+            library_versions(),
+        )
+
+    def _context(self, context: Context) -> str:
+        """The name under which every worker has a context, those that come later, too."""
+        with self._lock:
+            known = self._sent.get(id(context))
+            if known is None:
+                name = f"edgesparse-{uuid.uuid4().hex[:12]}"
+                self._client.register_plugin(_plugin(pickle.dumps(context)), name=name)
+                known = self._sent[id(context)] = (context, name)
+            return known[1]
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Cluster | None]:
+    """A cluster where one is asked for."""
+    if address is None:
+        yield None
+        return
+    found = Cluster(address)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _workers(address: str) -> int:
+    number = address.removeprefix(_HERE)
+    if not number.isdigit() or not 1 <= int(number) <= 256:
+        raise UsageError(f"--cluster {address}: write local:4, for four workers here")
+    return int(number)
+
+
+def _mark(root: Path) -> str:
+    """The name of a file by which a store is known."""
+    found = next(iter(sorted(root.glob(".store-*"))), None)
+    if found is None:
+        found = root / f".store-{uuid.uuid4().hex}"
+        found.touch()
+    return found.name
+
+
+def _library() -> Any:
+    try:
+        import dask
+        import distributed
+    except ImportError:
+        raise UsageError(
+            "--cluster needs Dask, which is not installed: pip install 'edgesparse[cluster]'"
+        ) from None
+    # A worker that dies takes none of our stages' blame: they are begun anew here, and counted.
+    dask.config.set({"distributed.scheduler.allowed-failures": TRIES})
+    return distributed
+
+
+def _plugin(pickled: bytes) -> Any:
+    from distributed import WorkerPlugin
+
+    class Sent(WorkerPlugin):  # type: ignore[misc]
+        """Holds a context where a worker keeps it for us."""
+
+        def __init__(self, content: bytes) -> None:
+            self.content = content
+
+    return Sent(pickled)
+
+
+# What follows runs in Dask workers.
+
+_contexts: dict[str, Context] = {}
+_pools: dict[str, Workers] = {}
+_stores: dict[tuple[str, str | None], Store] = {}
+_setting_up = threading.Lock()
+
+
+def _carried_out(order: _Order) -> str | None:
+    """Carry out a stage in this Dask worker."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    try:
+        site = _site(order, worker)
+    except EdgesparseError as error:
+        return str(error)
+    if site.store.has(order.stage.key):  # By a worker that was lost after it had stored it.
+        return None
+
+    def tell(event: told.Told) -> None:
+        if isinstance(event, told.StageProgress):
+            worker.log_event(_TOPIC, (order.stage.key, event.share, event.text))
+
+    return carry_out(order.stage, site, tell)
+
+
+def _site(order: _Order, worker: Any) -> Site:
+    """Where stages are carried out in this worker: made once for a plan."""
+    with _setting_up:
+        differing = _differing(order.versions)
+        if differing:
+            raise EdgesparseError(f"worker {worker.address} has other versions: {differing}")
+        store = _store(order, worker)
+        if order.context not in _contexts:
+            _contexts.clear()  # Of an earlier plan: what it holds in memory is not needed.
+            plugin = worker.plugins.get(order.context)
+            if plugin is None:
+                raise EdgesparseError(f"worker {worker.address} has not got the pipeline")
+            _contexts[order.context] = pickle.loads(plugin.content)  # noqa: S301 (from the client)
+        name = worker.name if isinstance(worker.name, str) else f"worker-{worker.name}"
+        log = Path(order.log)
+        log = log.with_stem(f"{log.stem}-{''.join(c if c.isalnum() else '-' for c in name)[-40:]}")
+        if not log.parent.is_dir():
+            log = Path(worker.local_directory) / log.name
+        if str(log) not in _pools:
+            _pools[str(log)] = Workers(log, worker.state.nthreads)
+        access = Access(transport=None, run="")  # type: ignore[arg-type]
+        return Site(_contexts[order.context], access, store, _pools[str(log)])
+
+
+def _store(order: _Order, worker: Any) -> Store:
+    """The client's own store where this machine sees it, else a copy of what the shared one has."""
+    sees = (Path(order.root) / order.mark).exists()
+    if not sees and order.shared is None:
+        raise EdgesparseError(
+            f"worker {worker.address} does not see {order.root}: name a store that it does, "
+            "'store: s3://bucket/folder' in the pipeline, or start workers on a shared filesystem"
+        )
+    root = order.root if sees else str(Path(worker.local_directory) / "edgesparse" / "store")
+    key = (root, order.shared)
+    if key not in _stores:
+        _stores[key] = Store(Path(root), Shared(order.shared) if order.shared else None)
+    return _stores[key]
+
+
+_own_versions: dict[str, str] = {}
+
+
+def _differing(versions: dict[str, str]) -> str:
+    """What is of another version here than at the client: it would make something else."""
+    if not _own_versions:
+        _own_versions.update(library_versions())
+    names = sorted({*versions, *_own_versions})
+    told_there = (
+        f"{name} {_own_versions.get(name, 'missing')} instead of {versions.get(name, 'none')}"
+        for name in names
+        if _own_versions.get(name) != versions.get(name)
+    )
+    return ", ".join(told_there)

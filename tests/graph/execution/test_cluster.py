@@ -1,0 +1,129 @@
+"""A Dask cluster carries stages out: the same results, whatever is lost on the way."""
+
+import os
+import threading
+
+import pytest
+
+import edgesparse
+from edgesparse.graph import progress as told
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.reading.load import parse_pipeline
+from tests.conftest import HERE, TINY, require
+from tests.dasks import Dask
+from tests.graph.execution.test_execute import WIDER, artifacts
+from tests.graph.test_shared import bucket, s3_server
+
+pytestmark = pytest.mark.slow
+__all__ = ["s3_server"]
+
+
+def project(folder, text=WIDER):
+    (folder / "devices").mkdir(parents=True)
+    here = HERE.replace("workdir: work", f"workdir: {folder / 'work'}")
+    (folder / "devices" / "here.yaml").write_text(here)
+    return parse_pipeline(text, str(folder / "tiny.yaml"))
+
+
+def run(loaded, folder, cluster=None, listener=told.nobody):
+    return edgesparse.deploy(
+        loaded, ["here"], benchmark=False, cluster=cluster, project=folder, listener=listener
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What this machine makes by itself."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(project(folder), folder)
+    return artifacts(folder)
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for key, about in expected.items():
+        for name, file in about["files"].items():
+            if name.endswith(".tflite"):
+                assert found[key]["files"][name]["sha256"] == file["sha256"]
+
+
+def test_local_workers_make_the_same_and_say_how_far_they_are(alone, tmp_path):
+    events = []
+    results = run(project(tmp_path), tmp_path, "local:2", events.append)
+    assert not results.failed
+    assert_same(artifacts(tmp_path), alone)
+    progress = [e for e in events if isinstance(e, told.StageProgress)]
+    assert any(e.label.startswith("train") and 0 < e.share <= 1 for e in progress)
+    # Nothing is done twice.
+    again = []
+    run(project(tmp_path / "again"), tmp_path, "local:1", again.append)
+    assert all(e.cached for e in again if isinstance(e, told.StageDone) and e.total > 1)
+
+
+def test_lost_workers_and_a_scheduler_that_is_started_anew_lose_nothing(alone, tmp_path):
+    lost = []
+    with Dask(tmp_path) as dask:
+        dask.start_worker("first")
+        changes = threading.Lock()
+
+        def disturb(event):
+            """Kill in the middle of work: each time whoever is at it, at the end the scheduler."""
+            begun = isinstance(event, told.StageProgress) and event.label not in lost
+            if not begun or len(lost) == 3 or not changes.acquire(blocking=False):
+                return
+            lost.append(event.label)
+            number = len(lost)
+            dask.start_worker(f"next-{number}")
+            dask.kill(dask.workers[-2])
+            if number == 3:
+                dask.kill(dask.scheduler)
+                dask.kill(dask.workers[-1])
+                dask.start_scheduler()
+                dask.start_worker("last")
+            changes.release()
+
+        text = WIDER.replace("epochs: 1}", "epochs: 3}")
+        results = run(
+            project(tmp_path / "project", text), tmp_path / "project", dask.address, disturb
+        )
+    assert len(lost) >= 2
+    assert not results.failed
+    assert len(artifacts(tmp_path / "project")) == len(alone)
+
+
+def test_a_worker_without_our_folder_uses_the_shared_store(alone, tmp_path, s3_server):
+    require(os.geteuid() == 0, "root, to hide a folder from a worker")
+    folder = tmp_path / "project"
+    shared = WIDER.replace("name: tiny", f"name: tiny\nstore: {bucket(s3_server)}/models", 1)
+    plain = project(folder)
+    with Dask(tmp_path) as dask:
+        hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {folder}; exec "$@"', "-"]
+        dask.start_worker("far", *hidden)
+        failed = run(plain, folder, dask.address)
+        assert "does not see" in " ".join(row.error or "" for row in failed.rows)
+        loaded = parse_pipeline(shared, str(folder / "tiny.yaml"))
+        results = run(loaded, folder, str(dask.file))
+        assert not results.failed
+        found = artifacts(folder)
+        assert_same({k: v for k, v in found.items() if k in alone}, {k: alone[k] for k in found})
+        # Another machine gets everything from there.
+        other = tmp_path / "other"
+        project(other)
+        events = []
+        run(parse_pipeline(shared, str(other / "tiny.yaml")), other, None, events.append)
+    done = [e for e in events if isinstance(e, told.StageDone) and e.total > 1]
+    made = [e.label for e in done if not e.cached]
+    assert all(label.startswith("verify") for label in made), "devices are asked anew"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("local:none", "write local:4"),
+        ("tcp://127.0.0.1:1", "no scheduler answers"),
+        ("no/such/file.json", "there is no such file"),
+    ],
+)
+def test_a_cluster_that_is_none_is_told(tmp_path, address, said):
+    with pytest.raises(UsageError, match=said):
+        run(project(tmp_path, TINY), tmp_path, address)
