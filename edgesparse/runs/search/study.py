@@ -19,7 +19,7 @@ from edgesparse.spec.errors import UsageError
 if TYPE_CHECKING:
     import optuna
 
-_ROW, _RUN, _OVER = "trial", "run", "over"
+_ROW, _RUN = "trial", "run"
 _STEP = 1_000_003
 _STARTUP = 10
 """So many trials are chosen blindly before what was good counts."""
@@ -75,8 +75,9 @@ class Study:
         """What became of a trial. `beyond` is how far it is over its limits."""
         own = asked.trial
         own.set_user_attr(_ROW, trial.model_dump_json())
-        own.set_user_attr(_OVER, beyond)
         good = trial.status != "failed"
+        if good and self.search.limits:  # To the sampler it counts for more than any objective.
+            own.set_constraint("limits", beyond)
         states = self._optuna.trial.TrialState
         if good:
             self._study.tell(own, trial.values)
@@ -103,11 +104,9 @@ class Study:
         samplers, seed = self._optuna.samplers, self.search.seed + _STEP * number
         if self.search.sampler == "random":
             return samplers.RandomSampler(seed=seed)
-        # A limit that is not kept counts for more than any objective.
-        limits = {"constraints_func": _beyond} if self.search.limits else {}
         if self.search.sampler == "nsga2":
-            return samplers.NSGAIISampler(population_size=_STARTUP, seed=seed, **limits)
-        return samplers.TPESampler(n_startup_trials=_STARTUP, seed=seed, **limits)
+            return samplers.NSGAIISampler(population_size=_STARTUP, seed=seed)
+        return samplers.TPESampler(n_startup_trials=_STARTUP, seed=seed)
 
 
 class Asked:
@@ -119,10 +118,6 @@ class Asked:
     @property
     def name(self) -> str:
         return f"trial-{self.number:03d}"
-
-
-def _beyond(trial: optuna.trial.FrozenTrial) -> list[float]:
-    return [float(trial.user_attrs.get(_OVER, 1.0))]
 
 
 def _suggested(trial: optuna.trial.Trial, hole: Hole) -> Any:
