@@ -76,6 +76,17 @@ class Regularize(Strict):
     layers: list[str] = Field(["*"], description="Whose kernels; globs.")
 
 
+class Strategy(Strict):
+    """How one training is spread over several devices."""
+
+    name: Literal["none", "mirrored"] = Field(
+        description="mirrored: each device has the model and takes its share of every batch."
+    )
+    devices: list[Annotated[str, Field(pattern=r"^(CPU|GPU|TPU):[0-9]{1,2}$")]] = Field(
+        [], description="Which, such as GPU:0; default: every GPU."
+    )
+
+
 class Train(Strict):
     """Training of the dense model that all variants start from."""
 
@@ -120,6 +131,10 @@ class Train(Strict):
         None,
         description="Recompute batch normalization's statistics after training; default: where "
         "validation is far behind training and it helps.",
+    )
+    strategy: Annotated[Strategy, shorthand("name")] = Field(
+        Strategy(name="none"),
+        description="mirrored: train on every GPU of a machine; fine-tunings take one.",
     )
     tensorboard: bool = Field(False, description="Write TensorBoard's files beside the model.")
     from_logits: bool | None = Field(

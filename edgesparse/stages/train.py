@@ -20,12 +20,13 @@ def run(work: Work) -> None:
     """Leave the trained Keras model, its history and its metrics."""
     import tensorflow as tf
 
-    from edgesparse.sparsity.training import classes, fitting
+    from edgesparse.sparsity.training import classes, fitting, strategy
 
     train = work.context.train
     # Before the model is built: its initial weights are random, too.
     fitting.make_repeatable(train.seed, train.deterministic is not False)
-    with work.dataset() as dataset, _precision(train.mixed_precision):
+    precision, scope = _precision(train.mixed_precision), strategy.scope(train)
+    with work.dataset() as dataset, precision, scope:
         model = built(work, float32=False)
         extra = []
         if train.tensorboard:

@@ -57,6 +57,7 @@ def main(descriptor: int, log: Path) -> None:
                 pickled,
             ):  # One context, and so one dataset in memory, for a whole plan.
                 context, pickled = pickle.loads(sent), sent  # noqa: S301 (from this package)
+                _prepare(context)
             assert isinstance(context, Context)
             work = Work(
                 context=context.of(parts["stage"]),
@@ -73,6 +74,14 @@ def main(descriptor: int, log: Path) -> None:
             with suppress(OSError):  # The log's disk may be full.
                 stream.flush()
         connection.send(reply)
+
+
+def _prepare(context: Context) -> None:
+    """What must be done before anything of TensorFlow's is used."""
+    if context.pipeline.train.strategy.devices:
+        from edgesparse.sparsity.training import strategy
+
+        strategy.prepare(context.pipeline.train)
 
 
 def _receive(connection: Connection, messages: queue.SimpleQueue[tuple[Any, ...]]) -> None:
