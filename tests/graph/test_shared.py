@@ -35,6 +35,7 @@ def s3_server(tmp_path_factory):
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         with subprocess.Popen(command, stdout=out, stderr=out) as server:
             os.environ.update(given)
+            forget_clients()
             try:
                 while server.poll() is None:
                     with socket.socket() as probe:
@@ -44,8 +45,16 @@ def s3_server(tmp_path_factory):
                 yield f"http://127.0.0.1:{port}"
             finally:
                 server.kill()
+                forget_clients()
                 for name, value in before.items():
                     os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def forget_clients():
+    """fsspec keeps clients, which keep the address that they began with."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def bucket(server):
@@ -135,12 +144,10 @@ def test_a_server_that_is_gone_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    import fsspec
-
-    fsspec.filesystem("s3").clear_instance_cache()
+    forget_clients()
     with pytest.raises(EdgesparseError, match="the store s3://nowhere cannot be looked at"):
         store(tmp_path / "a", "s3://nowhere").has(KEY)
-    fsspec.filesystem("s3").clear_instance_cache()
+    forget_clients()
 
 
 def test_an_address_that_is_none_is_told(tmp_path):
