@@ -35,6 +35,7 @@ _PLACES = {
     "export": "runs.exporting",
     "sensitivity": "runs.sensitivity",
     "sweep": "runs.search.sweep",
+    "track": "report.tracking",
     "load_results": "graph.workspace",
     "list_runs": "graph.workspace",
     "write_page": "report.page",
@@ -58,6 +59,7 @@ __all__ = [
     "plan",
     "sensitivity",
     "sweep",
+    "track",
     "write_page",
 ]
 
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from edgesparse.bench.results import Results
     from edgesparse.graph.workspace import list_runs, load_results
     from edgesparse.report.page import write_page
+    from edgesparse.report.tracking import track
     from edgesparse.runs.bench import bench
     from edgesparse.runs.comparing import compare, history
     from edgesparse.runs.compressing import compress

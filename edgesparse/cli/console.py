@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -26,6 +27,7 @@ from edgesparse.graph import progress as told
 from edgesparse.report import terminal, text
 from edgesparse.report.shown import shown
 from edgesparse.report.terminal import NARROW, WIDE, WIDTH
+from edgesparse.spec.pipeline import Tracking
 from edgesparse.spec.safe.text import clean
 
 # A log of a long run stays readable, and shows that it lives.
@@ -50,9 +52,9 @@ def print_results(results: Results, form: str) -> None:
         sys.stdout.write(write(results))
 
 
-def leave_page(results: Results) -> None:
-    """Write the page beside a run's results, and say where it is. A run is none the worse without
-    it: the results are there."""
+def leave_page(results: Results, tracking: Sequence[Tracking] = ()) -> None:
+    """Write the page beside a run's results, and the run to trackers, and say where they are. A run
+    is none the worse without: the results are there."""
     import edgesparse
     from edgesparse.graph.workspace import Workspace
 
@@ -63,6 +65,11 @@ def leave_page(results: Results) -> None:
         say(f"page: {edgesparse.write_page(results, path)}", err=True)
     except Exception as error:  # Also a fault of ours: the results are printed by then.
         say(f"no page: {error}", err=True)
+    for one in tracking:
+        try:
+            say(f"{one.name}: {edgesparse.track(results, one, path.parent)}", err=True)
+        except Exception as error:
+            say(f"not tracked by {one.name}: {error}", err=True)
 
 
 @dataclass

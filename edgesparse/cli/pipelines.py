@@ -144,8 +144,9 @@ def _deploy(
     from edgesparse.cli.console import Shown, leave_page, print_results
 
     with Shown() as listener:
+        loaded = edgesparse.load_pipeline(pipeline)
         results = edgesparse.deploy(
-            pipeline,
+            loaded,
             devices,
             variants=variants or None,
             quick=quick,
@@ -156,7 +157,7 @@ def _deploy(
             listener=listener,
         )
     print_results(results, "json" if as_json else "table")
-    leave_page(results)
+    leave_page(results, loaded.spec.tracking)
     sys.exit(exit_code(results))
 
 

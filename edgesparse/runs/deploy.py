@@ -306,5 +306,6 @@ def _command(
 
 
 def _pipeline_digest(pipeline: Pipeline) -> str:
-    text = json.dumps(pipeline.model_dump(mode="json", exclude={"store"}), sort_keys=True)
+    shaping = pipeline.model_dump(mode="json", exclude={"store", "tracking"})
+    text = json.dumps(shaping, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -214,6 +214,22 @@ class Gate(Strict):
         return self
 
 
+class Tracking(Strict):
+    """Where results are written besides, for those who look at theirs there."""
+
+    name: Literal["mlflow", "tensorboard"] = Field(description="What it is.")
+    uri: str | None = Field(
+        None,
+        description="mlflow: the server, default MLFLOW_TRACKING_URI; tensorboard: a folder, "
+        "default the run's.",
+    )
+    experiment: str | None = Field(None, description="mlflow; default: the pipeline's name.")
+
+
+def _list_of_one(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 def _empty_variants(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: {} if variant is None else variant for name, variant in value.items()}
@@ -257,6 +273,10 @@ class Pipeline(Strict):
         pattern=r"^[a-z][a-z0-9+.-]*://\S+$",
         description="The URL of a store that several machines share, such as s3://bucket/folder.",
     )
+    tracking: Annotated[
+        list[Annotated[Tracking, shorthand("name")]],
+        BeforeValidator(_list_of_one, json_schema_input_type=Any),
+    ] = Field([], description="mlflow, tensorboard, or a list: where each run is written, too.")
     search: Search | None = Field(None, description="What 'edgesparse sweep' tries.")
     release: Name = Field(
         "auto",

@@ -324,7 +324,7 @@ def _text(variant: Any) -> str:
 
 def _name(pipeline: Pipeline, device: Device, settings: Benchmark) -> str:
     """Whatever would give other figures is another sweep."""
-    shapes_nothing = {"description", "gates", "release", "store"}
+    shapes_nothing = {"description", "gates", "release", "store", "tracking"}
     about = {
         "pipeline": pipeline.model_dump(mode="json", exclude=shapes_nothing),
         "device": device.model_dump(mode="json"),

@@ -1,0 +1,33 @@
+"""A run as TensorBoard's files: learning curves by epoch, and each row's figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgesparse.bench.results import Results
+from edgesparse.report.tracking.figures import curves, numbers, plain, row_name
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import Tracking
+
+
+def write(results: Results, tracking: Tracking, folder: Path) -> str:
+    """Write event files below `folder`, or where `uri` says. See `track`."""
+    try:
+        from tensorboard.summary import Writer
+    except ImportError:
+        raise UsageError(
+            "'tracking: tensorboard' needs TensorBoard, which is not installed: "
+            "pip install 'edgesparse[tracking]'"
+        ) from None
+    root = Path(tracking.uri) / results.run if tracking.uri else folder / "tensorboard"
+    for training in results.made.trainings:
+        writer = Writer(str(root / plain(training.label)))
+        for name, epoch, value in curves(training):
+            writer.add_scalar(name, value, step=epoch)
+        writer.close()
+    for row in results.rows:
+        writer = Writer(str(root / plain(row_name(results, row))))
+        for name, value in numbers(row).items():
+            writer.add_scalar(f"figures/{name}", value, step=0)
+        writer.close()
+    return f"{root} (tensorboard --logdir {root})"

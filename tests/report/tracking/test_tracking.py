@@ -1,0 +1,147 @@
+"""Runs in a real MLflow server, and in files that TensorBoard reads."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from edgesparse.bench.made import Made, Training
+from edgesparse.report.tracking import track
+from edgesparse.report.tracking.figures import plain
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import Tracking
+from tests.report.test_table import results, row
+
+MADE = Made(
+    trainings=[
+        Training(
+            label="train",
+            variants=["dense-f32"],
+            history={"loss": [1.0, 0.5], "val_accuracy": [0.8, None]},
+        )
+    ]
+)
+FOUND = results(
+    row("dense-f32", 2.0),
+    row("sparse <b>", 1.0, 1.9, 2.1),
+    row("broken", error="the runtime crashed"),
+    made=MADE,
+    source=["name: p"],
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "dense-f32.tflite").write_bytes(b"model")
+    (tmp_path / "page.html").write_text("<p>page</p>")
+    (tmp_path / "results.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    place = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1", "--backend-store-uri", f"sqlite:///{place}/runs.db",
+        "--artifacts-destination", str(place / "artifacts"),
+    ]  # fmt: skip
+    with (place / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            while process.poll() is None:
+                try:
+                    with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+                        if answer.status == 200:
+                            break
+                except OSError:
+                    continue
+            assert process.poll() is None, (place / "log.txt").read_text()[-2000:]
+            yield address
+        finally:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+
+@pytest.mark.slow
+def test_mlflow_has_rows_curves_and_files(server, folder):
+    import mlflow
+
+    where = track(FOUND, Tracking(name="mlflow", uri=server, experiment="mine"), folder)
+    assert where.startswith(f"{server}/#/experiments/")
+    client = mlflow.MlflowClient(server)
+    experiment = client.get_experiment_by_name("mine").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    whole = runs.pop(FOUND.run)
+    assert whole.info.run_id in where
+    assert whole.data.params["baseline"] == "dense-f32"
+    curve = client.get_metric_history(whole.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5)]
+    assert set(runs) == {f"{name} ai-edge-litert" for name in ("dense-f32", "sparse <b>", "broken")}
+    sparse = runs["sparse <b> ai-edge-litert"]
+    assert sparse.data.metrics["p50_ms"] == 1.0
+    assert sparse.data.metrics["speedup"] == 2.0
+    assert sparse.data.params["runtime"] == "ai-edge-litert 2.1.6"
+    assert sparse.data.tags["mlflow.parentRunId"] == whole.info.run_id
+    broken = runs["broken ai-edge-litert"]
+    assert (broken.info.status, broken.data.tags["error"]) == ("FAILED", "the runtime crashed")
+    files = {file.path for file in client.list_artifacts(whole.info.run_id)}
+    assert files == {"page.html", "results.json", "models"}
+    got = client.download_artifacts(whole.info.run_id, "models/dense-f32.tflite", str(folder))
+    assert Path(got).read_bytes() == b"model"
+    # A second run of the same pipeline goes into the same experiment.
+    track(FOUND, Tracking(name="mlflow", uri=server, experiment="mine"), folder)
+    assert len(client.search_runs([experiment])) == 8
+
+
+def test_a_server_that_is_not_there_is_told_without_its_password(folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracking = Tracking(name="mlflow", uri="http://me:secret@127.0.0.1:9")
+    with pytest.raises(EdgesparseError, match=r"MLflow at http://127\.0\.0\.1:9 did not") as caught:
+        track(FOUND, tracking, folder)
+    assert "secret" not in str(caught.value)
+
+
+def test_no_server_is_told(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "runs")
+    with pytest.raises(UsageError, match="names no server"):
+        track(FOUND, "mlflow", folder)
+
+
+@pytest.mark.slow
+def test_tensorboard_reads_what_is_written(folder):
+    where = track(FOUND, "tensorboard", folder)
+    root = folder / "tensorboard"
+    assert str(root) in where
+    # In a process of its own: TensorFlow would keep tflite-runtime out of this one.
+    code = (
+        "import json, sys; "
+        "from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer as M; "
+        "m = M().AddRunsFromDirectory(sys.argv[1]); m.Reload(); "
+        "print(json.dumps({r: {t: [e.step for e in m.Tensors(r, t)] for t in tags['tensors']}"
+        " for r, tags in m.Runs().items()}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["train"]["loss"] == [1, 2]
+    assert found["train"]["val_accuracy"] == [1]
+    assert "figures/p50_ms" in found["dense-f32 ai-edge-litert"]
+    shutil.rmtree(root)
+
+
+def test_names_are_such_as_trackers_take():
+    assert plain("sparse <b> 50 %") == "sparse _b_ 50 _"
