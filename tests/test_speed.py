@@ -81,6 +81,7 @@ def test_removed_channels_pay_with_int8(project):
 
 
 LOAD_SECONDS = 120.0
+DEVICES = 50
 _FLEET = f"""
 import sys
 from pathlib import Path
@@ -104,12 +105,12 @@ def fleet_run(folder, names):
     return time.perf_counter() - start, usage.ru_maxrss / 1000
 
 
-def test_twenty_devices_take_as_long_as_one(tmp_path):
+def test_fifty_devices_take_as_long_as_one(tmp_path):
     """A load of fixed duration, without CPU: ideally all devices end when one alone would."""
     python = make_runtime(tmp_path / "runtime")
     (tmp_path / "devices").mkdir()
     (tmp_path / "tiny.tflite").write_bytes(tiny_model())
-    names = [f"d{i}" for i in range(20)]
+    names = [f"d{i}" for i in range(DEVICES)]
     with ExitStack() as stack:
         for name in names:
             server = stack.enter_context(ssh_server(tmp_path / name))
@@ -118,9 +119,9 @@ def test_twenty_devices_take_as_long_as_one(tmp_path):
         _, memory_mb = fleet_run(tmp_path, names[:1])
         total, fleet_memory_mb = fleet_run(tmp_path, names)
     ratio = total / LOAD_SECONDS
-    print(f"\n20 devices: {ratio:.2f} x the load's own duration (at most 1.3)")
-    print(f"memory here: {memory_mb:.0f} MB with 1 device, {fleet_memory_mb:.0f} MB with 20")
-    assert ratio <= 1.3
+    print(f"\n{DEVICES} devices: {ratio:.2f} x the load's own duration (at most 1.15)")
+    print(f"memory here: {memory_mb:.0f} MB with 1 device, {fleet_memory_mb:.0f} MB with {DEVICES}")
+    assert ratio <= 1.15
     assert fleet_memory_mb < memory_mb + 100
 
 

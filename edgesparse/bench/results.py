@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.made import Made
-from edgesparse.bench.rows import Data, GateResult, Row
+from edgesparse.bench.rows import Data, GateResult, Row, Size
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import replace_json
 
@@ -48,6 +48,8 @@ class ReleaseInfo(Data):
     try_it: str | None
     doubt: str | None = None
     """Why another variant may be better there."""
+    update_bytes: Size | None = None
+    """What its model costs on the way there; None on this machine."""
 
 
 class Results(Data):

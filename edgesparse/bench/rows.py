@@ -250,6 +250,8 @@ class Row(Data):
     init_ms: Finite | None = None
     first_ms: Finite | None = None
     peak_rss_bytes: Size | None = None
+    update_bytes: Size | None = None
+    """What the file costs on the way to the device; None on this machine."""
     cpu: Cpu | None = None
     speedup: Speedup | None = None
     zeros_speedup: Speedup | None = None

@@ -44,9 +44,10 @@ def release_line(release: ReleaseInfo) -> str:
         else "gone with the emulated device, which is shut down"
     )
     then += f"; {release.doubt}" if release.doubt else ""
+    sent = f", {size_text(release.update_bytes)} to send" if release.update_bytes else ""
     return (
         f"released on {release.device}: {release.pipeline} {release.digest} "
-        f"({release.variant}, {release.runtime}){earlier}; {then}"
+        f"({release.variant}, {release.runtime}{sent}){earlier}; {then}"
     )
 
 

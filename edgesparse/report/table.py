@@ -125,7 +125,17 @@ def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
         highest_is_best=first.best == "highest",
     )
     used = _usage_columns(rows)
-    return (*COLUMNS[:_METRIC_AT], *used, metric, Column("drop", _drop), *COLUMNS[_METRIC_AT:])
+    size, zeros = COLUMNS[:_METRIC_AT]
+    sent = [_SENT] if any(row.update_bytes is not None for row in rows) else []
+    return (size, *sent, zeros, *used, metric, Column("drop", _drop), *COLUMNS[_METRIC_AT:])
+
+
+_SENT = Column(
+    "to send",
+    lambda r: size_text(r.update_bytes) if r.update_bytes else None,
+    lambda r: float(r.update_bytes) if r.update_bytes else None,
+)
+"""Of devices behind a wire."""
 
 
 def _usage_columns(rows: Sequence[Row]) -> list[Column]:

@@ -36,6 +36,8 @@ from edgesparse.spec.base import Ssh
 # Long enough for a router to restart its Wi-Fi, short enough not to block a board for whoever comes
 # next.
 LEASE_SECONDS = 60.0
+FIRST_ANSWER_SECONDS = 90.0
+"""A board that is starting, or one of fifty that are reached at once, takes its time."""
 
 # What we give up must not go on there for ever; without a terminal nothing else ends it.
 _BOUNDED = 'command -v timeout >/dev/null && exec timeout "$@"; shift; exec "$@"'
@@ -138,7 +140,7 @@ class SshTransport:
         self._master.close()
 
     def _home(self) -> str:
-        done = self._script('printf %s "$HOME"', 30.0, what="its shell")
+        done = self._script('printf %s "$HOME"', FIRST_ANSWER_SECONDS, what="its shell")
         if done.returncode or not done.stdout.startswith("/"):
             raise DeviceError(f"device {self.name}: its shell does not work: {done.said}")
         return done.stdout

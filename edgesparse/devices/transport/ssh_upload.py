@@ -1,5 +1,6 @@
 """Copies files to a device through a command's stdin: no sftp subsystem is needed, a copy goes on
 where a broken connection ended, and several senders of one file do not get in each other's way.
+Models go packed, and are checked by digest once they are unpacked.
 
 Each sender has a part file of its own, which becomes the file by a rename. What somebody else has
 sent of the same content is taken over by copying it, never by writing to it.
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from edgesparse.devices.transport import processes, shell
 from edgesparse.devices.transport.interface import (
+    ROOM_LEFT_BYTES,
     ConnectionLost,
     DeviceError,
     NoRoom,
@@ -21,6 +23,8 @@ from edgesparse.devices.transport.interface import (
 )
 from edgesparse.devices.transport.processes import Completed, last_words
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE
+from edgesparse.spec.safe.files import file_digest
+from edgesparse.spec.safe.packed import packed
 
 UPLOAD_TRIES = 5
 
@@ -78,6 +82,29 @@ mv -f "$part" "$1" || fail 4
 rm -f "$1.$2".*part
 """
 )
+# $1 is the sender; then a target, its digest and where it lies packed, for each file. Answers for
+# each whether it is there now; a device that can unpack nothing gets it as it is.
+_UNPACK = (
+    _COMMON
+    + """
+unpack() {
+  if command -v xz >/dev/null; then xz -dc < "$1"
+  else python3 -c 'import lzma, shutil, sys
+shutil.copyfileobj(lzma.open(sys.stdin.buffer), sys.stdout.buffer)' < "$1"; fi
+}
+sender=$1
+shift
+while [ $# -gt 0 ]; do
+  part="$1.$2.$sender.part"
+  rm -f "$part"
+  if unpack "$3" > "$part" 2>/dev/null && [ "$(sum "$part")" = "$2" ] && mv -f "$part" "$1"
+  then echo ok; rm -f "$1.$2".*part
+  else echo no; rm -f "$part"; fi
+  rm -f "$3"
+  shift 3
+done
+"""
+)
 _DAMAGED, _CANNOT_WRITE, _TOO_SHORT = 3, 4, 5
 _FULL = ("No space left", "Disk quota exceeded")
 
@@ -100,6 +127,7 @@ class Sender:
         self.argv = argv
         self.reconnect = reconnect
         self.id = uuid.uuid4().hex[:12]
+        self._unpacks = True
 
     def put(
         self,
@@ -116,6 +144,10 @@ class Sender:
         done = sent = 0
         # One round trip for all of them: over a slow link each costs a second.
         free, states = self._compare(files)
+        packs = self._packed([f for f, state in zip(files, states, strict=True) if state == 0])
+        sent += self._send_packed(packs, free, progress, total)
+        if packs:
+            free, states = self._compare(files)
         for file, state in zip(files, states, strict=True):
             size = file.source.stat().st_size
             if state is not None:
@@ -139,6 +171,51 @@ class Sender:
                         raise
                     refused[file.target] = str(error)
             done += size
+        return sent
+
+    def _packed(self, files: Sequence[Upload]) -> dict[str, tuple[Upload, Upload]]:
+        """By where they are sent to, files that are smaller packed, each with what is sent."""
+        found: dict[str, tuple[Upload, Upload]] = {}
+        for file in files if self._unpacks else ():
+            small = packed(file.source)
+            if small is not None:
+                digest = file_digest(small)
+                place = f"{file.target.rpartition('/')[0]}/{digest}.xz"
+                found.setdefault(place, (file, Upload(small, place, digest)))
+        return found
+
+    def _send_packed(
+        self,
+        packs: dict[str, tuple[Upload, Upload]],
+        free: int | None,
+        progress: Progress | None,
+        total: int,
+    ) -> int:
+        """Copy packed files and unpack them there; bytes sent. What does not fit so, or cannot be
+        unpacked, is left to be sent as it is."""
+        need = sum(s.source.stat().st_size + f.source.stat().st_size for f, s in packs.values())
+        if not packs or (free is not None and free - need < ROOM_LEFT_BYTES):
+            return 0
+        sent = done = 0
+        small = [one for _, one in packs.values()]
+        _, states = self._compare(small)
+        for (file, one), state in zip(packs.values(), states, strict=True):
+            size, share = file.source.stat().st_size, one.source.stat().st_size
+
+            def tell(
+                there: int, before: int = done, scale: float = size / share, file: Upload = file
+            ) -> None:
+                if progress is not None and total:
+                    progress((before + scale * there) / total, f"sending {file.source.name}")
+
+            if state is not None:
+                sent += self._send(one, state, tell)
+            done += size
+        given = []
+        for file, one in packs.values():
+            given += [file.target, file.sha256, one.target]
+        answers = self.run(["/bin/sh", "-c", _UNPACK, "sh", self.id, *given]).stdout.split()
+        self._unpacks = answers == ["ok"] * len(packs)
         return sent
 
     def _compare(self, files: Sequence[Upload]) -> tuple[int | None, list[int | None]]:

@@ -29,6 +29,7 @@ from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Benchmark
+from edgesparse.spec.safe.packed import wire_bytes
 from edgesparse.spec.safe.text import clean
 
 
@@ -190,6 +191,8 @@ class RunRecord:
             # Each value was looked at alone; it is together that they make no sense.
             lost = f"device {target.device.name}: its figures make no sense: {error}"
             rows = build_rows(*about, [])
+        if target.device.connect.local is None:
+            rows = [_with_update(row, one) for row, one in zip(rows, candidates, strict=True)]
         # Each device's thread ends in its own time.
         with self.lock:
             self.rows += [
@@ -210,6 +213,13 @@ class RunRecord:
     def rows_of(self, device: str) -> list[Row]:
         with self.lock:
             return [row for row in self.rows if row.device == device]
+
+
+def _with_update(row: Row, candidate: Candidate) -> Row:
+    """With what the file costs on the way to the device."""
+    if candidate.path is None or row.status != "ok":
+        return row
+    return row.model_copy(update={"update_bytes": wire_bytes(candidate.path)})
 
 
 def _measure(

@@ -110,6 +110,7 @@ def _install(
         try_it=f"{transport.python} {done.place}/predict.py {_files(transforms)}"
         if lasts
         else None,
+        update_bytes=row.update_bytes,
         doubt=f"it was chosen by its instructions: {LIMIT}" if apart else None,
     )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from edgesparse.devices.transport import ssh_upload
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, NoRoom, upload
+from edgesparse.spec.safe.packed import wire_bytes
 from tests.devices.setup.test_provision import mounted
 from tests.proxy import proxy
 from tests.sshd import ssh_server
@@ -84,6 +86,63 @@ def test_what_an_earlier_sender_left_is_gone_on_with(server, big):
     board.close()
     assert Path(target).read_bytes() == big.read_bytes()
     assert not list(Path(server.workdir).glob("left.*"))
+
+
+@pytest.fixture
+def model(tmp_path):
+    """3 MB, four fifths of them zeros, as a pruned model has them."""
+    source = tmp_path / "model.tflite"
+    source.write_bytes(b"".join(os.urandom(600) + bytes(2400) for _ in range(1000)))
+    return source
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_models_go_packed_and_arrive_as_they_are(board, model):
+    file, shares = upload(model, place(board, model)), []
+    sent = board.put_files([file], lambda share, _: shares.append(share))
+    assert sent == wire_bytes(model)
+    assert sent < model.stat().st_size / 3
+    assert Path(file.target).read_bytes() == model.read_bytes()
+    assert shares == sorted(shares)
+    left = {path.name for path in Path(file.target).parent.iterdir()}
+    assert not [name for name in left if name.endswith((".xz", ".part"))]
+    assert board.put_files([file]) == 0
+
+
+def test_a_packed_model_goes_on_where_a_cut_ended(server, tmp_path):
+    source = tmp_path / "large.tflite"
+    source.write_bytes(b"".join(os.urandom(1500) + bytes(1500) for _ in range(2000)))
+    with proxy(server.port, cut_after_bytes=1_000_000) as between:
+        board = server.connect(**server.through(between.port))
+        file = upload(source, place(board, source))
+        board.put_files([file])
+        board.close()
+    assert between.cuts == 1
+    assert Path(file.target).read_bytes() == source.read_bytes()
+    assert sum(between.sent) < 1.7 * wire_bytes(source)
+
+
+def test_a_device_that_unpacks_nothing_gets_them_as_they_are(tmp_path, model):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sha256sum", "cut", "wc", "df", "awk", "cat", "mv", "rm", "mkdir", "dirname", "cp",
+                 "touch", "timeout", "sh"):  # fmt: skip
+        (tools / name).symlink_to(shutil.which(name))
+    with ssh_server(tmp_path / "sshd", [f"SetEnv PATH={tools}"]) as server:
+        board = server.connect()
+        file = upload(model, place(board, model))
+        sent = board.put_files([file])
+        assert Path(file.target).read_bytes() == model.read_bytes()
+        assert sent == wire_bytes(model) + model.stat().st_size
+        # It is not tried again.
+        other = tmp_path / "other.tflite"
+        other.write_bytes(model.read_bytes()[::-1])
+        assert board.put_files([upload(other, place(board, other))]) == other.stat().st_size
+        board.close()
 
 
 @pytest.mark.slow
