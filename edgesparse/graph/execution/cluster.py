@@ -65,6 +65,8 @@ class Cluster:
         self._sent: dict[int, tuple[Context, str]] = {}
         self._listeners: dict[str, Callable[[float, str], None]] = {}
         self._counted = (0.0, 1)
+        self._versions = library_versions()
+        self._marks: dict[Path, str] = {}
         self._local: Any = None
         if address.startswith(_HERE):
             self._local = self._distributed.LocalCluster(
@@ -184,11 +186,16 @@ class Cluster:
             stage,
             self._context(site.context),
             str(store.root.absolute()),
-            _mark(store.root),
+            self._mark(store.root),
             store.shared.url if store.shared else None,
             str(site.workers.log.absolute()),
-            library_versions(),
+            self._versions,
         )
+
+    def _mark(self, root: Path) -> str:
+        if root not in self._marks:
+            self._marks[root] = _mark(root)
+        return self._marks[root]
 
     def _context(self, context: Context) -> str:
         """The name under which every worker has a context, those that come later, too."""

@@ -20,7 +20,7 @@ from edgesparse.spec.errors import Problem, SpecError, UsageError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
-MAX_NODES = 50_000
+MAX_NODES = 200_000
 MAX_INTEGER = 2**63
 _MAX_MESSAGE = 600
 _SECRET = 3
