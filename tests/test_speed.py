@@ -10,10 +10,13 @@ from contextlib import ExitStack
 
 import pytest
 
+import edgesparse
 from edgesparse.graph.workspace import Workspace
+from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import ROOT, run_cli
 from tests.fake_runtime import make_runtime
+from tests.files import networks
 from tests.sshd import ssh_server
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3000)]
@@ -168,3 +171,104 @@ def test_a_large_model_is_encoded_quickly_and_in_little_memory(tmp_path):
     )
     assert duration < 10
     assert extra_mb < 400
+
+
+_LOOP = """
+import statistics, sys, time
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+model = Interpreter(sys.argv[1], num_threads=1)
+model.allocate_tensors()
+(given,) = model.get_input_details()
+values = np.random.default_rng(0).random(given["shape"]).astype(np.float32)
+if given["dtype"] != np.float32:
+    values = (values * 255 - 128).astype(given["dtype"])
+model.set_tensor(given["index"], values)
+until = time.perf_counter() + 0.5
+while time.perf_counter() < until:
+    model.invoke()
+times = []
+until = time.perf_counter() + 3
+while time.perf_counter() < until:
+    begun = time.perf_counter_ns()
+    model.invoke()
+    times.append(time.perf_counter_ns() - begun)
+print(statistics.median(times) / 1e6)
+"""
+
+
+def test_figures_are_those_of_a_minimal_loop(tmp_path):
+    """Four files, measured in turns by edgesparse and by the runtime alone, three times."""
+    files = networks(tmp_path)
+    shutil.copytree(ROOT / "devices", tmp_path / "devices")
+    ours, theirs = {}, {}
+    settings = Benchmark(rounds=1, min_seconds=3, warmup_seconds=0.5)
+    for _ in range(3):
+        for file in files:
+            done = subprocess.run(
+                [sys.executable, "-c", _LOOP, file], check=True, capture_output=True, text=True
+            )
+            theirs.setdefault(file.stem, []).append(float(done.stdout))
+            found = edgesparse.bench(file, "local", benchmark=settings, project=tmp_path)
+            (row,) = [row for row in found.rows if row.runtime.name == "ai-edge-litert"]
+            ours.setdefault(file.stem, []).append(row.latency_ms.p50)
+    for name in ours:
+        ratio = statistics.median(ours[name]) / statistics.median(theirs[name])
+        print(
+            f"\n{name}: p50 {statistics.median(ours[name]):.4f} ms, {ratio:.3f} of a plain loop's"
+        )
+        assert 0.97 <= ratio <= 1.03
+
+
+_PLAIN = """
+import os
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import numpy as np, tensorflow as tf, tensorflow_model_optimization as tfmot
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+tf.keras.utils.set_random_seed(7)
+x, y = load_digits(return_X_y=True)
+x = tf.image.resize((x / 16).reshape(-1, 8, 8, 1), (16, 16)).numpy()
+x, test_x, y, test_y = train_test_split(x, y, test_size=0.2, stratify=y, random_state=7)
+x, valid_x, y, valid_y = train_test_split(x, y, test_size=0.1, stratify=y, random_state=7)
+L = tf.keras.layers
+model = tf.keras.Sequential([L.Input((16, 16, 1)), L.Flatten()]
+    + [L.Dense(1024, "relu") for _ in range(4)] + [L.Dense(10, "softmax")])
+loss = "sparse_categorical_crossentropy"
+model.compile("adam", loss, ["accuracy"])
+model.fit(x, y, batch_size=32, epochs=10, validation_data=(valid_x, valid_y), verbose=0)
+steps = -(-len(x) // 32) * 12
+schedule = tfmot.sparsity.keras.PolynomialDecay(0, 0.9, 0, steps // 2, frequency=40)
+pruned = tfmot.sparsity.keras.prune_low_magnitude(model, schedule, block_size=(1, 4))
+pruned.compile("adam", loss, ["accuracy"])
+pruned.fit(x, y, batch_size=32, epochs=12, validation_data=(valid_x, valid_y), verbose=0,
+    callbacks=[tfmot.sparsity.keras.UpdatePruningStep()])
+model = tfmot.sparsity.keras.strip_pruning(pruned)
+content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+print(len(content))
+"""
+
+
+def test_a_pipeline_takes_hardly_longer_than_a_script(project):
+    """The same network, trained and pruned for as many epochs, by Keras and its toolkit alone."""
+    script = project / "plain.py"
+    script.write_text(_PLAIN)
+    pipeline = project / "pipelines" / "digits-mlp.yaml"
+    text = pipeline.read_text().partition("  block-1x16-int8:")[0]
+    text = text.replace("  dense-int8:\n    quantize: int8\n", "")
+    (project / "pipelines" / "same.yaml").write_text(text)
+    plain, ours = [], []
+    for number in range(2):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, script], check=True, capture_output=True)
+        plain.append(time.perf_counter() - begun)
+        shutil.rmtree(project / ".edgesparse", ignore_errors=True)
+        begun = time.perf_counter()
+        done = run_cli("run", "pipelines/same.yaml", cwd=project, timeout=2000)
+        ours.append(time.perf_counter() - begun)
+        assert done.returncode == 0, done.stderr
+        print(f"\n{number}: plain script {plain[-1]:.1f} s, pipeline {ours[-1]:.1f} s")
+    ratio = min(ours) / min(plain)
+    print(f"pipeline / plain script: {ratio:.2f} (at most 1.05)")
+    assert ratio <= 1.05
