@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.devices.ondevice.test_detached import await_end
+from tests.sshd import free_port
 
 
 class Dask:
@@ -19,9 +19,7 @@ class Dask:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.file = folder / "scheduler.json"
         self.scheduler: subprocess.Popen[bytes] | None = None

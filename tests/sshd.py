@@ -111,7 +111,7 @@ class SshServer:
     def connections(self) -> list[int]:
         """Processes of the server that serve somebody."""
         assert self.process is not None
-        return _descendants(self.process.pid)
+        return descendants(self.process.pid)
 
     def cut(self) -> None:
         """Break every connection, as a pulled cable does; what runs detached goes on."""
@@ -131,14 +131,13 @@ class SshServer:
             self.process = None
 
 
-def _descendants(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
+def descendants(pid: int) -> list[int]:
+    """Processes that a process has started, in whichever thread, and theirs."""
     found = []
-    for child in map(int, children):
-        found += [child, *_descendants(child)]
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):  # Any of these may end between two lines.
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
     return found
 
 

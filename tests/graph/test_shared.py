@@ -13,6 +13,7 @@ from edgesparse.graph import shared as sharing
 from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from tests.sshd import free_port
 
 KEY, OTHER = "a" * 64, "b" * 64
 
@@ -20,9 +21,7 @@ KEY, OTHER = "a" * 64, "b" * 64
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory):
     """Its address; clients find it through the environment, as users' do."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("s3") / "log.txt"
     given = {
         "AWS_ACCESS_KEY_ID": "key",

@@ -67,6 +67,7 @@ class Cluster:
         self._counted = (0.0, 1)
         self._versions = library_versions()
         self._marks: dict[Path, str] = {}
+        self._stopped = False
         self._local: Any = None
         if address.startswith(_HERE):
             self._local = self._distributed.LocalCluster(
@@ -114,6 +115,8 @@ class Cluster:
                     error: str | None = future.result()
                     return error
                 except Exception as caught:  # What Dask raises says that a process is gone.
+                    if self._stopped:
+                        return "interrupted"
                     if not self._is_loss(caught):
                         return f"{type(caught).__name__}: {str(caught)[:300]}"
                     lost = caught
@@ -125,7 +128,8 @@ class Cluster:
             self._listeners.pop(stage.key, None)
 
     def interrupt(self) -> None:
-        """Let go of whatever goes on."""
+        """Let go of whatever goes on; nothing is begun anew."""
+        self._stopped = True
         self.close()
 
     def _is_loss(self, error: Exception) -> bool:
@@ -165,7 +169,7 @@ class Cluster:
                 return client
             except Exception as error:
                 last = error
-            if time.monotonic() > until:
+            if time.monotonic() > until or self._stopped:
                 raise UsageError(
                     f"--cluster {self.address}: no scheduler answers "
                     f"({type(last).__name__}: {str(last)[:200]})"

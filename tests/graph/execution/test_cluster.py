@@ -1,6 +1,9 @@
 """A Dask cluster carries stages out: the same results, whatever is lost on the way."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,8 +14,10 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY, require
 from tests.dasks import Dask
+from tests.devices.ondevice.test_detached import await_end
 from tests.graph.execution.test_execute import WIDER, artifacts
 from tests.graph.test_shared import bucket, s3_server
+from tests.sshd import descendants
 
 pytestmark = pytest.mark.slow
 __all__ = ["s3_server"]
@@ -114,6 +119,26 @@ def test_a_worker_without_our_folder_uses_the_shared_store(alone, tmp_path, s3_s
     done = [e for e in events if isinstance(e, told.StageDone) and e.total > 1]
     made = [e.label for e in done if not e.cached]
     assert all(label.startswith("verify") for label in made), "devices are asked anew"
+
+
+def test_an_interrupt_ends_at_once_and_leaves_no_process(tmp_path):
+    project(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(WIDER.replace("epochs: 1,", "epochs: 2000,"))
+    command = [sys.executable, "-m", "edgesparse", "run", "tiny.yaml", "--cluster", "local:2"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        for line in process.stderr:
+            if "train: " in line and "epoch" in line:
+                break
+        below = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "finished stages are kept" in said
+    assert "Traceback" not in said
+    assert len(below) >= 4, "two workers, and each one's child or its own"
+    await_end(below)
 
 
 @pytest.mark.parametrize(
