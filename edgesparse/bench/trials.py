@@ -38,6 +38,7 @@ class Sweep(Data):
 
     pipeline: str
     device: str
+    cpu: str = ""
     objectives: list[str]
     directions: list[Direction]
     limits: list[Limit]

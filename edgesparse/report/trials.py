@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from edgesparse.bench.clock import LIMIT, formats_apart
 from edgesparse.bench.trials import Sweep, Trial
 from edgesparse.report.shown import shown
 from edgesparse.report.table import DASH, metric_text, ms_text, ratio_text, size_text
@@ -57,17 +58,30 @@ def chosen_text(trial: Trial) -> str:
 
 
 def objective_text(objective: str, value: float, trial: Trial) -> str:
-    """A value as the tables have it."""
+    """A value as the tables have it, with its unit."""
+    unit = unit_of(objective, trial)
+    text = plain_text(objective, value, trial)
+    return f"{text} {unit}" if unit and unit != "ms" else text
+
+
+def unit_of(objective: str, trial: Trial) -> str:
+    """Of an objective's values; sizes have theirs in the text."""
+    if objective.endswith("_ms"):
+        return "ms"
+    name = objective.removesuffix("_drop")
+    scores = trial.row.metrics if trial.row else []
+    return next((score.unit for score in scores if score.name == name), "")
+
+
+def plain_text(objective: str, value: float, trial: Trial) -> str:
+    """A value without its unit."""
     if objective.endswith("bytes"):
         return size_text(round(value))
     if objective.endswith("_ms"):
         return ms_text(value)
     if objective == "speedup":
         return f"{ratio_text(value)}x"
-    name = objective.removesuffix("_drop")
-    scores = trial.row.metrics if trial.row else []
-    unit = next((score.unit for score in scores if score.name == name), "")
-    return metric_text(value, unit) + (f" {unit}" if unit else "")
+    return metric_text(value, unit_of(objective, trial))
 
 
 def sweep_notes(found: Sweep) -> list[str]:
@@ -79,11 +93,16 @@ def sweep_notes(found: Sweep) -> list[str]:
             other = found.beaten_by(trial)
             why = f"{other.name} is better" if other else trial.reason or "another is as good"
             lines.append(f"{trial.name} (in the pipeline): {why}")
-    for status, told in (("over", "beyond a limit"), ("failed", "failed")):
+    for status, told in (("over", "left out"), ("failed", "failed")):
         own = [t for t in found.trials if t.status == status and t.number is not None]
         if own:
             reasons = dict.fromkeys(trial.reason or "" for trial in own)
             lines.append(f"{len(own)} {told}: {'; '.join(list(reasons)[:3])}"[:300])
+    rows = [trial.row for trial in found.trials if trial.row is not None]
+    timed = any(objective.endswith("_ms") for objective in found.objectives)
+    if timed and any(row.clock == "instructions" for row in rows):
+        apart = f"; {LIMIT}" if formats_apart(rows, found.cpu) else ""
+        lines.append(f"latencies there count instructions, not time{apart}")
     samples = max((s.samples for t in found.trials if t.row for s in t.row.metrics), default=0)
     if found.front and samples:
         lines.append(

@@ -15,10 +15,10 @@ from edgesparse.bench.comparing import place_of
 from edgesparse.bench.made import Bears, InputsThatMatter, Training
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row, Score
-from edgesparse.bench.trials import Sweep
+from edgesparse.bench.trials import Sweep, Trial
 from edgesparse.report.page.drawing import Drawing, colour, drawn, legend, marker
 from edgesparse.report.table import metric_text, ms_text, size_text
-from edgesparse.report.trials import objective_text, trial_lines
+from edgesparse.report.trials import plain_text, trial_lines, unit_of
 
 _WIDE = 8.0
 """From this ratio on an axis is logarithmic."""
@@ -264,14 +264,19 @@ def front(found: Sweep) -> list[tuple[str, str, Markup]]:
                 ("x", found.objectives[place], [t.values[place] for t in shown]),
                 ("y", found.objectives[0], [t.values[0] for t in shown]),
             ):
-                _axis(axes, which, values, partial(objective_text, objective, trial=shown[0]))
-            axes.set_xlabel(found.objectives[place])
-            axes.set_ylabel(found.objectives[0])
+                _axis(axes, which, values, partial(plain_text, objective, trial=shown[0]))
+            axes.set_xlabel(_with_unit(found.objectives[place], shown[0]))
+            axes.set_ylabel(_with_unit(found.objectives[0], shown[0]))
             axes.legend(fontsize=8)
 
         if shown:
             charts.append((first, second, drawn(f"{first} against {second}", draw)))
     return charts
+
+
+def _with_unit(objective: str, trial: Trial) -> str:
+    unit = unit_of(objective, trial)
+    return f"{objective.removesuffix('_ms')} [{unit}]" if unit else objective
 
 
 def _line(place: int, values: Sequence[float]) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def write_sweep(found: Sweep, path: Path) -> Path:
             ([*trial_lines(found, trial), trial.reason or ""], "good" if place == "front" else "")
             for trial in own
         ]
-        tables.append((place, columns, rows))
+        # Why it is not there is told of the others only.
+        last = -1 if place == "front" else None
+        tables.append((place, columns[:last], [(texts[:last], style) for texts, style in rows]))
     charts = [(f"{x} and {y}", chart) for x, y, chart in front(found)]
     title = f"{found.pipeline} on {found.device}: {' and '.join(goals(found))}"
     given = {"title": title, "said": sweep_notes(found), "tables": tables, "charts": charts}

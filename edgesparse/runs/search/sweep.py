@@ -197,6 +197,7 @@ def _sweep(
     return Sweep(
         pipeline=bench.loaded.spec.name,
         device=bench.target.device.name,
+        cpu=bench.target.info.cpu or "",
         objectives=bench.search.objectives,
         directions=list(directions),
         limits=bench.search.limits,
@@ -295,7 +296,7 @@ def _valued(trial: Trial, search: Search) -> Trial:
     beyond = [limit.metric for limit in search.limits if over(limit, trial.row) > 0]
     update: dict[str, Any] = {"values": values}
     if beyond:
-        update |= {"status": "over", "reason": f"beyond the limit of {', '.join(beyond)}"}
+        update |= {"status": "over", "reason": f"{', '.join(beyond)} beyond the limit"}
     return trial.model_copy(update=update)
 
 
