@@ -75,14 +75,16 @@ class Study:
         """What became of a trial. `beyond` is how far it is over its limits."""
         own = asked.trial
         own.set_user_attr(_ROW, trial.model_dump_json())
-        good = trial.status != "failed"
-        if good and self.search.limits:  # To the sampler it counts for more than any objective.
+        if (
+            trial.row is not None and self.search.limits
+        ):  # To the sampler it counts for more than any objective.
             own.set_constraint("limits", beyond)
         states = self._optuna.trial.TrialState
-        if good:
+        if trial.values:
             self._study.tell(own, trial.values)
-        else:
-            self._study.tell(own, state=states.FAIL)
+        else:  # Pruned: beyond a limit, which was seen before it was measured.
+            pruned = trial.status == "over"
+            self._study.tell(own, state=states.PRUNED if pruned else states.FAIL)
 
     def _chosen(self, trial: optuna.trial.Trial, run: str) -> Asked:
         trial.set_user_attr(_RUN, run)

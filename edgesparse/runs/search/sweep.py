@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from edgesparse.bench.job import Candidate
+from edgesparse.bench.job import Candidate, build_rows
 from edgesparse.bench.rows import Row, metric_of
 from edgesparse.bench.trials import Sweep, Trial, direction_of, over
 from edgesparse.devices.measuring.events import Answers, Check, Event, Failed, Round
@@ -123,6 +123,9 @@ class _Bench:
     elsewhere: Elsewhere | None
     heard: list[Event] = field(default_factory=list)
     parts: int = 0
+    pruned: dict[str, Row] = field(default_factory=dict)
+    """Variants that were not measured, since they are beyond a limit already by what this machine
+    knows: its answers, and the file."""
 
     def rows(self, variants: Mapping[str, Variant], *, first: bool = False) -> list[Row]:
         """Make and measure variants beside the baseline; the rows of the others, and at `first` of
@@ -131,6 +134,9 @@ class _Bench:
         whole = {base: self.loaded.spec.variants[base], **variants}
         loaded = replace(self.loaded, spec=self.loaded.spec.model_copy(update={"variants": whole}))
         made = self._made(loaded)
+        if not first:
+            self.pruned = self._beyond(made, base)
+            made = [one for one in made if one.variant not in self.pruned]
         self.parts += 1
         before = len(self.record.rows)
         events = self.record.measure(
@@ -144,6 +150,15 @@ class _Bench:
         kept = [row for row in new if row.variant != base or first]
         self.record.rows[before:] = kept
         return kept
+
+    def _beyond(self, made: Sequence[Candidate], base: str) -> dict[str, Row]:
+        about = (self.loaded.spec.name, self.target.device.name, base, made)
+        found: dict[str, Row] = {}
+        for row in build_rows(*about, None):
+            known = [one for one in self.search.limits if metric_of(row, one.metric) is not None]
+            if row.variant != base and any(over(limit, row) > 0 for limit in known):
+                found.setdefault(row.variant, row)
+        return found
 
     def _made(self, loaded: Loaded[Pipeline]) -> list[Candidate]:
         target, run = self.target, self.record.begun.run
@@ -182,13 +197,23 @@ def _searched(bench: _Bench, folder: Path, trials: int) -> Sweep:
 
     while asked := study.batch(trials, record.begun.run, alive):
         for one, trial in _tried(bench, asked, study.done()):
-            row = trial.row
-            beyond = [over(limit, row) for limit in search.limits] if row else []
-            study.tell(one, trial, max(beyond, default=0.0))
+            study.tell(one, trial, _how_far(trial, search))
         bench.listener(told.Note(_so_far(study, references, directions, bench, trials)))
     found = _sweep(study, references, directions, bench, trials)
     _keep(found, folder)
     return found
+
+
+def _how_far(trial: Trial, search: Search) -> float:
+    """How far a trial is beyond the limits; of one that was not measured, beyond those that it can
+    be held against."""
+    row = trial.row
+    if row is None:
+        return 0.0
+    limits = [
+        one for one in search.limits if trial.values or metric_of(row, one.metric) is not None
+    ]
+    return max((over(limit, row) for limit in limits), default=0.0)
 
 
 def _sweep(
@@ -263,6 +288,12 @@ def _tried(
             about |= {"variant": one.variant, "reason": invalid[first]}
             yield one, Trial(**about, status="failed")
         else:
+            pruned = bench.pruned.get(first)
+            if pruned is not None:
+                said = f"{', '.join(_over(pruned, bench.search))} beyond the limit: not measured"
+                about |= {"variant": one.variant, "reason": said, "row": _short(pruned)}
+                yield one, Trial(**about, status="over")
+                continue
             trial = _trial(first, one.number, one.chosen, one.variant, rows)
             yield one, _valued(trial, bench.search).model_copy(update=about)
 
@@ -278,9 +309,18 @@ def _trial(
         reason = next((row.error for row in own if row.error), "was not measured")
         return Trial(**about, status="failed", reason=reason)
     row = min(good, key=lambda one: one.latency_ms.p50 if one.latency_ms else 0.0)
-    # What a table of trials needs; the run's results have it all.
-    row = row.model_copy(update={"weights": [], "details": {}})
-    return Trial(**about, status="ok", row=row)
+    return Trial(**about, status="ok", row=_short(row))
+
+
+def _short(row: Row) -> Row:
+    """What a table of trials needs; the run's results have it all."""
+    return row.model_copy(update={"weights": [], "details": {}})
+
+
+def _over(row: Row, search: Search) -> list[str]:
+    """The metrics whose limits a row does not keep."""
+    known = [limit for limit in search.limits if metric_of(row, limit.metric) is not None]
+    return [limit.metric for limit in known if over(limit, row) > 0]
 
 
 def _valued(trial: Trial, search: Search) -> Trial:

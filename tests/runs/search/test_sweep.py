@@ -23,11 +23,9 @@ search:
     sparsify:
       choice:
         - {method: magnitude, sparsity: {range: [0.3, 0.9], step: 0.3}, epochs: 1}
-        - {method: one-shot, sparsity: 0.7, layers: {nothing: {}}}
+        - {method: one-shot, sparsity: 0.7, exclude: ['*']}
     quantize: {choice: [f32, int8]}
 """
-# A layer that is not there fails when it is made: that is a failed trial, and no more.
-SEARCH = SEARCH.replace(", layers: {nothing: {}}", ", exclude: ['*']")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +76,22 @@ def test_an_interrupted_search_goes_on_and_finds_what_a_whole_one_does(project, 
     # A run of its own has all rows, the baseline once.
     results = edgesparse.load_results(project=project)
     assert json.loads(json_text(results))["pipeline"] == "tiny"
+
+
+@pytest.mark.slow
+def test_what_is_beyond_a_limit_is_not_measured(project):
+    """By what this machine knows: answers, and the file's size."""
+    path = project / "tight.yaml"
+    text = (TINY + SEARCH).replace("max: 100000", "max: 4000").replace("name: tiny", "name: tight")
+    path.write_text(text)
+    found, _ = edgesparse.sweep(path, "here", trials=4, project=project)
+    over = [trial for trial in found.trials if trial.number is not None and trial.status == "over"]
+    assert over
+    for trial in over:
+        assert trial.reason == "bytes beyond the limit: not measured"
+        assert trial.row.latency_ms is None
+    measured = {row.variant for row in edgesparse.load_results(project=project).rows}
+    assert not measured & {trial.name for trial in over}
 
 
 @pytest.mark.slow
