@@ -29,7 +29,7 @@ from edgesparse.stages.base.stage import Access, Context, Stage
 
 TRIES = 8
 """So often a stage is begun anew whose worker, or scheduler, was lost."""
-RECONNECT_SECONDS = 120.0
+CONNECT_SECONDS, RECONNECT_SECONDS = 10.0, 120.0
 _COUNT_SECONDS = 1.0
 _TOPIC = "edgesparse"
 _HERE = "local:"
@@ -76,7 +76,7 @@ class Cluster:
                 dashboard_address=None,
                 silence_logs=50,
             )
-        self._client = self._connected()
+        self._client = self._connected(CONNECT_SECONDS)
 
     def close(self) -> None:
         """Let go of it; a local one ends."""
@@ -150,12 +150,12 @@ class Cluster:
             with suppress(Exception):
                 lost.close(timeout=1)
             self._sent.clear()
-            self._client = self._connected()
+            self._client = self._connected(RECONNECT_SECONDS)
 
-    def _connected(self) -> Any:
+    def _connected(self, patience: float) -> Any:
         """A client of a scheduler that answers within a while."""
         last: Exception | None = None
-        until = time.monotonic() + (RECONNECT_SECONDS if self._sent else 10)
+        until = time.monotonic() + patience
         where: Any = self._local or self.address
         while True:
             given = {"address": where}
@@ -206,6 +206,11 @@ class Cluster:
         with self._lock:
             known = self._sent.get(id(context))
             if known is None:
+                # One plan is carried out at a time: what an earlier one left there is not needed.
+                for _, old in self._sent.values():
+                    with suppress(Exception):
+                        self._client.unregister_worker_plugin(old)
+                self._sent.clear()
                 name = f"edgesparse-{uuid.uuid4().hex[:12]}"
                 self._client.register_plugin(_plugin(pickle.dumps(context)), name=name)
                 known = self._sent[id(context)] = (context, name)
