@@ -46,7 +46,9 @@ def test_deploy_gives_results_and_tells_its_progress(deployed):
     assert results.best() == results.best("here")
     assert len(results.to_frame()) == 2
     done = [event.label for event in events if isinstance(event, told.StageDone)]
-    assert done[2:5] == ["samples", "train", "convert dense-f32"]
+    # What does not wait for one another may end in any order.
+    assert {"samples", "train", "convert dense-f32", "convert sparse-f32"} <= set(done)
+    assert done.index("train") < done.index("convert dense-f32")
     assert any(isinstance(event, told.StageProgress) for event in events)
 
 
