@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field
 
 from edgesparse.bench.rows import Data, Row, metric_of
-from edgesparse.spec.automatic import Limit, metric_name
+from edgesparse.spec.automatic import Limit
 
 Direction = Literal["minimize", "maximize"]
 _HIGHER = {"agreement", "sparsity", "speedup"}
@@ -25,7 +26,7 @@ class Trial(Data):
     variant: dict[str, Any] = Field({})
     """As a pipeline file has it."""
     status: Literal["ok", "failed", "over"]
-    """over: measured, and beyond a limit."""
+    """over: beyond a limit, whether that was seen before it was measured or after."""
     reason: str | None = None
     values: list[float] = Field([])
     """Of the objectives."""
@@ -46,7 +47,7 @@ class Sweep(Data):
     asked: int
     """So many trials there were to be."""
 
-    @property
+    @cached_property
     def front(self) -> list[Trial]:
         """Those that keep the limits and that no other one beats in every objective, the pipeline's
         own variants among them; in the order of the last objective."""
@@ -82,7 +83,7 @@ def direction_of(objective: str, rows: Sequence[Row]) -> Direction | None:
     if objective in _HIGHER:
         return "maximize"
     scores = [score for row in rows for score in row.metrics]
-    best = next((score.best for score in scores if score.name == metric_name(objective)), None)
+    best = next((score.best for score in scores if score.name == objective), None)
     return None if best is None else "maximize" if best == "highest" else "minimize"
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -182,8 +181,3 @@ def _end(hole: Hole, last: bool) -> Any:
         return len(hole.options) - 1 if last else 0
     value = hole.high if last else hole.low
     return int(value) if hole.whole else float(value)
-
-
-def metric_name(objective: str) -> str:
-    """The task's metric that an objective or a limit is about."""
-    return re.sub(r"_drop$", "", objective)

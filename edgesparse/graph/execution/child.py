@@ -52,10 +52,8 @@ def main(descriptor: int, log: Path) -> None:
     while True:
         _, sent, module, function, parts, arguments = messages.get()
         try:
-            if sent not in (
-                None,
-                pickled,
-            ):  # One context, and so one dataset in memory, for a whole plan.
+            # One context, and so one dataset in memory, for a whole plan.
+            if sent not in (None, pickled):
                 context, pickled = pickle.loads(sent), sent  # noqa: S301 (from this package)
                 _prepare(context)
             assert isinstance(context, Context)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,11 +112,14 @@ class Study:
         return samplers.TPESampler(n_startup_trials=_STARTUP, seed=seed)
 
 
+@dataclass(frozen=True)
 class Asked:
     """A trial to be made: its number, what was chosen, and the variant that this makes."""
 
-    def __init__(self, trial: Any, number: int, chosen: dict[str, Any], variant: Any) -> None:
-        self.trial, self.number, self.chosen, self.variant = trial, number, chosen, variant
+    trial: Any
+    number: int
+    chosen: dict[str, Any]
+    variant: Any
 
     @property
     def name(self) -> str:

@@ -31,7 +31,7 @@ from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.record import RunRecord, recorded
 from edgesparse.runs.planning import plan_for, site_for
 from edgesparse.runs.search.study import Asked, Study
-from edgesparse.spec.automatic import Search
+from edgesparse.spec.automatic import Limit, Search
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline, Variant
@@ -155,8 +155,7 @@ class _Bench:
         about = (self.loaded.spec.name, self.target.device.name, base, made)
         found: dict[str, Row] = {}
         for row in build_rows(*about, None):
-            known = [one for one in self.search.limits if metric_of(row, one.metric) is not None]
-            if row.variant != base and any(over(limit, row) > 0 for limit in known):
+            if row.variant != base and _over(row, self.search):
                 found.setdefault(row.variant, row)
         return found
 
@@ -210,9 +209,7 @@ def _how_far(trial: Trial, search: Search) -> float:
     row = trial.row
     if row is None:
         return 0.0
-    limits = [
-        one for one in search.limits if trial.values or metric_of(row, one.metric) is not None
-    ]
+    limits = search.limits if trial.values else _known(row, search)
     return max((over(limit, row) for limit in limits), default=0.0)
 
 
@@ -318,9 +315,13 @@ def _short(row: Row) -> Row:
 
 
 def _over(row: Row, search: Search) -> list[str]:
-    """The metrics whose limits a row does not keep."""
-    known = [limit for limit in search.limits if metric_of(row, limit.metric) is not None]
-    return [limit.metric for limit in known if over(limit, row) > 0]
+    """The metrics whose limits a row does not keep, as far as it has them."""
+    return [limit.metric for limit in _known(row, search) if over(limit, row) > 0]
+
+
+def _known(row: Row, search: Search) -> list[Limit]:
+    """The limits that a row can be held against."""
+    return [limit for limit in search.limits if metric_of(row, limit.metric) is not None]
 
 
 def _valued(trial: Trial, search: Search) -> Trial:
