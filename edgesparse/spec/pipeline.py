@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from edgesparse.spec.automatic import EPOCHS, Search, automatic
 from edgesparse.spec.base import Name, Strict
 from edgesparse.spec.sparsify import (
+    OneShot,
     SparsifyReference,
     Steps,
     leaves_zeros,
@@ -90,11 +91,23 @@ class Quantize(Strict):
     calibration_samples: int = Field(
         200, ge=1, le=100_000, description="Size of the representative dataset, from training data."
     )
+    bias_correction: bool | None = Field(
+        None,
+        description="int8 and uint8: biases make up for what rounding weights does to the layers' "
+        "means, on the calibration samples and without labels, where that brings the answers "
+        "nearer. Default: where 'one-shot' left zeros without fine-tuning.",
+    )
 
     @model_validator(mode="after")
     def _aware_is_int8(self) -> Quantize:
         if self.aware and self.numbers != "int8":
             raise PydanticCustomError("aware", "'aware: true' needs 'scheme: int8'")
+        return self
+
+    @model_validator(mode="after")
+    def _biases_are_integers(self) -> Quantize:
+        if self.bias_correction and self.numbers != "int8":
+            raise PydanticCustomError("bias_correction", "'bias_correction' needs 'scheme: int8'")
         return self
 
     @model_validator(mode="after")
@@ -156,6 +169,14 @@ class Variant(Strict):
     def has_zeros(self) -> bool:
         """Whether weights may be zero afterwards."""
         return any(leaves_zeros(step) for step in self.sparsify)
+
+    @property
+    def corrects_biases(self) -> bool:
+        """Whether biases make up for what int8 does to the layers' means."""
+        if self.quantize.bias_correction is not None or self.quantize.numbers != "int8":
+            return bool(self.quantize.bias_correction)
+        untrained = any(isinstance(step, OneShot) and not step.epochs for step in self.sparsify)
+        return untrained and not self.quantize.aware
 
     @property
     def references(self) -> list[tuple[int, SparsifyReference]]:

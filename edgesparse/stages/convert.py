@@ -33,8 +33,10 @@ def covers(
     """What the result depends on: `data` gives calibration and `golden` samples; of the runtimes
     only whether one of them takes no scale per channel."""
     half = {"compute": "f16"} if variant.quantize.compute == "f16" else {}
+    biases = {"bias_correction": True} if variant.corrects_biases else {}
     return {
         **half,
+        **biases,
         "data": data,
         "scheme": variant.quantize.scheme,
         "calibration_samples": variant.quantize.calibration_samples,
@@ -88,16 +90,53 @@ def _converted(
         )
         return in_half_precision(content) if "compute" in spec else content
 
+    def fixed(notes: list[str]) -> tuple[bytes, list[str]]:
+        content = made(())
+        if "bias_correction" not in spec:
+            return content, notes
+        exact = convert.convert(model, "f32", representative)
+        given = dict(zip(model.input_names, representative, strict=True))
+        corrected, told = _with_biases(exact, content, given)
+        return corrected, [*notes, told]
+
     if not named:
-        return made(()), []
+        return fixed([])
     sizes = work.pipeline.benchmark.input_shapes
     told = " and ".join(f"{name} of {'x'.join(map(str, sizes[name]))}" for name in named)
     try:
         found = made([named.get(name) for name in inputs])
     except EdgesparseError as error:
         reason = str(error).removeprefix("the TFLite converter does not take this model: ")
-        return made(()), [f"the file takes {told} and nothing else: {reason}"]
-    return found, [f"sizes stay open in the file; measured with {told}"]
+        return fixed([f"the file takes {told} and nothing else: {reason}"])
+    notes = [f"sizes stay open in the file; measured with {told}"]
+    if "bias_correction" in spec:
+        notes.append("biases are not corrected in a file whose sizes are open")
+    return found, notes
+
+
+def _with_biases(
+    exact: bytes, content: bytes, samples: Mapping[str, np.ndarray[Any, Any]]
+) -> tuple[bytes, str]:
+    """The file with corrected biases, and what that brought."""
+    import numpy as np
+
+    from edgesparse.spec.safe.temporary import temporary_folder
+    from edgesparse.tflite.bias_correction import correct_biases
+
+    with temporary_folder() as folder:
+        files = [folder / name for name in ("exact.tflite", "int8.tflite", "x.npz", "out.tflite")]
+        files[0].write_bytes(exact)
+        files[1].write_bytes(content)
+        np.savez(files[2], **samples)
+        try:
+            done = correct_biases(*files)
+        except EdgesparseError as error:
+            return content, f"biases stay as they were converted: {error}"
+        moved = f"answers are {done.before:.2%} of their range from the float model's"
+        if done.after < done.before:
+            found = f"biases of {done.layers} layers are corrected: {moved} without, "
+            return files[3].read_bytes(), f"{found}{done.after:.2%} with it"
+        return content, f"bias correction brings nothing: {moved} without, {done.after:.2%} with it"
 
 
 def _network(work: Work, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.tflite.format.ends import quantized
+from edgesparse.tflite.format.ends import dequantized, quantized
 from edgesparse.tflite.format.graph import label
 
 SAMPLES = 8
@@ -125,7 +125,7 @@ def _parting(
             if expected.size != np.prod(details["shape"]) or expected.dtype.kind != "f":
                 continue
             try:
-                found = _dequantized(interpreter.get_tensor(details["index"]), details)
+                found = dequantized(interpreter.get_tensor(details["index"]), details)
             except ValueError:
                 continue
             spread = float(np.ptp(layers[name][1])) or 1.0
@@ -138,8 +138,3 @@ def _parting(
             step = f"; one step of its numbers is {steps[name]:.1%} of it" if steps[name] else ""
             return f"outputs part at layer {name} ({kind}): {error:.0%} of its range off{step}"
     return None
-
-
-def _dequantized(values: np.ndarray, details: Any) -> np.ndarray:
-    scale, zero = details["quantization"]
-    return (values.astype(np.float32) - zero) * scale if scale else values.astype(np.float32)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.sparsity.network.least_squares import LEVELS, Seen, allocated, pruned
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -27,8 +26,9 @@ from edgesparse.spec.safe.programs import asked
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.sparsify import BLOCK, Pattern
 from edgesparse.tflite.format.encode import decode, packed
-from edgesparse.tflite.format.graph import Constant, constants, indices, open_model
-from edgesparse.tflite.recording import Arrays, opened, run, samples_of
+from edgesparse.tflite.format.graph import Constant, constants, indices, open_model, put
+from edgesparse.tflite.patches import patches
+from edgesparse.tflite.recording import Arrays, off, opened, run, samples_of
 
 MOST = 200
 """Samples that are looked at, at most."""
@@ -94,42 +94,6 @@ class _Layer:
         if self.constant.op == "FULLY_CONNECTED":
             return given.reshape(-1, self.constant.values.shape[1])
         return patches(given, self.constant.values.shape, self.operator.builtinOptions)
-
-
-def patches(given: np.ndarray[Any, Any], shape: Sequence[int], options: Any) -> Any:
-    """Of an image batch [1, h, w, channels] the patches of a convolution whose weights have the
-    shape [outputs, h, w, channels]: [positions, h * w * channels]."""
-    _, high, wide, _ = shape
-    sizes = []
-    for size, kernel, stride, rate in (
-        (given.shape[1], high, options.strideH, options.dilationHFactor),
-        (given.shape[2], wide, options.strideW, options.dilationWFactor),
-    ):
-        reach = (kernel - 1) * rate + 1
-        same = options.padding == schema.Padding.SAME
-        count = -(-size // stride) if same else (size - reach) // stride + 1
-        before = max(0, (count - 1) * stride + reach - size) if same else 0
-        sizes.append((count, stride, rate, before))
-    (rows, down, rate_y, pad_y), (columns, right, rate_x, pad_x) = sizes
-    padded = np.pad(
-        given,
-        (
-            (0, 0),
-            (pad_y // 2, pad_y - pad_y // 2),
-            (pad_x // 2, pad_x - pad_x // 2),
-            (0, 0),
-        ),
-    )
-    parts = [
-        padded[
-            0,
-            y * rate_y : y * rate_y + (rows - 1) * down + 1 : down,
-            x * rate_x : x * rate_x + (columns - 1) * right + 1 : right,
-        ]
-        for y in range(high)
-        for x in range(wide)
-    ]
-    return np.concatenate(parts, axis=-1).reshape(rows * columns, -1)
 
 
 def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer], int]:
@@ -220,27 +184,8 @@ def _carried_out(
     return {
         "layers": {layer.constant.label: shares[str(n)] for n, layer in enumerate(layers)},
         "left": left,
-        "off": _off(content, now, kept),
+        "off": off(content, now, kept, MOST),
     }
-
-
-def _off(before: bytes, after: bytes, given: Arrays) -> float:
-    answers = []
-    for content in (before, after):
-        interpreter = opened(content)
-        outputs = [end["index"] for end in interpreter.get_output_details()]
-        answers.append(
-            [[interpreter.get_tensor(index).astype(np.float64) for index in outputs]
-             for _ in run(interpreter, content, given, MOST)]
-        )  # fmt: skip
-    shares = []
-    for own, other in zip(
-        zip(*answers[0], strict=True), zip(*answers[1], strict=True), strict=True
-    ):
-        wanted, found = np.stack(own), np.stack(other)
-        spread = float(wanted.max() - wanted.min()) or 1.0
-        shares.append(float(np.abs(wanted - found).mean()) / spread)
-    return max(shares)
 
 
 def _replace(model: Any, layer: _Layer, seen: Seen, sparsity: float) -> None:
@@ -248,16 +193,11 @@ def _replace(model: Any, layer: _Layer, seen: Seen, sparsity: float) -> None:
     known = seen.centred() if layer.bias is not None else seen
     found = pruned(layer.matrix, known, sparsity, layer.pattern)
     values = layer.constant.values
-    _put(model, layer.constant, found.T.reshape(values.shape).astype(values.dtype))
+    put(model, layer.constant, found.T.reshape(values.shape).astype(values.dtype))
     if layer.bias is not None:
         # What the wanted outputs, which are without bias, lost on average.
         shift = seen.mean_wanted - seen.mean_input @ found
-        _put(model, layer.bias, (layer.bias.values + shift).astype(np.float32))
-
-
-def _put(model: Any, constant: Constant, values: np.ndarray[Any, Any]) -> None:
-    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    model.buffers[constant.buffer].data = data
+        put(model, layer.bias, (layer.bias.values + shift).astype(np.float32))
 
 
 def main(model: str, samples: str, sparsity: str, pattern: str, target: str) -> None:

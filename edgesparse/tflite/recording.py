@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.ends import ends, quantized
+from edgesparse.tflite.format.ends import dequantized, ends, quantized
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -65,3 +65,24 @@ def run(interpreter: Any, content: bytes, given: Arrays, most: int) -> Iterator[
             interpreter.set_tensor(index, quantized(value, source).reshape(source["shape"]))
         interpreter.invoke()
         yield number
+
+
+def off(before: bytes, after: bytes, given: Arrays, most: int) -> float:
+    """How far one file's answers are from another's: the mean of the differences, as a share of an
+    output's range in the first; of the output where that is largest."""
+    answers = []
+    for content in (before, after):
+        interpreter = opened(content)
+        outputs = interpreter.get_output_details()
+        answers.append(
+            [[dequantized(interpreter.get_tensor(end["index"]), end) for end in outputs]
+             for _ in run(interpreter, content, given, most)]
+        )  # fmt: skip
+    shares = []
+    for own, other in zip(
+        zip(*answers[0], strict=True), zip(*answers[1], strict=True), strict=True
+    ):
+        wanted, found = np.stack(own), np.stack(other)
+        spread = float(wanted.max() - wanted.min()) or 1.0
+        shares.append(float(np.abs(wanted - found).mean()) / spread)
+    return max(shares)

@@ -49,6 +49,7 @@ def test_every_quantization_and_a_gate_that_is_not_met(folder):
   pqat: {sparsify: {method: magnitude, sparsity: 0.8, epochs: 1, schedule: constant},
          quantize: {scheme: int8, aware: true, epochs: 1}}
   one-shot: {sparsify: {method: magnitude, sparsity: 0.4, epochs: 0}, storage: dense}
+  untrained: {sparsify: {method: one-shot, sparsity: 0.4}, quantize: int8}
   two-four: {sparsify: {method: magnitude, sparsity: 0.5, pattern: "2:4", epochs: 1}}
 gates:
   - {variant: f16, metric: bytes, max: 1}
@@ -68,6 +69,8 @@ benchmark:""",
     assert found["sparse-f32"].model.storage == "sparse"
     assert found["one-shot"].model.sparsity == pytest.approx(0.4, abs=0.02)
     assert found["one-shot"].model.storage == "dense"
+    (told,) = (note for note in found["untrained"].notes if "bias" in note)
+    assert "of their range from the float model's without" in told
     assert found["f16"].model.bytes < 0.7 * found["dense-f32"].model.bytes
 
 

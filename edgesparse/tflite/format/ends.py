@@ -82,6 +82,12 @@ def quantized(values: np.ndarray[Any, Any], details: Any) -> np.ndarray[Any, Any
     return values.astype(details["dtype"])
 
 
+def dequantized(values: np.ndarray[Any, Any], details: Any) -> np.ndarray[Any, Any]:
+    """The real numbers, float32, that a tensor's numbers stand for; one scale for all of it."""
+    scale, zero = details["quantization"]
+    return (values.astype(np.float32) - zero) * scale if scale else values.astype(np.float32)
+
+
 def in_order(found: Sequence[End], names: Sequence[str]) -> list[End]:
     """Ends by names, where the file has them; else as they stand in it."""
     known = {end.name: end for end in found}

@@ -261,6 +261,12 @@ def _constant(graph: Any, g: int, t: int, data: Any, reader: _Reader, most: int)
     )
 
 
+def put(model: Any, constant: Constant, values: np.ndarray[Any, Any]) -> None:
+    """Let a constant that is stored densely have other values, of its shape and dtype."""
+    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    model.buffers[constant.buffer].data = data
+
+
 def read_sparse(tensor: Any, data: Any, dtype: type[np.generic]) -> Compressed:
     """A sparse tensor as the file has it."""
     sparsity = tensor.sparsity

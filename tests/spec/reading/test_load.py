@@ -112,6 +112,31 @@ def test_half_precision_is_of_floats_that_are_stored_densely():
     assert "'compute: f16' and 'storage: sparse' do not go together" in wrong
 
 
+@pytest.mark.parametrize(
+    ("variant", "corrects"),
+    [
+        ("quantize: int8", False),
+        ("quantize: {scheme: uint8, bias_correction: true}", True),
+        ("sparsify: {method: one-shot, sparsity: 0.5}, quantize: int8", True),
+        ("sparsify: {method: one-shot, sparsity: 0.5}", False),
+        ("sparsify: {method: one-shot, sparsity: 0.5, epochs: 2}, quantize: int8", False),
+        (
+            "sparsify: {method: one-shot, sparsity: 0.5}, "
+            "quantize: {scheme: int8, bias_correction: false}",
+            False,
+        ),
+    ],
+)
+def test_biases_are_corrected_where_nothing_was_trained(variant, corrects):
+    spec = parse_pipeline(BASE + f"  b: {{{variant}}}\n").spec
+    assert spec.variants["b"].corrects_biases is corrects
+
+
+def test_biases_of_floats_need_no_correction():
+    (wrong,) = problems(BASE + "  b: {quantize: {scheme: f16, bias_correction: true}}\n")
+    assert "'bias_correction' needs 'scheme: int8'" in wrong
+
+
 def test_defaults_and_shorthands():
     spec = parse_pipeline(BASE + "  b: {quantize: int8}\n  c:\n").spec
     assert spec.baseline_variant == "a"
