@@ -18,7 +18,7 @@ def page(tmp_path_factory):
 
 def first_column(driver):
     rows = "[...document.querySelectorAll('#tables table.sortable tbody tr')]"
-    return driver.execute_script(f"return {rows}.map(row => row.cells[0].dataset.value)")
+    return driver.execute_script(f"return {rows}.map(row => row.cells[0].textContent.split(' ')[0])")
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -39,11 +39,11 @@ _POINTS = 400
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, what it is sorted by, and whether it is the best of its
-    column."""
+    """A cell of a table: its text, what it is sorted by where that is something else, and whether
+    it is the best of its column."""
 
     text: str
-    value: float | str
+    value: str | None = None
     best: bool = False
 
 
@@ -104,11 +104,13 @@ def _shown(number: int, block: Block, numbered: dict[str, int], order: Mapping[s
     columns = columns_of(block.rows)
     lines = []
     for row, texts in zip(block.rows, cells(block, numbered), strict=True):
-        line = [Cell(texts[0], row.variant)]
+        line = [Cell(texts[0])]
         for column, text in zip(columns, texts[1:], strict=True):
             value = column.value(row) if column.value and row.status == "ok" else None
             plain = text.removesuffix(BEST)
-            line.append(Cell(plain, plain if value is None else value, text.endswith(BEST)))
+            told = plain if value is None else f"{value:.7g}"
+            best = text.endswith(BEST)
+            line.append(Cell(plain, told if best or told != plain else None, best))
         lines.append(tuple(line))
     rows = [row for row in block.rows if row.status == "ok"]
     metric = next((row.score.name for row in rows if row.score), "metric")

@@ -11,7 +11,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const down = head.getAttribute("aria-sort") === "ascending";
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const value = (row) => row.cells[place].dataset.value;
+      const value = (row) => row.cells[place].dataset.value ?? row.cells[place].textContent;
       const number = (text) => (text.trim() === "" || isNaN(text) ? null : Number(text));
       const rows = [...body.rows].sort((one, two) => {
         const [a, b] = [value(one), value(two)];

@@ -9,6 +9,8 @@ from edgesparse.report.page import MAX_BYTES, html_text, write_page
 from edgesparse.spec.errors import EdgesparseError
 from tests.report.page.made import HOSTILE, run
 from tests.report.test_hostile import NASTY, results
+from tests.report.test_table import results as table_of
+from tests.report.test_table import row
 
 
 class Parts(HTMLParser):
@@ -79,6 +81,14 @@ def test_many_variants_stay_below_five_megabytes():
     text = html_text(found.model_copy(update={"made": made}))
     assert len(text.encode()) < MAX_BYTES
     assert "more trainings are in results.json" in text
+
+
+def test_ten_thousand_variants_would_stay_below_it_too():
+    few, many = (
+        len(html_text(table_of(*(row(f"v{n}", 1 + n / 1e4) for n in range(count)))).encode())
+        for count in (600, 1000)
+    )
+    assert few + (many - few) / 400 * 9400 < MAX_BYTES
 
 
 def test_its_library_is_loaded_when_a_page_is_made():
