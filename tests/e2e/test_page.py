@@ -18,7 +18,8 @@ def page(tmp_path_factory):
 
 def first_column(driver):
     rows = "[...document.querySelectorAll('#tables table.sortable tbody tr')]"
-    return driver.execute_script(f"return {rows}.map(row => row.cells[0].textContent.split(' ')[0])")
+    name = "row.cells[0].textContent.split(' ')[0]"
+    return driver.execute_script(f"return {rows}.map(row => {name})")
 
 
 @pytest.mark.parametrize("width", [1280, 400])
