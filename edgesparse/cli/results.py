@@ -158,10 +158,11 @@ def report(
         say(f"wrote {edgesparse.write_page(results, output or f'{results.run}.html')}")
     elif as_list:
         from edgesparse.cli.console import result_console
+        from edgesparse.graph.workspace import Workspace
         from edgesparse.report.comparison import print_runs, run_records
         from edgesparse.runs.comparing import readable_runs
 
-        runs = readable_runs()
+        runs = readable_runs(Workspace(Path()))
         if as_json:
             print_json(run_records(runs))
         elif runs:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 
 MANIFEST = "artifact.json"
 """Names an artifact's files and their digests; what has none is no artifact."""
@@ -33,10 +33,7 @@ class Shared:
         try:
             import fsspec
         except ImportError:
-            raise UsageError(
-                f"'store: {url}' needs fsspec, which is not installed: "
-                "pip install 'edgesparse[cluster]'"
-            ) from None
+            raise missing_extra(f"'store: {url}'", "fsspec", "cluster") from None
         self.url = url.rstrip("/")
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.url)

@@ -15,6 +15,7 @@ from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.safe.files import replace_json
+from edgesparse.spec.safe.text import listed
 from edgesparse.stages.base.stage import Stage
 
 FOLDER = ".edgesparse"
@@ -104,9 +105,7 @@ class Workspace:
                 why = "has not been run before"
             else:
                 changes = differences(earlier, stage.identity)
-                why = "; ".join(changes[:3]) or "did not finish, or its artifact was removed"
-                if len(changes) > 3:
-                    why += f"; and {len(changes) - 3} more"
+                why = listed(changes, 3, "; ") or "did not finish, or its artifact was removed"
             found.append(StageStatus(stage, False, why))
         return found
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from edgesparse.report.shown import shown
 from edgesparse.report.table import percent_text, size_text
+from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.format.ends import explain_custom
 
 if TYPE_CHECKING:
@@ -139,12 +140,6 @@ def lines(found: Sequence[Explanation]) -> list[tuple[str, str]]:
         groups.setdefault((verdict, one.reason, style), []).append(one.name)
     order = {"pays": 0, "gains nothing": 1, "REFUSED": 2}
     return [
-        (f"{verdict}: {_named(names)}: {reason}", style)
+        (f"{verdict}: {listed(names, NAMED_LAYERS)}: {reason}", style)
         for (verdict, reason, style), names in sorted(groups.items(), key=lambda g: order[g[0][0]])
     ]
-
-
-def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMED_LAYERS])
-    more = len(names) - NAMED_LAYERS
-    return f"{shown} and {more} more" if more > 0 else shown

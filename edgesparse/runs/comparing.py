@@ -46,9 +46,9 @@ def history(pipeline: str, *, project: str | Path = ".") -> tuple[list[Results],
     """
     workspace = Workspace(Path(project))
     name = _name(pipeline)
-    runs = [run for run in _readable(workspace) if run.pipeline == name]
+    runs = [run for run in readable_runs(workspace) if run.pipeline == name]
     if not runs:
-        known = {run.pipeline for run in _readable(workspace)}
+        known = {run.pipeline for run in readable_runs(workspace)}
         raise UsageError(f"no run of a pipeline {name!r}{did_you_mean(name, known)}")
     changed: list[list[str]] = [[]]
     changed += [list(differences(a, b)) for a, b in pairwise(runs)]
@@ -65,12 +65,8 @@ def _name(pipeline: str) -> str:
     return load_pipeline(path).spec.name
 
 
-def readable_runs(project: str | Path = ".") -> list[Results]:
+def readable_runs(workspace: Workspace) -> list[Results]:
     """The results of every run that can be read, oldest first."""
-    return _readable(Workspace(Path(project)))
-
-
-def _readable(workspace: Workspace) -> list[Results]:
     found = []
     for run in workspace.run_ids():
         try:
@@ -82,7 +78,7 @@ def _readable(workspace: Workspace) -> list[Results]:
 
 def _found(workspace: Workspace, what: str | None, later: Results | None) -> Results:
     """The run that is meant; one that is not `later`, and of its pipeline where nothing is said."""
-    runs = [run for run in _readable(workspace) if later is None or run.run != later.run]
+    runs = [run for run in readable_runs(workspace) if later is None or run.run != later.run]
     if what is None:
         own = [run for run in runs if later is None or run.pipeline == later.pipeline]
         own = [run for run in own if later is None or run.started <= later.started]

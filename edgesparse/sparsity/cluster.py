@@ -23,6 +23,7 @@ from edgesparse.sparsity.training.fitting import fit
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
+from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import Cluster
 
 MIN_SPARSITY = 0.05
@@ -76,8 +77,7 @@ def _why_not(kernel: Kernel) -> str:
 
 
 def _told(left: dict[str, str]) -> str:
-    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-    return "; ".join(f"{name}: {why}" for name, why in list(left.items())[:3]) + more
+    return listed([f"{name}: {why}" for name, why in left.items()], 3, "; ")
 
 
 def _measured(kernel: Kernel, spec: Cluster) -> LayerSparsity:

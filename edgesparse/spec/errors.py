@@ -18,6 +18,13 @@ class UsageError(EdgesparseError):
     exit_code = 2
 
 
+def missing_extra(what: str, library: str, extra: str) -> UsageError:
+    """What to raise where something asked for needs a library that only some users install."""
+    return UsageError(
+        f"{what} needs {library}, which is not installed: pip install 'edgesparse[{extra}]'"
+    )
+
+
 class Problem(NamedTuple):  # Not a dataclass: 'edgesparse --help' imports this, and no more.
     """One mistake in a YAML file; `line` and `column` count from 1."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec.pipeline import Quantize
+from edgesparse.spec.safe.text import listed
 from edgesparse.stages.base.keeping import HISTORY, METRICS, read_keras, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, NOTES, TOOLKIT_LIBRARIES, Kind, Work
 
@@ -47,9 +48,7 @@ def _leave(
 
     notes = fitting.told(history, "fine-tuning")
     if prepared.left:
-        left = ", ".join(prepared.left[:_NAMED])
-        more = len(prepared.left) - _NAMED
-        left += f" and {more} more" if more > 0 else ""
+        left = listed(prepared.left, _NAMED)
         notes.append(f"not quantization-aware, with ranges from calibration: {left}")
     if notes:
         write_json(work.folder / NOTES, notes)

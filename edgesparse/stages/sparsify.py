@@ -18,6 +18,7 @@ from edgesparse.devices.measuring.jobs import round_medians, run_job
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import (
     NOTICED,
     Channels,
@@ -113,9 +114,8 @@ def _uncovered(done: Coverage) -> list[str]:
     """What a step did not reach, where that is much."""
     if abs(done.asked - done.reached) <= NOTICED:
         return []
-    left = "; ".join(f"{one.name} ({one.share:.1%}): {one.reason}" for one in done.left[:_NAMED])
-    more = len(done.left) - _NAMED
-    left += f"; and {more} more" if more > 0 else ""
+    every = [f"{one.name} ({one.share:.1%}): {one.reason}" for one in done.left]
+    left = listed(every, _NAMED, "; ")
     return [f"{done.asked:.0%} zeros asked for, {done.reached:.1%} reached; left dense: {left}"]
 
 

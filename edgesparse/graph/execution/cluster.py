@@ -24,7 +24,7 @@ from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import library_versions
 from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import Store
-from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.stages.base.stage import Access, Context, Stage
 
 TRIES = 8
@@ -251,9 +251,7 @@ def _library() -> Any:
         import dask
         import distributed
     except ImportError:
-        raise UsageError(
-            "--cluster needs Dask, which is not installed: pip install 'edgesparse[cluster]'"
-        ) from None
+        raise missing_extra("--cluster", "Dask", "cluster") from None
     # A worker that dies takes none of our stages' blame: they are begun anew here, and counted.
     dask.config.set({"distributed.scheduler.allowed-failures": TRIES})
     return distributed

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgesparse.bench.results import Results
 from edgesparse.report.tracking.figures import curves, numbers, plain, row_name, settings
-from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.spec.pipeline import Tracking
 
 _AT_ONCE = 1000
@@ -24,10 +24,7 @@ def write(results: Results, tracking: Tracking, folder: Path) -> str:
         import mlflow
         from mlflow.exceptions import MlflowException
     except ImportError:
-        raise UsageError(
-            "'tracking: mlflow' needs MLflow, which is not installed: "
-            "pip install 'edgesparse[tracking]'"
-        ) from None
+        raise missing_extra("'tracking: mlflow'", "MLflow", "tracking") from None
     # A run waits for a server that is down no longer than a person would.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     uri = tracking.uri or mlflow.get_tracking_uri()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgesparse.bench.results import Results
 from edgesparse.report.tracking.figures import curves, numbers, plain, row_name
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import missing_extra
 from edgesparse.spec.pipeline import Tracking
 
 
@@ -15,10 +15,7 @@ def write(results: Results, tracking: Tracking, folder: Path) -> str:
     try:
         from tensorboard.summary import Writer
     except ImportError:
-        raise UsageError(
-            "'tracking: tensorboard' needs TensorBoard, which is not installed: "
-            "pip install 'edgesparse[tracking]'"
-        ) from None
+        raise missing_extra("'tracking: tensorboard'", "TensorBoard", "tracking") from None
     root = Path(tracking.uri) / results.run if tracking.uri else folder / "tensorboard"
     for training in results.made.trainings:
         writer = Writer(str(root / plain(training.label)))

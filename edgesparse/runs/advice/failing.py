@@ -11,6 +11,7 @@ from edgesparse.spec.learned import MOST_ZEROS
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.reading.document import Document, Location
 from edgesparse.spec.reading.load import Loaded
+from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import (
     L1,
     NOTICED,
@@ -60,9 +61,7 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
         found.append(Foreseen("fails", f"{{variants}} will fail: {why}", names))
     left = tuple(n for n, v in chosen.items() if v.quantize.aware and n not in failing)
     if facts.unaware and left:
-        named = ", ".join(facts.unaware[:_NAMED])
-        more = len(facts.unaware) - _NAMED
-        named += f" and {more} more" if more > 0 else ""
+        named = listed(facts.unaware, _NAMED)
         text = f"{{variants}}: not quantization-aware, with ranges from calibration: {named}"
         found.append(Foreseen("partial", text, left))
     return [*found, *_coverage(chosen, facts.kernels)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesparse.bench.trials import Direction, Trial
 from edgesparse.spec.automatic import Hole, Search, filled
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import missing_extra
 
 if TYPE_CHECKING:
     import optuna
@@ -142,9 +142,7 @@ def _library() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UsageError(
-            "a search needs Optuna, which is not installed: pip install 'edgesparse[sweep]'"
-        ) from None
+        raise missing_extra("a search", "Optuna", "sweep") from None
     import warnings
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

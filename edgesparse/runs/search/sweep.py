@@ -37,6 +37,7 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline, Variant
 from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline
 from edgesparse.spec.safe.files import replace_json
+from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 STUDY, REFERENCES, FRONT, FOUND = "study.db", "references.json", "front.yaml", "sweep.json"
@@ -232,10 +233,9 @@ def _so_far(
     study: Study, references: Sequence[Trial], directions: Sequence[Any], bench: _Bench, trials: int
 ) -> str:
     found = _sweep(study, references, directions, bench, trials)
-    names = ", ".join(trial.name for trial in found.front[:4])
-    more = len(found.front) - 4
+    names = listed([trial.name for trial in found.front], 4)
     tried = len(found.trials) - len(references)
-    return f"{tried} of {trials} trials; front: {names}{f' and {more} more' if more > 0 else ''}"
+    return f"{tried} of {trials} trials; front: {names}"
 
 
 def _references(bench: _Bench, folder: Path) -> list[Trial]:

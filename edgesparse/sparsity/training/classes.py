@@ -6,6 +6,7 @@ import numpy as np
 
 from edgesparse.data import Dataset, Split
 from edgesparse.sparsity.training.recipe import Recipe
+from edgesparse.spec.safe.text import listed
 
 COUNTED = 100_000
 """Of more samples the first are counted."""
@@ -36,11 +37,10 @@ def missing(dataset: Dataset, recipe: Recipe) -> list[str]:
         counts = label_counts(split, len(names))
         never = [name for name, count in zip(names, counts, strict=True) if not count]
         if never:
-            more = f" and {len(never) - _NAMED} more" if len(never) > _NAMED else ""
             said = {"train": "training", "validation": "validation", "test": "test"}[place]
             what = "classes" if len(never) > 1 else "class"
             lines.append(
-                f"the {what} {', '.join(never[:_NAMED])}{more} never occur"
+                f"the {what} {listed(never, _NAMED)} never occur"
                 f"{'s' * (len(never) == 1)} in the {said} data"
             )
     return lines

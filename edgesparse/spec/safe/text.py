@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -44,6 +45,12 @@ def clean(text: str, limit: int | None = None) -> str:
 def clean_lines(text: str) -> str:
     """The same for text of several lines."""
     return "\n".join(clean(line) for line in text.split("\n"))
+
+
+def listed(texts: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first of them, and how many more there are."""
+    shown, more = separator.join(texts[:most]), len(texts) - most
+    return f"{shown}{';' if separator == '; ' else ''} and {more} more" if more > 0 else shown
 
 
 def clean_all(value: Any) -> Any:

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from edgesparse.spec.safe.text import clean, clean_all, clean_lines, outside_json
+from edgesparse.spec.safe.text import clean, clean_all, clean_lines, listed, outside_json
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,9 @@ def test_what_is_no_json_is_none(text):
 def test_json_from_outside_is_harmless():
     assert outside_json(json.dumps({"error": "\x1b[2J"})) == {"error": "\\x1b[2J"}
     assert outside_json('{"a": 1}', limit=3) is None
+
+
+def test_long_lists_are_cut_and_counted():
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+    assert listed(["a: x", "b: y", "c: z"], 2, "; ") == "a: x; b: y; and 1 more"
