@@ -21,6 +21,47 @@ ROOT = Path(__file__).parent.parent
 WITHIN = 0.3
 
 
+INCEPTIONS = [
+    (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), None, (192, 96, 208, 16, 48, 64),
+    (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64), (112, 144, 288, 32, 64, 64),
+    (256, 160, 320, 32, 128, 128), None, (256, 160, 320, 32, 128, 128),
+    (384, 192, 384, 48, 128, 128),
+]  # fmt: skip
+"""Channels of each module's branches, in the order of the paper's table; None is a pooling."""
+
+
+def googlenet(size):
+    """Szegedy et al. 2015, "Going Deeper with Convolutions", without what only training needs."""
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+
+    def conv(x, channels, kernel, strides=1):
+        return layers.Conv2D(channels, kernel, strides, padding="same", activation="relu")(x)
+
+    def pool(x, strides):
+        return layers.MaxPooling2D(3, strides, padding="same")(x)
+
+    i = tf.keras.Input((size, size, 3))
+    x = pool(conv(i, 64, 7, 2), 2)
+    x = pool(conv(conv(x, 64, 1), 192, 3), 2)
+    for module in INCEPTIONS:
+        if module is None:
+            x = pool(x, 2)
+            continue
+        one, before_three, three, before_five, five, pooled = module
+        x = layers.Concatenate()(
+            [
+                conv(x, one, 1),
+                conv(conv(x, before_three, 1), three, 3),
+                conv(conv(x, before_five, 1), five, 5),
+                conv(pool(x, 1), pooled, 1),
+            ]
+        )
+    x = layers.GlobalAveragePooling2D()(x)
+    return tf.keras.Model(i, layers.Dense(1000, activation="softmax")(x))
+
+
 def files(folder, network, size):
     """The networks in f32 and int8, of random weights: what they compute takes as long."""
     import tensorflow as tf
@@ -28,13 +69,16 @@ def files(folder, network, size):
     from edgesparse.tflite.convert import convert
 
     build = {
-        "mobilenet_v1": tf.keras.applications.MobileNet,
-        "mobilenet_v2": tf.keras.applications.MobileNetV2,
+        "googlenet": googlenet,
+        "mobilenet_v1": lambda size: tf.keras.applications.MobileNet((size, size, 3), weights=None),
+        "mobilenet_v2": lambda size: tf.keras.applications.MobileNetV2(
+            (size, size, 3), weights=None
+        ),
     }.get(network)
     if build is None:
         return []
     tf.keras.utils.set_random_seed(0)
-    model = build(input_shape=(size, size, 3), weights=None)
+    model = build(size)
     x = np.random.default_rng(0).normal(size=(4, size, size, 3)).astype(np.float32)
     found = []
     for scheme in ("f32", "int8"):
