@@ -1,5 +1,5 @@
-"""How cost grows: planning, listing and pages from 10 to 10 000 variants, and what a stage costs
-beside its own work on a cluster of 1, 2 and 4 workers.
+"""How cost grows: planning, listing and pages from 10 to 10 000 variants; what a stage costs beside
+its own work on a cluster of 1, 2 and 4 workers; and what is lost where workers are killed.
 
     python -m tests.scale [--variants 1000] [--workers 1 2 4]
 """
@@ -9,19 +9,30 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import threading
 import time
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
-import edgesparse
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.graph import progress as told
+from edgesparse.graph.execution.cluster import connected
+from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.fingerprints import digests, library_versions
 from edgesparse.graph.plan import build_plan
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.report.page import html_text
-from edgesparse.spec.reading.load import parse_pipeline
+from edgesparse.runs.fleet.targets import open_target
+from edgesparse.runs.planning import plan_for, site_for
+from edgesparse.spec.reading.load import parse_device, parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from tests.conftest import HERE
+from tests.dasks import Dask
 from tests.report.test_table import results, row
 
 METHOD = '''
@@ -86,42 +97,121 @@ def growth() -> None:
             )
 
 
-def overhead(count: int, workers: int | None) -> None:
-    """What a stage costs beside its own work: from its beginning to its end, as told here, less the
-    time that its artifact says it took."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        (folder / "devices").mkdir()
-        here = HERE.replace("workdir: work", f"workdir: {folder / 'work'}")
-        (folder / "devices" / "here.yaml").write_text(here)
-        started, took = {}, {}
+@dataclass(frozen=True)
+class Measured:
+    """Many stages carried out somewhere."""
 
-        def listen(event: told.Told) -> None:
-            if isinstance(event, told.StageStarted):
-                started[event.label] = time.perf_counter()
-            elif isinstance(event, told.StageDone) and event.label in started:
-                took[event.label] = time.perf_counter() - started[event.label]
+    seconds: float
+    beside_ms: list[float]
+    """What each stage took from its beginning to its end, as told here, less what its artifact says
+    that it took; sorted."""
+    client_mb: float
+    """By how much this process's memory grew at most."""
+    digests: dict[str, dict[str, str]]
+    """Of what is in each artifact."""
 
-        begun = time.perf_counter()
-        done = edgesparse.deploy(
-            pipeline(folder, count), ["here"], benchmark=False, project=folder, listener=listen,
-            cluster=None if workers is None else f"local:{workers}",
-        )  # fmt: skip
-        total = time.perf_counter() - begun
-        assert not done.failed
-        own = {}
-        for manifest in (folder / ".edgesparse" / "store").glob(f"*/{MANIFEST}"):
-            about = json.loads(manifest.read_text())
-            own[about["label"]] = about["seconds"]
-        away = [label for label in took if label.split()[0] in ("sparsify", "convert")]
-        beside = sorted(1000 * (took[label] - own[label]) for label in away)
-        place = "this machine" if workers is None else f"local:{workers}"
-        print(
-            f"{count} variants, {place}: {total:.0f} s, {len(own)} stages; beside a stage's own "
-            f"work: median {beside[len(beside) // 2]:.1f} ms, "
-            f"mean {sum(beside) / len(beside):.1f} ms",
-            flush=True,
+    def told(self, where: str) -> str:
+        beside, count = self.beside_ms, len(self.beside_ms)
+        return (
+            f"{count} stages, {where}: {self.seconds:.0f} s, {1000 * self.seconds / count:.0f} ms "
+            f"each; beside a stage's own work: median {beside[count // 2]:.1f} ms, mean "
+            f"{sum(beside) / count:.1f} ms; client + {self.client_mb:.0f} MB"
         )
+
+
+def carried_out(folder: Path, count: int, address: str | None) -> Measured:
+    """Train a network, and carry out the sparsify stage of so many variants of it."""
+    here = HERE.replace("workdir: work", f"workdir: {folder / 'work'}")
+    device = parse_device(here).spec
+    loaded, log = pipeline(folder, count), folder / "log.txt"
+    started, took = {}, {}
+
+    def listen(event: told.Told) -> None:
+        if isinstance(event, told.StageStarted):
+            started[event.label] = time.perf_counter()
+        elif isinstance(event, told.StageDone) and event.label in started:
+            took[event.label] = time.perf_counter() - started[event.label]
+
+    with closing(open_target(device)) as target, Workers(log, checked_jobs(None)) as workers:
+        plan = plan_for(loaded, target, {})
+        stages = [one for one in plan.stages if one.name in ("samples", "train", "sparsify")]
+        store = Store(folder / "store")
+        with (
+            connected(address) as cluster,
+            site_for(loaded, target, store, workers, "x", {}) as site,
+        ):
+            before = memory_mb("VmRSS")
+            begun = time.perf_counter()
+            errors = execute(stages, site, listen, cluster)
+            seconds = time.perf_counter() - begun
+            grown = memory_mb("VmHWM") - before
+    assert not errors, list(errors.values())[:3]
+    about = [json.loads(path.read_text()) for path in store.root.glob(f"*/{MANIFEST}")]
+    own = {one["label"]: one["seconds"] for one in about}
+    beside = [1000 * (took[name] - own[name]) for name in took if name.startswith("sparsify")]
+    found = {one["key"]: contents(store.path(one["key"]), one["files"]) for one in about}
+    return Measured(seconds, sorted(beside), grown, found)
+
+
+def contents(folder: Path, files: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Digests of what is in an artifact. A .keras file also has the time at which it was saved."""
+    found = {name: file["sha256"] for name, file in files.items() if not name.endswith(".keras")}
+    for path in folder.glob("*.keras"):
+        with zipfile.ZipFile(path) as archive:
+            for one in archive.infolist():
+                if one.filename != "metadata.json":
+                    found[one.filename] = f"{one.CRC:x}"
+    return found
+
+
+def memory_mb(what: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    return int(status[what].split()[0]) / 1000
+
+
+def killing(dask: Dask, every_seconds: float, done: threading.Event) -> int:
+    """Kill the older of two workers again and again, and start another one; how often."""
+    count = 0
+    while not done.wait(every_seconds):
+        count += 1
+        dask.start_worker(f"next-{count}")
+        dask.kill(dask.workers[-3])
+    return count
+
+
+def clusters(count: int, workers: Sequence[int]) -> None:
+    """The same stages here, on clusters, and on one whose workers are killed every 20 seconds."""
+    with tempfile.TemporaryDirectory() as place:
+        alone = Path(place, "alone")
+        alone.mkdir()
+        here = carried_out(alone, count, None)
+        print(here.told("this machine"), flush=True)
+        for number in workers:
+            folder = Path(place, f"local-{number}")
+            folder.mkdir()
+            found = carried_out(folder, count, f"local:{number}")
+            print(found.told(f"local:{number}"), "; ", differing(here, found), sep="", flush=True)
+        folder = Path(place, "killed")
+        folder.mkdir()
+        with Dask(folder) as dask, ThreadPoolExecutor() as pool:
+            for name in ("one", "two"):
+                dask.start_worker(name)
+            done = threading.Event()
+            kills = pool.submit(killing, dask, 20.0, done)
+            try:
+                found = carried_out(folder, count, dask.address)
+            finally:
+                done.set()
+            where = f"two workers, one of them killed every 20 s, {kills.result()} times"
+            print(found.told(where), "; ", differing(here, found), sep="", flush=True)
+
+
+def differing(one: Measured, other: Measured) -> str:
+    """How many artifacts have other bytes."""
+    assert one.digests.keys() == other.digests.keys()
+    count = sum(other.digests[key] != files for key, files in one.digests.items())
+    return f"{count} of {len(one.digests)} artifacts differ"
 
 
 if __name__ == "__main__":
@@ -130,5 +220,4 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
     given = parser.parse_args()
     growth()
-    for workers in (None, *given.workers):
-        overhead(given.variants, workers)
+    clusters(given.variants, given.workers)

@@ -20,6 +20,7 @@ from typing import Any
 
 from edgesparse.graph import progress as told
 from edgesparse.graph.execution.carrying import Site, carry_out
+from edgesparse.graph.execution.here import LocalDask
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import library_versions
 from edgesparse.graph.shared import Shared
@@ -68,22 +69,22 @@ class Cluster:
         self._versions = library_versions()
         self._marks: dict[Path, str] = {}
         self._stopped = False
-        self._local: Any = None
+        self._local: LocalDask | None = None
         if address.startswith(_HERE):
-            self._local = self._distributed.LocalCluster(
-                n_workers=_workers(address),
-                threads_per_worker=1,
-                dashboard_address=None,
-                silence_logs=50,
-            )
-        self._client = self._connected(CONNECT_SECONDS)
+            self._local = LocalDask(_workers(address), TRIES)
+        try:
+            self._client = self._connected(CONNECT_SECONDS)
+        except BaseException:
+            if self._local is not None:
+                self._local.close()
+            raise
 
     def close(self) -> None:
         """Let go of it; a local one ends."""
-        for one in (self._client, self._local):
-            with suppress(Exception):  # It may be gone already.
-                if one is not None:
-                    one.close()
+        with suppress(Exception):  # Its scheduler may be gone already.
+            self._client.close()
+        if self._local is not None:
+            self._local.close()
 
     @property
     def count(self) -> int:
@@ -156,9 +157,8 @@ class Cluster:
         """A client of a scheduler that answers within a while."""
         last: Exception | None = None
         until = time.monotonic() + patience
-        where: Any = self._local or self.address
         while True:
-            given = {"address": where}
+            given = {"address": self._local.address if self._local else self.address}
             if self._local is None and "://" not in self.address:
                 given = {"scheduler_file": self.address}
             try:
@@ -248,12 +248,9 @@ def _mark(root: Path) -> str:
 
 def _library() -> Any:
     try:
-        import dask
         import distributed
     except ImportError:
         raise missing_extra("--cluster", "Dask", "cluster") from None
-    # A worker that dies takes none of our stages' blame: they are begun anew here, and counted.
-    dask.config.set({"distributed.scheduler.allowed-failures": TRIES})
     return distributed
 
 
