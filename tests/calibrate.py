@@ -117,7 +117,8 @@ def main(devices):
                     f"{int8.p50:.1f} ms of instructions, {here:.2f}x; published "
                     f"{known['f32']} and {known['int8']} ms, {there:.2f}x: {said}"
                 )
-    print(f"checked, so that formats are compared there: {', '.join(CHECKED)}")
+    known = "; ".join(f"{runtime} on a {core}" for core, runtime in CHECKED)
+    print(f"formats are compared, since that was checked, of {known}")
 
 
 if __name__ == "__main__":

@@ -4,19 +4,21 @@ import yaml
 
 from edgesparse.bench.clock import CHECKED, LIMIT, formats_apart
 from edgesparse.bench.results import DeviceInfo, ReleaseInfo
+from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.report.lines import release_line, summary
 from edgesparse.report.table import blocks, cells, number_notes
 from tests.conftest import ROOT
 from tests.report.test_table import results, row
 
 
-def rows(clock="instructions", second="int8"):
+def rows(clock="instructions", second="int8", runtime="ai-edge-litert"):
     given = [("dense-f32", 2.0, "f32"), ("dense-int8", 1.5, second), ("sparse-f32", 1.0, "f32")]
     found = []
     for name, p50, numbers in given:
         one = row(name, p50)
         kept = one.accuracy.model_copy(update={"drop": 0.0})
-        update = {"clock": clock, "numbers": numbers, "accuracy": kept}
+        update = {"clock": clock, "numbers": numbers, "accuracy": kept,
+                  "runtime": RuntimeInfo(name=runtime, version="1")}  # fmt: skip
         found.append(one.model_copy(update=update))
     return found
 
@@ -25,6 +27,8 @@ def test_formats_are_apart_on_an_instruction_clock_that_nobody_checked():
     assert formats_apart(rows(), "Cortex-A72")
     assert formats_apart(rows(), "Raspberry Pi Zero 2, Cortex-A53")
     assert not formats_apart(rows(), "Cortex-A76")
+    assert formats_apart(rows(runtime="tflite-runtime"), "Cortex-A76")
+    assert formats_apart([*rows(), *rows(runtime="tflite-runtime")], "Cortex-A76")
     assert not formats_apart(rows(clock="wall"), "Cortex-A72")
     assert not formats_apart(rows(second="f32"), "Cortex-A72")
 
@@ -58,4 +62,4 @@ def test_what_is_published_has_its_sources():
     for entry in published:
         assert entry["source"]
         assert all(value > 0 for value in entry["latency_ms"].values())
-    assert set(CHECKED) <= {entry["cpu"] for entry in published}
+    assert {core for core, _ in CHECKED} <= {entry["cpu"] for entry in published}

@@ -18,7 +18,7 @@ import pytest
 
 from edgesparse.bench.results import Results
 from edgesparse.graph.workspace import Workspace
-from tests.conftest import ROOT, require
+from tests.conftest import HERE, ROOT, TINY, require, run_cli
 
 Done = subprocess.CompletedProcess
 FILES = ("Makefile", "README.md", "pyproject.toml", "requirements.lock", "pipelines", "devices")
@@ -93,6 +93,30 @@ def project(shared) -> Project:
     return Project(folder)
 
 
+@pytest.fixture(scope="session")
+def made(shared) -> Path:
+    """A project in which every stage of the tiny pipeline is done; its store is not written to."""
+    folder = shared / "made"
+
+    def make() -> Done:
+        (folder / "devices").mkdir(parents=True)
+        (folder / "devices" / "here.yaml").write_text(HERE)
+        (folder / "tiny.yaml").write_text(TINY)
+        return run_cli("deploy", "tiny.yaml", "--device", "here", cwd=folder)
+
+    done = once(shared / "made-tiny", make)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def give_models(made) -> Callable[[Path], object]:
+    """Puts the tiny pipeline's models into another project, for tests of what comes after them."""
+    return lambda folder: shutil.copytree(
+        made / ".edgesparse" / "store", folder / ".edgesparse" / "store"
+    )
+
+
 DEPLOY = "make deploy"
 DEPLOY_MLP = "make deploy DEVICE=local PIPELINE=pipelines/digits-mlp.yaml"
 DEPLOY_EMULATED = "make deploy DEVICE=pi5-emulated PIPELINE=pipelines/digits.yaml"
@@ -134,24 +158,21 @@ EMULATOR_TOOLS = ("qemu-system-aarch64", "mke2fs", "cpio", "dpkg-deb", "ssh")
 
 @pytest.fixture(scope="session")
 def emulated(deployed, shared):
-    """digits twice, the first time without an image, and beside it digits-mlp."""
+    """digits, and beside it digits-mlp twice; the first two without an image."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     for tool in EMULATOR_TOOLS:
         require(shutil.which(tool, path=path) is not None, f"{tool}, for the emulated Pi")
     project, _ = deployed
 
-    def digits() -> list[Done]:
-        # The same twice must give the same figures.
-        return [project.shell(DEPLOY_EMULATED, 1800) for _ in range(2)]
-
-    def mlp() -> Done:
+    def mlp() -> list[Done]:
         # Its models are those of the run on this machine, whoever made them.
         once(shared / "deployed-mlp", lambda: project.shell(DEPLOY_MLP))
-        return project.shell(DEPLOY_EMULATED_MLP, 1800)
+        # The same twice must give the same figures.
+        return [project.shell(DEPLOY_EMULATED_MLP, 1800) for _ in range(2)]
 
     with ThreadPoolExecutor() as pool:
-        both, beside = pool.submit(digits), pool.submit(mlp)
-        runs = [*both.result(), beside.result()]
+        beside = pool.submit(mlp)
+        runs = [project.shell(DEPLOY_EMULATED, 1800), *beside.result()]
     for done in runs:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return project, *(Run(project, done) for done in runs)

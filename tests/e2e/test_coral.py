@@ -28,7 +28,8 @@ benchmark:"""
 
 
 @pytest.fixture
-def loaded(tmp_path):
+def loaded(tmp_path, give_models):
+    give_models(tmp_path)
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY.replace("\nbenchmark:", VARIANTS))
     return load_pipeline(path)

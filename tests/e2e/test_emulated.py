@@ -48,7 +48,7 @@ def machines(project):
 
 @pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
 def test_the_same_run_gives_the_same_figures(emulated, runtime):
-    _, first, second, _ = emulated
+    _, _, first, second = emulated
     before, after = first.rows(runtime), second.rows(runtime)
     assert set(before) == set(after)
     for variant, row in before.items():
@@ -93,7 +93,7 @@ def test_the_best_is_twice_as_fast_as_any_dense_int8(emulated):
 
 
 def test_blocks_of_zeros_in_fully_connected_layers_pay_there(emulated):
-    _, _, _, mlp = emulated
+    _, _, mlp, _ = emulated
     rows = mlp.rows("tflite-runtime")
     dense, sparse = rows["dense-int8"], rows["block-1x16-int8"]
     assert sparse.zeros_speedup.baseline == "dense-int8"

@@ -24,7 +24,7 @@ LONG = "rounds: 900, min_seconds: 900, min_runs: 900000"
 
 @pytest.fixture
 def project(tmp_path):
-    """A pipeline that is quick, and two boards."""
+    """A pipeline that is quick, and two boards; nothing is trained yet."""
     (tmp_path / "devices").mkdir()
     (tmp_path / "tiny.yaml").write_text(TINY)
     with ExitStack() as stack:
@@ -32,6 +32,13 @@ def project(tmp_path):
         for name, server in boards.items():
             (tmp_path / "devices" / f"{name}.yaml").write_text(server.device_yaml(name))
         yield tmp_path, boards
+
+
+@pytest.fixture
+def trained(project, give_models):
+    """The same with models."""
+    give_models(project[0])
+    return project
 
 
 def deploy(folder, *arguments):
@@ -65,8 +72,8 @@ def test_a_group_has_a_block_for_each_device_and_a_summary(project):
     assert "current" in listed.stdout
 
 
-def test_a_dead_device_is_a_failed_block_beside_the_others(project):
-    folder, boards = project
+def test_a_dead_device_is_a_failed_block_beside_the_others(trained):
+    folder, boards = trained
     dead = boards["two"].device_yaml("dead").replace(f"{boards['two'].port}", f"{free_port()}")
     (folder / "devices" / "dead.yaml").write_text(dead)
     done = deploy(folder, "--device", "dead", "--device", "one")
@@ -79,8 +86,8 @@ def test_a_dead_device_is_a_failed_block_beside_the_others(project):
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_a_canary_that_is_not_well_stops_the_rollout(project):
-    folder, boards = project
+def test_a_canary_that_is_not_well_stops_the_rollout(trained):
+    folder, boards = trained
     gate = "gates:\n  - {variant: sparse-f32, metric: bytes, max: 1}\n"
     (folder / "tiny.yaml").write_text(TINY + gate)
     both = ("--device", "one", "--device", "two")
@@ -100,8 +107,8 @@ def test_a_canary_that_is_not_well_stops_the_rollout(project):
     assert "--canary three: no such --device" in unknown.stderr
 
 
-def test_rollback_makes_the_earlier_release_current(project):
-    folder, _ = project
+def test_rollback_makes_the_earlier_release_current(trained):
+    folder, _ = trained
     assert deploy(folder, "--device", "one").returncode == 0
     nothing = run_cli("device", "rollback", "one", "tiny", cwd=folder)
     assert nothing.returncode == 1
@@ -115,8 +122,8 @@ def test_rollback_makes_the_earlier_release_current(project):
     assert [line.split()[1:] for line in back.stdout.splitlines()] == [["current"], []]
 
 
-def test_ctrl_c_stops_every_device_and_keeps_what_is_measured(project):
-    folder, boards = project
+def test_ctrl_c_stops_every_device_and_keeps_what_is_measured(trained):
+    folder, boards = trained
     text = TINY.replace("rounds: 1, min_seconds: 0.05, min_runs: 5", LONG)
     assert LONG in text
     (folder / "tiny.yaml").write_text(text)

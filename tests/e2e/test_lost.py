@@ -23,18 +23,6 @@ pytestmark = pytest.mark.slow
 LONG = "rounds: 900, min_seconds: 900, min_runs: 900000"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A project in which every stage of a tiny pipeline is done; its store is not written to."""
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "devices").mkdir()
-    (folder / "devices" / "here.yaml").write_text(HERE)
-    (folder / "tiny.yaml").write_text(TINY)
-    done = run_cli("deploy", "tiny.yaml", "--device", "here", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.fixture
 def project(made, tmp_path):
     folder = tmp_path / "project"

@@ -24,6 +24,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def trained(folder, give_models):
+    """The same with its models."""
+    give_models(folder)
+    return folder
+
+
 def deploy(folder, *more):
     return run_cli("deploy", "tiny.yaml", "--device", "here", *more, cwd=folder)
 
@@ -38,9 +45,9 @@ def edit(folder, old, new):
     (folder / "tiny.yaml").write_text(text.replace(old, new))
 
 
-def test_every_quantization_and_a_gate_that_is_not_met(folder):
+def test_every_quantization_and_a_gate_that_is_not_met(trained):
     edit(
-        folder,
+        trained,
         "benchmark:",
         """  f16: {quantize: f16}
   dynamic: {quantize: dynamic}
@@ -55,10 +62,10 @@ gates:
   - {variant: f16, metric: bytes, max: 1}
 benchmark:""",
     )
-    done = deploy(folder)
+    done = deploy(trained)
     assert done.returncode == 3, done.stderr
     assert "gate NOT MET: f16 bytes" in done.stdout
-    found = rows(folder)
+    found = rows(trained)
     assert {r.status for r in found.values()} == {"ok"}
     for name in ("sparse-f32", "two-four"):
         assert found[name].model.sparsity == pytest.approx(0.5, abs=0.03)
@@ -74,9 +81,9 @@ benchmark:""",
     assert found["f16"].model.bytes < 0.7 * found["dense-f32"].model.bytes
 
 
-def test_steps_follow_one_another_and_auto_finds_what_pays(folder):
+def test_steps_follow_one_another_and_auto_finds_what_pays(trained):
     edit(
-        folder,
+        trained,
         "benchmark:",
         """  smaller: {sparsify: {method: channels, parameters: 0.6, epochs: 1}, quantize: int8}
   both:
@@ -88,9 +95,9 @@ def test_steps_follow_one_another_and_auto_finds_what_pays(folder):
   found: {sparsify: {method: magnitude, sparsity: auto, max_accuracy_drop: 0.2, epochs: 1}}
 benchmark:""",
     )
-    done = deploy(folder)
+    done = deploy(trained)
     assert done.returncode == 0, done.stderr
-    found = rows(folder)
+    found = rows(trained)
     dense = found["dense-f32"].model.parameters
     assert found["smaller"].model.parameters <= 0.6 * dense
     assert found["smaller"].model.sparsity < 0.05
@@ -129,12 +136,12 @@ benchmark:""",
     assert "latency: 0.001 cannot be met: " in found["other"].error
 
 
-def test_a_failed_stage_fails_its_variant_only(folder):
-    edit(folder, "pattern: block-1x4", "exclude: ['dense*']")
-    done = deploy(folder)
+def test_a_failed_stage_fails_its_variant_only(trained):
+    edit(trained, "pattern: block-1x4", "exclude: ['dense*']")
+    done = deploy(trained)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr + done.stdout
-    found = rows(folder)
+    found = rows(trained)
     assert found["dense-f32"].status == "ok"
     assert found["sparse-f32"].status == "failed"
     assert "zeros were asked for, and" in found["sparse-f32"].error
@@ -215,31 +222,31 @@ benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_se
     assert "hello from my own method" in log.read_text()
 
 
-def test_run_verifies_without_a_benchmark(folder):
-    done = run_cli("run", "tiny.yaml", "--json", cwd=folder)
+def test_run_verifies_without_a_benchmark(trained):
+    done = run_cli("run", "tiny.yaml", "--json", cwd=trained)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["rows"]
     assert {r["status"] for r in found} == {"ok"}
     assert all(r["latency_ms"] is None and r["accuracy"]["host"] for r in found)
 
 
-def test_a_runtime_that_is_missing_or_of_another_version(folder):
+def test_a_runtime_that_is_missing_or_of_another_version(trained):
     text = HERE.replace("[ai-edge-litert]", "[{name: ai-edge-litert, version: 9.9.9}]")
-    (folder / "devices" / "here.yaml").write_text(text)
-    done = deploy(folder)
+    (trained / "devices" / "here.yaml").write_text(text)
+    done = deploy(trained)
     assert done.returncode == 1
     assert "but its file asks for 9.9.9" in done.stdout
 
 
-def test_a_device_that_cannot_be_used_keeps_what_is_finished(folder):
-    (folder / "file").touch()
+def test_a_device_that_cannot_be_used_keeps_what_is_finished(trained):
+    (trained / "file").touch()
     text = HERE.replace("name: here", "name: broken").replace("work\n", "file/sub\n")
-    (folder / "devices" / "broken.yaml").write_text(text)
-    done = deploy(folder, "--device", "broken")
+    (trained / "devices" / "broken.yaml").write_text(text)
+    done = deploy(trained, "--device", "broken")
     assert done.returncode == 1
     assert "device broken: cannot write to" in done.stderr
     assert "Traceback" not in done.stderr
-    assert {r.status for r in Workspace(folder).results().rows if r.device == "here"} == {"ok"}
+    assert {r.status for r in Workspace(trained).results().rows if r.device == "here"} == {"ok"}
 
 
 GRU = """
@@ -337,21 +344,21 @@ def test_ctrl_c_while_training_keeps_the_store_and_the_next_run_goes_on(folder):
     assert "samples: cached" in done.stderr
 
 
-def test_ctrl_c_while_measuring_keeps_the_rows_and_leaves_no_process(folder):
-    edit(folder, "rounds: 1, min_seconds: 0.05", "rounds: 100, min_seconds: 100")
-    edit(folder, "min_runs: 5", "min_runs: 500000")
-    process = start(folder, "deploy", "tiny.yaml", "--device", "here")
+def test_ctrl_c_while_measuring_keeps_the_rows_and_leaves_no_process(trained):
+    edit(trained, "rounds: 1, min_seconds: 0.05", "rounds: 100, min_seconds: 100")
+    edit(trained, "min_runs: 5", "min_runs: 500000")
+    process = start(trained, "deploy", "tiny.yaml", "--device", "here")
     for line in process.stderr:
         if "benchmark on here: " in line:
             break
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130
-    found = Workspace(folder).results()
+    found = Workspace(trained).results()
     assert not found.finished
     assert [r.status for r in found.rows] == ["ok", "ok"]
     assert all(r.latency_ms.rounds < 100 for r in found.rows)
-    assert not _agents(folder)
+    assert not _agents(trained)
 
 
 def test_two_runs_at_once_are_safe(folder):
