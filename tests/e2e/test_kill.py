@@ -15,7 +15,7 @@ from tests.conftest import HERE, TINY
 
 # Every stage there is, in seconds: nothing is trained, and what counts is when it is killed.
 QUICK = TINY.replace("epochs: 1", "epochs: 0")
-KILLS = 20
+KILLS = 12
 SEED = 20
 
 
