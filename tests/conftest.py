@@ -42,7 +42,10 @@ runtimes: [ai-edge-litert]
 def run_cli(
     *arguments: str | Path, cwd: Path, timeout: float = 600, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The program as a user starts it."""
+    """The program as a user starts it; a stage at a time, since two tests run at a time already and
+    a TensorFlow that is started takes as long as a small network's training."""
+    if arguments[0] in ("deploy", "run") and "--jobs" not in arguments:
+        arguments = (*arguments, "--jobs", "1")
     return subprocess.run(
         [sys.executable, "-m", "edgesparse", *map(str, arguments)],
         cwd=cwd,

@@ -47,7 +47,7 @@ def coral(board, edgetpu):
 
 def run(loaded, device, tmp_path, **options):
     said = []
-    results = deploy(loaded, [device], project=tmp_path, listener=said.append, **options)
+    results = deploy(loaded, [device], project=tmp_path, listener=said.append, jobs=1, **options)
     return {row.variant: row for row in results.rows}, results, said
 
 
