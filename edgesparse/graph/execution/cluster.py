@@ -20,7 +20,7 @@ from typing import Any
 
 from edgesparse.graph import progress as told
 from edgesparse.graph.execution.carrying import Site, carry_out
-from edgesparse.graph.execution.here import LocalDask
+from edgesparse.graph.execution.here import START_SECONDS, LocalDask
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import library_versions
 from edgesparse.graph.shared import Shared
@@ -74,10 +74,19 @@ class Cluster:
             self._local = LocalDask(_workers(address), TRIES)
         try:
             self._client = self._connected(CONNECT_SECONDS)
+            if self._local is not None:
+                self._await_worker(self._local)
         except BaseException:
             if self._local is not None:
                 self._local.close()
             raise
+
+    def _await_worker(self, local: LocalDask) -> None:
+        """Another cluster may get its workers later, but these were asked for now."""
+        try:
+            self._client.wait_for_workers(1, timeout=START_SECONDS)
+        except Exception:  # Its own kinds of time-outs differ from Python to Python.
+            raise EdgesparseError(f"no Dask worker starts: {local.last_said()}") from None
 
     def close(self) -> None:
         """Let go of it; a local one ends."""

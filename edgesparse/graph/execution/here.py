@@ -94,7 +94,9 @@ class LocalDask:
             with suppress(OSError, ValueError):
                 return str(json.loads(file.read_text())["address"])
             time.sleep(_POLL_SECONDS)
+        raise EdgesparseError(f"Dask's scheduler does not start: {self.last_said()}")
+
+    def last_said(self) -> str:
+        """The last line that any of them printed."""
         lines = (self._folder.path / "log.txt").read_text(errors="replace").strip().splitlines()
-        raise EdgesparseError(
-            f"Dask's scheduler does not start: {clean((lines or ['?'])[-1], 300)}"
-        )
+        return clean((lines or ["?"])[-1], 300)
