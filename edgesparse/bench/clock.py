@@ -16,12 +16,16 @@ from edgesparse.bench.rows import Row
 
 CHECKED = (("Cortex-A76", "ai-edge-litert"),)
 """Cores and runtimes whose ratios across formats are within 30 % of what is published of them."""
-LIMIT = "instructions cannot tell number formats apart on this CPU and runtime"
+LIMIT = "instructions cannot tell number formats apart"
 
 
-def formats_apart(rows: Iterable[Row], cpu: str) -> bool:
-    """Whether times of a device's rows may not be compared across number formats."""
+def formats_apart(rows: Iterable[Row], cpu: str) -> str | None:
+    """Why times of a device's rows may not be compared across number formats; None where they
+    may."""
     rows = [row for row in rows if row.clock == "instructions"]
     numbers = {row.numbers for row in rows if row.numbers is not None}
     known = {runtime for core, runtime in CHECKED if core in cpu}
-    return len(numbers) > 1 and not {row.runtime.name for row in rows} <= known
+    unknown = sorted({row.runtime.name for row in rows} - known)
+    if len(numbers) < 2 or not unknown:
+        return None
+    return f"{LIMIT} with {' and '.join(unknown)} on this CPU"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgesparse.bench.choice import best_row, recommended
-from edgesparse.bench.clock import LIMIT, formats_apart
+from edgesparse.bench.clock import formats_apart
 from edgesparse.bench.results import ReleaseInfo, Results
 from edgesparse.bench.rows import GateResult, Row
 from edgesparse.report.table import DASH, ms_text, size_text
@@ -24,7 +24,8 @@ def summary(results: Results) -> list[str]:
             same = found.fastest is found.smallest
             told = f"fastest {'and smallest ' * same}{_told(found.fastest)}"
             told += "" if same else f"; smallest {_told(found.smallest)}"
-            told += f" ({LIMIT})" if formats_apart(rows, device.cpu) else ""
+            apart = formats_apart(rows, device.cpu)
+            told += f" ({apart})" if apart else ""
             lines.append(f"recommended on {device.name}, with at most a point lost: {told}")
     return lines
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from edgesparse.bench.clock import LIMIT, formats_apart
+from edgesparse.bench.clock import formats_apart
 from edgesparse.bench.results import Results
-from edgesparse.bench.rows import PAYS_FROM, ModelFile, Row, Score
+from edgesparse.bench.rows import PAYS_FROM, Interval, ModelFile, Row, Score
 from edgesparse.spec.sparsify import NOTICED
 
 BEST = "*"
@@ -29,6 +29,8 @@ class Column:
     text: Callable[[Row], str | None]
     value: Callable[[Row], float | None] | None = None
     highest_is_best: bool = False
+    interval: Callable[[Row], Interval | None] = lambda _: None
+    """Rows whose intervals overlap are not told apart: they are as good as one another."""
 
 
 def size_text(size_bytes: int) -> str:
@@ -72,6 +74,7 @@ COLUMNS = (
         "p50 ms",
         lambda r: ms_text(r.latency_ms.p50) if r.latency_ms else None,
         lambda r: r.latency_ms.p50 if r.latency_ms else None,
+        interval=lambda r: _latency_interval(r),
     ),
     Column(
         "95 % of p50", lambda r: _interval(r.latency_ms.ci95, ms_text) if r.latency_ms else None
@@ -80,12 +83,15 @@ COLUMNS = (
         "p90 ms",
         lambda r: ms_text(r.latency_ms.p90) if r.latency_ms else None,
         lambda r: r.latency_ms.p90 if r.latency_ms else None,
+        # It has none of its own: runs whose medians are alike are alike.
+        interval=lambda r: _latency_interval(r),
     ),
     Column(
         "speed-up",
         lambda r: f"{ratio_text(r.speedup.ratio)}x" if r.speedup else None,
         lambda r: r.speedup.ratio if r.speedup else None,
         highest_is_best=True,
+        interval=lambda r: r.speedup.ci95 if r.speedup else None,
     ),
     Column("95 %", lambda r: _interval(r.speedup.ci95, ratio_text) if r.speedup else None),
     Column(
@@ -94,6 +100,17 @@ COLUMNS = (
         lambda r: float(r.peak_rss_bytes) if r.peak_rss_bytes else None,
     ),
 )
+
+
+def _latency_interval(row: Row) -> Interval | None:
+    return row.latency_ms.ci95 if row.latency_ms else None
+
+
+def _drop_interval(row: Row) -> Interval | None:
+    """Of what is lost against the baseline, sample by sample: narrower than the metric's own."""
+    if row.score is None:
+        return None
+    return row.score.drop_ci95 or (None if row.score.drop is None else (row.score.drop,) * 2)
 
 
 def _zeros(row: Row) -> str | None:
@@ -106,6 +123,7 @@ def _zeros(row: Row) -> str | None:
     return f"{row.coverage.asked:.0%}".rstrip("%") + f"->{reached}"
 
 
+MARKED = "best of its column or, by its interval, as good"
 TIMES = ("p50 ms", "p90 ms", "speed-up")
 _METRIC_AT = 2
 """Where the task's metric and what is lost of it stand among the columns."""
@@ -123,6 +141,7 @@ def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
         lambda r: _metric(r.score),
         lambda r: r.score.shown if r.score else None,
         highest_is_best=first.best == "highest",
+        interval=_drop_interval,
     )
     used = _usage_columns(rows)
     size, zeros = COLUMNS[:_METRIC_AT]
@@ -207,8 +226,8 @@ class Block:
 
     title: str
     rows: tuple[Row, ...]
-    formats_apart: bool = False
-    """Whether times may not be compared across number formats."""
+    formats_apart: str | None = None
+    """Why times may not be compared across number formats."""
 
 
 def blocks(results: Results) -> list[Block]:
@@ -224,7 +243,7 @@ def blocks(results: Results) -> list[Block]:
     return found
 
 
-def _title(results: Results, row: Row, apart: bool) -> str:
+def _title(results: Results, row: Row, apart: str | None) -> str:
     threads = "1 thread" if row.threads == 1 else f"{row.threads} threads"
     parts = [
         row.device,
@@ -233,13 +252,14 @@ def _title(results: Results, row: Row, apart: bool) -> str:
         threads,
     ]
     if row.clock == "instructions":
-        parts.append("clock: INSTRUCTIONS, not time" + (f"; {LIMIT}" if apart else ""))
+        parts.append("clock: INSTRUCTIONS, not time" + (f"; {apart}" if apart else ""))
     return " | ".join(parts)
 
 
 def cells(block: Block, numbered: dict[str, int]) -> list[list[str]]:
-    """The block's texts, row by row; the best of a column is marked, failures point to a note."""
-    best: dict[str, Row] = {}
+    """The block's texts, row by row; the best of a column is marked with those that are as good by
+    their intervals, unless all are; failures point to a note."""
+    best: dict[str, list[Row]] = {}
     good = [row for row in block.rows if row.status == "ok"]
     columns = columns_of(block.rows)
     for column in columns:
@@ -249,19 +269,26 @@ def cells(block: Block, numbered: dict[str, int]) -> list[list[str]]:
             known = []  # No best of what cannot be compared.
         if len(known) > 1 and len({value for value, _ in known}) > 1:
             pick = max if column.highest_is_best else min
-            best[column.title] = pick(known, key=lambda pair: pair[0])[1]
+            top = pick(known, key=lambda pair: pair[0])
+            alike = [row for value, row in known if value == top[0] or _alike(column, row, top[1])]
+            best[column.title] = alike if len(alike) < len(known) else []
     lines = []
     for row in block.rows:
         marks = "".join(f" [{numbered[note]}]" for note in notes_of(row))
         line = [row.variant + marks]
         for column in columns:
             text = column.text(row) if row.status == "ok" else None
-            mark = BEST if best.get(column.title) is row else ""
+            mark = BEST if any(row is one for one in best.get(column.title, ())) else ""
             line.append(DASH if text is None else text + mark)
         if row.status == "failed":
             line[1] = FAILED
         lines.append(line)
     return lines
+
+
+def _alike(column: Column, one: Row, other: Row) -> bool:
+    a, b = column.interval(one), column.interval(other)
+    return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
 
 
 def notes_of(row: Row) -> list[str]:

@@ -14,6 +14,7 @@ from edgesparse.report.seeds import over_seeds
 from edgesparse.report.shown import shown, shown_lines
 from edgesparse.report.table import (
     BEST,
+    MARKED,
     Block,
     advice,
     blocks,
@@ -42,7 +43,7 @@ def print_results(results: Results, console: Console) -> None:
         console.print()
         _line(console, block.title, "bold cyan")
         console.print(_rich_table(block, cells(block, numbered), console.width))
-    _line(console, f"{BEST} best of its column; speed-up against {_baselines(results)}", "dim")
+    _line(console, f"{BEST} {MARKED}; speed-up against {_baselines(results)}", "dim")
     for note, number in numbered.items():
         _line(console, f"[{number}] {note}")
     for note in [*advice(results), *results.notes]:

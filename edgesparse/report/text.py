@@ -13,6 +13,7 @@ from edgesparse.report.lines import gate_line, summary
 from edgesparse.report.seeds import over_seeds
 from edgesparse.report.table import (
     BEST,
+    MARKED,
     advice,
     blocks,
     cells,
@@ -38,7 +39,7 @@ def markdown(results: Results) -> str:
         for line in cells(block, numbered):
             shown = [f"**{_escaped(t[:-1])}**" if t.endswith(BEST) else _escaped(t) for t in line]
             lines.append("| " + " | ".join(shown) + " |")
-    lines += ["", f"Bold: best of its column. Speed-up against {_escaped(results.baseline)}.", ""]
+    lines += ["", f"Bold: {MARKED}. Speed-up against {_escaped(results.baseline)}.", ""]
     lines += [f"- [{number}] {_escaped(note)}" for note, number in numbered.items()]
     lines += [
         f"- {_escaped(line)}"

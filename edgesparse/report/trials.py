@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.bench.clock import LIMIT, formats_apart
+from edgesparse.bench.clock import formats_apart
 from edgesparse.bench.trials import Sweep, Trial
 from edgesparse.report.shown import shown
 from edgesparse.report.table import DASH, metric_text, ms_text, ratio_text, size_text
@@ -101,8 +101,9 @@ def sweep_notes(found: Sweep) -> list[str]:
     rows = [trial.row for trial in found.trials if trial.row is not None]
     timed = any(objective.endswith("_ms") for objective in found.objectives)
     if timed and any(row.clock == "instructions" for row in rows):
-        apart = f"; {LIMIT}" if formats_apart(rows, found.cpu) else ""
-        lines.append(f"latencies there count instructions, not time{apart}")
+        apart = formats_apart(rows, found.cpu)
+        limit = f"; {apart}" if apart else ""
+        lines.append(f"latencies there count instructions, not time{limit}")
     samples = max((s.samples for t in found.trials if t.row for s in t.row.metrics), default=0)
     if found.front and samples:
         lines.append(

@@ -103,6 +103,30 @@ def test_best_values_are_marked_and_failures_explained():
     assert "[1] the runtime crashed (SIGSEGV)" in text
 
 
+def test_what_intervals_do_not_tell_apart_is_as_good():
+    """1.00 and 1.01 are; 1.05 is not; nothing is marked where all of them are."""
+    text = printed(results(row("a", 1.0), row("b", 1.01), row("c", 1.05)))
+    assert "1.000*" in text
+    assert "1.010*" in text
+    assert "1.050*" not in text
+    text = printed(results(row("a", 1.0), row("b", 1.01)))
+    assert "1.000*" not in text
+    assert "1.010*" not in text
+
+
+def test_the_best_of_a_metric_is_told_by_what_is_lost():
+    def scored(name, device, low, high):
+        score = {"name": "accuracy", "unit": "%", "samples": 360, "device": device,
+                 "drop": 0.99 - device, "drop_ci95": (low, high)}  # fmt: skip
+        return row(name, 1.0, accuracy=None, metrics=[score])
+
+    worse = scored("worse", 0.90, 0.06, 0.12)
+    text = printed(results(scored("good", 0.99, 0, 0), scored("alike", 0.98, -0.01, 0.03), worse))
+    assert "99.0*" in text
+    assert "98.0*" in text
+    assert "90.0*" not in text
+
+
 def test_a_clock_that_counts_instructions_is_labelled():
     text = printed(results(row("dense-f32", 1.0, clock="instructions")))
     assert "clock: INSTRUCTIONS, not time" in text

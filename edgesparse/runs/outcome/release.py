@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgesparse.bench.choice import best_row
-from edgesparse.bench.clock import LIMIT, formats_apart
+from edgesparse.bench.clock import formats_apart
 from edgesparse.bench.job import Candidate
 from edgesparse.bench.results import ReleaseInfo
 from edgesparse.bench.rows import Row
@@ -111,7 +111,7 @@ def _install(
         if lasts
         else None,
         update_bytes=row.update_bytes,
-        doubt=f"it was chosen by its instructions: {LIMIT}" if apart else None,
+        doubt=f"it was chosen by its instructions: {apart}" if apart else None,
     )
 
 
