@@ -38,16 +38,17 @@ class Interpreter:
         if self.first and meet:
             together()
         self.first = False
-        time.sleep(0.01)
+        time.sleep(SECONDS)
 """
 
 
-def make_runtime(folder: Path, meeting: Path | None = None) -> Path:
-    """A Python that has it as ai-edge-litert 9.9; where its processes meet."""
+def make_runtime(folder: Path, meeting: Path | None = None, seconds: float = 0.01) -> Path:
+    """A Python that has it as ai-edge-litert 9.9; where its processes meet, and how long an
+    inference takes."""
     package = folder / "fake" / "ai_edge_litert"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "interpreter.py").write_text(_INTERPRETER)
+    (package / "interpreter.py").write_text(f"SECONDS = {seconds}\n{_INTERPRETER}")
     (folder / "fake" / "ai_edge_litert-9.9.dist-info").mkdir()
     python = folder / "python3"
     where = f"FAKE_MEETING={meeting} " if meeting else ""

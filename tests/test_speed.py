@@ -84,8 +84,8 @@ def test_removed_channels_pay_with_int8(project):
 
 
 # Long, since here the devices' own connections, checks and Pythons take this machine's cores, too:
-# over a minute of fifty boards on two cores, which fifty boards would share among themselves.
-LOAD_SECONDS = 600.0
+# nearly two minutes of fifty boards on two cores, which fifty boards would share among themselves.
+LOAD_SECONDS, INFERENCE_SECONDS = 900.0, 0.1
 DEVICES = 50
 _FLEET = """
 import sys
@@ -119,7 +119,7 @@ def fleet_run(folder, names, load_seconds):
 
 def test_fifty_devices_take_as_long_as_one(tmp_path):
     """A load of fixed duration, without CPU: ideally all devices end when one alone would."""
-    python = make_runtime(tmp_path / "runtime")
+    python = make_runtime(tmp_path / "runtime", seconds=INFERENCE_SECONDS)
     (tmp_path / "devices").mkdir()
     (tmp_path / "tiny.tflite").write_bytes(tiny_model())
     names = [f"d{i}" for i in range(DEVICES)]
@@ -128,10 +128,13 @@ def test_fifty_devices_take_as_long_as_one(tmp_path):
             server = stack.enter_context(ssh_server(tmp_path / name))
             text = server.device_yaml(name, python=str(python))
             (tmp_path / "devices" / f"{name}.yaml").write_text(text)
-        _, memory_mb, _ = fleet_run(tmp_path, names[:1], 2.0)
+        beside, memory_mb, _ = fleet_run(tmp_path, names[:1], 2.0)
         total, fleet_memory_mb, files = fleet_run(tmp_path, names, LOAD_SECONDS)
-    ratio = total / LOAD_SECONDS
-    print(f"\n{DEVICES} devices: {ratio:.2f} x the load's own duration (at most 1.15)")
+    alone = LOAD_SECONDS + beside - 2.0
+    ratio = total / alone
+    print(
+        f"\n{DEVICES} devices: {total:.0f} s, {ratio:.2f} x one alone, {alone:.0f} s (at most 1.15)"
+    )
     print(f"memory here: {memory_mb:.0f} MB with 1 device, {fleet_memory_mb:.0f} MB with {DEVICES}")
     print(f"at most {files} open files here")
     assert ratio <= 1.15

@@ -8,6 +8,7 @@ where the connections are, and a device lets one job measure at a time, whoever 
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 import time
@@ -130,6 +131,11 @@ class Cluster:
                     if not self._is_loss(caught):
                         return f"{type(caught).__name__}: {str(caught)[:300]}"
                     lost = caught
+                    listener(
+                        told.Note(
+                            f"{stage.label}: its worker or scheduler was lost; it is begun anew"
+                        )
+                    )
                     self._again(client)
             return f"its worker was lost {TRIES} times ({type(lost).__name__}); is memory short?"
         except EdgesparseError as error_of_ours:
@@ -260,6 +266,8 @@ def _library() -> Any:
         import distributed
     except ImportError:
         raise missing_extra("--cluster", "Dask", "cluster") from None
+    # It warns of lost workers in the middle of our progress, which says that itself.
+    logging.getLogger("distributed.client").setLevel(logging.ERROR)
     return distributed
 
 
