@@ -69,6 +69,9 @@ class Cluster:
         self._counted = (0.0, 1)
         self._versions = library_versions()
         self._marks: dict[Path, str] = {}
+        self._spent: list[Any] = []
+        """Futures that have ended. Dask's client sends at most every 10 ms, and that one is let go
+        of is a message, too: it is sent behind the next order, not before it."""
         self._stopped = False
         self._local: LocalDask | None = None
         if address.startswith(_HERE):
@@ -123,7 +126,9 @@ class Cluster:
                         key=f"{stage.label}-{stage.key[:12]}-{number}-{uuid.uuid4().hex[:6]}",
                         pure=False,
                     )
+                    self._spent.clear()
                     error: str | None = future.result()
+                    self._spent.append(future)
                     return error
                 except Exception as caught:  # What Dask raises says that a process is gone.
                     if self._stopped:
