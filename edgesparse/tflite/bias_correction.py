@@ -34,7 +34,7 @@ from edgesparse.tflite.format.graph import (
     put,
 )
 from edgesparse.tflite.patches import patches
-from edgesparse.tflite.recording import Arrays, off, opened, run, samples_of
+from edgesparse.tflite.recording import Arrays, kept_apart, off, opened, run, samples_of
 
 MOST = 100
 """Samples that are looked at, at most; a fifth of those that are given is kept apart."""
@@ -180,9 +180,7 @@ def main(exact: str, quantized: str, samples: str, target: str) -> None:
         before, content = Path(exact).read_bytes(), Path(quantized).read_bytes()
         every = samples_of(Path(samples), content)
         count = min(MOST, min(len(values) for values in every.values()))
-        apart = max(1, count // 5)
-        given = {name: values[: max(1, count - apart)] for name, values in every.items()}
-        kept = {name: values[count - apart : count] for name, values in every.items()}
+        given, kept = kept_apart(every, count)
         made, changed = _corrected(before, content, given)
         done = Corrected(changed, off(before, content, kept, MOST), off(before, made, kept, MOST))
         Path(target).write_bytes(made if done.after < done.before else content)

@@ -28,7 +28,7 @@ from edgesparse.spec.sparsify import BLOCK, Pattern
 from edgesparse.tflite.format.encode import decode, packed
 from edgesparse.tflite.format.graph import Constant, constants, indices, open_model, put
 from edgesparse.tflite.patches import patches
-from edgesparse.tflite.recording import Arrays, off, opened, run, samples_of
+from edgesparse.tflite.recording import Arrays, kept_apart, off, opened, run, samples_of
 
 MOST = 200
 """Samples that are looked at, at most."""
@@ -156,9 +156,7 @@ def _carried_out(
     count = min(len(values) for values in every.values())
     if count < MIN_SAMPLES:
         raise UsageError(f"{samples} has {count} samples; give at least {MIN_SAMPLES}")
-    apart = max(1, count // 5)
-    given = {name: values[: count - apart] for name, values in every.items()}
-    kept = {name: values[count - apart : count] for name, values in every.items()}
+    given, kept = kept_apart(every, count)
     read = open_model(content, model.name)
     layers, left = _layers(read, content, pattern)
     if not layers:

@@ -49,6 +49,13 @@ def samples_of(path: Path, content: bytes) -> Arrays:
     return {name: known[name] for name in names}
 
 
+def kept_apart(every: Arrays, count: int) -> tuple[Arrays, Arrays]:
+    """Of the first `count` samples those to work on, and the last fifth, to judge by."""
+    apart = max(1, count // 5)
+    given = {name: values[: max(1, count - apart)] for name, values in every.items()}
+    return given, {name: values[count - apart : count] for name, values in every.items()}
+
+
 def run(interpreter: Any, content: bytes, given: Arrays, most: int) -> Iterator[int]:
     """Run the samples one by one, at most so many; after each its number, while the tensors hold
     what it made. Raises UsageError where a sample does not fit."""

@@ -73,6 +73,7 @@ class Cluster:
         """Futures that have ended. Dask's client sends at most every 10 ms, and that one is let go
         of is a message, too: it is sent behind the next order, not before it."""
         self._stopped = False
+        self._client: Any = None
         self._local: LocalDask | None = None
         if address.startswith(_HERE):
             self._local = LocalDask(_workers(address), TRIES)
@@ -81,8 +82,7 @@ class Cluster:
             if self._local is not None:
                 self._await_worker(self._local)
         except BaseException:
-            if self._local is not None:
-                self._local.close()
+            self.close()
             raise
 
     def _await_worker(self, local: LocalDask) -> None:
@@ -95,7 +95,8 @@ class Cluster:
     def close(self) -> None:
         """Let go of it; a local one ends."""
         with suppress(Exception):  # Its scheduler may be gone already.
-            self._client.close()
+            if self._client is not None:
+                self._client.close()
         if self._local is not None:
             self._local.close()
 
