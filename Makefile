@@ -11,13 +11,18 @@ DEVELOP := $(VENV)/.develop
 PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: deploy test test-fast lint types bench soak clean help setup lock matrix schemas calibrate
+.PHONY: deploy test test-full test-all test-fast lint types bench soak clean help setup lock matrix schemas calibrate
 
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
 
-test: $(DEVELOP) ## Run every test
-	@$(PYTEST) -m "not bench" --durations=15
+test: $(DEVELOP) ## Run the tests: every part once, about ten minutes
+	@$(PYTEST) -m "not full and not bench" --durations=10
+
+test-full: $(DEVELOP) ## Run the exhaustive tests, about half an hour
+	@$(PYTEST) -m "full and not bench" --durations=10
+
+test-all: test test-full ## Run both
 
 test-fast: $(DEVELOP) ## Run the tests that take no training
 	@$(PYTEST) -m "not bench and not slow"
@@ -33,7 +38,7 @@ bench: $(DEVELOP) ## Measure edgesparse itself
 	@$(BIN)/pytest -m bench -s
 
 soak: $(DEVELOP) ## Break runs at random for half an hour, and look what is lost
-	@$(BIN)/python -m tests.soak --minutes 30
+	@$(BIN)/python -m tests.tools.soak --minutes 30
 
 setup: $(READY) ## Make .venv with the locked dependencies
 
@@ -63,10 +68,10 @@ lock: ## Make requirements.lock and .ci/requirements.lock anew (needs uv)
 	$(COMPILE) --constraint .ci/requirements.lock --output-file requirements.lock
 
 matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write it to pipelines/README.md
-	@$(BIN)/python -m tests.mechanisms
+	@$(BIN)/python -m tests.tools.mechanisms
 
 calibrate: $(DEVELOP) ## Hold the emulated boards against published figures of real ones
-	@$(BIN)/python -m tests.calibrate
+	@$(BIN)/python -m tests.tools.calibrate
 
 schemas: $(READY) ## Write the JSON Schemas that editors read
 	@$(BIN)/edgesparse schema pipeline > pipelines/schema.json

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
+import json
 import os
 import select
 import shutil
@@ -63,6 +65,67 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return run_cli(*arguments, cwd=tmp_path, **environment)
 
     return run
+
+
+Done = subprocess.CompletedProcess
+
+
+def once(place: Path, make: Callable[[], Done]) -> Done:
+    """A command that is run by one of pytest's processes, and what it printed, for all of them."""
+    with place.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            done = make()
+            part = place.with_suffix(".part")
+            part.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+            part.rename(place)
+    return subprocess.CompletedProcess(*json.loads(place.read_text()))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that all of pytest's processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def made(shared) -> Path:
+    """A project in which every stage of the tiny pipeline is done; its store is not written to."""
+    folder = shared / "made"
+
+    def make() -> Done:
+        (folder / "devices").mkdir(parents=True)
+        (folder / "devices" / "here.yaml").write_text(HERE)
+        (folder / "tiny.yaml").write_text(TINY)
+        return run_cli("deploy", "tiny.yaml", "--device", "here", cwd=folder)
+
+    done = once(shared / "made-tiny", make)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def shared_store(shared, made, monkeypatch) -> Path:
+    """The store of all tests that need none of their own, with the tiny pipeline's models: keys are
+    by content, so that what one has trained none trains again."""
+    folder = shared / "artifacts"
+
+    def copy() -> Done:
+        shutil.copytree(made / ".edgesparse" / "store", folder / "store")
+        return subprocess.CompletedProcess("copy", 0, "", "")
+
+    once(shared / "store-copied", copy)
+    monkeypatch.setenv("EDGESPARSE_STORE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def give_models(made) -> Callable[[Path], object]:
+    """Puts the tiny pipeline's models into another project, for tests of what comes after them."""
+    return lambda folder: shutil.copytree(
+        made / ".edgesparse" / "store", folder / ".edgesparse" / "store"
+    )
 
 
 def require(condition: bool, reason: str) -> None:

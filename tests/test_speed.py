@@ -15,9 +15,9 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import ROOT, run_cli
-from tests.fake_runtime import make_runtime
-from tests.files import networks
-from tests.sshd import ssh_server
+from tests.tools.fake_runtime import make_runtime
+from tests.tools.files import networks
+from tests.tools.sshd import ssh_server
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3000)]
 

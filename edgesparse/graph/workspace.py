@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from edgesparse.spec.safe.text import listed
 from edgesparse.stages.base.stage import Stage
 
 FOLDER = ".edgesparse"
+STORE_VARIABLE = "EDGESPARSE_STORE"
+"""Names a folder for artifacts that several projects share, in place of each project's own."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,24 @@ class StageStatus:
 
 
 class Workspace:
-    """`root`/.edgesparse; made when it is first written to."""
+    """`root`/.edgesparse, and the store of artifacts, which $EDGESPARSE_STORE may place elsewhere;
+    made when they are first written to."""
 
     def __init__(self, root: Path, shared: str | None = None) -> None:
         """`shared` is the URL of a store that other machines use, too."""
         self.folder = root / FOLDER
         self.runs = self.folder / "runs"
+        self.store_folder = Path(os.environ.get(STORE_VARIABLE) or self.folder) / "store"
         self.shared = shared
 
     @cached_property
     def store(self) -> Store:
         """One for all: it remembers what it has looked at."""
-        return Store(self.folder / "store", Shared(self.shared) if self.shared else None)
+        return Store(self.store_folder, Shared(self.shared) if self.shared else None)
 
     def has(self, key: str | None) -> bool:
         """Whether an artifact is whole and in the store, which is not made for that."""
-        if key is None or not (self.shared or (self.folder / "store").is_dir()):
+        if key is None or not (self.shared or self.store_folder.is_dir()):
             return False
         return self.store.has(key) and self.store.wrong(key) is None
 
@@ -97,7 +102,7 @@ class Workspace:
             if self.has(stage.key):
                 found.append(StageStatus(stage, True, "nothing it depends on has changed"))
                 continue
-            damaged = self.store.wrong(stage.key) if (self.folder / "store").is_dir() else None
+            damaged = self.store.wrong(stage.key) if self.store_folder.is_dir() else None
             earlier = next((known[slot] for slot in _slots(stage) if slot in known), None)
             if damaged is not None:
                 why = f"what is in the store is damaged: {damaged}"

@@ -14,8 +14,8 @@ from edgesparse.report import terminal, text
 from edgesparse.spec.pipeline import Benchmark, Gate
 from tests.bench.test_job import asked, candidate, check  # noqa: F401 (a fixture)
 from tests.devices.measuring.test_events import FAILED, HOST, ROUND
-from tests.fuzz import chances, mutated_text
 from tests.report.test_hostile import CONTROLS
+from tests.tools.fuzz import chances, mutated_text
 
 SCRAPS = [
     "0", "-1", "-5", "1e308", "1e999", "-1e999", "NaN", "Infinity", "null", "true", "[]", "{}",

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.sshd import ssh_server
+from tests.tools.sshd import ssh_server
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from edgesparse.spec.device import Device, Local
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.tflite.edgetpu import is_compiled
-from tests.edgetpu import VERSION, make_compiler, make_library
-from tests.sshd import ssh_server
+from tests.tools.edgetpu import VERSION, make_compiler, make_library
+from tests.tools.sshd import ssh_server
 
 
 @pytest.fixture

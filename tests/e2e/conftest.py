@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from edgesparse.bench.results import Results
+from edgesparse.bench.rows import Row
 from edgesparse.graph.workspace import Workspace
-from tests.conftest import HERE, ROOT, TINY, require, run_cli
+from tests.conftest import HERE, ROOT, TINY, Done, once, require, run_cli
 
-Done = subprocess.CompletedProcess
 FILES = ("Makefile", "README.md", "pyproject.toml", "requirements.lock", "pipelines", "devices")
 
 
@@ -50,25 +47,6 @@ class Project:
         return Workspace(self.folder).results(run.group(1))
 
 
-def once(place: Path, make: Callable[[], Done]) -> Done:
-    """A command that is run by one of pytest's processes, and what it printed, for all of them."""
-    with place.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            done = make()
-            part = place.with_suffix(".part")
-            part.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
-            part.rename(place)
-    return subprocess.CompletedProcess(*json.loads(place.read_text()))
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory) -> Path:
-    """A folder that all of pytest's processes share."""
-    own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-
 @pytest.fixture(scope="session")
 def project(shared) -> Project:
     """The shipped files with this environment as .venv, as after cloning."""
@@ -93,28 +71,35 @@ def project(shared) -> Project:
     return Project(folder)
 
 
-@pytest.fixture(scope="session")
-def made(shared) -> Path:
-    """A project in which every stage of the tiny pipeline is done; its store is not written to."""
-    folder = shared / "made"
-
-    def make() -> Done:
-        (folder / "devices").mkdir(parents=True)
-        (folder / "devices" / "here.yaml").write_text(HERE)
-        (folder / "tiny.yaml").write_text(TINY)
-        return run_cli("deploy", "tiny.yaml", "--device", "here", cwd=folder)
-
-    done = once(shared / "made-tiny", make)
-    assert done.returncode == 0, done.stderr
-    return folder
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A project with the tiny pipeline, and a store of its own."""
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path
 
 
 @pytest.fixture
-def give_models(made) -> Callable[[Path], object]:
-    """Puts the tiny pipeline's models into another project, for tests of what comes after them."""
-    return lambda folder: shutil.copytree(
-        made / ".edgesparse" / "store", folder / ".edgesparse" / "store"
-    )
+def trained(folder, shared_store) -> Path:
+    """The same in the store of all tests, where its models are trained."""
+    return folder
+
+
+def deploy(folder: Path, *more: str) -> Done:
+    return run_cli("deploy", "tiny.yaml", "--device", "here", *more, cwd=folder)
+
+
+def rows(folder: Path) -> dict[str, Row]:
+    """The last run's, by variant."""
+    return {row.variant: row for row in Workspace(folder).results().rows}
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    """Change the tiny pipeline."""
+    text = (folder / "tiny.yaml").read_text()
+    assert old in text
+    (folder / "tiny.yaml").write_text(text.replace(old, new))
 
 
 DEPLOY = "make deploy"

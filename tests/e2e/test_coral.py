@@ -1,5 +1,5 @@
 """A pipeline on a device with an Edge TPU: its server, runtime and delegate are real, the chip and
-the compiler are stand-ins (see tests/edgetpu.py)."""
+the compiler are stand-ins (see tests/tools/edgetpu.py)."""
 
 from functools import partial
 
@@ -15,8 +15,8 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import load_pipeline, parse_device
 from tests.conftest import TINY
 from tests.devices.test_edgetpu import plug_in
-from tests.edgetpu import VERSION, make_compiler, make_library
-from tests.sshd import ssh_server
+from tests.tools.edgetpu import VERSION, make_compiler, make_library
+from tests.tools.sshd import ssh_server
 
 pytestmark = pytest.mark.slow
 VARIANTS = """

@@ -14,8 +14,8 @@ from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import TINY, run_cli
 from tests.devices.ondevice.test_detached import await_end, processes
 from tests.e2e.test_small import start
-from tests.fake_runtime import make_runtime, meeting
-from tests.sshd import free_port, ssh_server
+from tests.tools.fake_runtime import make_runtime, meeting
+from tests.tools.sshd import free_port, ssh_server
 
 pytestmark = pytest.mark.slow
 DEVICES = 20

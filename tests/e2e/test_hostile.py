@@ -13,7 +13,7 @@ from tests.conftest import TINY, run_cli
 from tests.devices.measuring.test_events import FAILED, HOST, ROUND
 from tests.devices.ondevice.test_detached import processes
 from tests.report.test_hostile import CONTROLS
-from tests.sshd import ssh_server
+from tests.tools.sshd import ssh_server
 
 NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m \u202etxt <img src=x onerror=alert(1)> ![x](http://x/y)"
 # Its own Python: honest but for what the agent says of the device, and for the job's events.

@@ -16,8 +16,8 @@ from tests.conftest import HERE, TEMPORARY, TINY, run_cli
 from tests.devices.ondevice.test_detached import await_end, processes
 from tests.devices.setup.test_provision import mounted
 from tests.e2e.test_small import start
-from tests.proxy import proxy
-from tests.sshd import ssh_server
+from tests.tools.proxy import proxy
+from tests.tools.sshd import ssh_server
 
 pytestmark = pytest.mark.slow
 LONG = "rounds: 900, min_seconds: 900, min_runs: 900000"

@@ -5,8 +5,8 @@ import base64
 import pytest
 
 from edgesparse.report.page import write_page
-from tests.browser import chromium, requests
 from tests.report.page.made import HOSTILE, run
+from tests.tools.browser import chromium, requests
 
 pytestmark = pytest.mark.slow
 

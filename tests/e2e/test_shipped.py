@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.conftest import ROOT, run_cli
-from tests.sshd import ssh_server
+from tests.tools.sshd import ssh_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 # Which make deploy runs, and test_deploy.py looks at.

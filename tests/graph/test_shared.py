@@ -13,7 +13,7 @@ from edgesparse.graph import shared as sharing
 from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from tests.sshd import free_port
+from tests.tools.sshd import free_port
 
 KEY, OTHER = "a" * 64, "b" * 64
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from edgesparse.spec.errors import SpecError
 from edgesparse.spec.reading.load import parse_device, parse_pipeline
 from tests.conftest import ROOT
-from tests.fuzz import chances, mutated_text
+from tests.tools.fuzz import chances, mutated_text
 
 PIPELINES = [path.read_text() for path in sorted((ROOT / "pipelines").glob("*.yaml"))]
 DEVICES = [

@@ -7,7 +7,7 @@ import pytest
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.tflite import edgetpu
-from tests.edgetpu import VERSION, make_compiler
+from tests.tools.edgetpu import VERSION, make_compiler
 
 LOG = """\
 Edge TPU Compiler version 16.0.384591198

@@ -10,7 +10,7 @@ from edgesparse.tflite.format.inspect import inspect
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from edgesparse.tflite.runtimes.explain import describe, explain
 from tests.conftest import converters_own
-from tests.fuzz import chances, mutated_bytes
+from tests.tools.fuzz import chances, mutated_bytes
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 
 from edgesparse.devices.setup.checkup import MISSING, NOTE, OK, checkup
 from edgesparse.spec.reading.load import parse_device
-from tests.edgetpu import make_compiler
+from tests.tools.edgetpu import make_compiler
 
 
 def look(server, board, text):

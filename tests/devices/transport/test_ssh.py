@@ -9,7 +9,7 @@ import pytest
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, upload
 from tests.conftest import require
 from tests.devices.ondevice.test_detached import await_end
-from tests.sshd import ssh_server
+from tests.tools.sshd import ssh_server
 
 
 def test_a_command_gets_its_arguments_and_gives_its_output(board):

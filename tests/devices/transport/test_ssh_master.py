@@ -11,8 +11,8 @@ import pytest
 from edgesparse.devices.transport import ssh_master
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError
 from tests.conftest import TEMPORARY, our_ssh
-from tests.proxy import proxy
-from tests.sshd import free_port, make_key
+from tests.tools.proxy import proxy
+from tests.tools.sshd import free_port, make_key
 
 
 def test_a_wrong_key_is_refused_with_the_command_that_helps(server, tmp_path):

@@ -13,8 +13,8 @@ from edgesparse.devices.transport import ssh_upload
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, NoRoom, upload
 from edgesparse.spec.safe.packed import wire_bytes
 from tests.devices.setup.test_provision import mounted
-from tests.proxy import proxy
-from tests.sshd import ssh_server
+from tests.tools.proxy import proxy
+from tests.tools.sshd import ssh_server
 
 
 def place(board, source):

@@ -13,11 +13,11 @@ from edgesparse.graph import progress as told
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY, require
-from tests.dasks import Dask
 from tests.devices.ondevice.test_detached import await_end
 from tests.graph.execution.test_execute import WIDER, artifacts
 from tests.graph.test_shared import bucket, s3_server
-from tests.sshd import descendants
+from tests.tools.dasks import Dask
+from tests.tools.sshd import descendants
 
 pytestmark = pytest.mark.slow
 __all__ = ["s3_server"]

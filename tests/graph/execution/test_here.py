@@ -11,7 +11,7 @@ from edgesparse.graph.execution import here
 from edgesparse.spec.errors import EdgesparseError
 from tests.conftest import ROOT
 from tests.devices.ondevice.test_detached import await_end
-from tests.sshd import descendants
+from tests.tools.sshd import descendants
 
 pytestmark = pytest.mark.slow
 # Without a __main__ guard, which multiprocessing needs.

@@ -16,7 +16,7 @@ from edgesparse.report.tracking.figures import plain
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Tracking
 from tests.report.test_table import results, row
-from tests.sshd import free_port
+from tests.tools.sshd import free_port
 
 MADE = Made(
     trainings=[

@@ -1,6 +1,6 @@
 """Breaks runs against a loopback device at random, for as long as is asked, and looks what is lost.
 
-    python -m tests.soak --minutes 30 [--seed N]        (make soak)
+    python -m tests.tools.soak --minutes 30 [--seed N]        (make soak)
 
 Each try runs a real command against a real OpenSSH server, breaks it somewhere, runs the same
 command once more unbroken, and then looks: results whole, no orphan process, no foreign file
@@ -34,8 +34,8 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import TEMPORARY, TINY, our_ssh
 from tests.devices.ondevice.test_detached import processes
-from tests.proxy import Proxy, proxy
-from tests.sshd import SshServer, ssh_server
+from tests.tools.proxy import Proxy, proxy
+from tests.tools.sshd import SshServer, ssh_server
 
 LIMIT_SECONDS = 300.0
 """How long a command may take, broken or not."""

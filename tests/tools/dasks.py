@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.devices.ondevice.test_detached import await_end
-from tests.sshd import free_port
+from tests.tools.sshd import free_port
 
 
 class Dask:

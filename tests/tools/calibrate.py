@@ -1,6 +1,6 @@
 """Published latencies of real boards beside what the emulated ones say: ratios across formats.
 
-    python -m tests.calibrate [DEVICE ...]      default: pi5-emulated and pi4-emulated; minutes each
+    python -m tests.tools.calibrate [DEVICE ...]   default: pi5-emulated, pi4-emulated; minutes each
 
 Absolute figures cannot agree, since instructions are no time; ratios may. Where those across number
 formats are off by more than 30 %, tables of that device mark no best across them; see
@@ -17,7 +17,7 @@ import yaml
 import edgesparse
 from edgesparse.bench.clock import CHECKED
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WITHIN = 0.3
 
 

@@ -1,7 +1,7 @@
 """How cost grows: planning, listing and pages from 10 to 10 000 variants; what a stage costs beside
 its own work on a cluster of 1, 2 and 4 workers; and what is lost where workers are killed.
 
-    python -m tests.scale [--variants 1000] [--workers 1 2 4]
+    python -m tests.tools.scale [--variants 1000] [--workers 1 2 4]
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from edgesparse.runs.planning import plan_for, site_for
 from edgesparse.spec.reading.load import parse_device, parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from tests.conftest import HERE
-from tests.dasks import Dask
 from tests.report.test_table import results, row
+from tests.tools.dasks import Dask
 
 METHOD = '''
 import numpy as np

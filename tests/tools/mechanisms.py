@@ -1,6 +1,6 @@
 """What each kind of sparsity gains on each runtime and CPU: a table in pipelines/README.md.
 
-    python -m tests.mechanisms [DEVICE ...]    measure, and write the table
+    python -m tests.tools.mechanisms [DEVICE ...]    measure, and write the table
 
 Untrained networks with the zeros that a mechanism leaves, each measured beside its dense twin.
 """

@@ -1,0 +1,71 @@
+"""A pipeline with data, a model and methods of its own."""
+
+import pytest
+
+from tests.e2e.conftest import deploy, rows
+
+pytestmark = pytest.mark.slow
+
+
+def test_own_data_model_and_method(folder):
+    (folder / "mine.py").write_text(
+        """
+import numpy as np, tensorflow as tf
+from edgesparse.data import from_arrays
+
+@tf.keras.utils.register_keras_serializable("mine")
+class Scale(tf.keras.layers.Layer):
+    def call(self, x):
+        return x * 2.0
+
+def load(count):
+    x = np.random.default_rng(0).random((count, 16), dtype=np.float32)
+    return from_arrays("mine", x, (x.mean(axis=1) > 0.5).astype(int))
+
+def build(width):
+    k = tf.keras
+    wide, last = k.layers.Dense(width), k.layers.Dense(2, "softmax")
+    return k.Sequential([k.Input((16,)), Scale(), wide, last])
+
+def prune(model, threshold):
+    print("hello from my own method")
+    for layer in model.layers:
+        for weight in layer.trainable_weights:
+            if len(weight.shape) == 2:
+                weight.assign(tf.where(tf.abs(weight) < threshold, 0.0, weight))
+    return model
+
+def broken(model):
+    raise KeyError("oops")
+
+def lying(model):
+    from edgesparse.sparsity.report import LayerSparsity, Sparsified
+    layer = LayerSparsity("dense", (16, 32), "unstructured", 0.9, 460, 512)
+    return Sparsified(model, {}, (layer,))
+"""
+    )
+    (folder / "tiny.yaml").write_text(
+        """
+name: tiny
+data: {ref: "mine.py:load", args: {count: 200}}
+model: {ref: "mine.py:build", args: {width: 32}}
+train: {epochs: 1}
+variants:
+  dense: {}
+  own: {sparsify: {method: "mine.py:prune", args: {threshold: 0.1}}}
+  broken: {sparsify: {method: "mine.py:broken"}}
+  lost: {sparsify: {method: "mine.py:lying"}}
+benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0,
+            accuracy_samples: 0}
+"""
+    )
+    done = deploy(folder)
+    found = rows(folder)
+    assert found["own"].status == "ok", done.stderr
+    assert found["own"].model.sparsity > 0.2
+    assert found["broken"].status == "failed"
+    assert "KeyError" in found["broken"].error
+    assert "460 of 460 zeros were lost on the way to the .tflite" in found["lost"].error
+    assert "hello from my own method" not in done.stdout
+    (log,) = (folder / ".edgesparse" / "runs").glob("*/log.txt")
+    assert "hello from my own method" in log.read_text()
