@@ -1,13 +1,18 @@
 """A device that lies, behind a real OpenSSH server, never takes the others with it."""
 
+import io
 import json
 import re
 import sys
 from contextlib import ExitStack
 
 import pytest
+from rich.console import Console
 
+import edgesparse as es
 from edgesparse.graph.workspace import Workspace
+from edgesparse.report.terminal import print_results
+from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import TINY, run_cli
 from tests.devices.measuring.test_events import FAILED, HOST, ROUND
@@ -62,22 +67,19 @@ def boards(tmp_path_factory):
         yield folder, lie, server
 
 
-def bench(folder, *more):
-    return run_cli(
-        "bench", "model.tflite", "--quick", "--device", "liar", "--device", "honest", *more,
-        cwd=folder, timeout=120,
-    )  # fmt: skip
-
-
 def lines(*events):
     return [json.dumps({**event, "entry": "ENTRY"}) for event in events]
 
 
+BRIEF = Benchmark(rounds=2, min_seconds=0.05, min_runs=4, warmup_runs=1, warmup_seconds=0.0)
 NO_LIE = {"info": None, "events": None, "endless": None, "only": ""}
 START = json.dumps({"event": "start", "job": "JOB", "host": HOST})
 CHECK = {"event": "check", "init_ms": 1.0}
 END = '{"event": "end"}'
-ACTING = "texts that act"
+ACTING = {
+    "events": [START, *lines({**FAILED, "error": NASTY}), END],
+    "info": json.dumps({**HOST, "cpu": NASTY}),
+}
 CASES = {
     "latency 0": {"events": [START, *lines(CHECK, {**ROUND, "latency_ns": [0] * 9}), END]},
     "memory of 310 digits": {
@@ -95,10 +97,6 @@ CASES = {
     "an end and no work": {"events": [START, END]},
     "nothing": {"events": []},
     "ever new failures": {"events": [START], "endless": FAILED},
-    ACTING: {
-        "events": [START, *lines({**FAILED, "error": NASTY}), END],
-        "info": json.dumps({**HOST, "cpu": NASTY}),
-    },
     "-5 cores": {"info": json.dumps({**HOST, "cores": -5})},
     "protocol 999": {"info": json.dumps({**HOST, "protocol": 999})},
     "version 3.\u00b2": {"info": json.dumps({**HOST, "python": "3.\u00b2"})},
@@ -106,34 +104,65 @@ CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_a_device_that_lies_is_a_failed_device_beside_whole_ones(boards, case):
-    folder, lie, server = boards
-    lie.write_text(json.dumps(NO_LIE | CASES[case]))
-    done = bench(folder)
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert not CONTROLS.search(done.stdout + done.stderr)
-    rows = {row.device: row for row in Workspace(folder).results().rows}
+EVERY_DAY = ("latency 0", "an end and no work", "ever new failures", "info without end")
+"""An event that cannot be, one too few, ever more, and what is not even JSON; the others are their
+neighbours."""
+
+
+def cases():
+    for case in CASES:
+        marks = () if case in EVERY_DAY else (pytest.mark.full,)
+        yield pytest.param(case, marks=(pytest.mark.slow, *marks))
+
+
+def check(folder, server):
+    """Of the last run: the liar failed, the honest one did not, and nothing is left there."""
+    results = Workspace(folder).results()
+    assert results.failed
+    rows = {row.device: row for row in results.rows}
     assert rows["liar"].status == "failed"
     assert rows["honest"].status == "ok"
     assert rows["honest"].latency_ms.rounds == 2
-    forms = ("table", "markdown", "csv", "json") if case == ACTING else ("table",)
-    for form in forms:
+    assert not processes(server.workdir)
+
+
+@pytest.mark.parametrize("case", cases())
+def test_a_device_that_lies_is_a_failed_device_beside_whole_ones(boards, case):
+    folder, lie, server = boards
+    lie.write_text(json.dumps(NO_LIE | CASES[case]))
+    events = []
+    model = folder / "model.tflite"
+    es.bench(model, ["liar", "honest"], benchmark=BRIEF, project=folder, listener=events.append)
+    check(folder, server)
+    console = Console(record=True, width=100, file=io.StringIO())
+    print_results(Workspace(folder).results(), console)
+    shown = console.export_text() + "\n".join(map(str, events))
+    assert "Traceback" not in shown
+    assert not CONTROLS.search(shown)
+
+
+@pytest.mark.slow
+def test_texts_that_act_do_nothing_in_what_commands_print(boards):
+    folder, lie, server = boards
+    lie.write_text(json.dumps(NO_LIE | ACTING))
+    words = ("--quick", "--device", "liar", "--device", "honest")
+    done = run_cli("bench", "model.tflite", *words, cwd=folder, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not CONTROLS.search(done.stdout + done.stderr)
+    check(folder, server)
+    for form in ("table", "markdown", "csv", "json"):
         report = run_cli("report", "--format", form, cwd=folder)
         assert report.returncode == 0, report.stderr
         assert not CONTROLS.search(report.stdout)
         if form == "markdown":
             assert not re.search(r"(?<!\\)<|(?<!\\)!\[", report.stdout)
-    assert not processes(server.workdir)
 
 
 @pytest.mark.slow
-def test_a_release_needs_a_check(boards, give_models):
+def test_a_release_needs_a_check(boards, shared_store):
     """A device that measures honestly, and of the release only says that it is done."""
     folder, lie, server = boards
-    give_models(folder)
     lie.write_text(json.dumps({**NO_LIE, "events": [START, END], "only": "-release"}))
     (folder / "tiny.yaml").write_text(TINY)
     done = run_cli("deploy", "tiny.yaml", "--device", "liar", cwd=folder)
