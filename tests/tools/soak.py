@@ -42,7 +42,10 @@ LIMIT_SECONDS = 300.0
 COMMANDS = {
     "bench": ["bench", "../a.tflite", "../b.tflite", "--device", "board", "--quick"],
     "deploy": ["deploy", "../tiny.yaml", "--device", "board"],
+    "deploy from nothing": ["deploy", "../tiny.yaml", "--device", "board"],
 }
+FROM_NOTHING = "deploy from nothing"
+"""Every stage is made anew, so that stages are broken, too, and not what is measured only."""
 SIGNALS = {"Ctrl-C": 2, "SIGTERM": 15, "SIGHUP": 1, "kill -9 here": 9}
 RUNS = 'Breaks runs until "minutes" are over, or "tries" are made.'
 
@@ -83,6 +86,11 @@ def start(bench: Bench, project: Path, command: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def prepare(project: Path, command: str) -> None:
+    if command == FROM_NOTHING:
+        shutil.rmtree(project / ".edgesparse" / "store")
 
 
 def end(bench: Bench, name: str, process: subprocess.Popen[str]) -> int:
@@ -189,6 +197,7 @@ def attempt(bench: Bench, name: str, typical_seconds: dict[str, float]) -> None:
     command = bench.chance.choice(sorted(COMMANDS))
     project = bench.projects[0]
     before = len(bench.lost)
+    prepare(project, command)
     process = start(bench, project, command)
     with suppress(subprocess.TimeoutExpired):
         process.wait(bench.chance.uniform(0.2, typical_seconds[command]))
@@ -221,7 +230,8 @@ def look_at_results(bench: Bench, name: str, project: Path, code: int) -> None:
             bench.lost.append(f"{name}: a row of {run} is ok and has no figures")
     if code == 0 and (not results.finished or any(r.status != "ok" for r in results.rows)):
         bench.lost.append(f"{name}: it said 0 and has failed rows")
-    problems = Store(project / ".edgesparse" / "store").problems()
+    store = project / ".edgesparse" / "store"
+    problems = Store(store).problems() if store.is_dir() else []
     if problems:
         bench.lost.append(f"{name}: {problems}")
 
@@ -238,6 +248,11 @@ def look_around(bench: Bench, name: str) -> None:
             if (bench.workdir / folder).is_dir()
             for path in (bench.workdir / folder).iterdir()
             if path not in bench.foreign
+        ],
+        "half artifacts": [
+            str(path)
+            for project in bench.projects
+            for path in (project / ".edgesparse" / "store").glob("tmp-*")
         ],
         "foreign files": [
             str(path) for path, digest in bench.foreign.items() if digest_of(path) != digest
@@ -330,6 +345,7 @@ def main(minutes: float, tries: int | None, seed: int | None) -> None:
         names = [n for n in FAULTS if "disk" not in n or n.split()[2] in bench.disks]
         typical_seconds = {}
         for command in COMMANDS:
+            prepare(bench.projects[0], command)
             moment = time.monotonic()
             end(bench, "unbroken", start(bench, bench.projects[0], command))
             typical_seconds[command] = time.monotonic() - moment
