@@ -178,23 +178,32 @@ def no_ssh_is_left() -> Iterator[None]:
     assert not left, f"ssh processes are left: {left}"
 
 
-FIRST = ("test_deploy.py",)
-"""`make deploy` runs in them: the longest run of all."""
-ON_THE_EMULATED_PI = ("test_emulated.py", "test_clusters.py", "test_readme.py")
-"""They need what that has made, and one emulated Pi: one after another, in one process, while the
-other one goes on with what is left."""
+FIRST = ("test_deploy.py", "test_pi.py")
+"""The longest chains: `make deploy` of the exhaustive tests, and the emulated Pi of the others."""
+ON_THE_EMULATED_PI = ("test_pi.py", "test_emulated.py", "test_clusters.py", "test_readme.py")
+"""They need one emulated Pi, and what test_deploy.py has made: one after another, in one process,
+while the other one goes on with what is left."""
+LONGER = ("test_newcomer.py", "test_shipped.py", "test_lost.py", "test_fleet.py")
+"""Those of the end-to-end tests that take minutes, longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, and what waits for it when it will be there."""
-    first = [item for item in items if item.path.name in FIRST]
-    later = [item for item in items if item.path.name in ON_THE_EMULATED_PI]
-    later.sort(key=lambda item: ON_THE_EMULATED_PI.index(item.path.name))
-    others = [item for item in items if item not in first and item not in later]
-    # End-to-end tests take two thirds of the time.
-    others.sort(key=lambda item: item.path.parent.name != "e2e")
-    middle = sum(item.path.parent.name == "e2e" for item in others)
-    items[:] = [*first, *others[:middle], *later, *others[middle:]]
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.name
+        if name in FIRST:
+            return 0, FIRST.index(name)
+        if name in LONGER:
+            return 1, LONGER.index(name)
+        if item.path.parent.name == "e2e" and name not in ON_THE_EMULATED_PI:
+            return 2, 0
+        if name in ON_THE_EMULATED_PI:
+            return 3, ON_THE_EMULATED_PI.index(name)
+        return 4, item.path not in slow
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)
