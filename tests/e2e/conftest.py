@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
+from edgesparse.devices.emulator import machine as emulator
 from edgesparse.graph.workspace import Workspace
 from tests.conftest import HERE, ROOT, TINY, Done, once, require, run_cli
 
@@ -64,7 +65,13 @@ def project(shared) -> Project:
                 shutil.copy2(source, folder / name)
         (folder / ".venv").symlink_to(environment)
         os.utime(environment / ".ready")
-        (folder / "home").mkdir()
+        # A home of its own; only the images of emulated boards, whose names are their recipes'
+        # digests, are those of whoever runs the tests: they outlast a run of them.
+        images = emulator.folder() / "images"
+        images.mkdir(parents=True, exist_ok=True)
+        boards = folder / "home" / ".cache" / "edgesparse" / "emulator"
+        boards.mkdir(parents=True)
+        (boards / "images").symlink_to(images)
         return subprocess.CompletedProcess("clone", 0, "", "")
 
     once(shared / "cloned", make)
@@ -90,6 +97,20 @@ def deploy(folder: Path, *more: str) -> Done:
     return run_cli("deploy", "tiny.yaml", "--device", "here", *more, cwd=folder)
 
 
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A command that a test does something to while it runs."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgesparse", *arguments],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that runs the tests in the background ignores Ctrl-C, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 def rows(folder: Path) -> dict[str, Row]:
     """The last run's, by variant."""
     return {row.variant: row for row in Workspace(folder).results().rows}
@@ -105,7 +126,12 @@ def edit(folder: Path, old: str, new: str) -> None:
 DEPLOY = "make deploy"
 DEPLOY_MLP = "make deploy DEVICE=local PIPELINE=pipelines/digits-mlp.yaml"
 DEPLOY_EMULATED = "make deploy DEVICE=pi5-emulated PIPELINE=pipelines/digits.yaml"
-DEPLOY_EMULATED_MLP = "make deploy DEVICE=pi5-emulated PIPELINE=pipelines/digits-mlp.yaml"
+# What it runs, as `make -n` says: test_readme.py holds them together.
+ON_THE_PI_5 = ".venv/bin/edgesparse deploy pipelines/digits.yaml --device pi5-emulated"
+MLP_ON_THE_PI_5 = ON_THE_PI_5.replace("digits.yaml", "digits-mlp.yaml")
+# Those of which something is known there; all others are measured on this machine.
+VARIANTS_THERE = ("dense-f32", "dense-int8", "channels-int8", "sparse-f32", "half-f16")
+MLP_VARIANTS_THERE = ("dense-int8", "block-1x16-int8")
 
 
 @pytest.fixture(scope="session")
@@ -134,30 +160,32 @@ class Run:
     def results(self) -> Results:
         return self.project.results_of(self.done)
 
-    def rows(self, runtime):
-        return {r.variant: r for r in self.results.rows if r.runtime.name == runtime}
+    def rows(self, runtime: str) -> dict[str, Row]:
+        return {row.variant: row for row in self.results.rows if row.runtime.name == runtime}
 
 
 EMULATOR_TOOLS = ("qemu-system-aarch64", "mke2fs", "cpio", "dpkg-deb", "ssh")
 
 
 @pytest.fixture(scope="session")
-def emulated(deployed, shared):
-    """digits, and beside it digits-mlp twice; the first two without an image."""
+def emulator_tools() -> None:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     for tool in EMULATOR_TOOLS:
         require(shutil.which(tool, path=path) is not None, f"{tool}, for the emulated Pi")
-    project, _ = deployed
 
-    def mlp() -> list[Done]:
-        # Its models are those of the run on this machine, whoever made them.
-        once(shared / "deployed-mlp", lambda: project.shell(DEPLOY_MLP))
-        # The same twice must give the same figures.
-        return [project.shell(DEPLOY_EMULATED_MLP, 1800) for _ in range(2)]
 
-    with ThreadPoolExecutor() as pool:
-        beside = pool.submit(mlp)
-        runs = [project.shell(DEPLOY_EMULATED, 1800), *beside.result()]
-    for done in runs:
+@pytest.fixture(scope="session")
+def emulated(deployed_mlp, emulator_tools) -> tuple[Project, Run, Run, Run]:
+    """digits on the emulated Pi 5, and digits-mlp twice: the same must give the same figures. Their
+    models are those of the runs on this machine."""
+    project, *_ = deployed_mlp
+
+    def measured(command: str, variants: tuple[str, ...]) -> Run:
+        words = [command, *(f"--variant {variant}" for variant in variants)]
+        done = project.shell(" ".join(words), 1800)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return project, *(Run(project, done) for done in runs)
+        return Run(project, done)
+
+    digits = measured(ON_THE_PI_5, VARIANTS_THERE)
+    first, second = (measured(MLP_ON_THE_PI_5, MLP_VARIANTS_THERE) for _ in range(2))
+    return project, digits, first, second

@@ -20,7 +20,7 @@ from edgesparse.tflite.runtimes.storage import store
 from tests.conftest import ROOT
 from tests.tflite.runtimes.clusters import RECIPES, both_forms
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(2400)]
 # One that takes the path, and for each condition one that breaks it alone.
 TRIED = (
     "taken", "stem-same", "stem-channels", "stem-5x5", "depthwise-same", "max-pool",

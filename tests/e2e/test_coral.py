@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 from rich.console import Console
 
+from edgesparse import deploy
 from edgesparse.devices.setup import provision
 from edgesparse.devices.transport.platform import probe
 from edgesparse.graph import progress as told
 from edgesparse.report.terminal import print_results
-from edgesparse.runs.deploy import deploy
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import load_pipeline, parse_device
 from tests.conftest import TINY
@@ -28,8 +28,7 @@ benchmark:"""
 
 
 @pytest.fixture
-def loaded(tmp_path, give_models):
-    give_models(tmp_path)
+def loaded(tmp_path, shared_store):
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY.replace("\nbenchmark:", VARIANTS))
     return load_pipeline(path)

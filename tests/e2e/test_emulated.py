@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.devices.ondevice.test_detached import await_end
+from tests.e2e.conftest import VARIANTS_THERE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(2400)]
 
 
-def test_make_deploy_boots_measures_releases_and_shuts_down(emulated):
+def test_a_deploy_boots_measures_releases_and_shuts_down(emulated):
     project, first, _, _ = emulated
     results = first.results
     assert "clock: INSTRUCTIONS, not time" in first.done.stdout
     assert {row.status for row in results.rows} == {"ok"}
     assert {row.clock for row in results.rows} == {"instructions"}
-    assert len(results.rows) == 14  # Seven variants, two runtimes.
+    assert len(results.rows) == len(VARIANTS_THERE) * 2  # Each on two runtimes.
     (device,) = results.devices
     assert (device.machine, "Cortex-A76" in device.cpu) == ("aarch64", True)
     (release,) = results.releases
@@ -177,8 +178,9 @@ def test_a_machine_that_is_up_stays_up_and_keeps_its_files(emulated):
 
 
 @pytest.mark.parametrize("name", ["pairs", "words"])
-def test_shipped_pipelines_run_there(emulated, name):
-    """Two inputs and two outputs; and rows of a table, of which a text reads a few."""
+def test_shipped_pipelines_run_there(emulated, shared_store, name):
+    """Two inputs and two outputs; and rows of a table, of which a text reads a few. Their models
+    are those of test_shipped.py."""
     project = emulated[0]
     command = f".venv/bin/edgesparse deploy pipelines/{name}.yaml --device pi5-emulated --quick"
     done = project.shell(command, 900)

@@ -13,7 +13,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import TINY, run_cli
 from tests.devices.ondevice.test_detached import await_end, processes
-from tests.e2e.test_small import start
+from tests.e2e.conftest import start
 from tests.tools.fake_runtime import make_runtime, meeting
 from tests.tools.sshd import free_port, ssh_server
 
@@ -35,9 +35,8 @@ def project(tmp_path):
 
 
 @pytest.fixture
-def trained(project, give_models):
-    """The same with models."""
-    give_models(project[0])
+def trained(project, shared_store):
+    """The same in the store of all tests, where its models are trained."""
     return project
 
 
@@ -109,12 +108,12 @@ def test_a_canary_that_is_not_well_stops_the_rollout(trained):
 
 def test_rollback_makes_the_earlier_release_current(trained):
     folder, _ = trained
+    (folder / "tiny.yaml").write_text(TINY + "release: dense-f32\n")
     assert deploy(folder, "--device", "one").returncode == 0
     nothing = run_cli("device", "rollback", "one", "tiny", cwd=folder)
     assert nothing.returncode == 1
     assert "there is no release before this one" in nothing.stderr
-    text = TINY.replace("epochs: 1, batch", "epochs: 2, batch")
-    (folder / "tiny.yaml").write_text(text)
+    (folder / "tiny.yaml").write_text(TINY + "release: sparse-f32\n")
     second = deploy(folder, "--device", "one")
     assert "before it" in second.stdout
     back = run_cli("device", "rollback", "one", "tiny", cwd=folder)
@@ -148,6 +147,7 @@ def test_ctrl_c_stops_every_device_and_keeps_what_is_measured(trained):
         assert not list((server.workdir / "jobs").iterdir())
 
 
+@pytest.mark.full
 def test_twenty_devices_are_measured_at_the_same_time(tmp_path):
     """Each step of each device waits for that step of all others: one that lagged would stop it."""
     # Not tmp_path: a socket's path must be short.

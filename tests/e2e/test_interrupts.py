@@ -2,31 +2,17 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edgesparse.graph.workspace import Workspace
-from tests.e2e.conftest import deploy, edit
+from tests.e2e.conftest import deploy, edit, start
 
 pytestmark = pytest.mark.slow
 
 
-def start(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgesparse", *arguments],
-        cwd=folder,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell that runs the tests in the background ignores Ctrl-C, and its children with it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
+@pytest.mark.full
 def test_ctrl_c_while_training_keeps_the_store_and_the_next_run_goes_on(folder):
     edit(folder, "epochs: 1, batch_size: 64", "epochs: 1000, batch_size: 64")
     process = start(folder, "deploy", "tiny.yaml", "--device", "here", "--jobs", "1")
@@ -64,6 +50,7 @@ def test_ctrl_c_while_measuring_keeps_the_rows_and_leaves_no_process(trained):
     assert not _agents(trained)
 
 
+@pytest.mark.full
 def test_two_runs_at_once_are_safe(folder):
     both = [start(folder, "deploy", "tiny.yaml", "--device", "here") for _ in range(2)]
     for process in both:

@@ -12,7 +12,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.tflite.format.ends import ends
 from tests.conftest import HERE, run_cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(600)]
 MINE = """
 import numpy as np
 import tensorflow as tf

@@ -15,7 +15,7 @@ from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import HERE, TEMPORARY, TINY, run_cli
 from tests.devices.ondevice.test_detached import await_end, processes
 from tests.devices.setup.test_provision import mounted
-from tests.e2e.test_small import start
+from tests.e2e.conftest import start
 from tests.tools.proxy import proxy
 from tests.tools.sshd import ssh_server
 
@@ -56,7 +56,9 @@ def left_on(server):
     return [str(path.relative_to(server.workdir)) for path in found]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.full)]
+)
 def test_a_signal_ends_a_run_as_ctrl_c_does(project, board, temporary, number):
     text = TINY.replace("rounds: 1, min_seconds: 0.05, min_runs: 5", LONG)
     (project / "tiny.yaml").write_text(text)
@@ -113,7 +115,9 @@ def test_after_kill_9_the_next_run_tidies_up(project, board, temporary):
 
 def test_a_deploy_leaves_its_release_and_no_model_besides(project, board, tmp_path):
     """Nor on this machine, which answers the samples for a device."""
-    shutil.rmtree(project / ".edgesparse")
+    store = Store(project / ".edgesparse" / "store")
+    for variant in ("dense-f32", "sparse-f32"):
+        shutil.rmtree(artifact(store, f"verify {variant} (ai-edge-litert)"))
     assert deploy(project, HOME=str(tmp_path)).returncode == 0
     assert left_on(board) == []
     here = tmp_path / ".cache" / "edgesparse"
@@ -191,7 +195,7 @@ def test_damaged_artifacts_are_made_again_and_said(project):
     assert "damaged" not in again.stderr
 
 
-@pytest.mark.parametrize("refuse", [1, 3])
+@pytest.mark.parametrize("refuse", [1, pytest.param(3, marks=pytest.mark.full)])
 def test_a_cut_while_a_device_is_set_up_is_gone_over(project, board, refuse):
     """Each connection that is made breaks after a while, and the next ones while keys are
     exchanged."""

@@ -43,6 +43,7 @@ benchmark:""",
     assert found["f16"].model.bytes < 0.7 * found["dense-f32"].model.bytes
 
 
+@pytest.mark.full
 def test_steps_follow_one_another_and_auto_finds_what_pays(trained):
     edit(
         trained,
@@ -78,6 +79,7 @@ benchmark:""",
     }
 
 
+@pytest.mark.full
 def test_a_latency_budget_is_measured_on_the_device(folder):
     """With a tenth of the channels a wide network takes less than 0.8 of its time, whatever else
     goes on; how much less is the device's to say."""

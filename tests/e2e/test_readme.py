@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
+import subprocess
 
 import pytest
 
 from edgesparse.spec.reading.load import load_any
 from tests.conftest import ROOT
-from tests.e2e.conftest import DEPLOY, DEPLOY_EMULATED, DEPLOY_MLP
+from tests.e2e.conftest import DEPLOY, DEPLOY_EMULATED, DEPLOY_MLP, ON_THE_PI_5
 
 READMES = ("README.md", "pipelines/README.md", "devices/README.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -50,26 +50,47 @@ def test_there_are_examples():
     assert len(commands()) >= 8
 
 
+TESTS = ("make test", "make test-full")
+TRAINING = re.compile(r"edgesparse (run|deploy|sensitivity|history|emulator) |-emulated$")
+
+
+def takes_long(command):
+    """Whether it trains, needs what was trained, or boots an emulated board: test_newcomer.py runs
+    all others."""
+    return command.startswith("make ") or TRAINING.search(command) is not None
+
+
+def test_the_gate_runs_every_test():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {"make lint", "make types", *TESTS} <= set(lines)
+
+
+def test_the_command_for_an_emulated_board_is_the_one_that_is_run():
+    """test_emulated.py adds which variants; make itself is run by test_deploy.py."""
+    assert DEPLOY_EMULATED in commands()
+    words = [*DEPLOY_EMULATED.split(), "--dry-run", "--old-file=.venv/.ready"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == ON_THE_PI_5
+
+
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(2400)
 def test_every_command_runs(deployed, deployed_mlp):
     """In the order of the READMEs, in the project that the first one, make deploy, has made."""
     project, done = deployed
     assert commands()[0] == DEPLOY
     assert DEPLOY_MLP in commands()
-    assert DEPLOY_EMULATED in commands()  # Which test_emulated.py runs.
     assert done.returncode == deployed_mlp[1].returncode == 0
-    model = next((project.folder / ".edgesparse" / "store").glob("*/sparse.tflite"))
-    shutil.copy(model, project.folder / "model.tflite")
-    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()  # Which runs this.
     for command in commands():
-        if command in (DEPLOY, DEPLOY_MLP, DEPLOY_EMULATED, "make test"):
+        if command in (DEPLOY, DEPLOY_MLP, DEPLOY_EMULATED, *TESTS) or not takes_long(command):
             continue
         run = project.shell(command)
         assert run.returncode == 0, f"{command}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(2400)
 def test_the_readmes_python_runs(deployed_mlp):
     (script,) = blocks("README.md", "python")

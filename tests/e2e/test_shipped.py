@@ -1,6 +1,7 @@
 """The shipped pipelines, from YAML to table, on a board behind SSH with both runtimes."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -14,6 +15,9 @@ ELSEWHERE = ("digits", "digits-mlp")
 SHIPPED = sorted(
     path.stem for path in (ROOT / "pipelines").glob("*.yaml") if path.stem not in ELSEWHERE
 )
+AS_SHIPPED = ("diabetes", "segmentation", "words", "pairs")
+"""A task, one of images, a layer, several inputs and outputs: trained until their gates are met."""
+EVERY_DAY = ("diabetes", "words")
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +31,12 @@ def project(tmp_path_factory):
         yield folder
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_it_runs_as_it_is(project, name):
-    words = ("deploy", f"pipelines/{name}.yaml", "--device", "board", "--quick", "--json")
+def deploy(project, file):
+    words = ("deploy", f"pipelines/{file}.yaml", "--device", "board", "--quick", "--json")
     done = run_cli(*words, cwd=project, timeout=1400)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
-    found = json.loads(done.stdout)
-    rows = found["rows"]
+    results = json.loads(done.stdout)
+    rows = results["rows"]
     assert {row["runtime"]["name"] for row in rows} == {"tflite-runtime", "ai-edge-litert"}
     assert {row["status"] for row in rows} == {"ok"}, [row["error"] for row in rows]
     for row in rows:
@@ -43,9 +46,48 @@ def test_it_runs_as_it_is(project, name):
             assert abs(metric["host"] - metric["device"]) <= 0.005 * scale, (row["variant"], metric)
             if row["variant"] == "dense-f32":  # All test samples are judged.
                 assert abs(metric["keras"] - metric["host"]) <= 0.005 * scale, metric
-    text = (ROOT / "pipelines" / f"{name}.yaml").read_text()
-    assert len(found["releases"]) == (0 if "release: none" in text else 1)
+    text = (project / "pipelines" / f"{file}.yaml").read_text()
+    assert len(results["releases"]) == (0 if "release: none" in text else 1)
+
+
+def in_one_epoch(text):
+    """The pipeline, each training of which is as short as can be; so its gates on what is lost of
+    accuracy say nothing."""
+    text = re.sub(r"\bepochs: \d+", "epochs: 1", text)
+    text = re.sub(r"^  - \{variant: .*_drop, .*\}\n?", "", text, flags=re.MULTILINE)
+    return re.sub(r"^gates:\n(?!  - )", "", text, flags=re.MULTILINE)
+
+
+def tiers(names, every_day=()):
+    return [
+        pytest.param(name, marks=() if name in every_day else pytest.mark.full) for name in names
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", tiers([n for n in SHIPPED if n not in AS_SHIPPED or n in EVERY_DAY], EVERY_DAY)
+)
+def test_it_runs_in_one_epoch(project, name):
+    text = in_one_epoch((project / "pipelines" / f"{name}.yaml").read_text())
+    assert "_drop" not in text
+    (project / "pipelines" / f"short-{name}.yaml").write_text(text)
+    deploy(project, f"short-{name}")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", AS_SHIPPED)
+def test_it_runs_as_it_is(project, shared_store, name):
+    """In the store of all tests: test_emulated.py measures some of its models elsewhere."""
+    deploy(project, name)
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in AS_SHIPPED])
+def test_it_keeps_its_promises_as_it_is(project, name):
+    """The gates of those that all tests run in one epoch."""
+    deploy(project, name)
 
 
 def test_there_are_some():
     assert {"diabetes", "breast-cancer", "anomaly", "segmentation", "pairs"} <= set(SHIPPED)
+    assert set(AS_SHIPPED) <= set(SHIPPED)

@@ -81,6 +81,7 @@ def heads(tmp_path_factory):
     return folder, done, rows
 
 
+@pytest.mark.full
 def test_several_inputs_and_outputs_go_all_the_way(heads):
     _, done, rows = heads
     assert done.returncode == 0, done.stderr
@@ -98,6 +99,7 @@ def test_several_inputs_and_outputs_go_all_the_way(heads):
     assert all(low <= high for low, high in drops)
 
 
+@pytest.mark.full
 def test_the_release_takes_a_file_for_each_input(heads):
     folder, done, _ = heads
     (release,) = json.loads(done.stdout)["releases"]
@@ -115,6 +117,7 @@ def test_the_release_takes_a_file_for_each_input(heads):
     assert "Its inputs: signal (npy), side (npy)" in few.stderr
 
 
+@pytest.mark.full
 def test_the_page_says_the_metric_by_its_name(heads):
     folder, _, _ = heads
     table = run_cli("report", cwd=folder).stdout
@@ -124,6 +127,7 @@ def test_the_page_says_the_metric_by_its_name(heads):
     assert "task: kind: classification, 3 classes, from probabilities; size: regression" in plan
 
 
+@pytest.mark.full
 def test_numbers_are_judged_by_their_error_and_a_compiled_model_keeps_what_it_has(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     text = HEAD.format(name="numbers", data="sums", model="number", train="") + (
@@ -148,6 +152,7 @@ def test_numbers_are_judged_by_their_error_and_a_compiled_model_keeps_what_it_ha
     assert "'accuracy_drop' is no metric of this task" in done.stderr
 
 
+@pytest.mark.full
 def test_masks_and_uint8(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     text = HEAD.format(name="masks", data="masks", model="pixels", train=", learning_rate: 0.02")
