@@ -1,18 +1,12 @@
 """What every layer must do: gradients, saving, and each scheme on each runtime."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.ends import ends, in_order
-from tests.sparsity import run_files
+from tests.sparsity.runtimes import RUNTIMES, share_within
 
-RUNTIMES = ("tflite_runtime.interpreter", "ai_edge_litert.interpreter")
 TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2, "int16x8": 0.05}
 
 
@@ -74,22 +68,12 @@ def check_converted(model, inputs, folder, schemes=tuple(TOLERANCE), least=0.9):
          for i in range(len(x[0]))]
     )  # fmt: skip
     for scheme in schemes:
-        content = convert(model, scheme, x, one_scale=True)
-        (folder / f"{scheme}.tflite").write_bytes(content)
-        found = ends(content).inputs
-        order = [end.index for end in in_order(found, model.input_names)]
+        content, path = convert(model, scheme, x, one_scale=True), folder / f"{scheme}.tflite"
+        order = [end.index for end in in_order(ends(content).inputs, model.input_names)]
         named = {f"x{i}": values for i, values in enumerate(x)}
-        np.savez(folder / f"{scheme}.npz", y=expected, order=order, **named)
-    for module in RUNTIMES:
-        if sys.version_info >= (3, 12) and module.startswith("tflite"):
-            continue
-        script = Path(run_files.__file__)
-        done = subprocess.run(
-            [sys.executable, script, module, folder], capture_output=True, text=True, check=True
-        )
-        for line in done.stdout.splitlines():
-            said = json.loads(line)
-            assert "failed" not in said, (module, said)
-            within = np.mean(np.array(said["errors"]) <= TOLERANCE[said["file"]])
-            wanted = 1.0 if said["file"] in ("f32", "f16") else least
-            assert within >= wanted, (module, said)
+        path.write_bytes(content)
+        np.savez(path.with_suffix(".npz"), y=expected, order=order, **named)
+        wanted = 1.0 if scheme in ("f32", "f16") else least
+        for runtime in RUNTIMES:
+            within = share_within(runtime, path, TOLERANCE[scheme])
+            assert within >= wanted, (runtime, scheme)

@@ -73,8 +73,15 @@ def test_it_is_saved_and_read(shape, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(12,), (6, 12)])
-@pytest.mark.parametrize("compute", ["chosen", "all"])
+@pytest.mark.parametrize(
+    ("shape", "compute"),
+    [
+        ((12,), "chosen"),
+        ((6, 12), "all"),
+        pytest.param((12,), "all", marks=pytest.mark.full),
+        pytest.param((6, 12), "chosen", marks=pytest.mark.full),
+    ],
+)
 def test_every_scheme_on_every_runtime(shape, compute, tmp_path):
     x = np.random.default_rng(0).normal(size=(24, *shape)).astype(np.float32)
     # A choice that is close may be another one with fewer bits.

@@ -99,7 +99,10 @@ def test_it_is_saved_and_read(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    ["all", *(pytest.param(kind, marks=pytest.mark.full) for kind in KINDS if kind != "all")],
+)
 def test_every_scheme_on_every_runtime(kind, tmp_path):
     x = np.random.default_rng(0).normal(size=(16, 32, 8)).astype(np.float32)
     check_converted(model(kind), [x], tmp_path)

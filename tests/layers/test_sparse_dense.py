@@ -101,6 +101,7 @@ def test_top_k_and_the_layer_behind_it():
     assert reads.active_weights() == 8 * 16 + 16
 
 
+@pytest.mark.slow
 def test_top_k_is_saved_and_learns(tmp_path):
     x = np.random.default_rng(0).random((200, 20), dtype=np.float32)
     y = (x[:, :4].argmax(axis=1)).astype(int)

@@ -46,11 +46,12 @@ def macs(model):
         ("autoencoder", {}, 269_992, 0.264),
         ("ds_cnn", {}, 24_908, 2.66),
         ("resnet8", {}, 78_666, 12.5),
-        (
+        pytest.param(
             "mobilenet_v2",
             {"input_shape": [224, 224, 3], "classes": 1000},
             3_538_984,
             300,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -61,6 +62,7 @@ def test_models_are_the_published_networks(tmp_path, name, args, parameters, mil
     assert model(np.zeros((1, *model.input_shape[1:]), np.float32)).shape[0] == 1
 
 
+@pytest.mark.slow
 def test_a_narrow_mobilenet_v2_is_keras_own(tmp_path):
     own = tf.keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None)
     model = build(tmp_path, "mobilenet_v2", input_shape=[96, 96, 3], classes=1000, alpha=0.35)
@@ -68,6 +70,7 @@ def test_a_narrow_mobilenet_v2_is_keras_own(tmp_path):
     assert macs(model) == macs(own)
 
 
+@pytest.mark.slow
 def test_mobilenet_v2_pads_symmetrically_and_keeps_as_many_strides_as_asked(tmp_path):
     for downsample in (0, 2, 5):
         args = {"input_shape": [32, 32, 3], "classes": 10, "downsample": downsample}
@@ -78,6 +81,7 @@ def test_mobilenet_v2_pads_symmetrically_and_keeps_as_many_strides_as_asked(tmp_
         assert model.get_layer("conv_last").output_shape[1] == 32 // 2**downsample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("downsample", "size"), [(0, 32), (1, 16), (2, 8), (3, 4), (5, 1)])
 def test_mobilenet_v1_keeps_as_many_strides_as_asked(tmp_path, downsample, size):
     model = build(
@@ -119,6 +123,7 @@ def test_saved_model_and_own_builder(tmp_path):
         models.build(ModelSource(ref="bad.keras"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_keras_3_model_gets_the_fix(tmp_path):
     (tmp_path / "three.py").write_text(
         "import keras\n"

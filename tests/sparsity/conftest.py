@@ -1,16 +1,19 @@
-"""A small network and data that it learns in seconds."""
+"""A small network, data that it learns in seconds, and trainings that tests share."""
+
+import fcntl
 
 import numpy as np
 import pytest
 
 from edgesparse import data
+from edgesparse.spec.pipeline import Train
 
 
 def quiet(share, text):
     pass
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dataset():
     random = np.random.default_rng(0)
     y = random.integers(0, 4, 400)
@@ -34,3 +37,40 @@ def network():
             layers.Dense(4, activation="softmax", name="classifier"),
         ]
     )
+
+
+@pytest.fixture(scope="session")
+def weights_of(shared):
+    """`weights_of(name, build)`: the weights of the trained model that `build` gives. Each name is
+    trained by the first of pytest's processes that asks, and read by all others."""
+    folder = shared / "trained"
+    folder.mkdir(exist_ok=True)
+
+    def weights(name, build):
+        path = folder / f"{name}.npz"
+        with path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                part = folder / f"{name}.part.npz"
+                np.savez(part, *build().get_weights())
+                part.rename(path)
+        with np.load(path) as stored:
+            return [stored[f"arr_{i}"] for i in range(len(stored.files))]
+
+    return weights
+
+
+@pytest.fixture
+def trained_network(weights_of, dataset):
+    """`network()` when it has learned `dataset`, to do anything with."""
+    from edgesparse.sparsity.training import fitting
+
+    def trained():
+        model = network()
+        fitting.fit(model, dataset, Train(epochs=8, learning_rate=3e-3), quiet)
+        return model
+
+    weights = weights_of("network", trained)
+    model = network()
+    model.set_weights(weights)
+    return model

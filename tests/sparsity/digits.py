@@ -1,4 +1,4 @@
-"""A small network on scikit-learn's digits, trained once for the tests of a file."""
+"""A small network on scikit-learn's digits, trained once for all tests."""
 
 from pathlib import Path
 
@@ -19,20 +19,21 @@ def load():
     return data.load(Source(name="digits", args={"input_shape": [8, 8, 1]}), Path())
 
 
-def built(seed=1, widths=(256, 256)):
+def built(seed=1):
     tf.keras.utils.set_random_seed(seed)
-    return mlp([8, 8, 1], 10, list(widths))
+    return mlp([8, 8, 1], 10, [256, 256])
 
 
-def trained(dataset, seed=1, widths=(256, 256)):
-    model = built(seed, widths)
-    fitting.fit(model, dataset, Train(epochs=12, learning_rate=1e-3, seed=seed), quiet)
-    return model.get_weights()
+def trained(weights_of, dataset, seed=1):
+    """The network after its training, which the fixture `weights_of` keeps."""
 
+    def train():
+        model = built(seed)
+        fitting.fit(model, dataset, Train(epochs=12, learning_rate=1e-3, seed=seed), quiet)
+        return model
 
-def again(weights, seed=1, widths=(256, 256)):
-    """The trained network once more."""
-    model = built(seed, widths)
+    weights = weights_of(f"digits-{seed}", train)
+    model = built(seed)
     model.set_weights(weights)
     return model
 
@@ -43,5 +44,5 @@ def accuracy(model, dataset):
 
 def zeros(model):
     """The share of zeros in all kernels."""
-    found = [kernel.variable.numpy() for kernel in kernels(model).values()]
-    return sum(int(np.sum(k == 0)) for k in found) / sum(k.size for k in found)
+    values = [kernel.variable.numpy() for kernel in kernels(model).values()]
+    return sum(int(np.sum(k == 0)) for k in values) / sum(k.size for k in values)

@@ -5,7 +5,7 @@ python -m tests.sparsity.kinds        print it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,7 @@ def built(kind: Kind) -> tf.keras.Model:
     return functional(model, {"x": Tensor(shape, "float32")}, "m")
 
 
-def line(kind: Kind) -> list[str]:
+def line(kind: Kind, schemes: Sequence[str] = SCHEMES) -> list[str]:
     """What becomes of a layer: magnitude, channels, each scheme, quantization-aware training."""
     model = built(kind)
     own = [k for k in kernels(model).values() if k.layer == "it"]
@@ -100,7 +100,7 @@ def line(kind: Kind) -> list[str]:
         channels = "lets pass" if any("before" in group for group in groups) else "stops"
     x = np.random.default_rng(0).random((8, *kind[0]), np.float32)
     found = []
-    for scheme in SCHEMES:
+    for scheme in schemes:
         try:
             convert(built(kind), scheme, x)  # type: ignore[arg-type]
             found.append("yes")

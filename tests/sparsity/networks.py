@@ -199,6 +199,25 @@ BUILDERS: dict[str, Callable[[], tf.keras.Model]] = {
 }  # fmt: skip
 
 
+FAMILIES = (
+    "conv2d, conv3d",
+    "conv1d",
+    "own layer",
+    "conv2d, residual",
+    "gru",
+    "functions",
+    "depthwise",
+    "attention",
+    "shared",
+    "transposed",
+    "embedding",
+    "grouped conv2d",
+    "subclassed",
+    "bidirectional",
+)
+"""A network for each way in which layers differ in what they have done to them."""
+
+
 def shape_of(name: str) -> tuple[int, ...]:
     """Of one sample."""
     if name in ("embedding", "transformer"):

@@ -84,9 +84,8 @@ def test_layers_of_ours_keep_their_channels_with_a_reason(tmp_path, name):
     assert names
 
 
-def test_what_is_left_learns_again(dataset):
-    model = network()
-    training.fit(model, dataset, Train(epochs=8, learning_rate=3e-3), quiet)
+def test_what_is_left_learns_again(trained_network, dataset):
+    model = trained_network
     assert training.scores(model, dataset)["accuracy"] > 0.95
     done = prune(model, dataset, parameters=0.4, epochs=4, multiple=4)
     assert done.model.count_params() <= 0.4 * model.count_params()

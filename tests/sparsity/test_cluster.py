@@ -25,10 +25,8 @@ def clustered(model, dataset, **given):
     return cluster(model, dataset, TRAIN, Cluster(method="cluster", **given), quiet)
 
 
-def test_each_kernel_has_so_many_values_and_still_learns(dataset):
-    model = network()
-    training.fit(model, dataset, Train(epochs=8, learning_rate=3e-3), quiet)
-    done = clustered(model, dataset, clusters=8)
+def test_each_kernel_has_so_many_values_and_still_learns(trained_network, dataset):
+    done = clustered(trained_network, dataset, clusters=8)
     assert len(values(done.model, "wide")) <= 8
     assert len(values(done.model, "classifier")) <= 8
     assert training.scores(done.model, dataset)["accuracy"] > 0.9
@@ -49,7 +47,16 @@ def test_zeros_stay_zeros(dataset):
         assert len(np.unique(kernel)) <= 5
 
 
-@pytest.mark.parametrize("name", ["conv1d", "embedding", "separable conv2d", "gru", "own layer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "separable conv2d",
+        "own layer",
+        pytest.param("conv1d", marks=pytest.mark.full),
+        pytest.param("embedding", marks=pytest.mark.full),
+        pytest.param("gru", marks=pytest.mark.full),
+    ],
+)
 def test_what_cannot_be_clustered_is_said(name):
     model, dataset = prepared(name)
     done = clustered(model, dataset)

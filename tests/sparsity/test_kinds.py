@@ -5,6 +5,17 @@ import pytest
 from tests.conftest import ROOT
 from tests.sparsity.kinds import KINDS, SCHEMES, line
 
+SOME = (
+    "Conv2D with groups",
+    "GRU, SimpleRNN, RNN of a cell",
+    "MultiHeadAttention",
+    "BatchNormalization",
+    "a layer of your own with a kernel",
+    "tf.split, slicing",
+)
+MORE = ("Conv3D", "Conv2DTranspose")
+"""These and the above are converted in every scheme."""
+
 
 def rows():
     """The page's lines, by layer."""
@@ -15,12 +26,30 @@ def rows():
 
 
 def test_every_kind_has_its_line():
-    head, found = rows()
+    head, lines = rows()
     assert head[3:-1] == list(SCHEMES)
-    assert list(found) == list(KINDS)
+    assert list(lines) == list(KINDS)
+
+
+def test_f16_takes_what_f32_takes():
+    """Its weights are those of f32, rounded: few kinds are converted to see it."""
+    head, lines = rows()
+    f32, f16 = head.index("f32") - 1, head.index("f16") - 1
+    assert {name: row[f16] for name, row in lines.items()} == {
+        name: row[f32] for name, row in lines.items()
+    }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*SOME, *(pytest.param(k, marks=pytest.mark.full) for k in MORE)])
 def test_each_line_is_what_the_code_does(name):
     assert rows()[1][name] == line(KINDS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in SOME + MORE])
+def test_each_other_line_is_what_the_code_does(name):
+    expected = rows()[1][name]
+    del expected[2 + SCHEMES.index("f16")]
+    assert expected == line(KINDS[name], [scheme for scheme in SCHEMES if scheme != "f16"])

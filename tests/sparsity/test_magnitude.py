@@ -25,8 +25,17 @@ def kernel(result, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", ["constant", "polynomial"])
-@pytest.mark.parametrize("epochs", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("schedule", "epochs"),
+    [
+        ("constant", 0),
+        ("polynomial", 1),
+        pytest.param("polynomial", 0, marks=pytest.mark.full),
+        pytest.param("constant", 1, marks=pytest.mark.full),
+        pytest.param("constant", 3, marks=pytest.mark.full),
+        pytest.param("polynomial", 3, marks=pytest.mark.full),
+    ],
+)
 def test_unstructured_reaches_its_sparsity(dataset, schedule, epochs):
     result = prune(dataset, schedule={"name": schedule}, epochs=epochs)
     assert {x.name for x in result.layers} == {"point", "wide", "classifier"}
@@ -37,8 +46,15 @@ def test_unstructured_reaches_its_sparsity(dataset, schedule, epochs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pattern", "block"), [("block-1x4", 4), ("block-1x16", 16)])
-@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize(
+    ("pattern", "block", "epochs"),
+    [
+        ("block-1x4", 4, 1),
+        ("block-1x16", 16, 0),
+        pytest.param("block-1x4", 4, 0, marks=pytest.mark.full),
+        pytest.param("block-1x16", 16, 1, marks=pytest.mark.full),
+    ],
+)
 def test_blocks_run_along_the_inputs_of_an_output(dataset, pattern, block, epochs):
     result = prune(dataset, pattern=pattern, epochs=epochs)
     outputs_inputs = kernel(result, "wide").T
@@ -52,7 +68,7 @@ def test_blocks_run_along_the_inputs_of_an_output(dataset, pattern, block, epoch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("epochs", [1, pytest.param(0, marks=pytest.mark.full)])
 def test_two_of_four(dataset, epochs):
     result = prune(dataset, pattern="2:4", sparsity=0.5, epochs=epochs)
     for name in ("wide", "point"):

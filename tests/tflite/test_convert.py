@@ -76,6 +76,7 @@ def test_fully_connected_layers_can_have_one_scale(sparse_dense_layer, samples):
     assert scales() == {512, 10}
 
 
+@pytest.mark.slow
 def test_the_batch_is_one_and_no_shape_is_computed(tmp_path):
     args = {"input_shape": [32, 32, 3], "classes": 10, "alpha": 0.25}
     model = models.build(ModelSource(name="mobilenet_v1", args=args), tmp_path)

@@ -50,6 +50,7 @@ def _inputs(content):
     return [end.name for end in ends(content, "x").inputs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["f32", "f16"])
 def test_a_file_gets_zeros_and_answers_nearly_as_before(file, tmp_path, scheme):
     source, target = file / f"{scheme}.tflite", tmp_path / "out.tflite"

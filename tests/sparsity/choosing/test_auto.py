@@ -6,7 +6,6 @@ import pytest
 from edgesparse.sparsity.choosing import sensitivity
 from edgesparse.sparsity.choosing.auto import prune, resolve
 from edgesparse.sparsity.choosing.sensitivity import Sensitivity, validation_accuracy
-from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude
@@ -58,41 +57,37 @@ def test_nothing_but_channels(dataset):
     assert not np.any([layer.zeros for layer in done.layers])
 
 
-@pytest.fixture
-def trained(dataset):
-    model = network()
-    training.fit(model, dataset, Train(epochs=8, learning_rate=3e-3), quiet)
-    return model
-
-
-def test_sparsities_are_found_that_keep_the_accuracy(trained, dataset):
+def test_sparsities_are_found_that_keep_the_accuracy(trained_network, dataset):
+    model = trained_network
     mine = spec(sparsity="auto", max_accuracy_drop=0.03, pattern="block-1x4")
-    found = sensitivity.measure(trained, dataset, mine, quiet)
+    found = sensitivity.measure(model, dataset, mine, quiet)
     train = Train(epochs=3, learning_rate=1e-3)
-    done = prune(trained, dataset, train, resolve(trained, mine, {}), quiet, found)
+    done = prune(model, dataset, train, resolve(model, mine, {}), quiet, found)
     assert validation_accuracy(done.model, dataset) >= found.accuracy - 0.03
     zeros = sum(layer.zeros for layer in done.layers)
     assert zeros > 0.3 * sum(layer.size for layer in done.layers)
     assert done.notes[0].startswith("sparsity by layer: ")
 
 
-def test_a_sparsity_that_the_user_fixed_stays(trained, dataset):
+def test_a_sparsity_that_the_user_fixed_stays(trained_network, dataset):
+    model = trained_network
     fixed = {"point": {"sparsity": 0.25}}
     mine = spec(sparsity="auto", max_accuracy_drop=0.2, pattern="unstructured", layers=fixed)
-    found = sensitivity.measure(trained, dataset, mine, quiet)
+    found = sensitivity.measure(model, dataset, mine, quiet)
     train = Train(epochs=1, learning_rate=1e-3)
-    done = prune(trained, dataset, train, resolve(trained, mine, {}), quiet, found)
+    done = prune(model, dataset, train, resolve(model, mine, {}), quiet, found)
     (point,) = [layer for layer in done.layers if layer.name == "point"]
     assert point.target == 0.25
     assert point.achieved == pytest.approx(0.25, abs=0.02)
 
 
-def test_where_no_sparsity_keeps_it_that_is_said(trained, dataset):
+def test_where_no_sparsity_keeps_it_that_is_said(trained_network, dataset):
+    model = trained_network
     mine = spec(sparsity="auto", max_accuracy_drop=0.0, pattern="unstructured", epochs=0)
-    found = sensitivity.measure(trained, dataset, mine, quiet)
+    found = sensitivity.measure(model, dataset, mine, quiet)
     hopeless = Sensitivity(1.5, found.levels, found.layers)
     with pytest.raises(EdgesparseError, match=r"no sparsity keeps accuracy within 0 of 1.5 "):
-        prune(trained, dataset, Train(epochs=0), resolve(trained, mine, {}), quiet, hopeless)
+        prune(model, dataset, Train(epochs=0), resolve(model, mine, {}), quiet, hopeless)
     points = mine.model_copy(update={"max_accuracy_drop": 2.0})
     with pytest.raises(UsageError, match=r"accuracy is a share; write 0.02 for 2 points"):
-        prune(trained, dataset, Train(epochs=0), resolve(trained, points, {}), quiet, found)
+        prune(model, dataset, Train(epochs=0), resolve(model, points, {}), quiet, found)

@@ -5,11 +5,9 @@ import pytest
 
 from edgesparse.sparsity.choosing import sensitivity
 from edgesparse.sparsity.choosing.sensitivity import LayerCurve, Sensitivity
-from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude
-from tests.sparsity.conftest import network, quiet
+from tests.sparsity.conftest import quiet
 
 LEVELS = (0.5, 0.9)
 CURVES = Sensitivity(
@@ -39,20 +37,9 @@ def test_candidates_come_sparsest_first_and_once():
     assert found[-1] == {"robust": 0.5, "fragile": 0.0, "odd": 0.5}
 
 
-@pytest.fixture(scope="module")
-def trained():
-    # The fixture of the room is made anew for each test; training once is enough here.
-    from tests.sparsity import conftest
-
-    dataset = conftest.dataset.__wrapped__()
-    model = network()
-    training.fit(model, dataset, Train(epochs=8, learning_rate=3e-3), quiet)
-    return model, dataset
-
-
 @pytest.mark.slow
-def test_each_layer_is_pruned_alone_and_restored(trained):
-    model, dataset = trained
+def test_each_layer_is_pruned_alone_and_restored(trained_network, dataset):
+    model = trained_network
     before = [w.copy() for w in model.get_weights()]
     told = []
     spec = Magnitude(method="magnitude", sparsity=0.5, exclude=["classifier"])
@@ -76,8 +63,8 @@ def test_each_layer_is_pruned_alone_and_restored(trained):
 
 
 @pytest.mark.slow
-def test_a_proposal_is_checked_with_all_layers_at_once(trained):
-    model, dataset = trained
+def test_a_proposal_is_checked_with_all_layers_at_once(trained_network, dataset):
+    model = trained_network
     spec = Magnitude(method="magnitude", sparsity=0.5)
     found = sensitivity.measure(model, dataset, spec, quiet)
     before = [w.copy() for w in model.get_weights()]
@@ -91,8 +78,8 @@ def test_a_proposal_is_checked_with_all_layers_at_once(trained):
 
 
 @pytest.mark.slow
-def test_a_glob_that_matches_nothing_is_told(trained):
-    model, dataset = trained
+def test_a_glob_that_matches_nothing_is_told(trained_network, dataset):
+    model = trained_network
     spec = Magnitude(method="magnitude", sparsity=0.5, exclude=["poinnt"])
     with pytest.raises(UsageError, match="'poinnt' matches no layer"):
         sensitivity.measure(model, dataset, spec, quiet)

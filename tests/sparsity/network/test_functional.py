@@ -7,9 +7,16 @@ import tensorflow as tf
 from edgesparse.data import Tensor
 from edgesparse.sparsity.network.functional import functional, is_flat
 from edgesparse.spec.errors import UsageError
-from tests.sparsity.networks import BUILDERS, IMAGE, TOKENS, frozen, nested, shape_of
+from tests.sparsity.network.test_kernels import check_each_weight_is_a_kernel_or_has_a_reason
+from tests.sparsity.networks import BUILDERS, FAMILIES, IMAGE, TOKENS, frozen, nested, shape_of
 
 L = tf.keras.layers
+
+
+# Of each way in which networks differ one; the others where time does not count.
+EACH = [
+    pytest.param(name, marks=[] if name in FAMILIES else [pytest.mark.slow]) for name in BUILDERS
+]
 
 
 def data(shape):
@@ -20,7 +27,7 @@ def dtype_of(name):
     return "int32" if shape_of(name) == TOKENS else "float32"
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_answers_are_the_same_and_nothing_is_inside_of_anything(name):
     model = BUILDERS[name]()
     shape = shape_of(name)
@@ -30,6 +37,7 @@ def test_the_answers_are_the_same_and_nothing_is_inside_of_anything(name):
     x = np.random.default_rng(0).integers(0, 9, (3, *shape)).astype(np.float32) / 4
     np.testing.assert_array_equal(model(x, training=False), flat(x, training=False))
     assert flat.count_params() == model.count_params()
+    check_each_weight_is_a_kernel_or_has_a_reason(flat)
     # Made once, it stays what it is.
     assert functional(flat, {}, name) is flat
 

@@ -14,17 +14,15 @@ def built(name):
     return functional(BUILDERS[name](), {"x": Tensor(shape_of(name), "float32")}, name)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_every_weight_is_a_kernel_or_has_a_reason(name):
-    model = built(name)
-    found = kernels(model)
-    known = {id(kernel.variable) for kernel in found.values()}
+def check_each_weight_is_a_kernel_or_has_a_reason(model):
+    """For every network where it is made flat: tests/sparsity/network/test_functional.py."""
+    known = {id(kernel.variable) for kernel in kernels(model).values()}
     matrices = [
         w for w in model.weights
         if len(w.shape) >= 2 and w.trainable and "bias" not in w.name.split("/")[-1]
     ]  # fmt: skip
     assert {id(weight) for weight in matrices} == known
-    assert all(kernel.reason for n, kernel in found.items() if n not in prunable(model))
+    assert all(kernel.reason for n, kernel in kernels(model).items() if n not in prunable(model))
     assert prunable(model)
 
 

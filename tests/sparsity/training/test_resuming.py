@@ -96,7 +96,18 @@ METHODS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "own masks",
+        "rigl",
+        *(
+            pytest.param(name, marks=pytest.mark.full)
+            for name in METHODS
+            if name not in ("own masks", "rigl")
+        ),
+    ],
+)
 def test_an_interrupted_fine_tuning_keeps_its_masks(dataset, tmp_path, monkeypatch, name):
     method, build, given = METHODS[name]
     spec = TypeAdapter(Sparsify).validate_python({**given, "epochs": 8})

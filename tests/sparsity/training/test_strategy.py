@@ -20,6 +20,7 @@ def trained(folder, text):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_two_devices_train_as_one_does(tmp_path):
     """Gradients are summed over the replicas: the same batches give the same model, nearly."""
     accuracies = {}

@@ -112,6 +112,7 @@ def opened(content):
     return Interpreter(model_content=content)
 
 
+@pytest.mark.slow
 def test_never_larger_than_the_converters_own(network, images, sparse_dense_layer, samples):
     for model, x in ((network, images), (sparse_dense_layer, samples)):
         own = converters_own(model)

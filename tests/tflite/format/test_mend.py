@@ -18,6 +18,7 @@ def two_ways():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "tolerance"), [("int8", 0.03), ("int16x8", 0.03)])
 def test_both_directions_of_an_lstm_answer_right(two_ways, scheme, tolerance, monkeypatch):
     samples = np.random.default_rng(0).random((60, 12, 8)).astype(np.float32)
