@@ -5,7 +5,11 @@
     results = es.deploy("pipelines/digits.yaml", devices=["pi"], listener=print)
     results.best("pi")
 
-The command line does the same with the same functions. Each is loaded when it is first used:
+    with es.Project(".", listener=print) as project:  # Devices stay connected, processes warm.
+        project.deploy("pipelines/digits.yaml", devices=["pi"])
+        project.bench("model.tflite", device="pi")
+
+The command line does the same with the same methods. Each name is loaded when it is first used:
 importing the package imports nothing heavy.
 """
 
@@ -22,28 +26,24 @@ __version__ = "0.1.0"
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-_PLACES = {
+_MODULES = {
+    "Project": "project",
+    "load_results": "project",
+    "list_runs": "project",
     "load_pipeline": "spec.reading.load",
-    "plan": "runs.planning",
-    "deploy": "runs.deploy",
-    "compare": "runs.comparing",
-    "compress": "runs.compressing",
-    "history": "runs.comparing",
-    "bench": "runs.bench",
-    "inspect": "runs.inspection",
-    "encode": "runs.encoding",
-    "export": "runs.exporting",
-    "sensitivity": "runs.sensitivity",
-    "sweep": "runs.search.sweep",
     "track": "report.tracking",
-    "load_results": "graph.workspace",
-    "list_runs": "graph.workspace",
     "write_page": "report.page",
     "Results": "bench.results",
     "EdgesparseError": "spec.errors",
 }
+_COMMANDS = (
+    "deploy", "bench", "plan", "sweep", "sensitivity", "compress", "inspect", "encode", "export",
+    "compare", "history",
+)  # fmt: skip
+"""Methods of Project that are functions of the package, too."""
 __all__ = [
     "EdgesparseError",
+    "Project",
     "Results",
     "bench",
     "compare",
@@ -64,41 +64,56 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgesparse.bench.comparing import Comparison
     from edgesparse.bench.results import Results
-    from edgesparse.graph.workspace import list_runs, load_results
+    from edgesparse.bench.trials import Sweep
+    from edgesparse.project import Project, list_runs, load_results
     from edgesparse.report.page import write_page
     from edgesparse.report.tracking import track
-    from edgesparse.runs.bench import bench
-    from edgesparse.runs.comparing import compare, history
-    from edgesparse.runs.compressing import compress
-    from edgesparse.runs.deploy import deploy
-    from edgesparse.runs.encoding import encode
-    from edgesparse.runs.exporting import export
-    from edgesparse.runs.inspection import inspect
-    from edgesparse.runs.planning import plan
-    from edgesparse.runs.search.sweep import sweep
-    from edgesparse.runs.sensitivity import sensitivity
+    from edgesparse.runs.compressing import Compressed
+    from edgesparse.runs.encoding import Encoded
+    from edgesparse.runs.inspection import Inspection
+    from edgesparse.runs.planning import Planned
+    from edgesparse.runs.sensitivity import Found
     from edgesparse.spec.errors import EdgesparseError
     from edgesparse.spec.reading.load import load_pipeline
 
+    deploy: Callable[..., Results]
+    bench: Callable[..., Results]
+    plan: Callable[..., Planned]
+    sweep: Callable[..., tuple[Sweep, Path]]
+    sensitivity: Callable[..., Found]
+    compress: Callable[..., Compressed]
+    inspect: Callable[..., Inspection]
+    encode: Callable[..., Encoded]
+    export: Callable[..., list[Path]]
+    compare: Callable[..., Comparison]
+    history: Callable[..., tuple[list[Results], list[list[str]]]]
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name in _COMMANDS:
+        value = import_module("edgesparse.project").function(name)
+    elif name in _MODULES:
+        value = getattr(import_module(f"edgesparse.{_MODULES[name]}"), name)
+    else:
         raise AttributeError(f"module 'edgesparse' has no attribute {name!r}")
-    found = getattr(import_module(f"edgesparse.{_PLACES[name]}"), name)
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *_MODULES, *_COMMANDS})
 
 
 class _Room(types.ModuleType):
     """The room bench/, which may be called: `edgesparse.bench(...)` is its name's other meaning."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return import_module("edgesparse.runs.bench").bench(*args, **kwargs)
+        return import_module("edgesparse.project").function("bench")(*args, **kwargs)
 
 
 class _Package(types.ModuleType):

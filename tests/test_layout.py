@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edgesparse"
 ROOMS = [
-    "cli", "report", "runs", "graph", "stages", "bench", "devices", "tflite", "sparsity", "tasks",
+    "cli", "report", "project", "runs", "graph", "stages", "bench", "devices", "tflite", "sparsity", "tasks",
     "models", "layers", "data", "spec",
 ]  # fmt: skip
 """From the top to the ground: a room imports those below it."""

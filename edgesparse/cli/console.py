@@ -6,11 +6,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,6 +30,9 @@ from edgesparse.report.shown import shown
 from edgesparse.report.terminal import NARROW, WIDE, WIDTH
 from edgesparse.spec.pipeline import Tracking
 from edgesparse.spec.safe.text import clean
+
+if TYPE_CHECKING:
+    from edgesparse.project import Project
 
 # A log of a long run stays readable, and shows that it lives.
 PIPED_INTERVAL_SECONDS = 10.0
@@ -52,13 +56,28 @@ def print_results(results: Results, form: str) -> None:
         sys.stdout.write(write(results))
 
 
-def leave_page(results: Results, tracking: Sequence[Tracking] = ()) -> None:
+@contextmanager
+def open_project(*, jobs: int | None = None, cluster: str | None = None) -> Iterator[Project]:
+    """The project in the current folder, for a block; its progress is shown on stderr.
+
+    Whoever calls the program in their own process may give it workers as click's `obj`.
+    """
+    from edgesparse.project import Project
+
+    workers = click.get_current_context().find_root().obj
+    with (
+        Shown() as listener,
+        Project(listener=listener, jobs=jobs, cluster=cluster, workers=workers) as project,
+    ):
+        yield project
+
+
+def leave_page(project: Project, results: Results, tracking: Sequence[Tracking] = ()) -> None:
     """Write the page beside a run's results, and the run to trackers, and say where they are. A run
     is none the worse without: the results are there."""
     import edgesparse
-    from edgesparse.graph.workspace import Workspace
 
-    path = Workspace(Path()).results_path(results.run).with_name("page.html")
+    path = project.workspace().results_path(results.run).with_name("page.html")
     if path.with_name("models").is_dir():
         say(f"models: {path.with_name('models')}", err=True)
     try:

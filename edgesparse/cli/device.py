@@ -23,10 +23,10 @@ def device() -> None:
 @JSON
 def list_devices(as_json: bool) -> None:
     """List the device files in devices/, without connecting."""
+    import edgesparse
     from edgesparse.report.terminal import WIDTH
-    from edgesparse.runs.fleet.upkeep import device_files
 
-    found = device_files()
+    found = edgesparse.Project().device_files()
     if as_json:
         print_json([vars(file) for file in found])
         return
@@ -45,12 +45,11 @@ def list_devices(as_json: bool) -> None:
 @JSON
 def check(name: str, as_json: bool) -> None:
     """Say in one screen what a device is, what it lacks and what to type."""
-    from edgesparse.cli.console import Shown
+    from edgesparse.cli.console import open_project
     from edgesparse.devices.setup.checkup import MISSING
-    from edgesparse.runs.fleet import upkeep
 
-    with Shown() as listener:
-        found = upkeep.check(name, listener=listener)
+    with open_project() as project:
+        found = project.check_device(name)
     if as_json:
         print_json([vars(finding) for finding in found])
     else:
@@ -67,11 +66,10 @@ def check(name: str, as_json: bool) -> None:
 @JSON
 def setup(name: str, as_json: bool) -> None:
     """Install the runtimes on a device; does nothing where they are there."""
-    from edgesparse.cli.console import Shown
-    from edgesparse.runs.fleet import upkeep
+    from edgesparse.cli.console import open_project
 
-    with Shown() as listener:
-        found = upkeep.set_up(name, listener=listener)
+    with open_project() as project:
+        found = project.set_up_device(name)
     label, done = found.device.name, found.done
     if as_json:
         about = {"changed": done.changed, "versions": done.versions, "refused": done.refused}
@@ -96,12 +94,11 @@ def probe(name: str, as_json: bool) -> None:
     compute in half precision; minutes."""
     from dataclasses import asdict
 
-    from edgesparse.cli.console import Shown
+    from edgesparse.cli.console import open_project
     from edgesparse.report.terminal import WIDTH
-    from edgesparse.runs.fleet import upkeep
 
-    with Shown() as listener:
-        probed = upkeep.probe(name, listener=listener)
+    with open_project() as project:
+        probed = project.probe_device(name)
     found = probed.found
     if as_json:
         print_json(asdict(found))
@@ -157,11 +154,10 @@ def _trial_line(trial: Trial) -> str:
 @JSON
 def releases(name: str, pipeline: str, as_json: bool) -> None:
     """List a pipeline's releases on a device."""
-    from edgesparse.cli.console import Shown
-    from edgesparse.runs.fleet import upkeep
+    from edgesparse.cli.console import open_project
 
-    with Shown() as listener:
-        state = upkeep.releases(name, pipeline, listener=listener)
+    with open_project() as project:
+        state = project.releases(name, pipeline)
     _show_state(state, as_json)
 
 
@@ -171,11 +167,10 @@ def releases(name: str, pipeline: str, as_json: bool) -> None:
 @JSON
 def rollback(name: str, pipeline: str, as_json: bool) -> None:
     """Make a pipeline's earlier release on a device current again."""
-    from edgesparse.cli.console import Shown
-    from edgesparse.runs.fleet import upkeep
+    from edgesparse.cli.console import open_project
 
-    with Shown() as listener:
-        state = upkeep.rollback(name, pipeline, listener=listener)
+    with open_project() as project:
+        state = project.rollback(name, pipeline)
     _show_state(state, as_json)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,10 +18,10 @@ def emulator() -> None:
 
 
 def _emulated(name: str) -> tuple[Device, Emulator]:
+    import edgesparse
     from edgesparse.spec.errors import UsageError
-    from edgesparse.spec.reading.load import find_device
 
-    device = find_device(name, Path())
+    device = edgesparse.Project().device(name)
     if device.connect.emulator is None:
         raise UsageError(f"device {name} is no emulated one: its file has no connect.emulator")
     return device, device.connect.emulator

@@ -73,8 +73,8 @@ JOBS = click.option(
 )
 CLUSTER = click.option(
     "--cluster",
-    metavar="local:N|ADDRESS|FILE",
-    help="A Dask cluster that makes the models: N workers here, or a scheduler's address or file.",
+    metavar="ADDRESS|FILE",
+    help="A Dask cluster that makes the models: its scheduler's address or file.",
 )
 NAME = click.argument("name")
 

@@ -56,11 +56,10 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 @JSON
 def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) -> None:
     """Show each stage as cached or to run, and why."""
-    import edgesparse
-    from edgesparse.cli.console import Shown
+    from edgesparse.cli.console import open_project
 
-    with Shown() as listener:
-        planned = edgesparse.plan(pipeline, device, variants=variants or None, listener=listener)
+    with open_project() as project:
+        planned = project.plan(pipeline, device, variants=variants or None)
     if as_json:
         stages = [
             {
@@ -141,23 +140,20 @@ def _deploy(
     canary: str | None = None,
 ) -> None:
     import edgesparse
-    from edgesparse.cli.console import Shown, leave_page, print_results
+    from edgesparse.cli.console import leave_page, open_project, print_results
 
-    with Shown() as listener:
+    with open_project(jobs=jobs, cluster=cluster) as project:
         loaded = edgesparse.load_pipeline(pipeline)
-        results = edgesparse.deploy(
+        results = project.deploy(
             loaded,
             devices,
             variants=variants or None,
             quick=quick,
             benchmark=benchmark,
             canary=canary,
-            jobs=jobs,
-            cluster=cluster,
-            listener=listener,
         )
     print_results(results, "json" if as_json else "table")
-    leave_page(results, loaded.spec.tracking)
+    leave_page(project, results, loaded.spec.tracking)
     sys.exit(exit_code(results))
 
 
@@ -185,21 +181,12 @@ def sweep(
 
     The same command goes on where an earlier one was stopped.
     """
-    import edgesparse
-    from edgesparse.cli.console import Shown, result_console
+    from edgesparse.cli.console import open_project, result_console
     from edgesparse.report.page.several import write_sweep
     from edgesparse.report.trials import print_sweep
 
-    with Shown() as listener:
-        found, folder = edgesparse.sweep(
-            pipeline,
-            device,
-            trials=trials,
-            quick=quick,
-            jobs=jobs,
-            cluster=cluster,
-            listener=listener,
-        )
+    with open_project(jobs=jobs, cluster=cluster) as project:
+        found, folder = project.sweep(pipeline, device, trials=trials, quick=quick)
     if as_json:
         print_json({**found.model_dump(mode="json"), "front": [t.name for t in found.front]})
     else:
@@ -237,19 +224,17 @@ def sensitivity(
     as_json: bool,
 ) -> None:
     """Prune each layer alone, show what accuracy is left, and propose a sparsity for each."""
-    import edgesparse
-    from edgesparse.cli.console import Shown, result_console
+    from edgesparse.cli.console import open_project, result_console
     from edgesparse.report.sensitivity import print_sensitivity
     from edgesparse.spec.sparsify import LEVELS
 
-    with Shown() as listener:
-        found = edgesparse.sensitivity(
+    with open_project() as project:
+        found = project.sensitivity(
             pipeline,
             device,
             variant=variant,
             max_accuracy_drop=max_accuracy_drop,
             levels=levels or LEVELS,
-            listener=listener,
         )
     if as_json:
         print_json(found.record)

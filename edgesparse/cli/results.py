@@ -42,20 +42,12 @@ def bench(
     as_json: bool,
 ) -> None:
     """Measure any .tflite files; ratios refer to the first."""
-    import edgesparse
-    from edgesparse.cli.console import Shown, leave_page, print_results
+    from edgesparse.cli.console import leave_page, open_project, print_results
 
-    with Shown() as listener:
-        results = edgesparse.bench(
-            models,
-            devices,
-            threads=threads,
-            input_shapes=shapes,
-            quick=quick,
-            listener=listener,
-        )
+    with open_project() as project:
+        results = project.bench(models, devices, threads=threads, input_shapes=shapes, quick=quick)
     print_results(results, "json" if as_json else "table")
-    leave_page(results)
+    leave_page(project, results)
     sys.exit(exit_code(results))
 
 
@@ -158,11 +150,9 @@ def report(
         say(f"wrote {edgesparse.write_page(results, output or f'{results.run}.html')}")
     elif as_list:
         from edgesparse.cli.console import result_console
-        from edgesparse.graph.workspace import Workspace
         from edgesparse.report.comparison import print_runs, run_records
-        from edgesparse.runs.comparing import readable_runs
 
-        runs = readable_runs(Workspace(Path()))
+        runs = edgesparse.Project().runs()
         if as_json:
             print_json(run_records(runs))
         elif runs:

@@ -125,15 +125,13 @@ def compress(
     """
     import dataclasses
 
-    import edgesparse
-    from edgesparse.cli.console import Shown, leave_page, print_results
+    from edgesparse.cli.console import leave_page, open_project, print_results
     from edgesparse.report.table import size_text
 
-    with Shown() as listener:
-        done = edgesparse.compress(
-            model, data, device, output, sparsity=sparsity, limit=limit, quick=quick,
-            listener=listener,
-        )  # fmt: skip
+    with open_project() as project:
+        done = project.compress(
+            model, data, device, output, sparsity=sparsity, limit=limit, quick=quick
+        )
     if as_json:
         own = {f.name: getattr(done, f.name) for f in dataclasses.fields(done)}
         print_json({**own, "results": done.results.model_dump(mode="json")})
@@ -145,5 +143,5 @@ def compress(
             f"wrote {done.target}: {done.variant}{zeros}, {size_text(done.bytes_before)} -> "
             f"{size_text(done.bytes_after)}{off}"
         )
-    leave_page(done.results)
+    leave_page(project, done.results)
     sys.exit(exit_code(done.results))

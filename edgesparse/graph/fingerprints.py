@@ -72,6 +72,27 @@ def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:
     return found
 
 
+def own_code(loaded: Loaded[Pipeline]) -> str:
+    """Identity of the user's code that a pipeline's stages import; empty where there is none."""
+    pipeline, base = loaded.spec, loaded.folder
+    models = [pipeline.model, *(v.model for v in pipeline.variants.values() if v.model)]
+    refs = [("data", pipeline.data.ref)]
+    refs += [("models", model.ref) for model in models if not saved.is_saved(model)]
+    refs += [("models", ref) for model in models for ref in model.custom_objects]
+    refs += [("tasks", task.ref) for task in (pipeline.task, *pipeline.task.outputs.values())]
+    refs += [("training", callback.ref) for callback in pipeline.train.callbacks]
+    refs += [("training", pipeline.train.ref)]
+    steps = (step for variant in pipeline.variants.values() for _, step in variant.references)
+    refs += [("sparsity", step.method) for step in steps]
+    total = hashlib.sha256(str(base.absolute()).encode())
+    named = sorted({(room, ref) for room, ref in refs if ref is not None})
+    for room, ref in named:
+        total.update(
+            references.digest(references.find(room, None, ref, base, classes=True)).encode()
+        )
+    return total.hexdigest() if named else ""
+
+
 def _own_digest(
     role: str, own: Sequence[tuple[str, str, Mapping[str, Any]]], base: Path
 ) -> dict[str, str]:

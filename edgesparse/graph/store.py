@@ -7,12 +7,14 @@ and two runs that make the same one are safe: the first to rename wins.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -26,6 +28,7 @@ from edgesparse.spec.safe.files import file_digest
 
 _TEMPORARY = re.compile(r"^tmp-(\d+)(?:@([0-9a-f]+))?-")
 """Who makes it: a process, and the machine where it has that number."""
+_LOCK_POLL_SECONDS = 0.2
 
 
 class Store:
@@ -122,6 +125,26 @@ class Store:
             self.shared.put(key, self.root / key)
 
     @contextmanager
+    def reserved(self, key: str, stop: threading.Event | None = None) -> Iterator[bool]:
+        """Hold an artifact's name, so that of several runs that need it one makes it and the others
+        wait; whether it is stored by now.
+
+        Raises EdgesparseError when `stop` is set while it waits.
+        """
+        folder = self.root.with_name("locks")
+        folder.mkdir(exist_ok=True)
+        lock = os.open(folder / key, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            while not _locked(lock):
+                if (stop or threading.Event()).wait(_LOCK_POLL_SECONDS):
+                    raise EdgesparseError("interrupted while another run made it")
+            yield self.has(key) and self.wrong(key) is None
+        finally:
+            # Whoever waits for a file that is gone makes the artifact once more, which is safe.
+            (folder / key).unlink(missing_ok=True)
+            os.close(lock)
+
+    @contextmanager
     def _part(self) -> Iterator[Path]:
         """A folder that is gone afterwards, unless it was renamed."""
         # The process id in the name tells a later run whether its maker still lives.
@@ -172,6 +195,17 @@ def _temporary_name() -> str:
 
 def _machine() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock is ours now; a file system without locks lets everybody through."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 _Look = dict[str, tuple[int, int]]

@@ -130,17 +130,3 @@ def _slots(stage: Stage) -> list[str]:
     runtime = stage.spec.get("runtime", {}).get("name", "")
     suffix = f" ({runtime})" if runtime else ""
     return [f"{stage.name} {variant}{suffix}" for variant in stage.variants] or [stage.name]
-
-
-def load_results(run: str | None = None, project: str | Path = ".") -> Results:
-    """Results of a run that has ended, by default the last.
-
-    Raises:
-        UsageError: there is no such run, or its file is damaged.
-    """
-    return Workspace(Path(project)).results(run)
-
-
-def list_runs(project: str | Path = ".") -> list[str]:
-    """Ids of the runs with results, oldest first."""
-    return Workspace(Path(project)).run_ids()

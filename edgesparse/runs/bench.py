@@ -13,17 +13,14 @@ from pathlib import Path
 from edgesparse.bench.job import QUICK, Candidate
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import ModelFile, Row
-from edgesparse.graph import progress as told
-from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.candidates import ready, too_many_threads
-from edgesparse.runs.fleet.at_once import at_once, opened
+from edgesparse.runs.fleet.at_once import at_once
 from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.record import recorded
-from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Benchmark
-from edgesparse.spec.reading.load import find_devices
 from edgesparse.spec.safe.text import clean
 from edgesparse.tflite.format.ends import Ends, ends, explain_custom
 from edgesparse.tflite.format.inspect import inspect, read_model
@@ -34,15 +31,14 @@ NAME_WIDTH = 48
 
 
 def bench(
+    project: Resources,
     models: str | Path | Sequence[str | Path],
-    device: str | Path | Device | Sequence[str | Path | Device] = "local",
+    device: DeviceName | Sequence[DeviceName] = "local",
     *,
     threads: Sequence[int] = (1,),
     input_shapes: Sequence[str] = (),
     quick: bool = False,
     benchmark: Benchmark | None = None,
-    project: str | Path = ".",
-    listener: told.Listener = told.nobody,
 ) -> Results:
     """Measure ready .tflite files; ratios refer to the first.
 
@@ -53,8 +49,6 @@ def bench(
         input_shapes: of inputs that a file leaves open, as "1x224x224x3" or "NAME=1x224x224x3".
         quick: measure briefly; the result is labelled so.
         benchmark: how to measure, in place of `threads` and of the usual settings.
-        project: the folder with devices/ and .edgesparse.
-        listener: called with each event of `edgesparse.graph.progress`; `print` will do.
 
     Raises:
         UsageError: a file or name is wrong; nothing was run.
@@ -62,7 +56,7 @@ def bench(
     """
     settings = benchmark or Benchmark(threads=list(dict.fromkeys(threads)))
     settings = shortened(settings) if quick else settings
-    devices = find_devices(device, Path(project))
+    devices = project.devices(device)
     files: dict[str, _File] = {}
     given = [models] if isinstance(models, str | Path) else models
     for path in dict.fromkeys(map(Path, given)):
@@ -71,8 +65,7 @@ def bench(
         shapes = _shapes(found, input_shapes, path)
         files[_name(path, files)] = _File(path, ModelFile.of(info), found, shapes)
     baseline = next(iter(files))
-    stop, tell = threading.Event(), told.locked(listener)
-    workspace = Workspace(Path(project))
+    stop, workspace = threading.Event(), project.workspace()
     words = ["edgesparse", "bench", *map(str, given)]
     words += [word for one in devices for word in ("--device", one.name)]
     command = shlex.join([*words, *(["--quick"] if quick else [])])
@@ -93,7 +86,7 @@ def bench(
                 for count in own.threads or settings.threads
                 for name, file in files.items()
             ]
-            record.measure(target, candidates, settings, tell, stop)
+            record.measure(target, candidates, settings, project.listener, stop)
             known = profiles(target, workspace)
             record.explain(own.name, lambda row: _why(files[row.variant], row, known))
 
@@ -101,7 +94,7 @@ def bench(
             with record.alone(target.device, list(files), log):
                 measure(target)
 
-        with opened(devices, workspace.runs, tell, stop) as fleet:
+        with project.connect(devices, stop) as fleet:
             for dead, error in fleet.dead:
                 record.add_dead(dead, list(files), error)
             for target in fleet.targets:

@@ -10,7 +10,7 @@ from typing import Any
 from edgesparse.bench.job import Candidate
 from edgesparse.bench.judging import Judge, read_answers, read_judge
 from edgesparse.bench.rows import Coverage, EdgeTpuInfo, ModelFile, Stored
-from edgesparse.graph.execution.carrying import Site
+from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
 from edgesparse.runs.fleet.targets import Target
@@ -29,13 +29,17 @@ from edgesparse.tflite.verify import limits
 
 
 def planned(
-    plan: Plan, errors: Mapping[str, str], site: Site, target: Target, threads: Sequence[int]
+    plan: Plan,
+    errors: Mapping[str, str],
+    executor: Executor,
+    target: Target,
+    threads: Sequence[int],
 ) -> list[Candidate]:
     """A candidate per runtime, number of threads and variant; those that failed say why.
 
     `errors` are those of the plan's stages, by key.
     """
-    judge = _judge(plan, site)
+    judge = _judge(plan, executor)
     found = []
     # Runtimes outermost: a block of the table is one runtime with one number of threads.
     for runtime, missing in target.all_runtimes:
@@ -46,7 +50,7 @@ def planned(
                     runtime,
                     target.device.delegate_used,
                     count,
-                    _dense_twin(site.context.pipeline, variant),
+                    _dense_twin(executor.context.pipeline, variant),
                     external=_external(target.device),
                     clock=target.device.clock,
                     on_host=target.device.emulated,
@@ -57,17 +61,17 @@ def planned(
                 if error or key is None:
                     found.append(replace(candidate, error=error or "was not planned"))
                     continue
-                found.append(_verified(candidate, plan, site, key, convert, judge))
+                found.append(_verified(candidate, plan, executor, key, convert, judge))
     return found
 
 
-def _judge(plan: Plan, site: Site) -> Judge | None:
+def _judge(plan: Plan, executor: Executor) -> Judge | None:
     """How every candidate's answers are judged; None where there are no samples."""
-    folder = site.store.path(plan.samples)
+    folder = executor.store.path(plan.samples)
     if not (folder / samples.TASK).is_file():
         return None
     kept = read_json(folder / samples.TASK)
-    return read_judge(kept, folder / samples.TARGETS, site.context.loaded.folder)
+    return read_judge(kept, folder / samples.TARGETS, executor.context.loaded.folder)
 
 
 def too_many_threads(target: Target, threads: int) -> str | None:
@@ -123,11 +127,16 @@ def _like(pipeline: Pipeline, variant: str) -> str | None:
 
 
 def _verified(
-    candidate: Candidate, plan: Plan, site: Site, key: str, convert: str, judge: Judge | None
+    candidate: Candidate,
+    plan: Plan,
+    executor: Executor,
+    key: str,
+    convert: str,
+    judge: Judge | None,
 ) -> Candidate:
     assert judge is not None, "nothing is verified without samples"
-    decided = _decided(plan, site, key)
-    store, pipeline = site.store, site.context.pipeline
+    decided = _decided(plan, executor, key)
+    store, pipeline = executor.store, executor.context.pipeline
     verdict = read_json(store.path(key) / "verify.json")
     inputs = plan.stage(convert).inputs
     on_chip = verdict.get("edgetpu")
@@ -157,7 +166,7 @@ def _verified(
         like=_like(pipeline, candidate.variant),
         numbers=_numbers(pipeline.variants[candidate.variant]),
         zeros_exploited=any(one.exploited for one in decided) and verdict["storage"] == "sparse",
-        half_precision=_half(pipeline.variants[candidate.variant], candidate, site),
+        half_precision=_half(pipeline.variants[candidate.variant], candidate, executor),
         weights=_weights(decided),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
@@ -174,18 +183,18 @@ def _notes(store: Store, key: str | None) -> list[str]:
     return list(read_json(path)) if path is not None and path.is_file() else []
 
 
-def _half(variant: Variant, candidate: Candidate, site: Site) -> bool | None:
+def _half(variant: Variant, candidate: Candidate, executor: Executor) -> bool | None:
     """Whether a probe has seen half precision there; None where nobody asks for it."""
     if variant.quantize.compute != "f16":
         return None
-    profile = site.context.profiles[candidate.runtime.name]
+    profile = executor.context.profiles[candidate.runtime.name]
     return profile.half_gain is not None and profile.half_precision.exists
 
 
-def _decided(plan: Plan, site: Site, key: str) -> tuple[Decision, ...]:
+def _decided(plan: Plan, executor: Executor, key: str) -> tuple[Decision, ...]:
     """How each weight is stored for a runtime; nothing where there was no choice."""
     encoded = plan.stage(key).inputs.get("encode")
-    return tuple(encode.read_decisions(site.store.path(encoded))) if encoded is not None else ()
+    return tuple(encode.read_decisions(executor.store.path(encoded))) if encoded is not None else ()
 
 
 def _weights(decided: Sequence[Decision]) -> tuple[Stored, ...]:

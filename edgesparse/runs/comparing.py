@@ -9,14 +9,14 @@ from edgesparse.bench.comparing import Comparison, compare_runs, differences
 from edgesparse.bench.results import Results
 from edgesparse.graph.fingerprints import revision
 from edgesparse.graph.workspace import Workspace
+from edgesparse.runs.fleet.resources import Resources
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 
 
 def compare(
+    project: Resources,
     before: str | Results | None = None,
     after: str | Results | None = None,
-    *,
-    project: str | Path = ".",
 ) -> Comparison:
     """Compare two runs row by row.
 
@@ -29,13 +29,13 @@ def compare(
     Raises:
         UsageError: there is no such run.
     """
-    workspace = Workspace(Path(project))
+    workspace = project.workspace()
     second = after if isinstance(after, Results) else _found(workspace, after, None)
     first = before if isinstance(before, Results) else _found(workspace, before, second)
     return compare_runs(first, second)
 
 
-def history(pipeline: str, *, project: str | Path = ".") -> tuple[list[Results], list[list[str]]]:
+def history(project: Resources, pipeline: str) -> tuple[list[Results], list[list[str]]]:
     """Every run of a pipeline, oldest first, and what was changed since the one before.
 
     Args:
@@ -44,15 +44,20 @@ def history(pipeline: str, *, project: str | Path = ".") -> tuple[list[Results],
     Raises:
         UsageError: it has no runs.
     """
-    workspace = Workspace(Path(project))
+    workspace = project.workspace()
     name = _name(pipeline)
-    runs = [run for run in readable_runs(workspace) if run.pipeline == name]
-    if not runs:
-        known = {run.pipeline for run in readable_runs(workspace)}
+    own = [run for run in _readable(workspace) if run.pipeline == name]
+    if not own:
+        known = {run.pipeline for run in _readable(workspace)}
         raise UsageError(f"no run of a pipeline {name!r}{did_you_mean(name, known)}")
     changed: list[list[str]] = [[]]
-    changed += [list(differences(a, b)) for a, b in pairwise(runs)]
-    return runs, changed
+    changed += [list(differences(a, b)) for a, b in pairwise(own)]
+    return own, changed
+
+
+def runs(project: Resources) -> list[Results]:
+    """The results of every run that can be read, oldest first."""
+    return _readable(project.workspace())
 
 
 def _name(pipeline: str) -> str:
@@ -65,8 +70,7 @@ def _name(pipeline: str) -> str:
     return load_pipeline(path).spec.name
 
 
-def readable_runs(workspace: Workspace) -> list[Results]:
-    """The results of every run that can be read, oldest first."""
+def _readable(workspace: Workspace) -> list[Results]:
     found = []
     for run in workspace.run_ids():
         try:
@@ -78,7 +82,7 @@ def readable_runs(workspace: Workspace) -> list[Results]:
 
 def _found(workspace: Workspace, what: str | None, later: Results | None) -> Results:
     """The run that is meant; one that is not `later`, and of its pipeline where nothing is said."""
-    runs = [run for run in readable_runs(workspace) if later is None or run.run != later.run]
+    runs = [run for run in _readable(workspace) if later is None or run.run != later.run]
     if what is None:
         own = [run for run in runs if later is None or run.pipeline == later.pipeline]
         own = [run for run in own if later is None or run.started <= later.started]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,11 @@ from edgesparse.models.files.answers import answers
 from edgesparse.runs.bench import bench
 from edgesparse.runs.deploy import deploy
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import open_target
+from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.runs.outcome.models import FOLDER
 from edgesparse.spec.automatic import without_training
-from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline, parse_pipeline
+from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.sparsify import Pattern
 from edgesparse.tflite.format.inspect import read_model
@@ -52,16 +49,15 @@ class Compressed:
 
 
 def compress(
+    project: Resources,
     model: str | Path,
     data: str | Path,
-    device: str | Path | Device = "local",
+    device: DeviceName = "local",
     output: str | Path = "compressed.tflite",
     *,
     sparsity: float | None = None,
     limit: float = 0.02,
     quick: bool = False,
-    project: str | Path = ".",
-    listener: told.Listener = told.nobody,
 ) -> Compressed:
     """Make a trained model smaller and faster for a device, without training it.
 
@@ -88,26 +84,26 @@ def compress(
         raise UsageError(f"{source}: no such file")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: no such folder")
-    given: dict[str, Any] = {"quick": quick, "project": project, "listener": listener}
     if source.suffix == ".tflite":
-        return _file(source, Path(data), device, target, sparsity, limit, given)
-    return _keras(source, Path(data), device, target, sparsity or 0.7, given)
+        return _file(project, source, Path(data), device, target, sparsity, limit, quick)
+    return _keras(project, source, Path(data), device, target, sparsity or 0.7, quick)
 
 
 def _file(
+    project: Resources,
     source: Path,
     data: Path,
-    device: str | Path | Device,
+    device: DeviceName,
     target: Path,
     sparsity: float | None,
     limit: float,
-    given: Mapping[str, Any],
+    quick: bool,
 ) -> Compressed:
-    content, project = read_model(source), Path(given["project"])
-    with closing(open_target(find_device(device, project))) as opened:
-        known = profiles(opened, Workspace(project))
+    content = read_model(source)
+    with project.target(device) as connected:
+        known = profiles(connected, project.workspace())
     if not known:
-        raise EdgesparseError(f"device {opened.device.name} has no runtime that could be asked")
+        raise EdgesparseError(f"device {connected.device.name} has no runtime that could be asked")
     profile = next(iter(known.values()))
     pattern: Pattern = "block-1x4" if _takes_blocks(profile) else "unstructured"
     tried: list[Made] = []
@@ -115,9 +111,9 @@ def _file(
         place, wanted = folder / "pruned.tflite", [sparsity] if sparsity else list(SPARSITIES)
         for number, share in enumerate(wanted):
             label = f"reconstruct with {share:.0%} zeros"
-            given["listener"](told.StageStarted(label, number + 1, len(wanted)))
+            project.listener(told.StageStarted(label, number + 1, len(wanted)))
             tried.append(reconstruct(source, data, share, pattern, place))
-            given["listener"](told.StageDone(label, number + 1, len(wanted)))
+            project.listener(told.StageDone(label, number + 1, len(wanted)))
             if tried[-1].off <= limit:
                 break
         else:
@@ -134,7 +130,7 @@ def _file(
                 f"{source}: {share:.0%} zeros make no smaller file for {profile.machine.runtime}"
             )
         _write(target, kept)
-        results = bench([source, target], device, **given)
+        results = bench(project, [source, target], device, quick=quick)
     return Compressed(
         str(source), str(target), target.stem, len(content), len(kept), share, tried[-1].off,
         results,
@@ -148,21 +144,22 @@ def _takes_blocks(profile: Profile) -> bool:
 
 
 def _keras(
+    project: Resources,
     source: Path,
     data: Path,
-    device: str | Path | Device,
+    device: DeviceName,
     target: Path,
     sparsity: float,
-    given: Mapping[str, Any],
+    quick: bool,
 ) -> Compressed:
-    loaded = _pipeline(source, data, sparsity, Path(given["project"]))
-    results = deploy(loaded, [device], **given)
+    loaded = _pipeline(source, data, sparsity, project.workspace())
+    results = deploy(project, loaded, [device], quick=quick)
     found = recommended(results.rows)
     if found is None:
         raise EdgesparseError(
             f"{source}: no variant ran and lost at most a point; see 'edgesparse report'"
         )
-    row, run = found.fastest, Workspace(Path(given["project"])).results_path(results.run)
+    row, run = found.fastest, project.workspace().results_path(results.run)
     kept = run.with_name(FOLDER) / f"{row.variant}-{row.runtime.name}.tflite"
     _write(target, kept.read_bytes())
     dense = next((r for r in results.rows if r.variant == results.baseline and r.model), row)
@@ -173,9 +170,9 @@ def _keras(
     )  # fmt: skip
 
 
-def _pipeline(source: Path, data: Path, sparsity: float, project: Path) -> Loaded[Any]:
+def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -> Loaded[Any]:
     """A pipeline that only converts, in every way that may gain something."""
-    base, described = Path.cwd(), _described(data, source, project)
+    base, described = Path.cwd(), _described(data, source, workspace)
     if data.suffix in (".yaml", ".yml"):
         base = data.absolute().parent
     variants = without_training(sparsity)
@@ -196,7 +193,7 @@ def _pipeline(source: Path, data: Path, sparsity: float, project: Path) -> Loade
     return Loaded(loaded.spec.left_to_devices(), loaded.document)
 
 
-def _described(data: Path, source: Path, project: Path) -> dict[str, Any]:
+def _described(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]:
     if data.suffix in (".yaml", ".yml"):
         found: dict[str, Any] = load_pipeline(data).spec.data.model_dump(
             mode="json", exclude_defaults=True
@@ -212,7 +209,7 @@ def _described(data: Path, source: Path, project: Path) -> dict[str, Any]:
     if "y" in names or x is None:
         return {"name": "npz", "args": {"path": str(data.absolute())}}
     # Kept beside the store: stages come back to it.
-    kept = Workspace(project).folder / "compress" / f"{source.stem}-{data.stem}.npz"
+    kept = workspace.folder / "compress" / f"{source.stem}-{data.stem}.npz"
     kept.parent.mkdir(parents=True, exist_ok=True)
     answers(source, data, kept)
     return {"name": "npz", "args": {"path": str(kept.absolute())}}

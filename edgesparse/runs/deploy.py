@@ -17,28 +17,27 @@ from edgesparse.bench.results import Results
 from edgesparse.bench.rows import Row
 from edgesparse.devices import edgetpu
 from edgesparse.graph import progress as told
-from edgesparse.graph.execution.carrying import Site
-from edgesparse.graph.execution.cluster import connected
-from edgesparse.graph.execution.execute import Elsewhere, execute
-from edgesparse.graph.execution.pool import Workers, checked_jobs
+from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
 from edgesparse.runs.advice.advise import advise
 from edgesparse.runs.advice.sensible import left_out
 from edgesparse.runs.bench import shortened
-from edgesparse.runs.fleet.at_once import at_once, opened
+from edgesparse.runs.fleet.at_once import at_once
 from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.made import made
 from edgesparse.runs.outcome.models import FOLDER, keep_models
 from edgesparse.runs.outcome.record import RunRecord, recorded
 from edgesparse.runs.outcome.release import release_best
-from edgesparse.runs.planning import check_full_int8, check_variants, plan_for, site_for
+from edgesparse.runs.planning import check_full_int8, check_variants, executor_for, plan_for
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline
-from edgesparse.spec.reading.load import Loaded, find_devices, load_pipeline
+from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 _SOURCE = 100_000
@@ -46,17 +45,14 @@ _SOURCE = 100_000
 
 
 def deploy(
+    project: Resources,
     pipeline: str | Path | Loaded[Pipeline],
-    devices: Sequence[str | Path | Device] = ("local",),
+    devices: DeviceName | Sequence[DeviceName] = ("local",),
     *,
     variants: Sequence[str] | None = None,
     quick: bool = False,
     benchmark: bool = True,
     canary: str | None = None,
-    jobs: int | None = None,
-    cluster: str | None = None,
-    project: str | Path = ".",
-    listener: told.Listener = told.nobody,
 ) -> Results:
     """Make every variant, measure each on each device, release the best, and write results.json.
 
@@ -70,45 +66,39 @@ def deploy(
         quick: measure briefly; the result is labelled so.
         benchmark: False ends with verified models.
         canary: the device that goes first; the others follow only when all is well there.
-        jobs: so many stages run side by side; default by cores and memory.
-        cluster: carries stages out: local:N workers here, a Dask scheduler's address, or its file.
-        project: the folder with devices/ and .edgesparse.
-        listener: called with each event of `edgesparse.graph.progress`; `print` will do.
 
     Raises:
         UsageError: a file or name is wrong; nothing was run.
         DeviceError: not one device can be used.
     """
-    loaded, found = load_pipeline(pipeline), find_devices(devices, Path(project))
+    loaded, fleet = load_pipeline(pipeline), project.devices(devices)
     check_variants(loaded, variants)
-    check_full_int8(loaded, found, variants)
-    first = [device for device in found if device.name == canary]
-    rest = [device for device in found if device.name != canary]
+    check_full_int8(loaded, fleet, variants)
+    first = [device for device in fleet if device.name == canary]
+    rest = [device for device in fleet if device.name != canary]
     if canary is not None and not first:
         raise UsageError(f"--canary {canary}: no such --device in this command")
-    count, workspace = checked_jobs(jobs), Workspace(Path(project), loaded.spec.store)
-    begun = recorded(
+    workspace, cluster = project.workspace(loaded.spec.store), project.cluster()
+    with recorded(
         workspace,
         loaded.spec.name,
         loaded.spec.baseline_variant,
-        found,
+        fleet,
         quick=quick,
-        command=_command(loaded, found, variants, quick=quick, benchmark=benchmark),
+        command=_command(loaded, fleet, variants, quick=quick, benchmark=benchmark),
         pipeline_digest=_pipeline_digest(loaded.spec),
         source=_source(loaded.path),
-    )
-    with connected(cluster) as elsewhere, begun as record:
+    ) as record:
         settings = loaded.spec.benchmark
         run = _Run(
+            project,
             loaded,
             workspace,
-            told.locked(listener),
             tuple(variants) if variants else None,
             (shortened(settings) if quick else settings) if benchmark else None,
             record,
             threading.Event(),
-            count,
-            elsewhere,
+            cluster,
         )
         if first:
             _wave(run, first)
@@ -125,15 +115,18 @@ def deploy(
 class _Run:
     """What every part of one `deploy` shares."""
 
+    project: Resources
     loaded: Loaded[Pipeline]
     workspace: Workspace
-    listener: told.Listener
     variants: tuple[str, ...] | None
     benchmark: Benchmark | None
     record: RunRecord
     stop: threading.Event
-    jobs: int
-    elsewhere: Elsewhere | None
+    cluster: Cluster | None
+
+    @property
+    def listener(self) -> told.Listener:
+        return self.project.listener
 
     @property
     def pipeline(self) -> Pipeline:
@@ -154,15 +147,13 @@ def _wave(run: _Run, devices: Sequence[Device]) -> None:
     record, benchmark = run.record, run.benchmark
     # All connect at once: the slowest board, not their sum, is waited for. Models are made one
     # device after another, since training takes every core; what devices share is made once.
-    with opened(devices, run.workspace.runs, run.listener, run.stop) as fleet:
+    with run.project.connect(devices, run.stop) as fleet:
         for device, error in fleet.dead:
             record.add_dead(device, run.chosen, error)
-        # The same processes make the models for all; they are gone when the first is measured.
         work = []
-        with Workers(run.log, run.jobs) as workers:
-            for target in fleet.targets:
-                with record.alone(target.device, run.chosen, run.log, one=len(devices) == 1):
-                    work.append((target, *_make(run, target, workers)))
+        for target in fleet.targets:
+            with record.alone(target.device, run.chosen, run.log, one=len(devices) == 1):
+                work.append((target, *_make(run, target)))
         if benchmark is None:
             for target, _, found in work:
                 record.add_rows(target, found, None)
@@ -171,7 +162,7 @@ def _wave(run: _Run, devices: Sequence[Device]) -> None:
         at_once(lambda item: _use(run, benchmark, *item), work, run.stop)
 
 
-def _make(run: _Run, target: Target, workers: Workers) -> tuple[Plan, list[Candidate]]:
+def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
     """Carry out the stages up to verified models for one device."""
     record, device = run.record, target.device
     record.add_device(target.info, target.notes)
@@ -189,45 +180,53 @@ def _make(run: _Run, target: Target, workers: Workers) -> tuple[Plan, list[Candi
             f"{device.name}: {', '.join(others)} left out: the Edge TPU takes full int8 only"
         )
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
-    name, store = record.begun.run, run.workspace.store
-    with site_for(run.loaded, target, store, workers, name, known, run.stop) as site:
+    with executor_for(
+        run.loaded,
+        target,
+        run.workspace.store,
+        run.project.workers(run.log),
+        record.begun.run,
+        known,
+        run.stop,
+        run.cluster,
+    ) as executor:
         try:
-            advised = advise(plan, site, target, run.listener)
+            advised = advise(plan, executor, target, run.listener)
             for one in advised:  # Before training, and under the table what came true.
                 if one.kind != "said":
                     run.listener(told.Note(one.line))
             with record.lock:
                 record.foreseen[device.name] = advised
             if run.pipeline.automatic and run.variants is None:
-                plan = _worth_it(run, target, known, plan, site)
-            errors = execute(plan.work, site, run.listener, run.elsewhere)
-            _keep_made(record, plan, site)
+                plan = _worth_it(run, target, known, plan, executor)
+            errors = execute(plan.work, executor, run.listener)
+            _keep_made(record, plan, executor)
         # Also of a run that was interrupted: what it did is what the next plan is compared with.
         finally:
             try:
                 run.workspace.remember(run.pipeline.name, plan)
             except OSError as error:
                 record.notes.append(f"what the next plan says may be old: {error.strerror}")
-        found = candidates.planned(plan, errors, site, target, threads)
+        found = candidates.planned(plan, errors, executor, target, threads)
         with suppress(OSError, EdgesparseError):  # A help, and no more: the store has them.
-            keep_models(_models_folder(run, device), site.store.path(plan.samples), found)
+            keep_models(_models_folder(run, device), executor.store.path(plan.samples), found)
         return plan, found
 
 
-def _keep_made(record: RunRecord, plan: Plan, site: Site) -> None:
+def _keep_made(record: RunRecord, plan: Plan, executor: Executor) -> None:
     """How the variants were made; a run is none the worse where that cannot be told."""
     try:
-        record.made = record.made.and_also(made(plan, site.store))
+        record.made = record.made.and_also(made(plan, executor.store))
     except (ValueError, LookupError, TypeError, OSError) as error:
         with record.lock:
             record.notes.append(f"how the variants were made cannot be told: {error}"[:300])
 
 
 def _worth_it(
-    run: _Run, target: Target, known: Mapping[str, Profile], plan: Plan, site: Site
+    run: _Run, target: Target, known: Mapping[str, Profile], plan: Plan, executor: Executor
 ) -> Plan:
     """The plan without variants that will gain nothing on this device, which is said."""
-    left = left_out(plan, site)
+    left = left_out(plan, executor)
     for name, why in left.items():
         note = f"{target.device.name}: {name} left out: {why}"
         run.listener(told.Note(note))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import open_target
-from edgesparse.spec.device import Device
+from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
-from edgesparse.spec.reading.load import find_device
 from edgesparse.tflite.format.graph import constants, open_model
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.runtimes.storage import Decision, store, summary
@@ -33,12 +29,12 @@ class Encoded:
 
 
 def encode(
+    project: Resources,
     source: str | Path,
     target: str | Path,
-    device: str | Path | Device = "local",
+    device: DeviceName = "local",
     *,
     runtime: str | None = None,
-    project: str | Path = ".",
 ) -> Encoded:
     """Store each weight of a .tflite file in the form that a device's runtime exploits, else in the
     smallest that it accepts; every value stays what it is.
@@ -52,10 +48,10 @@ def encode(
     """
     source, target = Path(source), Path(target)
     content = read_model(source)
-    with closing(open_target(find_device(device, Path(project)))) as opened:
-        known = profiles(opened, Workspace(Path(project)))
+    with project.target(device) as connected:
+        known = profiles(connected, project.workspace())
     if not known:
-        raise EdgesparseError(f"device {opened.device.name} has no runtime that could be asked")
+        raise EdgesparseError(f"device {connected.device.name} has no runtime that could be asked")
     name = runtime or next(iter(known))
     if name not in known:
         raise UsageError(f"the device has no runtime {name!r}{did_you_mean(name, known)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgesparse.bench.results import Results
 from edgesparse.devices.setup.install import PREDICT, RAW
 from edgesparse.graph.workspace import Workspace
+from edgesparse.runs.fleet.resources import Resources
 from edgesparse.runs.outcome.models import FOLDER, kept
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.stages.samples import LABELS, TRANSFORM
@@ -43,12 +44,12 @@ int main() {
 
 
 def export(
+    project: Resources,
     variant: str,
     output: str | Path | None = None,
     *,
     run: str | None = None,
     runtime: str | None = None,
-    project: str | Path = ".",
 ) -> list[Path]:
     """Write a variant's model with labels, transforms, and code that runs it; the files.
 
@@ -60,7 +61,7 @@ def export(
     Raises:
         UsageError: there is no such run or variant, or the folder is there already.
     """
-    workspace = Workspace(Path(project))
+    workspace = project.workspace()
     results = _run_of(workspace, variant, run)
     folder = workspace.results_path(results.run).with_name(FOLDER)
     source = _file_of(folder, results, variant, runtime)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ import numpy as np
 
 from edgesparse.bench.rows import ModelFile
 from edgesparse.data.transforms import value_names
-from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import open_target
-from edgesparse.spec.device import Device
-from edgesparse.spec.reading.load import find_device, load_pipeline
+from edgesparse.runs.fleet.resources import DeviceName, Resources
+from edgesparse.spec.reading.load import load_pipeline
 from edgesparse.tflite.activations import zeros_between
 from edgesparse.tflite.features import Features, features, strongest
 from edgesparse.tflite.format.ends import Ends, ends
@@ -94,10 +91,10 @@ class Inspection:
 
 
 def inspect(
+    project: Resources,
     file: str | Path,
-    device: str | Path | Device | None = None,
+    device: DeviceName | None = None,
     *,
-    project: str | Path = ".",
     samples: str | Path | None = None,
     with_features: bool = False,
     pipeline: str | Path | None = None,
@@ -118,8 +115,8 @@ def inspect(
     half: dict[str, str] = {}
     if device is not None:
         # The device is only asked what it is: weights are explained by what is known of it.
-        with closing(open_target(find_device(device, Path(project)))) as target:
-            known = profiles(target, Workspace(Path(project)))
+        with project.target(device) as target:
+            known = profiles(target, project.workspace())
         for name, profile in known.items():
             runtime = f"{target.device.name} | {name} {profile.machine.version}"
             explained[runtime] = explain(content, profile, str(file))

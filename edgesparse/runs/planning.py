@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,24 @@ from edgesparse.bench.job import EMULATED_GOLDEN_SAMPLES
 from edgesparse.devices import edgetpu
 from edgesparse.devices.measuring.job import new_id
 from edgesparse.devices.setup.tidy import leave
-from edgesparse.graph import progress as told
-from edgesparse.graph.execution.carrying import Site
+from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.execution.pool import Workers
-from edgesparse.graph.fingerprints import digests, library_versions
+from edgesparse.graph.fingerprints import digests, library_versions, own_code
 from edgesparse.graph.plan import Plan, build_plan
 from edgesparse.graph.store import Store
-from edgesparse.graph.workspace import StageStatus, Workspace
+from edgesparse.graph.workspace import StageStatus
 from edgesparse.runs.advice.advise import advise
 from edgesparse.runs.advice.sensible import left_out
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import Target, open_target, own_runtimes, this_machine
+from edgesparse.runs.fleet.resources import DeviceName, Resources
+from edgesparse.runs.fleet.targets import Target, own_runtimes, this_machine
 from edgesparse.spec.device import Device
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline
-from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline
+from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.stages.base.stage import Access, Context
+from edgesparse.stages.base.stage import Context, Devices
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 
@@ -46,37 +46,36 @@ class Planned:
 
 
 def plan(
+    project: Resources,
     pipeline: str | Path | Loaded[Pipeline],
-    device: str | Path | Device = "local",
+    device: DeviceName = "local",
     *,
     variants: Sequence[str] | None = None,
-    project: str | Path = ".",
-    listener: told.Listener = told.nobody,
 ) -> Planned:
     """What `deploy` would do for a device, and why. Nothing is written.
 
     Args:
         device: name of a file in the project's devices/, a path, or a Device.
         variants: these only, and the baseline.
-        project: the folder with devices/ and .edgesparse.
 
     Raises:
         UsageError: a file, device or variant is wrong.
         DeviceError: the device cannot be used.
     """
     loaded = load_pipeline(pipeline)
-    workspace = Workspace(Path(project), loaded.spec.store)
-    with closing(open_target(find_device(device, Path(project)))) as target:
+    workspace = project.workspace(loaded.spec.store)
+    with project.target(device) as target:
         known = profiles(target, workspace)
         planned = plan_for(loaded, target, known, variants)
         # An outline that is not there yet is made for this time only.
-        with temporary_folder() as place, Workers(place / "log.txt") as workers:
+        with temporary_folder() as place:
+            workers = project.workers(place / "log.txt")
             wanted = [k for one in planned.beginnings for k in (one.preflight, one.outline)]
             kept = all(workspace.has(key) for key in wanted if key)
             store = workspace.store if kept else Store(place / "store")
-            with site_for(loaded, target, store, workers, new_id("plan"), known) as site:
-                advised = advise(planned, site, target, listener)
-                left = left_out(planned, site) if loaded.spec.automatic and not variants else {}
+            with executor_for(loaded, target, store, workers, new_id("plan"), known) as executor:
+                advised = advise(planned, executor, target, project.listener)
+                left = left_out(planned, executor) if loaded.spec.automatic and not variants else {}
         if left:
             kept_ones = [name for name in planned.converted if name not in left]
             planned = plan_for(loaded, target, known, kept_ones)
@@ -114,7 +113,7 @@ def plan_for(
 
 
 @contextmanager
-def site_for(
+def executor_for(
     loaded: Loaded[Pipeline],
     target: Target,
     store: Store,
@@ -122,16 +121,18 @@ def site_for(
     run: str,
     known: Mapping[str, Profile],
     stop: threading.Event | None = None,
-) -> Iterator[Site]:
-    """Where the stages of a plan for one device are carried out; on this machine nothing of them
-    is left when the block ends."""
+    cluster: Cluster | None = None,
+) -> Iterator[Executor]:
+    """What runs the stages of a plan for one device; on this machine nothing of them is left when
+    the block ends."""
     device = target.device
     golden = EMULATED_GOLDEN_SAMPLES if device.emulated else None
-    context = Context(loaded, known, device.tpu, golden)
+    context = Context(loaded, known, device.tpu, golden, own_code(loaded))
     host = None if device.connect.local is not None else this_machine()
-    access = Access(target.transport, run, host, own_runtimes(), stop or threading.Event())
+    stop = stop or threading.Event()
+    devices = Devices(target.transport, run, host, own_runtimes(), stop)
     try:
-        yield Site(context, access, store, workers)
+        yield Executor(context, devices, store, workers, cluster)
     finally:
         if host is not None:
             leave(host)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,15 @@ from typing import Any
 from edgesparse.devices.measuring.job import new_id
 from edgesparse.graph import progress as told
 from edgesparse.graph.execution.execute import execute
-from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import digests, library_versions
 from edgesparse.graph.plan import sensitivity_plan
-from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.probes import profiles
-from edgesparse.runs.fleet.targets import open_target
-from edgesparse.runs.planning import check_variants, site_for
+from edgesparse.runs.fleet.resources import DeviceName, Resources
+from edgesparse.runs.planning import check_variants, executor_for
 from edgesparse.sparsity.choosing.curves import Proposal, Sensitivity
-from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Pipeline
-from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline
+from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.spec.safe.files import replace_json
 from edgesparse.spec.sparsify import LEVELS, Magnitude
 
@@ -55,14 +51,13 @@ class Found:
 
 
 def sensitivity(
+    project: Resources,
     pipeline: str | Path | Loaded[Pipeline],
-    device: str | Path | Device = "local",
+    device: DeviceName = "local",
     *,
     variant: str | None = None,
     max_accuracy_drop: float = 0.02,
     levels: Sequence[float] = LEVELS,
-    project: str | Path = ".",
-    listener: told.Listener = told.nobody,
 ) -> Found:
     """Train what is not in the store, prune each layer alone, and save what comes out.
 
@@ -79,28 +74,26 @@ def sensitivity(
         EdgesparseError: training failed.
     """
     loaded = load_pipeline(pipeline)
-    workspace = Workspace(Path(project), loaded.spec.store)
+    workspace, listener = project.workspace(loaded.spec.store), project.listener
     check_variants(loaded, [variant] if variant else None)
     name, place, step = _step(loaded.spec, variant)
     path = workspace.folder / "sensitivity" / f"{loaded.spec.name}-{name}.json"
-    with (
-        closing(open_target(find_device(device, Path(project)))) as target,
-        Workers(path.with_suffix(".log")) as workers,
-    ):
+    with project.target(device) as target:
+        workers = project.workers(path.with_suffix(".log"))
         known = profiles(target, workspace)
         plan, stage = sensitivity_plan(
             loaded.spec, digests(loaded), library_versions(), known, name, place, step, levels
         )
         name_of_run = new_id("sensitivity")
-        with site_for(loaded, target, workspace.store, workers, name_of_run, known) as site:
-            errors = execute(plan.work, site, listener)
+        with executor_for(loaded, target, workspace.store, workers, name_of_run, known) as executor:
+            errors = execute(plan.work, executor, listener)
         if stage.key in errors:
             raise EdgesparseError(errors[stage.key])
         listener(told.StageStarted("proposal", 1, 1))
         found, proposal = workers.call(
             "edgesparse.stages.sensitivity:propose",
-            site.context,
-            site.parts(stage, site.store.path(stage.key)),
+            executor.context,
+            executor.parts(stage, executor.store.path(stage.key)),
             max_accuracy_drop,
         )
         listener(told.StageDone("proposal", 1, 1))

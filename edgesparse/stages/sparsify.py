@@ -34,8 +34,8 @@ from edgesparse.stages.base.stage import (
     DATA_LIBRARIES,
     NOTES,
     TOOLKIT_LIBRARIES,
-    Access,
     Context,
+    Devices,
     Kind,
     Stage,
     Work,
@@ -183,7 +183,7 @@ def _measured(work: Work) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
 
 
 def latencies_ms(
-    stage: Stage, context: Context, access: Access, files: Sequence[str]
+    stage: Stage, context: Context, devices: Devices, files: Sequence[str]
 ) -> list[float]:
     """Median latencies of model files on the device, measured side by side."""
     target = stage.spec["target"]
@@ -201,9 +201,9 @@ def latencies_ms(
     runtime, delegate = target["runtime"]["name"], target["delegate"]
     entries = [Entry(Path(file).stem, Path(file), runtime, delegate, 1) for file in files]
     # A name of its own: a journal of other models must not be continued.
-    name = f"{access.run}-{stage.key[:12]}-{uuid.uuid4().hex[:8]}"
+    name = f"{devices.run}-{stage.key[:12]}-{uuid.uuid4().hex[:8]}"
     job = Job(name, rounds, settings, tuple(entries))
-    events = run_job(access.transport, job, stop=access.stop)
+    events = run_job(devices.transport, job, stop=devices.stop)
     failed = next((event for event in events if isinstance(event, Failed)), None)
     if failed is not None:
         raise EdgesparseError(f"a candidate does not run on the device: {failed.error}")

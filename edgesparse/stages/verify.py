@@ -18,7 +18,7 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify
 from edgesparse.stages import convert, encode, samples
 from edgesparse.stages.base.keeping import read_json, write_json
-from edgesparse.stages.base.stage import Access, Kind, Work
+from edgesparse.stages.base.stage import Devices, Kind, Work
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage
 
@@ -52,7 +52,7 @@ def run(work: Work) -> None:
 
     Leaves verify.json: which file (as KEY/NAME in the store), what it is, and how it answers.
     """
-    access = _access(work)
+    devices = _devices(work)
     limit = verify.limits(work.variant.quantize, work.pipeline.verify)
     paths = _stored_forms(work)
     files = {form: read_json(path.with_name("model.json")) for form, path in paths.items()}
@@ -63,7 +63,7 @@ def run(work: Work) -> None:
     if chosen is None:
         raise EdgesparseError(_why_none(work, paths, tried))
     judgement = tried.judgements.get(chosen)
-    if access.host is not None:
+    if devices.host is not None:
         judgement = _host_judgement(work, chosen, _readable(work, paths[chosen]), limit)
     if judgement is not None:
         save_answers(judgement, work.folder / ANSWERS)
@@ -101,12 +101,12 @@ def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
 
     All at once: a second job would cost another start of the agent.
     """
-    access, runtime = _access(work), work.stage.spec["runtime"]["name"]
+    devices, runtime = _devices(work), work.stage.spec["runtime"]["name"]
     entries = [
         replace(
             _entry(work, form, path, runtime, limit),
             # A device that is not this machine answers its samples when it is measured.
-            samples=None if access.host else _samples_of(work),
+            samples=None if devices.host else _samples_of(work),
             golden_samples=work.context.golden_samples,
         )
         for form, path in paths.items()
@@ -115,7 +115,7 @@ def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
         entries.append(_cpu_twin(work, runtime, limit))
     by_name, judge = {entry.name: entry for entry in entries}, _judge(work)
     found = _Tried()
-    events = _checked(work, access.transport, entries)
+    events = _checked(work, devices.transport, entries)
     for event in events:
         if isinstance(event, Failed):
             found.refused[event.entry] = _explained(event.error, work)
@@ -150,9 +150,9 @@ def _why_none(work: Work, paths: Mapping[str, Path], tried: _Tried) -> str:
     return f"{runtime} answers wrong: {reason}{because}"
 
 
-def _access(work: Work) -> Access:
-    assert work.access is not None
-    return work.access
+def _devices(work: Work) -> Devices:
+    assert work.devices is not None
+    return work.devices
 
 
 def _cpu_twin(work: Work, runtime: str, limit: verify.Limits) -> Entry:
@@ -175,7 +175,7 @@ def _explained(error: str, work: Work) -> str:
     tpu = work.context.tpu
     if tpu is None or "compile" not in work.inputs:
         return error
-    return edgetpu.delegate_problem(_access(work).transport.name, tpu.library, error) or error
+    return edgetpu.delegate_problem(_devices(work).transport.name, tpu.library, error) or error
 
 
 def _entry(work: Work, name: str, path: Path, runtime: str, limit: verify.Limits) -> Entry:
@@ -204,9 +204,9 @@ def _samples_of(work: Work) -> Path:
 
 
 def _checked(work: Work, transport: Transport, entries: Sequence[Entry]) -> list[Event]:
-    access, timeout_seconds = _access(work), work.pipeline.benchmark.timeout_seconds
-    job = check_only(entries, f"{access.run}-{work.stage.key[:12]}", timeout_seconds)
-    return run_job(transport, job, stop=access.stop)
+    devices, timeout_seconds = _devices(work), work.pipeline.benchmark.timeout_seconds
+    job = check_only(entries, f"{devices.run}-{work.stage.key[:12]}", timeout_seconds)
+    return run_job(transport, job, stop=devices.stop)
 
 
 def _readable(work: Work, path: Path) -> Path:
@@ -219,17 +219,17 @@ def _host_judgement(work: Work, name: str, path: Path, limit: verify.Limits) -> 
 
     By the same runtime where this machine has it; None where no runtime here takes the file.
     """
-    access = _access(work)
-    assert access.host is not None
+    devices = _devices(work)
+    assert devices.host is not None
     wanted = work.stage.spec["runtime"]["name"]
     # Numbers differ a little from runtime to runtime: the device's own first.
-    for runtime in sorted(access.host_runtimes, key=lambda own: own != wanted):
+    for runtime in sorted(devices.host_runtimes, key=lambda own: own != wanted):
         entry = replace(
             _entry(work, name, path, runtime, limit),
             samples=_samples_of(work),
             delegate="xnnpack",
         )
-        judgement = judged(entry, _checked(work, access.host, [entry]), _judge(work))
+        judgement = judged(entry, _checked(work, devices.host, [entry]), _judge(work))
         if judgement is not None:
             return judgement
     return None

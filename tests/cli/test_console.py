@@ -88,5 +88,5 @@ def test_a_page_that_fails_takes_nothing_away(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(edgesparse, "write_page", broken)
-    leave_page(run())
+    leave_page(edgesparse.Project(), run())
     assert capsys.readouterr().err == "no page: a chart\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgesparse.runs.encoding import encode
+from edgesparse import encode
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.ends import ends, explain_custom
 from edgesparse.tflite.format.inspect import inspect

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.graph import progress as told
-from edgesparse.graph.execution.cluster import connected
+from edgesparse.graph.execution.cluster import DaskCluster
 from edgesparse.graph.execution.execute import execute
 from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.fingerprints import digests, library_versions
@@ -28,7 +28,7 @@ from edgesparse.graph.plan import build_plan
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.report.page import html_text
 from edgesparse.runs.fleet.targets import open_target
-from edgesparse.runs.planning import plan_for, site_for
+from edgesparse.runs.planning import executor_for, plan_for
 from edgesparse.spec.reading.load import parse_device, parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from tests.conftest import HERE
@@ -136,15 +136,15 @@ def carried_out(folder: Path, count: int, address: str | None) -> Measured:
         plan = plan_for(loaded, target, {})
         stages = [one for one in plan.stages if one.name in ("samples", "train", "sparsify")]
         store = Store(folder / "store")
-        with (
-            connected(address) as cluster,
-            site_for(loaded, target, store, workers, "x", {}) as site,
-        ):
+        cluster = DaskCluster(address) if address else None
+        with executor_for(loaded, target, store, workers, "x", {}, None, cluster) as executor:
             before = memory_mb("VmRSS")
             begun = time.perf_counter()
-            errors = execute(stages, site, listen, cluster)
+            errors = execute(stages, executor, listen)
             seconds = time.perf_counter() - begun
             grown = memory_mb("VmHWM") - before
+        if cluster is not None:
+            cluster.close()
     assert not errors, list(errors.values())[:3]
     about = [json.loads(path.read_text()) for path in store.root.glob(f"*/{MANIFEST}")]
     own = {one["label"]: one["seconds"] for one in about}
@@ -188,10 +188,13 @@ def clusters(count: int, workers: Sequence[int]) -> None:
         here = carried_out(alone, count, None)
         print(here.told("this machine"), flush=True)
         for number in workers:
-            folder = Path(place, f"local-{number}")
+            folder = Path(place, f"workers-{number}")
             folder.mkdir()
-            found = carried_out(folder, count, f"local:{number}")
-            print(found.told(f"local:{number}"), "; ", differing(here, found), sep="", flush=True)
+            with Dask(folder) as dask:
+                for name in range(number):
+                    dask.start_worker(f"worker-{name}")
+                found = carried_out(folder, count, dask.address)
+            print(found.told(f"{number} workers"), "; ", differing(here, found), sep="", flush=True)
         folder = Path(place, "killed")
         folder.mkdir()
         with Dask(folder) as dask, ThreadPoolExecutor() as pool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 
 from edgesparse.devices.measuring.jobs import PROGRAMS, put_programs
 from edgesparse.devices.transport.interface import DeviceError, Transport
@@ -22,20 +21,29 @@ def clear(transport: Transport, killed: Sequence[str]) -> None:
         _tidy(transport, "begin", killed)
 
 
-def leave(transport: Transport) -> None:
-    """After a run: remove the files that it used and no other does, and end the connection.
+def remove_used(transport: Transport) -> bool:
+    """After a run: remove the files that it used and no other does; whether the device answered.
 
-    Where the device cannot be reached any more they are removed by a later run.
+    Where it cannot be reached any more they are removed by a later run.
     """
     # A device that is away now is tried once more, and not waited for again.
     transport.stopping = threading.Event()
     transport.stopping.set()
-    try:
-        if transport.used and not transport.forgets:
+    names = [path.rpartition("/")[2] for path in transport.used]
+    transport.used.clear()
+    if names and not transport.forgets:
+        try:
             # Also what it found there: another host, which brought it and is done, left it for us.
-            with suppress(DeviceError):
-                _tidy(transport, "end", [path.rpartition("/")[2] for path in transport.used])
-            transport.used.clear()
+            _tidy(transport, "end", names)
+        except DeviceError:
+            return False
+    return True
+
+
+def leave(transport: Transport) -> None:
+    """Remove what was used, and end the connection."""
+    try:
+        remove_used(transport)
     finally:
         transport.close()
 

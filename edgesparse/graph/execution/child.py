@@ -2,8 +2,8 @@
 
 Messages are pickled tuples, over a socket that only the two processes have:
 
-    to here     ("call", context, module, function, parts, arguments), ("answer", value);
-                without a context, that of the call before counts
+    to here     ("call", context, folder, log, module, function, parts, arguments),
+                ("answer", value); without a context, that of the call before counts
     from here   ("progress", share, text), ("ask", value), ("done", result), ("failed", text)
 """
 
@@ -41,17 +41,22 @@ def reason_of(error: BaseException, log: Path) -> str:
     return f"{said} (details in {log})"
 
 
-def main(descriptor: int, log: Path) -> None:
+def main(descriptor: int) -> None:
     """Serve the process that started this one."""
     faulthandler.enable()  # A crash says in the log where it was.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The other process hears Ctrl-C and ends this.
     connection = Connection(descriptor)
     messages: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, messages), daemon=True).start()
-    context, pickled = None, b""
+    context, pickled, printing_to = None, b"", None
     while True:
-        _, sent, module, function, parts, arguments = messages.get()
+        _, sent, folder, log, module, function, parts, arguments = messages.get()
         try:
+            # The process outlives the command that started it: where that is and prints may change.
+            if printing_to != (folder, log):
+                os.chdir(folder)
+                _print_to(log)
+                printing_to = (folder, log)
             # One context, and so one dataset in memory, for a whole plan.
             if sent not in (None, pickled):
                 context, pickled = pickle.loads(sent), sent  # noqa: S301 (from this package)
@@ -65,7 +70,7 @@ def main(descriptor: int, log: Path) -> None:
             )
             result = getattr(importlib.import_module(module), function)(work, *arguments)
         except BaseException as error:
-            reply = ("failed", reason_of(error, log))
+            reply = ("failed", reason_of(error, Path(log)))
         else:
             reply = ("done", result)
         for stream in (sys.stdout, sys.stderr):
@@ -74,8 +79,21 @@ def main(descriptor: int, log: Path) -> None:
         connection.send(reply)
 
 
+def _print_to(log: str) -> None:
+    """Send stdout and stderr to a file, also what libraries print that are not Python."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+
+
 def _prepare(context: Context) -> None:
-    """What must be done before anything of TensorFlow's is used."""
+    """What must be done before a context is used: TensorFlow is set up, or left as after a start,
+    since names of layers count on."""
+    if "tensorflow" in sys.modules:
+        import tensorflow as tf
+
+        tf.keras.backend.clear_session()
     if context.pipeline.train.strategy.devices:
         from edgesparse.sparsity.training import strategy
 

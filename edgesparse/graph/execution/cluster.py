@@ -1,6 +1,6 @@
-"""Stages carried out by a Dask cluster: the same stages, keys and store as on this machine.
+"""Stages run by a Dask cluster: the same stages, keys and store as on this machine.
 
-A Dask worker carries a stage out as this machine does, in a process of its own, so that TensorFlow
+A Dask worker runs a stage as this machine does, in a process of its own, so that TensorFlow
 can crash without taking the worker down, and puts what it leaves into the store. What a lost worker
 was doing, another one does; what was stored is not done again. Stages that ask devices stay here,
 where the connections are, and a device lets one job measure at a time, whoever sent it.
@@ -13,28 +13,26 @@ import pickle
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgesparse.graph import progress as told
-from edgesparse.graph.execution.carrying import Site, carry_out
-from edgesparse.graph.execution.here import START_SECONDS, LocalDask
+from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import library_versions
 from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
-from edgesparse.stages.base.stage import Access, Context, Stage
+from edgesparse.stages.base.stage import Context, Stage
 
 TRIES = 8
 """So often a stage is begun anew whose worker, or scheduler, was lost."""
 CONNECT_SECONDS, RECONNECT_SECONDS = 10.0, 120.0
 _COUNT_SECONDS = 1.0
 _TOPIC = "edgesparse"
-_HERE = "local:"
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,11 @@ class _Order:
     versions: dict[str, str]
 
 
-class Cluster:
-    """A Dask cluster, connected to while a block lasts."""
+class DaskCluster:
+    """A connection to a Dask cluster; see executor.Cluster."""
 
     def __init__(self, address: str) -> None:
-        """`address` is local:N, the address of a scheduler, or a path to its file.
+        """`address` is that of a scheduler, or a path to its file.
 
         Raises UsageError where Dask is not installed or nothing answers.
         """
@@ -73,32 +71,17 @@ class Cluster:
         """Futures that have ended. Dask's client sends at most every 10 ms, and that one is let go
         of is a message, too: it is sent behind the next order, not before it."""
         self._stopped = False
-        self._client: Any = None
-        self._local: LocalDask | None = None
-        if address.startswith(_HERE):
-            self._local = LocalDask(_workers(address), TRIES)
-        try:
-            self._client = self._connected(CONNECT_SECONDS)
-            if self._local is not None:
-                self._await_worker(self._local)
-        except BaseException:
-            self.close()
-            raise
+        self._client: Any = self._connected(CONNECT_SECONDS)
 
-    def _await_worker(self, local: LocalDask) -> None:
-        """Another cluster may get its workers later, but these were asked for now."""
-        try:
-            self._client.wait_for_workers(1, timeout=START_SECONDS)
-        except Exception:  # Its own kinds of time-outs differ from Python to Python.
-            raise EdgesparseError(f"no Dask worker starts: {local.last_said()}") from None
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was closed in the middle of work, and can run nothing more."""
+        return self._stopped
 
     def close(self) -> None:
-        """Let go of it; a local one ends."""
+        """End the connection."""
         with suppress(Exception):  # Its scheduler may be gone already.
-            if self._client is not None:
-                self._client.close()
-        if self._local is not None:
-            self._local.close()
+            self._client.close()
 
     @property
     def count(self) -> int:
@@ -109,8 +92,8 @@ class Cluster:
                 self._counted = (now, max(1, sum(self._client.nthreads().values())))
         return self._counted[1]
 
-    def carry_out(self, stage: Stage, site: Site, listener: told.Listener) -> str | None:
-        """Have a stage carried out there; why it failed, if it did."""
+    def run_stage(self, stage: Stage, executor: Executor, listener: told.Listener) -> str | None:
+        """Run one stage there; the error if it failed."""
 
         def progress(share: float, text: str) -> None:
             listener(told.StageProgress(stage.label, share, text))
@@ -122,8 +105,8 @@ class Cluster:
                 client = self._client
                 try:
                     future = client.submit(
-                        _carried_out,
-                        self._order(stage, site),
+                        _run_in_worker,
+                        self._order(stage, executor),
                         key=f"{stage.label}-{stage.key[:12]}-{number}-{uuid.uuid4().hex[:6]}",
                         pure=False,
                     )
@@ -179,13 +162,13 @@ class Cluster:
         last: Exception | None = None
         until = time.monotonic() + patience
         while True:
-            given = {"address": self._local.address if self._local else self.address}
-            if self._local is None and "://" not in self.address:
-                given = {"scheduler_file": self.address}
+            kind = "address" if "://" in self.address else "scheduler_file"
             try:
-                if "scheduler_file" in given and not Path(self.address).is_file():
+                if kind == "scheduler_file" and not Path(self.address).is_file():
                     raise OSError("there is no such file, and no address begins so")
-                client = self._distributed.Client(**given, timeout=10, set_as_default=False)
+                client = self._distributed.Client(
+                    **{kind: self.address}, timeout=10, set_as_default=False
+                )
                 client.subscribe_topic(_TOPIC, self._heard)
                 return client
             except Exception as error:
@@ -205,15 +188,15 @@ class Cluster:
             if tell is not None:
                 tell(min(1.0, max(0.0, float(share))), str(text)[:300])
 
-    def _order(self, stage: Stage, site: Site) -> _Order:
-        store = site.store
+    def _order(self, stage: Stage, executor: Executor) -> _Order:
+        store = executor.store
         return _Order(
             stage,
-            self._context(site.context),
+            self._context(executor.context),
             str(store.root.absolute()),
             self._mark(store.root),
             store.shared.url if store.shared else None,
-            str(site.workers.log.absolute()),
+            str(executor.workers.log.absolute()),
             self._versions,
         )
 
@@ -236,26 +219,6 @@ class Cluster:
                 self._client.register_plugin(_plugin(pickle.dumps(context)), name=name)
                 known = self._sent[id(context)] = (context, name)
             return known[1]
-
-
-@contextmanager
-def connected(address: str | None) -> Iterator[Cluster | None]:
-    """A cluster where one is asked for."""
-    if address is None:
-        yield None
-        return
-    found = Cluster(address)
-    try:
-        yield found
-    finally:
-        found.close()
-
-
-def _workers(address: str) -> int:
-    number = address.removeprefix(_HERE)
-    if not number.isdigit() or not 1 <= int(number) <= 256:
-        raise UsageError(f"--cluster {address}: write local:4, for four workers here")
-    return int(number)
 
 
 def _mark(root: Path) -> str:
@@ -297,27 +260,27 @@ _stores: dict[tuple[str, str | None], Store] = {}
 _setting_up = threading.Lock()
 
 
-def _carried_out(order: _Order) -> str | None:
-    """Carry out a stage in this Dask worker."""
+def _run_in_worker(order: _Order) -> str | None:
+    """Run a stage in this Dask worker."""
     from distributed import get_worker
 
     worker = get_worker()
     try:
-        site = _site(order, worker)
+        executor = _executor(order, worker)
     except EdgesparseError as error:
         return str(error)
-    if site.store.has(order.stage.key):  # By a worker that was lost after it had stored it.
+    if executor.store.has(order.stage.key):  # By a worker that was lost after it had stored it.
         return None
 
     def tell(event: told.Told) -> None:
         if isinstance(event, told.StageProgress):
             worker.log_event(_TOPIC, (order.stage.key, event.share, event.text))
 
-    return carry_out(order.stage, site, tell)
+    return executor.run_stage(order.stage, tell)
 
 
-def _site(order: _Order, worker: Any) -> Site:
-    """Where stages are carried out in this worker: made once for a plan."""
+def _executor(order: _Order, worker: Any) -> Executor:
+    """What runs stages in this worker."""
     with _setting_up:
         differing = _differing(order.versions)
         if differing:
@@ -336,8 +299,7 @@ def _site(order: _Order, worker: Any) -> Site:
             log = Path(worker.local_directory) / log.name
         if str(log) not in _pools:
             _pools[str(log)] = Workers(log, worker.state.nthreads)
-        access = Access(transport=None, run="")  # type: ignore[arg-type]
-        return Site(_contexts[order.context], access, store, _pools[str(log)])
+        return Executor(_contexts[order.context], None, store, _pools[str(log)])
 
 
 def _store(order: _Order, worker: Any) -> Store:

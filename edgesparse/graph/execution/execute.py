@@ -7,10 +7,9 @@ import heapq
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from edgesparse.graph import progress as told
-from edgesparse.graph.execution.carrying import Site, carry_out
+from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.store import Store
 from edgesparse.stages import kind
 from edgesparse.stages.base.stage import Stage
@@ -18,30 +17,15 @@ from edgesparse.stages.base.stage import Stage
 _MOST_LANES = 256
 
 
-class Elsewhere(Protocol):
-    """Who carries stages out that ask no device, in place of this machine's workers."""
-
-    @property
-    def count(self) -> int:
-        """So many at once."""
-
-    def carry_out(self, stage: Stage, site: Site, listener: told.Listener) -> str | None:
-        """As carrying.carry_out."""
-
-    def interrupt(self) -> None:
-        """End what goes on."""
-
-
 def execute(
     stages: Sequence[Stage],
-    site: Site,
+    executor: Executor,
     listener: told.Listener,
-    elsewhere: Elsewhere | None = None,
 ) -> dict[str, str]:
     """Run every stage whose artifact is missing; each comes after its inputs. A failed stage fails
     what depends on it only.
 
-    As many run at once as the site, or a cluster, has workers, and beside them one that asks
+    As many run at once as this machine, or a cluster, has workers, and beside them one that asks
     devices only; one that measures on this machine runs alone. Whatever stages print goes to the
     workers' logs.
 
@@ -49,20 +33,16 @@ def execute(
         Errors by the key of the stage that failed or could not begin; the others are stored.
     """
     # Before anything new is begun: half artifacts of a killed run take room.
-    site.store.sweep()
-    walk = _Walk(tuple(stages), site, told.locked(listener), elsewhere)
+    executor.store.sweep()
+    walk = _Walk(tuple(stages), executor, told.locked(listener))
     # Threads wait only; a cluster may grow while it works.
-    lanes = site.workers.count if elsewhere is None else _MOST_LANES
+    lanes = executor.workers.count if executor.cluster is None else _MOST_LANES
     with ThreadPoolExecutor(lanes + 1) as pool:
         try:
             while walk.begin(pool):
                 walk.finish()
         except BaseException:  # Ctrl-C, most likely. What goes on hears of it and ends.
-            if site.access.stop is not None:
-                site.access.stop.set()
-            site.workers.interrupt()
-            if elsewhere is not None:
-                elsewhere.interrupt()
+            executor.interrupt()
             raise
     return {stage.key: walk.errors[stage.key] for stage in stages if stage.key in walk.errors}
 
@@ -72,9 +52,8 @@ class _Walk:
     """How far it has come. Stages go by their numbers, which are their places in the plan."""
 
     stages: tuple[Stage, ...]
-    site: Site
+    executor: Executor
     tell: told.Listener
-    elsewhere: Elsewhere | None
     errors: dict[str, str] = field(default_factory=dict)
     running: dict[Future[str | None], int] = field(default_factory=dict)
     missing: dict[int, int] = field(default_factory=dict)
@@ -120,10 +99,14 @@ class _Walk:
                 _, number = heapq.heappop(queue)
                 stage = self.stages[number]
                 self.tell(told.StageStarted(stage.label, *self._place(number)))
-                away = self.elsewhere is not None and _goes_away(stage)
-                carry = self.elsewhere.carry_out if self.elsewhere and away else carry_out
-                self.running[pool.submit(carry, stage, self.site, self.tell)] = number
+                self.running[pool.submit(self._run, stage)] = number
         return bool(self.running)
+
+    def _run(self, stage: Stage) -> str | None:
+        executor = self.executor
+        if executor.cluster is not None and _goes_away(stage):
+            return executor.cluster.run_stage(stage, executor, self.tell)
+        return executor.run_stage(stage, self.tell)
 
     def finish(self) -> None:
         """Wait for the next that ends."""
@@ -155,7 +138,7 @@ class _Walk:
         blocked = next((self.errors[k] for k in stage.inputs.values() if k in self.errors), None)
         if blocked is not None:
             self.errors[stage.key] = blocked
-        elif stored(stage, self.site.store, self.tell):
+        elif stored(stage, self.executor.store, self.tell):
             self.tell(told.StageDone(stage.label, *self._place(number), cached=True))
         else:
             return False
@@ -164,17 +147,17 @@ class _Walk:
     def _fits(self, number: int) -> bool:
         """Whether it can run beside what runs now."""
         stage, now = self.stages[number], [self.stages[n] for n in self.running.values()]
-        if now and any(_measures_here(one, self.site) for one in (stage, *now)):
+        if now and any(_measures_here(one, self.executor) for one in (stage, *now)):
             return False
         asks = sum(not kind(one.name).in_child for one in now)
         if not kind(stage.name).in_child:
             return not asks  # One device, one connection: answers come one after another.
-        if self.elsewhere is None:
-            return len(now) - asks < self.site.workers.count
+        if self.executor.cluster is None:
+            return len(now) - asks < self.executor.workers.count
         here = sum(kind(one.name).in_child and not _goes_away(one) for one in now)
         if not _goes_away(stage):
-            return here < self.site.workers.count
-        return len(now) - asks - here < min(self.elsewhere.count, _MOST_LANES)
+            return here < self.executor.workers.count
+        return len(now) - asks - here < min(self.executor.cluster.count, _MOST_LANES)
 
 
 def stored(stage: Stage, store: Store, listener: told.Listener) -> bool:
@@ -192,7 +175,9 @@ def _goes_away(stage: Stage) -> bool:
     return kind(stage.name).in_child and "target" not in stage.spec
 
 
-def _measures_here(stage: Stage, site: Site) -> bool:
+def _measures_here(stage: Stage, executor: Executor) -> bool:
     """Whether its result depends on how long something takes on this machine."""
     target = stage.spec.get("target")
-    return target is not None and target["clock"] == "wall" and site.access.host is None
+    if target is None or target["clock"] != "wall":
+        return False
+    return executor.devices is not None and executor.devices.host is None

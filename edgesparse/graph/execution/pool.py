@@ -35,25 +35,36 @@ def checked_jobs(jobs: int | None) -> int:
 
 class Workers:
     """At most `count` processes, each started when it is first needed; a context manager that ends
-    them.
-
-    What the first prints goes to `log`, and what others print to files of the same name with their
-    number.
-    """
+    them."""
 
     def __init__(self, log: Path, count: int = 1) -> None:
-        self.log = log
         self.count = count
-        logs = [log, *(log.with_stem(f"{log.stem}-{n}") for n in range(2, count + 1))]
-        self._all = [Worker(one) for one in logs]
+        self._all = [Worker(log) for _ in range(count)]
+        self.log = log
         # The last that became free is the next to work: it has TensorFlow and the data in memory.
         self._free = self._all[::-1]
         self._changed = threading.Condition()
+
+    @property
+    def log(self) -> Path:
+        """Where the first prints from its next call on; the others print to files of the same name
+        with their number."""
+        return self._all[0].log
+
+    @log.setter
+    def log(self, log: Path) -> None:
+        self._all[0].log = log
+        for number, worker in enumerate(self._all[1:], 2):
+            worker.log = log.with_stem(f"{log.stem}-{number}")
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; the next call starts new ones."""
         for worker in self._all:
             worker.close()
 

@@ -24,6 +24,7 @@ from typing import Any
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import TemporaryFolder
+from edgesparse.spec.training import Strategy
 from edgesparse.stages.base.stage import Context
 
 POLL_SECONDS = 1.0
@@ -32,15 +33,15 @@ _FRAME = re.compile(r'Current thread [^\n]*\n  File "([^"\n]+)", line \d+ in ([^
 # Not "-m": the package may have been found through a sys.path that only this process has. Not
 # multiprocessing either, which would run a user's script again that lacks a __main__ guard.
 _BOOT = (
-    "import json, sys; from pathlib import Path; sys.path[:] = json.loads(sys.argv[2]); "
-    "from edgesparse.graph.execution.child import main; main(int(sys.argv[1]), Path(sys.argv[3]))"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from edgesparse.graph.execution.child import main; main(int(sys.argv[1]))"
 )
 
 
 class Worker:
     """At most one child process; a context manager that ends it.
 
-    Whatever is printed there goes to `log`.
+    Whatever a call prints there goes to what `log` is when it begins.
     """
 
     def __init__(self, log: Path) -> None:
@@ -50,6 +51,10 @@ class Worker:
         self._temporary: TemporaryFolder | None = None
         self._context: Context | None = None
         """What the process knows already."""
+        self._own_code = ""
+        """The user's code that it has imported."""
+        self._strategy: Strategy | None = None
+        """How TensorFlow was set up there."""
 
     def __enter__(self) -> Worker:
         return self
@@ -76,11 +81,18 @@ class Worker:
             EdgesparseError: it failed, or its process died; the message is one line.
         """
         module, _, name = function.partition(":")
+        if self._stale(context):
+            self.close()
         connection = self._connected()
+        log = self.log
+        log.parent.mkdir(parents=True, exist_ok=True)
         try:
             # A plan's context can be large, and is the same from call to call.
             sent = None if context is self._context else pickle.dumps(context)
-            connection.send(("call", sent, module, name, parts, arguments))
+            about = (str(Path.cwd()), str(log), module, name)
+            connection.send(("call", sent, *about, parts, arguments))
+            self._own_code = context.own_code or self._own_code
+            self._strategy = context.pipeline.train.strategy
             word, *rest = self._received(connection)
             while word not in ("done", "failed"):
                 if word == "progress":
@@ -116,6 +128,16 @@ class Worker:
         if self._temporary is not None:
             self._temporary.close()
         self._process = self._connection = self._temporary = self._context = None
+        self._own_code, self._strategy = "", None
+
+    def _stale(self, context: Context) -> bool:
+        """Whether the process cannot serve this context: what Python has imported and how
+        TensorFlow was set up stays until the process ends."""
+        if context is self._context or self._process is None:
+            return False
+        imports_other_code = self._own_code not in ("", context.own_code)
+        strategy = context.pipeline.train.strategy
+        return imports_other_code or self._strategy not in (None, strategy)
 
     def _connected(self) -> Connection:
         if self._connection is not None and self._process is not None:
@@ -129,7 +151,7 @@ class Worker:
         with theirs, self.log.open("ab") as log:
             # A session of its own: Ctrl-C in the terminal reaches this process only.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path), self.log],
+                [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgesparse.graph import progress as told
-from edgesparse.graph.execution.carrying import Site
 from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.advice import failing, slow
 from edgesparse.runs.advice.foreseen import Foreseen
@@ -13,17 +13,19 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.stages import outline, preflight
 
 
-def advise(plan: Plan, site: Site, target: Target, listener: told.Listener) -> list[Foreseen]:
+def advise(
+    plan: Plan, executor: Executor, target: Target, listener: told.Listener
+) -> list[Foreseen]:
     """What will fail, be partial or gain no time; makes what it looks at where that is not there.
     Nothing where the model cannot be built: training will say why.
 
     Raises:
         UsageError: nothing could be made; the message says where in the file and why.
     """
-    context, store = site.context, site.store
+    context, store = executor.context, executor.store
     found: list[Foreseen] = []
     for one in plan.beginnings:
-        if _made(plan, one.preflight, site, listener):
+        if _made(plan, one.preflight, executor, listener):
             facts = preflight.read_facts(store.path(one.preflight))
             try:
                 found += failing.check(context.loaded, one.variants, facts)
@@ -40,18 +42,18 @@ def advise(plan: Plan, site: Site, target: Target, listener: told.Listener) -> l
     asked = {v: context.pipeline.variants[v] for v in plan.converted}
     found += slow.half_precision(asked, context.profiles, f"{name}: ")
     for one in plan.beginnings:
-        if one.outline is not None and _made(plan, one.outline, site, listener):
+        if one.outline is not None and _made(plan, one.outline, executor, listener):
             graph = outline.read(store.path(one.outline))
             of = {v: context.pipeline.variants[v] for v in one.variants if v in plan.converted}
             found += slow.lines(plan, of, graph, context.profiles, f"{name}: ")
     return list(dict.fromkeys(found))
 
 
-def _made(plan: Plan, key: str, site: Site, listener: told.Listener) -> bool:
+def _made(plan: Plan, key: str, executor: Executor, listener: told.Listener) -> bool:
     """Whether an artifact is there, after an attempt to make it."""
-    store = site.store
+    store = executor.store
     if not store.has(key) or store.wrong(key) is not None:
-        execute([plan.stage(key)], site, _without_failures(listener))
+        execute([plan.stage(key)], executor, _without_failures(listener))
     return store.has(key)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgesparse.graph.execution.carrying import Site
+from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.runs.advice import slow
 from edgesparse.spec.pipeline import Variant
@@ -18,10 +18,10 @@ WORTH = 0.25
 training."""
 
 
-def left_out(plan: Plan, site: Site) -> dict[str, str]:
+def left_out(plan: Plan, executor: Executor) -> dict[str, str]:
     """Why each variant that will gain nothing there will not, by name; after `advise`, which makes
     what is looked at."""
-    context, store = site.context, site.store
+    context, store = executor.context, executor.store
     variants = {name: context.pipeline.variants[name] for name in plan.converted}
     found: dict[str, str] = {}
     for one in plan.beginnings:

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgesparse.bench.rows import RuntimeInfo
 from edgesparse.devices.setup import install
 from edgesparse.devices.setup.checkup import Finding, checkup
-from edgesparse.devices.setup.connection import connected
 from edgesparse.devices.setup.provision import Provisioned, provision
-from edgesparse.devices.transport.interface import Progress, Transport
-from edgesparse.graph import progress as told
-from edgesparse.graph.workspace import Workspace
+from edgesparse.devices.transport.interface import Transport
+from edgesparse.graph import progress as events
 from edgesparse.runs.fleet import probes
-from edgesparse.runs.fleet.at_once import set_up_label
-from edgesparse.runs.fleet.targets import open_target
+from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.spec.device import Device, Group
 from edgesparse.spec.errors import SpecError, UsageError
 from edgesparse.spec.reading.load import (
     DEVICES,
     files_of_devices,
-    find_device,
     load_device_or_group,
 )
-
-Named = str | Path | Device
 
 
 @dataclass(frozen=True)
@@ -40,10 +32,10 @@ class DeviceFile:
     description: str
 
 
-def device_files(project: str | Path = ".") -> list[DeviceFile]:
+def device_files(project: Resources) -> list[DeviceFile]:
     """The project's device files, without connecting to anything."""
     found = []
-    for path in files_of_devices(Path(project, DEVICES)):
+    for path in files_of_devices(project.folder / DEVICES):
         try:
             spec = load_device_or_group(path).spec
         except (SpecError, UsageError) as error:
@@ -62,12 +54,11 @@ def _way(spec: Device | Group) -> str:
     return f"emulator {way.emulator.cpu}" if way.emulator is not None else "local"
 
 
-def check(
-    device: Named, project: str | Path = ".", listener: told.Listener = told.nobody
-) -> list[Finding]:
+def check(project: Resources, name: DeviceName) -> list[Finding]:
     """What a device is, what it lacks, and what to type."""
-    with _connected(device, project, listener) as (found, transport, _):
-        return checkup(transport, found)
+    device = project.device(name)
+    with project.transport(device) as (transport, _):
+        return checkup(transport, device)
 
 
 @dataclass(frozen=True)
@@ -80,13 +71,12 @@ class SetUp:
     venv: str | None
 
 
-def set_up(
-    device: Named, project: str | Path = ".", listener: told.Listener = told.nobody
-) -> SetUp:
+def set_up(project: Resources, name: DeviceName) -> SetUp:
     """Install the runtimes that a device lacks."""
-    with _connected(device, project, listener) as (found, transport, progress):
-        done = provision(transport, found, progress)
-        return SetUp(found, done, f"{transport.workdir}/venv" if found.builds_venv else None)
+    device = project.device(name)
+    with project.transport(device) as (transport, progress):
+        done = provision(transport, device, progress)
+        return SetUp(device, done, f"{transport.workdir}/venv" if device.builds_venv else None)
 
 
 @dataclass(frozen=True)
@@ -98,54 +88,34 @@ class Probed:
     surprises: int
 
 
-def probe(
-    device: Named, project: str | Path = ".", listener: told.Listener = told.nobody
-) -> Probed:
+def probe(project: Resources, name: DeviceName) -> Probed:
     """Try on a device which sparse storage its runtimes refuse, run and exploit, and keep it."""
-    named = find_device(device, Path(project))
+    device = project.device(name)
     with (
-        told.waiting(listener, f"probe {named.name}") as progress,
-        closing(open_target(named, progress)) as target,
+        project.target(device) as target,
+        events.waiting(project.listener, f"probe {device.name}") as progress,
     ):
-        found = probes.probe(target, Workspace(Path(project)), progress)
+        found = probes.probe(target, project.workspace(), progress)
     return Probed(target.runtimes, found, len(probes.surprises(target, found.trials)))
 
 
-def releases(
-    device: Named, pipeline: str, project: str | Path = ".", listener: told.Listener = told.nobody
-) -> install.State:
+def releases(project: Resources, name: DeviceName, pipeline: str) -> install.State:
     """A pipeline's releases on a device."""
-    return _state(device, pipeline, project, listener, install.released)
+    return _state(project, name, pipeline, install.released)
 
 
-def rollback(
-    device: Named, pipeline: str, project: str | Path = ".", listener: told.Listener = told.nobody
-) -> install.State:
+def rollback(project: Resources, name: DeviceName, pipeline: str) -> install.State:
     """Make a pipeline's earlier release on a device current again; what there is then."""
-    return _state(device, pipeline, project, listener, install.rollback)
+    return _state(project, name, pipeline, install.rollback)
 
 
 def _state(
-    device: Named,
+    project: Resources,
+    name: DeviceName,
     pipeline: str,
-    project: str | Path,
-    listener: told.Listener,
     act: Callable[[Transport, str], install.State],
 ) -> install.State:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", pipeline):
         raise UsageError(f"{pipeline!r} is no pipeline's name; give the name inside its file")
-    with _connected(device, project, listener) as (_, transport, _):
+    with project.transport(project.device(name)) as (transport, _):
         return act(transport, pipeline)
-
-
-@contextmanager
-def _connected(
-    device: Named, project: str | Path, listener: told.Listener
-) -> Iterator[tuple[Device, Transport, Progress]]:
-    """A device and the way to it; progress is shown once there is something to wait for."""
-    found = find_device(device, Path(project))
-    with (
-        told.waiting(listener, set_up_label(found)) as progress,
-        connected(found, progress) as transport,
-    ):
-        yield found, transport, progress

@@ -19,23 +19,23 @@ from edgesparse.bench.trials import Sweep, Trial, direction_of, over
 from edgesparse.devices.measuring.events import Answers, Check, Event, Failed, Round
 from edgesparse.graph import open_runs
 from edgesparse.graph import progress as told
-from edgesparse.graph.execution.cluster import connected
-from edgesparse.graph.execution.execute import Elsewhere, execute
-from edgesparse.graph.execution.pool import Workers, checked_jobs
+from edgesparse.graph.execution.execute import execute
+from edgesparse.graph.execution.executor import Cluster
+from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
 from edgesparse.runs.bench import shortened
-from edgesparse.runs.fleet.at_once import opened
 from edgesparse.runs.fleet.probes import profiles
+from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.record import RunRecord, recorded
-from edgesparse.runs.planning import plan_for, site_for
+from edgesparse.runs.planning import executor_for, plan_for
 from edgesparse.runs.search.study import Asked, Study
 from edgesparse.spec.automatic import Limit, Search
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline, Variant
-from edgesparse.spec.reading.load import Loaded, find_device, load_pipeline
+from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.spec.safe.files import replace_json
 from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.runtimes.compatibility import Profile
@@ -44,15 +44,12 @@ STUDY, REFERENCES, FRONT, FOUND = "study.db", "references.json", "front.yaml", "
 
 
 def sweep(
+    project: Resources,
     pipeline: str | Path | Loaded[Pipeline],
-    device: str | Path | Device = "local",
+    device: DeviceName = "local",
     *,
     trials: int = 50,
     quick: bool = False,
-    jobs: int | None = None,
-    cluster: str | None = None,
-    project: str | Path = ".",
-    listener: told.Listener = told.nobody,
 ) -> tuple[Sweep, Path]:
     """Try variants as the pipeline's `search` says, until there are so many; the same call goes on
     where an earlier one was stopped, and several may work on it at once.
@@ -63,9 +60,6 @@ def sweep(
         device: name of a file in the project's devices/, a path, or a Device.
         trials: in all, those of earlier calls among them.
         quick: measure briefly.
-        jobs: so many stages run side by side; default by cores and memory.
-        cluster: carries stages out: local:N workers here, a Dask scheduler's address, or its file.
-        project: the folder with devices/ and .edgesparse.
 
     Returns:
         What was found, and the folder where it is kept: the study, the front as variants to paste.
@@ -81,28 +75,27 @@ def sweep(
             f"{loaded.path}: it has no 'search', which says what to try and what to look for; see "
             "pipelines/README.md"
         )
-    found = find_device(device, Path(project))
-    count, workspace = checked_jobs(jobs), Workspace(Path(project), loaded.spec.store)
+    found = project.device(device)
+    workspace, cluster = project.workspace(loaded.spec.store), project.cluster()
     settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
     folder = workspace.folder / "sweeps" / _name(loaded.spec, found, settings)
     command = ["edgesparse", "sweep", str(loaded.path), "--device", found.name]
     stop = threading.Event()
-    begun = recorded(
+    with recorded(
         workspace,
         loaded.spec.name,
         loaded.spec.baseline_variant,
         [found],
         quick=quick,
         command=shlex.join([*command, "--trials", str(trials), *(["--quick"] if quick else [])]),
-    )
-    with connected(cluster) as elsewhere, begun as record:
-        log = workspace.log_path(record.begun.run)
-        with opened([found], workspace.runs, listener, stop) as fleet, Workers(log, count) as them:
+    ) as record:
+        workers = project.workers(workspace.log_path(record.begun.run))
+        with project.connect([found], stop) as fleet:
             (target,) = fleet.targets
             record.add_device(target.info, target.notes)
             bench = _Bench(
-                loaded, search, target, profiles(target, workspace), workspace, them,
-                record, settings, told.locked(listener), stop, elsewhere,
+                loaded, search, target, profiles(target, workspace), workspace, workers,
+                record, settings, project.listener, stop, cluster,
             )  # fmt: skip
             return _searched(bench, folder, trials), folder
 
@@ -121,7 +114,7 @@ class _Bench:
     settings: Benchmark
     listener: told.Listener
     stop: threading.Event
-    elsewhere: Elsewhere | None
+    cluster: Cluster | None
     heard: list[Event] = field(default_factory=list)
     parts: int = 0
     pruned: dict[str, Row] = field(default_factory=dict)
@@ -164,10 +157,12 @@ class _Bench:
         target, run = self.target, self.record.begun.run
         plan = plan_for(loaded, target, self.known)
         store = self.workspace.store
-        with site_for(loaded, target, store, self.workers, run, self.known, self.stop) as site:
-            errors = execute(plan.work, site, self.listener, self.elsewhere)
+        with executor_for(
+            loaded, target, store, self.workers, run, self.known, self.stop, self.cluster
+        ) as executor:
+            errors = execute(plan.work, executor, self.listener)
             threads = target.device.threads or self.settings.threads
-            return candidates.planned(plan, errors, site, target, threads)
+            return candidates.planned(plan, errors, executor, target, threads)
 
 
 def _entry(event: Event) -> str | None:

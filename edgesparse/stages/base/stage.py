@@ -1,6 +1,6 @@
 """What a stage is: to the graph a node with a key, to the machine that runs it a piece of work.
 
-All of it but `Access` can be sent to another process: most stages run in one of their own, because
+All of it but `Devices` can be sent to another process: most stages run in one of their own, because
 TensorFlow, or a user's code, can take the process down with it.
 """
 
@@ -79,6 +79,8 @@ class Context:
     """How the device's Edge TPU gets its models."""
     golden_samples: int | None = None
     """How many golden samples a slow device answers; default: all."""
+    own_code: str = ""
+    """Identity of the user's code that stages import; empty where there is none."""
     whole: Context | None = None
     """Of a variant with its own model: what it shares with the others."""
 
@@ -158,7 +160,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Access:
+class Devices:
     """How stages reach devices. `transport` is that of the device whose runtimes count.
 
     `host` reaches this machine, when that is another one; `host_runtimes` are its own.
@@ -183,7 +185,7 @@ class Work:
     progress: Progress
     ask: Callable[[Any], Any]
     """For what only the process that reaches devices can do; see Kind.answer."""
-    access: Access | None = None
+    devices: Devices | None = None
     """None in a process of its own."""
 
     @property
@@ -224,7 +226,7 @@ class Kind:
     in_child: bool = True
     """Whether it runs in a process of its own; those that ask devices do not: what can crash there
     runs in the agent's processes."""
-    answer: Callable[[Stage, Context, Access, Any], Any] | None = None
+    answer: Callable[[Stage, Context, Devices, Any], Any] | None = None
     """What `Work.ask` gets, found where devices can be reached."""
 
 

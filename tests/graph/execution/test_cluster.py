@@ -52,16 +52,19 @@ def assert_same(found, expected):
                 assert found[key]["files"][name]["sha256"] == file["sha256"]
 
 
-def test_local_workers_make_the_same_and_say_how_far_they_are(alone, tmp_path):
+def test_workers_make_the_same_and_say_how_far_they_are(alone, tmp_path):
     events = []
-    results = run(project(tmp_path), tmp_path, "local:2", events.append)
+    with Dask(tmp_path) as dask:
+        dask.start_worker("first")
+        dask.start_worker("second")
+        results = run(project(tmp_path), tmp_path, dask.address, events.append)
+        # Nothing is done twice.
+        again = []
+        run(project(tmp_path / "again"), tmp_path, dask.address, again.append)
     assert not results.failed
     assert_same(artifacts(tmp_path), alone)
     progress = [e for e in events if isinstance(e, told.StageProgress)]
     assert any(e.label.startswith("train") and 0 < e.share <= 1 for e in progress)
-    # Nothing is done twice.
-    again = []
-    run(project(tmp_path / "again"), tmp_path, "local:1", again.append)
     assert all(e.cached for e in again if isinstance(e, told.StageDone) and e.total > 1)
 
 
@@ -124,30 +127,31 @@ def test_a_worker_without_our_folder_uses_the_shared_store(alone, tmp_path, s3_s
 def test_an_interrupt_ends_at_once_and_leaves_no_process(tmp_path):
     project(tmp_path)
     (tmp_path / "tiny.yaml").write_text(WIDER.replace("epochs: 1,", "epochs: 2000,"))
-    command = [sys.executable, "-m", "edgesparse", "run", "tiny.yaml", "--cluster", "local:2"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        for line in process.stderr:
-            if "train: " in line and "epoch" in line:
-                break
-        below = descendants(process.pid)
-        # As Ctrl-C, which whoever starts tests in the background has switched off.
-        process.send_signal(signal.SIGTERM)
-        said = process.stderr.read()
-    assert process.returncode == 130
-    assert "finished stages are kept" in said
-    assert "Traceback" not in said
-    assert len(below) >= 4, "two workers, and each one's child or its own"
-    await_end(below)
+    with Dask(tmp_path) as dask:
+        dask.start_worker("only")
+        command = [sys.executable, "-m", "edgesparse", "run", "tiny.yaml"]
+        with subprocess.Popen(
+            [*command, "--cluster", dask.address],
+            cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        ) as process:  # fmt: skip
+            for line in process.stderr:
+                if "train: " in line and "epoch" in line:
+                    break
+            below = descendants(process.pid)
+            # As Ctrl-C, which whoever starts tests in the background has switched off.
+            process.send_signal(signal.SIGTERM)
+            errors = process.stderr.read()
+        assert process.returncode == 130
+        assert "finished stages are kept" in errors
+        assert "Traceback" not in errors
+        await_end(below)
 
 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("local:none", "write local:4"),
+        ("local:4", "there is no such file"),
         ("tcp://127.0.0.1:1", "no scheduler answers"),
-        ("no/such/file.json", "there is no such file"),
     ],
 )
 def test_a_cluster_that_is_none_is_told(tmp_path, address, said):

@@ -36,9 +36,13 @@ def test_dead_devices_stand_beside_live_ones(tmp_path):
     (tmp_path / "file").touch()
     said = []
     devices = [local("dead", tmp_path / "file" / "x"), local("live", tmp_path / "work")]
-    with fleet.opened(devices, tmp_path, told.locked(said.append), threading.Event()) as opened:
-        assert [target.device.name for target in opened.targets] == ["live"]
-        ((dead, why),) = opened.dead
+    connections = fleet.Connections()
+    with connections.use(
+        devices, tmp_path, told.locked(said.append), threading.Event()
+    ) as connected:
+        assert [target.device.name for target in connected.targets] == ["live"]
+        ((dead, why),) = connected.dead
+    connections.close()
     assert (dead.name, "cannot write to" in why) == ("dead", True)
     assert [event.label for event in said if isinstance(event, told.StageFailed)] == ["set up dead"]
 
@@ -48,6 +52,26 @@ def test_when_all_are_dead_every_reason_is_told(tmp_path):
     devices = [local(name, tmp_path / "file" / name) for name in ("a", "b")]
     with (
         pytest.raises(EdgesparseError, match=r"(?s)no device can be used.*device a: .*device b: "),
-        fleet.opened(devices, tmp_path, lambda _: None, threading.Event()),
+        fleet.Connections().use(devices, tmp_path, told.nobody, threading.Event()),
     ):
         pass
+
+
+def test_a_device_stays_connected_until_it_changes_or_goes_away(tmp_path):
+    connections, stop = fleet.Connections(), threading.Event()
+
+    def connected(device):
+        with connections.use([device], tmp_path, told.nobody, stop) as ready:
+            assert not ready.dead
+            return ready.targets[0]
+
+    device = local("live", tmp_path / "work")
+    first = connected(device)
+    assert connected(device) is first
+    changed = connected(local("live", tmp_path / "other"))
+    assert changed is not first
+    assert changed.transport.workdir == str(tmp_path / "other")
+    # One that no longer answers is connected anew.
+    changed.transport.run = lambda *_, **__: (_ for _ in ()).throw(EdgesparseError("gone"))
+    assert connected(changed.device) is not changed
+    connections.close()

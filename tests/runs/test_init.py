@@ -7,8 +7,8 @@ import zipfile
 import pytest
 import yaml
 
-from edgesparse.runs import project
-from edgesparse.runs.project import examples, write_project
+from edgesparse.runs import init
+from edgesparse.runs.init import examples, write_project
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import load_device, load_pipeline
 from tests.conftest import ROOT
@@ -68,6 +68,6 @@ def test_a_wheel_has_the_examples(tmp_path):
         ("pipelines", "words.yaml"),
         ("pipelines", "examples.py"),
         ("pipelines", "schema.json"),
-        ("devices", f"{project.EMULATED}.yaml"),
+        ("devices", f"{init.EMULATED}.yaml"),
     ):
         assert any(name.endswith(f"share/edgesparse/{kind}/{file}") for name in names)

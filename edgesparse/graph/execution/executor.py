@@ -1,0 +1,105 @@
+"""Where stages run: each in a worker process here, or on a cluster; those that ask devices in this
+process, where the connections are."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgesparse.graph import progress as events
+from edgesparse.graph.execution.child import reason_of
+from edgesparse.graph.execution.pool import Workers
+from edgesparse.graph.store import Store
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.stages import kind
+from edgesparse.stages.base.stage import Context, Devices, Stage, Work
+
+
+class Cluster(Protocol):
+    """Other machines that run the stages which ask no device."""
+
+    @property
+    def count(self) -> int:
+        """How many stages can run there at the same time."""
+
+    def run_stage(self, stage: Stage, executor: Executor, listener: events.Listener) -> str | None:
+        """As Executor.run_stage."""
+
+    def interrupt(self) -> None:
+        """End what is running."""
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Runs the stages of one plan, for one device."""
+
+    context: Context
+    devices: Devices | None
+    """None on a cluster's workers, which run no stage that asks a device."""
+    store: Store
+    workers: Workers
+    cluster: Cluster | None = None
+
+    def parts(self, stage: Stage, folder: Path) -> dict[str, Any]:
+        """Of a Work: the stage, where its inputs lie, and its folder."""
+        inputs = {role: self.store.path(key) for role, key in stage.inputs.items()}
+        return {"stage": stage, "inputs": inputs, "folder": folder}
+
+    def run_stage(self, stage: Stage, listener: events.Listener) -> str | None:
+        """Run one stage on this machine and store its artifact; the error if it failed.
+
+        Two runs that need the same artifact do not make it twice: the second waits.
+        """
+        about = {"label": stage.label, **stage.identity}
+        stop = None if self.devices is None else self.devices.stop
+        try:
+            with self.store.reserved(stage.key, stop) as stored:
+                if not stored:
+                    with self.store.create(stage.key, about) as folder:
+                        self._run(stage, folder, listener)
+        except EdgesparseError as error:
+            return str(error)
+        except Exception as error:
+            return self._logged(error)
+        return None
+
+    def interrupt(self) -> None:
+        """End everything that is running; the waiting threads return."""
+        if self.devices is not None and self.devices.stop is not None:
+            self.devices.stop.set()
+        self.workers.interrupt()
+        if self.cluster is not None:
+            self.cluster.interrupt()
+
+    def _run(self, stage: Stage, folder: Path, listener: events.Listener) -> None:
+        stage_kind, parts = kind(stage.name), self.parts(stage, folder)
+
+        def progress(share: float, text: str) -> None:
+            listener(events.StageProgress(stage.label, share, text))
+
+        def answer(value: Any) -> Any:
+            assert stage_kind.answer is not None
+            assert self.devices is not None
+            return stage_kind.answer(stage, self.context, self.devices, value)
+
+        if stage_kind.in_child:
+            function = f"edgesparse.stages.{stage.name}:run"
+            self.workers.call(function, self.context, parts, progress=progress, answer=answer)
+            return
+        context = self.context.of(stage)
+        work = Work(context=context, devices=self.devices, progress=progress, ask=answer, **parts)
+        stage_kind.run(work)
+
+    def _logged(self, error: Exception) -> str:
+        """One line for an unexpected error, whose traceback goes to the log."""
+        log, text = self.workers.log, io.StringIO()
+        with redirect_stderr(text):
+            reason = reason_of(error, log)
+        with suppress(OSError):  # The disk may be what the error is about.
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write(text.getvalue())
+        return reason
