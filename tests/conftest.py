@@ -9,7 +9,6 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from edgesparse.graph.execution.pool import Workers
+from tests.tools.commands import Done, run_cli, run_program, warm_workers
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,33 +43,19 @@ runtimes: [ai-edge-litert]
 """
 
 
-def run_cli(
-    *arguments: str | Path, cwd: Path, timeout: float = 600, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """The program as a user starts it; a stage at a time, since two tests run at a time already and
-    a TensorFlow that is started takes as long as a small network's training."""
-    if arguments[0] in ("deploy", "run") and "--jobs" not in arguments:
-        arguments = (*arguments, "--jobs", "1")
-    return subprocess.run(
-        [sys.executable, "-m", "edgesparse", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-    )
-
-
 @pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def cli(tmp_path: Path) -> Callable[..., Done]:
+    def run(*arguments: str | Path, **environment: str) -> Done:
         return run_cli(*arguments, cwd=tmp_path, **environment)
 
     return run
 
 
-Done = subprocess.CompletedProcess
+@pytest.fixture(scope="session", autouse=True)
+def workers() -> Iterator[Workers]:
+    """The TensorFlow process that tests share."""
+    yield warm_workers()
+    warm_workers().close()
 
 
 def once(place: Path, make: Callable[[], Done]) -> Done:
@@ -147,6 +135,7 @@ def _own_temporary_folder() -> str:
 
 
 TEMPORARY = Path(_own_temporary_folder())
+__all__ = ["Done", "run_cli", "run_program"]
 
 
 def our_ssh() -> dict[int, str]:
@@ -180,10 +169,10 @@ def no_ssh_is_left() -> Iterator[None]:
 
 FIRST = ("test_deploy.py", "test_pi.py")
 """The longest chains: `make deploy` of the exhaustive tests, and the emulated Pi of the others."""
-ON_THE_EMULATED_PI = ("test_pi.py", "test_emulated.py", "test_clusters.py", "test_readme.py")
+ON_THE_EMULATED_PI = ("test_pi.py", "test_emulated.py", "test_readme.py")
 """They need one emulated Pi, and what test_deploy.py has made: one after another, in one process,
 while the other one goes on with what is left."""
-LONGER = ("test_newcomer.py", "test_shipped.py", "test_lost.py", "test_fleet.py")
+LONGER = ("test_clusters.py", "test_newcomer.py", "test_shipped.py", "test_fleet.py")
 """Those of the end-to-end tests that take minutes, longest first."""
 
 
