@@ -15,7 +15,7 @@ MARKER = ".edgesparse-workdir"
 
 # $1 is the workdir, $2 the marker, $3 its id. Says one line: ours, foreign, owner, link or error.
 # Folders that an earlier version made have no marker: they hold our names and a program of ours, or
-# a cache of ours, and nothing else.
+# caches of ours, and nothing else: on this machine those may come before any workdir.
 _CLAIM = r"""
 umask go-w
 cd / || exit 0
@@ -29,12 +29,13 @@ adoptable() {
   set -f
   for name in $(ls -A "$1" | tr ' \t' '??'); do
     case "$name" in
-      files|jobs|programs|venvs|venv|wheels|releases|lock|emulator) ;;
+      files|jobs|programs|venvs|venv|wheels|releases|lock|emulator|packed) ;;
       *) return 1;;
     esac
   done
   set +f
-  for sign in "$1"/programs/*-$hex$hex$hex$hex.py "$1"/emulator/images "$1"/wheels/$hex$hex$hex$hex
+  for sign in "$1"/programs/*-$hex$hex$hex$hex.py "$1"/emulator/images \
+      "$1"/wheels/$hex$hex$hex$hex "$1"/packed/$hex$hex$hex$hex*.xz
   do [ -e "$sign" ] && return 0; done
   return 1
 }

@@ -55,6 +55,7 @@ def test_an_empty_folder_becomes_ours(at, tmp_path):
         [".bashrc"],
         ["files/holiday.jpg", "jobs/application.doc"],
         ["wheels/spare", "venvs/mine/bin/python", "programs/game.py"],
+        ["packed/lunch.xz"],
         ["programs/agent-0123456789abcdef.py", "letter.txt"],
         ["*"],
         ["files\nx"],
@@ -77,6 +78,15 @@ def test_what_an_earlier_version_made_is_taken_over(at, tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / "programs" / "agent-0123456789abcdef.py").touch()
     (tmp_path / "venv").symlink_to("venvs/x")
+    claim(at(tmp_path))
+    assert (tmp_path / MARKER).is_file()
+
+
+def test_caches_of_this_machine_that_came_first_are_taken_over(at, tmp_path):
+    """As they are when the first device that anybody used was an emulated one."""
+    (tmp_path / "emulator" / "images").mkdir(parents=True)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / f"{'0123456789abcdef' * 4}.xz").touch()
     claim(at(tmp_path))
     assert (tmp_path / MARKER).is_file()
 
