@@ -48,6 +48,16 @@ class Project:
         return Workspace(self.folder).results(run.group(1))
 
 
+def make_home(home: Path) -> None:
+    """For a user of its own, whose emulated boards are nobody else's. Only their images, whose
+    names are their recipes' digests, are those of whoever runs the tests: they outlast a run."""
+    images = emulator.folder() / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    boards = home / ".cache" / "edgesparse" / "emulator"
+    boards.mkdir(parents=True)
+    (boards / "images").symlink_to(images)
+
+
 @pytest.fixture(scope="session")
 def project(shared) -> Project:
     """The shipped files with this environment as .venv, as after cloning."""
@@ -65,13 +75,7 @@ def project(shared) -> Project:
                 shutil.copy2(source, folder / name)
         (folder / ".venv").symlink_to(environment)
         os.utime(environment / ".ready")
-        # A home of its own; only the images of emulated boards, whose names are their recipes'
-        # digests, are those of whoever runs the tests: they outlast a run of them.
-        images = emulator.folder() / "images"
-        images.mkdir(parents=True, exist_ok=True)
-        boards = folder / "home" / ".cache" / "edgesparse" / "emulator"
-        boards.mkdir(parents=True)
-        (boards / "images").symlink_to(images)
+        make_home(folder / "home")
         return subprocess.CompletedProcess("clone", 0, "", "")
 
     once(shared / "cloned", make)
@@ -109,6 +113,23 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         # A shell that runs the tests in the background ignores Ctrl-C, and its children with it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+ROUND_DONE = re.compile(r"  benchmark on (\S+): .*, round (\d+)/")
+
+
+def await_rounds(process: subprocess.Popen[str], *devices: str) -> None:
+    """Until every variant was measured once on each device: rounds take turns, so that the second
+    of any comes after the first of all."""
+    waiting = set(devices)
+    assert process.stderr is not None
+    for line in process.stderr:
+        matched = ROUND_DONE.match(line)
+        if matched is not None and int(matched.group(2)) >= 2:
+            waiting.discard(matched.group(1))
+        if not waiting:
+            return
+    raise AssertionError(f"it ended before it had measured on {waiting}")
 
 
 def rows(folder: Path) -> dict[str, Row]:

@@ -18,6 +18,7 @@ from edgesparse.tflite.convert import convert
 from edgesparse.tflite.runtimes.explain import explain
 from edgesparse.tflite.runtimes.storage import store
 from tests.conftest import ROOT
+from tests.e2e.conftest import make_home
 from tests.tflite.runtimes.clusters import RECIPES, both_forms
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(2400)]
@@ -31,12 +32,13 @@ SETTINGS = Settings(1, 0.0, 2, 0.0, 300.0)
 
 
 @pytest.fixture(scope="module")
-def target(emulated):
-    """The Pi 5, booted from the image that the runs before have made."""
-    project = emulated[0]
+def target(emulator_tools, tmp_path_factory):
+    """A Pi 5 of its own."""
+    home = tmp_path_factory.mktemp("clusters") / "home"
+    make_home(home)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(project.folder / "home"))
-        patch.chdir(project.folder)
+        patch.setenv("HOME", str(home))
+        patch.chdir(home)
         device = find_device(ROOT / "devices" / "pi5-emulated.yaml", ROOT)
         with closing(open_target(device)) as found:
             yield found

@@ -13,7 +13,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import TINY, run_cli
 from tests.devices.ondevice.test_detached import await_end, processes
-from tests.e2e.conftest import start
+from tests.e2e.conftest import await_rounds, start
 from tests.tools.fake_runtime import make_runtime, meeting
 from tests.tools.sshd import free_port, ssh_server
 
@@ -113,7 +113,8 @@ def test_rollback_makes_the_earlier_release_current(trained):
     nothing = run_cli("device", "rollback", "one", "tiny", cwd=folder)
     assert nothing.returncode == 1
     assert "there is no release before this one" in nothing.stderr
-    (folder / "tiny.yaml").write_text(TINY + "release: sparse-f32\n")
+    text = TINY.replace("\nbenchmark:", "\n  half: {quantize: f16}\nbenchmark:")
+    (folder / "tiny.yaml").write_text(text + "release: half\n")
     second = deploy(folder, "--device", "one")
     assert "before it" in second.stdout
     back = run_cli("device", "rollback", "one", "tiny", cwd=folder)
@@ -127,11 +128,7 @@ def test_ctrl_c_stops_every_device_and_keeps_what_is_measured(trained):
     assert LONG in text
     (folder / "tiny.yaml").write_text(text)
     process = start(folder, "deploy", "tiny.yaml", "--device", "one", "--device", "two")
-    measured = set()
-    for line in process.stderr:
-        measured |= {name for name in boards if f"  benchmark on {name}: " in line}
-        if measured == set(boards):
-            break
+    await_rounds(process, *boards)
     running = {**processes(boards["one"].workdir), **processes(boards["two"].workdir)}
     assert running
     process.send_signal(signal.SIGINT)

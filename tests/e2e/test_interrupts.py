@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgesparse.graph.workspace import Workspace
-from tests.e2e.conftest import deploy, edit, start
+from tests.e2e.conftest import await_rounds, deploy, edit, start
 
 pytestmark = pytest.mark.slow
 
@@ -37,9 +37,7 @@ def test_ctrl_c_while_measuring_keeps_the_rows_and_leaves_no_process(trained):
     edit(trained, "rounds: 1, min_seconds: 0.05", "rounds: 100, min_seconds: 100")
     edit(trained, "min_runs: 5", "min_runs: 500000")
     process = start(trained, "deploy", "tiny.yaml", "--device", "here")
-    for line in process.stderr:
-        if "benchmark on here: " in line:
-            break
+    await_rounds(process, "here")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130

@@ -15,7 +15,7 @@ from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import HERE, TEMPORARY, TINY, run_cli
 from tests.devices.ondevice.test_detached import await_end, processes
 from tests.devices.setup.test_provision import mounted
-from tests.e2e.conftest import start
+from tests.e2e.conftest import await_rounds, start
 from tests.tools.proxy import proxy
 from tests.tools.sshd import ssh_server
 
@@ -63,9 +63,7 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(project, board, temporary, number):
     text = TINY.replace("rounds: 1, min_seconds: 0.05, min_runs: 5", LONG)
     (project / "tiny.yaml").write_text(text)
     process = start(project, "deploy", "tiny.yaml", "--device", "board")
-    for line in process.stderr:
-        if "  benchmark on board: " in line:
-            break
+    await_rounds(process, "board")
     running = processes(board.workdir)
     assert running
     process.send_signal(number)
@@ -94,9 +92,7 @@ def test_after_kill_9_the_next_run_tidies_up(project, board, temporary):
     long = TINY.replace("rounds: 1, min_seconds: 0.05, min_runs: 5", LONG)
     (project / "tiny.yaml").write_text(long)
     process = start(project, "deploy", "tiny.yaml", "--device", "board")
-    for line in process.stderr:
-        if "  benchmark on board: " in line:
-            break
+    await_rounds(process, "board")
     process.kill()
     process.communicate()
     running = processes(board.workdir)
