@@ -8,8 +8,8 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edgesparse"
 ROOMS = [
-    "cli", "report", "project", "runs", "graph", "stages", "bench", "devices", "tflite", "sparsity", "tasks",
-    "models", "layers", "data", "spec",
+    "cli", "report", "project", "runs", "graph", "stages", "bench", "devices", "tflite", "sparsity",
+    "tasks", "models", "layers", "data", "spec",
 ]  # fmt: skip
 """From the top to the ground: a room imports those below it."""
 LINES = 400
@@ -132,6 +132,28 @@ def test_rooms_import_one_another_in_no_circle():
 def test_nothing_imports_the_main_program():
     users = [m for m, own in imports().items() if "edgesparse.cli.main" in own]
     assert users == ["edgesparse.__main__"]
+
+
+def test_one_place_opens_what_commands_work_with():
+    """A command takes a Project; none makes a store, processes or connections by itself."""
+    owners = {
+        "Workspace": {"runs/fleet/resources.py"},
+        "DaskCluster": {"runs/fleet/resources.py"},
+        "Connections": {"runs/fleet/resources.py"},
+        "open_target": {"runs/fleet/at_once.py"},
+        "connected": {"runs/fleet/resources.py"},
+        # A Dask worker has processes of its own, on its machine.
+        "Workers": {"runs/fleet/resources.py", "graph/execution/cluster.py"},
+    }
+    callers = {name: set() for name in owners}
+    for file in MODULES.values():
+        path = str(file.relative_to(PACKAGE)) if file.is_relative_to(PACKAGE) else file.name
+        if path.startswith("devices/ondevice/"):
+            continue  # Copied to devices, where nothing of ours is.
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                callers.get(node.func.id, set()).add(path)
+    assert callers == owners
 
 
 def test_the_ground_floor_and_the_report_are_light():

@@ -4,11 +4,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from edgesparse.graph.store import MANIFEST, Store
+from edgesparse.spec.errors import EdgesparseError
 
 
 @pytest.fixture
@@ -142,3 +145,31 @@ def test_contents_are_read_once(store, monkeypatch):
     os.utime(store.path("k") / "model.tflite", (1, 1))
     with pytest.raises(pytest.fail.Exception, match="read again"):
         store.wrong("k")
+
+
+def test_of_two_that_need_an_artifact_one_makes_it(store):
+    """The second waits, and finds it stored; an interrupt ends the waiting."""
+    made, waiting = threading.Event(), threading.Event()
+
+    def second():
+        waiting.set()
+        with store.reserved("key") as stored:
+            assert made.is_set()
+            return stored
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.reserved("key") as stored:
+            assert not stored
+            later = pool.submit(second)
+            waiting.wait(60)
+            stop = threading.Event()
+            stop.set()
+            with (
+                pytest.raises(EdgesparseError, match="interrupted"),
+                store.reserved("key", stop),
+            ):
+                pass
+            with store.create("key", {}) as folder:
+                (folder / "file").write_text("x")
+            made.set()
+        assert later.result(60) is True

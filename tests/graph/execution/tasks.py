@@ -16,6 +16,10 @@ def add(work, first, second):
     return first + second, os.getpid(), len(work.context.pipeline.variants)
 
 
+def folder(work):
+    return os.getcwd()
+
+
 def same_context(work):
     """Whether this process has seen this very context before."""
     known = getattr(same_context, "known", None)

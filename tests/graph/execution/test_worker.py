@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,35 @@ def test_one_process_and_one_context_serve_call_after_call(worker, context):
     assert call(worker, context, "add", 0, 0)[1] == first
     other = Context(parse_pipeline(TINY.replace("sparsity: 0.5", "sparsity: 0.6")))
     assert not call(worker, other, "same_context")
+
+
+def test_other_code_or_devices_of_tensorflow_need_a_new_process(worker, context):
+    """What Python has imported, and how TensorFlow was set up, stays until a process ends."""
+
+    def process(own_code, strategy=""):
+        text = TINY.replace("train: {", f"train: {{{strategy}")
+        other = replace(Context(parse_pipeline(text, "tiny.yaml")), own_code=own_code)
+        return call(worker, other, "add", 0, 0)[1]
+
+    worker.close()
+    plain = process("")
+    assert process("mine") == process("mine") == plain
+    changed = process("mine, edited")
+    without = process("")
+    assert len({plain, changed, without}) == 3
+    assert process("", "strategy: {name: mirrored, devices: ['CPU:0', 'CPU:1']}, ") != without
+
+
+def test_a_call_prints_to_the_log_and_runs_in_the_folder_of_its_time(worker, context, monkeypatch):
+    before = worker.log
+    try:
+        worker.log = before.with_name("other.txt")
+        monkeypatch.chdir(before.parent)
+        call(worker, context, "add", 0, 0)
+        assert "said while adding" in worker.log.read_text()
+        assert call(worker, context, "folder") == str(before.parent)
+    finally:
+        worker.log = before
 
 
 def test_work_asks_this_process(worker, context):
