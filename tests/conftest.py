@@ -172,8 +172,8 @@ FIRST = ("test_deploy.py", "test_pi.py")
 ON_THE_EMULATED_PI = ("test_pi.py", "test_emulated.py", "test_readme.py")
 """They need one emulated Pi, and what test_deploy.py has made: one after another, in one process,
 while the other one goes on with what is left."""
-LONGER = ("test_clusters.py", "test_newcomer.py", "test_shipped.py", "test_fleet.py")
-"""Those of the end-to-end tests that take minutes, longest first."""
+LONGER = ("test_clusters.py", "test_newcomer.py", "test_shipped.py")
+"""Those of the end-to-end tests that take minutes, and need nothing that is made elsewhere."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -186,10 +186,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             return 0, FIRST.index(name)
         if name in LONGER:
             return 1, LONGER.index(name)
-        if item.path.parent.name == "e2e" and name not in ON_THE_EMULATED_PI:
-            return 2, 0
         if name in ON_THE_EMULATED_PI:
-            return 3, ON_THE_EMULATED_PI.index(name)
+            return 2, ON_THE_EMULATED_PI.index(name)
+        if item.path.parent.name == "e2e":
+            return 3, 0
         return 4, item.path not in slow
 
     items.sort(key=rank)
