@@ -211,9 +211,7 @@ FAMILIES = (
     "shared",
     "transposed",
     "embedding",
-    "grouped conv2d",
-    "subclassed",
-    "bidirectional",
+    "lstm",
 )
 """A network for each way in which layers differ in what they have done to them."""
 

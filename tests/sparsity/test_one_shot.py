@@ -63,7 +63,14 @@ def accuracy(model, dataset):
     return fitting.scores(model, dataset)["accuracy"]
 
 
-@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "block-1x4"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "unstructured",
+        pytest.param("2:4", marks=pytest.mark.full),
+        pytest.param("block-1x4", marks=pytest.mark.full),
+    ],
+)
 def test_little_is_lost_where_magnitude_loses_much(trained, digits, pattern):
     sparsity = 0.5 if pattern == "2:4" else 0.8
     spec = OneShot(method="one-shot", sparsity=sparsity, pattern=pattern)
@@ -82,6 +89,7 @@ def test_little_is_lost_where_magnitude_loses_much(trained, digits, pattern):
     assert "no labels and no training: 500 calibration samples" in done.notes
 
 
+@pytest.mark.full
 def test_it_may_be_trained_afterwards(trained, digits):
     spec = OneShot(method="one-shot", sparsity=0.9, epochs=2)
     done = one_shot(again(trained), digits, Train(epochs=2, learning_rate=1e-3), spec, quiet)

@@ -39,35 +39,47 @@ def test_new_weights_are_new():
     assert sum(changed) == len(kernels(model))  # Biases are zero again.
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [(1,), pytest.param((1, 2, 3), marks=pytest.mark.full)])
-def test_it_never_holds_more_and_is_as_accurate_as_magnitude(
-    digits, weights_of, monkeypatch, seeds
-):
-    seen = []
+@pytest.fixture
+def densities(monkeypatch):
+    """What a network holds before each step, as shares of what it is to hold."""
+    shares = []
 
     class Watched(module.MoveConnections):
         def on_train_batch_begin(self, batch, logs=None):
             super().on_train_batch_begin(batch, logs)
-            for one in self.moving:
-                seen.append(np.count_nonzero(one.variable.numpy()) / one.count)
+            for moving in self.moving:
+                shares.append(np.count_nonzero(moving.variable.numpy()) / moving.count)
 
     monkeypatch.setattr(module, "MoveConnections", Watched)
-    ours, theirs, moved = [], [], []
-    for seed in seeds:
+    return shares
+
+
+def grown(digits, densities, train):
+    spec = Rigl(method="rigl", sparsity=0.95, epochs=train.epochs)
+    done = rigl(built(train.seed), digits, train, spec, quiet)
+    assert zeros(done.model) == pytest.approx(0.95, abs=0.005)
+    assert max(densities) <= 1.5
+    assert "never more than 4,2" in done.notes[-1]
+    return done.model
+
+
+@pytest.mark.slow
+def test_it_never_holds_more(digits, densities):
+    grown(digits, densities, TUNE.model_copy(update={"seed": 1, "epochs": 4}))
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_it_is_as_accurate_as_magnitude(digits, densities, weights_of):
+    ours, theirs = [], []
+    for seed in (1, 2, 3):
         train = TUNE.model_copy(update={"seed": seed, "epochs": 30})
-        model = built(seed)
-        done = rigl(model, digits, train, Rigl(method="rigl", sparsity=0.95, epochs=30), quiet)
-        assert zeros(done.model) == pytest.approx(0.95, abs=0.005)
-        ours.append(accuracy(done.model, digits))
+        ours.append(accuracy(grown(digits, densities, train), digits))
         spec = Magnitude(method="magnitude", sparsity=0.95, epochs=18)
         dense = trained(weights_of, digits, seed)  # Twelve epochs.
         tune = train.model_copy(update={"epochs": 18})
         theirs.append(accuracy(magnitude(dense, digits, tune, spec, quiet).model, digits))
-        moved.append(done.notes[-1])
-    assert max(seen) <= 1.5
     assert np.mean(ours) >= np.mean(theirs) - 0.01, (ours, theirs)
-    assert "never more than 4,2" in moved[0]
 
 
 @pytest.mark.slow
