@@ -93,7 +93,7 @@ def test_every_command_runs(deployed, deployed_mlp):
 @pytest.mark.full
 @pytest.mark.timeout(2400)
 def test_the_readmes_python_runs(deployed_mlp):
-    (script,) = blocks("README.md", "python")
+    script, several = blocks("README.md", "python")
     assert len(script.strip().splitlines()) <= 6
     project, *_ = deployed_mlp
     (project.folder / "best.py").write_text(script)
@@ -101,6 +101,12 @@ def test_the_readmes_python_runs(deployed_mlp):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "StageDone(label='train'" in done.stdout
     assert "block-1x16-int8  ai-edge-litert" in done.stdout
+    model = next((project.folder / ".edgesparse" / "store").glob("*/sparse.tflite"))
+    shutil.copy(model, project.folder / "model.tflite")
+    (project.folder / "several.py").write_text(several)
+    done = project.shell(".venv/bin/python several.py")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("StageDone(label='benchmark on local'") == 2
 
 
 def test_the_own_parts_of_the_readme_work(tmp_path):
