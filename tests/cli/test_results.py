@@ -51,7 +51,7 @@ def test_inspect_of_something_else(cli, here, arguments, said):
 
 
 @pytest.mark.slow
-def test_sensitivity_prints_saves_and_proposes(cli, here):
+def test_sensitivity_prints_saves_and_proposes(cli, here, shared_store):
     (here / "tiny.yaml").write_text(TINY)
     command = ["sensitivity", "tiny.yaml", "--device", "here", "--level", "0.5", "--level", "0.9"]
     done = cli(*command, "--max-accuracy-drop", "0.1")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import HERE, TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_store")]
 
 
 def test_an_exported_variant_runs_where_nothing_of_ours_is(cli, tmp_path):

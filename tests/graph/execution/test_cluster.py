@@ -37,10 +37,11 @@ def run(loaded, folder, cluster=None, listener=told.nobody):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, workers):
     """What this machine makes by itself."""
     folder = tmp_path_factory.mktemp("alone")
-    run(project(folder), folder)
+    with edgesparse.Project(folder, workers=workers) as opened:
+        opened.deploy(project(folder), ["here"], benchmark=False)
     return artifacts(folder)
 
 
@@ -68,6 +69,7 @@ def test_workers_make_the_same_and_say_how_far_they_are(alone, tmp_path):
     assert all(e.cached for e in again if isinstance(e, told.StageDone) and e.total > 1)
 
 
+@pytest.mark.full
 def test_lost_workers_and_a_scheduler_that_is_started_anew_lose_nothing(alone, tmp_path):
     lost = []
     with Dask(tmp_path) as dask:
@@ -99,6 +101,7 @@ def test_lost_workers_and_a_scheduler_that_is_started_anew_lose_nothing(alone, t
     assert len(artifacts(tmp_path / "project")) == len(alone)
 
 
+@pytest.mark.full
 def test_a_worker_without_our_folder_uses_the_shared_store(alone, tmp_path, s3_server):
     require(os.geteuid() == 0, "root, to hide a folder from a worker")
     folder = tmp_path / "project"
@@ -124,6 +127,7 @@ def test_a_worker_without_our_folder_uses_the_shared_store(alone, tmp_path, s3_s
     assert all(label.startswith("verify") for label in made), "devices are asked anew"
 
 
+@pytest.mark.full
 def test_an_interrupt_ends_at_once_and_leaves_no_process(tmp_path):
     project(tmp_path)
     (tmp_path / "tiny.yaml").write_text(WIDER.replace("epochs: 1,", "epochs: 2000,"))

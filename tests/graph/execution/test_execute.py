@@ -16,7 +16,7 @@ WIDER = TINY.replace("benchmark:", "  dense-int8: {quantize: int8}\nbenchmark:")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, workers):
     """The same pipeline by one process and by two: what was told, and what is stored."""
 
     def make(jobs):
@@ -26,14 +26,11 @@ def made(tmp_path_factory):
             HERE.replace("workdir: work", f"workdir: {folder / 'work'}")
         )
         events = []
-        edgesparse.deploy(
-            parse_pipeline(WIDER, str(folder / "tiny.yaml")),
-            ["here"],
-            benchmark=False,
-            jobs=jobs,
-            project=folder,
-            listener=events.append,
-        )
+        with edgesparse.Project(
+            folder, jobs=jobs, listener=events.append, workers=workers if jobs == 1 else None
+        ) as project:
+            loaded = parse_pipeline(WIDER, str(folder / "tiny.yaml"))
+            project.deploy(loaded, ["here"], benchmark=False)
         return folder, events
 
     return make(1), make(2)

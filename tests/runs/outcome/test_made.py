@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import HERE, TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_store")]
 
 
 def test_a_run_keeps_how_its_variants_were_made_and_leaves_a_page(cli, tmp_path):

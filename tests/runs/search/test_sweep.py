@@ -38,14 +38,17 @@ def project(tmp_path_factory):
     return folder
 
 
-def swept(folder, trials, listener=told.nobody):
-    return edgesparse.sweep(
-        folder / "tiny.yaml", "here", trials=trials, project=folder, listener=listener
-    )
+@pytest.fixture
+def swept(project, workers, shared_store):
+    def sweep(trials, listener=told.nobody, name="tiny"):
+        with edgesparse.Project(project, listener=listener, workers=workers) as opened:
+            return opened.sweep(project / f"{name}.yaml", "here", trials=trials)
+
+    return sweep
 
 
 @pytest.mark.slow
-def test_an_interrupted_search_goes_on_and_finds_what_a_whole_one_does(project, capsys):
+def test_an_interrupted_search_goes_on_and_finds_what_a_whole_one_does(project, swept, capsys):
     seen = []
 
     def interrupt(event):
@@ -54,14 +57,14 @@ def test_an_interrupted_search_goes_on_and_finds_what_a_whole_one_does(project, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        swept(project, 6, interrupt)
-    found, folder = swept(project, 6)
+        swept(6, interrupt)
+    found, folder = swept(6)
     trials = [trial for trial in found.trials if trial.number is not None]
     assert [trial.number for trial in trials] == list(range(6))
     named = [trial.name for trial in found.trials if trial.number is None]
     assert named == ["dense-f32", "sparse-f32"]
     # The references are not measured again, and nothing that is made is made twice.
-    again, _ = swept(project, 6, seen.append)
+    again, _ = swept(6, seen.append)
     assert again == found
     # What could not be made says why, and the front keeps the limits.
     for trial in trials:
@@ -79,12 +82,12 @@ def test_an_interrupted_search_goes_on_and_finds_what_a_whole_one_does(project, 
 
 
 @pytest.mark.slow
-def test_what_is_beyond_a_limit_is_not_measured(project):
+def test_what_is_beyond_a_limit_is_not_measured(project, swept):
     """By what this machine knows: answers, and the file's size."""
     path = project / "tight.yaml"
     text = (TINY + SEARCH).replace("max: 100000", "max: 4000").replace("name: tiny", "name: tight")
     path.write_text(text)
-    found, _ = edgesparse.sweep(path, "here", trials=4, project=project)
+    found, _ = swept(4, name="tight")
     over = [trial for trial in found.trials if trial.number is not None and trial.status == "over"]
     assert over
     for trial in over:
@@ -95,12 +98,12 @@ def test_what_is_beyond_a_limit_is_not_measured(project):
 
 
 @pytest.mark.slow
-def test_it_is_shown(project, tmp_path):
+def test_it_is_shown(swept, tmp_path):
     import io
 
     from rich.console import Console
 
-    found, _ = swept(project, 6)
+    found, _ = swept(6)
     out = io.StringIO()
     print_sweep(found, Console(file=out, width=100))
     text = out.getvalue()
