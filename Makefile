@@ -2,6 +2,7 @@
 PYTHON ?= python3
 DEVICE ?= local
 PIPELINE ?= pipelines/digits.yaml
+MARKS ?= not bench
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -11,7 +12,7 @@ DEVELOP := $(VENV)/.develop
 PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: deploy test test-full test-all test-fast lint types bench soak clean help setup lock matrix schemas calibrate
+.PHONY: deploy test test-full test-all test-fast coverage lint types bench soak clean help setup lock matrix schemas calibrate
 
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
@@ -23,6 +24,11 @@ test-full: $(DEVELOP) ## Run the exhaustive tests, about half an hour
 	@$(PYTEST) -m "full and not bench" --durations=10
 
 test-all: test test-full ## Run both
+
+coverage: $(DEVELOP) ## Measure which lines the tests run: MARKS="not bench", or "not full and not bench"
+	@rm -f .coverage .coverage.*
+	@COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/coverage run -m $(notdir $(PYTEST)) -m "$(MARKS)"
+	@$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered
 
 test-fast: $(DEVELOP) ## Run the tests that take no training
 	@$(PYTEST) -m "not bench and not slow"
