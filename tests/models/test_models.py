@@ -51,7 +51,7 @@ def macs(model):
             {"input_shape": [224, 224, 3], "classes": 1000},
             3_538_984,
             300,
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.full],
         ),
     ],
 )
@@ -63,6 +63,7 @@ def test_models_are_the_published_networks(tmp_path, name, args, parameters, mil
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_narrow_mobilenet_v2_is_keras_own(tmp_path):
     own = tf.keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None)
     model = build(tmp_path, "mobilenet_v2", input_shape=[96, 96, 3], classes=1000, alpha=0.35)

@@ -211,7 +211,7 @@ FAMILIES = (
     "shared",
     "transposed",
     "embedding",
-    "lstm",
+    "dense",
 )
 """A network for each way in which layers differ in what they have done to them."""
 

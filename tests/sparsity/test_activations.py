@@ -52,8 +52,8 @@ def trained_cnn(weights_of, digits, activation="relu"):
     ("kind", "penalty"),
     [
         ("mlp", "l1"),
-        ("cnn", "hoyer"),
         pytest.param("mlp", "hoyer", marks=pytest.mark.full),
+        pytest.param("cnn", "hoyer", marks=pytest.mark.full),
         pytest.param("cnn", "l1", marks=pytest.mark.full),
     ],
 )

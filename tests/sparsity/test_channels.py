@@ -46,7 +46,13 @@ def widths(model):
     return {layer.name: layer.shape[-1] for layer in model.layers}
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.full] if name == "mobilenet_v2" else [])
+        for name in ZOO
+    ],
+)
 def test_every_model_meets_its_budget_in_widths_that_are_fast(tmp_path, name):
     model = models.build(ModelSource(name=name, args=ZOO[name]), tmp_path)
     before = whole(model)

@@ -7,7 +7,7 @@ from tests.sparsity.kinds import KINDS, SCHEMES, line
 
 SOME = (
     "Conv2D with groups",
-    "GRU, SimpleRNN, RNN of a cell",
+    "SeparableConv1D",
     "MultiHeadAttention",
     "BatchNormalization",
     "a layer of your own with a kernel",

@@ -67,7 +67,7 @@ def test_it_is_as_accurate_as_magnitude(model_of, digits):
 
 @pytest.mark.slow
 def test_blocks_are_zero_as_a_whole_and_arrive_in_the_file(model_of, digits):
-    done = penalized(model_of(), digits, epochs=5, sparsity=0.8, group="block-1x16")
+    done = penalized(model_of(), digits, sparsity=0.8, group="block-1x16")
     kernel = kernels(done.model)["dense_1"].variable.numpy()
     blocks = kernel.reshape(4, 16, -1)
     some = (blocks != 0).any(axis=1)

@@ -113,6 +113,7 @@ def opened(content):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_never_larger_than_the_converters_own(network, images, sparse_dense_layer, samples):
     for model, x in ((network, images), (sparse_dense_layer, samples)):
         own = converters_own(model)
