@@ -109,6 +109,7 @@ def test_every_scheme_on_every_runtime(kind, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_with_padding_in_every_scheme_on_every_runtime(tmp_path):
     x = np.random.default_rng(0).normal(size=(16, 32, 8)).astype(np.float32)
     there = (np.arange(32)[None] < np.arange(16, 32)[:, None]).astype(np.float32)

@@ -200,7 +200,7 @@ BUILDERS: dict[str, Callable[[], tf.keras.Model]] = {
 
 
 FAMILIES = (
-    "conv2d, conv3d",
+    "dense",
     "conv1d",
     "own layer",
     "conv2d, residual",
@@ -211,7 +211,6 @@ FAMILIES = (
     "shared",
     "transposed",
     "embedding",
-    "dense",
 )
 """A network for each way in which layers differ in what they have done to them."""
 

@@ -8,12 +8,11 @@ from tests.sparsity.kinds import KINDS, SCHEMES, line
 SOME = (
     "Conv2D with groups",
     "SeparableConv1D",
-    "MultiHeadAttention",
     "BatchNormalization",
     "a layer of your own with a kernel",
     "tf.split, slicing",
 )
-MORE = ("Conv3D", "Conv2DTranspose")
+MORE = ("Conv3D", "Conv2DTranspose", "MultiHeadAttention")
 """These and the above are converted in every scheme."""
 
 

@@ -112,6 +112,7 @@ def test_inputs_leave_together(model_of, digits):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_penalty_makes_the_zeros_that_it_makes(model_of, digits):
     some = penalized(model_of(), digits, penalty=10.0)
     more = penalized(model_of(), digits, penalty=40.0)

@@ -217,12 +217,17 @@ def test_a_file_answers_right_or_is_refused_with_a_reason(name, scheme, step, ru
     if name in RIGID and step != "magnitude":
         with pytest.raises(EdgesparseError, match=re.escape(RIGID[name])):
             network.model(step)
-    elif name in FOREIGN:
-        network.model(step)
-        with pytest.raises(EdgesparseError, match=FOREIGN[name]):
-            network.file(step, scheme)
     else:
         network.check(step, scheme, [runtime])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("scheme", ["f32", "int8"])
+def test_what_tflite_has_no_operator_for_is_refused(name, scheme):
+    samples = data.representative(dataset_of(name), 40)["x"]
+    with pytest.raises(EdgesparseError, match=FOREIGN[name]):
+        convert(built(name), scheme, samples)
 
 
 @pytest.mark.slow

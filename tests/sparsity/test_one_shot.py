@@ -49,7 +49,7 @@ def trained(digits):
     x = layers.Flatten()(layers.MaxPooling1D(5)(x))  # Time goes with the cube of its inputs.
     x = layers.Dense(64, activation="relu", name="dense")(x)
     model = tf.keras.Model(i, layers.Dense(10, activation="softmax", name="out")(x))
-    fitting.fit(model, digits, Train(epochs=12, learning_rate=3e-3), quiet)
+    fitting.fit(model, digits, Train(epochs=8, learning_rate=3e-3), quiet)
     return model
 
 

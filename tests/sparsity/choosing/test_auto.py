@@ -69,6 +69,7 @@ def test_sparsities_are_found_that_keep_the_accuracy(trained_network, dataset):
     assert done.notes[0].startswith("sparsity by layer: ")
 
 
+@pytest.mark.full
 def test_a_sparsity_that_the_user_fixed_stays(trained_network, dataset):
     model = trained_network
     fixed = {"point": {"sparsity": 0.25}}

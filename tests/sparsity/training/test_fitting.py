@@ -66,6 +66,7 @@ def test_early_stopping(dataset):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_plain_penalties_make_small_weights_of_chosen_layers(dataset, tmp_path):
     def size(**given):
         model, _ = train(dataset, epochs=20, **given)

@@ -99,12 +99,12 @@ METHODS = {
 @pytest.mark.parametrize(
     "name",
     [
-        "own masks",
+        "toolkit",
         "rigl",
         *(
             pytest.param(name, marks=pytest.mark.full)
             for name in METHODS
-            if name not in ("own masks", "rigl")
+            if name not in ("toolkit", "rigl")
         ),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 import edgesparse
-from edgesparse.spec.errors import SpecError
+from edgesparse.spec.errors import SpecError, UsageError
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY
 
@@ -32,8 +32,17 @@ def test_two_devices_train_as_one_does(tmp_path):
     assert accuracies["two"] == pytest.approx(accuracies["one"], abs=0.02)
 
 
+def test_devices_that_are_not_there_are_an_error():
+    from edgesparse.sparsity.training import strategy
+
+    train = parse_pipeline(TWO.replace("DEVICES", "[GPU:7]")).spec.train
+    with pytest.raises(UsageError, match="no device GPU:7; there are CPU:0"):
+        strategy.scope(train)
+
+
 @pytest.mark.slow
-def test_devices_that_are_not_there_are_told(tmp_path):
+@pytest.mark.full
+def test_devices_that_are_not_there_are_a_failed_rows_reason(tmp_path):
     (row,) = trained(tmp_path, TWO.replace("DEVICES", "[GPU:7]")).rows
     assert "no device GPU:7; there are CPU:0" in row.error
 
