@@ -12,7 +12,7 @@ import pytest
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.graph.workspace import Workspace
 from edgesparse.tflite.format.tiny import tiny_model
-from tests.conftest import HERE, TEMPORARY, TINY, run_cli
+from tests.conftest import HERE, TEMPORARY, TINY, run_cli, run_program
 from tests.devices.ondevice.test_detached import await_end, processes
 from tests.devices.setup.test_provision import mounted
 from tests.e2e.conftest import await_rounds, start
@@ -47,7 +47,7 @@ def temporary(monkeypatch):
 
 
 def deploy(folder, *more, device="board", **environment):
-    return run_cli("deploy", "tiny.yaml", "--device", device, *more, cwd=folder, **environment)
+    return run_program("deploy", "tiny.yaml", "--device", device, *more, cwd=folder, **environment)
 
 
 def left_on(server):
@@ -131,7 +131,7 @@ def test_a_model_that_does_not_fit_fails_alone(project, board, tmp_path):
     with mounted(tmp_path / "disk", "size=10m") as disk:
         text = board.device_yaml().replace(str(board.workdir), f"{disk}/work")
         (project / "devices" / "board.yaml").write_text(text)
-        done = run_cli("bench", big, small, "--device", "board", "--quick", cwd=project)
+        done = run_program("bench", big, small, "--device", "board", "--quick", cwd=project)
         assert done.returncode == 1
         rows = {row.variant: row for row in Workspace(project).results().rows}
         assert rows["small"].status == "ok"
@@ -149,7 +149,7 @@ def test_a_full_disk_here_does_not_take_the_table(tmp_path, monkeypatch):
         (disk / "devices" / "here.yaml").write_text(text)
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         (disk / "full").write_bytes(b"x" * (free - 4096))
-        done = run_cli("bench", model, "--device", "here", "--quick", cwd=disk)
+        done = run_program("bench", model, "--device", "here", "--quick", cwd=disk)
         assert done.returncode == 1
         assert "p50 ms" in done.stdout
         assert "FAILED: the results could not be written: No space left on device" in done.stdout
