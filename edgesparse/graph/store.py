@@ -131,17 +131,13 @@ class Store:
 
         Raises EdgesparseError when `stop` is set while it waits.
         """
-        folder = self.root.with_name("locks")
-        folder.mkdir(exist_ok=True)
-        lock = os.open(folder / key, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        path = self.root.with_name("locks") / key
+        path.parent.mkdir(exist_ok=True)
+        lock = _hold(path, stop or threading.Event())
         try:
-            while not _locked(lock):
-                if (stop or threading.Event()).wait(_LOCK_POLL_SECONDS):
-                    raise EdgesparseError("interrupted while another run made it")
             yield self.has(key) and self.wrong(key) is None
         finally:
-            # Whoever waits for a file that is gone makes the artifact once more, which is safe.
-            (folder / key).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             os.close(lock)
 
     @contextmanager
@@ -195,6 +191,24 @@ def _temporary_name() -> str:
 
 def _machine() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _hold(path: Path, stop: threading.Event) -> int:
+    """A descriptor of a file that nobody else holds; waits for that until `stop` is set."""
+    while True:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            while not _locked(lock):
+                if stop.wait(_LOCK_POLL_SECONDS):
+                    raise EdgesparseError("interrupted while another run made it")
+            # Who held it before has removed it: the name belongs to another file by now, or none.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), path.stat()):
+                    return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
 
 
 def _locked(descriptor: int) -> bool:
