@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What only those need who change edgesparse: a first deploy does not wait for it.
 DEVELOP := $(VENV)/.develop
-# Two files at a time; tests/conftest.py keeps those together that share a long run.
-PYTEST := $(BIN)/pytest -n 2 --no-loadscope-reorder
+# Three files at a time, since tests wait for devices half of the time; tests/conftest.py keeps those
+# together that share a long run.
+PYTEST := $(BIN)/pytest -n 3 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: deploy test test-full test-all test-fast coverage lint types bench soak clean help setup lock matrix schemas calibrate
@@ -30,7 +31,7 @@ coverage: $(DEVELOP) ## Measure which lines the tests run: MARKS="not bench", or
 	@COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/coverage run -m $(notdir $(PYTEST)) -m "$(MARKS)"
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered
 
-test-fast: $(DEVELOP) ## Run the tests that take no training
+test-fast: $(DEVELOP) ## Run the tests that take no training, about a minute
 	@$(PYTEST) -m "not bench and not slow"
 
 lint: $(DEVELOP) ## Check style and format

@@ -83,6 +83,7 @@ def test_full_int8_variants_are_compiled_verified_measured_and_released(
     assert "delegate edgetpu" in console.export_text()
 
 
+@pytest.mark.full
 def test_without_a_compiler_rows_are_the_cpus_and_say_so(loaded, board, tmp_path):
     rows, results, _ = run(loaded, coral(board, "{compiler: none}"), tmp_path)
     assert {row.delegate for row in rows.values()} == {"xnnpack"}

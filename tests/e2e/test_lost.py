@@ -165,6 +165,7 @@ def artifact(store, label):
     raise AssertionError(label)
 
 
+@pytest.mark.full
 def test_damaged_artifacts_are_made_again_and_said(project):
     """A flipped bit, a truncated model, lost and broken JSON: nothing of it is measured."""
     store = Store(project / ".edgesparse" / "store")
@@ -191,7 +192,7 @@ def test_damaged_artifacts_are_made_again_and_said(project):
     assert "damaged" not in again.stderr
 
 
-@pytest.mark.parametrize("refuse", [1, pytest.param(3, marks=pytest.mark.full)])
+@pytest.mark.parametrize("refuse", [1, 3])
 def test_a_cut_while_a_device_is_set_up_is_gone_over(project, board, refuse):
     """Each connection that is made breaks after a while, and the next ones while keys are
     exchanged."""

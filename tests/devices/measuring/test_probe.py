@@ -23,6 +23,7 @@ def differences(trials, versions):
     return odd
 
 
+@pytest.mark.full
 def test_the_runtimes_here_do_what_the_table_says(tmp_path):
     """As a user asks for it; what is found is kept."""
     done = run_cli("device", "probe", "local", cwd=tmp_path)
@@ -46,6 +47,7 @@ def test_the_runtimes_here_do_what_the_table_says(tmp_path):
     assert differences(trials, versions) == []
 
 
+@pytest.mark.full
 def test_an_older_runtime_too(server, tmp_path):
     """ai-edge-litert 1.4.0, on a device where it is installed for this."""
     text = server.device_yaml().replace("runtime: system", "runtime: venv")

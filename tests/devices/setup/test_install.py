@@ -72,6 +72,7 @@ def test_a_release_that_answers_wrong_never_becomes_current(server, make_release
     board.close()
 
 
+@pytest.mark.slow
 def test_the_last_releases_are_kept_and_can_be_gone_back_to(server, make_release, tmp_path):
     board = server.connect(tmp_path / "board")
     with pytest.raises(DeviceError, match="nothing was released yet"):
@@ -128,6 +129,8 @@ def cut_at_every_step(arguments, check, before=lambda: None):
     raise AssertionError("it never got through")
 
 
+@pytest.mark.slow
+@pytest.mark.full
 def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new_release(tmp_path):
     root = tmp_path / "releases" / "digits"
 

@@ -186,6 +186,7 @@ def other_python(version):
     return None
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "runtime", "wheel"),

@@ -72,6 +72,7 @@ def server(tmp_path_factory):
             process.wait()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_mlflow_has_rows_curves_and_files(server, folder):
     import mlflow
