@@ -100,8 +100,8 @@ class Connections:
         if known is not None:
             known.transport.stopping = stop
             if known.device == device and _answers(known):
-                clear(known.transport, killed)
                 self._targets[device.name] = known
+                clear(known.transport, killed)
                 return known
             known.close()
         with events.waiting(listener, set_up_label(device)) as progress:
