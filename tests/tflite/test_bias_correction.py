@@ -10,6 +10,8 @@ from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.encode import packed
 from edgesparse.tflite.format.graph import constants, open_model, put
 
+pytestmark = pytest.mark.slow  # Each test converts a network.
+
 random = np.random.default_rng(0)
 LAYERS = ["one", "deep", "point", "out"]
 

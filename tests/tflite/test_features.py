@@ -8,6 +8,8 @@ from edgesparse.layers import SparseDense
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.features import features
 
+pytestmark = pytest.mark.slow  # Each test converts a network.
+
 L = tf.keras.layers
 
 

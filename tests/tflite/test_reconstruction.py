@@ -10,6 +10,8 @@ from edgesparse.tflite.format.graph import constants, open_model
 from edgesparse.tflite.reconstruction import reconstruct
 from edgesparse.tflite.recording import opened, run
 
+pytestmark = pytest.mark.slow  # Each test converts a network.
+
 random = np.random.default_rng(0)
 
 
@@ -50,7 +52,6 @@ def _inputs(content):
     return [end.name for end in ends(content, "x").inputs]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["f32", "f16"])
 def test_a_file_gets_zeros_and_answers_nearly_as_before(file, tmp_path, scheme):
     source, target = file / f"{scheme}.tflite", tmp_path / "out.tflite"
