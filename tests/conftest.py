@@ -93,10 +93,10 @@ def made(shared) -> Path:
     return folder
 
 
-@pytest.fixture
-def shared_store(shared, made, monkeypatch) -> Path:
-    """The store of all tests that need none of their own, with the tiny pipeline's models: keys are
-    by content, so that what one has trained none trains again."""
+@pytest.fixture(scope="session")
+def artifacts(shared, made) -> Path:
+    """A folder for $EDGESPARSE_STORE, with the tiny pipeline's models: keys are by content, so that
+    what one test has trained none trains again."""
     folder = shared / "artifacts"
 
     def copy() -> Done:
@@ -104,8 +104,13 @@ def shared_store(shared, made, monkeypatch) -> Path:
         return subprocess.CompletedProcess("copy", 0, "", "")
 
     once(shared / "store-copied", copy)
-    monkeypatch.setenv("EDGESPARSE_STORE", str(folder))
     return folder
+
+
+@pytest.fixture
+def shared_store(artifacts, monkeypatch) -> None:
+    """The store of all tests that need none of their own."""
+    monkeypatch.setenv("EDGESPARSE_STORE", str(artifacts))
 
 
 @pytest.fixture

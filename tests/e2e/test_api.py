@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import edgesparse as es
 from edgesparse.graph import progress as told
 from tests.conftest import HERE, TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_store")]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def deployed(project):
+def deployed(project, artifacts):
     """Deployed as in a notebook: in an event loop, with an output that is no file."""
     events = []
 
@@ -35,6 +36,7 @@ def deployed(project):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", io.StringIO())
+        patch.setenv("EDGESPARSE_STORE", str(artifacts))
         return asyncio.run(cell()), events
 
 
@@ -76,8 +78,9 @@ def test_a_plan_says_what_is_there(project, deployed):
 
 
 def test_files_are_inspected_and_measured(project, deployed):
-    store = project / ".edgesparse" / "store"
-    file = next(store.glob("*/sparse.tflite"))
+    results, _ = deployed
+    models = project / ".edgesparse" / "runs" / results.run / "models"
+    file = shutil.copy(models / "sparse-f32-ai-edge-litert.tflite", project / "sparse.tflite")
     found = es.inspect(file, "here", project=project)
     assert found.info.sparsity > 0.4
     assert set(found.explained) == {"here | ai-edge-litert 2.1.6"}

@@ -106,6 +106,7 @@ def test_a_canary_that_is_not_well_stops_the_rollout(trained):
     assert "--canary three: no such --device" in unknown.stderr
 
 
+@pytest.mark.full
 def test_rollback_makes_the_earlier_release_current(trained):
     folder, _ = trained
     (folder / "tiny.yaml").write_text(TINY + "release: dense-f32\n")
@@ -122,6 +123,7 @@ def test_rollback_makes_the_earlier_release_current(trained):
     assert [line.split()[1:] for line in back.stdout.splitlines()] == [["current"], []]
 
 
+@pytest.mark.full
 def test_ctrl_c_stops_every_device_and_keeps_what_is_measured(trained):
     folder, boards = trained
     text = TINY.replace("rounds: 1, min_seconds: 0.05, min_runs: 5", LONG)

@@ -122,6 +122,7 @@ def test_a_deploy_leaves_its_release_and_no_model_besides(project, board, tmp_pa
     assert (board.workdir / "releases" / "tiny" / "current" / "model.tflite").is_file()
 
 
+@pytest.mark.full
 def test_a_model_that_does_not_fit_fails_alone(project, board, tmp_path):
     big = tmp_path / "big.tflite"
     # Behind the flatbuffer, where a runtime does not look.

@@ -57,6 +57,7 @@ def test_its_zeros_arrive_and_its_answers_are_right(first):
     assert release.previous is None
 
 
+@pytest.mark.full
 def test_every_command_of_the_readmes_that_takes_no_training_runs(first):
     project, _ = first
     model = next((project.folder / ".edgesparse" / "store").glob("*/sparse.tflite"))

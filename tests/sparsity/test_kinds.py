@@ -5,14 +5,10 @@ import pytest
 from tests.conftest import ROOT
 from tests.sparsity.kinds import KINDS, SCHEMES, line
 
-SOME = (
-    "Conv2D with groups",
-    "SeparableConv1D",
-    "BatchNormalization",
-    "a layer of your own with a kernel",
-    "tf.split, slicing",
-)
-MORE = ("Conv3D", "Conv2DTranspose", "MultiHeadAttention")
+SOME = ("Conv2D with groups", "a layer of your own with a kernel", "tf.split, slicing")
+MORE = (
+    "BatchNormalization", "Conv3D", "Conv2DTranspose", "MultiHeadAttention", "SeparableConv1D",
+)  # fmt: skip
 """These and the above are converted in every scheme."""
 
 

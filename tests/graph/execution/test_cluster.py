@@ -53,11 +53,10 @@ def assert_same(found, expected):
                 assert found[key]["files"][name]["sha256"] == file["sha256"]
 
 
-def test_workers_make_the_same_and_say_how_far_they_are(alone, tmp_path):
+def test_a_worker_makes_the_same_and_says_how_far_it_is(alone, tmp_path):
     events = []
     with Dask(tmp_path) as dask:
-        dask.start_worker("first")
-        dask.start_worker("second")
+        dask.start_worker("only")
         results = run(project(tmp_path), tmp_path, dask.address, events.append)
         # Nothing is done twice.
         again = []
