@@ -69,7 +69,7 @@ def test_the_gate_runs_every_test():
 def test_the_command_for_an_emulated_board_is_the_one_that_is_run():
     """test_emulated.py adds which variants; make itself is run by test_deploy.py."""
     assert DEPLOY_EMULATED in commands()
-    words = [*DEPLOY_EMULATED.split(), "--dry-run", "--old-file=.venv/.ready"]
+    words = [*DEPLOY_EMULATED.split(), "-n", "--no-print-directory", "--old-file=.venv/.ready"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == ON_THE_PI_5
 

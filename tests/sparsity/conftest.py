@@ -1,7 +1,6 @@
 """A small network, data that it learns in seconds, and trainings that tests share."""
 
 import fcntl
-import gc
 
 import numpy as np
 import pytest
@@ -12,14 +11,6 @@ from edgesparse.spec.pipeline import Train
 
 def quiet(share, text):
     pass
-
-
-@pytest.fixture(scope="session", autouse=True)
-def libraries_are_no_garbage():
-    """Each network that Keras forgets has all objects looked through: a fifth of the time, were
-    those of TensorFlow's modules among them."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
