@@ -19,6 +19,7 @@ def test_percentiles_are_over_all_runs():
     assert summary.mean == 50.5
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_interval_holds_the_true_median_most_of_the_time():
     """Rounds differ by 3 %, runs by 2 %: the interval must reflect both."""

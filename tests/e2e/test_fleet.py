@@ -48,6 +48,7 @@ def rows(folder):
     return [(r.device, r.variant, r.status) for r in Workspace(folder).results().rows]
 
 
+@pytest.mark.full
 def test_a_group_has_a_block_for_each_device_and_a_summary(project):
     folder, boards = project
     (folder / "devices" / "both.yaml").write_text("name: both\ndevices: [one, two]\n")

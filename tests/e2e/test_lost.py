@@ -109,6 +109,7 @@ def test_after_kill_9_the_next_run_tidies_up(project, board, temporary):
     assert not list(Workspace(project).runs.glob("*/open.json"))
 
 
+@pytest.mark.full
 def test_a_deploy_leaves_its_release_and_no_model_besides(project, board, tmp_path):
     """Nor on this machine, which answers the samples for a device."""
     store = Store(project / ".edgesparse" / "store")

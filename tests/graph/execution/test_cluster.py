@@ -10,6 +10,7 @@ import pytest
 
 import edgesparse
 from edgesparse.graph import progress as told
+from edgesparse.graph.execution import cluster
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY, require
@@ -30,9 +31,9 @@ def project(folder, text=WIDER):
     return parse_pipeline(text, str(folder / "tiny.yaml"))
 
 
-def run(loaded, folder, cluster=None, listener=told.nobody):
+def run(loaded, folder, address=None, listener=told.nobody):
     return edgesparse.deploy(
-        loaded, ["here"], benchmark=False, cluster=cluster, project=folder, listener=listener
+        loaded, ["here"], benchmark=False, cluster=address, project=folder, listener=listener
     )
 
 
@@ -157,6 +158,7 @@ def test_an_interrupt_ends_at_once_and_leaves_no_process(tmp_path):
         ("tcp://127.0.0.1:1", "no scheduler answers"),
     ],
 )
-def test_a_cluster_that_is_none_is_told(tmp_path, address, said):
+def test_a_cluster_that_is_none_is_told(tmp_path, monkeypatch, address, said):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     with pytest.raises(UsageError, match=said):
         run(project(tmp_path, TINY), tmp_path, address)

@@ -10,7 +10,7 @@ from edgesparse.graph.store import MANIFEST
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 WIDER = TINY.replace("benchmark:", "  dense-int8: {quantize: int8}\nbenchmark:")
 
