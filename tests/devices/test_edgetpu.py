@@ -1,6 +1,7 @@
 """The chip on the device, the delegate that the agent loads, and the machines that compile."""
 
 import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from edgesparse.spec.device import Device, Local
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.tflite.edgetpu import is_compiled
+from tests.conftest import require
 from tests.tools.edgetpu import VERSION, make_compiler, make_library
 from tests.tools.sshd import ssh_server
 
@@ -87,7 +89,7 @@ def load(transport, model, runtime, library, options):
 @pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
 def test_the_agent_loads_a_delegate_and_passes_its_options(here, tflite_files, tmp_path, runtime):
     if runtime == "tflite-runtime":
-        pytest.importorskip("tflite_runtime")
+        require(sys.version_info < (3, 12), "tflite-runtime has wheels up to Python 3.11")
     library, trace = make_library(tmp_path / "lib"), tmp_path / "trace"
     options = {"device": "usb", "trace": str(trace)}
     event = load(here, tflite_files["int8"], runtime, library, options)

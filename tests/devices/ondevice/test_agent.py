@@ -30,6 +30,7 @@ from edgesparse.devices.measuring.job import Entry
 from edgesparse.devices.measuring.jobs import AGENT, answers_of
 from edgesparse.devices.measuring.samples import read, save_golden, save_samples
 from edgesparse.devices.ondevice import agent
+from tests.conftest import require
 
 SETTINGS = {
     "warmup_runs": 2,
@@ -105,8 +106,7 @@ def test_rounds_are_interleaved_and_complete(tflite_files, tmp_path):
 
 
 def test_both_runtimes(tflite_files, tmp_path):
-    if sys.version_info >= (3, 12):
-        pytest.skip("tflite-runtime has no wheels for this Python")
+    require(sys.version_info < (3, 12), "tflite-runtime has wheels up to Python 3.11")
     events = Job(
         tmp_path,
         entry("a", tflite_files["dense"], "ai-edge-litert"),
