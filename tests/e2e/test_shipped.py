@@ -62,16 +62,11 @@ def in_one_epoch(text):
     return re.sub(r"^gates:\n(?!  - )", "", text, flags=re.MULTILINE)
 
 
-def tiers(names, every_day=()):
-    return [
-        pytest.param(name, marks=() if name in every_day else pytest.mark.full) for name in names
-    ]
-
-
 SHORTENED = [name for name in SHIPPED if name not in AS_SHIPPED]
 
 
-@pytest.mark.parametrize("name", tiers(["words", *SHORTENED]))
+@pytest.mark.full
+@pytest.mark.parametrize("name", SHORTENED)
 def test_it_runs_in_one_epoch(project, name):
     text = in_one_epoch((project / "pipelines" / f"{name}.yaml").read_text())
     assert "_drop" not in text
@@ -82,7 +77,9 @@ def test_it_runs_in_one_epoch(project, name):
     assert len(results["releases"]) == (released(project, name) and not told)
 
 
-@pytest.mark.parametrize("name", tiers(AS_SHIPPED, ["diabetes"]))
+@pytest.mark.parametrize(
+    "name", ["diabetes", *(pytest.param(name, marks=pytest.mark.full) for name in AS_SHIPPED[1:])]
+)
 def test_it_runs_as_it_is(project, shared_store, name):
     """In the store of all tests: test_emulated.py measures some of its models elsewhere."""
     assert len(deploy(project, name)["releases"]) == released(project, name)
