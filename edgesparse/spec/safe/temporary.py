@@ -1,13 +1,15 @@
 """Temporary folders that a killed process does not leave for ever.
 
-Each is named after us and holds a lock as long as its owner lives; the kernel lets go of that
-however the owner ends. Whoever makes the next one removes those that nobody holds.
+Each is named after us and has a file with our mark in it, which its owner holds a lock on as long as
+it lives; the kernel lets go of that however the owner ends. Whoever makes the next one removes those
+that nobody holds. A folder whose name or mark is not exactly ours is somebody's, and stays.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "edgesparse-"
+_NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
 _LOCK = ".lock"
+_MARK = b"a temporary folder of edgesparse; it goes when nobody holds this file\n"
 
 
 class TemporaryFolder:
@@ -28,6 +32,7 @@ class TemporaryFolder:
         made = Path(tempfile.mkdtemp(prefix=f"new-{PREFIX}", dir=place))
         self._lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.write(self._lock, _MARK)
         self.path = made.rename(made.with_name(made.name.removeprefix("new-")))
 
     def close(self) -> None:
@@ -53,18 +58,19 @@ def _sweep(parent: Path) -> None:
     """Remove what killed processes of this user left."""
     with suppress(OSError):
         for entry in os.scandir(parent):
-            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+            if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 _remove_if_left(Path(entry.path))
 
 
 def _remove_if_left(folder: Path) -> None:
-    # Without a lock it is being made this moment, or is none of these folders.
+    # Without the mark it is none of these folders: other programs have files of that name, too.
     with suppress(OSError):
         if folder.stat().st_uid != os.getuid():
             return
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            if os.read(lock, len(_MARK) + 1) == _MARK:
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(lock)

@@ -64,6 +64,18 @@ def test_what_a_killed_process_left_goes_and_no_other(parent):
     alive.wait()
 
 
+@pytest.mark.parametrize("name", ["edgesparse-env", "edgesparse-abcd1234"])
+def test_what_another_program_locks_so_stays(parent, name):
+    """`uv venv /tmp/edgesparse-env` makes a folder with a `.lock` that nobody holds."""
+    folder = parent / name
+    folder.mkdir(mode=0o700)
+    (folder / ".lock").touch(mode=0o600)
+    (folder / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    with temporary_folder():
+        pass
+    assert (folder / "pyvenv.cfg").exists()
+
+
 def test_closing_twice_is_closing_once(parent):
     folder = TemporaryFolder()
     folder.close()
