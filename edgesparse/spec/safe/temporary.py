@@ -1,7 +1,7 @@
 """Temporary folders that a killed process does not leave for ever.
 
-Each is named after us and has a file with our mark in it, which its owner holds a lock on as long as
-it lives; the kernel lets go of that however the owner ends. Whoever makes the next one removes those
+Each is named after us and has a file with our mark, which its owner holds a lock on as long as it
+lives; the kernel lets go of that however the owner ends. Whoever makes the next one removes those
 that nobody holds. A folder whose name or mark is not exactly ours is somebody's, and stays.
 """
 
