@@ -102,9 +102,10 @@ def deploy(
         )
         if first:
             _wave(run, first)
-            if rest and not (record.gates_met and all(r.status == "ok" for r in record.rows)):
+            so_far = record.results()
+            if rest and (so_far.failed or not so_far.gates_met):
                 names = ", ".join(device.name for device in rest)
-                record.notes.append(f"canary {canary} is not well: nothing was deployed to {names}")
+                record.notes.append(f"canary {canary} failed; skipped {names}")
                 return record.results()
         if rest:
             _wave(run, rest)

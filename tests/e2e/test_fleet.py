@@ -94,7 +94,14 @@ def test_a_canary_that_is_not_well_stops_the_rollout(trained):
     stopped = deploy(folder, *both, "--canary", "one")
     assert stopped.returncode == 3
     assert {device for device, _, _ in rows(folder)} == {"one"}
-    assert "canary one is not well: nothing was deployed to two" in stopped.stdout
+    assert "canary one failed; skipped two" in stopped.stdout
+    # Whatever fails there, also when all is measured: here the release.
+    (folder / "tiny.yaml").write_text(TINY.replace("name: tiny", "name: other"))
+    (boards["one"].workdir / "releases" / "other").touch()
+    stopped = deploy(folder, *both, "--canary", "one")
+    assert stopped.returncode == 1, stopped.stdout + stopped.stderr
+    assert {device for device, _, _ in rows(folder)} == {"one"}
+    assert "canary one failed; skipped two" in stopped.stdout
     (folder / "tiny.yaml").write_text(TINY)
     done = deploy(folder, *both, "--canary", "one")
     assert done.returncode == 0, done.stderr
