@@ -46,13 +46,13 @@ def history(project: Resources, pipeline: str) -> tuple[list[Results], list[list
     """
     workspace = project.workspace()
     name = _name(pipeline)
-    own = [run for run in _readable(workspace) if run.pipeline == name]
-    if not own:
-        known = {run.pipeline for run in _readable(workspace)}
-        raise UsageError(f"no run of a pipeline {name!r}{did_you_mean(name, known)}")
+    results = [run for run in _readable(workspace) if run.pipeline == name]
+    if not results:
+        names = {run.pipeline for run in _readable(workspace)}
+        raise UsageError(f"no run of a pipeline {name!r}{did_you_mean(name, names)}")
     changed: list[list[str]] = [[]]
-    changed += [list(differences(a, b)) for a, b in pairwise(own)]
-    return own, changed
+    changed += [list(differences(a, b)) for a, b in pairwise(results)]
+    return results, changed
 
 
 def runs(project: Resources) -> list[Results]:

@@ -96,14 +96,14 @@ class Connections:
         stop: threading.Event,
     ) -> Target:
         """The device as it is connected, if it still answers; else connected anew."""
-        known = self._targets.pop(device.name, None)
-        if known is not None:
-            known.transport.stopping = stop
-            if known.device == device and _answers(known):
-                self._targets[device.name] = known
-                clear(known.transport, killed)
-                return known
-            known.close()
+        connected = self._targets.pop(device.name, None)
+        if connected is not None:
+            connected.transport.stopping = stop
+            if connected.device == device and _answers(connected):
+                self._targets[device.name] = connected
+                clear(connected.transport, killed)
+                return connected
+            connected.close()
         with events.waiting(listener, set_up_label(device)) as progress:
             target = open_target(device, progress, killed)
         target.transport.stopping = stop
