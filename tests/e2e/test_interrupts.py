@@ -15,9 +15,11 @@ pytestmark = pytest.mark.slow
 @pytest.mark.full
 def test_ctrl_c_while_training_keeps_the_store_and_the_next_run_goes_on(folder):
     edit(folder, "epochs: 1, batch_size: 64", "epochs: 1000, batch_size: 64")
-    process = start(folder, "deploy", "tiny.yaml", "--device", "here", "--jobs", "1")
-    for line in process.stderr:
-        if "train: " in line:
+    process = start(folder, "deploy", "tiny.yaml", "--device", "here", "--jobs", "2")
+    waiting = {"samples: ", "train: "}
+    for line in process.stderr:  # The samples are made beside the training, which shows progress.
+        waiting -= {label for label in waiting if label in line}
+        if not waiting:
             break
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=120)
