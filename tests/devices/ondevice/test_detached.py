@@ -18,6 +18,8 @@ from edgesparse.devices.measuring.job import Entry, Job, Settings
 from edgesparse.devices.measuring.jobs import Stopped, run_job
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError
 
+pytestmark = pytest.mark.slow
+
 FOREVER = 10_000
 """Rounds that no test waits for."""
 
@@ -137,7 +139,6 @@ def host(server, workdir, model, lease, name="host"):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_host_that_goes_leaves_no_process(server, tmp_path, tflite_files, number):
     """Ctrl-C stops the device's work; a host that just dies is waited for as its lease says."""
@@ -153,7 +154,6 @@ def test_a_host_that_goes_leaves_no_process(server, tmp_path, tflite_files, numb
     assert not processes(tmp_path / "work")
 
 
-@pytest.mark.slow
 def test_two_hosts_take_turns(server, tflite_files):
     """The second waits, and says so, until the first is done."""
     first, second = server.connect(), server.connect()
@@ -217,7 +217,6 @@ def test_hostile_output_does_no_harm(board, tflite_files, monkeypatch, tmp_path)
     assert isinstance(events[-1], End)
 
 
-@pytest.mark.slow
 def test_an_endless_flood_is_given_up(board, tflite_files, monkeypatch, tmp_path):
     monkeypatch.setattr(hearing, "SILENCE_SECONDS", 1.0)
     agent = tmp_path / "agent.py"
@@ -228,7 +227,6 @@ def test_an_endless_flood_is_given_up(board, tflite_files, monkeypatch, tmp_path
     await_end(processes(board.workdir))
 
 
-@pytest.mark.slow
 def test_a_device_that_stays_away_is_one_message(server, tflite_files, monkeypatch):
     board = server.connect()
     monkeypatch.setattr("edgesparse.devices.transport.ssh_master.RECONNECT_SECONDS", 0.0)

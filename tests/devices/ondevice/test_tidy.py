@@ -16,6 +16,8 @@ from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.workdir import MARKER, claim
 from tests.devices.ondevice.test_detached import FOREVER, await_end, host, job, processes
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "0123456789abcdef" * 4
 RUN = "20261120-101500-digits-a1b2c3"
 
@@ -135,7 +137,6 @@ def test_a_run_leaves_nothing_but_programs(server, tflite_files):
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_the_last_of_two_hosts_takes_their_file_away(server, tflite_files):
     """The one that found it there: the one that brought it ends first, and leaves it to it."""
     first, second = server.connect(), server.connect()
@@ -153,7 +154,6 @@ def test_the_last_of_two_hosts_takes_their_file_away(server, tflite_files):
     assert list(files.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_a_killed_hosts_job_is_ended_by_its_next_run(server, tmp_path, tflite_files):
     """Its lease would let it go on for an hour."""
     work = tmp_path / "work"
@@ -182,7 +182,6 @@ def test_a_device_that_cannot_be_tidied_up_is_told(server, tmp_path):
     board.close()
 
 
-@pytest.mark.slow
 @pytest.mark.full
 def test_stopped_in_the_middle_leaves_nothing(server, tflite_files):
     board, stop = server.connect(), threading.Event()

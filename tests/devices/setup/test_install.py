@@ -14,6 +14,8 @@ from edgesparse.devices.measuring.samples import save_golden
 from edgesparse.devices.setup.install import RELEASES, Release, install, released, rollback
 from edgesparse.devices.transport.interface import DeviceError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def make_release(tflite_files, sparse_dense_layer, samples, tmp_path):
@@ -72,7 +74,6 @@ def test_a_release_that_answers_wrong_never_becomes_current(server, make_release
     board.close()
 
 
-@pytest.mark.slow
 def test_the_last_releases_are_kept_and_can_be_gone_back_to(server, make_release, tmp_path):
     board = server.connect(tmp_path / "board")
     with pytest.raises(DeviceError, match="nothing was released yet"):
@@ -129,7 +130,6 @@ def cut_at_every_step(arguments, check, before=lambda: None):
     raise AssertionError("it never got through")
 
 
-@pytest.mark.slow
 @pytest.mark.full
 def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new_release(tmp_path):
     root = tmp_path / "releases" / "digits"

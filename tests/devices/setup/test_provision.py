@@ -21,6 +21,8 @@ from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import require
 from tests.devices.ondevice.test_detached import processes
 
+pytestmark = pytest.mark.slow
+
 
 def device(server, runtimes="[ai-edge-litert]", runtime="venv"):
     text = server.device_yaml().replace("runtime: system", f"runtime: {runtime}")
@@ -119,7 +121,6 @@ def measured(board, runtime, tmp_path):
     return {type(event) for event in events}
 
 
-@pytest.mark.slow
 def test_a_set_up_is_done_once(server, tmp_path):
     """Wheels chosen and downloaded here, unpacked there, and nothing sent the second time."""
     board = server.connect(tmp_path / "work")
@@ -149,7 +150,6 @@ def test_a_set_up_is_done_once(server, tmp_path):
     board.close()
 
 
-@pytest.mark.slow
 def test_a_set_up_that_is_cut_leaves_nothing_half(server, tmp_path):
     board = server.connect(tmp_path / "work")
     killed = []
@@ -187,7 +187,6 @@ def other_python(version):
 
 
 @pytest.mark.full
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "runtime", "wheel"),
     [

@@ -16,6 +16,8 @@ from tests.devices.setup.test_provision import mounted
 from tests.tools.proxy import proxy
 from tests.tools.sshd import ssh_server
 
+pytestmark = pytest.mark.slow
+
 
 def place(board, source):
     return f"{board.workdir}/files/{hashlib.sha256(source.read_bytes()).hexdigest()}"
@@ -49,7 +51,6 @@ def test_an_upload_that_is_cut_goes_on_where_it_ended(server, big):
     assert not list(Path(target).parent.glob("*.part"))
 
 
-@pytest.mark.slow
 def test_a_connection_that_always_breaks_ends_in_one_message(server, big, monkeypatch):
     monkeypatch.setattr(ssh_upload, "UPLOAD_TRIES", 2)
     with proxy(server.port, cut_after_bytes=30_000, max_cuts=1000) as between:
@@ -76,7 +77,6 @@ def test_what_cannot_be_written_is_one_message(board, big, tmp_path):
         board.put_files([upload(big, f"{tmp_path}/file/below/x")])
 
 
-@pytest.mark.slow
 def test_what_an_earlier_sender_left_is_gone_on_with(server, big):
     """It was killed: nobody goes on with its own part."""
     target = f"{server.workdir}/left"
@@ -148,7 +148,6 @@ def test_a_device_that_unpacks_nothing_gets_them_as_they_are(tmp_path, model):
 
 
 @pytest.mark.full
-@pytest.mark.slow
 def test_two_hosts_may_send_the_same_file_at_once(server, tmp_path):
     """Over a link of 800 KB/s, 20 times: both finish, and the file is right."""
     with proxy(server.port) as between:
@@ -224,7 +223,6 @@ def test_what_does_not_fit_is_told_before_it_is_sent_and_the_rest_is_sent(server
         board.close()
 
 
-@pytest.mark.slow
 def test_a_disk_that_fills_while_a_file_comes_fails_that_file_only(
     server, tmp_path, big, monkeypatch
 ):
@@ -243,7 +241,6 @@ def test_a_disk_that_fills_while_a_file_comes_fails_that_file_only(
         board.close()
 
 
-@pytest.mark.slow
 def test_a_device_that_takes_no_more_bytes_is_given_up(server, big, tmp_path, monkeypatch):
     """Its cat is stopped: the connection is well, and nothing moves."""
     monkeypatch.setattr("edgesparse.devices.transport.processes.STALL_SECONDS", 1.0)

@@ -15,6 +15,8 @@ from edgesparse.devices.transport.workdir import MARKER, claim
 from edgesparse.spec.device import Local
 from tests.conftest import require
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["local", "ssh"])
 def at(request, server):
@@ -124,7 +126,6 @@ def test_nobody_else_may_write_there(at, tmp_path):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o022
 
 
-@pytest.mark.slow
 def test_two_at_once_agree(at, tmp_path):
     place = tmp_path / "both"
     both = [at(place) for _ in range(4)]

@@ -7,6 +7,8 @@ from edgesparse.runs.search.study import Study
 from edgesparse.spec.automatic import Search
 from tests.report.test_table import row as table_row
 
+pytestmark = pytest.mark.slow
+
 SEARCH = Search.model_validate(
     {
         "objectives": ["accuracy", "bytes"],
