@@ -83,13 +83,12 @@ class Worker:
         module, _, name = function.partition(":")
         if self._stale(context):
             self.close()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         connection = self._connected()
-        log = self.log
-        log.parent.mkdir(parents=True, exist_ok=True)
         try:
             # A plan's context can be large, and is the same from call to call.
             sent = None if context is self._context else pickle.dumps(context)
-            about = (str(Path.cwd()), str(log), module, name)
+            about = (str(Path.cwd()), str(self.log), module, name)
             connection.send(("call", sent, *about, parts, arguments))
             self._own_code = context.own_code or self._own_code
             self._strategy = context.pipeline.train.strategy
@@ -144,7 +143,6 @@ class Worker:
             if self._process.poll() is None:
                 return self._connection
             self.close()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         # TensorFlow and users' code leave theirs behind when they are killed.
         self._temporary = TemporaryFolder()
         ours, theirs = socket.socketpair()

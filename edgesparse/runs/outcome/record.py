@@ -83,10 +83,6 @@ class RunRecord:
             for variant in variants
         ]
 
-    @property
-    def gates_met(self) -> bool:
-        return all(gate.passed for gate in self.gates)
-
     def results(self) -> Results:
         place = {name: number for number, name in enumerate(self.order)}
         last = len(place)
