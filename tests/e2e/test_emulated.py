@@ -177,15 +177,20 @@ def test_a_machine_that_is_up_stays_up_and_keeps_its_files(emulated):
     assert not machines(project)
 
 
-@pytest.mark.parametrize("name", ["pairs", "words"])
-def test_shipped_pipelines_run_there(emulated, shared_store, name):
+@pytest.mark.parametrize(
+    ("name", "variants"),
+    [("pairs", ("dense-f32", "sparse-int8")), ("words", ("dense-f32", "rows-f32"))],
+)
+def test_shipped_pipelines_run_there(emulated, shared_store, name, variants):
     """Two inputs and two outputs; and rows of a table, of which a text reads a few. Their models
     are those of test_shipped.py."""
     project = emulated[0]
-    command = f".venv/bin/edgesparse deploy pipelines/{name}.yaml --device pi5-emulated --quick"
-    done = project.shell(command, 900)
+    words = [f"pipelines/{name}.yaml", "--device pi5-emulated --quick"]
+    words += [f"--variant {variant}" for variant in variants]
+    done = project.shell(" ".join([".venv/bin/edgesparse deploy", *words]), 900)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     results = project.results_of(done)
+    assert len(results.rows) == len(variants) * 2
     assert {row.status for row in results.rows} == {"ok"}
     assert {row.clock for row in results.rows} == {"instructions"}
     if name == "words":

@@ -2,7 +2,7 @@
 each runtime, or are refused with the reason that is known.
 
 `make test` has a network of each family, and every pair of a family, a scheme, a step and a
-runtime; `make test-full` has all networks after each step.
+runtime; `make test-full` has all networks after each step, and one of each family after both.
 """
 
 import re
@@ -55,6 +55,11 @@ RIGID = {
 FOREIGN = {"conv2d, conv3d": "TFLite has no operator for AvgPool3D"}
 UNKNOWN_TO_THE_TOOLKIT = ("gru", "conv1d", "embedding", "own layer", "attention")
 """Networks with layers that are left out of quantization-aware training."""
+
+
+def steps_of(network):
+    """Pruning after the loss of channels is tried with a network of each family."""
+    return STEPS if network in FAMILIES else STEPS[:2]
 
 
 def dataset_of(name):
@@ -233,8 +238,9 @@ def test_what_tflite_has_no_operator_for_is_refused(name, scheme):
 @pytest.mark.slow
 @pytest.mark.full
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    ("name", "step"), [(name, step) for name in BUILDERS for step in steps_of(name)]
+)
 def test_every_network_answers_right_or_is_refused_with_a_reason(name, step, trained):
     network = trained(name)
     if name in RIGID and step != "magnitude":
@@ -247,7 +253,7 @@ def test_every_network_answers_right_or_is_refused_with_a_reason(name, step, tra
             network.file(step, "f32")
         return
     # Each family is trained under fake-quantization; of all others it is known that they can be.
-    last = step == ("magnitude" if name in RIGID else "both")
+    last = step == ("magnitude" if name in RIGID else steps_of(name)[-1])
     schemes = [s for s in SCHEMES if s != "aware"] if name in RIGID else list(FILES[step])
     if last and name in FAMILIES:
         schemes.append("aware")
