@@ -31,6 +31,7 @@ def worker_of(project, log):
     return project.workers(log).call(ADD, CONTEXT, PARTS, 1, 1)[1]
 
 
+@pytest.mark.slow
 def test_processes_and_connections_live_as_long_as_the_project(folder, tflite_files):
     heard = []
     with edgesparse.Project(folder, listener=heard.append, jobs=1) as project:

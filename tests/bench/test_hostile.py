@@ -3,6 +3,7 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 
 from edgesparse.bench.gates import check_gates
@@ -43,6 +44,7 @@ def stream(job):
     yield {"event": "end"}
 
 
+@pytest.mark.slow
 def test_hostile_streams_become_rows_or_one_error():
     candidates = [candidate("dense"), candidate("sparse", dense_twin="dense")]
     job = build_job("run", Benchmark(rounds=3), candidates)

@@ -126,6 +126,7 @@ def test_a_compiler_on_this_machine(tflite_files, tmp_path):
     compiles(EdgeTpu(compiler={"local": {"command": command}}), tflite_files)
 
 
+@pytest.mark.slow
 def test_a_compiler_behind_ssh(tflite_files, tmp_path):
     command = str(make_compiler(tmp_path / "bin"))
     with ssh_server(tmp_path / "sshd", [f"SetEnv XDG_CACHE_HOME={tmp_path}"]) as server:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from edgesparse.spec.errors import SpecError
 from edgesparse.spec.reading.load import parse_device, parse_pipeline
 from tests.conftest import ROOT
@@ -23,6 +25,7 @@ SCRAPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_mutated_files_never_show_a_traceback():
     """Anything goes in; a valid file or problems with line numbers come out."""
     valid = 0

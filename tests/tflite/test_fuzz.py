@@ -35,6 +35,7 @@ def profile():
     return Profile(Machine("tflite-runtime", "2.14.0", "x86_64"))
 
 
+@pytest.mark.slow
 def test_mutated_models_never_show_a_traceback(contents, profile):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     read = 0

@@ -151,6 +151,7 @@ def test_answers_are_compared_on_the_device_and_judged_here(tflite_files, answer
     assert judgement.samples == 16
 
 
+@pytest.mark.slow
 def test_answers_too_long_for_a_line_come_in_parts_and_whole_or_not_at_all(
     tflite_files, answers, tmp_path
 ):
@@ -238,6 +239,7 @@ def _child_of(pid: int, name: str) -> int:
                     return int(child)
 
 
+@pytest.mark.slow
 def test_a_model_that_hangs_is_ended(tflite_files, tmp_path):
     events = Job(
         tmp_path, entry("a", tflite_files["dense"]), rounds=1, seconds=60, timeout_seconds=2
@@ -267,6 +269,7 @@ def test_a_missing_runtime_has_a_reason(tflite_files, tmp_path):
     assert "ai-edge-litert cannot be imported: No module named" in failed.error
 
 
+@pytest.mark.slow
 def test_a_journal_is_continued_without_repeating(tflite_files, tmp_path):
     job = Job(tmp_path, entry("a", tflite_files["dense"]), entry("b", tflite_files["int8"]))
     whole = job.run()

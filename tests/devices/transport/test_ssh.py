@@ -49,6 +49,7 @@ def test_only_folders_below_workdir_are_removed(board):
             board.remove_folder(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fish", "noisy bash"])
 def test_any_login_shell_will_do(tmp_path, big, kind):
     """Through ForceCommand, which runs what the client asked for as a login shell does."""

@@ -77,6 +77,7 @@ def masters():
     return [line for line in our_ssh().values() if " -M " in line]
 
 
+@pytest.mark.slow
 def test_a_command_that_dies_by_a_signal_is_no_broken_connection(server):
     """ssh ends with the same code; the connection stays the only one there is."""
     before = len(masters())
@@ -92,6 +93,7 @@ def test_a_command_that_dies_by_a_signal_is_no_broken_connection(server):
     assert len(masters()) == before
 
 
+@pytest.mark.slow
 def test_a_cut_connection_leaves_no_master(server):
     before = len(masters())
     board = server.connect()
@@ -103,6 +105,7 @@ def test_a_cut_connection_leaves_no_master(server):
     assert len(masters()) == before
 
 
+@pytest.mark.slow
 def test_a_connection_closed_while_keys_are_exchanged_is_tried_again(server):
     with proxy(server.port) as between:
         way = server.through(between.port)

@@ -54,6 +54,7 @@ def test_one_process_and_one_context_serve_call_after_call(worker, context):
     assert not call(worker, other, "same_context")
 
 
+@pytest.mark.slow
 def test_other_code_or_devices_of_tensorflow_need_a_new_process(worker, context):
     """What Python has imported, and how TensorFlow was set up, stays until a process ends."""
 

@@ -72,6 +72,7 @@ def test_a_run_without_anything_has_a_page():
     assert "svg" not in parts.tags
 
 
+@pytest.mark.slow
 def test_many_variants_stay_below_five_megabytes():
     names = [f"variant-{place}" for place in range(1000)]
     found = run(variants=names)
@@ -83,6 +84,7 @@ def test_many_variants_stay_below_five_megabytes():
     assert "more trainings are in results.json" in text
 
 
+@pytest.mark.slow
 def test_ten_thousand_variants_would_stay_below_it_too():
     few, many = (
         len(html_text(table_of(*(row(f"v{n}", 1 + n / 1e4) for n in range(count)))).encode())

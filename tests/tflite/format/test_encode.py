@@ -70,6 +70,7 @@ def by_row(content):
     return encode(content, lambda c: rows(c) if is_candidate(c) else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["f32", "f16", "int8"])
 def test_nothing_is_lost(files, scheme):
     encoded = by_row(files[scheme])
