@@ -31,6 +31,12 @@ def closed(dataset: Dataset, named: Shapes) -> Dataset:
     for name, shape in found.items():
         if name not in named:
             told = ", ".join("?" if size is None else str(size) for size in shape)
+            if _seems_batched(dataset):
+                raise UsageError(
+                    f"{dataset.name}: {name} [{told}] seems to be batches; pass single samples: "
+                    f"dataset.unbatch(). If its samples differ in size, say at which they are "
+                    f"trained and measured: 'benchmark: {{input_shapes: {{{name}: [...]}}}}'"
+                )
             raise UsageError(
                 f"{dataset.name}: {name} has samples of different sizes [{told}]; say at which "
                 f"they are trained and measured: 'benchmark: {{input_shapes: {{{name}: [...]}}}}'"
@@ -61,6 +67,12 @@ def closed(dataset: Dataset, named: Shapes) -> Dataset:
     }
     train, validation, test = map(split, (dataset.train, dataset.validation, dataset.test))
     return replace(dataset, inputs=inputs, train=train, validation=validation, test=test)
+
+
+def _seems_batched(dataset: Dataset) -> bool:
+    """Whether inputs and targets alike begin with a size that varies."""
+    tensors = (*dataset.inputs.values(), *dataset.targets.values())
+    return all(tensor.shape[:1] == (None,) for tensor in tensors)
 
 
 def _resized(x: Any, wanted: Mapping[str, tuple[int, ...]]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -68,7 +69,18 @@ def cause_of(error: BaseException, limit: int = 300) -> str:
     return text[:limit].rpartition(" ")[0] + " ..."
 
 
-def place_of(error: BaseException) -> str:
+def summary_of(error: BaseException) -> str:
+    """An error's place in the user's own code, its type and its cause, in a line."""
+    kind, cause = f"{type(error).__name__}: ", cause_of(error)
+    # TensorFlow raises errors of a traced function again, with their type in the text.
+    return _place_of(error) + kind + cause.removeprefix(kind)
+
+
+_TRACED = re.compile(r'^\s*File "([^"]+)", line (\d+), in ', re.MULTILINE)
+"""How TensorFlow says where a function that it has rewritten comes from."""
+
+
+def _place_of(error: BaseException) -> str:
     """Where in the user's own code an error came up, as "file.py:3: "; empty where it was not."""
     import sys
     import traceback
@@ -76,11 +88,15 @@ def place_of(error: BaseException) -> str:
 
     package, system = Path(__file__).parent.parent, Path(sys.prefix)
     found = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        path = Path(frame.filename)
+    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    frames += [(file, int(line)) for file, line in _TRACED.findall(str(error))]
+    for file, line in frames:
+        path = Path(file)
+        if path.name.startswith("__autograph_generated"):
+            continue
         libraries = "site-packages" in path.parts or f"python3.{sys.version_info[1]}" in path.parts
         if path.suffix == ".py" and package not in path.parents and not libraries:
-            found = f"{path.name}:{frame.lineno}: " if system not in path.parents else found
+            found = f"{path.name}:{line}: " if system not in path.parents else found
     return found
 
 

@@ -88,7 +88,7 @@ def run(work: Work) -> None:
 def _looked_into(work: Work, asked: Asked) -> Facts:
     from edgesparse import data, models
     from edgesparse.sparsity.network import kernels
-    from edgesparse.sparsity.training import ingredients
+    from edgesparse.sparsity.training import fitting, ingredients
     from edgesparse.tflite import convert
 
     source, dataset, recipe = work.pipeline.model, work.context.dataset, work.context.recipe
@@ -96,6 +96,7 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
     _check_gates(work, recipe)
     model, notes = models.build_noted(source, work.context.loaded.folder)
     model = flat(model, work)
+    fitting.check_losses(model, dataset, work.context.train, recipe)
     found = tuple(
         KernelInfo(k.name, k.layer, k.size, k.reason) for k in kernels.kernels(model).values()
     )

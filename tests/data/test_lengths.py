@@ -37,6 +37,16 @@ def test_they_are_cut_or_filled_with_zeros():
         assert not values[len(there) :].any()
 
 
+def test_batches_are_refused_with_the_way_out():
+    x, y = np.zeros((40, 5, 2), np.float32), np.arange(40) % 2
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    dataset = data.from_datasets("batched", batches, batches, batches, ["a", "b"])
+    with pytest.raises(UsageError, match=r"x \[\?, 5, 2\] seems to be batches; .*unbatch\(\)"):
+        lengths.closed(dataset, {})
+    single = data.from_datasets("single", *[batches.unbatch()] * 3, ["a", "b"])
+    assert lengths.closed(single, {}).train.count == 40
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

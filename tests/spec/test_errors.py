@@ -1,8 +1,10 @@
 """An error's cause, of all that stands around it."""
 
+import importlib.util
+
 import pytest
 
-from edgesparse.spec.errors import cause_of, place_of
+from edgesparse.spec.errors import cause_of, summary_of
 
 LAYER = """Exception encountered when calling layer "quantize_layer" (type QuantizeLayer).
 
@@ -58,5 +60,17 @@ def test_the_users_line_is_named(tmp_path):
     exec(compile(own.read_text(), str(own), "exec"), space)
     with pytest.raises(ValueError, match="Expecting") as error:
         space["build"]()
-    assert place_of(error.value).endswith("mine.py:3: ")
-    assert place_of(ValueError("never raised")) == ""
+    assert summary_of(error.value).startswith("mine.py:3: JSONDecodeError: Expecting property")
+    assert summary_of(ValueError("never raised")) == "ValueError: never raised"
+
+
+def test_a_line_that_tensorflow_rewrites_is_named(tmp_path):
+    import tensorflow as tf
+
+    (tmp_path / "mine.py").write_text("def call(x):\n    return {}[int(x.shape[0])]\n")
+    found = importlib.util.spec_from_file_location("mine", tmp_path / "mine.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    with pytest.raises(KeyError) as error:
+        tf.function(module.call)(tf.zeros((7,)))
+    assert summary_of(error.value) == "mine.py:2: KeyError: 7"

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.errors import EdgesparseError, cause_of, place_of
+from edgesparse.spec.errors import EdgesparseError, summary_of
 from edgesparse.stages.base.stage import Context, Work
 
 
@@ -31,14 +31,15 @@ def reason_of(error: BaseException, log: Path) -> str:
     """One line for what a stage raised. It runs the user's code and TensorFlow: what is no error of
     ours has its traceback printed, which ends in `log`."""
     if isinstance(error, EdgesparseError):
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         return str(error)
     traceback.print_exception(error)
     if isinstance(error, OSError):
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     if isinstance(error, SystemExit):
         return f"the code called sys.exit({error.code!r}) (details in {log})"
-    said = f"{place_of(error)}{type(error).__name__}: {cause_of(error)}"
-    return f"{said} (details in {log})"
+    return f"{summary_of(error)} (details in {log})"
 
 
 def main(descriptor: int) -> None:

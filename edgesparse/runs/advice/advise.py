@@ -17,15 +17,20 @@ def advise(
     plan: Plan, executor: Executor, target: Target, listener: told.Listener
 ) -> list[Foreseen]:
     """What will fail, be partial or gain no time; makes what it looks at where that is not there.
-    Nothing where the model cannot be built: training will say why.
+    A preflight that itself fails is a note: the training may do better.
 
     Raises:
-        UsageError: nothing could be made; the message says where in the file and why.
+        UsageError: the pipeline's data, model or training do not work or fit; the message says
+            where in the file and why.
     """
     context, store = executor.context, executor.store
     found: list[Foreseen] = []
     for one in plan.beginnings:
-        if _made(plan, one.preflight, executor, listener):
+        error = _error_of(plan, one.preflight, executor, listener)
+        if error is not None:
+            names = ", ".join(one.variants)
+            found.append(Foreseen("note", f"preflight failed for {names}: {error}"))
+        else:
             facts = preflight.read_facts(store.path(one.preflight))
             try:
                 found += failing.check(context.loaded, one.variants, facts)
@@ -42,19 +47,20 @@ def advise(
     asked = {v: context.pipeline.variants[v] for v in plan.converted}
     found += slow.half_precision(asked, context.profiles, f"{name}: ")
     for one in plan.beginnings:
-        if one.outline is not None and _made(plan, one.outline, executor, listener):
+        if one.outline and _error_of(plan, one.outline, executor, listener) is None:
             graph = outline.read(store.path(one.outline))
             of = {v: context.pipeline.variants[v] for v in one.variants if v in plan.converted}
             found += slow.lines(plan, of, graph, context.profiles, f"{name}: ")
     return list(dict.fromkeys(found))
 
 
-def _made(plan: Plan, key: str, executor: Executor, listener: told.Listener) -> bool:
-    """Whether an artifact is there, after an attempt to make it."""
+def _error_of(plan: Plan, key: str, executor: Executor, listener: told.Listener) -> str | None:
+    """Why an artifact cannot be made; None where it is there."""
     store = executor.store
-    if not store.has(key) or store.wrong(key) is not None:
-        execute([plan.stage(key)], executor, _without_failures(listener))
-    return store.has(key)
+    if store.has(key) and store.wrong(key) is None:
+        return None
+    errors = execute([plan.stage(key)], executor, _without_failures(listener))
+    return next(iter(errors.values()), None)
 
 
 def _without_failures(listener: told.Listener) -> told.Listener:

@@ -25,7 +25,7 @@ from edgesparse.sparsity.training.recipe import (
 from edgesparse.sparsity.training.resuming import Resumed
 from edgesparse.sparsity.training.watching import KeepBest, Progress, Report
 from edgesparse.spec.code import references
-from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
+from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
 from edgesparse.spec.pipeline import Quantize
 from edgesparse.spec.sparsify import FineTune, matches
 from edgesparse.spec.training import Train
@@ -93,6 +93,26 @@ def compile_for(model: tf.keras.Model, train: Train, recipe: Recipe, steps: int)
         metrics=ingredients.metrics(train, recipe),
         loss_weights=list(recipe.loss_weights) if recipe.several else None,
     )
+
+
+def check_losses(model: tf.keras.Model, dataset: Dataset, train: Train, recipe: Recipe) -> None:
+    """Compute the losses of one sample, so that what would end the training ends nothing later.
+
+    Raises:
+        UsageError: a loss does not take the targets; or it, or the model, raises.
+    """
+    if train.ref is not None:  # A loop of the user's own may call the model in other ways.
+        return
+    compile_for(model, train, recipe, 1)
+    x, y, *weights = next(iter(dataset.train.samples.take(1).map(_arranged(recipe)).batch(1)))
+    try:
+        outputs = model(x, training=False)
+        ingredients.check_shapes(train, recipe, tf.nest.flatten(y), tf.nest.flatten(outputs))
+        model.compute_loss(x, y, outputs, weights[0] if weights else None)
+    except EdgesparseError:
+        raise
+    except Exception as error:
+        raise UsageError(f"the loss of a training sample: {summary_of(error)}") from error
 
 
 def _regularize(model: tf.keras.Model, train: Train) -> None:

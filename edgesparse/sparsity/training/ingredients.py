@@ -5,7 +5,7 @@ From what the pipeline says, the model was compiled with, or the task suggests, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -97,12 +97,9 @@ def doubts(train: Train, recipe: Recipe) -> list[str]:
     """Where a loss of the user's own does not take what the model gives."""
     if train.loss is None and recipe.compiled.loss is None:
         return []
-    found = losses(train, recipe)
-    each = found if isinstance(found, list | tuple) else [found]
     lines = []
-    for loss, (output, task) in zip(each, recipe.tasks.items(), strict=False):
-        name = loss if isinstance(loss, str) else getattr(loss, "name", "")
-        name = name or getattr(loss, "__name__", "")
+    for loss, (output, task) in zip(_each(train, recipe), recipe.tasks.items(), strict=False):
+        name = _name(loss)
         if task.name not in _PROBABLE or name not in _CROSS_ENTROPIES:
             continue
         logits, end = bool(takes_logits(loss)), recipe.ends.get(output, "")
@@ -118,6 +115,51 @@ def doubts(train: Train, recipe: Recipe) -> list[str]:
                 "from_logits=True out, or let the model end in a linear layer"
             )
     return lines
+
+
+def _each(train: Train, recipe: Recipe) -> list[Any]:
+    """A loss for each output."""
+    chosen = losses(train, recipe)
+    return list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+
+
+def _name(loss: Any) -> str:
+    """As Keras calls it, such as categorical_crossentropy."""
+    named = loss if isinstance(loss, str) else getattr(loss, "name", "")
+    return named or str(getattr(loss, "__name__", ""))
+
+
+def check_shapes(
+    train: Train, recipe: Recipe, targets: Sequence[Any], outputs: Sequence[Any]
+) -> None:
+    """Whether Keras' own losses compare what has the same shape; else Keras fails in the middle of
+    training, or broadcasts in silence.
+
+    Args:
+        targets: one tensor [n, ...] for each output of the model.
+        outputs: what the model gives for the same samples.
+
+    Raises:
+        UsageError: the message names the loss to take.
+    """
+    for loss, name, target, output in zip(
+        _each(train, recipe), recipe.tasks, targets, outputs, strict=False
+    ):
+        keras_loss = isinstance(loss, str) or "keras" in str(getattr(loss, "__module__", ""))
+        of_target, of_output = ([n for n in t.shape[1:] if n != 1] for t in (target, output))
+        loss_name, of_labels = _name(loss), of_output[:-1]
+        sparse = "sparse" in loss_name
+        if not keras_loss or of_target == (of_labels if sparse else of_output):
+            continue
+        hint = ""
+        if of_target == of_labels and target.dtype.is_integer:
+            hint = "; for integer labels write 'train: {loss: SparseCategoricalCrossentropy}'"
+        elif sparse and of_target == of_output:
+            hint = "; for one-hot targets write 'train: {loss: CategoricalCrossentropy}'"
+        raise UsageError(
+            f"the loss {loss_name} cannot compare targets {target.dtype.name} "
+            f"{list(target.shape[1:])} with the output {name} {list(output.shape[1:])}{hint}"
+        )
 
 
 def metrics(train: Train, recipe: Recipe) -> Any:

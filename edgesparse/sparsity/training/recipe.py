@@ -190,9 +190,10 @@ def _ordered(
             if len(names) > 1:
                 hint = "" if by_name else f"; the model's are called {', '.join(names)}"
                 raise UsageError(f"{one} {list(wanted)} but the data gives {list(found)}{hint}")
-            raise UsageError(
-                f"{one} but the data gives {list(found)}; set the input_shape of one of them"
-            )
+            batched = found[1:] == wanted
+            hint = "pass single samples: dataset.unbatch()" if batched else ""
+            hint = hint or "set the input_shape of one of them"
+            raise UsageError(f"{one} but the data gives {list(found)}; {hint}")
     return order
 
 

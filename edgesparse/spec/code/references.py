@@ -26,7 +26,7 @@ from edgesparse.spec.code.sources import (
     module_source,
     shown,
 )
-from edgesparse.spec.errors import UsageError, cause_of, did_you_mean, place_of
+from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
 
 _PACKAGE = Path(__file__).parent.parent.parent
 
@@ -131,7 +131,7 @@ def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> A
     """Call the function with the YAML `args` and those of `given` that it has parameters for.
 
     Raises:
-        UsageError: its file does not import, or it refuses its arguments with a TypeError.
+        UsageError: its file does not import, or it raises; the message says where.
     """
     arguments = functions_of(target.source)[target.function].args
     known = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
@@ -139,9 +139,10 @@ def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> A
     function = load(target)
     try:
         return function(**accepted, **args)
-    except (TypeError, ValueError) as error:
-        said = f"{place_of(error)}{type(error).__name__}: {cause_of(error)}"
-        raise UsageError(f"{target.label}: {said}") from error
+    except EdgesparseError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{target.label}: {summary_of(error)}") from error
 
 
 def _import_file(source: Path) -> Any:

@@ -122,3 +122,52 @@ def test_blocks_by_a_penalty_are_told_as_blocks(cli, tmp_path):
         "  single: {sparsify: {method: rigl, sparsity: 0.5}}\n",
     )
     assert not any("needs the pattern" in line and "blocks" in line for line in found)
+
+
+OWN = """
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
+from edgesparse import data
+
+K = tf.keras.layers
+
+
+def build():
+    Path("weights.bin").read_bytes()
+
+
+def data_that_ends():
+    def samples():
+        yield np.zeros(4, np.float32), 0
+        raise OSError("the camera is gone")
+
+    signature = (tf.TensorSpec((4,), tf.float32), tf.TensorSpec((), tf.int64))
+    part = tf.data.Dataset.from_generator(samples, output_signature=signature)
+    part = part.apply(tf.data.experimental.assert_cardinality(9))
+    return data.from_datasets("camera", part, part, part, ["a", "b"])
+
+
+def small():
+    return tf.keras.Sequential([tf.keras.Input((4,)), K.Dense(2)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "code", "said"),
+    [
+        ("{name: digits, args: {input_shape: [8, 8, 1]}}", "build", 2,
+         "error: p.yaml:3:8: own.py:build: own.py:11: FileNotFoundError: "),
+        ("{ref: 'own.py:data_that_ends'}", "small", 0, "note: preflight failed for dense: "),
+    ],
+)  # fmt: skip
+def test_what_raises_before_training_is_said(cli, tmp_path, data, model, code, said):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "p.yaml").write_text(
+        f"name: p\ndata: {data}\nmodel: {{ref: 'own.py:{model}'}}\nvariants: {{dense: {{}}}}\n"
+    )
+    done = cli("plan", "p.yaml")
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr + done.stdout
+    if code == 0:
+        assert "the camera is gone" in " ".join(done.stdout.split())

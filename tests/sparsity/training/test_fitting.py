@@ -9,7 +9,7 @@ from edgesparse import data
 from edgesparse.sparsity import quantize_aware
 from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.training import fitting as training
-from edgesparse.sparsity.training.recipe import put_together
+from edgesparse.sparsity.training.recipe import compiled_with, put_together
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.task import Tasks
@@ -142,3 +142,39 @@ def test_a_layer_that_cannot_be_quantized_is_named(dataset):
     model = tf.keras.Sequential([tf.keras.Input((12,)), Odd(name="odd")])
     with pytest.raises(EdgesparseError, match="does not take this model"):
         quantize_aware.prepare(model)
+
+
+def raising(y_true, y_pred):
+    raise KeyError("weights of class 7")
+
+
+@pytest.mark.parametrize(
+    ("loss", "one_hot", "message"),
+    [
+        ("categorical_crossentropy", False, r"targets int64 \[\] .* out \[3\]; .*SparseCategor"),
+        (tf.keras.losses.MeanSquaredError(), False, r"mean_squared_error cannot compare"),
+        ("sparse_categorical_crossentropy", True, r"float32 \[3\] .*'train: \{loss: Categorical"),
+        (
+            raising,
+            False,
+            r"the loss of a training sample: test_fitting.py:\d+: KeyError: .*class 7",
+        ),
+        ("sparse_categorical_crossentropy", False, None),
+        ("categorical_crossentropy", True, None),
+    ],
+)
+def test_a_loss_that_does_not_take_the_targets_is_refused_before_training(
+    dataset, loss, one_hot, message
+):
+    if one_hot:
+        x, y = (next(iter(given.values())) for given in data.arrays(dataset.train, 100))
+        dataset = data.from_arrays("toy", x, np.eye(3, dtype=np.float32)[y])
+    model = network()
+    model.compile("adam", loss=loss)
+    settings = Train()
+    recipe = put_together(model, dataset, settings, compiled=compiled_with(model, settings))
+    if message is None:
+        training.check_losses(model, dataset, settings, recipe)
+        return
+    with pytest.raises(UsageError, match=message):
+        training.check_losses(model, dataset, settings, recipe)
