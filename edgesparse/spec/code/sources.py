@@ -131,6 +131,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def exists(base: Path, pattern: str) -> bool:
+    """Whether a file or folder has that name below `base`, or matches it where it is a glob."""
+    try:
+        return (base / pattern).exists() or any(base.glob(pattern))
+    except (OSError, ValueError, NotImplementedError, IndexError):
+        return False
+
+
 def shown(text: str) -> str:
     """A reference in a message: quoted, and not longer than a line."""
     return repr(text) if len(text) <= 80 else f"{text[:60]!r}..."

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from edgesparse.spec.code import references
 from edgesparse.spec.code.saved import is_folder, is_saved, wrong
-from edgesparse.spec.code.sources import is_file, shown
+from edgesparse.spec.code.sources import exists, is_file, shown
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
 from edgesparse.spec.pipeline import (
     ROW_METRICS,
@@ -28,6 +28,8 @@ TRAIN_GIVEN = ("model", "dataset", "train", "callbacks", "batches", "validation"
 """The same for a training loop."""
 DATA_GIVEN = ("base",)
 """The same for a dataset's loader: the folder of the YAML file."""
+DATA_FILES = ("path", "splits", "masks", "train", "validation", "test")
+"""Arguments of built-in loaders that name files, folders or, in tfrecord, patterns of them."""
 
 
 def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
@@ -52,6 +54,7 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
             problems.append(document.problem(("gates", i, "metric"), message))
     problems += _search_problems(pipeline, document)
     problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
+    problems += _data_problems(document, pipeline.data)
     problems += _model_problems(pipeline, document, ("model",), pipeline.model)
     for name, variant in pipeline.variants.items():
         if variant.model is not None:
@@ -110,6 +113,17 @@ def _may_be_metric(name: str, pipeline: Pipeline) -> bool:
     own = any(task.ref is not None for task in tasks) or " " in name
     plain = re.sub(r"^top-\d+", "top-5", name.removesuffix("_drop"))
     return own or name in ROW_METRICS or plain in TASK_METRICS
+
+
+def _data_problems(document: Document, data: Source) -> list[Problem]:
+    """Files that built-in loaders are to read; arguments of the user's own loaders are theirs."""
+    base = Path(document.path).absolute().parent
+    named = {name: data.args.get(name) for name in DATA_FILES} if data.name is not None else {}
+    return [
+        document.problem(("data", "args", name), f"no {shown(value)} beside the YAML file")
+        for name, value in named.items()
+        if isinstance(value, str) and not exists(base, value)
+    ]
 
 
 def _model_problems(

@@ -161,6 +161,28 @@ def test_reference_errors_have_their_place(tmp_path):
         load_pipeline(path)
 
 
+def test_data_files_must_exist(tmp_path):
+    """Loaders of the user's own get their arguments as they are."""
+    (tmp_path / "train-1.rec").touch()
+    patterns = "{train: 'train-*.rec', validation: 'val-*.rec', test: 'test-*.rec'}"
+    for data, missing in [
+        ("{name: csv, args: {path: no.csv, target: y}}", ["no.csv"]),
+        ("{name: image-folder, args: {path: images, splits: s.csv}}", ["images", "s.csv"]),
+        (f"{{name: tfrecord, args: {patterns[:-1]}, features: {{}}, target: y}}}}",
+         ["val-*.rec", "test-*.rec"]),
+        ("{name: csv, args: {path: /no/where.csv, target: y}}", ["/no/where.csv"]),
+    ]:  # fmt: skip
+        text = BASE.replace("{name: digits}", data)
+        with pytest.raises(SpecError) as caught:
+            parse_pipeline(text, str(tmp_path / "p.yaml"))
+        assert [p.message for p in caught.value.problems] == [
+            f"no {name!r} beside the YAML file" for name in missing
+        ]
+    (tmp_path / "own.py").write_text("def load(path): ...")
+    own = BASE.replace("{name: digits}", "{ref: 'own.py:load', args: {path: s3-bucket}}")
+    assert parse_pipeline(own, str(tmp_path / "p.yaml")).spec.data.args["path"] == "s3-bucket"
+
+
 def test_device_file():
     spec = parse_device("name: d\nconnect: {local: {}}\nruntimes: [ai-edge-litert]\n").spec
     assert spec.runtimes[0].name == "ai-edge-litert"
