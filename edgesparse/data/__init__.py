@@ -5,29 +5,28 @@ Each loader is a function that returns a `Dataset`; `from_arrays` makes one from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgesparse.data.splits import Order, is_integer, is_label, places_of, shuffled
 from edgesparse.data.transforms import Transform
 from edgesparse.spec.code import references
-from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.errors import EdgesparseError, UsageError, cause_of
 from edgesparse.spec.pipeline import Source
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-VALIDATION_SHARE = 0.1
-TEST_SHARE = 0.2
-
-
 Arrays = dict[str, np.ndarray]
 Given = np.ndarray | Mapping[str, np.ndarray]
 X, Y = "x", "y"
 """What the one input and the one target are called where nobody names them."""
+MOST_CLASSES = 10_000
+"""Of integer targets that have no class names, unless there are very many samples."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class Dataset:
     `inputs` and `targets` are in the order of the model's. Labels count from 0 in `class_names`,
     which is empty where targets are no labels. `target_is_input`: what the model is given is what
     it is to give. `transforms`: how raw files become inputs, by their names, where that is known
-    (see transforms.py). `recipe`: how models are trained on it, put there by a pipeline.
+    (see transforms.py). `damaged`: looks for the file that TensorFlow failed to read, and says why.
+    `recipe`: how models are trained on it, put there by a pipeline.
     `interrupted`: where trainings on it are kept while they last, put there by a stage.
     """
 
@@ -67,6 +67,7 @@ class Dataset:
     test: Split
     target_is_input: bool = False
     transforms: Mapping[str, Transform] = field(default_factory=dict)
+    damaged: Callable[[], str | None] = lambda: None
     recipe: Any = None
     interrupted: Any = None
 
@@ -104,29 +105,6 @@ def representative(dataset: Dataset, count: int) -> Arrays:
     return arrays(dataset.train, count)[0]
 
 
-def stratified_indices(
-    labels: np.ndarray, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shuffled train, validation and test indices with each class's share kept."""
-    from sklearn.model_selection import train_test_split
-
-    everything = np.arange(len(labels))
-    # By class: with few samples a class could be missing from a split.
-    try:
-        rest, test = train_test_split(
-            everything, test_size=TEST_SHARE, stratify=labels, random_state=seed
-        )
-        train, validation = train_test_split(
-            rest,
-            test_size=VALIDATION_SHARE / (1 - TEST_SHARE),
-            stratify=labels[rest],
-            random_state=seed,
-        )
-    except ValueError as error:
-        raise EdgesparseError(f"the data cannot be split by class: {error}") from None
-    return train, validation, test
-
-
 def from_arrays(
     name: str,
     x: Given,
@@ -135,16 +113,21 @@ def from_arrays(
     seed: int = 0,
     sample_weight: np.ndarray | None = None,
     transforms: Mapping[str, Transform] | Transform | None = None,
+    split: Order = "random",
+    gap: int = 0,
 ) -> Dataset:
-    """A dataset from samples [n, ...], split 70/10/20 at random.
+    """A dataset from samples [n, ...], split 70/10/20.
 
     Args:
         x: an array, or arrays by the names of the model's inputs.
-        y: targets: integer labels [n], which are split class by class; or numbers, masks, 0 and 1
-            for each label; or arrays by the names of the model's outputs. None: the model is to
-            give its input again.
+        y: targets: integer labels [n]; or numbers, masks, 0 and 1 for each label; or arrays by the
+            names of the model's outputs. None: the model is to give its input again.
         sample_weight: how much each sample counts in training, [n].
         transforms: what was done to raw files, of the one input or by input.
+        split: `random`: labels class by class; `time`: samples are in the order of their time, and
+            those to train with come first, those to test last.
+        gap: with `time`, how many samples are left out between two splits; with windows of n rows,
+            one after each row, n - 1, so that no row is in two splits.
     """
     inputs, again = _arrays(x, X), y is None
     if y is None and len(inputs) > 1:
@@ -153,8 +136,9 @@ def from_arrays(
     weights = None if sample_weight is None else np.asarray(sample_weight, np.float32)
     _check(name, inputs, targets, weights)
     first = next(iter(targets.values()))
+    single = len(targets) == 1 or split == "time"
     places = (
-        places_of(name, first, seed) if len(targets) == 1 else _shuffled(name, len(first), seed)
+        places_of(name, first, seed, split, gap) if single else shuffled(name, len(first), seed)
     )
     parts = [
         (
@@ -221,6 +205,27 @@ def from_datasets(
     return Dataset(name, inputs, targets, named, first, second, third, transforms=raw)
 
 
+def damaged_file(
+    files: Sequence[str], base: Path, read: Callable[[str], object]
+) -> Callable[[], str | None]:
+    """For `Dataset.damaged`: the first file, relative to `base`, that `read` cannot read, and why.
+    TensorFlow's own errors do not name the file."""
+
+    def first() -> str | None:
+        import tensorflow as tf
+
+        for file in files:
+            try:
+                read(file)
+            except tf.errors.OpError as error:
+                place = Path(file)
+                shown = place.relative_to(base) if place.is_relative_to(base) else place
+                return f"{shown}: cannot be read: {cause_of(error)}"
+        return None
+
+    return first
+
+
 def _by_input(
     given: Mapping[str, Transform] | Transform | None, inputs: Mapping[str, Tensor]
 ) -> Mapping[str, Transform]:
@@ -262,12 +267,19 @@ def _dataset(
         count = len(next(iter(inputs.values())))
         splits.append(Split(count, tf.data.Dataset.from_tensor_slices(tuple(given))))
     inputs, targets, _ = parts[0]
-    labels = [t for _, found, _ in parts for t in found.values() if _is_integer(t) and not again]
+    labels = [t for _, found, _ in parts for t in found.values() if is_integer(t) and not again]
     classes = int(max((values.max() for values in labels), default=-1)) + 1
+    if not class_names and classes > max(MOST_CLASSES, 10 * sum(v.size for v in labels)):
+        raise EdgesparseError(
+            f"{name}: labels go up to {classes - 1}; labels count from 0 to the number of classes "
+            "less 1; targets that are numbers are floats"
+        )
     names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
     if len(names) < classes:
+        lowest = min(int(values.min()) for values in labels)
+        hint = "; labels count from 0: y - 1" if lowest == 1 and len(names) == classes - 1 else ""
         raise EdgesparseError(
-            f"{name}: labels go up to {classes - 1}, but {len(names)} class names"
+            f"{name}: labels go up to {classes - 1}, but {len(names)} class names{hint}"
         )
     first, second, third = splits
     known, wanted = _described(inputs), _described(targets)
@@ -299,23 +311,6 @@ def _packed(arrays: Arrays, name: str) -> Any:
     return arrays[name] if list(arrays) == [name] else arrays
 
 
-def _is_integer(values: np.ndarray) -> bool:
-    return values.dtype.kind in "iu"
-
-
-def _is_label(values: np.ndarray) -> bool:
-    return _is_integer(values) and values.size == len(values)
-
-
-def places_of(
-    name: str, targets: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training, validation and test places for targets [n, ...]: class by class for labels."""
-    if _is_label(targets):
-        return stratified_indices(targets.reshape(len(targets)), seed)
-    return _shuffled(name, len(targets), seed)
-
-
 def files_by_class(
     folder: Path, path: str, suffixes: Sequence[str]
 ) -> tuple[list[str], list[str], np.ndarray]:
@@ -326,20 +321,13 @@ def files_by_class(
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        own = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in suffixes)
+        every = (folder / name).iterdir()
+        own = sorted(p for p in every if p.suffix.lower() in suffixes and p.is_file())
         files += [str(p) for p in own]
         labels += [label] * len(own)
     if len(names) < 2 or not files:
         raise UsageError(f"{path}: needs a folder of files ({', '.join(suffixes)}) per class")
     return names, files, np.array(labels, np.int64)
-
-
-def _shuffled(name: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    order = np.random.default_rng(seed).permutation(count)
-    test, validation = round(count * TEST_SHARE), round(count * VALIDATION_SHARE)
-    if not test or not validation:
-        raise EdgesparseError(f"{name}: {count} samples are too few to be split in three")
-    return order[test + validation :], order[test : test + validation], order[:test]
 
 
 def _check(name: str, inputs: Arrays, targets: Arrays, weights: np.ndarray | None) -> None:
@@ -363,7 +351,7 @@ def _check(name: str, inputs: Arrays, targets: Arrays, weights: np.ndarray | Non
                 f"{place[1:].tolist()}"
             )
     for values in targets.values():
-        if _is_label(values) and values.min() < 0:
+        if is_label(values) and values.min() < 0:
             raise EdgesparseError(f"{name}: labels must be integers from 0, not {values.min()}")
 
 

@@ -12,10 +12,11 @@ from edgesparse.data import (
     Tensor,
     X,
     Y,
+    damaged_file,
     files_by_class,
-    stratified_indices,
     transforms,
 )
+from edgesparse.data.splits import stratified_indices
 from edgesparse.spec.errors import UsageError
 
 
@@ -55,10 +56,9 @@ def audio_folder(
 
     def read(file: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sound, rate = tf.audio.decode_wav(tf.io.read_file(file), 1, length)
-        known = tf.debugging.Assert(
-            tf.equal(rate, sample_rate), [file, "has another sample_rate:", rate]
-        )
-        with tf.control_dependencies([known]):
+        message = f"its sample rate is not {sample_rate} Hz"
+        known = tf.debugging.assert_equal(rate, sample_rate, message)
+        with tf.control_dependencies([known] if known is not None else []):
             spectrum = tf.abs(tf.signal.stft(sound[:, 0], window, hop, size)) ** 2
         energy = tf.math.log(tf.matmul(spectrum, bands) + 1e-6)[..., None]
         return tf.ensure_shape(energy, (frames, mels, 1)), label
@@ -71,4 +71,7 @@ def audio_folder(
     inputs, targets = {X: Tensor((frames, mels, 1), "float32")}, {Y: Tensor((), "int64")}
     raw = transforms.log_mel(sample_rate, length, window, hop, mels, lowest_hz, highest)
     name, named = Path(path).name, tuple(names)
-    return Dataset(name, inputs, targets, named, train, validation, test, transforms={X: raw})
+    damaged = damaged_file(files, base, lambda file: read(tf.constant(file), 0))
+    return Dataset(
+        name, inputs, targets, named, train, validation, test, transforms={X: raw}, damaged=damaged
+    )

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.data import Dataset, from_splits, places_of, transforms
+from edgesparse.data import Dataset, from_splits, transforms
+from edgesparse.data.splits import Order, places_of
 from edgesparse.spec.errors import UsageError, did_you_mean
 
 MAX_CATEGORIES = 1000
@@ -24,6 +25,8 @@ def csv(
     standardize: bool = True,
     separator: str = ",",
     seed: int = 0,
+    split: Order = "random",
+    window: int | None = None,
 ) -> Dataset:
     """x float32 [columns]: numbers, and for each category of a categorical column a 0 or 1; y the
     target's labels where it holds texts or is named categorical, else its numbers.
@@ -33,22 +36,43 @@ def csv(
         features: columns to take; default: all but the target.
         categorical: columns whose numbers are names; those with texts are anyway.
         standardize: numbers become (value - mean) / deviation, both of the training split.
+        split: `random`, labels class by class; or `time`: rows are in the order of their time, the
+            first 70 % are to train with, the last 20 % to test.
+        window: with `split: time`, a sample is so many rows one after another, x float32
+            [window, columns], and y the target of its last row; no row is in two splits.
+
+    Raises:
+        UsageError: the file or an argument is wrong; the message names row and column.
     """
+    if window is not None and (split != "time" or window < 1):
+        raise UsageError(f"{path}: window is a number of rows, and goes with 'split: time'")
     names, rows = _read(base / path, path, separator)
     chosen = list(features) or [name for name in names if name != target]
     for name in [target, *chosen, *categorical]:
         if name not in names:
             raise UsageError(f"{path}: no column {name!r}{did_you_mean(name, names)}")
-    columns = {name: [row[names.index(name)] for row in rows] for name in [target, *chosen]}
+    table = dict(zip(names, zip(*rows, strict=True), strict=True))
+    columns = {name: table[name] for name in [target, *chosen]}
     y, classes = _target(path, target, columns[target], target in categorical)
-    places = places_of(path, y, seed)
+    places = places_of(path, y, seed, split)
     parts = [
         _feature(path, n, columns[n], n in categorical, standardize, places[0]) for n in chosen
     ]
     x = np.concatenate([values for values, _ in parts], axis=1)
-    train, validation, test = ((x[place], y[place]) for place in places)
-    raw = transforms.columns([done for _, done in parts], separator)
-    return from_splits(Path(path).stem, train, validation, test, classes, raw)
+    splits = [_windows(path, x[place], y[place], window) for place in places]
+    raw = transforms.columns([done for _, done in parts], separator, window)
+    return from_splits(Path(path).stem, *splits, class_names=classes, transforms=raw)
+
+
+def _windows(
+    path: str, x: np.ndarray, y: np.ndarray, window: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if window is None:
+        return x, y
+    if len(x) < window:
+        raise UsageError(f"{path}: a split has {len(x)} rows, too few for a window of {window}")
+    rows = np.lib.stride_tricks.sliding_window_view(x, window, axis=0)
+    return np.ascontiguousarray(rows.transpose(0, 2, 1)), y[window - 1 :]
 
 
 def _read(file: Path, path: str, separator: str) -> tuple[list[str], list[list[str]]]:

@@ -15,11 +15,11 @@ from edgesparse.data import (
     Tensor,
     X,
     Y,
+    damaged_file,
     files_by_class,
-    places_of,
-    stratified_indices,
     transforms,
 )
+from edgesparse.data.splits import places_of, stratified_indices
 from edgesparse.spec.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -85,7 +85,11 @@ def image_folder(
     shape = () if masks is None else (height, width)
     target = {Y: Tensor(shape, "int64")}
     raw, name, named = {X: transforms.image(input_shape)}, Path(path).name, tuple(names)
-    return Dataset(name, inputs, target, named, train, validation, test, transforms=raw)
+    decoded = dict(zip(files, targets, strict=True))
+    damaged = damaged_file(files, base, lambda file: decode(tf.constant(file), decoded[file]))
+    return Dataset(
+        name, inputs, target, named, train, validation, test, transforms=raw, damaged=damaged
+    )
 
 
 def _masked(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgesparse.data import Dataset, from_arrays, from_splits, transforms
+from edgesparse.data.splits import Order
 from edgesparse.spec.errors import UsageError
 
 _SPLITS = ("train", "val", "test")
@@ -20,12 +21,15 @@ def npz(
     class_names: Sequence[str] | None = None,
     scale: float = 1.0,
     seed: int = 0,
+    split: Order = "random",
+    gap: int = 0,
 ) -> Dataset:
-    """Arrays x and y, split by class; or x_train, y_train, x_val, y_val, x_test, y_test.
+    """Arrays x and y, split 70/10/20; or x_train, y_train, x_val, y_val, x_test, y_test.
 
     Args:
         path: the file, relative to the YAML file.
         scale: samples are divided by it (255 for bytes).
+        split, gap: of x and y; see `edgesparse.data.from_arrays`.
     """
     file = base / path
     try:
@@ -38,7 +42,8 @@ def npz(
     name, raw = Path(path).stem, transforms.numbers(1 / scale)
     if {"x", "y"} <= set(found):
         x = found["x"] / scale
-        return from_arrays(name, x, found["y"], class_names, seed, transforms=raw)
+        how = {"transforms": raw, "split": split, "gap": gap}
+        return from_arrays(name, x, found["y"], class_names, seed, **how)
     wanted = [f"{kind}_{split}" for split in _SPLITS for kind in ("x", "y")]
     missing = [name for name in wanted if name not in found]
     if missing:

@@ -75,13 +75,20 @@ def numbers(path, transform):
 
 
 def columns(path, transform):
-    """[columns]: the first row of a CSV file whose first line names them. A number is
-    (value - mean) / deviation, a category a 0 or 1 for each that is known."""
+    """[columns] of the first row of a CSV file whose first line names them, or [window, columns] of
+    its first rows. A number is (value - mean) / deviation, a category a 0 or 1 for each that is
+    known."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file, delimiter=str(transform["separator"])) if row]
-    if len(rows) < 2:
-        raise ValueError("%s: needs a line of column names, and a row" % path)
-    row = dict(zip((name.strip() for name in rows[0]), rows[1]))
+    wanted = transform.get("window", 1)
+    if len(rows) <= wanted:
+        raise ValueError("%s: needs a line of column names, and %d rows" % (path, wanted))
+    names = [name.strip() for name in rows[0]]
+    values = [row_values(path, dict(zip(names, row)), transform) for row in rows[1 : wanted + 1]]
+    return numpy.array(values if "window" in transform else values[0], numpy.float32)
+
+
+def row_values(path, row, transform):
     values = []
     for column in transform["columns"]:
         if column["name"] not in row:
@@ -91,7 +98,7 @@ def columns(path, transform):
             values += [float(text == one) for one in column["categories"]]
         else:
             values.append((float(text) - column["mean"]) / column["deviation"])
-    return numpy.array(values, numpy.float32)
+    return values
 
 
 def log_mel(path, transform):

@@ -17,9 +17,9 @@ from edgesparse.data import (
     files_by_class,
     from_splits,
     raw,
-    stratified_indices,
     transforms,
 )
+from edgesparse.data.splits import stratified_indices
 from edgesparse.spec.errors import UsageError, did_you_mean
 
 IDS, COUNTS, TOKENS = "ids", "counts", "tokens"

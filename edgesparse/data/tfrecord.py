@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.data import Dataset, from_datasets, transforms
-from edgesparse.spec.errors import UsageError
+from edgesparse.data import Dataset, damaged_file, from_datasets, transforms
+from edgesparse.spec.errors import UsageError, cause_of
 
 _DTYPES = ("float32", "int64", "image")
 
@@ -59,14 +60,24 @@ def tfrecord(
         x = {name: value(name, parsed) for name in names}
         return x[names[0]] if len(names) == 1 else x, value(target, parsed)
 
-    splits = []
+    def read_all(file: str) -> None:
+        for _ in tf.data.TFRecordDataset(file).map(read):
+            pass
+
+    splits, every = [], []
     for pattern in (train, validation, test):
         files = sorted(str(file) for file in base.glob(pattern))
         if not files:
             raise UsageError(f"tfrecord: no file {pattern} beside the YAML file")
+        every += files
         splits.append(tf.data.TFRecordDataset(files).map(read, tf.data.AUTOTUNE))
     first, second, third = splits
     pictures = [name for name in names if features[name]["dtype"] == "image"]
     raw = {name: transforms.image(features[name]["shape"]) for name in pictures}
     keyed = raw if len(names) > 1 else next(iter(raw.values()), None)
-    return from_datasets(Path(train).stem, first, second, third, class_names, keyed)
+    damaged = damaged_file(every, base, read_all)
+    try:
+        dataset = from_datasets(Path(train).stem, first, second, third, class_names, keyed)
+    except tf.errors.OpError as error:
+        raise UsageError(damaged() or f"tfrecord: {cause_of(error)}") from error
+    return replace(dataset, damaged=damaged)

@@ -55,7 +55,7 @@ def value_names(transforms: Mapping[str, Transform]) -> dict[str, tuple[str, ...
     for name, said in transforms.items():
         if said["kind"] == "text":
             found[name] = tuple(said["words"])
-        elif said["kind"] == "columns":
+        elif said["kind"] == "columns" and "window" not in said:
             found[name] = tuple(
                 label
                 for column in said["columns"]
@@ -73,11 +73,13 @@ def numbers(scale: float = 1.0, offset: float = 0.0) -> Transform:
     return {"kind": "numbers", "file": "npy", "scale": float(scale), "offset": float(offset)}
 
 
-def columns(found: Sequence[Mapping[str, Any]], separator: str = ",") -> Transform:
-    """A row of a CSV file: each column with its `name`, and `mean` and `deviation` or
-    `categories`."""
-    listed = [dict(one) for one in found]
-    return {"kind": "columns", "file": "csv", "columns": listed, "separator": separator}
+def columns(
+    found: Sequence[Mapping[str, Any]], separator: str = ",", window: int | None = None
+) -> Transform:
+    """A row of a CSV file, or `window` rows: each column with its `name`, and `mean` and
+    `deviation` or `categories`."""
+    read = {"kind": "columns", "file": "csv", "columns": [dict(one) for one in found]}
+    return {**read, "separator": separator, **({} if window is None else {"window": window})}
 
 
 def text(reading: Mapping[str, Any], give: str) -> Transform:

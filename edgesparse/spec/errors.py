@@ -54,6 +54,13 @@ _AROUND = (
 )  # fmt: skip
 
 
+_FRAME = re.compile(
+    r"\{\{[^}]*\}\} |Error in user-defined function passed to \S+ transformation with iterator: "
+    r"\S+: "
+)
+"""What stands before the cause in the same line."""
+
+
 def cause_of(error: BaseException, limit: int = 300) -> str:
     """The line of an error's text that says what went wrong, cut between words.
 
@@ -63,7 +70,7 @@ def cause_of(error: BaseException, limit: int = 300) -> str:
     told = [line for line in lines if not line.startswith(_AROUND)]
     last = any(line.startswith(("Graph execution error", "in user code")) for line in lines)
     text = (told[-1] if last else told[0]) if told else (lines or ["no message"])[0]
-    text = text.partition(" [Op:")[0]
+    text = _FRAME.sub("", text.partition(" [Op:")[0])
     if len(text) <= limit:
         return text
     return text[:limit].rpartition(" ")[0] + " ..."

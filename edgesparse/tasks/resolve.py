@@ -22,13 +22,14 @@ class Output:
 @dataclass(frozen=True)
 class Target:
     """Of a dataset: `shape` of one sample's; `binary`: it has no values but 0 and 1; `is_input`:
-    it is what the model is given."""
+    it is what the model is given; `lowest` is its lowest integer."""
 
     name: str
     shape: tuple[int | None, ...]
     integer: bool
     binary: bool = False
     is_input: bool = False
+    lowest: int = 0
 
 
 def resolve(
@@ -91,9 +92,11 @@ def _classification(output: Output, target: Target, classes: Sequence[str]) -> d
     if output.shape == (1,) and count <= 2:
         return {"classes": list(classes), "binary": True, "one_hot": False}
     if output.shape != (count,):
+        hint = "it must give one value per class" + (", or one value for two" if count == 2 else "")
+        if output.shape == (count - 1,) and target.lowest == 1:
+            hint = "labels begin at 1, and must count from 0: y - 1"
         raise UsageError(
-            f"the model gives {list(output.shape)} but the data has {count} classes; "
-            "it must give one value per class" + (", or one value for two" if count == 2 else "")
+            f"the model gives {list(output.shape)} but the data has {count} classes; {hint}"
         )
     return {"classes": list(classes), "binary": False, "one_hot": one_hot}
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from edgesparse import data
+from edgesparse.data import raw
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Source
 
@@ -49,3 +50,24 @@ def test_what_is_wrong_is_said_with_its_row(tmp_path, text, args, message):
     assert message in str(error.value)
     with pytest.raises(UsageError, match="no such file"):
         data.load(Source(name="csv", args={"path": "no.csv", "target": "a"}), tmp_path)
+
+
+def test_rows_in_the_order_of_time(tmp_path):
+    rows = "".join(f"{i},{i * 2}\n" for i in range(100))
+    read = {"target": "y", "split": "time", "standardize": False}
+    dataset = load(tmp_path, "t,y\n" + rows, **read, window=4)
+    assert dataset.input_shape == (4, 1)
+    splits = [data.arrays(s, 100) for s in (dataset.train, dataset.validation, dataset.test)]
+    seen = [sorted({int(t) for t in x["x"].flat}) for x, _ in splits]
+    assert seen == [list(range(70)), list(range(70, 80)), list(range(80, 100))]
+    for x, y in splits:
+        np.testing.assert_array_equal(np.diff(x["x"][..., 0], axis=1), 1)
+        np.testing.assert_array_equal(y["y"], 2 * x["x"][:, -1, 0])
+    with open(tmp_path / "recent.csv", "w") as file:
+        file.write("y,t\n" + "".join(f"0,{t}\n" for t in range(7, 12)))
+    sample = raw.read(str(tmp_path / "recent.csv"), dataset.transforms["x"], (1, 4, 1))
+    np.testing.assert_array_equal(sample[0, :, 0], [7, 8, 9, 10])
+    with pytest.raises(UsageError, match="window is a number of rows, and goes with 'split: time'"):
+        load(tmp_path, target="price", window=4)
+    with pytest.raises(UsageError, match="split: 'random' or 'time', not 'rime'"):
+        load(tmp_path, target="price", split="rime")

@@ -47,6 +47,29 @@ def test_bad_arrays(x, y, message):
         data.from_arrays("d", x, y)
 
 
+def test_labels_that_are_no_class_numbers_are_refused():
+    x = np.zeros((100, 2))
+    with pytest.raises(EdgesparseError, match=r"labels go up to 100000000; .*numbers are floats"):
+        data.from_arrays("d", x, np.arange(100) % 2 * 10**8)
+    with pytest.raises(
+        EdgesparseError, match="up to 10, but 10 class names; labels count from 0: y -"
+    ):
+        data.from_arrays("d", x, 1 + np.arange(100) % 10, [str(i) for i in range(10)])
+
+
+def test_samples_in_the_order_of_time_leave_a_gap():
+    x = np.arange(100, dtype=np.float32)[:, None]
+    dataset = data.from_arrays("d", x, x[:, 0], split="time", gap=3)
+    train, validation, test = (
+        data.arrays(split, 100)[0]["x"].ravel().tolist()
+        for split in (dataset.train, dataset.validation, dataset.test)
+    )
+    assert (train, validation) == (list(range(70)), list(range(73, 80)))
+    assert test == list(range(83, 100))
+    with pytest.raises(EdgesparseError, match="100 samples are too few for a gap of 10"):
+        data.from_arrays("d", x, x[:, 0], split="time", gap=10)
+
+
 def test_ref_must_return_a_dataset(tmp_path):
     (tmp_path / "mine_data.py").write_text(
         "import numpy as np\nfrom edgesparse.data import from_arrays\n"

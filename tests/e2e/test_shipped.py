@@ -31,7 +31,7 @@ def project(tmp_path_factory):
     with ssh_server(folder / "board") as board:
         for runtimes in (RUNTIMES, *((runtime,) for runtime in RUNTIMES)):
             name = board_with(*runtimes)
-            text = board.device_yaml(name).replace("ai-edge-litert", ", ".join(runtimes))
+            text = board.device_yaml(name).replace("[ai-edge-litert]", f"[{', '.join(runtimes)}]")
             (folder / "devices" / f"{name}.yaml").write_text(text)
         yield folder
 

@@ -27,7 +27,7 @@ from edgesparse.spec.errors import EdgesparseError, summary_of
 from edgesparse.stages.base.stage import Context, Work
 
 
-def reason_of(error: BaseException, log: Path) -> str:
+def reason_of(error: BaseException, log: Path, context: Context | None = None) -> str:
     """One line for what a stage raised. It runs the user's code and TensorFlow: what is no error of
     ours has its traceback printed, which ends in `log`."""
     if isinstance(error, EdgesparseError):
@@ -39,7 +39,12 @@ def reason_of(error: BaseException, log: Path) -> str:
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     if isinstance(error, SystemExit):
         return f"the code called sys.exit({error.code!r}) (details in {log})"
-    return f"{summary_of(error)} (details in {log})"
+    damaged = context.damaged_file() if context is not None and _by_tensorflow(error) else None
+    return f"{damaged or summary_of(error)} (details in {log})"
+
+
+def _by_tensorflow(error: BaseException) -> bool:
+    return type(error).__module__.startswith("tensorflow.")
 
 
 def main(descriptor: int) -> None:
@@ -71,7 +76,7 @@ def main(descriptor: int) -> None:
             )
             result = getattr(importlib.import_module(module), function)(work, *arguments)
         except BaseException as error:
-            reply = ("failed", reason_of(error, Path(log)))
+            reply = ("failed", reason_of(error, Path(log), context))
         else:
             reply = ("done", result)
         for stream in (sys.stdout, sys.stderr):

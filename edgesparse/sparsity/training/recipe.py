@@ -217,7 +217,8 @@ def _facts(dataset: Dataset, targets: Sequence[str]) -> list[Target]:
         if integer and shape == (1,):
             shape = ()
         binary = bool(np.isin(values, (0, 1)).all())
-        found.append(Target(name, shape, integer, binary, dataset.target_is_input))
+        lowest = int(values.min()) if integer else 0
+        found.append(Target(name, shape, integer, binary, dataset.target_is_input, lowest))
     return found
 
 

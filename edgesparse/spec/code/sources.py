@@ -132,9 +132,10 @@ def is_file(path: Path) -> bool:
 
 
 def exists(base: Path, pattern: str) -> bool:
-    """Whether a file or folder has that name below `base`, or matches it where it is a glob."""
+    """Whether a regular file or a folder has that name below `base`, or matches it as a glob."""
     try:
-        return (base / pattern).exists() or any(base.glob(pattern))
+        path = base / pattern
+        return path.is_file() or path.is_dir() or any(p.is_file() for p in base.glob(pattern))
     except (OSError, ValueError, NotImplementedError, IndexError):
         return False
 

@@ -89,6 +89,8 @@ def read_document(path: Path, environment: Mapping[str, str] | None = None) -> D
     try:
         if path.is_dir():
             raise UsageError(f"{name}: is a folder, not a YAML file")
+        if path.exists() and not path.is_file():  # A FIFO would be waited for.
+            raise UsageError(f"{name}: is not a regular file")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:

@@ -97,6 +97,11 @@ class Context:
 
         return lengths.closed(self._raw, self.pipeline.benchmark.input_shapes)
 
+    def damaged_file(self) -> str | None:
+        """After TensorFlow failed to read the data: which file, and why."""
+        raw = vars(self.whole or self).get("_raw")
+        return None if raw is None else raw.damaged()
+
     @property
     def open_inputs(self) -> dict[str, tuple[int | None, ...]]:
         """The shapes of inputs whose samples differ in size, by their names."""

@@ -73,7 +73,7 @@ def read_model(path: Path) -> bytes:
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise UsageError(f"{path}: cannot be read: it is no regular file")
+            raise UsageError(f"{path}: is not a regular file")
         if state.st_size > MAX_BYTES:
             raise UsageError(f"{path}: is larger than any .tflite model can be (2 GB)")
         content = path.read_bytes()

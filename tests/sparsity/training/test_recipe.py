@@ -226,6 +226,11 @@ def test_a_loop_and_callbacks_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("model", "dataset", "message"),
     [
+        (
+            lambda: network(L.Dense(3)),
+            data.from_arrays("d", X, 1 + KIND),
+            "labels begin at 1, and must count from 0: y - 1",
+        ),
         (lambda: network(L.Dense(3), inputs=5), LABELS, r"takes \[5\] but the data gives \[6\]"),
         (lambda: network(L.Dense(2)), LABELS, r"gives \[2\] but the data has 3 classes"),
         (

@@ -1,0 +1,88 @@
+"""Which samples are to train with, to validate and to test."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from edgesparse.spec.errors import EdgesparseError, UsageError
+
+VALIDATION_SHARE = 0.1
+TEST_SHARE = 0.2
+Order = Literal["random", "time"]
+
+
+def places_of(
+    name: str, targets: np.ndarray, seed: int, split: Order = "random", gap: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training, validation and test places for targets [n, ...]: labels class by class, or in the
+    order of time, with `gap` samples left out between two splits.
+
+    Raises:
+        UsageError: `split` has another value.
+        EdgesparseError: there are too few samples.
+    """
+    if split not in get_args(Order):
+        raise UsageError(f"split: 'random' or 'time', not {split!r}")
+    if split == "time":
+        return _by_time(name, len(targets), gap)
+    if is_label(targets):
+        return stratified_indices(targets.reshape(len(targets)), seed)
+    return shuffled(name, len(targets), seed)
+
+
+def stratified_indices(
+    labels: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shuffled train, validation and test indices with each class's share kept."""
+    from sklearn.model_selection import train_test_split
+
+    everything = np.arange(len(labels))
+    # By class: with few samples a class could be missing from a split.
+    try:
+        rest, test = train_test_split(
+            everything, test_size=TEST_SHARE, stratify=labels, random_state=seed
+        )
+        train, validation = train_test_split(
+            rest,
+            test_size=VALIDATION_SHARE / (1 - TEST_SHARE),
+            stratify=labels[rest],
+            random_state=seed,
+        )
+    except ValueError as error:
+        raise EdgesparseError(f"the data cannot be split by class: {error}") from None
+    return train, validation, test
+
+
+def shuffled(name: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training, validation and test places at random."""
+    order = np.random.default_rng(seed).permutation(count)
+    test, validation = _sizes(name, count)
+    return order[test + validation :], order[test : test + validation], order[:test]
+
+
+def _by_time(name: str, count: int, gap: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    test, validation = _sizes(name, count)
+    order = np.arange(count)
+    rest, last = order[: count - test], order[count - test + gap :]
+    parts = rest[: len(rest) - validation], rest[len(rest) - validation + gap :], last
+    if gap < 0 or any(len(part) == 0 for part in parts):
+        raise EdgesparseError(f"{name}: {count} samples are too few for a gap of {gap}")
+    return parts
+
+
+def _sizes(name: str, count: int) -> tuple[int, int]:
+    """Of the test and the validation split."""
+    test, validation = round(count * TEST_SHARE), round(count * VALIDATION_SHARE)
+    if not test or not validation:
+        raise EdgesparseError(f"{name}: {count} samples are too few to be split in three")
+    return test, validation
+
+
+def is_integer(values: np.ndarray) -> bool:
+    return values.dtype.kind in "iu"
+
+
+def is_label(values: np.ndarray) -> bool:
+    return is_integer(values) and values.size == len(values)
