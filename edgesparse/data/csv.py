@@ -59,9 +59,9 @@ def csv(
         _feature(path, n, columns[n], n in categorical, standardize, places[0]) for n in chosen
     ]
     x = np.concatenate([values for values, _ in parts], axis=1)
-    splits = [_windows(path, x[place], y[place], window) for place in places]
+    train, validation, test = (_windows(path, x[place], y[place], window) for place in places)
     raw = transforms.columns([done for _, done in parts], separator, window)
-    return from_splits(Path(path).stem, *splits, class_names=classes, transforms=raw)
+    return from_splits(Path(path).stem, train, validation, test, classes, raw)
 
 
 def _windows(

@@ -42,8 +42,8 @@ def npz(
     name, raw = Path(path).stem, transforms.numbers(1 / scale)
     if {"x", "y"} <= set(found):
         x = found["x"] / scale
-        how = {"transforms": raw, "split": split, "gap": gap}
-        return from_arrays(name, x, found["y"], class_names, seed, **how)
+        y = found["y"]
+        return from_arrays(name, x, y, class_names, seed, transforms=raw, split=split, gap=gap)
     wanted = [f"{kind}_{split}" for split in _SPLITS for kind in ("x", "y")]
     missing = [name for name in wanted if name not in found]
     if missing:
