@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from edgesparse.devices.measuring.job import Entry, check_only
 from edgesparse.devices.measuring.jobs import PROGRAMS, put_programs, run_job
 from edgesparse.devices.measuring.samples import read
 from edgesparse.devices.setup.provision import MODULES
-from edgesparse.devices.transport.interface import DeviceError, Transport, Upload
+from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, Transport, Upload
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.safe.text import outside_json
@@ -62,7 +63,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class State(BaseModel):
-    """A pipeline's releases on a device, by digest, oldest first."""
+    """A pipeline's good releases on a device, by digest, oldest first; the current one is last."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -112,16 +113,32 @@ def install(
         # The request first: whoever tidies up there sees in it what is needed.
         transport.put_files([Upload(request, asked, file_digest(request))])
         transport.put_files(uploads)
-    _releases(transport, "install", asked)
-    transport.remove_folder(asked)
-    # From where it lies: a disk can lose what was verified elsewhere.
-    _check(transport, release, f"{root}/{digest}/model.tflite", job_id, stop)
-    state = _releases(transport, "activate", root, digest, str(keep))
+    # Until it is current: as long as its request is there, no other host takes it for a leftover.
+    with _removed_afterwards(transport, asked):
+        _releases(transport, "install", asked)
+        # From where it lies: a disk can lose what was verified elsewhere.
+        _check(transport, release, f"{root}/{digest}/model.tflite", job_id, stop)
+        state = _releases(transport, "activate", root, digest, str(keep))
     return Installed(digest, f"{root}/current", state)
 
 
+@contextmanager
+def _removed_afterwards(transport: Transport, path: str) -> Iterator[None]:
+    lost = False
+    try:
+        yield
+    except ConnectionLost:
+        lost = True  # The device is away; the next run tidies up there.
+        raise
+    finally:
+        if not lost:
+            with suppress(DeviceError):
+                transport.remove_folder(path)
+
+
 def rollback(transport: Transport, pipeline: str) -> State:
-    """Make the release before the current one current. Raises DeviceError where there is none."""
+    """Make the last good release current: the last one that was current and was not rolled back
+    from. Raises DeviceError where there is none."""
     now = released(transport, pipeline).current
     if now is None:
         raise DeviceError(f"device {transport.name}: no release of {pipeline} is current there")

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 
 from edgesparse.devices.measuring.job import Entry
 from edgesparse.devices.measuring.samples import save_golden
-from edgesparse.devices.setup.install import RELEASES, Release, install, released, rollback
+from edgesparse.devices.setup.install import Release, install, released, rollback
 from edgesparse.devices.transport.interface import DeviceError
 
 pytestmark = pytest.mark.slow
@@ -90,91 +88,33 @@ def test_the_last_releases_are_kept_and_can_be_gone_back_to(server, make_release
     board.close()
 
 
-# Runs a program of ours and dies, as in a power cut, at its NUMBERth step that changes the disk.
-_DIES = """
-import builtins, os, runpy, shutil, sys
-number, program, *sys.argv[1:] = sys.argv[1:]
-sys.argv[0] = program
-left = int(number)
-def dying(real):
-    def call(*arguments, **named):
-        global left
-        if left == 0:
-            os.kill(os.getpid(), 9)
-        left -= 1
-        return real(*arguments, **named)
-    return call
-for name in ("mkdir", "rename", "replace", "symlink", "remove", "unlink", "rmdir", "fsync"):
-    setattr(os, name, dying(getattr(os, name)))
-def half(source, target):
-    with open(source, "rb") as given, open(target, "wb") as made:
-        made.write(given.read(100))
-        made.flush()
-        dying(lambda: None)()
-        made.write(given.read())
-shutil.copyfile = half
-runpy.run_path(program, run_name="__main__")
-"""
+def test_failed_releases_push_no_good_ones_out(server, make_release, tmp_path):
+    board = server.connect(tmp_path / "board")
+    good = [install(board, make_release(name), 3, f"job-{name}").digest for name in "ab"]
+    for name in "cde":
+        with pytest.raises(DeviceError, match="answers wrong there"):
+            install(board, make_release(name, "int8"), 3, f"job-{name}")
+    bad = install(board, make_release("f"), 3, "job-f")
+    assert bad.state.releases == [*good, bad.digest]
+    assert rollback(board, "digits").current == good[1]
+    # What was rolled back from is never gone back to.
+    after = install(board, make_release("g"), 3, "job-g")
+    assert after.state.releases == [*good, after.digest]
+    assert [rollback(board, "digits").current for _ in good] == good[::-1]
+    assert not list((tmp_path / "board/jobs").iterdir())
+    board.close()
 
 
-def cut_at_every_step(arguments, check, before=lambda: None):
-    """Run until it gets through, cutting the power one step later each time; how many cuts."""
-    for number in range(200):
-        before()
-        command = [sys.executable, "-c", _DIES, str(number), str(RELEASES), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        check()
-        if done.returncode == 0:
-            return number
-        assert done.returncode == -9, done.stderr
-    raise AssertionError("it never got through")
-
-
-@pytest.mark.full
-def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new_release(tmp_path):
-    root = tmp_path / "releases" / "digits"
-
-    def request(text):
-        model = tmp_path / "model"
-        model.write_text(text * 1000)
-        digest = hashlib.sha256(model.read_bytes()).hexdigest()
-        manifest = tmp_path / "manifest"
-        manifest.write_text(json.dumps({"files": {"model.tflite": digest}}))
-        own = hashlib.sha256(manifest.read_bytes()).hexdigest()
-        files = {
-            "model.tflite": [str(model), digest], "manifest.json": [str(manifest), own]
-        }  # fmt: skip
-        path = tmp_path / "request.json"
-        path.write_text(json.dumps({"root": str(root), "digest": own[:16], "files": files}))
-        return path, own[:16]
-
-    seen = set()
-
-    def check():
-        link = root / "current"
-        if link.is_symlink():
-            require_whole(link)
-            seen.add(link.resolve().name)
-
-    cuts = 0
-    digests = []
-    for text in "abc":
-        path, digest = request(text)
-        digests.append(digest)
-        cuts += cut_at_every_step(["install", path], check)
-        assert digest not in seen
-        cuts += cut_at_every_step(["activate", root, digest, 2], check)
-        assert (root / "current").resolve().name == digest
-
-    def activate_the_last():
-        command = [sys.executable, str(RELEASES), "activate", str(root), digests[2], "2"]
-        subprocess.run(command, check=True, capture_output=True)
-
-    cuts += cut_at_every_step(["rollback", root, digests[2]], check, activate_the_last)
-    assert (root / "current").resolve().name == digests[1]
-    assert cuts > 40
-    assert seen == set(digests)
-    # Nothing half-installed lies about once the next one is through.
-    path, _ = request("d")
-    cut_at_every_step(["install", path], check)
-    assert not list(root.glob("*.part"))
+def test_a_release_that_was_altered_is_put_there_again(server, make_release, tmp_path):
+    board = server.connect(tmp_path / "board")
+    first, second = (install(board, make_release(n), 3, f"job-{n}") for n in "ab")
+    for digest in (first.digest, second.digest):
+        place = tmp_path / "board/releases/digits" / digest
+        (place / "predict.py").write_text("print('altered')")
+        (place / "labels.json").write_text("[]")
+    with pytest.raises(DeviceError, match=f"no release before .*, but a damaged {first.digest}"):
+        rollback(board, "digits")
+    for name in "ba":
+        require_whole(Path(install(board, make_release(name), 3, f"job-again-{name}").place))
+    assert rollback(board, "digits").current == second.digest
+    board.close()
