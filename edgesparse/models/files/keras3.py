@@ -1,96 +1,148 @@
 """Files of Keras 3, rebuilt in Keras 2 by their configuration and weights.
 
-TensorFlow saves by Keras 3 since 2.16, and its pruning toolkit takes Keras 2 only. Layers are made
-anew from their configurations and called as the file's graph says; arguments that Keras 2 does not
-know are left out where they say nothing.
+TensorFlow saves by Keras 3 since 2.16, and its pruning toolkit takes Keras 2 only. Keras 3 reads
+the file in a process of its own. Layers are made anew from their configurations and called as the
+graph says; the rebuilt model must answer random inputs as Keras 3 does.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
-import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from io import BytesIO
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from edgesparse.models.files import keras3_reference as reference
+from edgesparse.models.files.equivalence import (
+    TOLERANCE,
+    first_difference,
+    largest_difference,
+    outputs,
+    settle_normalizations,
+)
+from edgesparse.models.files.keras3_operations import (
+    ACTIVATIONS,
+    LAYER_ARGUMENTS,
+    SAYS_NOTHING,
+    operation,
+)
 from edgesparse.spec.errors import UsageError, cause_of
+from edgesparse.spec.safe.temporary import temporary_folder
 
-_OPERATIONS: dict[str, Callable[..., Any]] = {
-    "Abs": tf.abs, "Add": tf.add, "Concatenate": lambda xs, axis=-1: tf.concat(xs, axis),
-    "Divide": tf.divide, "Exp": tf.exp, "ExpandDims": tf.expand_dims, "Gelu": tf.nn.gelu,
-    "GetItem": lambda x, key: x[key], "Matmul": tf.matmul, "Max": tf.reduce_max,
-    "Maximum": tf.maximum, "Mean": tf.reduce_mean, "Minimum": tf.minimum,
-    "Multiply": tf.multiply, "Negative": tf.negative, "Power": tf.pow, "Relu": tf.nn.relu,
-    "Relu6": tf.nn.relu6, "Sigmoid": tf.sigmoid, "Silu": tf.nn.silu, "Softmax": tf.nn.softmax,
-    "Sqrt": tf.sqrt, "Square": tf.square, "Squeeze": tf.squeeze, "Subtract": tf.subtract,
-    "Sum": tf.reduce_sum, "Tanh": tf.tanh, "TrueDivide": tf.divide,
-    "Reshape": lambda x, newshape: tf.reshape(x, [-1, *newshape[1:]]),
-    "Transpose": lambda x, axes=None: tf.transpose(x, axes),
-}  # fmt: skip
-"""Keras 3's operations on tensors, as TensorFlow's functions."""
-_SAYS_NOTHING: tuple[Any, ...] = (None, False, [], {}, "channels_last")
-_OF_ITS_OWN = {"zero_output_for_mask": True, "renorm_momentum": 0.99}
+_OF_ITS_OWN = {
+    "zero_output_for_mask": True,
+    "renorm_momentum": 0.99,
+    "fill_mode": "constant",
+    "fill_value": 0.0,
+}
 """What Keras 3 writes by itself; Keras 2 does the same."""
-_NO_WEIGHTS = ("seed_generator",)
+_WAY_OUT = (
+    "name a function that builds the model with tf.keras, and give its weights as model.weights"
+)
+_Objects = tuple[tuple[str, Any], ...]
+_Tensors = dict[str, Any]
 
 
 def read(path: Path, own: Mapping[str, Any]) -> tf.keras.Model:
     """The model in a .keras or .h5 file of Keras 3, with its weights.
 
-    Raises:
-        UsageError: Keras 2 has not what is in it; the message names the layer.
-    """
-    import h5py
+    Args:
+        own: what the user's file defines, by name.
 
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-            weights = BytesIO(archive.read("model.weights.h5"))
-        model = _built(path, config, own)
-        with h5py.File(weights, "r") as file:
-            _restore(path, model, file)
-        return model
-    with h5py.File(path, "r") as file:
-        model = _built(path, json.loads(file.attrs["model_config"]), own)
-        _restore_by_name(path, model, file["model_weights"])
+    Raises:
+        UsageError: Keras 2 lacks what is in it, or answers differently; the message names the
+            layer.
+    """
+    stat, objects = path.stat(), tuple(sorted(own.items()))
+    stored = _reference(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino), objects)
+    model, tensors = _built(path, json.loads(str(stored[reference.CONFIG])), own)
+    _restore(path, model, stored)
+    _compare(path, own, model, tensors, stored)
     return model
 
 
-def _built(path: Path, config: Mapping[str, Any], own: Mapping[str, Any]) -> tf.keras.Model:
+@functools.lru_cache(maxsize=1)
+def _reference(path: Path, stamp: tuple[int, ...], objects: _Objects) -> Mapping[str, np.ndarray]:
+    """What Keras 3 reads; once for a process, whose stages all begin with the same file."""
+    return _asked(path, dict(objects))
+
+
+def _asked(path: Path, own: Mapping[str, Any], *, whole: bool = False) -> Mapping[str, np.ndarray]:
+    with temporary_folder() as folder:
+        target = folder / "reference.npz"
+        reference.reference(path.resolve(), own, target, whole=whole)
+        with np.load(target, allow_pickle=False) as stored:
+            return dict(stored)
+
+
+def _compare(
+    path: Path,
+    own: Mapping[str, Any],
+    model: tf.keras.Model,
+    tensors: _Tensors,
+    stored: Mapping[str, np.ndarray],
+) -> None:
+    """Raise UsageError where the rebuilt model does not answer as Keras 3 does."""
+    given = list(_values(stored, reference.INPUT).values())
+    known, groups = _values(stored, reference.ANSWER), len(reference.SCALES)
+    answers = outputs(model, model.outputs, given)
+    found = {str(place): values for place, values in enumerate(answers)}
+    if largest_difference(known, found, groups) <= TOLERANCE:
+        return
+    known = _values(_asked(path, own, whole=True), reference.ANSWER)
+    known = {name: values for name, values in known.items() if name in tensors}
+    inner = outputs(model, [tensors[name] for name in known], given)
+    name = first_difference(known, dict(zip(known, inner, strict=True)), groups)
+    where = f" from its layer {name} on" if name else ""
+    raise UsageError(
+        f"{path.name} is a file of Keras 3, and Keras 2 answers differently{where}; {_WAY_OUT}"
+    )
+
+
+def _values(stored: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(kind): values for k, values in stored.items() if k.startswith(kind)}
+
+
+def _built(
+    path: Path, config: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[tf.keras.Model, _Tensors]:
+    """The model, and what its layers and operations give, by name."""
+    tensors: _Tensors = {}
     try:
-        model = _object(config, own)
+        model = _object(config, own, tensors)
     except UsageError as error:
         raise UsageError(f"{path.name} is a file of Keras 3: {error}") from error
     except Exception as error:
         raise UsageError(
             f"{path.name} is a file of Keras 3 that Keras 2 cannot be given: {cause_of(error)}; "
-            "name a function that builds the model, and give its weights as model.weights"
+            f"{_WAY_OUT}"
         ) from error
     if not isinstance(model, tf.keras.Model) or not model.built:
         raise UsageError(
             f"{path.name} is a file of Keras 3 with no graph of layers in it; name a function that "
             "builds the model"
         )
-    return model
+    return model, tensors
 
 
-def _object(given: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
+def _object(given: Mapping[str, Any], own: Mapping[str, Any], tensors: _Tensors) -> Any:
     """A serialized layer or model, made anew in Keras 2."""
     kind, config = str(given["class_name"]), dict(given["config"])
     if kind in ("Functional", "Model") and "layers" in config:
-        return _functional(config, own)
+        return _functional(config, own, tensors)
     if kind == "Sequential":
         model = tf.keras.Sequential(name=config.get("name"))
         for layer in config["layers"]:
-            model.add(_object(layer, own))
+            model.add(_object(layer, own, {}))
         shape = config.get("build_input_shape")
         if shape is not None and not model.built:
             model.build(shape)
+        tensors |= {layer.name: layer.get_output_at(-1) for layer in model.layers if model.inputs}
         return model
     found = own.get(kind) or getattr(tf.keras.layers, kind, None)
     if found is None:
@@ -109,7 +161,11 @@ def _config(
     kind: str, found: Any, config: Mapping[str, Any], own: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A layer's configuration in Keras 2's words."""
-    values = {key: _value(value, own) for key, value in config.items()}
+    names = LAYER_ARGUMENTS.get(kind, {})
+    values = {names.get(key, key): _value(value, own) for key, value in config.items()}
+    for key, value in values.items():
+        if key.endswith("activation") and isinstance(value, str):
+            values[key] = ACTIVATIONS.get(value, value)
     if kind == "InputLayer":
         return {
             "batch_input_shape": values.pop("batch_shape"),
@@ -125,7 +181,7 @@ def _config(
         known = _known(found)
     for key in sorted(set(values) - known):
         value = values.pop(key)
-        if value not in _SAYS_NOTHING and value != _OF_ITS_OWN.get(key):
+        if value not in SAYS_NOTHING and value != _OF_ITS_OWN.get(key):
             raise UsageError(
                 f"its layer {config.get('name', kind)} ({kind}) has {key}={value!r}, which Keras 2 "
                 "has not; name a function that builds the model"
@@ -165,17 +221,19 @@ def _value(value: Any, own: Mapping[str, Any]) -> Any:
     return {"class_name": kind, "config": config}
 
 
-def _functional(config: Mapping[str, Any], own: Mapping[str, Any]) -> tf.keras.Model:
+def _functional(
+    config: Mapping[str, Any], own: Mapping[str, Any], tensors: _Tensors
+) -> tf.keras.Model:
     """The graph of a functional model, called layer by layer as its nodes become possible."""
     layers: dict[str, Any] = {}
     outputs: dict[tuple[str, int], Any] = {}
     waiting: list[tuple[str, int, Mapping[str, Any]]] = []
     for entry in config["layers"]:
         name = entry["name"]
-        if "ops" in str(entry.get("module") or "") or _is_operation(entry, own):
-            layers[name] = _operation(entry["class_name"])
+        if "ops" in str(entry.get("module") or ""):
+            layers[name] = operation(entry["class_name"], entry["config"])
         else:
-            layers[name] = _object(entry, own)
+            layers[name] = _object(entry, own, {})
         if entry["class_name"] == "InputLayer":
             outputs[name, 0] = layers[name].output
         waiting += [(name, place, node) for place, node in enumerate(entry["inbound_nodes"])]
@@ -185,27 +243,15 @@ def _functional(config: Mapping[str, Any], own: Mapping[str, Any]) -> tf.keras.M
         if len(left) == len(waiting):
             raise UsageError("its graph cannot be followed; name a function that builds the model")
         waiting = left
+    tensors |= {name: t for (name, place), t in outputs.items() if not place and not _several(t)}
     inputs, results = config["input_layers"], config["output_layers"]
     return tf.keras.Model(
         _ends(inputs, outputs), _ends(results, outputs), name=config.get("name", "model")
     )
 
 
-def _is_operation(entry: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Of an .h5 file, which does not say where a class is from."""
-    kind = entry["class_name"]
-    called = [set(node["kwargs"]) for node in entry["inbound_nodes"]]
-    plain = set(entry.get("config", {})) <= {"name", "axis", "keepdims", "key", "newshape", "axes"}
-    return kind in _OPERATIONS and plain and kind not in own and called != []
-
-
-def _operation(kind: str) -> Callable[..., Any]:
-    if kind not in _OPERATIONS:
-        raise UsageError(
-            f"its operation keras.ops {kind} has no translation; name a function that builds the "
-            "model"
-        )
-    return _OPERATIONS[kind]
+def _several(outputs: Any) -> bool:
+    return isinstance(outputs, list | tuple | dict)
 
 
 def _called(
@@ -222,6 +268,10 @@ def _called(
         return False
     arguments, named = (_tensors(node[part], outputs) for part in ("args", "kwargs"))
     named = {key: value for key, value in named.items() if value is not None}
+    # Keras 3 saves training=True as the default of a call's argument, and has what is asked of the
+    # whole model go before it.
+    if named.get("training") or not getattr(layers[name], "_expects_training_arg", False):
+        named.pop("training", None)
     outputs[name, place] = layers[name](*arguments, **named)
     return True
 
@@ -246,6 +296,10 @@ def _tensors(given: Any, outputs: Mapping[tuple[str, int], Any]) -> Any:
             return tf.nest.flatten(outputs[layer, node])[tensor]
         if given.get("class_name") == "__tuple__":
             return tuple(_tensors(item, outputs) for item in given["items"])
+        if given.get("class_name") == "__ellipsis__":
+            return ...
+        if given.get("class_name") in ("__tensor__", "__numpy__"):
+            return tf.constant(given["config"]["value"], given["config"]["dtype"])
         if given.get("class_name") in ("__slice__", "slice"):
             place = given["config"]
             return slice(place.get("start"), place.get("stop"), place.get("step"))
@@ -264,92 +318,29 @@ def _ends(given: Any, outputs: Mapping[tuple[str, int], Any]) -> Any:
     return [_ends(item, outputs) for item in given]
 
 
-def _restore(path: Path, model: tf.keras.Model, group: Any) -> None:
-    """The weights of a .keras file, whose groups are named by the attributes that hold layers."""
-    layers = group.get("layers") or group.get("_layers")
-    if layers is not None:
-        _restore_list(path, model.layers, layers, has_inputs="input_layer" in layers)
-        return
-    _restore_layer(path, model, group)
-
-
-def _restore_list(path: Path, layers: Any, group: Any, *, has_inputs: bool) -> None:
-    """Layers in a list are counted by their kinds: dense, dense_1."""
-    counts: dict[str, int] = {}
-    for layer in layers:
-        kind = type(layer).__name__
-        if kind in ("TFOpLambda", "SlicingOpLambda") or (kind == "InputLayer" and not has_inputs):
-            continue
-        if isinstance(layer, tf.keras.Model) and kind not in ("Functional", "Sequential"):
-            kind = "Functional"
-        name = _snake(kind)
-        number = counts.get(name, 0)
-        counts[name] = number + 1
-        key = f"{name}_{number}" if number else name
-        if key in group:
-            if isinstance(layer, tf.keras.Model):
-                _restore(path, layer, group[key])
-            else:
-                _restore_layer(path, layer, group[key])
-        elif layer.weights:
-            raise UsageError(f"{path.name} has no weights for its layer {layer.name} ({kind})")
-
-
-def _restore_layer(path: Path, layer: Any, group: Any) -> None:
-    own = [*layer._trainable_weights, *layer._non_trainable_weights]
-    values = group.get("vars", {})
-    if len(values) < len(own):
-        raise UsageError(f"{path.name} has {len(values)} weights for {layer.name}, not {len(own)}")
-    for place, weight in enumerate(own):
-        _assign(path, layer.name, weight, values[str(place)][()])
-    for key in group:
-        if key == "vars" or any(word in key for word in _NO_WEIGHTS):
-            continue
-        held = getattr(layer, key, None)
-        held = getattr(layer, f"_{key}", None) if held is None else held
-        if isinstance(held, list | tuple):
-            _restore_list(path, held, group[key], has_inputs=False)
-        elif isinstance(held, tf.Module):
-            _restore_layer(path, held, group[key])
-        elif _has_values(group[key]):
-            raise UsageError(f"{path.name} has weights for {layer.name}.{key}, which is not there")
-
-
-def _has_values(group: Any) -> bool:
-    if not hasattr(group, "keys"):
-        return True
-    return any(_has_values(group[key]) for key in group)
-
-
-def _restore_by_name(path: Path, model: tf.keras.Model, group: Any) -> None:
-    """The weights of an .h5 file, by the names of layers and in the order of their weights."""
+def _restore(path: Path, model: tf.keras.Model, stored: Mapping[str, Any], inner: str = "") -> None:
+    """Give each layer the weights that Keras 3 has read for it."""
     for layer in model.layers:
-        if not layer.weights:
+        name = f"{inner}{layer.name}/"
+        if isinstance(layer, tf.keras.Model):
+            _restore(path, layer, stored, name)
             continue
-        if layer.name not in group:
-            raise UsageError(f"{path.name} has no weights for its layer {layer.name}")
-        stored = group[layer.name]
-        names = [n.decode() if isinstance(n, bytes) else n for n in stored.attrs["weight_names"]]
-        names = [name for name in names if "seed_generator" not in name]
-        if len(names) != len(layer.weights):
+        weights = _weights(layer)
+        values = list(_values(stored, f"{reference.WEIGHT}{name}").values())
+        shapes = [[list(w.shape) for w in some] for some in (values, weights)]
+        if shapes[0] != shapes[1]:
             raise UsageError(
-                f"{path.name} has {len(names)} weights for {layer.name}, not {len(layer.weights)}"
+                f"{path.name}: the weights of its layer {layer.name} ({type(layer).__name__}) are "
+                f"{shapes[0]} in Keras 3 and {shapes[1]} in Keras 2; {_WAY_OUT}"
             )
-        for name, weight in zip(names, layer.weights, strict=True):
-            _assign(path, layer.name, weight, stored[name][()])
+        for weight, value in zip(weights, values, strict=True):
+            weight.assign(value)
+    settle_normalizations(model)
 
 
-def _assign(path: Path, layer: str, weight: Any, values: Any) -> None:
-    if tuple(weight.shape) != tuple(values.shape):
-        raise UsageError(
-            f"{path.name}: a weight of {layer} is {list(values.shape)}, and {list(weight.shape)} "
-            "in Keras 2; name a function that builds the model"
-        )
-    weight.assign(values)
-
-
-def _snake(name: str) -> str:
-    """As Keras names the groups of its files."""
-    name = re.sub(r"\W+", "", name)
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+def _weights(layer: Any) -> list[Any]:
+    """A layer's weights in Keras 3's order: its own, then those of the layers in it."""
+    found = [*layer._trainable_weights, *layer._non_trainable_weights]
+    for inner in layer._flatten_layers(recursive=False, include_self=False):
+        found += _weights(inner)
+    return list({id(weight): weight for weight in found}.values())

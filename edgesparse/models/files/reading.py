@@ -15,7 +15,10 @@ from edgesparse.models.files import graphs, keras3, wrapped
 from edgesparse.spec.errors import UsageError, cause_of
 
 LAMBDA_NOTE = "it has Lambda layers: code in the file, which was run"
-KERAS_3_NOTE = "it was saved by Keras 3 and is rebuilt in Keras 2, which the pruning toolkit needs"
+KERAS_3_NOTE = (
+    "it was saved by Keras 3 and is rebuilt in Keras 2, which the pruning toolkit needs; both "
+    "answer alike"
+)
 
 
 def read(

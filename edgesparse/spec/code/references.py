@@ -28,6 +28,8 @@ from edgesparse.spec.code.sources import (
 )
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
 
+FILE_MODULE = "edgesparse_ref_"
+"""How the names of modules begin that were loaded by the path of their file."""
 _PACKAGE = Path(__file__).parent.parent.parent
 
 
@@ -146,7 +148,7 @@ def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> A
 
 
 def _import_file(source: Path) -> Any:
-    name = "edgesparse_ref_" + hashlib.sha256(str(source).encode()).hexdigest()[:12]
+    name = FILE_MODULE + hashlib.sha256(str(source).encode()).hexdigest()[:12]
     found = importlib.util.spec_from_file_location(name, source)
     assert found is not None
     assert found.loader is not None

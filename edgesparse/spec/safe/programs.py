@@ -4,9 +4,10 @@ they found in one line of JSON."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -14,12 +15,18 @@ from edgesparse.spec.safe.text import clean
 
 
 def asked(
-    module: str, words: Sequence[object], what: str, timeout_seconds: float
+    module: str,
+    words: Sequence[object],
+    what: str,
+    timeout_seconds: float,
+    *,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What `python -m module words` says.
 
     Args:
         what: is run by it, for messages.
+        environment: variables that differ from this process'.
 
     Raises:
         UsageError: it says what is "wrong".
@@ -31,6 +38,7 @@ def asked(
             capture_output=True,
             text=True,
             timeout=timeout_seconds,
+            env={**os.environ, **(environment or {})},
         )
     except subprocess.TimeoutExpired:
         raise EdgesparseError(f"{what}: took longer than {timeout_seconds / 60:.0f} min") from None
