@@ -36,7 +36,8 @@ def revision(folder: Path, name: str = "HEAD") -> str:
     def git(*words: str) -> str:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *words],
+                # The folder's own settings could name a program to be run.
+                ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
                 capture_output=True,
                 text=True,
                 timeout=20,

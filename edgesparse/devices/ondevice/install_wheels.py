@@ -78,7 +78,7 @@ def unpack(path, site):
 def trial(python, module):
     """Import in a child process: a wheel for another processor crashes, and nothing else does."""
     done = subprocess.run(
-        [python, "-c", "import numpy, " + module],
+        [python, "-I", "-c", "import numpy, " + module],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=TRIAL_SECONDS,

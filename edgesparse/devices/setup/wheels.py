@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.platform import Platform
 from edgesparse.spec.device import Runtime
 from edgesparse.spec.safe.files import file_digest
+from edgesparse.spec.safe.programs import python_module
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _download(choice: Choice, platform: Platform, name: str, folder: Path) -> No
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     abi = f"cp3{platform.minor}"
-    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    argv = python_module("pip", "download", "--quiet", "--disable-pip-version-check")
     # Never a source package: it would be built for this machine, or run code here.
     argv += ["--only-binary=:all:", "--implementation", "cp", "--python-version"]
     argv += [f"3.{platform.minor}", "--abi", abi, "--abi", "abi3", "--abi", "none"]

@@ -10,7 +10,9 @@ from edgesparse.devices.transport.interface import DeviceError, Transport
 from edgesparse.spec.safe.text import clean, outside_json
 
 # Prints name=value lines. $1 is the workdir, $2 the Python, $3 what stands before /sys and /dev.
-# A device without Python says so. An Edge TPU on USB has another id once its firmware is loaded.
+# A device without Python says so; one with Python 2, which has no -I, its version. Modules in the
+# current folder, which is the user's home, are not imported. An Edge TPU on USB has another id once
+# its firmware is loaded.
 _SCRIPT = r"""
 say() { printf '%s=%s\n' "$1" "$2"; }
 say machine "$(uname -m)"
@@ -36,6 +38,8 @@ for place in "$3"/dev/apex_*; do
 done
 say about "$(
   "$2" -c '
+import sys
+sys.path[:] = [place for place in sys.path if place]
 import json, platform, sys, sysconfig
 try:
     import venv

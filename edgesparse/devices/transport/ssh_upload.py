@@ -89,7 +89,7 @@ _UNPACK = (
     + """
 unpack() {
   if command -v xz >/dev/null; then xz -dc < "$1"
-  else python3 -c 'import lzma, shutil, sys
+  else python3 -I -c 'import lzma, shutil, sys
 shutil.copyfileobj(lzma.open(sys.stdin.buffer), sys.stdout.buffer)' < "$1"; fi
 }
 sender=$1

@@ -7,14 +7,12 @@ work after another, so that TensorFlow is imported once, and is started anew aft
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -23,6 +21,7 @@ from typing import Any
 
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.safe.programs import python
 from edgesparse.spec.safe.temporary import TemporaryFolder
 from edgesparse.spec.training import Strategy
 from edgesparse.stages.base.stage import Context
@@ -30,12 +29,8 @@ from edgesparse.stages.base.stage import Context
 POLL_SECONDS = 1.0
 _LOG_TAIL_BYTES = 1 << 16
 _FRAME = re.compile(r'Current thread [^\n]*\n  File "([^"\n]+)", line \d+ in ([^\n]+)')
-# Not "-m": the package may have been found through a sys.path that only this process has. Not
-# multiprocessing either, which would run a user's script again that lacks a __main__ guard.
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from edgesparse.graph.execution.child import main; main(int(sys.argv[1]))"
-)
+# Not multiprocessing, which would run a user's script again that lacks a __main__ guard.
+_START = "from edgesparse.graph.execution.child import main; main(int(sys.argv[1]))"
 
 
 class Worker:
@@ -149,7 +144,7 @@ class Worker:
         with theirs, self.log.open("ab") as log:
             # A session of its own: Ctrl-C in the terminal reaches this process only.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
+                python(_START, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,12 +1,14 @@
+import subprocess
+
 import pytest
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.safe.programs import asked
+from edgesparse.spec.safe.programs import asked, import_path, python
 
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
 
     def made(text):
         (tmp_path / "said.py").write_text(text)
@@ -28,3 +30,19 @@ def test_what_is_wrong_and_what_crashes_is_one_line(module):
             module(text)
     with pytest.raises(EdgesparseError, match="took longer"):
         asked("http.server", ["--bind", "127.0.0.1", "0"], "the file", 0.5)
+
+
+def test_modules_in_the_current_folder_come_last(tmp_path, monkeypatch):
+    """Whoever has the folder in sys.path can still import what is in it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "runpy", "numpy", "mine"):
+        (tmp_path / f"{name}.py").write_text(f"print({name!r})\n")
+    assert str(tmp_path.resolve()) not in import_path()
+    start = "import json, runpy, numpy, mine"
+    for place in ("", str(tmp_path)):
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(place)
+            done = subprocess.run(python(start), capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("mine\n", "")
+    done = subprocess.run(python(start), capture_output=True, text=True)
+    assert "No module named 'mine'" in done.stderr
