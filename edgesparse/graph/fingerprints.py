@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.code import references, saved
+from edgesparse.spec.code import saved
+from edgesparse.spec.code.inputs import Inputs
 from edgesparse.spec.pipeline import ModelSource, Pipeline, Source
 from edgesparse.spec.reading.load import Loaded
-from edgesparse.spec.safe.files import file_digest
 from edgesparse.stages import NAMES, kind
 
 
@@ -54,48 +54,45 @@ def revision(folder: Path, name: str = "HEAD") -> str:
 
 def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:
     """Digests of the code and files that a pipeline refers to; see plan.build_plan."""
-    pipeline, base = loaded.spec, loaded.folder
-    found = {"data": _source_digest("data", pipeline.data, base)}
-    found["model"] = _model_digest(pipeline.model, base)
+    return inputs_of(loaded).digests
+
+
+def inputs_of(loaded: Loaded[Pipeline]) -> Inputs:
+    """The code and files that a pipeline refers to, with their digests by role."""
+    pipeline, base, seen = loaded.spec, loaded.folder, Inputs()
+    found = seen.digests
+    found["data"] = _source_digest("data", pipeline.data, base, seen)
+    found["model"] = _model_digest(pipeline.model, base, seen)
     tasks = [pipeline.task, *pipeline.task.outputs.values()]
     own = [("tasks", task.ref, task.args) for task in tasks if task.ref is not None]
-    found |= _own_digest("task", own, base)
+    found |= _own_digest("task", own, base, seen)
     train = pipeline.train
     own = [("training", given.ref, given.args) for given in train.callbacks]
     own += [("training", train.ref, train.args)] if train.ref is not None else []
-    found |= _own_digest("training", own, base)
+    found |= _own_digest("training", own, base, seen)
     for name, variant in pipeline.variants.items():
         if variant.model is not None:
-            found[f"model {name}"] = _model_digest(variant.model, base)
+            found[f"model {name}"] = _model_digest(variant.model, base, seen)
         for i, step in variant.references:
             source = Source(ref=step.method, args=step.args)
-            found[f"sparsify {name} {i}"] = _source_digest("sparsity", source, base)
-    return found
+            found[f"sparsify {name} {i}"] = _source_digest("sparsity", source, base, seen)
+    return seen
 
 
-def own_code(loaded: Loaded[Pipeline]) -> str:
+def own_code(inputs: Inputs) -> str:
     """Identity of the user's code that a pipeline's stages import; empty where there is none."""
-    pipeline, base = loaded.spec, loaded.folder
-    models = [pipeline.model, *(v.model for v in pipeline.variants.values() if v.model)]
-    refs = [("data", pipeline.data.ref)]
-    refs += [("models", model.ref) for model in models if not saved.is_saved(model)]
-    refs += [("models", ref) for model in models for ref in model.custom_objects]
-    refs += [("tasks", task.ref) for task in (pipeline.task, *pipeline.task.outputs.values())]
-    refs += [("training", callback.ref) for callback in pipeline.train.callbacks]
-    refs += [("training", pipeline.train.ref)]
-    steps = (step for variant in pipeline.variants.values() for _, step in variant.references)
-    refs += [("sparsity", step.method) for step in steps]
-    total = hashlib.sha256(str(base.absolute()).encode())
-    named = sorted({(room, ref) for room, ref in refs if ref is not None})
-    for room, ref in named:
-        total.update(
-            references.digest(references.find(room, None, ref, base, classes=True)).encode()
-        )
-    return total.hexdigest() if named else ""
+    total = hashlib.sha256()
+    for path, content in sorted(inputs.code.items()):
+        total.update(f"{path}\0{len(content)}\0".encode() + content)
+    modules = sorted(
+        (ref, digest) for (_, _, ref), digest in inputs.installed.items() if ref is not None
+    )
+    total.update(repr(modules).encode())
+    return total.hexdigest() if inputs.code or modules else ""
 
 
 def _own_digest(
-    role: str, own: Sequence[tuple[str, str, Mapping[str, Any]]], base: Path
+    role: str, own: Sequence[tuple[str, str, Mapping[str, Any]]], base: Path, seen: Inputs
 ) -> dict[str, str]:
     """Of the user's own code in a role; nothing where there is none."""
     if not own:
@@ -103,40 +100,47 @@ def _own_digest(
     total = hashlib.sha256()
     for room, ref, args in own:
         source = Source(ref=ref, args=dict(args))
-        total.update(_source_digest(room, source, base).encode())
+        total.update(_source_digest(room, source, base, seen).encode())
     return {role: total.hexdigest()}
 
 
-def _model_digest(model: ModelSource, base: Path) -> str:
+def _model_digest(model: ModelSource, base: Path, seen: Inputs) -> str:
     if saved.is_saved(model):
-        first = saved.digest(base / str(model.ref))
+        first = _saved_digest(base / str(model.ref), seen)
     else:
-        first = _source_digest("models", model, base)
+        first = _source_digest("models", model, base, seen)
     if model.weights is None and not model.custom_objects:
         return first
     total = hashlib.sha256(first.encode())
     if model.weights is not None:
-        total.update(file_digest(base / model.weights).encode())
+        total.update(_saved_digest(base / model.weights, seen).encode())
     for ref in model.custom_objects:
-        target = references.find("models", None, ref, base, classes=True)
-        total.update(f"{ref}\0{references.digest(target)}".encode())
+        total.update(f"{ref}\0{seen.target(('models', None, ref), base)}".encode())
     return total.hexdigest()
 
 
-def _source_digest(room: str, source: Source, base: Path) -> str:
+def _saved_digest(path: Path, seen: Inputs) -> str:
+    """Of a file, or of every file in a folder."""
+    found = seen.place(path)
+    if not path.is_dir():
+        return found[str(path)]
+    total = hashlib.sha256()
+    for file, digest in found.items():
+        total.update(f"{Path(file).relative_to(path)}\0{digest}\0".encode())
+    return total.hexdigest()
+
+
+def _source_digest(room: str, source: Source, base: Path, seen: Inputs) -> str:
     """The function's code, and the content of every file or folder named in its arguments."""
-    target = references.find(room, source.name, source.ref, base, classes=True)
-    total = hashlib.sha256(references.digest(target).encode())
+    total = hashlib.sha256(seen.target((room, source.name, source.ref), base).encode())
     # Any text among the arguments may be a path; whoever reads it, its content shapes the result.
     for text in sorted(_texts(source.args)):
         place = base / text
         try:
-            if place.is_file():
-                total.update(f"\0{text}\0{file_digest(place)}".encode())
-            elif text and place.is_dir():
-                for file in sorted(p for p in place.rglob("*") if p.is_file()):
-                    name = file.relative_to(place)
-                    total.update(f"\0{text}\0{name}\0{file_digest(file)}".encode())
+            if text and (place.is_file() or place.is_dir()):
+                for file, digest in seen.place(place).items():
+                    within = f"\0{Path(file).relative_to(place)}" if file != str(place) else ""
+                    total.update(f"\0{text}{within}\0{digest}".encode())
         except (OSError, ValueError):
             continue  # Not a path after all, or one that the loader will complain about.
     return total.hexdigest()

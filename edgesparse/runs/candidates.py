@@ -71,6 +71,7 @@ def _judge(plan: Plan, executor: Executor) -> Judge | None:
     if not (folder / samples.TASK).is_file():
         return None
     kept = read_json(folder / samples.TASK)
+    executor.context.inputs.check_judges()
     return read_judge(kept, folder / samples.TARGETS, executor.context.loaded.folder)
 
 

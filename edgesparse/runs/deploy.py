@@ -19,6 +19,7 @@ from edgesparse.devices import edgetpu
 from edgesparse.graph import progress as told
 from edgesparse.graph.execution.execute import execute
 from edgesparse.graph.execution.executor import Cluster, Executor
+from edgesparse.graph.fingerprints import inputs_of
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
@@ -170,7 +171,8 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
     for note in target.notes:
         run.listener(told.Note(note))
     known = profiles(target, run.workspace)
-    plan = plan_for(run.loaded, target, known, run.variants)
+    inputs = inputs_of(run.loaded)
+    plan = plan_for(run.loaded, target, known, inputs, run.variants)
     if any(stage.spec.get("compiler") == edgetpu.NO_COMPILER for stage in plan.stages):
         # Said now, not only after an hour of training.
         note = f"{device.name}: the Edge TPU's compiler does not run: {edgetpu.WHERE_TO_GET_IT}"
@@ -188,6 +190,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         run.project.workers(run.log),
         record.begun.run,
         known,
+        inputs,
         run.stop,
         run.cluster,
     ) as executor:
@@ -242,7 +245,8 @@ def _worth_it(
             if (still := tuple(v for v in one.variants if v not in left)) or not one.variants
         ]
     kept = [name for name in plan.converted if name not in left]
-    return plan_for(run.loaded, target, known, kept) if left else plan
+    inputs = executor.context.inputs
+    return plan_for(run.loaded, target, known, inputs, kept) if left else plan
 
 
 def _models_folder(run: _Run, device: Device) -> Path:

@@ -16,7 +16,7 @@ from edgesparse.devices.measuring.job import new_id
 from edgesparse.devices.setup.tidy import leave
 from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.execution.pool import Workers
-from edgesparse.graph.fingerprints import digests, library_versions, own_code
+from edgesparse.graph.fingerprints import inputs_of, library_versions, own_code
 from edgesparse.graph.plan import Plan, build_plan
 from edgesparse.graph.store import Store
 from edgesparse.graph.workspace import StageStatus
@@ -25,6 +25,7 @@ from edgesparse.runs.advice.sensible import left_out
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.runs.fleet.targets import Target, own_runtimes, this_machine
+from edgesparse.spec.code.inputs import Inputs
 from edgesparse.spec.device import Device
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError, did_you_mean
@@ -66,19 +67,21 @@ def plan(
     workspace = project.workspace(loaded.spec.store)
     with project.target(device) as target:
         known = profiles(target, workspace)
-        planned = plan_for(loaded, target, known, variants)
+        inputs = inputs_of(loaded)
+        planned = plan_for(loaded, target, known, inputs, variants)
         # An outline that is not there yet is made for this time only.
         with temporary_folder() as place:
             workers = project.workers(place / "log.txt")
             wanted = [k for one in planned.beginnings for k in (one.preflight, one.outline)]
             kept = all(workspace.has(key) for key in wanted if key)
             store = workspace.store if kept else Store(place / "store")
-            with executor_for(loaded, target, store, workers, new_id("plan"), known) as executor:
+            run = new_id("plan")
+            with executor_for(loaded, target, store, workers, run, known, inputs) as executor:
                 advised = advise(planned, executor, target, project.listener)
                 left = left_out(planned, executor) if loaded.spec.automatic and not variants else {}
         if left:
             kept_ones = [name for name in planned.converted if name not in left]
-            planned = plan_for(loaded, target, known, kept_ones)
+            planned = plan_for(loaded, target, known, inputs, kept_ones)
     stages = tuple(workspace.status(loaded.spec.name, planned))
     shown = [one for one in advised if not set(one.variants) or set(one.variants) - left.keys()]
     lines = tuple(one.line for one in shown if one.kind != "said")
@@ -90,16 +93,17 @@ def plan_for(
     loaded: Loaded[Pipeline],
     target: Target,
     known: Mapping[str, Profile],
+    inputs: Inputs,
     variants: Sequence[str] | None = None,
 ) -> Plan:
     """The plan of a pipeline for one device; `known` is what its runtimes do with sparse storage,
-    by their names."""
+    by their names, `inputs` what the pipeline refers to."""
     check_variants(loaded, variants)
     local = target.device.connect.local is not None
     tpu = target.device.tpu
     return build_plan(
         loaded.spec,
-        digests(loaded),
+        inputs.digests,
         library_versions(),
         target.runtimes,
         known,
@@ -120,14 +124,15 @@ def executor_for(
     workers: Workers,
     run: str,
     known: Mapping[str, Profile],
+    inputs: Inputs,
     stop: threading.Event | None = None,
     cluster: Cluster | None = None,
 ) -> Iterator[Executor]:
-    """What runs the stages of a plan for one device; on this machine nothing of them is left when
-    the block ends."""
+    """What runs the stages of a plan, made of the same `inputs`, for one device; on this machine
+    nothing of them is left when the block ends."""
     device = target.device
     golden = EMULATED_GOLDEN_SAMPLES if device.emulated else None
-    context = Context(loaded, known, device.tpu, golden, own_code(loaded))
+    context = Context(loaded, known, device.tpu, golden, own_code(inputs), inputs)
     host = None if device.connect.local is not None else this_machine()
     stop = stop or threading.Event()
     devices = Devices(target.transport, run, host, own_runtimes(), stop)

@@ -10,7 +10,7 @@ from typing import Any
 from edgesparse.devices.measuring.job import new_id
 from edgesparse.graph import progress as told
 from edgesparse.graph.execution.execute import execute
-from edgesparse.graph.fingerprints import digests, library_versions
+from edgesparse.graph.fingerprints import inputs_of, library_versions
 from edgesparse.graph.plan import sensitivity_plan
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.resources import DeviceName, Resources
@@ -81,11 +81,12 @@ def sensitivity(
     with project.target(device) as target:
         workers = project.workers(path.with_suffix(".log"))
         known = profiles(target, workspace)
+        inputs = inputs_of(loaded)
         plan, stage = sensitivity_plan(
-            loaded.spec, digests(loaded), library_versions(), known, name, place, step, levels
+            loaded.spec, inputs.digests, library_versions(), known, name, place, step, levels
         )
-        name_of_run = new_id("sensitivity")
-        with executor_for(loaded, target, workspace.store, workers, name_of_run, known) as executor:
+        run, store = new_id("sensitivity"), workspace.store
+        with executor_for(loaded, target, store, workers, run, known, inputs) as executor:
             errors = execute(plan.work, executor, listener)
         if stage.key in errors:
             raise EdgesparseError(errors[stage.key])

@@ -50,4 +50,4 @@ def run(work: Work) -> None:
 
 # It may ask a build host over SSH, so it stays where connections are; the compiler itself is a
 # program of its own, and its crash is an exit code.
-KIND = Kind("compile", 1, (), run, in_child=False)
+KIND = Kind("compile", 1, (), run, in_child=False, loads=False)

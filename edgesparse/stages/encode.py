@@ -46,4 +46,4 @@ def read_decisions(folder: Path) -> list[storage.Decision]:
     return [storage.Decision(**decision) for decision in read_json(folder / "storage.json")]
 
 
-KIND = Kind("encode", 3, ("numpy", "flatbuffers"), run)
+KIND = Kind("encode", 3, ("numpy", "flatbuffers"), run, loads=False)

@@ -23,7 +23,7 @@ from edgesparse.graph import progress as told
 from edgesparse.graph.execution.cluster import DaskCluster
 from edgesparse.graph.execution.execute import execute
 from edgesparse.graph.execution.pool import Workers, checked_jobs
-from edgesparse.graph.fingerprints import digests, library_versions
+from edgesparse.graph.fingerprints import digests, inputs_of, library_versions
 from edgesparse.graph.plan import build_plan
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.report.page import html_text
@@ -133,11 +133,13 @@ def carried_out(folder: Path, count: int, address: str | None) -> Measured:
             took[event.label] = time.perf_counter() - started[event.label]
 
     with closing(open_target(device)) as target, Workers(log, checked_jobs(None)) as workers:
-        plan = plan_for(loaded, target, {})
+        plan = plan_for(loaded, target, {}, inputs_of(loaded))
         stages = [one for one in plan.stages if one.name in ("samples", "train", "sparsify")]
         store = Store(folder / "store")
         cluster = DaskCluster(address) if address else None
-        with executor_for(loaded, target, store, workers, "x", {}, None, cluster) as executor:
+        with executor_for(
+            loaded, target, store, workers, "x", {}, inputs_of(loaded), None, cluster
+        ) as executor:
             before = memory_mb("VmRSS")
             begun = time.perf_counter()
             errors = execute(stages, executor, listen)

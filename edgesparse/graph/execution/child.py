@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from edgesparse.spec.code.carried import carry
 from edgesparse.spec.errors import EdgesparseError, summary_of
 from edgesparse.stages.base.stage import Context, Work
 
@@ -95,7 +96,8 @@ def _print_to(log: str) -> None:
 
 def _prepare(context: Context) -> None:
     """What must be done before a context is used: TensorFlow is set up, or left as after a start,
-    since names of layers count on."""
+    since names of layers count on. The user's code is imported as it was when keys were made."""
+    carry(context.inputs.code)
     if "tensorflow" in sys.modules:
         import tensorflow as tf
 

@@ -269,6 +269,13 @@ def _run_in_worker(order: _Order) -> str | None:
         executor = _executor(order, worker)
     except EdgesparseError as error:
         return str(error)
+    try:
+        executor.context.inputs.check()
+    except EdgesparseError as error:
+        return (
+            f"worker {worker.address}: {error}; code goes with the pipeline, data and saved models "
+            "must lie under the same path on every worker"
+        )
     if executor.store.has(order.stage.key):  # By a worker that was lost after it had stored it.
         return None
 

@@ -59,7 +59,9 @@ class Executor:
             with self.store.reserved(stage.key, stop) as stored:
                 if not stored:
                     with self.store.create(stage.key, about) as folder:
+                        self._check(stage)
                         self._run(stage, folder, listener)
+                        self._check(stage)
         except EdgesparseError as error:
             return str(error)
         except Exception as error:
@@ -73,6 +75,15 @@ class Executor:
         self.workers.interrupt()
         if self.cluster is not None:
             self.cluster.interrupt()
+
+    def _check(self, stage: Stage) -> None:
+        """Raise EdgesparseError where what a stage loads is not what its key was made of: before,
+        since it may be another machine's, and after, since somebody may have edited it."""
+        stage_kind = kind(stage.name)
+        if stage_kind.loads:
+            self.context.inputs.check()
+            if not stage_kind.in_child:
+                self.context.inputs.check_judges()
 
     def _run(self, stage: Stage, folder: Path, listener: events.Listener) -> None:
         stage_kind, parts = kind(stage.name), self.parts(stage, folder)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.devices.transport.interface import Progress
+from edgesparse.spec.code.inputs import Name
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.programs import python
 from edgesparse.spec.safe.temporary import TemporaryFolder
@@ -48,6 +49,8 @@ class Worker:
         """What the process knows already."""
         self._own_code = ""
         """The user's code that it has imported."""
+        self._installed: dict[Name, str] = {}
+        """Other code that it has imported, with its digests."""
         self._strategy: Strategy | None = None
         """How TensorFlow was set up there."""
 
@@ -86,6 +89,7 @@ class Worker:
             about = (str(Path.cwd()), str(self.log), module, name)
             connection.send(("call", sent, *about, parts, arguments))
             self._own_code = context.own_code or self._own_code
+            self._installed |= context.inputs.installed
             self._strategy = context.pipeline.train.strategy
             word, *rest = self._received(connection)
             while word not in ("done", "failed"):
@@ -122,14 +126,17 @@ class Worker:
         if self._temporary is not None:
             self._temporary.close()
         self._process = self._connection = self._temporary = self._context = None
-        self._own_code, self._strategy = "", None
+        self._own_code, self._installed, self._strategy = "", {}, None
 
     def _stale(self, context: Context) -> bool:
         """Whether the process cannot serve this context: what Python has imported and how
         TensorFlow was set up stays until the process ends."""
         if context is self._context or self._process is None:
             return False
-        imports_other_code = self._own_code not in ("", context.own_code)
+        imports_other_code = self._own_code not in ("", context.own_code) or any(
+            digest != self._installed.get(name, digest)
+            for name, digest in context.inputs.installed.items()
+        )
         strategy = context.pipeline.train.strategy
         return imports_other_code or self._strategy not in (None, strategy)
 

@@ -22,6 +22,7 @@ from edgesparse.graph import progress as told
 from edgesparse.graph.execution.execute import execute
 from edgesparse.graph.execution.executor import Cluster
 from edgesparse.graph.execution.pool import Workers
+from edgesparse.graph.fingerprints import inputs_of
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
 from edgesparse.runs.bench import shortened
@@ -155,10 +156,10 @@ class _Bench:
 
     def _made(self, loaded: Loaded[Pipeline]) -> list[Candidate]:
         target, run = self.target, self.record.begun.run
-        plan = plan_for(loaded, target, self.known)
-        store = self.workspace.store
+        inputs, store = inputs_of(loaded), self.workspace.store
+        plan = plan_for(loaded, target, self.known, inputs)
         with executor_for(
-            loaded, target, store, self.workers, run, self.known, self.stop, self.cluster
+            loaded, target, store, self.workers, run, self.known, inputs, self.stop, self.cluster
         ) as executor:
             errors = execute(plan.work, executor, self.listener)
             threads = target.device.threads or self.settings.threads

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgesparse.spec.code.carried import content, is_file, spec_of
 from edgesparse.spec.code.sources import (
     MAX_REFERENCE,
     definitions_of,
     functions_of,
-    is_file,
     local_imports,
     module_source,
     shown,
@@ -71,9 +71,11 @@ def find(
     if not colon or not place or not function.isidentifier() or len(ref) > MAX_REFERENCE:
         raise UsageError(f"{shown(ref)} is no reference; write file.py:function or module:function")
     if place.endswith(".py"):
-        if not is_file(base / place):
+        # Resolved first: so it is called on every machine.
+        resolved = _resolved(base / place)
+        if resolved is None or not is_file(resolved):
             raise UsageError(f"no file {shown(place)} beside the YAML file")
-        target = Target(ref, (base / place).resolve(), function, None)
+        target = Target(ref, resolved, function, None)
     else:
         target = Target(ref, module_source(place, ref), function, place)
     functions = definitions_of(target.source) if classes else set(functions_of(target.source))
@@ -82,6 +84,13 @@ def find(
         wanted = "function or class" if classes else "function"
         raise UsageError(f"{place} has no {wanted} {function!r}{hint}")
     return target
+
+
+def _resolved(path: Path) -> Path | None:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def check_arguments(
@@ -149,7 +158,7 @@ def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> A
 
 def _import_file(source: Path) -> Any:
     name = FILE_MODULE + hashlib.sha256(str(source).encode()).hexdigest()[:12]
-    found = importlib.util.spec_from_file_location(name, source)
+    found = spec_of(name, source)
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
@@ -166,24 +175,28 @@ def _import_file(source: Path) -> Any:
 _LAYERS = b"edgesparse.layers"
 
 
-def digest(target: Target) -> str:
-    """sha256 over the function's file and every local file that it imports, by content; with our
-    layers where one of them uses those."""
-    seen: dict[str, bytes] = {}
+def code(target: Target, read: Callable[[Path], bytes] = content) -> dict[Path, bytes]:
+    """The function's file and every local file that it imports. Raises UsageError, OSError."""
+    found: dict[Path, bytes] = {}
     waiting = [target.source]
     while waiting:
         file = waiting.pop()
-        name = str(file.relative_to(target.source.parent))
         # Files may import one another in a circle.
-        if name in seen:
-            continue
-        seen[name] = file.read_bytes()
-        waiting.extend(local_imports(file, target.source.parent))
-    if any(_LAYERS in content for content in seen.values()):
-        home = Path(__file__).parents[2] / "layers"
+        if file not in found:
+            found[file] = read(file)
+            waiting.extend(local_imports(file, target.source.parent))
+    return found
+
+
+def digest(target: Target, read: Callable[[Path], bytes] = content) -> str:
+    """sha256 over `code`, by content; with our layers where one of them uses those."""
+    folder = target.source.parent
+    seen = {str(path.relative_to(folder)): text for path, text in code(target, read).items()}
+    if any(_LAYERS in text for text in seen.values()):
+        home = _PACKAGE / "layers"
         seen |= {f"layers/{file.name}": file.read_bytes() for file in home.glob("*.py")}
     total = hashlib.sha256()
     # With the length: where one file ends must not be a matter of content.
-    for name, content in sorted(seen.items()):
-        total.update(f"{name}\0{len(content)}\0".encode() + content)
+    for name, text in sorted(seen.items()):
+        total.update(f"{name}\0{len(text)}\0".encode() + text)
     return total.hexdigest()

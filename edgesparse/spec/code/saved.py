@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from edgesparse.spec.code.sources import is_file, shown
+from edgesparse.spec.code.carried import is_file
+from edgesparse.spec.code.sources import shown
 from edgesparse.spec.pipeline import ModelSource
-from edgesparse.spec.safe.files import file_digest
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 _GRAPH = "saved_model.pb"
@@ -45,13 +44,3 @@ def wrong(model: ModelSource, base: Path) -> list[tuple[str, str]]:
     if model.weights is not None:
         found.append(("weights", "a saved model has weights; name the function that builds it"))
     return found
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, or of every file in a folder."""
-    if path.is_file():
-        return file_digest(path)
-    total = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        total.update(f"{file.relative_to(path)}\0{file_digest(file)}\0".encode())
-    return total.hexdigest()

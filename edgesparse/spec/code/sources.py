@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from edgesparse.spec.code.carried import content, is_file
 from edgesparse.spec.errors import UsageError
 
 MAX_REFERENCE = 300
@@ -84,13 +85,7 @@ def definitions_of(source: Path) -> set[str]:
 def tree(source: Path) -> ast.Module:
     """A file's syntax tree. Raises UsageError, with the line where there is one."""
     try:
-        state = source.stat()
-        if state.st_size > MAX_SOURCE_BYTES:
-            raise UsageError(
-                f"{source.name} is larger than {MAX_SOURCE_BYTES:,} bytes; refused: name a smaller "
-                "file that imports it"
-            )
-        return _parsed(source, state.st_mtime_ns, state.st_size)
+        return _parsed(bounded(source))
     except SyntaxError as error:
         raise UsageError(f"{source.name}:{error.lineno}: {error.msg}") from None
     except (RecursionError, MemoryError):
@@ -100,35 +95,45 @@ def tree(source: Path) -> ast.Module:
         raise UsageError(f"{source.name} cannot be read: {reason}") from None
 
 
+def bounded(source: Path) -> bytes:
+    """What a file of code holds. Raises UsageError where that is more than code is, or OSError."""
+    found = content(source)
+    if len(found) > MAX_SOURCE_BYTES:
+        raise UsageError(
+            f"{source.name} is larger than {MAX_SOURCE_BYTES:,} bytes; refused: name a smaller "
+            "file that imports it"
+        )
+    return found
+
+
 # One check asks for a file's functions, their parameters and its imports.
 @lru_cache(maxsize=16)
-def _parsed(source: Path, _time: int, _size: int) -> ast.Module:
-    return ast.parse(source.read_bytes())
+def _parsed(text: bytes) -> ast.Module:
+    return ast.parse(text)
 
 
 def local_imports(file: Path, folder: Path) -> list[Path]:
-    """The files in `folder` that a file imports."""
-    names: set[str] = set()
+    """The files in `folder` that a file imports, with the packages around them."""
+    stems: set[Path] = set()
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            for alias in node.names:
+                stems |= _stems(folder, alias.name, ())
         elif isinstance(node, ast.ImportFrom):
-            names |= {alias.name for alias in node.names}
+            # from . import x: a file of the same package.
+            start = file.parents[node.level - 1] if node.level else folder
+            stems |= _stems(start, node.module or "", [alias.name for alias in node.names])
     found = []
-    for name in sorted(names):
-        stem = folder / Path(*name.split("."))
+    for stem in sorted(stem for stem in stems if folder in stem.parents):
         found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if is_file(p)]
     return found
 
 
-def is_file(path: Path) -> bool:
-    """Whether a file is there; a name that no file can have is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+def _stems(start: Path, module: str, names: Iterable[str]) -> set[Path]:
+    """Files without their suffix: of a module, the packages around it, and names in it."""
+    parts = module.split(".") if module else []
+    around = {start.joinpath(*parts[: i + 1]) for i in range(len(parts))}
+    return around | {start.joinpath(*parts, name) for name in names}
 
 
 def exists(base: Path, pattern: str) -> bool:

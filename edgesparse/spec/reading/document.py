@@ -43,6 +43,9 @@ class Document:
     """
 
     path: str
+    folder: Path
+    """What references in the file are relative to: absolute, so that another process, wherever it
+    was started, finds them."""
     value: Any = None
     values: dict[Location, Position] = field(default_factory=dict)
     keys: dict[Location, Position] = field(default_factory=dict)
@@ -135,6 +138,7 @@ def parse_document(text: str, name: str, environment: Mapping[str, str] | None =
     builder = _Builder(name, os.environ if environment is None else environment)
     document = Document(
         name,
+        Path(name).absolute().parent.resolve(),
         None,
         builder.values,
         builder.keys,

@@ -50,7 +50,7 @@ class Loaded(Generic[Spec]):
     @property
     def folder(self) -> Path:
         """What references in the file are relative to."""
-        return self.path.absolute().parent
+        return self.document.folder
 
 
 def load_pipeline(

@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgesparse.spec.code import references
+from edgesparse.spec.code.carried import is_file
 from edgesparse.spec.code.saved import is_folder, is_saved, wrong
-from edgesparse.spec.code.sources import exists, is_file, shown
+from edgesparse.spec.code.sources import exists, shown
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
 from edgesparse.spec.pipeline import (
     ROW_METRICS,

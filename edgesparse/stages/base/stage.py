@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.devices.transport.interface import Progress, Transport
+from edgesparse.spec.code.inputs import Inputs
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Pipeline, Variant
@@ -81,6 +82,8 @@ class Context:
     """How many golden samples a slow device answers; default: all."""
     own_code: str = ""
     """Identity of the user's code that stages import; empty where there is none."""
+    inputs: Inputs = field(default_factory=Inputs)
+    """What the plan's keys were made of."""
     whole: Context | None = None
     """Of a variant with its own model: what it shares with the others."""
 
@@ -231,6 +234,8 @@ class Kind:
     in_child: bool = True
     """Whether it runs in a process of its own; those that ask devices do not: what can crash there
     runs in the agent's processes."""
+    loads: bool = True
+    """Whether it loads the pipeline's code, data or models, and not only what stages have left."""
     answer: Callable[[Stage, Context, Devices, Any], Any] | None = None
     """What `Work.ask` gets, found where devices can be reached."""
 

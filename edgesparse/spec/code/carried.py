@@ -1,0 +1,89 @@
+"""The user's code as it was when a run began, in a process that carries out its stages.
+
+Keys are made of that text, so that it is what is imported: an edit in the middle of a run does not
+count, and a machine without the project's folder runs the same. Files are known by the paths that
+they have where the run began.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import linecache
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_files: dict[Path, bytes] = {}
+
+
+def carry(files: Mapping[str, bytes]) -> None:
+    """From now on this process imports these files in place of what lies on its disk."""
+    _files.clear()
+    _files.update({Path(path): content for path, content in files.items()})
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    for path, content in _files.items():
+        # Whoever asks for a function's source, as tf.function does, gets what is run.
+        lines = content.decode("utf-8", "replace").splitlines(keepends=True)
+        linecache.cache[str(path)] = (len(content), None, lines, str(path))
+
+
+def content(path: Path) -> bytes:
+    """What a file of code holds. Raises OSError."""
+    known = _files.get(path)
+    return path.read_bytes() if known is None else known
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is none."""
+    try:
+        return path in _files or path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def spec_of(name: str, path: Path) -> importlib.machinery.ModuleSpec | None:
+    """How a file is imported."""
+    if path not in _files:
+        return importlib.util.spec_from_file_location(name, path)
+    inside = [str(path.parent)] if path.name == "__init__.py" else None
+    return importlib.util.spec_from_file_location(
+        name, path, loader=_Loader(name, str(path)), submodule_search_locations=inside
+    )
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Compiles a carried file; nothing of it is cached on a disk."""
+
+    def get_data(self, path: Any) -> bytes:
+        return _files[Path(path)]
+
+    def path_stats(self, path: Any) -> Mapping[str, Any]:
+        raise OSError(f"{path} has no compiled form")
+
+    def set_data(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds carried files that others import, as if their folder came first in sys.path."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        last = name.rpartition(".")[2]
+        folders = {file.parent: None for file in _files} if path is None else map(Path, path)
+        for folder in folders:
+            for file in (folder / last / "__init__.py", folder / f"{last}.py"):
+                if file in _files:
+                    return spec_of(name, file)
+            if any(folder / last in file.parents for file in _files):
+                # A package without __init__.py.
+                found = importlib.machinery.ModuleSpec(name, None, is_package=True)
+                found.submodule_search_locations = [str(folder / last)]
+                return found
+        return None
