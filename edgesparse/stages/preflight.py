@@ -141,4 +141,4 @@ def read_facts(folder: Path) -> Facts:
     return Facts(**{**known, **lists})
 
 
-KIND = Kind("preflight", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = Kind("preflight", 3, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -211,4 +211,4 @@ def latencies_ms(
     return [statistics.median(found[entry.name]) / 1e6 for entry in entries]
 
 
-KIND = Kind("sparsify", 3, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, answer=latencies_ms)
+KIND = Kind("sparsify", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, answer=latencies_ms)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from edgesparse.sparsity.network.elementwise import is_elementwise
+from edgesparse.sparsity.network.layers import is_own
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.sparsify import matches
 
@@ -26,7 +28,7 @@ _ATTRIBUTES = (
 )  # fmt: skip
 DEPTHWISE = "depthwise: few weights, and each channel has its own"
 FEW = "few weights, much accuracy"
-NO_KERNEL = "a scale or slope, no kernel"
+NO_KERNEL = "a scale, shift or slope, no kernel"
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _within(layer: Any, owner: Any, path: list[str]) -> Iterator[Kernel]:
     named.pop("bias", None)  # A GRU's has two dimensions, and one of attention's projections.
     for attribute, weight in named.items():
         name = "/".join([*path, attribute] if len(named) > 1 else path)
-        yield Kernel(name, layer.name, owner, weight, _reason(owner, weight, attribute))
+        yield Kernel(name, layer.name, owner, weight, _reason(layer, owner, weight, attribute))
     parts = list(owner._flatten_layers(recursive=False, include_self=False))
     parts = [part for part in parts if part.weights]
     for part in parts:
@@ -180,11 +182,13 @@ def _attribute(owner: Any, weight: Any) -> str:
     return str(weight.name).split("/")[-1].split(":")[0]
 
 
-def _reason(owner: Any, weight: Any, attribute: str) -> str:
+def _reason(layer: Any, owner: Any, weight: Any, attribute: str) -> str:
     layers = tf.keras.layers
     if attribute == "depthwise_kernel":
         return DEPTHWISE
     if isinstance(owner, layers.PReLU | layers.BatchNormalization | layers.LayerNormalization):
+        return NO_KERNEL
+    if is_own(owner) and is_elementwise(layer, weight):
         return NO_KERNEL
     convolution = attribute == "kernel" and len(weight.shape) >= 3 and hasattr(owner, "kernel_size")
     transposed = "Transpose" in type(owner).__name__
