@@ -35,7 +35,8 @@ class RuntimeInfo(Data):
 
 
 class ModelFile(Data):
-    """The .tflite that was measured. `sparsity` is over weights of two or more dimensions.
+    """The .tflite that was measured. `sparsity` is over weights of two or more dimensions; `macs`
+    are the multiply-accumulates of one inference, None where the file does not say how many.
 
     Of the network that it was made of: `active_parameters` is how many one inference reads, where
     that is less than all; `activation_zeros` the share among what rectifiers give, `activations` by
@@ -49,6 +50,7 @@ class ModelFile(Data):
     zeros: Size
     sparsity: Share
     storage: str
+    macs: Size | None = None
     active_parameters: Size | None = None
     activation_zeros: Share | None = None
     activations: dict[str, Share] = {}
@@ -65,6 +67,7 @@ class ModelFile(Data):
             zeros=info.zeros,
             sparsity=info.sparsity,
             storage=info.storage,
+            macs=info.macs,
         )
 
 

@@ -18,7 +18,7 @@ FEW_ZEROS = 0.05
 ACTIVATIONS_DIFFER = 0.1
 """From so much on, zeros among activations have a column."""
 SMALLER = 1.05
-"""From this ratio on a file counts as smaller."""
+"""From this ratio on a file counts as smaller, and multiply-accumulates have a column."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,13 @@ _SENT = Column(
 """Of devices behind a wire."""
 
 
+_MACS = Column(
+    "MACs",
+    lambda r: count_text(r.model.macs) if r.model and r.model.macs is not None else None,
+    lambda r: float(r.model.macs) if r.model and r.model.macs is not None else None,
+)
+
+
 def _usage_columns(rows: Sequence[Row]) -> list[Column]:
     """What one inference uses of a network, where variants differ in it."""
     files = [row.model for row in rows if row.model is not None]
@@ -166,6 +173,9 @@ def _usage_columns(rows: Sequence[Row]) -> list[Column]:
             Column("weights", lambda r: count_text(r.model.parameters) if r.model else None)
         )
         found.append(Column("active", lambda r: count_text(active(r.model)) if r.model else None))
+    macs = [file.macs for file in files if file.macs is not None]
+    if macs and max(macs) > min(macs) * SMALLER:
+        found.append(_MACS)
     zeros = [file.activation_zeros for file in files if file.activation_zeros is not None]
     if len(zeros) > 1 and max(zeros) - min(zeros) >= ACTIVATIONS_DIFFER:
         found.append(Column("act. zeros %", _activation_zeros))

@@ -76,7 +76,7 @@ def _line(console: Console, text: str, style: str = "") -> None:
 
 
 _NAME_WIDTH = 18
-_LESS = ("MB RAM", "to send", "p90 ms", "95 % of p50", "95 %", "drop")
+_LESS = ("MB RAM", "to send", "p90 ms", "MACs", "95 % of p50", "95 %", "drop")
 """Columns that a narrow terminal does without, the first of them first; reports have them all."""
 
 

@@ -16,7 +16,7 @@ from edgesparse.graph.store import Store
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline, Variant
-from edgesparse.spec.sparsify import L1, Sparsify, removes_channels
+from edgesparse.spec.sparsify import L1, NOTICED, Channels, Sparsify, removes_channels
 from edgesparse.stages import encode, samples, verify
 from edgesparse.stages.base.keeping import METRICS, read_json
 from edgesparse.stages.base.stage import NOTES
@@ -62,7 +62,27 @@ def planned(
                     found.append(replace(candidate, error=error or "was not planned"))
                     continue
                 found.append(_verified(candidate, plan, executor, key, convert, judge))
-    return found
+    return [within_macs(one, found, executor.context.pipeline) for one in found]
+
+
+def within_macs(one: Candidate, others: Sequence[Candidate], pipeline: Pipeline) -> Candidate:
+    """The same, with a note where the file has more multiply-accumulates than were asked for."""
+    own = pipeline.variants[one.variant]
+    budget = min((s.macs for s in own.sparsify if isinstance(s, Channels) and s.macs), default=None)
+    if budget is None or one.model is None or one.model.macs is None:
+        return one
+    for other in others:
+        variant = pipeline.variants[other.variant]
+        if variant.sparsify or not own.begins_like(variant) or other.model is None:
+            continue
+        share = one.model.macs / other.model.macs if other.model.macs else 0.0
+        if share > budget + NOTICED:
+            note = (
+                f"{budget:.0%} of the multiply-accumulates were asked for; the file has "
+                f"{share:.0%} of those of {other.variant}"
+            )
+            return replace(one, notes=(*one.notes, note))
+    return one
 
 
 def _judge(plan: Plan, executor: Executor) -> Judge | None:

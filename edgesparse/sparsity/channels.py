@@ -19,7 +19,8 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.sparsity.network.dependencies import Dependencies, Group, trace
-from edgesparse.sparsity.network.layers import LayerChannels, resized
+from edgesparse.sparsity.network.elementwise import is_elementwise
+from edgesparse.sparsity.network.layers import LayerChannels, is_own, resized
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
 from edgesparse.sparsity.training.fitting import fit
 from edgesparse.sparsity.training.watching import Progress
@@ -201,7 +202,9 @@ def importance(found: Dependencies, kind: Importance) -> np.ndarray:
         scales = [
             (c.outputs, np.abs(c.layer.gamma.numpy()))
             for c in found.layers.values()
-            if isinstance(c.layer, tf.keras.layers.BatchNormalization) and c.layer.scale
+            if isinstance(c.layer, tf.keras.layers.BatchNormalization)
+            and c.layer.scale
+            and c.rows is None
         ]
         if not scales:
             raise UsageError("importance: batch-norm needs BatchNormalization layers with a scale")
@@ -312,14 +315,24 @@ def cost(found: Dependencies, kept: np.ndarray) -> Cost:
     """What one inference costs with only those atoms left, bool [atoms]."""
     macs = parameters = 0
     for c in found.layers.values():
-        counts = {name: int(mask.sum()) for name, mask in c.masks(kept).items()}
+        masks = c.masks(kept)
+        counts = {name: int(mask.sum()) for name, mask in masks.items()}
+        if c.products:
+            left = masks["out"] if c.heads is None else masks["heads"]
+            macs += c.products if not len(left) else round(c.products * float(left.mean()))
         for weight, axes in zip(c.layer.weights, c.axes, strict=True):
             size = 1
             for axis, width in enumerate(weight.shape):
                 size *= counts[axes[axis]] if axis in axes else int(width)
             parameters += size
-            macs += c.positions * size if len(weight.shape) > 1 else 0
+            macs += c.positions * size if _is_multiplied(c.layer, weight) else 0
     return Cost(macs, parameters)
+
+
+def _is_multiplied(layer: Any, weight: Any) -> bool:
+    """Whether it is a kernel: each value of it is multiplied once for each position."""
+    plain = len(weight.shape) > 1 and "bias" not in weight.name
+    return plain and not (is_own(layer) and is_elementwise(layer, weight))
 
 
 def shrink(model: tf.keras.Model, found: Dependencies, kept: np.ndarray) -> tf.keras.Model:
@@ -335,7 +348,7 @@ def shrink(model: tf.keras.Model, found: Dependencies, kept: np.ndarray) -> tf.k
             width = int(kept[c.outputs].sum())
             heads = None if c.heads is None else int(kept[c.heads].sum())
             if c.produces:
-                config = resized(layer, config, width, heads)
+                config = resized(layer, config, width, heads, c.groups(kept))
             elif isinstance(layer, tf.keras.layers.Reshape):
                 config["target_shape"] = (*layer.target_shape[:-1], width)
         return type(layer).from_config(config)

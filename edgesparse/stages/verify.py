@@ -269,4 +269,4 @@ def _require_zeros(work: Work, files: Mapping[str, Any]) -> None:
             raise EdgesparseError(lost)
 
 
-KIND = Kind("verify", 2, (), run, in_child=False)
+KIND = Kind("verify", 3, (), run, in_child=False)

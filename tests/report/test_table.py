@@ -171,6 +171,17 @@ def test_a_step_that_was_asked_for_zeros_removed_no_channels():
     assert "80->1.0" in printed(found)
 
 
+def test_multiply_accumulates_have_a_column_where_files_differ_in_them():
+    def with_macs(name, macs):
+        one = row(name, 1.0)
+        return one.model_copy(update={"model": one.model.model_copy(update={"macs": macs})})
+
+    text = printed(results(with_macs("dense-f32", 25_838_848), with_macs("less", 11_870_928)), 120)
+    assert "25.8M" in text
+    assert "11.9M*" in text
+    assert "MACs" not in printed(results(with_macs("dense-f32", 1000), with_macs("a", 1001)), 120)
+
+
 def test_advice_on_unstable_rows_is_given_once():
     doubtful = [row(v, 1.0, notes=[f"unstable: {v}"]) for v in ("dense-f32", "b")]
     assert printed(results(*doubtful)).count("unstable rows: end other programs") == 1

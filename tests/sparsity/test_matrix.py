@@ -45,7 +45,6 @@ TOLERANCE = {"f32": 1e-3, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2, "aware": 0.
 AGREEMENT = {"f32": 1.0, "f16": 1.0, "dynamic": 0.9, "int8": 0.9, "aware": 0.9}
 # Why no layer of a network can lose channels; all others lose some.
 RIGID = {
-    "grouped conv2d": "its convolution has groups",
     "own layer": "Own may mix channels",
     "shared": "its softmax mixes channels",
     "conv2d, locally connected": "LocallyConnected2D may mix channels",

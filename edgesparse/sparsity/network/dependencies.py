@@ -21,14 +21,16 @@ from edgesparse.sparsity.network.layers import (
     Axes,
     LayerChannels,
     concatenates,
+    groups_of,
     inner,
     is_own,
     is_plain,
     is_producer,
-    is_recurrent,
     joins_channels,
     mixes_outputs,
     not_followed,
+    positions_of,
+    products_of,
 )
 
 
@@ -136,12 +138,13 @@ class _Tracer:
             if rows is not None:
                 own = self.new(_width(outputs[0].shape))
                 self.fix(own, node.layer.name, why)
-                positions = int(np.prod(outputs[0].shape[1:-1]))
-                self._note(node.layer, given[0], own, positions, rows)
+                self._note(node.layer, given[0], own, positions_of(node), rows)
                 return [own]
         if why:
             for labels in given:
                 self.fix(labels, node.layer.name, why)
+            if node.layer.weights:
+                self._count(node)
             results = [self.new(_width(t.shape)) for t in outputs]
             for labels in results:
                 self.fix(labels)
@@ -167,15 +170,13 @@ class _Tracer:
             return self._merged(given, layer.name)
         if kind in ("Attention", "AdditiveAttention"):
             own = self._merged([given[0], given[-1]], layer.name)
-            self._note(layer, own, given[1], 0)
+            self._note(layer, own, given[1], 0, products=products_of(node))
             return given[1]
-        positions = int(np.prod(shape[1:-1]))
-        if "Transpose" in kind or is_recurrent(inner(layer)):
-            positions = int(np.prod(node.keras_inputs[0].shape[1:-1]))
+        positions = positions_of(node)
         if isinstance(inner(layer), layers.DepthwiseConv1D | layers.DepthwiseConv2D):
             own = np.repeat(given[0], inner(layer).depth_multiplier)
         elif is_producer(layer):
-            return self._produced(layer, given[0], shape, positions)
+            return self._produced(node, given[0], shape)
         else:  # A normalization or PReLU.
             own, positions = given[0], 0
         self._note(layer, given[0], own, positions)
@@ -185,19 +186,35 @@ class _Tracer:
                 self.found[before.layer.name] = replace(before, normalizer=layer)
         return own
 
-    def _produced(self, layer: Any, given: np.ndarray, shape: Any, positions: int) -> np.ndarray:
+    def _produced(self, node: Any, given: np.ndarray, shape: Any) -> np.ndarray:
         """The labels of new channels."""
+        layer: Any = node.layer
         known = self.found.get(layer.name)
         # Two directions that stand side by side have the same units, so that they can be removed.
         both = isinstance(layer, tf.keras.layers.Bidirectional) and layer.merge_mode == "concat"
         own = known.outputs if known else self.new(_width(shape) // (2 if both else 1))
         if mixes_outputs(layer):
             self.fix(own, layer.name, "its softmax mixes channels")
-        self._note(layer, given, own, positions)
+        self._tie_groups(given, own, groups_of(inner(layer)))
+        self._note(layer, given, own, positions_of(node), products=products_of(node))
         if isinstance(layer, tf.keras.layers.MultiHeadAttention) and known is None:
             heads = self.new(layer.get_config()["num_heads"])
             self.found[layer.name] = replace(self.found[layer.name], heads=heads)
         return np.tile(own, 2) if both else own
+
+    def _tie_groups(self, given: np.ndarray, own: np.ndarray, groups: int) -> None:
+        """A convolution's groups stay alike: the same channels of each go, of its inputs and of its
+        outputs, or, of many small groups, whole ones."""
+        if groups == 1:
+            return
+        inputs, outputs = given.reshape(groups, -1), own.reshape(groups, -1)
+        if groups < inputs.shape[1]:
+            for rows in (inputs, outputs):
+                for row in rows[1:]:
+                    self.unite(rows[0], row)
+        else:
+            for row in np.concatenate([inputs, outputs], axis=1):
+                self.unite(np.repeat(row[:1], len(row) - 1), row[1:])
 
     def _note(
         self,
@@ -206,14 +223,29 @@ class _Tracer:
         outputs: np.ndarray,
         positions: int,
         rows: Axes | None = None,
+        products: int = 0,
     ) -> None:
         known = self.found.get(layer.name)
         if known is not None:  # A layer that is called twice has the same weights both times.
             self.unite(known.inputs, inputs)
             self.unite(known.outputs, outputs)
             inputs, outputs, positions = known.inputs, known.outputs, known.positions + positions
+            products += known.products
         heads = known.heads if known is not None else None
-        self.found[layer.name] = LayerChannels(layer, inputs, outputs, positions, rows, heads=heads)
+        self.found[layer.name] = LayerChannels(
+            layer, inputs, outputs, positions, rows, heads=heads, products=products
+        )
+
+    def _count(self, node: Any) -> None:
+        """A layer that cannot be followed keeps its size, and its part of what the model costs."""
+        layer, known = node.layer, self.found.get(node.layer.name)
+        times, products = positions_of(node), products_of(node)
+        if known is not None:
+            times, products = times + known.positions, products + known.products
+        nothing, rows = np.zeros(0, int), [dict[int, str]() for _ in layer.weights]
+        self.found[layer.name] = LayerChannels(
+            layer, nothing, nothing, times, rows, products=products
+        )
 
     def _merged(self, given: list[np.ndarray], name: str) -> np.ndarray:
         width = max(len(labels) for labels in given)

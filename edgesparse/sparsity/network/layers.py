@@ -39,8 +39,8 @@ class LayerChannels:
     """One layer's channels, each as the atom it belongs to.
 
     `inputs` int [channels of its input], `outputs` int [channels that are its own to give];
-    `positions` is how many times its kernel is applied to one sample; `heads` int [heads] are those
-    of an attention.
+    `positions` is how many times its kernel is applied to one sample, and `products` how many
+    multiply-accumulates it does between activations; `heads` int [heads] are those of an attention.
     """
 
     layer: Any
@@ -52,6 +52,7 @@ class LayerChannels:
     normalizer: Any = None
     """The batch normalization right behind it, which a converter folds into its kernel."""
     heads: np.ndarray | None = None
+    products: int = 0
 
     @property
     def produces(self) -> bool:
@@ -61,14 +62,16 @@ class LayerChannels:
     @property
     def axes(self) -> Axes:
         """For each of its weights, which axes run along which channels: "in", "out", "middle",
-        between the halves of a separable convolution, "gates", a recurrent layer's units once for
-        each gate, or "heads"."""
+        between the halves of a separable convolution, "grouped", a group's inputs, "gates", a
+        recurrent layer's units once for each gate, or "heads"."""
         return axes_of(self.layer) if self.rows is None else self.rows
 
     def masks(self, kept: np.ndarray) -> dict[str, np.ndarray]:
         """Which channels stay, by the names of `axes`; `kept` bool [atoms]."""
         layer, layers = inner(self.layer), tf.keras.layers
         masks = {"in": kept[self.inputs], "out": kept[self.outputs]}
+        if self.rows is not None:
+            return masks
         if isinstance(layer, layers.SeparableConv1D | layers.SeparableConv2D):
             masks["middle"] = np.repeat(masks["in"], layer.depth_multiplier)
         if is_recurrent(layer):
@@ -76,12 +79,61 @@ class LayerChannels:
             masks["gates"] = np.tile(masks["out"], gates)
         if self.heads is not None:
             masks["heads"] = kept[self.heads]
+        if groups_of(layer) > 1:
+            masks["grouped"] = self._by_group(kept).any(axis=0)
         return masks
+
+    def _by_group(self, kept: np.ndarray) -> np.ndarray:
+        """Which inputs stay, bool [groups, inputs of each]: the same of each, or whole groups."""
+        return np.asarray(kept[self.inputs].reshape(groups_of(inner(self.layer)), -1))
+
+    def groups(self, kept: np.ndarray) -> int:
+        """How many groups its convolution has left."""
+        return int(self._by_group(kept).any(axis=1).sum())
+
+
+def positions_of(node: Any) -> int:
+    """How many times a layer's kernel is applied to one sample."""
+    layer = inner(node.layer)
+    kind = type(layer).__name__
+    if kind == "Embedding":
+        return 0  # Rows are looked up.
+    if kind.startswith("LocallyConnected"):
+        return 1  # It has a kernel for each place.
+    before = "Transpose" in kind or is_recurrent(layer)
+    shape = (node.keras_inputs[0] if before else tf.nest.flatten(node.outputs)[0]).shape
+    return _places(shape)
+
+
+def products_of(node: Any) -> int:
+    """How many multiply-accumulates an attention does between activations for one sample."""
+    layer, given = inner(node.layer), node.keras_inputs
+    kind = type(layer).__name__
+    if kind == "MultiHeadAttention":
+        own = layer.get_config()
+        width = own["num_heads"] * (own["key_dim"] + (own["value_dim"] or own["key_dim"]))
+    elif kind in ("Attention", "AdditiveAttention") and len(given) > 1:
+        scored = given[0].shape[-1] if kind == "Attention" else 0
+        width = scored + given[1].shape[-1]
+    else:
+        return 0
+    return _places(given[0].shape) * _places(given[-1].shape) * int(width)
+
+
+def _places(shape: Any) -> int:
+    return int(np.prod([size or 1 for size in shape[1:-1]]))
 
 
 def inner(layer: Any) -> Any:
     """What is in a TimeDistributed layer, which does the same at each step; else the layer."""
     return layer.layer if isinstance(layer, tf.keras.layers.TimeDistributed) else layer
+
+
+def groups_of(layer: Any) -> int:
+    """How many groups a convolution has; 1 for any other layer."""
+    layers = tf.keras.layers
+    plain = isinstance(layer, layers.Conv1D | layers.Conv2D | layers.Conv3D)
+    return int(getattr(layer, "groups", 1)) if plain and is_producer(layer) else 1
 
 
 def is_recurrent(layer: Any) -> bool:
@@ -135,7 +187,7 @@ def axes_of(layer: Any) -> Axes:
         kernels = [{rank - 2: "out", rank - 1: "in"}]
     elif isinstance(layer, layers.Conv1D | layers.Conv2D | layers.Conv3D):
         rank = len(weights[0].shape)
-        kernels = [{rank - 2: "in", rank - 1: "out"}]
+        kernels = [{rank - 2: "grouped" if layer.groups > 1 else "in", rank - 1: "out"}]
     elif isinstance(layer, layers.Dense):
         kernels = [{0: "in", 1: "out"}]
     elif isinstance(layer, layers.Embedding):
@@ -172,13 +224,16 @@ def _einsum_axes(layer: Any) -> Axes | None:
     return axes
 
 
-def resized(layer: Any, config: dict[str, Any], width: int, heads: int | None) -> dict[str, Any]:
-    """A layer's configuration with another number of outputs, and of heads."""
+def resized(
+    layer: Any, config: dict[str, Any], width: int, heads: int | None, groups: int
+) -> dict[str, Any]:
+    """A layer's configuration with another number of outputs, and of heads or groups."""
     layers = tf.keras.layers
     if isinstance(layer, layers.TimeDistributed | layers.Bidirectional):
         for name in ("layer", "backward_layer"):
             if name in config:
-                config[name]["config"] = resized(layer.layer, config[name]["config"], width, heads)
+                own = config[name]["config"]
+                config[name]["config"] = resized(layer.layer, own, width, heads, groups)
     elif type(layer) is layers.RNN:
         config["cell"]["config"]["units"] = width
     elif isinstance(layer, layers.MultiHeadAttention):
@@ -191,6 +246,8 @@ def resized(layer: Any, config: dict[str, Any], width: int, heads: int | None) -
     else:
         named = ("units", "filters", "output_dim")
         config[next(name for name in named if name in config)] = width
+        if "groups" in config:
+            config["groups"] = groups
     return config
 
 
@@ -274,7 +331,7 @@ def not_followed(node: Any, given: Sequence[np.ndarray], outputs: Sequence[Any])
     if isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D):
         return ""
     if is_producer(layer):
-        return "its convolution has groups" if getattr(layer, "groups", 1) > 1 else ""
+        return ""
     return f"{kind} may mix channels"
 
 

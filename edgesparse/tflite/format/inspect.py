@@ -15,6 +15,7 @@ from pathlib import Path
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.graph import IDENTIFIER, Constant, constants, damaged, open_model
 from edgesparse.tflite.format.layout import Form
+from edgesparse.tflite.format.macs import count_macs
 from edgesparse.tflite.format.precision import allows_half
 
 MAX_BYTES = 2**31
@@ -48,6 +49,8 @@ class ModelInfo:
     bytes_gzip: int
     weights: tuple[WeightInfo, ...]
     parameters: int
+    macs: int | None = None
+    """Multiply-accumulates of one inference; None where the file does not say."""
     half_precision: bool = False
     """Whether it may be computed in half precision where a CPU can."""
 
@@ -98,13 +101,14 @@ def inspect(content: bytes, name: str = "model.tflite") -> ModelInfo:
     model = open_model(content, name)
     with damaged(name):
         weights = tuple(weight_info(constant) for constant in constants(model, content))
-        half = allows_half(model)
+        half, macs = allows_half(model), count_macs(model)
     return ModelInfo(
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
         bytes_gzip=len(gzip.compress(content, 6, mtime=0)),
         weights=weights,
         parameters=sum(w.size for w in weights),
+        macs=macs,
         half_precision=half,
     )
 

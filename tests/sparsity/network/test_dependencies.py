@@ -55,7 +55,6 @@ def test_depthwise_normalization_and_flatten_follow_their_input():
         (lambda: layers.Permute((1, 3, 2)), "Permute moves channels"),
         (lambda: layers.LayerNormalization(axis=1), "it normalizes another dimension"),
         (lambda: layers.BatchNormalization(axis=1), "it normalizes another dimension"),
-        (lambda: layers.Conv2D(8, 1, groups=4), "its convolution has groups"),
         (lambda: layers.Softmax(), "its softmax mixes channels"),
         (lambda: layers.Lambda(lambda x: x[..., ::-1]), "Lambda may mix channels"),
     ],
@@ -107,6 +106,20 @@ def test_functions_of_tensorflow_that_treat_channels_alike_are_followed():
     assert groups(classify(inputs, x)) == {}
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(2, {("before",): 4, ("grouped",): 8}), (4, {("before", "grouped"): 4})],
+)
+def test_a_convolution_keeps_its_groups_alike(count, expected):
+    """Of two groups of four the same channels go of both; of four groups of two, whole ones."""
+    inputs = tf.keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 1, name="before")(inputs)
+    x = layers.BatchNormalization()(layers.Conv2D(16, 3, groups=count, name="grouped")(x))
+    model = classify(inputs, x)
+    assert {tuple(sorted(names)): atoms for names, atoms in groups(model).items()} == expected
+    check_pruned(model, seed=6)
+
+
 def random_network(chance):
     """Some layers of every kind, wired at random."""
     tf.keras.utils.set_random_seed(chance.randrange(1000))
@@ -132,6 +145,7 @@ def random_network(chance):
         lambda x: layers.SeparableConv2D(8, 3, padding="same", depth_multiplier=2)(x),
         lambda x: layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x),
         lambda x: layers.Conv2DTranspose(8, 3, padding="same")(x),
+        lambda x: layers.Conv2D(x.shape[-1], 3, padding="same", groups=chance.choice([2, 4]))(x),
         lambda x: layers.PReLU(shared_axes=[1, 2], alpha_initializer="uniform")(x),
         lambda x: layers.BatchNormalization()(x),
         lambda x: layers.Dense(8)(x),
