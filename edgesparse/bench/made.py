@@ -20,7 +20,8 @@ class Training(Data):
 
 class LayerZeros(Data):
     """A layer after a variant's last step: shares of zeros, or of channels that are gone, that were
-    asked for and reached; `note` is why a pattern was not used."""
+    asked for (0 where nothing was asked of this layer alone) and reached; `size` weights are left,
+    of `size_before` where channels are gone; `note` is why a pattern was not used."""
 
     name: str
     pattern: str
@@ -28,6 +29,7 @@ class LayerZeros(Data):
     asked: Share
     reached: Share
     note: str = ""
+    size_before: Size | None = None
 
 
 class Bears(Data):

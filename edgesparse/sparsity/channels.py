@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.sparsity.network.cost import cost
 from edgesparse.sparsity.network.dependencies import Dependencies, Group, trace
-from edgesparse.sparsity.network.elementwise import is_elementwise
-from edgesparse.sparsity.network.layers import LayerChannels, is_own, resized
+from edgesparse.sparsity.network.layers import LayerChannels, resized
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
 from edgesparse.sparsity.training.fitting import fit
 from edgesparse.sparsity.training.watching import Progress
@@ -33,14 +33,6 @@ Measure = Callable[[Sequence[tf.keras.Model]], list[float]]
 # Bisection to far below one channel.
 _STEPS = 40
 _CANDIDATES = 5
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one inference: multiply-accumulates; and weights, biases and statistics included."""
-
-    macs: int
-    parameters: int
 
 
 def channels(
@@ -74,7 +66,7 @@ def channels(
     if spec.ratio is not None and abs(spec.ratio - removed) > NOTICED:
         note += f"; {spec.ratio:.0%} of the channels were asked for, {removed:.0%} are gone"
         note += _because(found)
-    return Sparsified(smaller, history, layers_left(found, kept), (note,))
+    return Sparsified(smaller, history, layers_left(pruning, kept), (note,))
 
 
 def told(found: Dependencies, kept: np.ndarray) -> str:
@@ -164,6 +156,17 @@ def _own_ratio(group: Group, spec: Channels) -> float | None:
         if any(fnmatchcase(layer, glob) for layer in group.layers):
             found = override.ratio
     return found
+
+
+def _ratios(pruning: Pruning) -> dict[str, float]:
+    """What was asked of each layer alone: a budget, or a ratio of all channels, asks of none."""
+    common = pruning.spec.ratio if pruning.spec.scope == "layer" else None
+    return {
+        layer: ratio
+        for group in pruning.groups
+        if (ratio := _own_ratio(group, pruning.spec) or common) is not None
+        for layer in group.layers
+    }
 
 
 def choose_groups(found: Dependencies, spec: Channels, only: Collection[str] | None) -> list[Group]:
@@ -311,30 +314,6 @@ def _within_latency(pruning: Pruning, budget: float, measure: Measure) -> np.nda
     return best
 
 
-def cost(found: Dependencies, kept: np.ndarray) -> Cost:
-    """What one inference costs with only those atoms left, bool [atoms]."""
-    macs = parameters = 0
-    for c in found.layers.values():
-        masks = c.masks(kept)
-        counts = {name: int(mask.sum()) for name, mask in masks.items()}
-        if c.products:
-            left = masks["out"] if c.heads is None else masks["heads"]
-            macs += c.products if not len(left) else round(c.products * float(left.mean()))
-        for weight, axes in zip(c.layer.weights, c.axes, strict=True):
-            size = 1
-            for axis, width in enumerate(weight.shape):
-                size *= counts[axes[axis]] if axis in axes else int(width)
-            parameters += size
-            macs += c.positions * size if _is_multiplied(c.layer, weight) else 0
-    return Cost(macs, parameters)
-
-
-def _is_multiplied(layer: Any, weight: Any) -> bool:
-    """Whether it is a kernel: each value of it is multiplied once for each position."""
-    plain = len(weight.shape) > 1 and "bias" not in weight.name
-    return plain and not (is_own(layer) and is_elementwise(layer, weight))
-
-
 def shrink(model: tf.keras.Model, found: Dependencies, kept: np.ndarray) -> tf.keras.Model:
     """A new model with only those atoms left, bool [atoms], and the weights that they had."""
 
@@ -375,10 +354,10 @@ def _copy_weights(
         target.set_weights(weights)
 
 
-def layers_left(found: Dependencies, kept: np.ndarray) -> tuple[LayerSparsity, ...]:
+def layers_left(pruning: Pruning, kept: np.ndarray) -> tuple[LayerSparsity, ...]:
     """What became of each layer that has channels of its own."""
-    layers = []
-    for name, c in found.layers.items():
+    layers, ratios = [], _ratios(pruning)
+    for name, c in pruning.found.layers.items():
         if c.produces:
             masks = c.masks(kept)
             counts = {place: int(mask.sum()) for place, mask in masks.items()}
@@ -390,5 +369,9 @@ def layers_left(found: Dependencies, kept: np.ndarray) -> tuple[LayerSparsity, .
             left, width = counts["out"], len(c.outputs)
             note = f"{width - left} of {width} channels removed"
             size = int(np.prod(shape))
-            layers.append(LayerSparsity(name, shape, "channels", 1 - left / width, 0, size, note))
+            gone, before = 1 - left / width, int(np.prod(kernel.shape))
+            asked = ratios.get(name, 0.0)
+            layers.append(
+                LayerSparsity(name, shape, "channels", asked, 0, size, note, gone, before)
+            )
     return tuple(layers)

@@ -183,7 +183,7 @@ def _channels(
     notes = [removing.told(found, kept)]
     if spec.sparsity is not None and abs(spec.sparsity - removed) > NOTICED:
         notes.append(f"{spec.sparsity:.0%} of the channels were asked for, {removed:.0%} are gone")
-    return Sparsified(smaller, history, removing.layers_left(found, kept), tuple(notes))
+    return Sparsified(smaller, history, removing.layers_left(pruning, kept), tuple(notes))
 
 
 class Shrink(tf.keras.callbacks.Callback):

@@ -19,7 +19,8 @@ MIN_SPARSITY = 0.05
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """The zeros of one layer; `shape` is the Keras kernel's."""
+    """The zeros of one layer, or which share of its channels was removed; `shape` is the Keras
+    kernel's, `size_before` its size with all channels."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,10 +29,12 @@ class LayerSparsity:
     zeros: int
     size: int
     note: str = ""
+    removed: float | None = None
+    size_before: int | None = None
 
     @property
     def achieved(self) -> float:
-        return self.zeros / self.size
+        return self.zeros / self.size if self.removed is None else self.removed
 
 
 @dataclass(frozen=True)

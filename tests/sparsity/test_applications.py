@@ -7,8 +7,9 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgesparse import data
 from edgesparse.data import Tensor
-from edgesparse.sparsity.channels import channels, cost
+from edgesparse.sparsity.channels import channels
 from edgesparse.sparsity.magnitude import magnitude
+from edgesparse.sparsity.network.cost import cost
 from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.sparsity.network.functional import functional
 from edgesparse.sparsity.training.fitting import fit

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from edgesparse import models
-from edgesparse.sparsity.channels import channels, cost, foreseen, importance
+from edgesparse.sparsity.channels import channels, foreseen, importance
+from edgesparse.sparsity.network.cost import cost
 from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import EdgesparseError, UsageError

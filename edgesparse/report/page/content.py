@@ -155,7 +155,9 @@ def _gaps(results: Results) -> Iterator[tuple[str, ...]]:
 def _layers(results: Results) -> Iterator[tuple[str, str, list[Bar | None]]]:
     """By layer what each variant reached."""
     made = results.made.layers
-    sizes = {one.name: one.size for layers in made.values() for one in layers}
+    sizes: dict[str, int] = {}
+    for layer in (layer for layers in made.values() for layer in layers):
+        sizes[layer.name] = max(sizes.get(layer.name, 0), layer.size_before or layer.size)
     for name, size in sizes.items():
         bars: list[Bar | None] = []
         for layers in made.values():
@@ -167,6 +169,8 @@ def _layers(results: Results) -> Iterator[tuple[str, str, list[Bar | None]]]:
             text = f"{percent_text(one.reached)} %{pattern}"
             if abs(one.asked - one.reached) > 0.01 and one.asked:
                 text += f", {one.asked:.0%} asked"
+            if one.size != size:
+                text += f", {one.size:,} weights left"
             bars.append(Bar(text, one.reached, one.asked or None))
         yield name, f"{size:,}", bars
 

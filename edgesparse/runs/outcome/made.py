@@ -75,6 +75,7 @@ def _layers(plan: Plan, store: Store) -> dict[str, list[LayerZeros]]:
                     asked=min(1.0, max(0.0, one["target"])),
                     reached=one["achieved"],
                     note=one["note"],
+                    size_before=one["size_before"],
                 )
                 for one in read_json(path)
             ]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgesparse.sparsity.channels import cost, shrink
+from edgesparse.sparsity.channels import shrink
+from edgesparse.sparsity.network.cost import cost
 from edgesparse.sparsity.network.dependencies import trace
 
 pytestmark = pytest.mark.slow

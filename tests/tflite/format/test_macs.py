@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgesparse.sparsity.channels import channels, cost
+from edgesparse.sparsity.channels import channels
+from edgesparse.sparsity.network.cost import cost
 from edgesparse.sparsity.network.dependencies import trace
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Channels

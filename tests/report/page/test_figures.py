@@ -1,0 +1,181 @@
+"""Every figure in the page's tables is the one in results.json, at the same place."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from edgesparse.bench.made import LayerZeros
+from edgesparse.report.page import html_text
+from tests.conftest import HERE, TINY
+from tests.report.page.made import run
+
+NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "k": 1e3, "M": 1e6, "%": 0.01}
+
+
+class Tables(HTMLParser):
+    """By section its tables, each as lines of cells; and all text of the section."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.texts, self.section, self.cell = {}, {}, "", None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "section":
+            self.section = dict(attrs)["id"]
+        elif tag == "table":
+            self.tables.setdefault(self.section, []).append([])
+        elif tag == "tr":
+            self.tables[self.section][-1].append([])
+        elif tag in ("td", "th"):
+            self.cell = ""
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.tables[self.section][-1][-1].append(" ".join(self.cell.split()).rstrip("*"))
+            self.cell = None
+
+    def handle_data(self, data):
+        self.texts[self.section] = self.texts.get(self.section, "") + data
+        if self.cell is not None:
+            self.cell += data
+
+
+def same(text, *values):
+    """Whether the numbers in a text are these, as exact as their digits say."""
+    plain = re.sub(r"(?<=\d)x", "", re.sub(r"(?<=\d)-(?=\d)", " ", text))
+    found = list(NUMBER.finditer(plain))
+    assert len(found) == len(values), (text, values)
+    for one, value in zip(found, values, strict=True):
+        unit = UNITS.get(
+            plain[one.end() :].split(" ")[0] or plain[one.end() :].strip()[:2].strip(), 1
+        )
+        digits = one.group().replace(",", "")
+        off = 0.51 * 10.0 ** -len(digits.partition(".")[2])
+        assert abs(float(digits) - value / unit) <= max(off, 0.0051 * abs(value / unit)), (
+            text,
+            value,
+        )
+    return True
+
+
+def check_rows(table, rows):
+    head, *lines = table
+    shown = {line[0].split(" [")[0]: dict(zip(head, line, strict=True)) for line in lines}
+    for row in rows:
+        cells = shown[row["variant"]]
+        if row["status"] == "failed":
+            assert "FAILED" in cells.values()
+            continue
+        model, latency, speedup = row["model"], row["latency_ms"], row["speedup"]
+        score = row["metrics"][0]
+        value = score["host"] if score["device"] is None else score["device"]
+        expected = {
+            "size": [model["bytes"]], "p50 ms": [latency["p50"]], "p90 ms": [latency["p90"]],
+            "95 % of p50": latency["ci95"], "speed-up": [speedup["ratio"]],
+            "95 %": speedup["ci95"], "MB RAM": [row["peak_rss_bytes"] / 1e6],
+            "acc %": [100 * value], "MACs": [model["macs"]],
+        }  # fmt: skip
+        for name, values in expected.items():
+            assert name == "MACs" or name in cells
+            if name in cells and None not in values:
+                same(cells[name], *values)
+        reached = cells["zeros %"].split("->")[-1]
+        same(reached, 100 * model["sparsity"])
+        if "->" in cells["zeros %"]:
+            same(cells["zeros %"].split("->")[0], 100 * row["coverage"]["asked"])
+        if score["drop"] is not None:
+            same(cells["drop"].split("±")[0], 100 * score["drop"])
+
+
+def check_layers(table, layers):
+    head, *lines = table
+    assert head[2:] == list(layers)
+    for name, size, *cells in lines:
+        known = [{one["name"]: one for one in made}.get(name) for made in layers.values()]
+        same(size, max(one["size_before"] or one["size"] for one in known if one))
+        for cell, one in zip(cells, known, strict=True):
+            if one is None:
+                assert cell == "dense"
+                continue
+            share, *more = cell.split(", ")
+            same(share.partition("%")[0] + "%", one["reached"])
+            asked = [part for part in more if part.endswith("asked")]
+            left = [part for part in more if part.endswith("left")]
+            assert len(asked) + len(left) == len(more)
+            if one["asked"] and abs(one["asked"] - one["reached"]) > 0.01:
+                same(asked[0], one["asked"])
+            else:
+                assert not asked
+            if left:
+                same(left[0], one["size"])
+            else:
+                same(size, one["size"])
+
+
+def check(results, page):
+    tables, rows = Tables(page), results["rows"]
+    ok = [row for row in rows if row["status"] == "ok"]
+    (table,) = tables.tables["tables"]
+    check_rows(table, rows)
+    if results["made"]["layers"]:
+        check_layers(tables.tables["layers"][0], results["made"]["layers"])
+    for line, row in zip(tables.tables.get("gaps", [[]])[0][1:], ok, strict=False):
+        trained, keras = row["metrics"][0]["trained"], row["metrics"][0]["keras"]
+        same(" ".join(line[2:]), 100 * trained, 100 * keras, 100 * (trained - keras))
+    stored = [row["weights"] for row in ok if row["weights"]]
+    for table, weights in zip(tables.tables.get("weights", []), stored, strict=True):
+        for line, one in zip(table[1:], weights, strict=True):
+            same(line[3], one["dense_bytes"], one["stored_bytes"])
+    for row in ok:
+        done = row["coverage"]
+        if done is not None:
+            said = f"{row['variant']}: {done['asked']:.0%} zeros asked for, {done['reached']:.1%}"
+            assert said.replace("%", "") in tables.texts["layers"].replace(" %", "").replace(
+                "%", ""
+            )
+    return tables
+
+
+def test_figures_of_every_kind_are_those_of_the_results():
+    channels = [
+        LayerZeros(name="dense_1", pattern="channels", size=250_000, asked=0.0, reached=0.5,
+                   size_before=1_000_000),
+        LayerZeros(name="out", pattern="channels", size=500, asked=0.5, reached=0.0,
+                   size_before=1000),
+    ]  # fmt: skip
+    found = run()
+    layers = {**found.made.layers, "dense-f32": channels}
+    found = found.model_copy(update={"made": found.made.model_copy(update={"layers": layers})})
+    rows = json.loads(found.model_dump_json())
+    tables = check(rows, html_text(found))
+    (cells,) = [line for line in tables.tables["layers"][0] if line[0] == "dense_1"]
+    assert cells[1:] == ["1,000,000", *2 * ["80.0 % block-1x16, 90% asked"],
+                         "50.0 % channels, 250,000 weights left"]  # fmt: skip
+    assert tables.tables["confusions"][0][1:] == [["cat", "9", "1"], ["dog", "3", "7"]]
+    assert "0: 50.0 %" in tables.texts["activity"]
+    assert tables.tables["activity"][0][1][1:] == ["75.0 %"] * 3
+    assert "3 of 4 values reach the outputs (75.0%)" in tables.texts["inputs"]
+
+
+@pytest.mark.slow
+def test_figures_of_a_real_run_are_those_of_its_results(tmp_path, cli, shared_store):
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    variants = (
+        "  channels-int8: {sparsify: {method: channels, macs: 0.6, epochs: 1}, quantize: int8}\n"
+        "  both-f32:\n    sparsify:\n      - {method: channels, ratio: 0.5, epochs: 1}\n"
+        "      - {method: magnitude, sparsity: 0.5, epochs: 1}\n"
+    )
+    (tmp_path / "p.yaml").write_text(TINY.replace("benchmark:", f"{variants}benchmark:"))
+    done = cli("deploy", "p.yaml", "--device", "here")
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob(".edgesparse/runs/*/results.json")
+    results = json.loads(path.read_text())
+    check(results, path.with_name("page.html").read_text())
+    (wide,) = [o for o in results["made"]["layers"]["channels-int8"] if o["name"].endswith("1")]
+    assert wide["reached"] > 0.3
+    assert wide["size"] == pytest.approx((1 - wide["reached"]) * wide["size_before"], abs=1)
