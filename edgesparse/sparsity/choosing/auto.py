@@ -4,9 +4,10 @@ keep the accuracy."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
@@ -14,16 +15,19 @@ from edgesparse.sparsity.channels import channels
 from edgesparse.sparsity.choosing.curves import Sensitivity
 from edgesparse.sparsity.choosing.sensitivity import validation_accuracy
 from edgesparse.sparsity.magnitude import magnitude
-from edgesparse.sparsity.network.kernels import prunable
-from edgesparse.sparsity.report import LayerSparsity, Sparsified
+from edgesparse.sparsity.network.kernels import EXCLUDED, kernels, prunable
+from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified, require_covered
 from edgesparse.sparsity.training.fitting import recipe_of
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
+from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import Channels, LayerChoice, LayerOverride, Magnitude
 
 CHANNEL_MULTIPLE = 16
 """Wide enough for every block."""
+INSTEAD = "channels were removed instead"
+NO_GAIN = "the target exploits no zeros in it"
 
 
 @dataclass(frozen=True)
@@ -69,46 +73,105 @@ def prune(
     """Magnitude pruning with whatever `auto` stands for.
 
     Layers whose zeros gain nothing lose channels instead: the square root of their share stays both
-    of inputs and of outputs, so that as many of their weights go as with zeros. With `sparsity:
-    auto` they stay as they are.
+    of inputs and of outputs, so that as many of their weights go as with zeros; those that can lose
+    none have zeros all the same. With `sparsity: auto` they stay as they are.
 
     Args:
         found: how sensitive each layer is, for `sparsity: auto`.
+
+    Raises:
+        EdgesparseError: less than half was reached of what was asked for.
     """
     spec, whole = resolved.spec, resolved.whole
     if found is not None:
         done = _with_sparsities(model, dataset, train, spec, found, progress)
+        done = replace(done, coverage=_because(done.coverage, whole, NO_GAIN))
         return replace(done, notes=(*done.notes, *_left_alone(whole)))
     assert not isinstance(spec.sparsity, str)
+    before = {name: kernel.size for name, kernel in kernels(model).items()}
     removed: tuple[LayerSparsity, ...] = ()
     notes: tuple[str, ...] = ()
     if whole:
-        ratio = 1 - math.sqrt(1 - spec.sparsity)
-        smaller = Channels(
-            method="channels",
-            ratio=ratio,
-            multiple=CHANNEL_MULTIPLE,
-            epochs=spec.epochs,
-            allow_partial=True,
-        )
-        try:
-            done = channels(model, dataset, train, smaller, _named(progress), only=whole)
-        except UsageError as error:
-            notes = (f"{_left_alone(whole)[0]}: {error}",)
-        else:
-            model, notes = done.model, done.notes
-            removed = tuple(layer for layer in done.layers if layer.name in whole)
-    if not set(prunable(model)) - _excluded(model, spec):
-        return Sparsified(model, {}, removed, notes)
-    # Layers that lose channels, or gain nothing by zeros, are left out on purpose.
-    rest = spec.model_copy(update={"allow_partial": spec.allow_partial or bool(whole)})
-    done = magnitude(model, dataset, train, rest, progress)
+        model, removed, notes = _without_channels(model, dataset, train, resolved, progress)
+    smaller = {layer.name for layer in removed}
+    rest = spec
+    if whole:
+        rest, unable = _with_zeros_instead(model, spec, set(whole) - smaller, before)
+        if unable:
+            names = listed(unable, 4)
+            notes = (*notes, f"zeros instead of removed channels, of which none can go: {names}")
+    if set(prunable(model)) - _excluded(model, rest):
+        done = magnitude(model, dataset, train, rest, progress)
+    else:
+        done = Sparsified(model, {}, ())
+    if whole:
+        coverage = _because(done.coverage, smaller, INSTEAD) or Coverage(spec.sparsity, 0.0, ())
+        left = sum(int(np.count_nonzero(k.variable)) for k in kernels(done.model).values())
+        coverage = replace(coverage, reached=1 - left / max(1, sum(before.values())))
+        require_covered(coverage, spec.allow_partial)
+        done = replace(done, coverage=coverage)
     return replace(
         done,
         layers=(*removed, *done.layers),
         notes=(*notes, *done.notes),
         keeps_layers=done.keeps_layers and not removed,
     )
+
+
+def _with_zeros_instead(
+    model: tf.keras.Model, spec: Magnitude, names: Collection[str], before: Mapping[str, int]
+) -> tuple[Magnitude, list[str]]:
+    """The step with as many zeros in layers that lost no channels that, with the inputs they lost,
+    what was asked for is reached; and which these are."""
+    assert not isinstance(spec.sparsity, str)
+    overrides = {}
+    for name, kernel in kernels(model).items():
+        share = 1 - (1 - spec.sparsity) * before[name] / kernel.size
+        if name in names and share > 0:
+            overrides[name] = LayerOverride(sparsity=share)
+    update = {
+        "exclude": [name for name in spec.exclude if name not in overrides],
+        "layers": {**overrides, **spec.layers},
+        "allow_partial": True,  # Coverage is checked over both steps.
+    }
+    return spec.model_copy(update=update), list(overrides)
+
+
+def _without_channels(
+    model: tf.keras.Model,
+    dataset: Dataset,
+    train: Train,
+    resolved: Resolved,
+    progress: Progress,
+) -> tuple[tf.keras.Model, tuple[LayerSparsity, ...], tuple[str, ...]]:
+    """The model with fewer channels in the layers whose zeros gain nothing, as far as they can lose
+    any; those that did, and notes."""
+    spec = resolved.spec
+    assert not isinstance(spec.sparsity, str)
+    budget = Channels(
+        method="channels",
+        ratio=1 - math.sqrt(1 - spec.sparsity),
+        multiple=CHANNEL_MULTIPLE,
+        epochs=spec.epochs,
+        allow_partial=True,
+    )
+    try:
+        done = channels(model, dataset, train, budget, _named(progress), only=resolved.whole)
+    except UsageError:  # None of them can.
+        return model, (), ()
+    smaller = tuple(x for x in done.layers if x.name in resolved.whole and x.removed)
+    return (done.model, smaller, done.notes) if smaller else (model, (), ())
+
+
+def _because(done: Coverage | None, names: Collection[str], why: str) -> Coverage | None:
+    """The same, with the reason why layers stay dense that were left out here, not by the user."""
+    if done is None:
+        return None
+    left = (
+        replace(one, reason=why) if one.name in names and one.reason == EXCLUDED else one
+        for one in done.left
+    )
+    return replace(done, left=tuple(left))
 
 
 def _excluded(model: tf.keras.Model, spec: Magnitude) -> set[str]:

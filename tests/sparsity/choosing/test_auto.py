@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from edgesparse.sparsity.choosing import sensitivity
 from edgesparse.sparsity.choosing.auto import prune, resolve
 from edgesparse.sparsity.choosing.sensitivity import Sensitivity, validation_accuracy
+from edgesparse.sparsity.network.kernels import EXCLUDED
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude
 from tests.sparsity.conftest import network, quiet
 
 pytestmark = pytest.mark.slow
+L = tf.keras.layers
 CHOSEN = {"point": "channels", "wide": "block-1x4", "classifier": "unstructured"}
 
 
@@ -37,9 +40,10 @@ def test_channels_go_where_zeros_gain_nothing_and_zeros_come_where_they_do(datas
     found = resolve(model, spec(), CHOSEN)
     done = prune(model, dataset, train, found, quiet)
     by_name = {layer.name: layer for layer in done.layers}
-    # Half of the channels, so that with half of the inputs a quarter of the weights is left; 16
-    # channels are no more than the least multiple.
-    assert by_name["point"].pattern == "channels"
+    # 16 channels are no more than the least multiple: it has zeros, which gain no time.
+    assert by_name["point"].pattern == "unstructured"
+    assert by_name["point"].achieved == pytest.approx(0.75, abs=0.02)
+    assert "zeros instead of removed channels, of which none can go: point" in done.notes
     assert by_name["wide"].pattern == "block-1x4"
     assert by_name["wide"].achieved == pytest.approx(0.75, abs=0.02)
     assert by_name["classifier"].achieved == pytest.approx(0.75, abs=0.05)
@@ -50,11 +54,51 @@ def test_channels_go_where_zeros_gain_nothing_and_zeros_come_where_they_do(datas
 
 def test_nothing_but_channels(dataset):
     model = network()
-    everything = dict.fromkeys(("point", "wide", "classifier"), "channels")
-    found = resolve(model, spec(sparsity=0.9, exclude=["classifier", "depth", "stem"]), everything)
+    others = ["classifier", "depth", "point", "stem"]
+    found = resolve(model, spec(exclude=others, allow_partial=True), {"wide": "channels"})
     done = prune(model, dataset, Train(epochs=1), found, quiet)
     assert done.model.get_layer("wide").kernel.shape[-1] == 16
     assert not np.any([layer.zeros for layer in done.layers])
+
+
+def before_a_softmax():
+    """Its last layer cannot lose channels: what comes behind it mixes them."""
+    inputs = tf.keras.Input((32, 32, 3))
+    x = L.Conv2D(32, 3, 4, activation="relu", name="stem")(inputs)
+    x = L.Conv2D(64, 1, activation="relu", name="inner")(x)
+    x = L.Conv2D(256, 1, name="last")(x)
+    x = L.GlobalAveragePooling2D()(L.Softmax()(x))
+    return tf.keras.Model(inputs, L.Dense(4, name="classifier")(x))
+
+
+def test_a_layer_that_can_lose_no_channels_has_zeros(dataset):
+    tf.keras.backend.clear_session()
+    model = before_a_softmax()
+    size = {layer: model.get_layer(layer).kernel.numpy().size for layer in ("inner", "last")}
+    chosen = {"inner": "channels", "last": "channels"}
+    found = resolve(model, spec(sparsity=0.7, exclude=["stem"], epochs=0), chosen)
+    done = prune(model, dataset, Train(epochs=0), found, quiet)
+    by_name = {layer.name: layer for layer in done.layers}
+    assert by_name["inner"].pattern == "channels"
+    assert by_name["last"].pattern == "unstructured"
+    kernel = done.model.get_layer("last").kernel.numpy()
+    assert np.count_nonzero(kernel) == pytest.approx(0.3 * size["last"], rel=0.02)
+    assert done.coverage.reached == pytest.approx(0.7, abs=0.05)
+    reasons = {one.name: one.reason for one in done.coverage.left}
+    assert reasons == {"stem": EXCLUDED, "inner": "channels were removed instead"}
+
+
+def test_less_than_half_of_what_was_asked_for_fails_as_elsewhere(dataset):
+    tf.keras.backend.clear_session()
+    chosen = {"classifier": "channels"}
+    mine = spec(sparsity=0.7, exclude=["stem", "inner", "last"], epochs=0)
+    model = before_a_softmax()
+    with pytest.raises(EdgesparseError, match="70% zeros were asked for, and 4% of the weights"):
+        prune(model, dataset, Train(epochs=0), resolve(model, mine, chosen), quiet)
+    mine = mine.model_copy(update={"allow_partial": True})
+    model = before_a_softmax()
+    done = prune(model, dataset, Train(epochs=0), resolve(model, mine, chosen), quiet)
+    assert done.coverage.reached < 0.35
 
 
 def test_sparsities_are_found_that_keep_the_accuracy(trained_network, dataset):
