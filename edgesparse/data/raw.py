@@ -192,7 +192,7 @@ KINDS = {"image": image, "numbers": numbers, "columns": columns, "log-mel": log_
 def transforms(path):
     """By input. Empty where there are none."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             return json.load(file)
     except OSError:
         return {}

@@ -39,7 +39,7 @@ class Ssh(Strict):
     """A device behind an SSH server; what is not said here comes from ~/.ssh/config."""
 
     host: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:%-]*$",
+        pattern=r"^[A-Za-z0-9:][A-Za-z0-9._:%-]*$",
         max_length=255,
         description="Host name, address, or an alias from ~/.ssh/config.",
     )

@@ -49,7 +49,7 @@ STABLE_WITHIN = 0.05
 
 def read_text(path):
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip()
     except (OSError, UnicodeDecodeError):
         return None
@@ -367,7 +367,7 @@ def child(kind):
         result = {"error": "out of memory"}
     except Exception as error:
         result = {"error": ("%s: %s" % (type(error).__name__, error))[:2000]}
-    with open(request["result"], "w") as file:
+    with open(request["result"], "w", encoding="utf-8") as file:
         json.dump(result, file)
         file.flush()
         os.fsync(file.fileno())
@@ -413,7 +413,7 @@ class Agent:
                 self.failed.add(event["entry"])
             if event["event"] != "answers":  # Those come before their check, which may be missing.
                 self.done.add((event.get("entry"), event.get("round")))
-        self.journal = open(self.journal_path, "w")
+        self.journal = open(self.journal_path, "w", encoding="utf-8")
         self.write("".join(lines))
         return bool(lines)
 
@@ -543,7 +543,7 @@ def main(argv):
     if argv[:1] != ["run"] or len(argv) != 3:
         sys.stderr.write(__doc__)
         return 2
-    with open(argv[1]) as file:
+    with open(argv[1], encoding="utf-8") as file:
         job = json.load(file)
     agent = Agent(job, argv[2])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -119,7 +119,7 @@ def main(argv):
         sys.stderr.write(__doc__)
         return 2
     os.umask(os.umask(0) | 0o022)
-    with open(argv[0]) as file:
+    with open(argv[0], encoding="utf-8") as file:
         request = json.load(file)
     try:
         install(request)

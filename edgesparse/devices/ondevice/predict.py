@@ -12,8 +12,10 @@ import sys
 import numpy
 import raw
 
+# A terminal that cannot show a label's letters shows their numbers.
+sys.stdout.reconfigure(errors="backslashreplace")
 HERE = os.path.dirname(os.path.abspath(__file__))
-with open(os.path.join(HERE, "manifest.json")) as file:
+with open(os.path.join(HERE, "manifest.json"), encoding="utf-8") as file:
     manifest = json.load(file)
 module = importlib.import_module(manifest["runtime"]["module"])
 options = {"model_path": os.path.join(HERE, "model.tflite"), "num_threads": manifest["threads"]}
@@ -71,7 +73,7 @@ for index, values in given.items():
         values = numpy.clip(numpy.round(values / scale) + zero, limits.min, limits.max)
     interpreter.set_tensor(index, values.astype(dtype))
 interpreter.invoke()
-with open(os.path.join(HERE, "labels.json")) as file:
+with open(os.path.join(HERE, "labels.json"), encoding="utf-8") as file:
     labels = json.load(file)
 for name, index in outputs:
     output = interpreter.get_tensor(index)[0].astype(numpy.float64)

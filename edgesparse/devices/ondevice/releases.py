@@ -174,7 +174,7 @@ def rollback(root, digest):
 def prepare(root, digest, lines):
     """Write the new link and history beside the old ones: a disk that is full is full now."""
     part = os.path.join(root, "history.part")
-    with open(part, "w") as file:
+    with open(part, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -239,7 +239,7 @@ def main(argv):
     os.umask(os.umask(0) | 0o022)
     try:
         if argv[:1] == ["install"] and len(argv) == 2:
-            with open(argv[1]) as file:
+            with open(argv[1], encoding="utf-8") as file:
                 request = json.load(file)
             root, action = request["root"], lambda: install(request)
         elif argv[:1] == ["activate"] and len(argv) == 4:

@@ -114,7 +114,7 @@ def needed(workdir):
         path = os.path.join(jobs, name)
         path = os.path.join(path, "job.json") if is_folder(path) else path
         try:
-            with open(path, errors="replace") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 found.append(file.read())
         except OSError:
             continue

@@ -60,6 +60,10 @@ def _system(transport: Transport, device: Device, platform: Platform) -> list[Fi
     found = [
         Finding("system", OK, f"{platform.os or platform.kernel}, {platform.machine}, {glibc}")
     ]
+    if platform.machine.startswith("arm") and platform.machine != "arm64":
+        text = "a 32-bit system: ai-edge-litert has no wheels for it"
+        todo = "write a 64-bit image to the card, such as Raspberry Pi OS (64-bit)"
+        found.append(Finding("32 bits", NOTE, text, todo))
     if platform.python is not None:
         found.append(Finding("python", OK, f"{transport.python} {platform.python}"))
     free = platform.free_bytes
@@ -67,7 +71,11 @@ def _system(transport: Transport, device: Device, platform: Platform) -> list[Fi
         text = f"{transport.workdir}" + (f", {free / 1e9:.1f} GB free" if free is not None else "")
         short = device.builds_venv and free is not None and free < NEEDED_BYTES
         todo = f"the runtimes need {NEEDED_BYTES / 1e6:.0f} MB there" if short else ""
-        found.append(Finding("workdir", NOTE if short else OK, text, todo))
+        state = NOTE if short else OK
+        if device.builds_venv and platform.noexec:
+            state, todo = MISSING, "choose another workdir: no library can be loaded from this one"
+            text += ", mounted noexec"
+        found.append(Finding("workdir", state, text, todo))
     if platform.memory_bytes and platform.available_bytes:
         text = f"{platform.available_bytes / 1e6:.0f} of {platform.memory_bytes / 1e6:.0f} MB free"
         found.append(Finding("memory", OK, text))

@@ -124,6 +124,11 @@ def _install(
             f"device {name}: its Python cannot make virtual environments; install what is missing "
             "(sudo apt-get install python3-venv) or say 'runtime: system'"
         )
+    if platform.noexec:
+        raise DeviceError(
+            f"device {name}: the file system of {transport.workdir} is mounted noexec, so that no "
+            "runtime can be loaded from it; choose another workdir in the device file"
+        )
     if platform.free_bytes is not None and platform.free_bytes < NEEDED_BYTES:
         raise DeviceError(
             f"device {name}: {platform.free_bytes / 1e6:.0f} MB are free at {transport.workdir}, "

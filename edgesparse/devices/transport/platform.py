@@ -24,6 +24,12 @@ say shell "$SHELL"
 say memory_kb "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo 2>/dev/null)"
 say available_kb "$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo 2>/dev/null)"
 say workdir_error "$(mkdir -p "$1" 2>&1 && touch "$1/.write-test" 2>&1 && rm -f "$1/.write-test")"
+exec_test() {  # Where programs are not run, libraries are not loaded either.
+  printf '#!/bin/sh\n' > "$1/.exec-test" && chmod 700 "$1/.exec-test" || return
+  "$1/.exec-test" || say noexec yes
+  rm -f "$1/.exec-test"
+}
+exec_test "$1" 2>/dev/null
 say free_kb "$(df -Pk "$1" 2>/dev/null | sed -n '2s/.* \([0-9][0-9]*\)  *[0-9]*%.*/\1/p')"
 may() { [ -w "$1" ] && echo yes || echo no; }
 for place in "$3"/sys/bus/usb/devices/*; do
@@ -72,6 +78,8 @@ class Platform:
     available_bytes: int | None
     free_bytes: int | None
     workdir_error: str
+    noexec: bool
+    """Whether workdir's file system runs no programs and loads no libraries."""
     tpu_bus: str | None
     """"usb" or "pcie" where an Edge TPU can be seen there."""
     tpu_usable: bool
@@ -118,6 +126,7 @@ def probe(transport: Transport, root: str = "") -> Platform:
         available_bytes=_bytes(said.get("available_kb")),
         free_bytes=_bytes(said.get("free_kb")),
         workdir_error=said.get("workdir_error", "")[:300],
+        noexec=said.get("noexec") == "yes",
         **_tpu(said.get("tpu", "")),
     )
 

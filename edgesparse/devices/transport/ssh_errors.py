@@ -112,6 +112,12 @@ def explain(name: str, spec: Ssh, said: str) -> DeviceError:
             f"{place}: its host key is not known; compare it and accept it once with: {login}"
         )
     if "Permission denied" in said or "Too many authentication failures" in said:
+        key = spec.identity_file
+        if key is not None and not os.path.exists(os.path.expanduser(key)):
+            return DeviceError(
+                f"{place}: there is no file {key} on this machine; correct "
+                "connect.ssh.identity_file, or make a key with: ssh-keygen"
+            )
         locked = locked_keys(spec)
         if locked:
             return DeviceError(

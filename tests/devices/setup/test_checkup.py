@@ -1,9 +1,16 @@
 """One screen that says what is there, what is missing and what to type."""
 
+import subprocess
+import sys
+from contextlib import closing
+
 import pytest
 
 from edgesparse.devices.setup.checkup import MISSING, NOTE, OK, checkup
+from edgesparse.devices.setup.provision import provision
+from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.spec.reading.load import parse_device
+from tests.conftest import require
 from tests.tools.edgetpu import make_compiler
 
 
@@ -48,3 +55,30 @@ def test_a_compiler_that_is_missing(server, board):
     assert found["compiler"].state == MISSING
     assert "coral apt source" in found["compiler"].todo
     assert NOTE == "note"
+
+
+def test_a_32_bit_system_says_the_way_out(server, tmp_path):
+    """Python's own platform counts: such a system may have a 64-bit kernel."""
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\n_PYTHON_HOST_PLATFORM=linux-armv7l exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    with closing(server.connect(python=str(python))) as board:
+        found = look(server, board, "runtimes: [ai-edge-litert]\n")
+    assert found["32 bits"].text == "a 32-bit system: ai-edge-litert has no wheels for it"
+    assert "Raspberry Pi OS (64-bit)" in found["32 bits"].todo
+
+
+def test_a_workdir_that_runs_nothing_is_refused(server, tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "noexec,size=1m", "tmpfs", str(tmp_path)]
+    require(subprocess.run(mount, check=False).returncode == 0, "the right to mount a file system")
+    try:
+        with closing(server.connect(tmp_path)) as board:
+            text = server.device_yaml().replace("runtime: system\n", "")
+            device = parse_device(text).spec
+            found = {f.subject: f for f in checkup(board, device)}
+            with pytest.raises(DeviceError, match="mounted noexec, so that no runtime"):
+                provision(board, device)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert found["workdir"].state == MISSING
+    assert found["workdir"].text.endswith(", mounted noexec")

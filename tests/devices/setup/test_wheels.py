@@ -14,8 +14,8 @@ from edgesparse.spec.safe.files import file_digest
 BOOKWORM = Platform(
     machine="aarch64", kernel="Linux 6.6", os="Debian 12", user="pi", groups=(), python="3.11.2",
     python_problem="", abi="", implementation="CPython", has_venv=True, glibc="2.36",
-    memory_bytes=None, available_bytes=None, free_bytes=None, workdir_error="", tpu_bus=None,
-    tpu_usable=False, tpu_mbit_per_second=None,
+    memory_bytes=None, available_bytes=None, free_bytes=None, workdir_error="", noexec=False,
+    tpu_bus=None, tpu_usable=False, tpu_mbit_per_second=None,
 )  # fmt: skip
 BOTH = [Runtime(name="tflite-runtime"), Runtime(name="ai-edge-litert")]
 

@@ -98,3 +98,17 @@ def test_the_users_own_configuration_counts(server, tmp_path):
     board = server.connect(config=str(config), known_hosts=None, **plain)
     assert board.run(["echo", "hello"]).stdout == "hello\n"
     board.close()
+
+
+def test_an_address_of_ipv6(tmp_path):
+    with ssh_server(tmp_path / "six", ["ListenAddress ::1"]) as server:
+        known = server.folder / "known_hosts"
+        known.write_text(known.read_text().replace("[127.0.0.1]", "[::1]"))
+        board = server.connect(host="::1")
+        assert board.run(["echo", "hello"]).stdout == "hello\n"
+        board.close()
+
+
+def test_a_key_file_that_is_missing_is_named(server):
+    with pytest.raises(DeviceError, match="no file ~/no-key on this machine; correct"):
+        server.connect(identity_file="~/no-key").run(["true"])
