@@ -19,6 +19,7 @@ from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.record import recorded
+from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.text import clean
@@ -55,20 +56,35 @@ def bench(
         DeviceError: not one device can be used.
     """
     settings = benchmark or Benchmark(threads=list(dict.fromkeys(threads)))
-    settings = shortened(settings) if quick else settings
-    devices = project.devices(device)
-    files: dict[str, _File] = {}
     given = [models] if isinstance(models, str | Path) else models
-    for path in dict.fromkeys(map(Path, given)):
+    devices = project.devices(device)
+    words = ["edgesparse", "bench", *map(str, given)]
+    words += [word for one in devices for word in ("--device", one.name)]
+    command = shlex.join([*words, *(["--quick"] if quick else [])])
+    paths = list(dict.fromkeys(map(Path, given)))
+    return measured(project, paths, devices, settings, command, input_shapes, quick=quick)
+
+
+def measured(
+    project: Resources,
+    models: Sequence[Path],
+    devices: Sequence[Device],
+    settings: Benchmark,
+    command: str,
+    input_shapes: Sequence[str] = (),
+    *,
+    quick: bool,
+) -> Results:
+    """The same for files that a command has just written; `command` is what would measure them."""
+    settings = shortened(settings) if quick else settings
+    files: dict[str, _File] = {}
+    for path in models:
         content = read_model(path)
         info, found = inspect(content, str(path)), ends(content, str(path))
         shapes = _shapes(found, input_shapes, path)
         files[_name(path, files)] = _File(path, ModelFile.of(info), found, shapes)
     baseline = next(iter(files))
     stop, workspace = threading.Event(), project.workspace()
-    words = ["edgesparse", "bench", *map(str, given)]
-    words += [word for one in devices for word in ("--device", one.name)]
-    command = shlex.join([*words, *(["--quick"] if quick else [])])
     with recorded(workspace, "bench", baseline, devices, quick=quick, command=command) as record:
         log = workspace.log_path(record.begun.run)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,16 @@ from edgesparse.bench.results import Results
 from edgesparse.graph import progress as told
 from edgesparse.graph.workspace import Workspace
 from edgesparse.models.files.answers import answers
-from edgesparse.runs.bench import bench
+from edgesparse.runs.bench import measured
 from edgesparse.runs.deploy import deploy
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.runs.outcome.models import FOLDER
 from edgesparse.spec.automatic import without_training
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
+from edgesparse.spec.safe.files import replace_bytes
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.sparsify import Pattern
 from edgesparse.tflite.format.inspect import read_model
@@ -84,6 +88,8 @@ def compress(
         raise UsageError(f"{source}: no such file")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: no such folder")
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise UsageError(f"{target}: cannot be written; name another file with -o")
     if source.suffix == ".tflite":
         return _file(project, source, Path(data), device, target, sparsity, limit, quick)
     return _keras(project, source, Path(data), device, target, sparsity or 0.7, quick)
@@ -129,8 +135,13 @@ def _file(
             raise EdgesparseError(
                 f"{source}: {share:.0%} zeros make no smaller file for {profile.machine.runtime}"
             )
-        _write(target, kept)
-        results = bench(project, [source, target], device, quick=quick)
+        # Where nobody sees it until all is done: a run that is interrupted leaves no output.
+        new = folder / target.name
+        new.write_bytes(kept)
+        command = shlex.join(["edgesparse", "bench", str(source), str(target)])
+        devices = project.devices(device)
+        results = measured(project, [source, new], devices, Benchmark(), command, quick=quick)
+    _write(target, kept)
     return Compressed(
         str(source), str(target), target.stem, len(content), len(kept), share, tried[-1].off,
         results,
@@ -217,6 +228,6 @@ def _described(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]
 
 def _write(target: Path, content: bytes) -> None:
     try:
-        target.write_bytes(content)
+        replace_bytes(target, content)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from None

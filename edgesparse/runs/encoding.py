@@ -10,6 +10,7 @@ import numpy as np
 from edgesparse.runs.fleet.probes import profiles
 from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
+from edgesparse.spec.safe.files import replace_bytes
 from edgesparse.tflite.format.graph import constants, open_model
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.runtimes.storage import Decision, store, summary
@@ -62,7 +63,7 @@ def encode(
     pays = pays or any(form != "dense" for form in _forms(content))
     result = changed if pays else content
     try:
-        target.write_bytes(result)
+        replace_bytes(target, result)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
     label = f"{name} {known[name].machine.version}"

@@ -12,6 +12,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.resources import Resources
 from edgesparse.runs.outcome.models import FOLDER, kept
 from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.safe.files import new_folder
 from edgesparse.stages.samples import LABELS, TRANSFORM
 
 _README = """\
@@ -70,15 +71,15 @@ def export(
     named = {"variant": variant, "pipeline": results.pipeline, "run": results.run}
     text = _README.format(**named, runtime=about["runtime"]["name"])
     try:
-        target.mkdir(parents=True)
-        shutil.copyfile(source, target / "model.tflite")
-        (target / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
-        for name in (LABELS, TRANSFORM):
-            shutil.copyfile(folder / name, target / name)
-        for program in (PREDICT, RAW):
-            shutil.copyfile(program, target / program.name)
-        (target / "README.md").write_text(text)
-        (target / "main.cc").write_text(_CC)
+        with new_folder(target) as part:
+            shutil.copyfile(source, part / "model.tflite")
+            (part / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
+            for name in (LABELS, TRANSFORM):
+                shutil.copyfile(folder / name, part / name)
+            for program in (PREDICT, RAW):
+                shutil.copyfile(program, part / program.name)
+            (part / "README.md").write_text(text)
+            (part / "main.cc").write_text(_CC)
     except FileExistsError:
         raise UsageError(f"{target}: is there already; name another folder with -o") from None
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.reading.load import LOCAL_DEVICE
 from edgesparse.spec.reading.schema import schema_text
+from edgesparse.spec.safe.files import replace_bytes
 
 PIPELINE = """\
 # yaml-language-server: $schema=schema.json
@@ -103,8 +104,7 @@ def write_project(folder: Path, example: str | None = None, *, ci: bool = False)
             if path.exists():
                 raise UsageError(f"{path}: is there already; choose another folder")
         for path, content in new.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            replace_bytes(path, content)
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be written: {error.strerror}") from None
     return list(new)

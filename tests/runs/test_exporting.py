@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import HERE, TINY
+from tests.tools.files import no_room
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_store")]
 
@@ -31,6 +32,10 @@ def test_an_exported_variant_runs_where_nothing_of_ours_is(cli, tmp_path):
         "raw.py", "transform.json",
     ]  # fmt: skip
     assert (out / "model.tflite").read_bytes() == (kept / names[1]).read_bytes()
+    with no_room(1000):
+        full = cli("export", "sparse-f32", "-o", "full")
+    assert (full.returncode, "full: cannot be written: File too" in full.stderr) == (2, True)
+    assert not list(tmp_path.glob("full*"))
     np.save(tmp_path / "one.npy", np.zeros((8, 8, 1), np.float32))
     answered = subprocess.run(
         [sys.executable, out / "predict.py", tmp_path / "one.npy"],

@@ -1,9 +1,14 @@
-"""Four model files of kinds that people have, of random weights."""
+"""Model files of kinds that people have, labels behind them, and a disk that is full."""
 
 from __future__ import annotations
 
+import io
+import resource
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -34,3 +39,22 @@ def networks(folder: Path) -> list[Path]:
     """A MobileNet and a perceptron, in f32 and int8."""
     subprocess.run([sys.executable, "-c", _MAKE, folder], check=True, capture_output=True, cwd=ROOT)
     return sorted(folder.glob("*.tflite"))
+
+
+def labels() -> bytes:
+    """A zip with labels.txt, as TFLite metadata's writer appends it to a file."""
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("labels.txt"), "cat\ndog\n")
+    return memory.getvalue()
+
+
+@contextmanager
+def no_room(size: int) -> Iterator[None]:
+    """No file of this process can become larger, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

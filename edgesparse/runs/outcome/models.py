@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgesparse.bench.job import Candidate
 from edgesparse.devices.setup.install import about_model
+from edgesparse.spec.safe.files import replace_bytes, replace_json
 from edgesparse.stages.samples import LABELS, TRANSFORM
 
 FOLDER = "models"
@@ -35,19 +36,19 @@ def keep_models(folder: Path, samples: Path, candidates: Iterable[Candidate]) ->
         assert candidate.path is not None
         target = folder / f"{name}.tflite"
         with suppress(OSError):
-            if not target.exists():
-                _link(candidate.path, target)
             own = about_model(candidate.entry)
             runtime = {**candidate.runtime.model_dump(), **own["runtime"]}
             about = {**own, "variant": candidate.variant, "runtime": runtime}
-            (folder / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+            replace_json(folder / f"{name}.json", about)
+            if not target.exists():
+                _link(candidate.path, target)
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)  # The store may forget it: the run does not.
     except OSError:
-        shutil.copyfile(source, target)
+        replace_bytes(target, source.read_bytes())
 
 
 def kept(folder: Path, variant: str) -> Sequence[Path]:

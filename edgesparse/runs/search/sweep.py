@@ -37,7 +37,7 @@ from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline, Variant
 from edgesparse.spec.reading.load import Loaded, load_pipeline
-from edgesparse.spec.safe.files import replace_json
+from edgesparse.spec.safe.files import replace_json, replace_text
 from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.runtimes.compatibility import Profile
 
@@ -352,7 +352,7 @@ def _keep(found: Sweep, folder: Path) -> None:
     said = (
         f"# The front of {found.pipeline} on {found.device}: variants to paste into a pipeline.\n"
     )
-    (folder / FRONT).write_text(said + yaml.safe_dump({"variants": variants}, sort_keys=False))
+    replace_text(folder / FRONT, said + yaml.safe_dump({"variants": variants}, sort_keys=False))
     replace_json(folder / FOUND, found.model_dump(mode="json"))
 
 

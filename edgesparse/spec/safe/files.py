@@ -5,21 +5,82 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write whole or not at all, into a folder that is made for it; raises OSError."""
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write whole or not at all, into a folder that is made for it: whatever happens, there is the
+    old file or the new one. A link's file is replaced, not the link.
+
+    Raises:
+        OSError: it cannot be written; what was there is there still.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)  # /dev/stdout or a pipe must stay what it is.
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    part = _beside(path)
+    try:
+        with part.open("wb") as file:
+            if path.exists():
+                shutil.copymode(path, part)
+            file.write(content)
+            _sync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """The same for text; raises OSError."""
+    replace_bytes(path, text.encode("utf-8"))
 
 
 def replace_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
     """The same for a JSON document; NaN and infinity, which JSON has not, raise ValueError."""
     replace_text(path, json.dumps(value, indent=1, sort_keys=sort_keys, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name when the block ends without an error.
+
+    Raises:
+        FileExistsError: there is something of that name.
+        OSError: it cannot be written; nothing of it is there.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path)
+    part.mkdir()
+    try:
+        yield part
+        for written in (*part.rglob("*"), part):
+            descriptor = os.open(written, os.O_RDONLY)
+            try:
+                _sync(descriptor)
+            finally:
+                os.close(descriptor)
+        os.rename(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def _sync(descriptor: int) -> None:
+    """Contents before the name: after a power cut a renamed file must not be empty."""
+    os.fsync(descriptor)
 
 
 def file_digest(path: Path) -> str:
