@@ -28,6 +28,7 @@ from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
 from edgesparse.spec.safe.files import replace_bytes
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.sparsify import Pattern
+from edgesparse.tflite.format.appended import appended
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.reconstruction import Made, reconstruct
 from edgesparse.tflite.runtimes.compatibility import Cell, Profile
@@ -130,7 +131,7 @@ def _file(
                 "samples that are like those it will see"
             )
         stored, _ = store(place.read_bytes(), profile, "auto", source.name)
-        kept = min(stored, content, key=len)
+        kept = min(stored + appended(content, str(source)), content, key=len)
         if kept is content:
             raise EdgesparseError(
                 f"{source}: {share:.0%} zeros make no smaller file for {profile.machine.runtime}"

@@ -112,7 +112,7 @@ def damaged(name: str) -> Iterator[None]:
         raise UsageError(f"{name}: is truncated or damaged; copy it again ({error})") from None
 
 
-def open_model(content: bytes | bytearray, name: str) -> Any:
+def open_model(content: bytes | bytearray | memoryview, name: str) -> Any:
     """The file's ModelT. Raises UsageError where it is none."""
     if content[4:8] != IDENTIFIER:
         raise UsageError(f"{name}: is not a .tflite model (its identifier TFL3 is missing)")

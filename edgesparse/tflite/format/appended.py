@@ -1,0 +1,60 @@
+"""What lies behind a .tflite file's flatbuffer, such as TFLite metadata's labels as a zip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.format.encode import packed
+from edgesparse.tflite.format.graph import damaged, open_model
+
+_PADDING = 16
+"""A flatbuffer may end with fewer zeros, which align what was written first."""
+_UNIT = 4
+"""Its length is a multiple of this."""
+
+
+def appended(content: bytes, name: str = "model.tflite") -> bytes:
+    """The bytes behind the flatbuffer, which has no length of its own: it ends where a shorter file
+    would say something else. Empty where there are none, or where they are the model's weights.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    model = open_model(content, name)
+    if any(buffer.offset > 1 for buffer in model.buffers or ()):
+        return b""
+    low, high, whole = _end_of_buffers(model, content), len(content), _without_data(model, name)
+    while low < high:
+        middle = (low + high) // 2
+        if _says(memoryview(content)[:middle]) == whole:
+            high = middle
+        else:
+            low = middle + 1
+    while low % _UNIT and content[low : low + 1] == b"\0":
+        low += 1
+    rest = content[low:]
+    return rest if len(rest) >= _PADDING or rest.strip(b"\0") else b""
+
+
+def _end_of_buffers(model: Any, content: bytes) -> int:
+    base = np.frombuffer(content, np.uint8).ctypes.data
+    arrays = [buffer.data for buffer in model.buffers or () if buffer.data is not None]
+    return max((a.ctypes.data - base + a.nbytes for a in arrays if a.nbytes), default=8)
+
+
+def _without_data(model: Any, name: str) -> bytes:
+    """All that a model says beside its buffers, which are looked at apart."""
+    with damaged(name):
+        for buffer in model.buffers or ():
+            buffer.data = None
+        return packed(model, aligned=False)
+
+
+def _says(content: memoryview) -> bytes | None:
+    try:
+        return _without_data(open_model(content, "part"), "part")
+    except UsageError:
+        return None
