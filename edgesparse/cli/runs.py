@@ -78,13 +78,15 @@ def history(pipeline: str, page: Path | None, as_json: bool) -> None:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="A new folder; default: the variant."
 )
-@click.option("--run", help="A run's id; default: the last with this variant.")
+@click.option("--run", help="A run's id; default: the last where it is ok.")
 @click.option("--runtime", help="For which it is stored; default: the one it was faster with.")
 def export(variant: str, output: Path | None, run: str | None, runtime: str | None) -> None:
     """Write a variant's model with labels, transforms and the code that runs it to a folder."""
-    import edgesparse
+    from edgesparse.cli.console import open_project
 
-    for path in edgesparse.export(variant, output, run=run, runtime=runtime):
+    with open_project() as project:
+        paths = project.export(variant, output, run=run, runtime=runtime)
+    for path in paths:
         say(f"wrote {path}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 
 from edgesparse.bench.results import Results, read_results
 from edgesparse.devices.measuring.job import new_id
+from edgesparse.graph.open_runs import goes_on
 from edgesparse.graph.plan import Plan, differences
 from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import Store
-from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.safe.files import replace_json
 from edgesparse.spec.safe.text import listed
 from edgesparse.stages.base.stage import Stage
@@ -71,13 +74,41 @@ class Workspace:
         return sorted(p.parent.name for p in self.runs.glob("*/results.json"))
 
     def results(self, run: str | None = None) -> Results:
-        """Results of a run, by default the last. Raises UsageError where there is none."""
+        """Results of a run, by default the last that has rows; its notes name later ones that have
+        none. Raises UsageError where there is none."""
         known = self.run_ids()
         if not known:
             raise UsageError(f"{self.runs}: there are no runs yet; start one with 'make deploy'")
-        if run is not None and run not in known:
-            raise UsageError(f"no run {run!r}{did_you_mean(run, known)}")
-        return read_results(self.runs / (run or known[-1]) / "results.json")
+        if run is not None:
+            if run not in known:
+                raise UsageError(f"no run {run!r}{did_you_mean(run, known)}")
+            return read_results(self.results_path(run))
+        empty: list[Results] = []
+        for name in reversed(known):
+            results = read_results(self.results_path(name))
+            if results.rows:
+                return results.model_copy(update={"notes": self._later(empty) + results.notes})
+            empty.append(results)
+        return empty[0]
+
+    def all_results(self) -> list[Results]:
+        """Of every run that can be read, oldest first."""
+        runs = []
+        for run in self.run_ids():
+            # Damaged, or of a later version: the others count all the same.
+            with suppress(EdgesparseError):
+                runs.append(self.results(run))
+        return runs
+
+    def _later(self, empty: Sequence[Results]) -> list[str]:
+        """Of runs without rows, newest first, why they are not shown."""
+        notes = []
+        for results in empty:
+            why = "has no rows" if results.finished else "was interrupted before it measured"
+            if not results.finished and goes_on(self.runs / results.run):
+                why = "goes on, and has measured nothing yet"
+            notes.append(f"run {results.run} is newer, but {why}")
+        return notes
 
     def results_path(self, run: str) -> Path:
         return self.runs / run / "results.json"

@@ -10,7 +10,7 @@ from edgesparse.bench.results import Results
 from edgesparse.graph.fingerprints import revision
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.resources import Resources
-from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
+from edgesparse.spec.errors import UsageError, did_you_mean
 
 
 def compare(
@@ -46,9 +46,9 @@ def history(project: Resources, pipeline: str) -> tuple[list[Results], list[list
     """
     workspace = project.workspace()
     name = _name(pipeline)
-    results = [run for run in _readable(workspace) if run.pipeline == name]
+    results = [run for run in workspace.all_results() if run.pipeline == name]
     if not results:
-        names = {run.pipeline for run in _readable(workspace)}
+        names = {run.pipeline for run in workspace.all_results()}
         raise UsageError(f"no run of a pipeline {name!r}{did_you_mean(name, names)}")
     changed: list[list[str]] = [[]]
     changed += [list(differences(a, b)) for a, b in pairwise(results)]
@@ -57,7 +57,7 @@ def history(project: Resources, pipeline: str) -> tuple[list[Results], list[list
 
 def runs(project: Resources) -> list[Results]:
     """The results of every run that can be read, oldest first."""
-    return _readable(project.workspace())
+    return project.workspace().all_results()
 
 
 def _name(pipeline: str) -> str:
@@ -70,22 +70,13 @@ def _name(pipeline: str) -> str:
     return load_pipeline(path).spec.name
 
 
-def _readable(workspace: Workspace) -> list[Results]:
-    found = []
-    for run in workspace.run_ids():
-        try:
-            found.append(workspace.results(run))
-        except EdgesparseError:
-            continue  # Damaged, or of a later version: the others count all the same.
-    return found
-
-
 def _found(workspace: Workspace, what: str | None, later: Results | None) -> Results:
     """The run that is meant; one that is not `later`, and of its pipeline where nothing is said."""
-    runs = [run for run in _readable(workspace) if later is None or run.run != later.run]
+    runs = [run for run in workspace.all_results() if later is None or run.run != later.run]
     if what is None:
         own = [run for run in runs if later is None or run.pipeline == later.pipeline]
         own = [run for run in own if later is None or run.started <= later.started]
+        own = [run for run in own if run.rows] or own  # One that was interrupted says nothing.
         if not own:
             raise UsageError(f"{workspace.runs}: there is no run to compare with; name one")
         return own[-1]
@@ -105,4 +96,4 @@ def _found(workspace: Workspace, what: str | None, later: Results | None) -> Res
             f"{what!r} is no run, no pipeline with a run, and no commit of which there is a run"
             f"{did_you_mean(what, known)}"
         )
-    return named[-1]
+    return ([run for run in named if run.rows] or named)[-1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgesparse.bench.results import Results
 from edgesparse.devices.setup.install import PREDICT, RAW
+from edgesparse.graph.progress import Note
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs.fleet.resources import Resources
 from edgesparse.runs.outcome.models import FOLDER, kept
@@ -56,14 +57,16 @@ def export(
 
     Args:
         output: a new folder; default: the variant's name, here.
-        run: a run's id; default: the last that has this variant.
+        run: a run's id; default: the last in which the variant is ok.
         runtime: for which it is stored; default: the one that it was faster with.
 
     Raises:
         UsageError: there is no such run or variant, or the folder is there already.
     """
     workspace = project.workspace()
-    results = _run_of(workspace, variant, run)
+    results, newest = _run_of(workspace, variant, run)
+    if results is not newest:
+        project.listener(Note(f"run {newest.run} is newer, but it has no {variant} that is ok"))
     folder = workspace.results_path(results.run).with_name(FOLDER)
     source = _file_of(folder, results, variant, runtime)
     target = Path(output) if output is not None else Path(variant)
@@ -87,17 +90,21 @@ def export(
     return sorted(target.iterdir())
 
 
-def _run_of(workspace: Workspace, variant: str, run: str | None) -> Results:
-    """The run that is named, or the last that has the variant."""
-    known: set[str] = set()
-    for name in [run] if run is not None else reversed(workspace.run_ids()):
-        results = workspace.results(name)
-        own = {row.variant for row in results.rows}
-        if variant in own:
-            return results
-        known |= own
-    where = f"run {run}" if run is not None else "any run"
-    raise UsageError(f"no variant {variant!r} in {where}{did_you_mean(variant, known)}")
+def _run_of(workspace: Workspace, variant: str, run: str | None) -> tuple[Results, Results]:
+    """The run that is named, or the last in which the variant is ok and its model was kept; and the
+    last that has the variant."""
+    runs = [workspace.results(run)] if run is not None else workspace.all_results()[::-1]
+    own = [results for results in runs if any(row.variant == variant for row in results.rows)]
+    if not own:
+        where = f"run {run}" if run is not None else "any run"
+        known = {row.variant for results in runs for row in results.rows}
+        raise UsageError(f"no variant {variant!r} in {where}{did_you_mean(variant, known)}")
+    return next((r for r in own if _is_ok(workspace, r, variant)), own[0]), own[0]
+
+
+def _is_ok(workspace: Workspace, results: Results, variant: str) -> bool:
+    ok = any(row.variant == variant and row.status == "ok" for row in results.rows)
+    return ok and bool(kept(workspace.results_path(results.run).with_name(FOLDER), variant))
 
 
 def _file_of(folder: Path, results: Results, variant: str, runtime: str | None) -> Path:

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+import edgesparse
+from edgesparse.bench.results import write_results
 from tests.conftest import HERE, TINY
 from tests.tools.files import no_room
 
@@ -36,6 +38,23 @@ def test_an_exported_variant_runs_where_nothing_of_ours_is(cli, tmp_path):
         full = cli("export", "sparse-f32", "-o", "full")
     assert (full.returncode, "full: cannot be written: File too" in full.stderr) == (2, True)
     assert not list(tmp_path.glob("full*"))
+    # Newer runs in which it failed, or which were interrupted before they measured.
+    results = edgesparse.load_results(run, tmp_path)
+    failed = [row.model_copy(update={"status": "failed"}) for row in results.rows]
+    for name, rows in (
+        ("20990101-000000-tiny-aaaaaa", failed),
+        ("20990102-000000-tiny-bbbbbb", []),
+    ):
+        newer = results.model_copy(update={"run": name, "rows": rows, "finished": bool(rows)})
+        write_results(newer, tmp_path / ".edgesparse" / "runs" / name / "results.json")
+    again = cli("export", "sparse-f32", "-o", "again")
+    assert (
+        "20990101-000000-tiny-aaaaaa is newer, but it has no sparse-f32 that is ok" in again.stderr
+    )
+    assert (tmp_path / "again" / "README.md").read_text() == (out / "README.md").read_text()
+    shown = cli("report")
+    assert "run 20990102-000000-tiny-bbbbbb is newer, but was interrupted" in shown.stdout
+    assert "20990101-000000-tiny-aaaaaa" in shown.stdout.splitlines()[0]
     np.save(tmp_path / "one.npy", np.zeros((8, 8, 1), np.float32))
     answered = subprocess.run(
         [sys.executable, out / "predict.py", tmp_path / "one.npy"],

@@ -53,8 +53,10 @@ def _link(source: Path, target: Path) -> None:
 
 def kept(folder: Path, variant: str) -> Sequence[Path]:
     """The models of a variant that a run has kept."""
-    return sorted(
-        path
-        for path in folder.glob(f"{variant}-*.tflite")
-        if json.loads(path.with_suffix(".json").read_text()).get("variant") == variant
-    )
+    return sorted(p for p in folder.glob(f"{variant}-*.tflite") if _variant_of(p) == variant)
+
+
+def _variant_of(model: Path) -> str | None:
+    with suppress(OSError, ValueError, AttributeError):  # Damaged: it is nobody's.
+        return str(json.loads(model.with_suffix(".json").read_text()).get("variant"))
+    return None
