@@ -1,13 +1,27 @@
-"""python -m edgesparse"""
+"""The `edgesparse` command, and python -m edgesparse."""
 
+import os
+import signal
 import sys
-from pathlib import Path
 
-# Python has put the current folder first: what lies in it replaces no module of anybody's.
-if sys.path[0] in ("", str(Path.cwd())):
-    sys.path.append(sys.path.pop(0))
+
+def main() -> None:
+    """Run the program; Ctrl-C ends it with its exit code, and no traceback, from the beginning."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:  # While it is imported there is nothing to tidy up.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from edgesparse.cli.main import main as program
+
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        program()
+    except KeyboardInterrupt:
+        os._exit(130)
+
 
 if __name__ == "__main__":
-    from edgesparse.cli.main import main
-
+    # Python has put the current folder first: what lies in it replaces no module of anybody's.
+    if sys.path[0] in ("", os.getcwd()):
+        sys.path.append(sys.path.pop(0))
     main()

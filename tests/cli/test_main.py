@@ -161,3 +161,27 @@ def test_run_cli_is_not_the_shell(tmp_path):
     done = run_cli("validate", "$(touch x).yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert not (tmp_path / "x").exists()
+
+
+_INTERRUPTED = """
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(name, *_):
+        if name == sys.argv[-1]:
+            sys.argv.pop()
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C while it is imported.
+sys.meta_path.insert(0, Interrupt)
+runpy.run_module("edgesparse", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["click", "edgesparse.cli.device", "edgesparse.project", "pydantic_core", "numpy"]
+)
+def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path, module):
+    command = [sys.executable, "-c", _INTERRUPTED, "report", module]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr == "" or done.stderr.startswith("interrupted; finished stages are kept")
