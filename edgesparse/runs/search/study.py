@@ -8,14 +8,16 @@ batches, each from what all earlier batches gave.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.bench.trials import Direction, Trial
 from edgesparse.spec.automatic import Hole, Search, filled
-from edgesparse.spec.errors import missing_extra
+from edgesparse.spec.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
     import optuna
@@ -30,17 +32,18 @@ class Study:
     """The trials of a search on a device."""
 
     def __init__(self, path: Path, search: Search, directions: Sequence[Direction]) -> None:
-        """Raises UsageError where Optuna is not installed."""
+        """Raises UsageError where Optuna is not installed, or the file is damaged."""
         self._optuna = _library()
-        self.search = search
+        self.path, self.search = path, search
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._study = self._optuna.create_study(
-            storage=f"sqlite:///{path.absolute()}",
-            study_name="sweep",
-            sampler=self._sampler(0),
-            directions=list(directions),
-            load_if_exists=True,
-        )
+        with self._usable(RuntimeError, ValueError, LookupError):
+            self._study = self._optuna.create_study(
+                storage=f"sqlite:///{path.absolute()}",
+                study_name="sweep",
+                sampler=self._sampler(0),
+                directions=list(directions),
+                load_if_exists=True,
+            )
 
     def count(self) -> int:
         """Trials that were begun."""
@@ -48,8 +51,9 @@ class Study:
 
     def done(self) -> list[Trial]:
         """Trials that have ended, in their order."""
-        found = self._all(finished=True)
-        return [Trial.model_validate_json(one.user_attrs[_ROW]) for one in found]
+        with self._usable(ValueError, LookupError):
+            found = self._all(finished=True)
+            return [Trial.model_validate_json(one.user_attrs[_ROW]) for one in found]
 
     def batch(self, most: int, run: str, alive: Callable[[str], bool]) -> list[Asked]:
         """The next trials to make; first those whose process is gone.
@@ -59,6 +63,10 @@ class Study:
             run: who makes them.
             alive: whether a run still goes on.
         """
+        with self._usable():
+            return self._batch(most, run, alive)
+
+    def _batch(self, most: int, run: str, alive: Callable[[str], bool]) -> list[Asked]:
         running = self._all(finished=False)
         lost = [one for one in running if not alive(str(one.user_attrs.get(_RUN, "")))]
         found = []
@@ -74,6 +82,10 @@ class Study:
 
     def tell(self, asked: Asked, trial: Trial, beyond: float) -> None:
         """What became of a trial. `beyond` is how far it is over its limits."""
+        with self._usable():
+            self._tell(asked, trial, beyond)
+
+    def _tell(self, asked: Asked, trial: Trial, beyond: float) -> None:
         own = asked.trial
         own.set_user_attr(_ROW, trial.model_dump_json())
         if (
@@ -99,6 +111,16 @@ class Study:
         variant = filled(self.search.variant, choose)
         return Asked(trial, trial.number, chosen, variant)
 
+    @contextmanager
+    def _usable(self, *more: type[Exception]) -> Iterator[None]:
+        """What a damaged file raises, or a full disk, becomes one UsageError."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (self._optuna.exceptions.StorageInternalError, SQLAlchemyError, *more) as error:
+            raise unusable(self.path, error.__cause__ or error) from None
+
     def _all(self, finished: bool | None = None) -> list[optuna.trial.FrozenTrial]:
         found = self._study.get_trials(deepcopy=False)
         return [one for one in found if finished is None or one.state.is_finished() == finished]
@@ -110,6 +132,30 @@ class Study:
         if self.search.sampler == "nsga2":
             return samplers.NSGAIISampler(population_size=_STARTUP, seed=seed)
         return samplers.TPESampler(n_startup_trials=_STARTUP, seed=seed)
+
+
+def check(path: Path) -> None:
+    """Raises UsageError where a study is there that is damaged: before anything is measured."""
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path)) as study:
+            (answer,) = study.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        if "locked" in str(error):  # Another run is at work on it.
+            return
+        raise unusable(path, error) from None
+    if answer != "ok":
+        raise unusable(path, ValueError("database disk image is malformed"))
+
+
+def unusable(path: Path, error: BaseException) -> UsageError:
+    """Of a file that a search keeps what it knows in."""
+    reason = str(error).splitlines()[0][:200]
+    return UsageError(
+        f"{path}: cannot be used: {reason}; if it is damaged, remove {path.parent}: the search "
+        "begins anew, and what it trained is cached"
+    )
 
 
 @dataclass(frozen=True)

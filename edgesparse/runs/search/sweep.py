@@ -31,7 +31,7 @@ from edgesparse.runs.fleet.resources import DeviceName, Resources
 from edgesparse.runs.fleet.targets import Target
 from edgesparse.runs.outcome.record import RunRecord, recorded
 from edgesparse.runs.planning import executor_for, plan_for
-from edgesparse.runs.search.study import Asked, Study
+from edgesparse.runs.search.study import Asked, Study, check, unusable
 from edgesparse.spec.automatic import Limit, Search
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
@@ -81,6 +81,8 @@ def sweep(
     settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
     folder = workspace.folder / "sweeps" / _name(loaded.spec, found, settings)
     command = ["edgesparse", "sweep", str(loaded.path), "--device", found.name]
+    check(folder / STUDY)
+    references = _kept_references(folder / REFERENCES)
     stop = threading.Event()
     with recorded(
         workspace,
@@ -98,7 +100,7 @@ def sweep(
                 loaded, search, target, profiles(target, workspace), workspace, workers,
                 record, settings, project.listener, stop, cluster,
             )  # fmt: skip
-            return _searched(bench, folder, trials), folder
+            return _searched(bench, folder, trials, references), folder
 
 
 @dataclass
@@ -170,9 +172,12 @@ def _entry(event: Event) -> str | None:
     return event.entry if isinstance(event, Check | Round | Failed | Answers) else None
 
 
-def _searched(bench: _Bench, folder: Path, trials: int) -> Sweep:
+def _searched(bench: _Bench, folder: Path, trials: int, references: list[Trial] | None) -> Sweep:
     search, record = bench.search, bench.record
-    references = _references(bench, folder)
+    if references is None:
+        references = _references(bench, folder / REFERENCES)
+    else:
+        bench.rows({})
     rows = [one.row for one in references if one.row is not None]
     directions = []
     for objective in search.objectives:
@@ -234,21 +239,26 @@ def _so_far(
     return f"{tried} of {trials} trials; front: {names}"
 
 
-def _references(bench: _Bench, folder: Path) -> list[Trial]:
+def _kept_references(path: Path) -> list[Trial] | None:
+    """The pipeline's own variants as an earlier call measured them. Raises UsageError where that is
+    damaged."""
+    if not path.exists():
+        return None
+    try:
+        return [Trial.model_validate(one) for one in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise unusable(path, error) from None
+
+
+def _references(bench: _Bench, path: Path) -> list[Trial]:
     """The pipeline's own variants, which are measured once; the baseline in each process, since
     what is lost is told against its answers."""
-    path = folder / REFERENCES
     variants = bench.loaded.spec.variants
-    if path.is_file():
-        kept = [Trial.model_validate(one) for one in json.loads(path.read_text())]
-        bench.rows({})
-        return kept
     rows = bench.rows(variants, first=True)
     found = [
         _trial(name, None, {}, variant.model_dump(mode="json", exclude_defaults=True), rows)
         for name, variant in variants.items()
     ]
-    folder.mkdir(parents=True, exist_ok=True)
     replace_json(path, [one.model_dump(mode="json") for one in found])
     return found
 

@@ -1,10 +1,14 @@
 """What is tried: the same for the same seed, also after kills, and no trial lost."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from edgesparse.bench.trials import Trial
-from edgesparse.runs.search.study import Study
+from edgesparse.runs.search.study import Study, check
 from edgesparse.spec.automatic import Search
+from edgesparse.spec.errors import UsageError
 from tests.report.test_table import row as table_row
 
 pytestmark = pytest.mark.slow
@@ -89,3 +93,35 @@ def test_more_trials_go_on_from_those_that_are_there(tmp_path):
     again = Study(tmp_path / "s.db", SEARCH, DIRECTIONS)
     drive(again, 7)
     assert len(again.done()) == 7
+
+
+def change(path, statement):
+    with closing(sqlite3.connect(path)) as study:
+        study.execute(statement)
+        study.commit()
+
+
+DAMAGES = {
+    "text": lambda path: path.write_text("hello"),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "zeros": lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\0" * 100_000),
+    "later": lambda path: change(path, "update alembic_version set version_num = 'v99'"),
+    "no rows": lambda path: change(path, "delete from trial_user_attributes"),
+    "no trial": lambda path: change(path, "update trial_user_attributes set value_json = '1'"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_study_is_one_message(tmp_path, damage):
+    path = tmp_path / "study.db"
+    check(path)
+    drive(Study(path, SEARCH, DIRECTIONS), 3)
+    check(path)
+    DAMAGES[damage](path)
+    with pytest.raises(
+        UsageError, match=r"study\.db: cannot be used: .*remove .*: the search begin"
+    ):
+        Study(path, SEARCH, DIRECTIONS).done()
+    if damage in ("text", "half", "zeros"):
+        with pytest.raises(UsageError, match=r"study\.db: cannot be used"):
+            check(path)

@@ -11,6 +11,7 @@ from edgesparse.report.page.several import write_sweep
 from edgesparse.report.text import json_text
 from edgesparse.report.trials import print_sweep
 from edgesparse.runs.search import sweep as sweeping
+from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Variant
 from tests.conftest import HERE, TINY
 
@@ -119,3 +120,23 @@ def test_a_pipeline_without_a_search_says_so(cli, tmp_path):
     done = cli("sweep", "p.yaml")
     assert done.returncode == 2
     assert "it has no 'search'" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["study.db", "references.json"])
+@pytest.mark.parametrize("content", [b"", b"[1", b"\xff\xfe", b"[{}]"])
+def test_what_is_damaged_is_said_before_anything_runs(project, swept, name, content):
+    if not list(project.glob(".edgesparse/sweeps/*/references.json")):
+        swept(1)
+    whole = {path: path.read_bytes() for path in project.glob(f".edgesparse/sweeps/*/{name}")}
+    for path in whole:
+        path.write_bytes(content)
+    heard = []
+    try:
+        if (name, content) != ("study.db", b""):  # That is how SQLite's files begin.
+            with pytest.raises(UsageError, match=f"{name}: cannot be used: .*remove "):
+                swept(1, heard.append)
+        assert not heard
+    finally:
+        for path, kept in whole.items():
+            path.write_bytes(kept)
