@@ -40,8 +40,6 @@ class Prepared:
 
     model: tf.keras.Model
     left: tuple[str, ...]
-    hold: bool = False
-    """Whether zeros are to be held from outside while it is trained."""
 
 
 def prepare(model: tf.keras.Model) -> Prepared:
@@ -65,10 +63,11 @@ def prepare(model: tf.keras.Model) -> Prepared:
         if len(left) == len(model.layers):
             break
         names = {layer.name for layer in left}
-        # The toolkit's own way to keep zeros knows fewer layers; then they are held from outside.
+        # The toolkit's own way to keep zeros knows fewer layers, and forgets those of convolutions
+        # with groups: zeros are held from outside, too.
         for own in (True, False) if sparse and not left else (False,):
             try:
-                return Prepared(_applied(model, names, own), _named(left), sparse and not own)
+                return Prepared(_applied(model, names, own), _named(left))
             except (ValueError, RuntimeError, TypeError) as error:
                 problem = problem or error
     reason = cause_of(problem) if problem else NOTHING_KNOWN
@@ -177,6 +176,8 @@ def quantize_aware(
     ]
     for one in held:
         one.keep_zeros()
-    callbacks = [HoldMasks(held)] if prepared.hold else []
+    callbacks = [HoldMasks(held)] if held else []
     history = fit(prepared.model, dataset, train, progress, callbacks=callbacks)
+    for one in held:
+        one.apply()
     return prepared, history

@@ -72,4 +72,4 @@ def read(work: Work) -> tf.keras.Model:
     return twin or prepared.model
 
 
-KIND = Kind("quantize", 1, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = Kind("quantize", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

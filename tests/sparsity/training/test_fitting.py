@@ -13,6 +13,8 @@ from edgesparse.sparsity.training.recipe import compiled_with, put_together
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.task import Tasks
+from edgesparse.tflite.convert import convert
+from edgesparse.tflite.format.inspect import inspect
 
 
 @pytest.fixture
@@ -118,6 +120,31 @@ def test_a_step_is_held_against_the_task_that_was_asked_for():
     training.check_fit(model, replace(unusual, recipe=recipe))
     with pytest.raises(UsageError, match="it must give one value per class"):
         training.check_fit(model, unusual)
+
+
+@pytest.mark.slow
+def test_quantization_aware_training_keeps_the_zeros_of_groups():
+    """The toolkit's own scheme forgets them, in training and in the file."""
+    tf.keras.utils.set_random_seed(0)
+    layers, random = tf.keras.layers, np.random.default_rng(0)
+    x = inputs = tf.keras.Input((6, 6, 8))
+    x = layers.Conv2D(16, 1, name="point")(layers.Conv2D(16, 3, groups=4, name="grouped")(x))
+    model = tf.keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x)))
+    for name in ("grouped", "point"):
+        kernel = model.get_layer(name).kernel
+        kernel.assign(kernel * (random.random(kernel.shape) < 0.4))
+    zeros = {n: int((k.variable.numpy() == 0).sum()) for n, k in kernels(model).items()}
+    x = random.normal(size=(64, 6, 6, 8)).astype(np.float32)
+    points = data.from_arrays("points", x, np.arange(64) % 4)
+    settings = Train(epochs=2, batch_size=16, learning_rate=1e-2)
+    prepared, _ = quantize_aware.quantize_aware(model, points, settings, quiet)
+    left = {n: int((k.variable.numpy() == 0).sum()) for n, k in kernels(prepared.model).items()}
+    assert left["quant_grouped"] == zeros["grouped"]
+    assert left["quant_point"] == zeros["point"]
+    (weight,) = (
+        w for w in inspect(convert(prepared.model, "int8", [x])).weights if w.shape == (16, 3, 3, 2)
+    )
+    assert weight.zeros >= zeros["grouped"]
 
 
 @pytest.mark.slow
