@@ -1,8 +1,13 @@
 """The `edgesparse` command, and python -m edgesparse."""
 
 import os
-import signal
 import sys
+
+# Python has put the current folder first: what lies in it replaces no module of anybody's.
+if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (pathlib comes later)
+    sys.path.append(sys.path.pop(0))
+
+import signal
 
 
 def main() -> None:
@@ -21,7 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Python has put the current folder first: what lies in it replaces no module of anybody's.
-    if sys.path[0] in ("", os.getcwd()):
-        sys.path.append(sys.path.pop(0))
     main()
