@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
+from edgesparse.spec.safe.files import replace_text
 
 MANIFEST = "artifact.json"
 """Names an artifact's files and their digests; what has none is no artifact."""
@@ -36,32 +37,43 @@ class Shared:
             raise missing_extra(f"'store: {url}'", "fsspec", "cluster") from None
         self.url = url.rstrip("/")
         try:
+            self._local = fsspec.get_filesystem_class("file")
             self._files, self._root = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise UsageError(f"'store: {url}': {error}") from None
-        self._seen: set[str] = set()
+        self._seen: dict[str, dict[str, Any] | None] = {}
+        """Manifests, by key; None where one is damaged."""
 
     def has(self, key: str) -> bool:
         """Whether a whole artifact is there."""
+        return self.manifest(key) is not None
+
+    def manifest(self, key: str) -> dict[str, Any] | None:
+        """What an artifact that is there says of itself; None where it is not there, or damaged."""
         if key not in self._seen:
             path = f"{self._root}/{key}/{MANIFEST}"
-            # What others write must be seen: no listing is kept.
-            if not self._tried(lambda: self._fresh().exists(path), "looked at"):
-                return False
-            self._seen.add(key)
-        return True
+            try:
+                # What others write must be seen: no listing is kept.
+                text = self._tried(lambda: self._fresh().cat_file(path), "looked at")
+            except FileNotFoundError:
+                return None
+            found = _checked(text, key)
+            if found is None:
+                return None
+            self._seen[key] = found
+        return self._seen[key]
+
+    def refuse(self, key: str) -> None:
+        """Take an artifact whose files are damaged for one that is not there."""
+        self._seen[key] = None
 
     def fetch(self, key: str, folder: Path) -> None:
         """Copy an artifact's files into a folder."""
-        text = self._tried(partial(self._files.cat_file, f"{self._root}/{key}/{MANIFEST}"), "read")
-        try:
-            manifest = json.loads(text)
-            place, names = str(manifest.pop("place")), [str(name) for name in manifest["files"]]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise EdgesparseError(f"{self.url}/{key}/{MANIFEST} is damaged; remove it") from None
-        for name in (place, *names):
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise EdgesparseError(f"{self.url}/{key}: names a file {name[:80]!r}; remove it")
+        manifest = self.manifest(key)
+        if manifest is None:
+            raise FileNotFoundError(f"{self.url}/{key}")
+        place, names = manifest["place"], list(manifest["files"])
+        manifest = {name: value for name, value in manifest.items() if name != "place"}
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             source = f"{self._root}/{key}/{place}/{name}"
@@ -77,9 +89,17 @@ class Shared:
         for name in manifest["files"]:
             target = f"{root}/{place}/{name}"
             self._tried(partial(self._upload, str(folder / name), target), "written")
-        text = json.dumps({**manifest, "place": place}, indent=1, sort_keys=True).encode()
-        self._tried(partial(self._files.pipe_file, f"{root}/{MANIFEST}", text), "written")
-        self._seen.add(key)
+        manifest = {**manifest, "place": place}
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        self._tried(partial(self._replace, f"{root}/{MANIFEST}", text), "written")
+        self._seen[key] = manifest
+
+    def _replace(self, path: str, text: str) -> None:
+        """Whole or not at all; object stores do that by themselves."""
+        if isinstance(self._files, self._local):
+            replace_text(Path(path), text)
+        else:
+            self._files.pipe_file(path, text.encode())
 
     def _upload(self, path: str, target: str) -> None:
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -104,3 +124,15 @@ class Shared:
                     ) from error
                 time.sleep(_WAIT_SECONDS * 2**number)
         raise AssertionError
+
+
+def _checked(text: bytes, key: str) -> dict[str, Any] | None:
+    """A manifest, if it is one, of that artifact, and names no file elsewhere."""
+    try:
+        found = json.loads(text)
+        names = [str(found["place"]), *found["files"]]
+        parts = [PurePosixPath(name) for name in names]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    elsewhere = any(part.is_absolute() or ".." in part.parts for part in parts)
+    return None if found.get("key") != key or elsewhere else found

@@ -17,13 +17,14 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from edgesparse.graph.shared import MANIFEST, Shared
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.safe import opened
 from edgesparse.spec.safe.files import file_digest
 
 _TEMPORARY = re.compile(r"^tmp-(\d+)(?:@([0-9a-f]+))?-")
@@ -31,12 +32,20 @@ _TEMPORARY = re.compile(r"^tmp-(\d+)(?:@([0-9a-f]+))?-")
 _LOCK_POLL_SECONDS = 0.2
 
 
+READS = "reads"
+"""In a manifest: what the user's code has read for it in the project, by path, with digests."""
+
+
 class Store:
     """A folder of artifacts; with `shared`, a copy of what is used of that."""
 
-    def __init__(self, root: Path, shared: Shared | None = None) -> None:
+    def __init__(
+        self, root: Path, shared: Shared | None = None, project: Path | None = None
+    ) -> None:
+        """`project` is the folder whose files artifacts may have been made of."""
         self.root = root
         self.shared = shared
+        self.project = project
         # What was looked at, and how its files looked then.
         self._whole: dict[str, _Look] = {}
         try:
@@ -47,15 +56,41 @@ class Store:
     def path(self, key: str) -> Path:
         """Where an artifact lies, or would; one that only the shared store has is fetched."""
         folder = self.root / key
-        if self.shared is not None and not self._here(key) and self.shared.has(key):
+        if self.shared is not None and not self._usable(key) and self.has(key):
             self._fetch(key)
         return folder
 
     def has(self, key: str) -> bool:
-        return self._here(key) or (self.shared is not None and self.shared.has(key))
+        """Whether an artifact is here, or in the shared store, made of the project's files as they
+        are now."""
+        if self._usable(key):
+            return True
+        there = None if self.shared is None else self.shared.manifest(key)
+        return there is not None and self._changed(there) is None
 
     def _here(self, key: str) -> bool:
         return (self.root / key / MANIFEST).is_file()
+
+    def _usable(self, key: str) -> bool:
+        return self._here(key) and self.stale(key) is None
+
+    def stale(self, key: str) -> str | None:
+        """The file that the user's code has read for an artifact that is here, and that has changed
+        since; None where there is none."""
+        return self._changed(_manifest(self.root / key))
+
+    def _changed(self, manifest: Mapping[str, Any]) -> str | None:
+        reads = manifest.get(READS)
+        if self.project is None or not isinstance(reads, dict):
+            return None
+        return opened.changed(reads, self.project)
+
+    def reads(self, keys: Iterable[str]) -> dict[str, str]:
+        """What the user's code has read for artifacts that are here."""
+        found: dict[str, str] = {}
+        for key in keys:
+            found |= _manifest(self.root / key).get(READS) or {}
+        return found
 
     def _fetch(self, key: str) -> None:
         assert self.shared is not None
@@ -158,7 +193,7 @@ class Store:
                 return
             except OSError:
                 # Somebody else made the same artifact meanwhile: as good as ours.
-                if self._here(key):
+                if self._usable(key):
                     return
                 # One that has no manifest was made by none of us, or is damaged.
                 self.discard(key)
@@ -183,6 +218,15 @@ class Store:
             if wrong is not None:
                 found.append(f"{entry.name}: {wrong}")
         return found
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What an artifact says of itself; nothing where it is not there, or damaged."""
+    try:
+        loaded = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
 
 
 def _temporary_name() -> str:

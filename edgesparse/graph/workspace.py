@@ -42,6 +42,7 @@ class Workspace:
 
     def __init__(self, root: Path, shared: str | None = None) -> None:
         """`shared` is the URL of a store that other machines use, too."""
+        self.project = root.resolve()
         self.folder = root / FOLDER
         self.runs = self.folder / "runs"
         self.store_folder = Path(os.environ.get(STORE_VARIABLE) or self.folder) / "store"
@@ -50,7 +51,8 @@ class Workspace:
     @cached_property
     def store(self) -> Store:
         """One for all: it remembers what it has looked at."""
-        return Store(self.store_folder, Shared(self.shared) if self.shared else None)
+        shared = Shared(self.shared) if self.shared else None
+        return Store(self.store_folder, shared, self.project)
 
     def has(self, key: str | None) -> bool:
         """Whether an artifact is whole and in the store, which is not made for that."""
@@ -135,7 +137,10 @@ class Workspace:
                 continue
             damaged = self.store.wrong(stage.key) if self.store_folder.is_dir() else None
             earlier = next((known[slot] for slot in _slots(stage) if slot in known), None)
-            if damaged is not None:
+            stale = self.store.stale(stage.key) if self.store_folder.is_dir() else None
+            if stale is not None:
+                why = f"{stale}, which your code reads, has changed"
+            elif damaged is not None:
                 why = f"what is in the store is damaged: {damaged}"
             elif earlier is None:
                 why = "has not been run before"

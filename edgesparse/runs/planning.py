@@ -74,7 +74,8 @@ def plan(
             workers = project.workers(place / "log.txt")
             wanted = [k for one in planned.beginnings for k in (one.preflight, one.outline)]
             kept = all(workspace.has(key) for key in wanted if key)
-            store = workspace.store if kept else Store(place / "store")
+            own = Store(place / "store", project=workspace.project)
+            store = workspace.store if kept else own
             run = new_id("plan")
             with executor_for(loaded, target, store, workers, run, known, inputs) as executor:
                 advised = advise(planned, executor, target, project.listener)
@@ -132,7 +133,7 @@ def executor_for(
     nothing of them is left when the block ends."""
     device = target.device
     golden = EMULATED_GOLDEN_SAMPLES if device.emulated else None
-    context = Context(loaded, known, device.tpu, golden, own_code(inputs), inputs)
+    context = Context(loaded, known, device.tpu, golden, own_code(inputs), inputs, store.project)
     host = None if device.connect.local is not None else this_machine()
     stop = stop or threading.Event()
     devices = Devices(target.transport, run, host, own_runtimes(), stop)

@@ -1,5 +1,7 @@
 """A pipeline with data, a model and methods of its own."""
 
+import json
+
 import pytest
 
 from tests.e2e.conftest import deploy, rows
@@ -69,3 +71,41 @@ benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_se
     assert "hello from my own method" not in done.stdout
     (log,) = (folder / ".edgesparse" / "runs").glob("*/log.txt")
     assert "hello from my own method" in log.read_text()
+
+
+def test_weights_that_a_builder_reads_by_itself_count(folder, cli):
+    """By h5py, in C: nothing in the pipeline names the file."""
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+    model = tf.keras.Sequential([tf.keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)])
+    model.save(folder / "lm.h5")
+    (folder / "notes.txt").write_text("1")
+    (folder / "mine.py").write_text(
+        "from pathlib import Path\nimport tensorflow as tf\nHERE = Path(__file__).parent\n"
+        "def build():\n"
+        "    body = tf.keras.models.load_model(HERE / 'lm.h5')\n"
+        "    return tf.keras.Sequential([*body.layers, tf.keras.layers.Softmax()])\n"
+    )
+    (folder / "tiny.yaml").write_text(
+        "name: tiny\ndata: {name: digits, args: {input_shape: [8, 8, 1]}}\n"
+        "model: {ref: 'mine.py:build'}\ntrain: {epochs: 1}\nvariants: {dense: {}}\n"
+    )
+
+    def planned():
+        done = cli("plan", "tiny.yaml", "--json")
+        assert done.returncode == 0, done.stderr
+        return {one["label"]: one for one in json.loads(done.stdout)["stages"]}
+
+    assert cli("run", "tiny.yaml").returncode == 0
+    (folder / "notes.txt").write_text("2")
+    assert all(stage["cached"] for stage in planned().values())
+    weights = model.layers[-1].kernel
+    weights.assign(weights + 1.0)
+    model.save(folder / "lm.h5")
+    stages = planned()
+    assert "lm.h5, which your code reads, has changed" in stages["train"]["why"]
+    assert not stages["convert dense"]["cached"]
+    done = cli("run", "tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    assert all(stage["cached"] for stage in planned().values())

@@ -47,6 +47,7 @@ class _Order:
     mark: str
     """A file in it: whoever sees it sees that store."""
     shared: str | None
+    project: str | None
     log: str
     versions: dict[str, str]
 
@@ -196,6 +197,7 @@ class DaskCluster:
             str(store.root.absolute()),
             self._mark(store.root),
             store.shared.url if store.shared else None,
+            str(store.project) if store.project else None,
             str(executor.workers.log.absolute()),
             self._versions,
         )
@@ -256,7 +258,7 @@ def _plugin(pickled: bytes) -> Any:
 
 _contexts: dict[str, Context] = {}
 _pools: dict[str, Workers] = {}
-_stores: dict[tuple[str, str | None], Store] = {}
+_stores: dict[tuple[str, str | None, str | None], Store] = {}
 _setting_up = threading.Lock()
 
 
@@ -318,9 +320,10 @@ def _store(order: _Order, worker: Any) -> Store:
             "'store: s3://bucket/folder' in the pipeline, or start workers on a shared filesystem"
         )
     root = order.root if sees else str(Path(worker.local_directory) / "edgesparse" / "store")
-    key = (root, order.shared)
+    key = (root, order.shared, order.project)
     if key not in _stores:
-        _stores[key] = Store(Path(root), Shared(order.shared) if order.shared else None)
+        shared = Shared(order.shared) if order.shared else None
+        _stores[key] = Store(Path(root), shared, Path(order.project) if order.project else None)
     return _stores[key]
 
 

@@ -12,10 +12,12 @@ from typing import Any, Protocol
 from edgesparse.graph import progress as events
 from edgesparse.graph.execution.child import reason_of
 from edgesparse.graph.execution.pool import Workers
-from edgesparse.graph.store import Store
+from edgesparse.graph.store import READS, Store
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.stages import kind
 from edgesparse.stages.base.stage import Context, Devices, Stage, Work
+
+_EVERY_FILE = "a change of any file in the project trains again, since your code may read it"
 
 
 class Cluster(Protocol):
@@ -53,14 +55,14 @@ class Executor:
 
         Two runs that need the same artifact do not make it twice: the second waits.
         """
-        about = {"label": stage.label, **stage.identity}
+        about: dict[str, Any] = {"label": stage.label, **stage.identity}
         stop = None if self.devices is None else self.devices.stop
         try:
             with self.store.reserved(stage.key, stop) as stored:
                 if not stored:
                     with self.store.create(stage.key, about) as folder:
                         self._check(stage)
-                        self._run(stage, folder, listener)
+                        about |= self._run(stage, folder, listener)
                         self._check(stage)
         except EdgesparseError as error:
             return str(error)
@@ -85,8 +87,21 @@ class Executor:
             if not stage_kind.in_child:
                 self.context.inputs.check_judges()
 
-    def _run(self, stage: Stage, folder: Path, listener: events.Listener) -> None:
-        stage_kind, parts = kind(stage.name), self.parts(stage, folder)
+    def _run(self, stage: Stage, folder: Path, listener: events.Listener) -> dict[str, Any]:
+        """Fill the folder; what the user's code has read for that, and for its inputs."""
+        parts = self.parts(stage, folder)  # What only a shared store has is fetched here.
+        reads = self.store.reads(stage.inputs.values())
+        self._fill(stage, parts, listener, reads)
+        return {READS: dict(sorted(reads.items()))} if reads else {}
+
+    def _fill(
+        self,
+        stage: Stage,
+        parts: dict[str, Any],
+        listener: events.Listener,
+        reads: dict[str, str],
+    ) -> None:
+        stage_kind = kind(stage.name)
 
         def progress(share: float, text: str) -> None:
             listener(events.StageProgress(stage.label, share, text))
@@ -98,7 +113,11 @@ class Executor:
 
         if stage_kind.in_child:
             function = f"edgesparse.stages.{stage.name}:run"
-            self.workers.call(function, self.context, parts, progress=progress, answer=answer)
+            self.workers.call(
+                function, self.context, parts, progress=progress, answer=answer, reads=reads
+            )
+            if self.workers.unwatched and stage.name == "train":
+                listener(events.Note(f"{self.workers.unwatched}: {_EVERY_FILE}"))
             return
         context = self.context.of(stage)
         work = Work(context=context, devices=self.devices, progress=progress, ask=answer, **parts)

@@ -76,12 +76,18 @@ class Workers:
         *arguments: Any,
         progress: Progress = lambda _, __: None,
         answer: Callable[[Any], Any] | None = None,
+        reads: dict[str, str] | None = None,
     ) -> Any:
         """As Worker.call, by the first that is free."""
         with self._leased() as worker:
             return worker.call(
-                function, context, parts, *arguments, progress=progress, answer=answer
+                function, context, parts, *arguments, progress=progress, answer=answer, reads=reads
             )
+
+    @property
+    def unwatched(self) -> str:
+        """Why it is not known which files the user's code reads; empty where it is."""
+        return next((worker.unwatched for worker in self._all if worker.unwatched), "")
 
     def interrupt(self) -> None:
         """End what goes on in other threads; their calls fail."""

@@ -22,6 +22,7 @@ from typing import Any
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.code.inputs import Name
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.safe.opened import WRITTEN, Unsteady, Watch, changed
 from edgesparse.spec.safe.programs import python
 from edgesparse.spec.safe.temporary import TemporaryFolder
 from edgesparse.spec.training import Strategy
@@ -51,6 +52,9 @@ class Worker:
         """The user's code that it has imported."""
         self._installed: dict[Name, str] = {}
         """Other code that it has imported, with its digests."""
+        self._watch: Watch | None = None
+        self._reads: dict[str, str] = {}
+        """Files of the project that its code has read, with their digests."""
         self._strategy: Strategy | None = None
         """How TensorFlow was set up there."""
 
@@ -68,12 +72,14 @@ class Worker:
         *arguments: Any,
         progress: Progress = lambda _, __: None,
         answer: Callable[[Any], Any] | None = None,
+        reads: dict[str, str] | None = None,
     ) -> Any:
         """`module:function` called there with a Work and `arguments`; its result.
 
         Args:
             parts: of that Work: its stage, inputs and folder.
             answer: finds what the work asks for; see Work.ask.
+            reads: filled with what the process has read in the project; see spec.safe.opened.
 
         Raises:
             EdgesparseError: it failed, or its process died; the message is one line.
@@ -82,6 +88,10 @@ class Worker:
         if self._stale(context):
             self.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self._watch is not None:
+            self._watch.resume()
+        elif context.own_code:
+            self._watch = Watch(context.watched, context.is_known)
         connection = self._connected()
         try:
             # A plan's context can be large, and is the same from call to call.
@@ -107,7 +117,27 @@ class Worker:
         self._context = context if word == "done" else None
         if word == "failed":
             raise EdgesparseError(rest[0])
+        if self._watch is not None:
+            self._note_reads(self._watch, context)
+            self._watch.pause()
+            if reads is not None:
+                reads.update(self._reads)
         return rest[0]
+
+    def _note_reads(self, watch: Watch, context: Context) -> None:
+        """What was read in this process stays in its memory, so that it counts for all it does."""
+        try:
+            self._reads = watch.reads(context.watched[0])
+        except Unsteady as error:
+            self.close()
+            raise EdgesparseError(
+                f"{error.filename}: changed while your code read it; run the same command again"
+            ) from None
+
+    @property
+    def unwatched(self) -> str:
+        """Why it is not known what the user's code reads, so that every file counts; or empty."""
+        return "" if self._watch is None else self._watch.problem
 
     def kill(self) -> None:
         """End the process, and all that it started, while another thread waits for it."""
@@ -126,12 +156,20 @@ class Worker:
         if self._temporary is not None:
             self._temporary.close()
         self._process = self._connection = self._temporary = self._context = None
+        if self._watch is not None:
+            self._watch.close()
+        self._watch, self._reads = None, {}
         self._own_code, self._installed, self._strategy = "", {}, None
 
     def _stale(self, context: Context) -> bool:
         """Whether the process cannot serve this context: what Python has imported and how
         TensorFlow was set up stays until the process ends."""
-        if context is self._context or self._process is None:
+        if self._process is None:
+            return False
+        steady = {name: digest for name, digest in self._reads.items() if digest != WRITTEN}
+        if changed(steady, context.watched[0]) is not None:
+            return True
+        if context is self._context:
             return False
         imports_other_code = self._own_code not in ("", context.own_code) or any(
             digest != self._installed.get(name, digest)

@@ -46,6 +46,10 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_carried(path: Path) -> bool:
+    return path in _files
+
+
 def spec_of(name: str, path: Path) -> importlib.machinery.ModuleSpec | None:
     """How a file is imported."""
     if path not in _files:

@@ -3,20 +3,15 @@ loaded, on any machine, so that no artifact of other files is stored under those
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.files import file_digest
+from edgesparse.spec.safe.files import digest_of
 
 Name = tuple[str, str | None, str | None]
 """A room, and a built-in's name or a reference."""
-_COARSE_SECONDS = 2.0
-"""A file that changed a moment ago may change again without another time."""
 
 
 class Changed(UsageError):
@@ -95,17 +90,3 @@ def _changed(path: str) -> Changed:
 
 def _files(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
-def digest_of(path: Path) -> str:
-    """sha256 of a file, taken anew when anything about it has changed. Raises OSError."""
-    state = path.stat()
-    look = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    if time.time() - state.st_ctime < _COARSE_SECONDS:
-        return file_digest(path)
-    return _digest(os.fspath(path), look)
-
-
-@lru_cache(maxsize=200_000)
-def _digest(path: str, _look: tuple[int, ...]) -> str:
-    return file_digest(Path(path))

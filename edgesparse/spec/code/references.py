@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.code.carried import content, is_file, spec_of
+from edgesparse.spec.code.carried import content, is_carried, is_file, spec_of
 from edgesparse.spec.code.sources import (
     MAX_REFERENCE,
     definitions_of,
@@ -163,8 +163,9 @@ def _import_file(source: Path) -> Any:
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
-    # The user's file may import its neighbours, as it can when run as a script.
-    sys.path.insert(0, str(source.parent))
+    # The user's file may import its neighbours, as it can when run as a script. Those that it names
+    # are carried, and found first; so that nothing else there replaces what is installed.
+    sys.path.insert(len(sys.path) if is_carried(source) else 0, str(source.parent))
     try:
         found.loader.exec_module(module)
     finally:

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +92,21 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+_COARSE_SECONDS = 2.0
+"""A file that changed a moment ago may change again without another time."""
+
+
+def digest_of(path: Path) -> str:
+    """The same, taken anew when anything about the file has changed. Raises OSError."""
+    state = path.stat()
+    look = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    if time.time() - state.st_ctime < _COARSE_SECONDS:
+        return file_digest(path)
+    return _digest(os.fspath(path), look)
+
+
+@lru_cache(maxsize=200_000)
+def _digest(path: str, _look: tuple[int, ...]) -> str:
+    return file_digest(Path(path))

@@ -21,7 +21,7 @@ from edgesparse.spec.code.inputs import Inputs
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Pipeline, Variant
-from edgesparse.spec.reading.load import Loaded
+from edgesparse.spec.reading.load import DEVICES, Loaded
 from edgesparse.spec.training import Train
 from edgesparse.tflite.runtimes.compatibility import Profile
 
@@ -84,6 +84,7 @@ class Context:
     """Identity of the user's code that stages import; empty where there is none."""
     inputs: Inputs = field(default_factory=Inputs)
     """What the plan's keys were made of."""
+    project: Path | None = None
     whole: Context | None = None
     """Of a variant with its own model: what it shares with the others."""
 
@@ -104,6 +105,22 @@ class Context:
         """After TensorFlow failed to read the data: which file, and why."""
         raw = vars(self.whole or self).get("_raw")
         return None if raw is None else raw.damaged()
+
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """The folders whose files the user's code may read: the project's, and the pipeline's."""
+        return (self.project or self.loaded.folder, self.loaded.folder)
+
+    def is_known(self, path: Path) -> bool:
+        """Whether a file or folder is in the keys already, or is for edgesparse only."""
+        inputs = self.inputs
+        return (
+            str(path) in inputs.files
+            or str(path) in inputs.code
+            or any(Path(folder) in (path, *path.parents) for folder in inputs.folders)
+            or path == self.loaded.folder / self.loaded.path.name
+            or path.parent == self.watched[0] / DEVICES
+        )
 
     @property
     def open_inputs(self) -> dict[str, tuple[int | None, ...]]:
