@@ -7,6 +7,9 @@ whoever sees it sees the whole artifact. What is fetched is checked by its diges
 from __future__ import annotations
 
 import json
+import queue
+import re
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -22,6 +25,10 @@ MANIFEST = "artifact.json"
 TRIES = 5
 _WAIT_SECONDS = 0.5
 """Before the second try; twice as long before each further one."""
+SILENT_SECONDS = 60.0
+"""So long an answer may take, and longer for what is large."""
+_SLOWEST_BYTES_PER_SECOND = 50_000
+_CREDENTIALS = re.compile(r"://[^/\s@]*@")
 _Found = TypeVar("_Found")
 
 
@@ -34,13 +41,19 @@ class Shared:
         try:
             import fsspec
         except ImportError:
-            raise missing_extra(f"'store: {url}'", "fsspec", "cluster") from None
+            raise missing_extra("'store'", "fsspec", "cluster") from None
         self.url = url.rstrip("/")
+        self.shown = _CREDENTIALS.sub("://***@", self.url)
+        """For messages: without a password."""
         try:
             self._local = fsspec.get_filesystem_class("file")
-            self._files, self._root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"'store: {url}': {error}") from None
+            # Some connect at once.
+            self._files, self._root = _within(
+                SILENT_SECONDS, lambda: fsspec.core.url_to_fs(self.url)
+            )
+        except Exception as error:  # Each filesystem has errors of its own.
+            said = str(error).replace(self.url, self.shown) or type(error).__name__
+            raise UsageError(f"'store: {self.shown}': {said[:300]}") from None
         self._seen: dict[str, dict[str, Any] | None] = {}
         """Manifests, by key; None where one is damaged."""
 
@@ -77,7 +90,9 @@ class Shared:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             source = f"{self._root}/{key}/{place}/{name}"
-            self._tried(partial(self._files.get_file, source, str(folder / name)), "read")
+            size_bytes = int(manifest["files"][name]["bytes"])
+            get = partial(self._files.get_file, source, str(folder / name))
+            self._tried(get, "read", size_bytes)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
     def put(self, key: str, folder: Path) -> None:
@@ -88,7 +103,9 @@ class Shared:
         root = f"{self._root}/{key}"
         for name in manifest["files"]:
             target = f"{root}/{place}/{name}"
-            self._tried(partial(self._upload, str(folder / name), target), "written")
+            size_bytes = int(manifest["files"][name]["bytes"])
+            upload = partial(self._upload, str(folder / name), target)
+            self._tried(upload, "written", size_bytes)
         manifest = {**manifest, "place": place}
         text = json.dumps(manifest, indent=1, sort_keys=True)
         self._tried(partial(self._replace, f"{root}/{MANIFEST}", text), "written")
@@ -109,21 +126,52 @@ class Shared:
         self._files.invalidate_cache()
         return self._files
 
-    def _tried(self, work: Callable[[], _Found], done: str) -> _Found:
-        """A network fails now and then; what fails again and again is told."""
+    def _tried(self, work: Callable[[], _Found], done: str, size_bytes: int = 0) -> _Found:
+        """A network fails now and then; what fails again and again is told, and a server that says
+        nothing the first time."""
+        limit = SILENT_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND
         for number in range(TRIES):
             try:
-                return work()
+                return _within(limit, work)
             except FileNotFoundError:
                 raise
+            except Silent:
+                raise EdgesparseError(
+                    f"the store {self.shown} cannot be {done}: no answer in {limit:.0f} s"
+                ) from None
             except Exception as error:  # Each filesystem has errors of its own.
                 if number == TRIES - 1:
+                    said = str(error).replace(self.url, self.shown)
                     raise EdgesparseError(
-                        f"the store {self.url} cannot be {done}: {type(error).__name__}: "
-                        f"{str(error)[:300]}"
-                    ) from error
+                        f"the store {self.shown} cannot be {done}: {type(error).__name__}: "
+                        f"{_CREDENTIALS.sub('://***@', said)[:300]}"
+                    ) from None
                 time.sleep(_WAIT_SECONDS * 2**number)
         raise AssertionError
+
+
+class Silent(Exception):
+    """A server took longer than any that works."""
+
+
+def _within(seconds: float, work: Callable[[], _Found]) -> _Found:
+    """What `work` gives. A thread that hangs in a filesystem's code is left behind."""
+    done: queue.SimpleQueue[tuple[_Found | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        found, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise Silent from None
+    if error is not None:
+        raise error
+    return found  # type: ignore[return-value]
 
 
 def _checked(text: bytes, key: str) -> dict[str, Any] | None:

@@ -95,11 +95,21 @@ class Store:
     def _fetch(self, key: str) -> None:
         assert self.shared is not None
         with self._part() as part:
-            self.shared.fetch(key, part)
-            wrong = _wrong(part)
+            try:
+                self.shared.fetch(key, part)
+                wrong = _wrong(part, key)
+            except FileNotFoundError:
+                wrong = "a file is missing"
             if wrong is not None:
-                raise EdgesparseError(f"{self.shared.url}/{key} is damaged: {wrong}; remove it")
-            self._place(part, key)
+                self.shared.refuse(key)  # It is made again, and stored in its place.
+            else:
+                self._place(part, key)
+
+    def ready(self, key: str) -> bool:
+        """Whether an artifact is here; one that only the shared store has is fetched, and counts as
+        not there where it is damaged."""
+        self.path(key)
+        return self._here(key)
 
     def wrong(self, key: str) -> str | None:
         """What is wrong with an artifact that is there; None where it is whole, or not there.
@@ -114,16 +124,16 @@ class Store:
             look = {name: _look(folder / name) for name in (*_files(folder), MANIFEST)}
             if self._whole.get(key) == look:
                 return None
-            wrong = _wrong(folder)
+            wrong = _wrong(folder, key)
             if wrong is None:
                 self._whole[key] = look
             return wrong
-        return _wrong(folder)
+        return _wrong(folder, key)
 
     def discard(self, key: str) -> None:
         """Take an artifact away, in one step."""
         self._whole.pop(key, None)
-        away = self.root / _temporary_name()
+        away = self.root / temporary_name()
         with suppress(FileNotFoundError):
             os.rename(self.root / key, away)
         _remove(away)
@@ -179,7 +189,7 @@ class Store:
     def _part(self) -> Iterator[Path]:
         """A folder that is gone afterwards, unless it was renamed."""
         # The process id in the name tells a later run whether its maker still lives.
-        part = self.root / _temporary_name()
+        part = self.root / temporary_name()
         part.mkdir()
         try:
             yield part
@@ -229,7 +239,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else {}
 
 
-def _temporary_name() -> str:
+def temporary_name() -> str:
+    """Of a folder in a store that is swept when its maker is gone."""
     return f"tmp-{os.getpid()}@{_machine()}-{uuid.uuid4().hex[:8]}"
 
 
@@ -275,9 +286,11 @@ def _look(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def _wrong(folder: Path) -> str | None:
+def _wrong(folder: Path, key: str) -> str | None:
     """What is wrong with an artifact's folder, by its manifest."""
     try:
+        if _manifest(folder).get("key", key) != key:
+            return f"{MANIFEST} is that of another artifact"
         for name, expected in _files(folder).items():
             if _look(folder / name)[0] != expected["bytes"] or (
                 file_digest(folder / name) != expected["sha256"]

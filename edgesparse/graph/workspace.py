@@ -18,6 +18,8 @@ from edgesparse.graph.plan import Plan, differences
 from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
+from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.reading.load import Loaded
 from edgesparse.spec.safe.files import replace_json
 from edgesparse.spec.safe.text import listed
 from edgesparse.stages.base.stage import Stage
@@ -118,18 +120,19 @@ class Workspace:
     def log_path(self, run: str) -> Path:
         return self.runs / run / "log.txt"
 
-    def remember(self, pipeline: str, plan: Plan) -> None:
+    def remember(self, loaded: Loaded[Pipeline], plan: Plan) -> None:
         """Keep the identities of a plan's stages, to explain the next one."""
+        pipeline = loaded.spec.name
         known = self._known(pipeline)
         # By place and not by key: what is to be explained is why a key changed.
         for stage in plan.stages:
             for slot in _slots(stage):
-                known[slot] = stage.identity
+                known[slot] = loaded.document.masked_in(stage.identity)
         replace_json(self._plan_path(pipeline), known, sort_keys=True)
 
-    def status(self, pipeline: str, plan: Plan) -> list[StageStatus]:
+    def status(self, loaded: Loaded[Pipeline], plan: Plan) -> list[StageStatus]:
         """Each stage as cached or to run, and why."""
-        known = self._known(pipeline)
+        known = self._known(loaded.spec.name)
         found = []
         for stage in plan.stages:
             if self.has(stage.key):
@@ -145,7 +148,7 @@ class Workspace:
             elif earlier is None:
                 why = "has not been run before"
             else:
-                changes = differences(earlier, stage.identity)
+                changes = differences(earlier, loaded.document.masked_in(stage.identity))
                 why = listed(changes, 3, "; ") or "did not finish, or its artifact was removed"
             found.append(StageStatus(stage, False, why))
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ from edgesparse.spec.pipeline import Benchmark, Pipeline
 from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.tflite.runtimes.compatibility import Profile
 
+_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _SOURCE = 100_000
 """So many characters of a pipeline's file are kept with the results."""
 
@@ -208,7 +210,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         # Also of a run that was interrupted: what it did is what the next plan is compared with.
         finally:
             try:
-                run.workspace.remember(run.pipeline.name, plan)
+                run.workspace.remember(run.loaded, plan)
             except OSError as error:
                 record.notes.append(f"what the next plan says may be old: {error.strerror}")
         found = candidates.planned(plan, errors, executor, target, threads)
@@ -286,7 +288,8 @@ def _baseline_notes(device: str, baseline: str, rows: Sequence[Row]) -> list[str
 
 def _source(path: Path) -> list[str]:
     with suppress(OSError, UnicodeDecodeError):
-        return path.read_text(encoding="utf-8")[:_SOURCE].split("\n")
+        text = path.read_text(encoding="utf-8")[:_SOURCE]
+        return _PASSWORD.sub("://***@", text).split("\n")  # Of a URL.
     return []
 
 

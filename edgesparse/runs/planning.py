@@ -83,7 +83,7 @@ def plan(
         if left:
             kept_ones = [name for name in planned.converted if name not in left]
             planned = plan_for(loaded, target, known, inputs, kept_ones)
-    stages = tuple(workspace.status(loaded.spec.name, planned))
+    stages = tuple(workspace.status(loaded, planned))
     shown = [one for one in advised if not set(one.variants) or set(one.variants) - left.keys()]
     lines = tuple(one.line for one in shown if one.kind != "said")
     lines += tuple(f"{target.device.name}: {name} left out: {why}" for name, why in left.items())

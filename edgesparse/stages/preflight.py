@@ -82,7 +82,9 @@ def run(work: Work) -> None:
         facts = _looked_into(work, asked)
     except EdgesparseError as error:
         facts = Facts(wrong=str(error))
-    write_json(work.folder / FACTS, dataclasses.asdict(facts))
+    # What the user's code has said may have a value from the environment in it.
+    masked = work.context.loaded.document.masked_in(dataclasses.asdict(facts))
+    write_json(work.folder / FACTS, masked)
 
 
 def _looked_into(work: Work, asked: Asked) -> Facts:

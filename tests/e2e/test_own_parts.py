@@ -109,3 +109,29 @@ def test_weights_that_a_builder_reads_by_itself_count(folder, cli):
     done = cli("run", "tiny.yaml")
     assert done.returncode == 0, done.stderr
     assert all(stage["cached"] for stage in planned().values())
+
+
+def test_values_from_the_environment_are_written_nowhere(folder, cli):
+    (folder / "mine.py").write_text(
+        "import numpy as np\nfrom edgesparse.data import from_arrays\n"
+        "def load(token, fails):\n"
+        "    if fails:\n"
+        "        raise ValueError(f'https://example.org/?token={token} is not found')\n"
+        "    x = np.random.default_rng(0).random((200, 16), dtype=np.float32)\n"
+        "    return from_arrays('mine', x, (x.mean(axis=1) > 0.5).astype(int))\n"
+    )
+    text = (
+        "name: tiny\ndata: {ref: 'mine.py:load', args: {token: '${TOKEN}', fails: FAILS}}\n"
+        "model: {name: mlp, args: {input_shape: [16], classes: 2, widths: [8]}}\n"
+        "train: {epochs: 1}\nvariants: {dense: {}}\n"
+    )
+    said = ""
+    for fails in ("false", "true"):
+        (folder / "tiny.yaml").write_text(text.replace("FAILS", fails))
+        done = cli("run", "tiny.yaml", TOKEN="open-sesame")
+        assert (done.returncode != 0) == (fails == "true"), done.stderr
+        said += done.stdout + done.stderr + str(cli("plan", "tiny.yaml", TOKEN="open-sesame"))
+    assert "token=${TOKEN} is not found" in said
+    assert "open-sesame" not in said
+    for path in (folder / ".edgesparse").rglob("*.json"):
+        assert "open-sesame" not in path.read_text(), path

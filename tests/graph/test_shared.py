@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from edgesparse.graph import shared as sharing
 from edgesparse.graph.shared import Shared
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from tests.conftest import HERE, TINY, run_cli
 from tests.tools.sshd import free_port
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -113,17 +115,65 @@ def test_two_that_make_the_same_do_not_mix(tmp_path, url):
     assert third.wrong(KEY) is None
 
 
-def test_what_was_changed_there_is_refused(tmp_path, url):
+@pytest.mark.parametrize(
+    "damage", ["changed", "missing", "half a manifest", "another artifact's", "no JSON object"]
+)
+def test_what_is_damaged_there_is_made_again(tmp_path, url, damage):
     import fsspec
 
     make(store(tmp_path / "a", url), KEY)
-    files = fsspec.filesystem("s3")
-    manifest = json.loads(files.cat_file(f"{url}/{KEY}/{MANIFEST}"))
-    place = manifest["place"]
-    files.pipe_file(f"{url}/{KEY}/{place}/file.txt", b"changed")
-    with pytest.raises(EdgesparseError, match=r"is damaged: file\.txt has changed"):
-        store(tmp_path / "b", url).path(KEY)
+    files, place = fsspec.filesystem("s3"), f"{url}/{KEY}"
+    manifest = files.cat_file(f"{place}/{MANIFEST}")
+    if damage == "changed":
+        files.pipe_file(f"{place}/{json.loads(manifest)['place']}/file.txt", b"changed")
+    elif damage == "missing":
+        files.rm_file(f"{place}/{json.loads(manifest)['place']}/file.txt")
+    elif damage == "half a manifest":
+        files.pipe_file(f"{place}/{MANIFEST}", manifest[: len(manifest) // 2])
+    elif damage == "another artifact's":
+        make(store(tmp_path / "a", url), OTHER)
+        files.pipe_file(f"{place}/{MANIFEST}", files.cat_file(f"{url}/{OTHER}/{MANIFEST}"))
+    else:
+        files.pipe_file(f"{place}/{MANIFEST}", b"[1]")
+    second = store(tmp_path / "b", url)
+    assert not second.ready(KEY)
+    assert not second.has(KEY)
     assert not list((tmp_path / "b").iterdir())
+    make(second, KEY, "again")
+    third = store(tmp_path / "c", url)
+    assert third.ready(KEY)
+    assert (third.path(KEY) / "file.txt").read_text() == "again"
+
+
+def test_a_manifest_in_a_folder_is_replaced_whole(tmp_path):
+    """Who reads while others write sees the old or the new one."""
+    import threading
+
+    url = f"file://{tmp_path}/shared"
+    make(store(tmp_path / "a", url), KEY)
+    done = threading.Event()
+    seen = []
+
+    def read():
+        while not done.is_set():
+            seen.append(Shared(url).has(KEY))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    writer = Shared(url)
+    for _ in range(100):
+        writer.put(KEY, tmp_path / "a" / KEY)
+    done.set()
+    reader.join()
+    assert all(seen)
+    assert not list((tmp_path / "shared").rglob("*.part"))
+
+
+def test_an_artifact_under_another_key_is_damaged(tmp_path):
+    found = Store(tmp_path / "a")
+    make(found, KEY)
+    shutil.copytree(found.path(KEY), found.path(OTHER))
+    assert "is that of another artifact" in found.wrong(OTHER)
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/etc/evil"])
@@ -150,6 +200,47 @@ def test_a_server_that_is_gone_is_told(tmp_path, monkeypatch):
     forget_clients()
 
 
+def test_a_server_that_says_nothing_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharing, "SILENT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        forget_clients()
+        with pytest.raises(EdgesparseError, match="cannot be looked at: no answer in 0 s"):
+            store(tmp_path / "a", "s3://somewhere").has(KEY)
+        forget_clients()
+        # FTP greets first.
+        address = f"ftp://me:hunter2@127.0.0.1:{silent.getsockname()[1]}/x"
+        with pytest.raises(UsageError, match=r"'store: ftp://\*\*\*@127") as error:
+            Shared(address)
+    assert "hunter2" not in str(error.value)
+
+
 def test_an_address_that_is_none_is_told(tmp_path):
     with pytest.raises(UsageError, match="Protocol not known"):
         store(tmp_path / "a", "nosuch://x/y")
+
+
+@pytest.mark.slow
+def test_a_run_makes_again_what_is_damaged_there(tmp_path, made):
+    """Models of another machine, one of which was cut off, and a variant that needs it."""
+    url = f"file://{tmp_path}/shared"
+    stored = made / ".edgesparse" / "store"
+    for manifest in stored.glob(f"*/{MANIFEST}"):
+        Shared(url).put(manifest.parent.name, manifest.parent)
+    (trained,) = (
+        path.parent
+        for path in (tmp_path / "shared").glob(f"*/{MANIFEST}")
+        if json.loads(path.read_text())["stage"] == "train"
+    )
+    for weights in trained.glob("*/*.h5"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    project = tmp_path / "project"
+    (project / "devices").mkdir(parents=True)
+    (project / "devices" / "here.yaml").write_text(HERE)
+    text = TINY.replace("benchmark:", "  dense-f16: {quantize: f16}\nbenchmark:")
+    (project / "tiny.yaml").write_text(text.replace("data:", f"store: {url}\ndata:", 1))
+    done = run_cli("run", "tiny.yaml", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert store(tmp_path / "third", url).ready(trained.name)

@@ -24,7 +24,7 @@ from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import library_versions
 from edgesparse.graph.shared import Shared
-from edgesparse.graph.store import Store
+from edgesparse.graph.store import Store, temporary_name
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.stages.base.stage import Context, Stage
 
@@ -83,6 +83,10 @@ class DaskCluster:
         """End the connection."""
         with suppress(Exception):  # Its scheduler may be gone already.
             self._client.close()
+        for root, mark in self._marks.items():
+            with suppress(OSError):
+                (root / mark).rmdir()
+        self._marks.clear()
 
     @property
     def count(self) -> int:
@@ -224,12 +228,11 @@ class DaskCluster:
 
 
 def _mark(root: Path) -> str:
-    """The name of a file by which a store is known."""
-    found = next(iter(sorted(root.glob(".store-*"))), None)
-    if found is None:
-        found = root / f".store-{uuid.uuid4().hex}"
-        found.touch()
-    return found.name
+    """The name of a folder by which a store is known as long as this process uses it: a copy of the
+    project, on another machine under the same path, has not got it."""
+    mark = root / temporary_name()
+    mark.mkdir()
+    return mark.name
 
 
 def _library() -> Any:

@@ -69,11 +69,13 @@ class _Walk:
     that no long way is left over when the others are done."""
     asking: list[tuple[int, int]] = field(default_factory=list)
     """Those that only ask a device."""
+    by_key: dict[str, Stage] = field(default_factory=dict)
     begun: dict[int, int] = field(default_factory=dict)
     """As the how-maniest each was begun."""
 
     def __post_init__(self) -> None:
-        keys = {stage.key for stage in self.stages}
+        self.by_key = {stage.key: stage for stage in self.stages}
+        keys = self.by_key.keys()
         for number, stage in enumerate(self.stages):
             inputs = set(stage.inputs.values()) & keys
             self.missing[number] = len(inputs)
@@ -104,6 +106,12 @@ class _Walk:
 
     def _run(self, stage: Stage) -> str | None:
         executor = self.executor
+        for key in stage.inputs.values():
+            # What the shared store has named may be damaged there: then it is made again.
+            if not executor.store.ready(key) and key in self.by_key:
+                error = self._run(self.by_key[key])
+                if error is not None:
+                    return f"{self.by_key[key].label}: {error}"
         if executor.cluster is not None and _goes_away(stage):
             return executor.cluster.run_stage(stage, executor, self.tell)
         return executor.run_stage(stage, self.tell)
@@ -138,7 +146,9 @@ class _Walk:
         blocked = next((self.errors[k] for k in stage.inputs.values() if k in self.errors), None)
         if blocked is not None:
             self.errors[stage.key] = blocked
-        elif stored(stage, self.executor.store, self.tell):
+        elif stored(stage, self.executor.store, self.tell) and (
+            stage.key in self.followers or self.executor.store.ready(stage.key)
+        ):
             self.tell(told.StageDone(stage.label, *self._place(number), cached=True))
         else:
             return False

@@ -55,7 +55,9 @@ class Executor:
 
         Two runs that need the same artifact do not make it twice: the second waits.
         """
-        about: dict[str, Any] = {"label": stage.label, **stage.identity}
+        document = self.context.loaded.document
+        # For people: its hash is that of the values themselves.
+        about: dict[str, Any] = {"label": stage.label, **document.masked_in(stage.identity)}
         stop = None if self.devices is None else self.devices.stop
         try:
             with self.store.reserved(stage.key, stop) as stored:
@@ -65,9 +67,9 @@ class Executor:
                         about |= self._run(stage, folder, listener)
                         self._check(stage)
         except EdgesparseError as error:
-            return str(error)
+            return document.masked(str(error))
         except Exception as error:
-            return self._logged(error)
+            return document.masked(self._logged(error))
         return None
 
     def interrupt(self) -> None:

@@ -74,11 +74,25 @@ class Document:
 
     def problem(self, location: Location, message: str, *, key: bool = False) -> Problem:
         line, column = self.position(location, key=key)
-        # It may be a password; its name is what the user can look up.
+        return Problem(self.path, line, column, shortened(self.masked(message)))
+
+    def masked(self, text: str) -> str:
+        """A text with the names of environment variables in place of their values: one may be a
+        password; its name is what the user can look up."""
         for value, name in self.given.items():
             if len(value) >= _SECRET:
-                message = message.replace(value, name).replace(repr(value)[1:-1], name)
-        return Problem(self.path, line, column, shortened(message))
+                text = text.replace(value, name).replace(repr(value)[1:-1], name)
+        return text
+
+    def masked_in(self, value: Any) -> Any:
+        """The same for every text in what JSON can hold."""
+        if isinstance(value, str):
+            return self.masked(value)
+        if isinstance(value, Mapping):
+            return {name: self.masked_in(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.masked_in(item) for item in value]
+        return value
 
 
 def read_document(path: Path, environment: Mapping[str, str] | None = None) -> Document:

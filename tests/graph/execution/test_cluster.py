@@ -1,6 +1,7 @@
 """A Dask cluster carries stages out: the same results, whatever is lost on the way."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,3 +163,22 @@ def test_a_cluster_that_is_none_is_told(tmp_path, monkeypatch, address, said):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     with pytest.raises(UsageError, match=said):
         run(project(tmp_path, TINY), tmp_path, address)
+
+
+def test_a_worker_that_has_a_copy_of_the_project_is_not_taken_for_one_that_sees_it(tmp_path):
+    require(os.geteuid() == 0, "root, to show a worker another folder")
+    folder, copy = tmp_path / "project", tmp_path / "copy"
+    loaded = project(folder, TINY)
+    (folder / ".edgesparse" / "store").mkdir(parents=True)
+    with Dask(tmp_path) as dask:
+        # Copied while its own machine works with it.
+        opened = cluster.DaskCluster(dask.address)
+        mark = opened._mark(folder / ".edgesparse" / "store")
+        shutil.copytree(folder, copy)
+        opened.close()
+        assert (copy / ".edgesparse" / "store" / mark).exists()
+        assert not (folder / ".edgesparse" / "store" / mark).exists()
+        bound = f'mount --bind {copy} {folder}; exec "$@"'
+        dask.start_worker("other", "unshare", "--mount", "sh", "-c", bound, "-")
+        failed = run(loaded, folder, dask.address)
+    assert "does not see" in " ".join(row.error or "" for row in failed.rows)
