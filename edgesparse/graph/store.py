@@ -8,10 +8,8 @@ and two runs that make the same one are safe: the first to rename wins.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import threading
@@ -27,8 +25,8 @@ from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe import opened
 from edgesparse.spec.safe.files import file_digest
 
-_TEMPORARY = re.compile(r"^tmp-(\d+)(?:@([0-9a-f]+))?-")
-"""Who makes it: a process, and the machine where it has that number."""
+_TEMPORARY = re.compile(r"tmp-[0-9a-f]{32}")
+"""A folder that is filled; whoever does it holds the lock of that name."""
 _LOCK_POLL_SECONDS = 0.2
 
 
@@ -94,7 +92,7 @@ class Store:
 
     def _fetch(self, key: str) -> None:
         assert self.shared is not None
-        with self._part() as part:
+        with self.part() as part:
             try:
                 self.shared.fetch(key, part)
                 wrong = _wrong(part, key)
@@ -133,7 +131,7 @@ class Store:
     def discard(self, key: str) -> None:
         """Take an artifact away, in one step."""
         self._whole.pop(key, None)
-        away = self.root / temporary_name()
+        away = self.root / _temporary_name()
         with suppress(FileNotFoundError):
             os.rename(self.root / key, away)
         _remove(away)
@@ -142,7 +140,7 @@ class Store:
     def create(self, key: str, about: Mapping[str, Any]) -> Iterator[Path]:
         """A folder to fill; it becomes the artifact when the block ends without an error."""
         started = time.monotonic()
-        with self._part() as part:
+        with self.part() as part:
             yield part
             files = {
                 str(file.relative_to(part)): {
@@ -176,8 +174,7 @@ class Store:
 
         Raises EdgesparseError when `stop` is set while it waits.
         """
-        path = self.root.with_name("locks") / key
-        path.parent.mkdir(exist_ok=True)
+        path = self._lock(key)
         lock = _hold(path, stop or threading.Event())
         try:
             yield self.has(key) and self.wrong(key) is None
@@ -186,15 +183,24 @@ class Store:
             os.close(lock)
 
     @contextmanager
-    def _part(self) -> Iterator[Path]:
-        """A folder that is gone afterwards, unless it was renamed."""
-        # The process id in the name tells a later run whether its maker still lives.
-        part = self.root / temporary_name()
-        part.mkdir()
+    def part(self) -> Iterator[Path]:
+        """A folder that no sweep takes away; it is gone afterwards unless it was renamed."""
+        part = self.root / _temporary_name()
+        # The kernel lets go of the lock however its holder ends; numbers of processes and names of
+        # machines are not told apart where containers share a store.
+        lock = _hold(self._lock(part.name), threading.Event())
         try:
+            part.mkdir()
             yield part
         finally:
             shutil.rmtree(part, ignore_errors=True)
+            self._lock(part.name).unlink(missing_ok=True)
+            os.close(lock)
+
+    def _lock(self, name: str) -> Path:
+        path = self.root.with_name("locks") / name
+        path.parent.mkdir(exist_ok=True)
+        return path
 
     def _place(self, part: Path, key: str) -> None:
         for _ in range(2):
@@ -212,17 +218,24 @@ class Store:
     def sweep(self) -> None:
         """Remove what killed runs left behind."""
         for entry in self.root.iterdir():
-            found = _TEMPORARY.match(entry.name)
-            # On a filesystem that several machines share, others' processes cannot be seen.
-            here = found and found.group(2) in (None, _machine())
-            if found and here and not _alive(int(found.group(1))):
-                shutil.rmtree(entry, ignore_errors=True)
+            if _TEMPORARY.fullmatch(entry.name):
+                # Where a file system has no locks nobody knows whether it is still filled.
+                with suppress(OSError):
+                    lock = os.open(
+                        self._lock(entry.name), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+                    )
+                    try:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(entry, ignore_errors=True)
+                        self._lock(entry.name).unlink(missing_ok=True)
+                    finally:
+                        os.close(lock)
 
     def problems(self) -> list[str]:
         """Artifacts that are not what their manifest says; for tests and doubts."""
         found = []
         for entry in sorted(self.root.iterdir()):
-            if _TEMPORARY.match(entry.name):
+            if _TEMPORARY.fullmatch(entry.name):
                 continue
             wrong = self.wrong(entry.name)
             if wrong is not None:
@@ -239,13 +252,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else {}
 
 
-def temporary_name() -> str:
-    """Of a folder in a store that is swept when its maker is gone."""
-    return f"tmp-{os.getpid()}@{_machine()}-{uuid.uuid4().hex[:8]}"
-
-
-def _machine() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+def _temporary_name() -> str:
+    return f"tmp-{uuid.uuid4().hex}"
 
 
 def _hold(path: Path, stop: threading.Event) -> int:
@@ -324,13 +332,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -12,6 +12,7 @@ import pytest
 
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.spec.errors import EdgesparseError
+from tests.conftest import require
 
 
 @pytest.fixture
@@ -46,15 +47,25 @@ def test_the_first_of_two_writers_wins(store):
     assert len(list(store.root.iterdir())) == 1
 
 
+_WRITES = """
+import sys
+from pathlib import Path
+from edgesparse.graph.store import Store
+with Store(Path(sys.argv[1])).create("k", {}) as folder:
+    (folder / "half").write_text("x")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+_SWEEPS = """
+import sys
+from pathlib import Path
+from edgesparse.graph.store import Store
+Store(Path(sys.argv[1])).sweep()
+"""
+
+
 def test_a_killed_writer_leaves_nothing_that_counts(store):
-    script = (
-        "import sys\nfrom pathlib import Path\nfrom edgesparse.graph.store import Store\n"
-        "with Store(Path(sys.argv[1])).create('k', {}) as folder:\n"
-        "    (folder / 'half').write_text('x')\n"
-        "    print('writing', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", script, str(store.root)]
+    command = [sys.executable, "-c", _WRITES, str(store.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as writer:
         writer.stdout.readline()
         store.sweep()
@@ -63,6 +74,21 @@ def test_a_killed_writer_leaves_nothing_that_counts(store):
     assert not store.has("k")
     store.sweep()
     assert list(store.root.iterdir()) == []
+    assert list(store.root.with_name("locks").iterdir()) == []
+
+
+def test_a_container_of_the_same_host_name_sweeps_no_folder_that_is_filled(store):
+    command = [sys.executable, "-c", _WRITES, str(store.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        # As in another container: there is no process of the writer's number.
+        sweeper = ["unshare", "--pid", "--fork", sys.executable, "-c", _SWEEPS, str(store.root)]
+        done = subprocess.run(sweeper, capture_output=True, text=True)
+        writer.communicate(b"")
+        require(done.returncode == 0, f"processes of their own (run as root): {done.stderr}")
+    assert writer.returncode == 0
+    assert store.wrong("k") is None
+    assert (store.path("k") / "half").read_text() == "x"
 
 
 def test_problems_are_found(store):

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import library_versions
 from edgesparse.graph.shared import Shared
-from edgesparse.graph.store import Store, temporary_name
+from edgesparse.graph.store import Store
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.stages.base.stage import Context, Stage
 
@@ -68,6 +68,7 @@ class DaskCluster:
         self._counted = (0.0, 1)
         self._versions = library_versions()
         self._marks: dict[Path, str] = {}
+        self._marking = ExitStack()
         self._spent: list[Any] = []
         """Futures that have ended. Dask's client sends at most every 10 ms, and that one is let go
         of is a message, too: it is sent behind the next order, not before it."""
@@ -83,9 +84,7 @@ class DaskCluster:
         """End the connection."""
         with suppress(Exception):  # Its scheduler may be gone already.
             self._client.close()
-        for root, mark in self._marks.items():
-            with suppress(OSError):
-                (root / mark).rmdir()
+        self._marking.close()
         self._marks.clear()
 
     @property
@@ -199,17 +198,19 @@ class DaskCluster:
             stage,
             self._context(executor.context),
             str(store.root.absolute()),
-            self._mark(store.root),
+            self._mark(store),
             store.shared.url if store.shared else None,
             str(store.project) if store.project else None,
             str(executor.workers.log.absolute()),
             self._versions,
         )
 
-    def _mark(self, root: Path) -> str:
-        if root not in self._marks:
-            self._marks[root] = _mark(root)
-        return self._marks[root]
+    def _mark(self, store: Store) -> str:
+        """The name of a folder by which the store is known as long as this process uses it: a copy
+        of the project, on another machine under the same path, has not got it."""
+        if store.root not in self._marks:
+            self._marks[store.root] = self._marking.enter_context(store.part()).name
+        return self._marks[store.root]
 
     def _context(self, context: Context) -> str:
         """The name under which every worker has a context, those that come later, too."""
@@ -225,14 +226,6 @@ class DaskCluster:
                 self._client.register_plugin(_plugin(pickle.dumps(context)), name=name)
                 known = self._sent[id(context)] = (context, name)
             return known[1]
-
-
-def _mark(root: Path) -> str:
-    """The name of a folder by which a store is known as long as this process uses it: a copy of the
-    project, on another machine under the same path, has not got it."""
-    mark = root / temporary_name()
-    mark.mkdir()
-    return mark.name
 
 
 def _library() -> Any:
