@@ -107,7 +107,7 @@ def scores_of(
         ci95, drop_ci95, chance = None, None, None
         if not found and own is not None:
             ci95, drop_ci95 = _intervals(judge, own, baseline)
-            chance = _chance(judge)
+            chance = chance_of(judge)
         found.append(
             Score(
                 name=name,
@@ -126,7 +126,8 @@ def scores_of(
     return found
 
 
-def _chance(judge: Judge) -> float | None:
+def chance_of(judge: Judge) -> float | None:
+    """The metric that counts where every sample gets the same answer, as good as that can be."""
     judging = judge.judging
     task, targets = judging.tasks[judging.judged], judge.wanted[judging.judged]
     found = task.chance(judging.metric, targets)

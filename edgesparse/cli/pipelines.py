@@ -85,21 +85,28 @@ def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) 
         say(f"note: {line}")
 
 
+FORCE = click.option(
+    "--force", is_flag=True, help="Go on where the dense model is at chance level."
+)
+
+
 @click.command()
 @PIPELINE
 @VARIANTS
+@FORCE
 @JOBS
 @CLUSTER
 @JSON
 def run(
     pipeline: Path,
     variants: tuple[str, ...],
+    force: bool,
     jobs: int | None,
     cluster: str | None,
     as_json: bool,
 ) -> None:
     """Make and verify every variant on this machine, without a benchmark."""
-    _deploy(pipeline, ("local",), variants, jobs, cluster, as_json, benchmark=False)
+    _deploy(pipeline, ("local",), variants, jobs, cluster, as_json, benchmark=False, force=force)
 
 
 @click.command()
@@ -110,6 +117,7 @@ def run(
     "--canary", metavar="DEVICE", help="Use this device first; go on only when all is well there."
 )
 @QUICK
+@FORCE
 @JOBS
 @CLUSTER
 @JSON
@@ -119,12 +127,15 @@ def deploy(
     variants: tuple[str, ...],
     canary: str | None,
     quick: bool,
+    force: bool,
     jobs: int | None,
     cluster: str | None,
     as_json: bool,
 ) -> None:
     """Make every variant, measure and release it on the devices, and print the table."""
-    _deploy(pipeline, devices, variants, jobs, cluster, as_json, quick=quick, canary=canary)
+    _deploy(
+        pipeline, devices, variants, jobs, cluster, as_json, quick=quick, canary=canary, force=force
+    )
 
 
 def _deploy(
@@ -138,6 +149,7 @@ def _deploy(
     benchmark: bool = True,
     quick: bool = False,
     canary: str | None = None,
+    force: bool = False,
 ) -> None:
     import edgesparse
     from edgesparse.cli.console import leave_page, open_project, print_results
@@ -151,6 +163,7 @@ def _deploy(
             quick=quick,
             benchmark=benchmark,
             canary=canary,
+            force=force,
         )
     print_results(results, "json" if as_json else "table")
     leave_page(project, results, loaded.spec.tracking)

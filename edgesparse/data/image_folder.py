@@ -34,6 +34,7 @@ def image_folder(
     class_names: Sequence[str] = (),
     splits: str | None = None,
     seed: int = 0,
+    scale: float = 1 / 255,
 ) -> Dataset:
     """`path`/CLASS/IMAGE, split 70/10/20 by class; float32 [height, width, channels], 0 to 1.
 
@@ -43,6 +44,8 @@ def image_folder(
             values are classes; then y is int64 [height, width], and `class_names` names them.
         splits: a CSV file with lines FILE,SPLIT, the file below `path` and one of train,
             validation and test.
+        scale: what pixels of 0 to 255 are multiplied by. In a pipeline that says nothing it is 1
+            where the model itself begins with a layer that scales them.
     """
     import tensorflow as tf
 
@@ -54,7 +57,7 @@ def image_folder(
 
     def image(file: tf.Tensor) -> tf.Tensor:
         found = tf.io.decode_image(tf.io.read_file(file), channels, expand_animations=False)
-        found = tf.image.resize(tf.cast(found, tf.float32) / 255.0, (height, width))
+        found = tf.image.resize(tf.cast(found, tf.float32) * scale, (height, width))
         return tf.ensure_shape(found, (height, width, channels))
 
     def mask(file: tf.Tensor) -> tf.Tensor:
@@ -84,7 +87,7 @@ def image_folder(
     inputs = {X: Tensor(tuple(input_shape), "float32")}
     shape = () if masks is None else (height, width)
     target = {Y: Tensor(shape, "int64")}
-    raw, name, named = {X: transforms.image(input_shape)}, Path(path).name, tuple(names)
+    raw, name, named = {X: transforms.image(input_shape, scale)}, Path(path).name, tuple(names)
     decoded = dict(zip(files, targets, strict=True))
     damaged = damaged_file(files, base, lambda file: decode(tf.constant(file), decoded[file]))
     return Dataset(

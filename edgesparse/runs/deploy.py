@@ -25,6 +25,7 @@ from edgesparse.graph.plan import Plan
 from edgesparse.graph.workspace import Workspace
 from edgesparse.runs import candidates
 from edgesparse.runs.advice.advise import advise
+from edgesparse.runs.advice.chance import require_learned
 from edgesparse.runs.advice.sensible import left_out
 from edgesparse.runs.bench import shortened
 from edgesparse.runs.fleet.at_once import at_once
@@ -56,6 +57,7 @@ def deploy(
     quick: bool = False,
     benchmark: bool = True,
     canary: str | None = None,
+    force: bool = False,
 ) -> Results:
     """Make every variant, measure each on each device, release the best, and write results.json.
 
@@ -69,6 +71,7 @@ def deploy(
         quick: measure briefly; the result is labelled so.
         benchmark: False ends with verified models.
         canary: the device that goes first; the others follow only when all is well there.
+        force: go on where the dense model is at chance level.
 
     Raises:
         UsageError: a file or name is wrong; nothing was run.
@@ -102,6 +105,7 @@ def deploy(
             record,
             threading.Event(),
             cluster,
+            force,
         )
         if first:
             _wave(run, first)
@@ -127,6 +131,7 @@ class _Run:
     record: RunRecord
     stop: threading.Event
     cluster: Cluster | None
+    force: bool
 
     @property
     def listener(self) -> told.Listener:
@@ -205,7 +210,8 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
                 record.foreseen[device.name] = advised
             if run.pipeline.automatic and run.variants is None:
                 plan = _worth_it(run, target, known, plan, executor)
-            errors = execute(plan.work, executor, run.listener)
+            check = () if run.force else (require_learned(plan, executor, run.listener),)
+            errors = execute(plan.work, executor, run.listener, *check)
             _keep_made(record, plan, executor)
         # Also of a run that was interrupted: what it did is what the next plan is compared with.
         finally:

@@ -103,7 +103,10 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
         KernelInfo(k.name, k.layer, k.size, k.reason) for k in kernels.kernels(model).values()
     )
     doubts = ingredients.doubts(work.context.train, recipe)
-    facts = Facts(found, (*notes, *doubts), said=tuple(recipe.said))
+    said = list(recipe.said)
+    if work.context.scaled_by is not None:
+        said.append(f"pixels are given as 0 to 255: {work.context.scaled_by} scales them")
+    facts = Facts(found, (*notes, *doubts), said=tuple(said))
     if asked.aware:
         from edgesparse.sparsity import quantize_aware
 

@@ -41,4 +41,4 @@ def run(work: Work) -> None:
     write_json(work.folder / TRANSFORM, dict(dataset.transforms))
 
 
-KIND = Kind("samples", 3, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)
+KIND = Kind("samples", 4, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

@@ -51,4 +51,4 @@ def _precision(mixed: bool) -> Iterator[None]:
         tf.keras.mixed_precision.set_global_policy("float32")
 
 
-KIND = Kind("train", 2, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)
+KIND = Kind("train", 3, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

@@ -32,6 +32,13 @@ def test_images_are_decoded_resized_and_labelled(folder):
     np.testing.assert_allclose(x.mean(axis=(1, 2, 3)), y, atol=0.02)
 
 
+def test_pixels_are_scaled_as_asked(folder):
+    dataset = load(folder, input_shape=[6, 7, 3], scale=1.0)
+    x = data.arrays(dataset.test, 100)[0]["x"]
+    assert x.max() == pytest.approx(255, abs=3)
+    assert dataset.transforms["x"]["scale"] == [1.0, 1.0, 1.0]
+
+
 def test_grey(folder):
     assert data.arrays(load(folder, input_shape=[6, 7, 1]).train, 2)[0]["x"].shape == (2, 6, 7, 1)
 

@@ -4,7 +4,7 @@ another is done side by side."""
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ def execute(
     stages: Sequence[Stage],
     executor: Executor,
     listener: told.Listener,
+    check: Callable[[Stage], None] = lambda _: None,
 ) -> dict[str, str]:
     """Run every stage whose artifact is missing; each comes after its inputs. A failed stage fails
     what depends on it only.
@@ -29,12 +30,15 @@ def execute(
     devices only; one that measures on this machine runs alone. Whatever stages print goes to the
     workers' logs.
 
+    Args:
+        check: called with each stage that is done; what it raises ends all of them.
+
     Returns:
         Errors by the key of the stage that failed or could not begin; the others are stored.
     """
     # Before anything new is begun: half artifacts of a killed run take room.
     executor.store.sweep()
-    walk = _Walk(tuple(stages), executor, told.locked(listener))
+    walk = _Walk(tuple(stages), executor, told.locked(listener), check)
     # Threads wait only; a cluster may grow while it works.
     lanes = executor.workers.count if executor.cluster is None else _MOST_LANES
     with ThreadPoolExecutor(lanes + 1) as pool:
@@ -54,6 +58,7 @@ class _Walk:
     stages: tuple[Stage, ...]
     executor: Executor
     tell: told.Listener
+    check: Callable[[Stage], None]
     errors: dict[str, str] = field(default_factory=dict)
     running: dict[Future[str | None], int] = field(default_factory=dict)
     missing: dict[int, int] = field(default_factory=dict)
@@ -124,6 +129,7 @@ class _Walk:
             stage, error = self.stages[number], future.result()
             if error is None:
                 self.tell(told.StageDone(stage.label, *self._place(number)))
+                self.check(stage)
             else:
                 self.errors[stage.key] = f"{stage.label}: {error}"
                 self.tell(told.StageFailed(stage.label, stage.variants, error))
@@ -150,6 +156,7 @@ class _Walk:
             stage.key in self.followers or self.executor.store.ready(stage.key)
         ):
             self.tell(told.StageDone(stage.label, *self._place(number), cached=True))
+            self.check(stage)
         else:
             return False
         return True

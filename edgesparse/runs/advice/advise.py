@@ -26,7 +26,7 @@ def advise(
     context, store = executor.context, executor.store
     found: list[Foreseen] = []
     for one in plan.beginnings:
-        error = _error_of(plan, one.preflight, executor, listener)
+        error = error_of(plan, one.preflight, executor, listener)
         if error is not None:
             names = ", ".join(one.variants)
             found.append(Foreseen("note", f"preflight failed for {names}: {error}"))
@@ -47,14 +47,14 @@ def advise(
     asked = {v: context.pipeline.variants[v] for v in plan.converted}
     found += slow.half_precision(asked, context.profiles, f"{name}: ")
     for one in plan.beginnings:
-        if one.outline and _error_of(plan, one.outline, executor, listener) is None:
+        if one.outline and error_of(plan, one.outline, executor, listener) is None:
             graph = outline.read(store.path(one.outline))
             of = {v: context.pipeline.variants[v] for v in one.variants if v in plan.converted}
             found += slow.lines(plan, of, graph, context.profiles, f"{name}: ")
     return list(dict.fromkeys(found))
 
 
-def _error_of(plan: Plan, key: str, executor: Executor, listener: told.Listener) -> str | None:
+def error_of(plan: Plan, key: str, executor: Executor, listener: told.Listener) -> str | None:
     """Why an artifact cannot be made; None where it is there."""
     store = executor.store
     if store.ready(key) and store.wrong(key) is None:

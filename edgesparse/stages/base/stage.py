@@ -96,6 +96,11 @@ class Context:
     def data(self) -> Dataset:
         """What the pipeline's data is, before it is known what it is for; samples have one size."""
         if self.whole is not None:
+            if (self.scaled_by is None) != (self.whole.scaled_by is None):
+                raise UsageError(
+                    "image-folder: of the variants' models some scale pixels themselves and some "
+                    "do not; say 'scale' in the data's args, 1 for pixels of 0 to 255"
+                )
             return self.whole.data
         from edgesparse.data import lengths
 
@@ -135,9 +140,25 @@ class Context:
 
         from edgesparse import data
 
+        source = self.pipeline.data
+        if self.scaled_by is not None:
+            source = source.model_copy(update={"args": {**source.args, "scale": 1.0}})
         # Before: random augmentation takes its seeds when it is put together.
         tf.keras.utils.set_random_seed(self.pipeline.train.seed)
-        return data.load(self.pipeline.data, self.loaded.folder)
+        return data.load(source, self.loaded.folder)
+
+    @cached_property
+    def scaled_by(self) -> str | None:
+        """The layer of the model that scales images, where data that would, too, was told nothing:
+        then it gives pixels of 0 to 255."""
+        from edgesparse import models
+        from edgesparse.sparsity.network.inputs import pixels_scaled_by
+
+        source = self.pipeline.data
+        if source.name != "image-folder" or "scale" in source.args:
+            return None
+        model = models.build(self.pipeline.model, self.loaded.folder)
+        return pixels_scaled_by(model) if getattr(model, "inputs", None) else None
 
     @cached_property
     def recipe(self) -> Recipe:

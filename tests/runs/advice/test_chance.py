@@ -1,0 +1,95 @@
+"""A dense model that has learned nothing ends a run before variants are made of it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import HERE
+
+pytestmark = pytest.mark.slow
+PARTS = """
+import numpy as np, tensorflow as tf
+from edgesparse.data import from_arrays
+
+def noise():
+    random = np.random.default_rng(0)
+    x = random.random((400, 8), np.float32)
+    return from_arrays("noise", x, random.integers(0, 4, 400))
+
+def scaling():
+    layers = tf.keras.layers
+    inputs = tf.keras.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255, name="scaling")(inputs)
+    x = layers.Dense(8, "relu")(layers.Flatten()(x))
+    return tf.keras.Model(inputs, layers.Dense(2, "softmax")(x))
+"""
+PIPELINE = """
+name: p
+data: {DATA}
+model: {MODEL}
+train: {epochs: EPOCHS, batch_size: 16, learning_rate: 1.0e-2}
+variants:
+  dense-f32: {}
+  sparse-f32: {sparsify: {method: magnitude, sparsity: 0.5, epochs: 1}}
+benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0}
+"""
+
+
+def project(folder, data, model, epochs):
+    (folder / "devices").mkdir()
+    (folder / "devices" / "here.yaml").write_text(HERE)
+    (folder / "parts.py").write_text(PARTS)
+    text = PIPELINE.replace("DATA", data).replace("MODEL", model).replace("EPOCHS", str(epochs))
+    (folder / "p.yaml").write_text(text)
+
+
+def results(folder):
+    newest = max(folder.glob(".edgesparse/runs/*/results.json"))
+    return json.loads(newest.read_text())
+
+
+def test_a_run_ends_where_nothing_was_learned_unless_forced(tmp_path, cli):
+    args = "name: mlp, args: {input_shape: [8], classes: 4, widths: [8]}"
+    project(tmp_path, 'ref: "parts.py:noise"', args, 1)
+    done = cli("deploy", "p.yaml", "--device", "here")
+    assert done.returncode not in (0, 2), done.stdout
+    assert "the dense model is at chance level: accuracy" in done.stderr
+    assert "--force" in done.stderr
+    assert not results(tmp_path)["rows"]
+    assert "sparsify sparse-f32" not in done.stderr
+    done = cli("deploy", "p.yaml", "--device", "here", "--force")
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in results(tmp_path)["rows"]] == ["ok", "ok"]
+    # What is made already is shown without asking again.
+    assert cli("deploy", "p.yaml", "--device", "here").returncode == 0
+
+
+def test_a_model_that_scales_pixels_gets_them_as_they_are(tmp_path, cli):
+    random = np.random.default_rng(0)
+    for label, name in enumerate(["dark", "light"]):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for place in range(40):
+            pixels = random.integers(0, 100, (8, 8, 3)) + 100 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(
+                tmp_path / "pictures" / name / f"{place}.png"
+            )
+    source = "name: image-folder, args: {path: pictures, input_shape: [8, 8, 3]}"
+    project(tmp_path, source, 'ref: "parts.py:scaling"', 15)
+    planned = cli("plan", "p.yaml", "--device", "here")
+    assert "pixels are given as 0 to 255: scaling scales them" in planned.stdout
+    args = "{name: mlp, args: {input_shape: [8, 8, 3], classes: 2, widths: [8]}}"
+    text = (tmp_path / "p.yaml").read_text()
+    (tmp_path / "q.yaml").write_text(text.replace("dense-f32: {}", f"dense-f32: {{model: {args}}}"))
+    other = cli("plan", "q.yaml", "--device", "here")
+    assert other.returncode == 2
+    assert "some scale pixels themselves and some do not; say 'scale'" in other.stderr
+    done = cli("deploy", "p.yaml", "--device", "here")
+    assert done.returncode == 0, done.stderr
+    row = results(tmp_path)["rows"][0]
+    assert row["metrics"][0]["device"] > 0.9
+    (transform,) = {
+        p.read_text() for p in tmp_path.glob(".edgesparse/runs/*/models/transform.json")
+    }
+    assert json.loads(transform)["x"]["scale"] == [1.0, 1.0, 1.0]
