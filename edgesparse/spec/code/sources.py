@@ -7,6 +7,7 @@ it names, is imported for that. Files are bounded, so that none takes longer tha
 from __future__ import annotations
 
 import ast
+import importlib.machinery
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
@@ -113,7 +114,8 @@ def _parsed(text: bytes) -> ast.Module:
 
 
 def local_imports(file: Path, folder: Path) -> list[Path]:
-    """The files in `folder` that a file imports, with the packages around them."""
+    """The files in `folder` that a file imports, with the packages around them; none of them
+    replaces a module that is installed."""
     stems: set[Path] = set()
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
@@ -124,9 +126,19 @@ def local_imports(file: Path, folder: Path) -> list[Path]:
             start = file.parents[node.level - 1] if node.level else folder
             stems |= _stems(start, node.module or "", [alias.name for alias in node.names])
     found = []
-    for stem in sorted(stem for stem in stems if folder in stem.parents):
+    stems = {stem for stem in stems if folder in stem.parents}
+    for stem in sorted(s for s in stems if not _installed(s.relative_to(folder).parts[0])):
         found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if is_file(p)]
     return found
+
+
+def _installed(name: str) -> bool:
+    """Whether a module of that name is Python's own, or was installed."""
+    if name in sys.stdlib_module_names:
+        return True
+    libraries = [place for place in sys.path if Path(place).name.endswith("-packages")]
+    spec = importlib.machinery.PathFinder.find_spec(name, libraries)
+    return spec is not None and spec.origin is not None
 
 
 def _stems(start: Path, module: str, names: Iterable[str]) -> set[Path]:

@@ -77,3 +77,9 @@ def test_digest_follows_local_imports(folder):
     assert references.digest(find(folder)) == before
     (folder / "neighbour.py").write_text("value = 2\n")
     assert references.digest(find(folder)) != before
+    source = find(folder).source
+    source.write_text("import json, numpy\n" + source.read_text())
+    before = references.digest(find(folder))
+    for installed in ("json", "numpy"):  # Files of those names replace nothing.
+        (folder / f"{installed}.py").write_text("x = 1\n")
+    assert references.digest(find(folder)) == before
