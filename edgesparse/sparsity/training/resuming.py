@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import time
+import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -122,10 +124,12 @@ class Resumed(tf.keras.callbacks.Callback):
         }
         for place, one in enumerate(self.remembering):
             arrays |= {f"c{place}/{k}": np.asarray(v) for k, v in one.state().items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{os.getpid()}.npz"
-        np.savez(part, about=np.array(json.dumps(about)), **arrays)
-        os.replace(part, self.folder / _STATE)  # noqa: PTH105 (what is meant)
+        # Another run of the same training, which ends first, takes the folder away.
+        with suppress(FileNotFoundError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / f"{uuid.uuid4().hex}.npz"
+            np.savez(part, about=np.array(json.dumps(about)), **arrays)
+            os.replace(part, self.folder / _STATE)  # noqa: PTH105 (what is meant)
 
 
 def _numbered(kind: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:

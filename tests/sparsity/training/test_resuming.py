@@ -149,3 +149,23 @@ def test_an_interrupted_quantization_aware_training_keeps_zeros(dataset, tmp_pat
     assert history["resumed_epoch"] == [4.0]
     kernel = next(k for n, k in kernels(prepared.model).items() if "wide" in n)
     assert np.mean(kernel.variable.numpy() == 0) >= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_another_run_that_ends_the_same_training_first_crashes_nothing(
+    dataset, tmp_path, monkeypatch, moment
+):
+    monkeypatch.setattr(resuming, "SAVED_EVERY_SECONDS", 0.0)
+    place, save = tmp_path / "interrupted", np.savez
+
+    def saved(*arguments, **arrays):
+        if moment == "before":
+            resuming.Interrupted(place).done()
+        save(*arguments, **arrays)
+        resuming.Interrupted(place).done()
+
+    monkeypatch.setattr(np, "savez", saved)
+    done = training.fit(network(), kept_in(dataset, place), Train(epochs=2), quiet)
+    assert len(done["loss"]) == 2
+    assert not place.exists()
