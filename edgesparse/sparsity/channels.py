@@ -19,10 +19,10 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.sparsity.network.cost import cost
-from edgesparse.sparsity.network.dependencies import Dependencies, Group, trace
+from edgesparse.sparsity.network.dependencies import Dependencies, Group, check_shrunk, trace
 from edgesparse.sparsity.network.layers import LayerChannels, resized
 from edgesparse.sparsity.report import LayerSparsity, Sparsified
-from edgesparse.sparsity.training.fitting import fit
+from edgesparse.sparsity.training.fitting import compared, fit
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
@@ -61,6 +61,7 @@ def channels(
     kept = _within_budget(pruning, spec, measure)
     removed = require_removed(pruning, kept)
     smaller = shrink(model, found, kept)
+    check_shrunk(model, smaller, found, kept, compared(model, dataset))
     history = fit(smaller, dataset, train, progress)
     note = told(found, kept)
     if spec.ratio is not None and abs(spec.ratio - removed) > NOTICED:

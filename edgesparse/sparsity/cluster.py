@@ -17,9 +17,10 @@ from tensorflow_model_optimization.python.core.clustering.keras.clustering_regis
 )
 
 from edgesparse.data import Dataset
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.sparsity.network.kernels import Kernel, choose, kernels
 from edgesparse.sparsity.report import LayerSparsity, Sparsified, measure
-from edgesparse.sparsity.training.fitting import fit
+from edgesparse.sparsity.training.fitting import compared, fit
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
@@ -60,6 +61,8 @@ def cluster(
     wrapped = tf.keras.models.clone_model(model, clone_function=wrap)
     history = fit(wrapped, dataset, train, progress)
     stripped = tfmot.clustering.keras.strip_clustering(wrapped)
+    samples = compared(model, dataset)
+    require_equal("taking clustering wrappers off", wrapped, stripped, samples)
     layers = tuple(_measured(k, spec) for n, k in kernels(stripped).items() if n not in left)
     note = f"{len(layers)} kernels have {spec.clusters} values each: smaller once compressed"
     if left:

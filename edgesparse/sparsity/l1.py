@@ -20,8 +20,9 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.layers.sparse_dense import SparseDense
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.sparsity import channels as removing
-from edgesparse.sparsity.network.dependencies import trace
+from edgesparse.sparsity.network.dependencies import check_shrunk, trace
 from edgesparse.sparsity.network.groups import Atoms, Blocks, Groups, Inputs, Singles
 from edgesparse.sparsity.network.inputs import readers
 from edgesparse.sparsity.network.kernels import Kernel, choose, kernels, unfreeze
@@ -32,7 +33,7 @@ from edgesparse.sparsity.report import (
     measure,
     require_covered,
 )
-from edgesparse.sparsity.training.fitting import fit, steps_per_epoch
+from edgesparse.sparsity.training.fitting import compared, fit, steps_per_epoch
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.learned import MOST_ZEROS
@@ -82,6 +83,7 @@ def l1(
         count = sum(one.count for one in groups)
         notes += (f"{gone:,} of {count:,} inputs reach the network no more ({gone / count:.1%})",)
         smaller = _compact(model)
+        require_equal("removing inputs", model, smaller, compared(model, dataset))
         # Rows that left with their inputs are zeros no more.
         layers = _measured({name: kernels(smaller)[name] for name in chosen}, patterns, spec)
         return Sparsified(smaller, history, layers, notes, keeps_layers=smaller is model)
@@ -170,6 +172,7 @@ def _channels(
     if not removed:
         raise EdgesparseError("no channel became zero; raise the penalty, or train for more epochs")
     smaller = removing.shrink(model, found, kept)
+    check_shrunk(model, smaller, found, kept, compared(model, dataset))
     rest = train.epochs - first
     if rest:
         later = fit(

@@ -20,6 +20,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
 )
 
 from edgesparse.data import Dataset
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.sparsity.masks import HoldMasks, Masked, block_sizes
 from edgesparse.sparsity.network.kernels import EXCLUDED, Kernel, kernels, unfreeze
 from edgesparse.sparsity.report import (
@@ -29,7 +30,7 @@ from edgesparse.sparsity.report import (
     measure,
     require_covered,
 )
-from edgesparse.sparsity.training.fitting import History, fit, steps_per_epoch
+from edgesparse.sparsity.training.fitting import History, compared, fit, steps_per_epoch
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
@@ -69,6 +70,8 @@ def magnitude(
     total = steps_per_epoch(dataset, train.batch_size) * train.epochs
     begin, end, frequency = schedule_steps(spec.schedule, total)
     wrapped = _wrap(model, targets, spec.schedule.name, begin, end, frequency)
+    samples = compared(model, dataset)
+    require_equal("putting pruning wrappers on", model, wrapped, samples)
     # What the toolkit's wrapper does not fit has its mask held here, on the same schedule.
     others, found = [target for target in targets if not target.toolkit], kernels(wrapped)
     own = [
@@ -101,6 +104,7 @@ def magnitude(
     for masked in own:
         masked.apply()
     stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
+    require_equal("taking pruning wrappers off", wrapped, stripped, samples)
     found = kernels(stripped)
     layers = tuple(
         measure(found[target.name], target.pattern, target.sparsity, target.note)

@@ -15,12 +15,14 @@ import tensorflow as tf
 
 from edgesparse import data
 from edgesparse.data import Dataset
+from edgesparse.models.files.equivalence import require_equal
+from edgesparse.sparsity.activations import uses
 from edgesparse.sparsity.magnitude import misfit
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import Kernel, choose
 from edgesparse.sparsity.network.least_squares import LEVELS, Seen, allocated, pruned
 from edgesparse.sparsity.report import Sparsified, coverage, measure, require_covered
-from edgesparse.sparsity.training.fitting import fit, recipe_of
+from edgesparse.sparsity.training.fitting import compared, fit, recipe_of
 from edgesparse.sparsity.training.settling import settle
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import UsageError
@@ -60,6 +62,7 @@ def one_shot(
     )
     dense = tf.keras.models.clone_model(model)
     dense.set_weights(model.get_weights())
+    require_equal("copying the model", model, dense, compared(model, dataset))
     given = data.representative(dataset, spec.samples)
     samples = [given[name] for name in recipe_of(model, dataset, train).inputs]
     shares = dict.fromkeys(chosen, goal)
@@ -172,13 +175,14 @@ def _inputs(
     model: tf.keras.Model, layer: Any, samples: Sequence[np.ndarray], rows: int
 ) -> Iterator[np.ndarray]:
     """What a layer is given, as rows [n, inputs] of its kernel, some positions of each sample."""
-    source = tf.keras.Model(model.inputs, layer.get_input_at(0))
+    # A layer may be in other graphs, too: in the model that a flat one was built from.
+    source = tf.keras.Model(model.inputs, [node.keras_inputs[0] for node in uses(model, layer)])
     count = len(samples[0])
     for number, start in enumerate(range(0, count, BATCH)):
         batch = [values[start : start + BATCH] for values in samples]
         given = source(batch[0] if len(batch) == 1 else batch, training=False)
-        patches = _patches(given, layer).numpy()
-        flat = patches.reshape(-1, patches.shape[-1])
+        patches = [_patches(values, layer).numpy() for values in tf.nest.flatten(given)]
+        flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in patches])
         wanted = max(1, rows * len(batch[0]) // count)
         if len(flat) > wanted:  # The same positions for both networks.
             random = np.random.default_rng(number)

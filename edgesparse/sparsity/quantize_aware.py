@@ -6,22 +6,28 @@ prune-preserving scheme multiplies each kernel by the mask of its zeros in every
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
     default_8bit_quantize_registry,
 )
+from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import (
+    model_transformer,
+)
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 
-from edgesparse.data import Dataset
+from edgesparse.data import Dataset, representative
+from edgesparse.models.files.equivalence import require_equal, settle_normalizations
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import kernels
-from edgesparse.sparsity.training.fitting import History, fit
+from edgesparse.sparsity.training.fitting import History, compared, fit, recipe_of
 from edgesparse.sparsity.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Train
@@ -30,6 +36,8 @@ from edgesparse.spec.pipeline import Train
 MIN_SPARSITY = 0.05
 _ACTIVATIONS = ("gelu", "linear", "relu", "sigmoid", "silu", "softmax", "swish", "tanh")
 """Those that the toolkit's layers may have."""
+_CALIBRATED, _BATCH = 128, 32
+"""Calibration samples for the ranges to begin with, and at a time."""
 NOTHING_KNOWN = "no layer of it can have fake-quantization"
 
 
@@ -121,12 +129,109 @@ def _applied(model: tf.keras.Model, left: Collection[str], sparse: bool) -> tf.k
     # The toolkit makes layers anew from their configurations: also a Lambda's, which was ours or
     # the user's before.
     own = {type(part).__name__: type(part) for part in model._flatten_layers()}
-    with keras.quantize_scope(), SafeModeScope(safe_mode=False), custom_object_scope(own):
+    scopes = (keras.quantize_scope(), SafeModeScope(safe_mode=False), custom_object_scope(own))
+    transformer = model_transformer.ModelTransformer
+    ordered = _in_order(transformer._get_layers)
+    with scopes[0], scopes[1], scopes[2], _replaced(transformer, _get_layers=ordered):
         whole = tf.keras.models.clone_model(model, clone_function=annotated)
-        if not sparse:
-            return keras.quantize_apply(whole)
-        scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
-        return keras.quantize_apply(whole, scheme)
+        if sparse:
+            scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
+            applied = keras.quantize_apply(whole, scheme)
+        else:
+            applied = keras.quantize_apply(whole)
+    settle_normalizations(applied)
+    return applied
+
+
+@contextmanager
+def _replaced(owner: Any, **functions: Callable[..., Any]) -> Iterator[None]:
+    """Within, the toolkit's module or class has other functions."""
+    own = {name: getattr(owner, name) for name in functions}
+    try:
+        for name, function in functions.items():
+            setattr(owner, name, function)
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(owner, name, function)
+
+
+def _in_order(find: Callable[..., Any]) -> Callable[..., Any]:
+    """The toolkit finds a layer's inputs in the order in which the model lists its layers, and
+    connects them so: a concatenation of [input, layer] would become one of [layer, input]."""
+
+    def ordered(self: Any, names: Sequence[str]) -> Any:
+        layers = find(self, names)
+        if not self._is_functional_model(self.model):
+            return layers
+        return sorted(layers, key=lambda layer: list(names).index(layer["config"]["name"]))
+
+    return ordered
+
+
+def _unchanged(inputs: Any, *_: Any, **__: Any) -> Any:
+    return inputs
+
+
+def unquantized(
+    observe: Callable[..., Any] = _unchanged, weights: Callable[..., Any] = _unchanged
+) -> Any:
+    """A context in which fake-quantization passes values on; `observe` is called in place of what
+    quantizes activations, `weights` of what quantizes weights, with a tensor and the variables of
+    its range."""
+    return _replaced(
+        quant_ops,
+        LastValueQuantize=weights,
+        MovingAvgQuantize=observe,
+        AllValuesQuantize=observe,
+    )
+
+
+def check(
+    prepared: tf.keras.Model, model: tf.keras.Model, samples: Any, *, back: bool = False
+) -> None:
+    """Raise EdgesparseError where the two differ by more than by fake-quantization.
+
+    Args:
+        back: `model` is what became of `prepared`.
+    """
+    with unquantized():
+        if back:
+            require_equal("taking fake-quantization off", prepared, model, samples)
+        else:
+            require_equal("preparing quantization-aware training", model, prepared, samples)
+
+
+def calibrate(prepared: tf.keras.Model, samples: Sequence[np.ndarray]) -> None:
+    """Begin with the ranges that activations have on calibration samples.
+
+    The toolkit's begin at -6 to 6 and move by a thousandth of the way in a step.
+    """
+    seen = set()
+
+    def observe(inputs: Any, low: Any, high: Any, symmetric: bool = False, **named: Any) -> Any:
+        if named.get("per_channel"):
+            return inputs
+        limits = [tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)]
+        if symmetric:
+            limits = [-tf.maximum(-limits[0], limits[1]), tf.maximum(-limits[0], limits[1])]
+        if low.ref() in seen:
+            limits = [tf.minimum(limits[0], low), tf.maximum(limits[1], high)]
+        seen.add(low.ref())
+        low.assign(limits[0])
+        high.assign(limits[1])
+        return inputs
+
+    quantize = quant_ops.LastValueQuantize
+
+    def weights(inputs: Any, low: Any, high: Any, **named: Any) -> Any:
+        quantize(inputs, low, high, **{**named, "is_training": True})
+        return inputs
+
+    with unquantized(observe, weights):
+        for start in range(0, len(samples[0]), _BATCH):
+            some = [values[start : start + _BATCH] for values in samples]
+            prepared(some if len(some) > 1 else some[0], training=False)
 
 
 def float_twin(prepared: Prepared, model: tf.keras.Model) -> tf.keras.Model | None:
@@ -167,8 +272,16 @@ def _is_sparse(variable: Any) -> bool:
 def quantize_aware(
     model: tf.keras.Model, dataset: Dataset, train: Train, progress: Progress
 ) -> tuple[Prepared, History]:
-    """Fine-tune `model` under fake-quantization."""
+    """Fine-tune `model` under fake-quantization.
+
+    Raises:
+        EdgesparseError: the toolkit takes none of its layers, or changes what one of them gives.
+    """
     prepared = prepare(model)
+    given = representative(dataset, _CALIBRATED)
+    samples = [given[name] for name in recipe_of(model, dataset, train).inputs]
+    check(prepared.model, model, compared(model, dataset))
+    calibrate(prepared.model, samples)
     held = [
         Masked(kernel.variable)
         for kernel in kernels(prepared.model).values()

@@ -65,11 +65,16 @@ def read(work: Work) -> tf.keras.Model:
     if "quantize" not in work.inputs:
         return model
     from edgesparse.sparsity import quantize_aware
+    from edgesparse.sparsity.training import fitting
 
     prepared = quantize_aware.prepare(model)
     prepared.model.load_weights(work.inputs["quantize"] / _WEIGHTS)
     twin = quantize_aware.float_twin(prepared, model) if prepared.left else None
-    return twin or prepared.model
+    if twin is None:
+        return prepared.model
+    samples = fitting.compared(twin, work.context.dataset)
+    quantize_aware.check(prepared.model, twin, samples, back=True)
+    return twin
 
 
 KIND = Kind("quantize", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -13,6 +13,17 @@ def quiet(share, text):
     pass
 
 
+def random_data(model):
+    """Inputs that a model takes, for what needs no labels."""
+    random = np.random.default_rng(0)
+    inputs = {
+        t.name: random.integers(0, 9, (40, *(n or 8 for n in t.shape[1:]))).astype(t.dtype.name)
+        for t in model.inputs
+    }
+    values = list(inputs.values())
+    return data.from_arrays("any", inputs if len(values) > 1 else values[0], np.arange(40) % 2)
+
+
 @pytest.fixture(scope="session")
 def dataset():
     random = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from edgesparse.sparsity.training import fitting as training
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import ModelSource, Train
 from edgesparse.spec.sparsify import Channels
-from tests.sparsity.conftest import network, quiet
+from tests.sparsity.conftest import network, quiet, random_data
 
 pytestmark = pytest.mark.slow
 layers = tf.keras.layers
@@ -40,6 +40,7 @@ def whole(model):
 
 def prune(model, dataset=None, measure=None, only=None, **settings):
     spec = Channels(method="channels", **{"epochs": 0, **settings})
+    dataset = dataset or random_data(model)
     return channels(model, dataset, Train(epochs=spec.epochs), spec, quiet, measure, only)
 
 

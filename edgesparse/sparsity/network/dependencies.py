@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.sparsity.network import probing
 from edgesparse.sparsity.network.layers import (
     MERGES,
@@ -275,3 +276,23 @@ class _Tracer:
 
 def _width(shape: Any) -> int:
     return int(shape[-1]) if len(shape) > 1 and shape[-1] is not None else 1
+
+
+def check_shrunk(
+    model: tf.keras.Model,
+    smaller: tf.keras.Model,
+    found: Dependencies,
+    kept: np.ndarray,
+    samples: Any,
+) -> None:
+    """Raise EdgesparseError where the smaller model does not answer as `model` would with zeros in
+    place of the atoms that are gone."""
+    weights = model.get_weights()
+    for c in found.layers.values():
+        masks, own = c.masks(kept), c.layer.get_weights()
+        for values, axes in zip(own, c.axes, strict=True):
+            for axis, name in axes.items():
+                np.moveaxis(values, axis, 0)[~masks[name]] = 0
+        c.layer.set_weights(own)
+    require_equal("removing channels", model, smaller, samples)
+    model.set_weights(weights)

@@ -6,12 +6,14 @@ become the data's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Tensor
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import UsageError, cause_of
 
 _USES = 1000
@@ -19,7 +21,12 @@ _USES = 1000
 
 
 def functional(
-    model: tf.keras.Model, data: Mapping[str, Tensor], label: str, *, float32: bool = True
+    model: tf.keras.Model,
+    data: Mapping[str, Tensor],
+    label: str,
+    *,
+    float32: bool = True,
+    samples: Callable[[], Mapping[str, np.ndarray]] | None = None,
 ) -> tf.keras.Model:
     """The same layers, with their weights, as a flat functional model; the model itself where it
     is one.
@@ -28,9 +35,11 @@ def functional(
         data: the dataset's inputs, whose sizes stand for those that the model leaves open.
         label: what messages call the model.
         float32: also where layers compute in 16 bits, for training.
+        samples: gives a few of each input of the data, for answers before and after.
 
     Raises:
         UsageError: it is no graph of layers, whatever it is called with.
+        EdgesparseError: as such a graph it answers differently.
     """
     mixed = float32 and _compute_in_float32(model)
     if is_flat(model, data) and not mixed:
@@ -66,7 +75,21 @@ def functional(
     for layer in flat.layers:
         if isinstance(layer, tf.keras.Model):
             raise UsageError(f"{label}: the model {layer.name} in it cannot be taken apart")
+    if samples is not None:
+        values = samples()
+        given, same = arranged(model, values), arranged(flat, values)
+        require_equal(f"{label}: building it again layer by layer", model, flat, given, same)
     return flat
+
+
+def arranged(model: tf.keras.Model, samples: Mapping[str, np.ndarray]) -> Any:
+    """Samples of the data's inputs as a model takes them: one, a list or a mapping."""
+    values, names = list(samples.values()), [t.name for t in _inputs(model)]
+    if names and set(names) == set(samples):
+        values = [samples[name] for name in names]
+    if len(values) == 1:
+        return values[0]
+    return values if names else dict(samples)
 
 
 def _compute_in_float32(model: tf.keras.Model) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.data import Dataset
+from edgesparse.data import Dataset, representative
+from edgesparse.sparsity.network.functional import arranged
 from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.training import ingredients, settling
 from edgesparse.sparsity.training.recipe import (
@@ -34,6 +35,7 @@ History = dict[str, list[float]]
 
 HELD_BYTES = 128_000_000
 """Of samples that are held in memory for shuffling, and for validation."""
+COMPARED = 8
 _SHUFFLED = 10_000
 NOT_REPEATABLE = "not_repeatable"
 STOPPED = "stopped_epoch"
@@ -72,6 +74,11 @@ def recipe_of(model: tf.keras.Model, dataset: Dataset, train: Train) -> Recipe:
     if isinstance(dataset.recipe, Recipe):
         return dataset.recipe
     return put_together(model, dataset, train, compiled=Compiled())
+
+
+def compared(model: tf.keras.Model, dataset: Dataset) -> Any:
+    """A few calibration samples as the model takes them, for answers before and after a change."""
+    return arranged(model, representative(dataset, COMPARED))
 
 
 def check_fit(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 METRICS, HISTORY = "metrics.json", "history.json"
+_COMPARED = 4
+"""Samples that a model answers before and after it is made flat."""
 _WEIGHTS, _WHOLE = "model.weights.h5", "model.keras"
 
 
@@ -76,11 +78,17 @@ def built(work: Work, *, float32: bool = True) -> tf.keras.Model:
 def flat(model: tf.keras.Model, work: Work, *, float32: bool = True) -> tf.keras.Model:
     """A model as its user has built it as a flat functional one; where it leaves sizes open, they
     are the data's."""
-    from edgesparse import models
+    from edgesparse import data, models
     from edgesparse.sparsity.network import functional
 
-    label = models.label(work.pipeline.model)
-    return functional.functional(model, work.context.data.inputs, label, float32=float32)
+    label, dataset = models.label(work.pipeline.model), work.context.data
+    return functional.functional(
+        model,
+        dataset.inputs,
+        label,
+        float32=float32,
+        samples=lambda: data.representative(dataset, _COMPARED),
+    )
 
 
 def read_keras(work: Work, role: str) -> tf.keras.Model:

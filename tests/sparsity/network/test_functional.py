@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from edgesparse.data import Tensor
 from edgesparse.sparsity.network.functional import functional, is_flat
-from edgesparse.spec.errors import UsageError
+from edgesparse.spec.errors import EdgesparseError, UsageError
 from tests.sparsity.network.test_kernels import check_each_weight_is_a_kernel_or_has_a_reason
 from tests.sparsity.networks import BUILDERS, FAMILIES, IMAGE, TOKENS, frozen, nested, shape_of
 
@@ -91,3 +91,21 @@ def test_what_is_no_graph_is_told():
 
     with pytest.raises(UsageError, match=r"m gives a model that is no graph of layers"):
         functional(Looping(), data((4,)), "m")
+
+
+def test_a_model_that_is_another_one_layer_by_layer_is_refused():
+    """Its call asks what it is given: Keras' own tensors while a graph of layers is made."""
+
+    class Sly(tf.keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = tf.keras.layers.Dense(4, name="inner")
+            self.last = tf.keras.layers.Dense(2, name="last")
+
+        def call(self, x):
+            x = self.inner(x)
+            return self.last(x if tf.keras.backend.is_keras_tensor(x) else 2 * x)
+
+    samples = {"x": np.ones((3, 5), np.float32)}
+    with pytest.raises(EdgesparseError, match=r"sly: building it again .*, from layer last on"):
+        functional(Sly(), {"x": Tensor((5,), "float32")}, "sly", samples=lambda: samples)
