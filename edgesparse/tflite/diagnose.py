@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from edgesparse.sparsity.activations import uses
 from edgesparse.tflite.format.ends import dequantized, quantized
 from edgesparse.tflite.format.graph import label
 
@@ -49,9 +50,10 @@ def _layers(model: tf.keras.Model, x: Sequence[np.ndarray]) -> dict[str, tuple[s
     chosen = [
         layer
         for layer in model.layers
-        if len(layer.inbound_nodes) == 1 and tf.keras.backend.is_keras_tensor(layer.output)
+        # Of the model's own graph: a layer may be in the one that its user has built, too.
+        if len(nodes := uses(model, layer)) == 1 and not isinstance(nodes[0].outputs, list | tuple)
     ]
-    watching = tf.keras.Model(model.inputs, [layer.output for layer in chosen])
+    watching = tf.keras.Model(model.inputs, [uses(model, x)[0].outputs for x in chosen])
     outputs = watching(x[0] if len(x) == 1 else list(x), training=False)
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
     return {

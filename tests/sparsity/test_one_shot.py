@@ -9,6 +9,7 @@ import tensorflow as tf
 from edgesparse import data
 from edgesparse.data import Split
 from edgesparse.sparsity.magnitude import magnitude
+from edgesparse.sparsity.network.functional import functional
 from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.one_shot import one_shot
 from edgesparse.sparsity.training import fitting
@@ -106,3 +107,23 @@ def test_a_network_that_it_does_not_know_says_so():
     spec = OneShot(method="one-shot", sparsity=0.5)
     with pytest.raises(UsageError, match="no layer to reconstruct"):
         one_shot(tf.keras.Model(i, out), data.from_arrays("x", x, y), Train(epochs=0), spec, quiet)
+
+
+@pytest.mark.parametrize("kind", ["nested", "twice"])
+def test_layers_of_a_model_in_a_model_are_reconstructed(kind):
+    """Transfer learning as everybody saves it; and two branches with the same layers."""
+    layers, shape = tf.keras.layers, (8, 8, 3)
+    tower = tf.keras.Sequential(
+        [tf.keras.Input(shape), layers.Conv2D(8, 3, activation="relu"), layers.Flatten()], "base"
+    )
+    i = tf.keras.Input(shape)
+    x = tower(i, training=False) if kind == "nested" else tower(i) - tower(i * 0.5)
+    model = tf.keras.Model(i, layers.Dense(2, "softmax")(layers.Dense(16, "relu")(x)))
+    random = np.random.default_rng(0)
+    dataset = data.from_arrays(
+        "squares", random.random((120, *shape), dtype=np.float32), random.integers(0, 2, 120)
+    )
+    flat = functional(model, dataset.inputs, "it")
+    spec = OneShot(method="one-shot", sparsity=0.5, epochs=0)
+    done = one_shot(flat, dataset, Train(epochs=0), spec, quiet)
+    assert done.coverage.reached == pytest.approx(0.5, abs=0.02)
