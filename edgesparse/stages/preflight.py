@@ -18,6 +18,7 @@ from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind
 from edgesparse.tasks.judging import Judging
 
 FACTS = "facts.json"
+_FEW = 4
 INTEGER: tuple[Scheme, ...] = ("int8", "uint8", "int16x8")
 """Schemes whose operators are not those of f32, so that a model may have one that they lack."""
 
@@ -53,6 +54,8 @@ class Facts:
     `wrong` is why nothing can be made of it. `unaware` are the layers that quantization-aware
     training leaves out, `rigid` why no layer can lose channels, and `no_scheme` by scheme why it
     cannot be converted to it, where it was asked. `widths` are the layers that have channels.
+    `unused` is what of the model's own training takes no part in training, `unused_later` in
+    fine-tuning.
     """
 
     kernels: tuple[KernelInfo, ...] = ()
@@ -65,6 +68,8 @@ class Facts:
     rigid: str | None = None
     widths: tuple[str, ...] = ()
     no_scheme: dict[str, str] = dataclasses.field(default_factory=dict)
+    unused: str = ""
+    unused_later: str = ""
 
 
 def covers(
@@ -90,15 +95,18 @@ def run(work: Work) -> None:
 def _looked_into(work: Work, asked: Asked) -> Facts:
     from edgesparse import data, models
     from edgesparse.sparsity.network import kernels
-    from edgesparse.sparsity.training import fitting, ingredients
+    from edgesparse.sparsity.training import fitting, ingredients, own
     from edgesparse.tflite import convert
 
     source, dataset, recipe = work.pipeline.model, work.context.dataset, work.context.recipe
     ingredients.check(work.context.train, dataset, recipe)
     _check_gates(work, recipe)
-    model, notes = models.build_noted(source, work.context.loaded.folder)
-    model = flat(model, work)
-    fitting.check_losses(model, dataset, work.context.train, recipe)
+    built, notes = models.build_noted(source, work.context.loaded.folder)
+    model = flat(built, work)
+    step = own.own_step(built)
+    losses = own.lost_losses(built, model, data.representative(dataset, _FEW))
+    if not step:  # Which may need no loss.
+        fitting.check_losses(model, dataset, work.context.train, recipe)
     found = tuple(
         KernelInfo(k.name, k.layer, k.size, k.reason) for k in kernels.kernels(model).values()
     )
@@ -106,7 +114,13 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
     said = list(recipe.said)
     if work.context.scaled_by is not None:
         said.append(f"pixels are given as 0 to 255: {work.context.scaled_by} scales them")
-    facts = Facts(found, (*notes, *doubts), said=tuple(said))
+    facts = Facts(
+        found,
+        (*notes, *doubts),
+        said=tuple(said),
+        unused=losses or (step if model is not built else ""),
+        unused_later=losses or step,
+    )
     if asked.aware:
         from edgesparse.sparsity import quantize_aware
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from edgesparse.runs.advice.foreseen import Foreseen
@@ -43,6 +43,7 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
         place = place if place in document.values else ("model",)
         raise UsageError(f"{document.where(place)}: {facts.wrong}")
     chosen = {name: loaded.spec.variants[name] for name in variants}
+    _check_training(loaded, chosen, facts)
     problems = [
         document.problem(place, said)
         for name, variant in chosen.items()
@@ -65,6 +66,27 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
         text = f"{{variants}}: not quantization-aware, with ranges from calibration: {named}"
         found.append(Foreseen("partial", text, left))
     return [*found, *_coverage(chosen, facts.kernels)]
+
+
+def _check_training(loaded: Loaded[Pipeline], chosen: Mapping[str, Variant], facts: Facts) -> None:
+    """Raise UsageError where the model has a training of its own that would not take place."""
+    train = loaded.spec.train
+    later = any(_is_fine_tuned(variant) for variant in chosen.values())
+    unused = (facts.unused if train.epochs else "") or (facts.unused_later if later else "")
+    if not unused or train.ref is not None:
+        return
+    when = "training" if train.epochs and facts.unused else "fine-tuning"
+    raise UsageError(
+        f"{loaded.document.where(('model',))}: {unused} takes no part in {when}, where only the "
+        "model's layers are kept; name a training loop, train: {ref: my_loop.py:train}, or train "
+        "the model beforehand and say epochs: 0"
+    )
+
+
+def _is_fine_tuned(variant: Variant) -> bool:
+    quantize = variant.quantize
+    steps = any(getattr(step, "epochs", 0) for step in variant.sparsify)
+    return steps or bool(quantize.aware and quantize.epochs)
 
 
 def _why_it_fails(variant: Variant, facts: Facts) -> str | None:

@@ -171,3 +171,57 @@ def test_what_raises_before_training_is_said(cli, tmp_path, data, model, code, s
     assert said in done.stderr + done.stdout
     if code == 0:
         assert "the camera is gone" in " ".join(done.stdout.split())
+
+
+STEP = """
+import tensorflow as tf
+
+class Stepping(tf.keras.Model):
+    def train_step(self, data):
+        raise AssertionError("the model's own step is called")
+
+def build(flat):
+    L = tf.keras.layers
+    i = tf.keras.Input((8, 8, 1))
+    x = L.Dense(10, "softmax")(L.Flatten()(i))
+    if flat:
+        return Stepping(i, x)
+    inner = tf.keras.Model(i, x)
+    return Stepping(i, inner(i))
+"""
+
+
+@pytest.mark.parametrize(
+    ("flat", "train", "variant", "when"),
+    [
+        ("false", "epochs: 1", "dense-f32: {}", "training"),
+        ("true", "epochs: 1", "dense-f32: {}", None),
+        (
+            "true",
+            "epochs: 1",
+            "half: {sparsify: {method: magnitude, sparsity: 0.5, epochs: 1}}",
+            "fine-tuning",
+        ),
+        ("false", "epochs: 0", "dense-f32: {}", None),
+        ("false", "epochs: 1, ref: 'loop.py:train'", "dense-f32: {}", None),
+    ],
+)
+def test_a_training_of_the_models_own_is_not_left_out_in_silence(
+    cli, tmp_path, flat, train, variant, when
+):
+    (tmp_path / "own.py").write_text(STEP)
+    (tmp_path / "loop.py").write_text("def train(model):\n    pass\n")
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "both.yaml").write_text(DEVICE)
+    (tmp_path / "p.yaml").write_text(
+        "name: own\ndata: {name: digits, args: {input_shape: [8, 8, 1]}}\n"
+        f"model: {{ref: 'own.py:build', args: {{flat: {flat}}}}}\n"
+        f"train: {{{train}}}\nvariants:\n  {variant}\n"
+    )
+    done = cli("plan", "p.yaml", "--device", "both")
+    if when is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 2
+        assert f"p.yaml:3:8: Stepping.train_step() takes no part in {when}, " in done.stderr
+        assert "train: {ref: my_loop.py:train}" in done.stderr
