@@ -30,7 +30,7 @@ from edgesparse.stages.base.stage import Context, Stage
 
 TRIES = 8
 """So often a stage is begun anew whose worker, or scheduler, was lost."""
-CONNECT_SECONDS, RECONNECT_SECONDS = 10.0, 120.0
+CONNECT_SECONDS, RECONNECT_SECONDS, END_SECONDS = 10.0, 120.0, 10.0
 _COUNT_SECONDS = 1.0
 _TOPIC = "edgesparse"
 
@@ -40,6 +40,8 @@ class _Order:
     """What a Dask worker needs to carry out a stage; its plan's context has been sent before."""
 
     stage: Stage
+    session: str
+    """Of the client; the worker's processes end with it."""
     context: str
     """The name under which the worker has it."""
     root: str
@@ -73,6 +75,7 @@ class DaskCluster:
         """Futures that have ended. Dask's client sends at most every 10 ms, and that one is let go
         of is a message, too: it is sent behind the next order, not before it."""
         self._stopped = False
+        self._session = f"edgesparse-session-{uuid.uuid4().hex[:12]}"
         self._client: Any = self._connected(CONNECT_SECONDS)
 
     @property
@@ -83,6 +86,10 @@ class DaskCluster:
     def close(self) -> None:
         """End the connection."""
         with suppress(Exception):  # Its scheduler may be gone already.
+            if self._client.status == "running":
+                end = self._client.scheduler.unregister_worker_plugin
+                self._client.sync(end, name=self._session, callback_timeout=END_SECONDS)
+        with suppress(Exception):
             self._client.close()
         self._marking.close()
         self._marks.clear()
@@ -174,6 +181,7 @@ class DaskCluster:
                     **{kind: self.address}, timeout=10, set_as_default=False
                 )
                 client.subscribe_topic(_TOPIC, self._heard)
+                client.register_plugin(_ending(self._session), name=self._session)
                 return client
             except Exception as error:
                 last = error
@@ -196,6 +204,7 @@ class DaskCluster:
         store = executor.store
         return _Order(
             stage,
+            self._session,
             self._context(executor.context),
             str(store.root.absolute()),
             self._mark(store),
@@ -250,6 +259,23 @@ def _plugin(pickled: bytes) -> Any:
     return Sent(pickled)
 
 
+def _ending(session: str) -> Any:
+    from distributed import WorkerPlugin
+
+    class Ending(WorkerPlugin):  # type: ignore[misc]
+        """Ends a client's processes when it lets go of its workers."""
+
+        def __init__(self, session: str) -> None:
+            self.session = session
+
+        def teardown(self, worker: Any) -> None:
+            from edgesparse.graph.execution.cluster import end_session
+
+            end_session(self.session)
+
+    return Ending(session)
+
+
 # What follows runs in Dask workers.
 
 _contexts: dict[str, Context] = {}
@@ -302,9 +328,22 @@ def _executor(order: _Order, worker: Any) -> Executor:
         log = log.with_stem(f"{log.stem}-{''.join(c if c.isalnum() else '-' for c in name)[-40:]}")
         if not log.parent.is_dir():
             log = Path(worker.local_directory) / log.name
-        if str(log) not in _pools:
-            _pools[str(log)] = Workers(log, worker.state.nthreads)
-        return Executor(_contexts[order.context], None, store, _pools[str(log)])
+        if order.session not in _pools:
+            # Clients that were killed have said nothing; those that live start theirs anew.
+            for session in [name for name, pool in _pools.items() if pool.idle]:
+                end_session(session)
+            _pools[order.session] = Workers(log, worker.state.nthreads)
+        pool = _pools[order.session]
+        if pool.log != log:  # A client's next run.
+            pool.log = log
+        return Executor(_contexts[order.context], None, store, pool)
+
+
+def end_session(session: str) -> None:
+    """End the processes of a client: TensorFlow in each takes most of a gigabyte."""
+    pool = _pools.pop(session, None)
+    if pool is not None:
+        pool.close()
 
 
 def _store(order: _Order, worker: Any) -> Store:

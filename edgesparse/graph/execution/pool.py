@@ -85,6 +85,11 @@ class Workers:
             )
 
     @property
+    def idle(self) -> bool:
+        """Whether none of them works."""
+        return len(self._free) == self.count
+
+    @property
     def unwatched(self) -> str:
         """Why it is not known which files the user's code reads; empty where it is."""
         return next((worker.unwatched for worker in self._all if worker.unwatched), "")

@@ -60,6 +60,8 @@ def test_a_worker_makes_the_same_and_says_how_far_it_is(alone, tmp_path):
     with Dask(tmp_path) as dask:
         dask.start_worker("only")
         results = run(project(tmp_path), tmp_path, dask.address, events.append)
+        # Its TensorFlow ends with the run.
+        assert descendants(dask.workers[0].pid) == []
         # Nothing is done twice.
         again = []
         run(project(tmp_path / "again"), tmp_path, dask.address, again.append)
