@@ -115,13 +115,13 @@ class Worker:
             self.close()
             raise
         self._context = context if word == "done" else None
-        if word == "failed":
-            raise EdgesparseError(rest[0])
         if self._watch is not None:
             self._note_reads(self._watch, context)
             self._watch.pause()
-            if reads is not None:
-                reads.update(self._reads)
+        if word == "failed":
+            raise EdgesparseError(rest[0])
+        if reads is not None:
+            reads.update(self._reads)
         return rest[0]
 
     def _note_reads(self, watch: Watch, context: Context) -> None:

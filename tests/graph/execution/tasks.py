@@ -67,3 +67,14 @@ def meets(work, mine, other):
     while not Path(other).exists():
         time.sleep(0.01)
     return os.getpid()
+
+
+def reads(work, path, then=""):
+    """Reads a file; `then` is what happens to it."""
+    text = Path(path).read_text()
+    if then == "changed":
+        work.ask("read")  # It goes on when that was noticed.
+        Path(path).write_text("")
+    elif then == "fails":
+        raise UsageError("no good")
+    return text, os.getpid()

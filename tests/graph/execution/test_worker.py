@@ -143,6 +143,49 @@ def test_whatever_interrupts_the_call_ends_the_process_and_all_that_it_started(c
     await_end(map(int, (tmp_path / "pids").read_text().split()))
 
 
+def test_what_the_users_code_has_read_is_told_and_read_anew(worker, tmp_path):
+    """What it has in memory may be of a file that has changed."""
+    file = tmp_path / "weights.bin"
+    file.write_text("1")
+    loaded = parse_pipeline(TINY, str(tmp_path / "tiny.yaml"))
+    own = replace(Context(loaded), own_code="of this test")
+
+    def read(*words):
+        found = {}
+        return *call(worker, own, "reads", str(file), *words, reads=found), found
+
+    first, pid, found = read()
+    assert set(found) == {"weights.bin"}
+    again, same, more = read()
+    assert (again, same, more) == (first, pid, found)
+    file.write_text("2")
+    second, other, changed = read()
+    assert (first, second) == ("1", "2")
+    assert other != pid
+    assert changed != found
+    # Of work that failed, too.
+    file.write_text("3")
+    with pytest.raises(EdgesparseError, match="no good"):
+        read("fails")
+    file.write_text("4")
+    third, last, _ = read()
+    assert third == "4"
+    assert last != other
+
+
+def test_what_changes_while_the_users_code_reads_it_is_an_error(worker, tmp_path):
+    file = tmp_path / "weights.bin"
+    file.write_text("1")
+    loaded = parse_pipeline(TINY, str(tmp_path / "tiny.yaml"))
+    own = replace(Context(loaded), own_code="of this other test")
+
+    def noticed(_):
+        worker._watch.reads(tmp_path)
+
+    with pytest.raises(EdgesparseError, match=r"weights\.bin: changed while your code read it"):
+        call(worker, own, "reads", str(file), "changed", answer=noticed)
+
+
 HOST = """
 import sys
 from edgesparse.graph.execution.worker import Worker
