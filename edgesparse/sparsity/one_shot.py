@@ -20,7 +20,15 @@ from edgesparse.sparsity.activations import uses
 from edgesparse.sparsity.magnitude import misfit
 from edgesparse.sparsity.masks import HoldMasks, Masked
 from edgesparse.sparsity.network.kernels import Kernel, choose
-from edgesparse.sparsity.network.least_squares import LEVELS, Seen, allocated, pruned
+from edgesparse.sparsity.network.least_squares import (
+    Seen,
+    Tiles,
+    allocated,
+    losses,
+    pruned,
+    too_large,
+    watching,
+)
 from edgesparse.sparsity.report import Sparsified, coverage, measure, require_covered
 from edgesparse.sparsity.training.fitting import compared, fit, recipe_of
 from edgesparse.sparsity.training.settling import settle
@@ -31,6 +39,8 @@ from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import OneShot, Pattern
 
 BATCH = 50
+MOST_VALUES = 2**27
+"""A batch is smaller where a layer would be given more values in it."""
 ROWS = 30_000
 """Of a layer's positions over all samples at least so many are looked at, and four for each
 input."""
@@ -48,11 +58,13 @@ def one_shot(
     """
     chosen, left = choose(model, spec.exclude)
     for name, kernel in list(chosen.items()):
-        if not _is_known(kernel, model):
-            left[name] = (kernel.size, UNKNOWN)
+        width = kernel.shape[-1]
+        why = too_large(kernel.size // width, width) if _is_known(kernel, model) else UNKNOWN
+        if why:
+            left[name] = (kernel.size, why)
             del chosen[name]
     if not chosen:
-        raise UsageError(f"there is no layer to reconstruct: {UNKNOWN}")
+        raise UsageError(f"there is no layer to reconstruct: {why}")
     total = sum(kernel.size for kernel in chosen.values())
     everything = total + sum(size for size, _ in left.values())
     goal = (
@@ -125,12 +137,11 @@ def _allocated(
     for number, (name, kernel) in enumerate(chosen.items()):
         progress(number / len(chosen), f"{name}: what it bears")
         own: Pattern = "unstructured" if misfit(pattern, kernel) else pattern
-        weights, seen = _seen(kernel, dense.get_layer(kernel.layer), model, dense, samples)
+        # Nothing has gone yet: both networks are the dense one.
+        weights, seen = _seen(kernel, dense.get_layer(kernel.layer), dense, dense, samples)
         known = seen.centred() if kernel.owner.use_bias else seen
         sizes[name] = kernel.size
-        errors[name] = [
-            known.error(pruned(weights, known, level, own, refit=False)) for level in LEVELS
-        ]
+        errors[name] = losses(weights, known, own)
     return allocated(errors, sizes, goal)
 
 
@@ -140,14 +151,18 @@ def _seen(
     model: tf.keras.Model,
     dense: tf.keras.Model,
     samples: Sequence[np.ndarray],
-) -> tuple[np.ndarray, Seen]:
+) -> tuple[np.ndarray, Seen | Tiles]:
     """A layer's weights [inputs, outputs], and what is known of it on the samples."""
     weights = kernel.variable.numpy().reshape(-1, kernel.shape[-1]).astype(np.float64)
     before = twin.kernel.numpy().reshape(weights.shape)
-    seen, rows = Seen.nothing(*weights.shape), max(ROWS, 4 * len(weights))
-    now = _inputs(model, kernel.owner, samples, rows)
-    for x, then in zip(now, _inputs(dense, twin, samples, rows), strict=True):
-        seen.add(x, then @ before)
+    seen, rows = watching(before), max(ROWS, 4 * len(weights))
+    then = _inputs(dense, twin, samples, rows)
+    if model is dense:
+        for x in then:
+            seen.add(x, x @ before)
+        return weights, seen
+    for x, wanted in zip(_inputs(model, kernel.owner, samples, rows), then, strict=True):
+        seen.add(x, wanted @ before)
     return weights, seen
 
 
@@ -177,9 +192,9 @@ def _inputs(
     """What a layer is given, as rows [n, inputs] of its kernel, some positions of each sample."""
     # A layer may be in other graphs, too: in the model that a flat one was built from.
     source = tf.keras.Model(model.inputs, [node.keras_inputs[0] for node in uses(model, layer)])
-    count = len(samples[0])
-    for number, start in enumerate(range(0, count, BATCH)):
-        batch = [values[start : start + BATCH] for values in samples]
+    count, size = len(samples[0]), _batch(layer)
+    for number, start in enumerate(range(0, count, size)):
+        batch = [values[start : start + size] for values in samples]
         given = source(batch[0] if len(batch) == 1 else batch, training=False)
         patches = [_patches(values, layer).numpy() for values in tf.nest.flatten(given)]
         flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in patches])
@@ -188,6 +203,14 @@ def _inputs(
             random = np.random.default_rng(number)
             flat = flat[np.sort(random.choice(len(flat), wanted, replace=False))]
         yield flat.astype(np.float64)
+
+
+def _batch(layer: Any) -> int:
+    """How many samples go at a time, so that what the layer is given stays within bounds."""
+    kernel = layer.kernel.shape
+    places = [size or 1 for size in layer.get_output_at(0).shape[1:-1]]
+    values = int(np.prod(places)) * int(np.prod(kernel[:-1]))
+    return max(1, min(BATCH, MOST_VALUES // max(1, values)))
 
 
 def _patches(given: Any, layer: Any) -> Any:

@@ -20,7 +20,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgesparse.sparsity.network.least_squares import LEVELS, Seen, allocated, pruned
+from edgesparse.sparsity.network.least_squares import (
+    MOST_BYTES,
+    Seen,
+    Tiles,
+    allocated,
+    losses,
+    needed_bytes,
+    pruned,
+    too_large,
+    watching,
+)
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.programs import asked
 from edgesparse.spec.safe.text import clean
@@ -115,6 +125,7 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
             and shared[constant.buffer] == 1
             and values.size >= MIN_SIZE
             and (constant.op == "FULLY_CONNECTED" or values.shape[3] > IMAGE_CHANNELS)
+            and not too_large(values.size // len(values), len(values))
         )
         if not known:
             left += values.size
@@ -127,12 +138,12 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
 
 def _seen(
     layers: Sequence[_Layer], now: bytes, then: bytes, given: Arrays
-) -> Iterator[tuple[_Layer, Seen]]:
+) -> Iterator[tuple[_Layer, Seen | Tiles]]:
     """What is known of each layer: with what it is given in `now`, for what it gives in `then`."""
     runs = [opened(now), opened(then)] if now is not then else [opened(then)]
     count = min(MOST, min(len(values) for values in given.values()))
-    known = [Seen.nothing(*layer.matrix.shape) for layer in layers]
     matrices = [layer.matrix for layer in layers]
+    known = [watching(matrix) for matrix in matrices]
     numbers = [
         run(one, content, given, MOST) for one, content in zip(runs, (now, then), strict=False)
     ]
@@ -146,6 +157,22 @@ def _seen(
                 x, before = x[chosen], before[chosen]
             known[place].add(x.astype(np.float64), before.astype(np.float64) @ matrices[place])
     yield from zip(layers, known, strict=True)
+
+
+def _within_memory(layers: Sequence[_Layer]) -> list[list[_Layer]]:
+    """Layers in their order, in as few groups as may be looked at together."""
+    groups: list[list[_Layer]] = []
+    room = 0.0
+    for layer in layers:
+        needed = needed_bytes(
+            *layer.constant.values.reshape(len(layer.constant.values), -1).T.shape
+        )
+        if not groups or needed > room:
+            groups.append([])
+            room = MOST_BYTES
+        groups[-1].append(layer)
+        room -= needed
+    return groups
 
 
 def _carried_out(
@@ -164,13 +191,11 @@ def _carried_out(
     sizes = {str(place): layer.constant.values.size for place, layer in enumerate(layers)}
     # Asked for are zeros over all weights: what stays dense is made up for by the others.
     goal = min(0.99, sparsity * (sum(sizes.values()) + left) / sum(sizes.values()))
-    errors = {}
-    for place, (layer, seen) in enumerate(_seen(layers, content, content, given)):
-        known = seen.centred() if layer.bias is not None else seen
-        errors[str(place)] = [
-            known.error(pruned(layer.matrix, known, level, layer.pattern, refit=False))
-            for level in LEVELS
-        ]
+    errors: dict[str, list[float]] = {}
+    for group in _within_memory(layers):
+        for layer, seen in _seen(group, content, content, given):
+            known = seen.centred() if layer.bias is not None else seen
+            errors[str(len(errors))] = losses(layer.matrix, known, layer.pattern)
     shares = allocated(errors, sizes, goal)
     now = content
     for group in np.array_split(np.arange(len(layers)), min(GROUPS, len(layers))):
@@ -186,7 +211,7 @@ def _carried_out(
     }
 
 
-def _replace(model: Any, layer: _Layer, seen: Seen, sparsity: float) -> None:
+def _replace(model: Any, layer: _Layer, seen: Seen | Tiles, sparsity: float) -> None:
     """Put a layer's new weights, and bias, into the model."""
     known = seen.centred() if layer.bias is not None else seen
     found = pruned(layer.matrix, known, sparsity, layer.pattern)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from edgesparse import data
 from edgesparse.data import Split
 from edgesparse.sparsity.magnitude import magnitude
+from edgesparse.sparsity.network import least_squares
 from edgesparse.sparsity.network.functional import functional
 from edgesparse.sparsity.network.kernels import kernels
 from edgesparse.sparsity.one_shot import one_shot
@@ -98,6 +99,21 @@ def test_it_may_be_trained_afterwards(trained, digits):
     assert done.coverage.reached == pytest.approx(0.9, abs=0.02)
     found = kernels(done.model)["dense"].variable.numpy()
     assert np.mean(found == 0) > 0.5
+
+
+def test_what_is_too_large_stays_dense_and_says_so(trained, digits, monkeypatch):
+    largest = max(
+        (layer for layer in trained.layers if hasattr(layer, "kernel")),
+        key=lambda layer: np.prod(layer.kernel.shape[:-1]),
+    )
+    inputs = int(np.prod(largest.kernel.shape[:-1]))
+    limit = least_squares.needed_bytes(inputs, largest.kernel.shape[-1]) - 1
+    monkeypatch.setattr(least_squares, "MOST_BYTES", limit)
+    spec = OneShot(method="one-shot", sparsity=0.5, samples=50, allow_partial=True)
+    done = one_shot(again(trained), digits, Train(epochs=0), spec, quiet)
+    reasons = {one.name: one.reason for one in done.coverage.left}
+    assert reasons[largest.name].startswith(f"too large to reconstruct: {inputs:,} x ")
+    assert largest.name not in {layer.name for layer in done.layers}
 
 
 def test_a_network_that_it_does_not_know_says_so():

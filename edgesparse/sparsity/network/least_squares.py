@@ -8,8 +8,8 @@ left (optimal brain compression, Frantar and Alistarh 2022, arXiv 2208.11580). O
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,10 @@ DAMPING = 0.01
 """Of the mean of the inputs' squares: what the calibration data does not tell stays as it was."""
 COLUMNS = 128
 """So many inputs at a time; a multiple of every block."""
+TILE = 5120
+"""So many inputs have their moments with one another; so many outputs go at a time."""
+MOST_BYTES = 8e9
+"""Layers that need more memory stay dense."""
 MOST_FLOPS = 4e12
 """Larger least-squares problems are left as the columns' updates left them."""
 
@@ -79,21 +83,174 @@ class Seen:
         return max(0.0, float(off)) / max(self.square, 1e-20)
 
 
+@dataclass
+class Tiles:
+    """The same of a layer with so many inputs that their moments with one another fill no memory:
+    those within each of `spans` only. Each part is to give what the dense weights [d, m] gave of
+    the output, and what is missing of that."""
+
+    spans: Sequence[slice]
+    parts: Sequence[Seen]
+    dense: np.ndarray
+    without_means: bool = False
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """More rows; see Seen."""
+        missing = y - x @ self.dense
+        for span, part in zip(self.spans, self.parts, strict=True):
+            part.add(x[:, span], missing + x[:, span] @ self.dense[span])
+
+    def centred(self) -> Tiles:
+        """The same without means."""
+        return replace(self, without_means=True)
+
+    def each(self) -> Iterator[tuple[slice, Seen]]:
+        """The parts; what is computed of one is gone with the next."""
+        for span, part in zip(self.spans, self.parts, strict=True):
+            yield span, part.centred() if self.without_means else part
+
+    @property
+    def mean_input(self) -> np.ndarray:
+        return np.concatenate([part.mean_input for part in self.parts])
+
+    @property
+    def mean_wanted(self) -> np.ndarray:
+        first = self.spans[0].stop
+        rest = self.mean_input[first:] @ self.dense[first:]
+        return np.asarray(self.parts[0].mean_wanted + rest)
+
+    def error(self, weights: np.ndarray) -> float:
+        """As a share of what the parts are to give."""
+        found = [(part.error(weights[span]), part.square) for span, part in self.each()]
+        return sum(e * square for e, square in found) / max(sum(s for _, s in found), 1e-20)
+
+
+def watching(weights: np.ndarray) -> Seen | Tiles:
+    """What will be known of a layer with these dense weights [d, m]; nothing so far."""
+    inputs, outputs = weights.shape
+    spans = _spans(inputs)
+    if len(spans) == 1:
+        return Seen.nothing(inputs, outputs)
+    parts = [Seen.nothing(span.stop - span.start, outputs) for span in spans]
+    return Tiles(spans, parts, weights)
+
+
+def needed_bytes(inputs: int, outputs: int) -> int:
+    """The memory that a layer's reconstruction takes, about: what is known of it, and what is
+    computed with a part of that."""
+    side, width = min(inputs, TILE), min(outputs, TILE)
+    return 8 * (side * inputs + 3 * inputs * outputs + 7 * side**2 + 9 * side * width)
+
+
+def too_large(inputs: int, outputs: int) -> str:
+    """Why a layer is not reconstructed; empty where it can be."""
+    needed = needed_bytes(inputs, outputs)
+    if needed <= MOST_BYTES:
+        return ""
+    return (
+        f"too large to reconstruct: {inputs:,} x {outputs:,} weights need {needed / 1e9:.0f} GB, "
+        f"at most {MOST_BYTES / 1e9:.0f} are used"
+    )
+
+
+def _spans(size: int) -> list[slice]:
+    """Equal parts of at most TILE, that no block lies across."""
+    count = -(-size // TILE)
+    width = -(-size // count // COLUMNS) * COLUMNS if count > 1 else size
+    return [slice(start, min(start + width, size)) for start in range(0, size, width)]
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """What pruning needs of a layer, whatever the share of zeros: damped moments [d, d], what is
+    wanted and the dense solution [d, m], and of the inverse its diagonal and Cholesky factor."""
+
+    moments: np.ndarray
+    target: np.ndarray
+    dense: np.ndarray
+    diagonal: np.ndarray
+    upper: np.ndarray
+
+    @classmethod
+    def of(cls, weights: np.ndarray, seen: Seen) -> _Factors:
+        damping = DAMPING * float(np.mean(np.diag(seen.inputs))) or 1e-12
+        moments = seen.inputs.copy()
+        moments.flat[:: len(moments) + 1] += damping
+        target = seen.wanted + damping * weights
+        dense = np.linalg.solve(moments, target)
+        inverse = np.linalg.inv(moments)
+        diagonal = np.diag(inverse).copy()
+        upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
+        return cls(moments, target, dense, diagonal, upper)
+
+    def outputs(self, span: slice) -> _Factors:
+        """The same of some outputs."""
+        return replace(self, target=self.target[:, span], dense=self.dense[:, span])
+
+
 def pruned(
-    weights: np.ndarray, seen: Seen, sparsity: float, pattern: Pattern, *, refit: bool = True
+    weights: np.ndarray,
+    seen: Seen | Tiles,
+    sparsity: float,
+    pattern: Pattern,
+    *,
+    refit: bool = True,
 ) -> np.ndarray:
     """The weights [d, m] with a share of zeros, in a pattern along the inputs, whose outputs are
     nearest to the wanted ones; without `refit` nearly so."""
-    damping = DAMPING * float(np.mean(np.diag(seen.inputs))) or 1e-12
-    moments = seen.inputs + damping * np.eye(len(weights))
-    target = seen.wanted + damping * weights
-    dense = np.linalg.solve(moments, target)
-    updated, chosen = _columns(dense, moments, sparsity, pattern)
+    if isinstance(seen, Tiles):
+        parts = [
+            pruned(weights[span], part, sparsity, pattern, refit=refit)
+            for span, part in seen.each()
+        ]
+        return np.concatenate(parts)
+    return next(_at_each(weights, seen, (sparsity,), pattern, refit))
+
+
+def losses(weights: np.ndarray, seen: Seen | Tiles, pattern: Pattern) -> list[float]:
+    """The error that is left at each of LEVELS, about."""
+    if isinstance(seen, Tiles):
+        parts, squares = [], []
+        for span, part in seen.each():
+            parts.append(losses(weights[span], part, pattern))
+            squares.append(max(part.square, 1e-20))
+        return [float(value) for value in np.average(parts, axis=0, weights=squares)]
+    return [seen.error(found) for found in _at_each(weights, seen, LEVELS, pattern, False)]
+
+
+def _at_each(
+    weights: np.ndarray,
+    seen: Seen,
+    levels: Sequence[float],
+    pattern: Pattern,
+    refit: bool,
+) -> Iterator[np.ndarray]:
+    """The weights at each share of zeros; some outputs at a time."""
+    factors, columns = _Factors.of(weights, seen), _spans(weights.shape[1])
+    for level in levels:
+        parts = []
+        for own in columns:
+            known = replace(seen, wanted=seen.wanted[:, own])
+            some = factors.outputs(own)
+            parts.append(_pruned(weights[:, own], known, some, level, pattern, refit))
+        yield np.concatenate(parts, axis=1)
+
+
+def _pruned(
+    weights: np.ndarray,
+    seen: Seen,
+    factors: _Factors,
+    sparsity: float,
+    pattern: Pattern,
+    refit: bool,
+) -> np.ndarray:
+    moments, target, dense = factors.moments, factors.target, factors.dense
+    updated, chosen = _columns(dense, factors.upper, sparsity, pattern)
     if not refit:
         return updated
     # Column by column, the first inputs are thought to be made up for by all the others, which may
     # go later: where much goes, what each weight does alone may choose better.
-    alone = np.square(dense) / np.diag(np.linalg.inv(moments))[:, None]
+    alone = np.square(dense) / factors.diagonal[:, None]
     plain = np.square(weights) * np.diag(moments)[:, None]
     masks = [chosen, *(kept(score, sparsity, pattern) for score in (alone, plain))]
     found = [_refitted(updated if mask is chosen else dense * mask, mask, moments, target)
@@ -138,12 +295,10 @@ def allocated(
 
 
 def _columns(
-    dense: np.ndarray, moments: np.ndarray, sparsity: float, pattern: Pattern
+    dense: np.ndarray, upper: np.ndarray, sparsity: float, pattern: Pattern
 ) -> tuple[np.ndarray, np.ndarray]:
     """Column by column: what goes is made up for by the inputs behind it."""
     weights, stays = dense.copy(), np.ones(dense.shape, bool)
-    inverse = np.linalg.inv(moments)
-    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
     for start in range(0, len(weights), COLUMNS):
         place = slice(start, min(start + COLUMNS, len(weights)))
         score = np.square(weights[place] / np.diag(upper)[place, None])

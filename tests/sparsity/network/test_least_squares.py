@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from edgesparse.sparsity.network.least_squares import LEVELS, Seen, allocated, pruned
+from edgesparse.sparsity.network import least_squares
+from edgesparse.sparsity.network.least_squares import (
+    LEVELS,
+    Seen,
+    Tiles,
+    allocated,
+    losses,
+    pruned,
+    too_large,
+    watching,
+)
 
 random = np.random.default_rng(0)
 # Inputs that depend on one another: what goes can be made up for.
@@ -66,3 +76,47 @@ def test_zeros_go_where_they_cost_least():
     assert (found["cheap"] + found["dear"]) / 2 == pytest.approx(0.5, abs=0.01)
     everything = allocated({"one": cheap}, {"one": 10}, 0.99)
     assert everything["one"] == LEVELS[-1]
+
+
+@pytest.fixture
+def in_tiles(monkeypatch):
+    """A layer of 64 inputs and 32 outputs, as one of thousands is taken."""
+    monkeypatch.setattr(least_squares, "TILE", 16)
+    monkeypatch.setattr(least_squares, "COLUMNS", 16)
+    found = watching(WEIGHTS)
+    for part in np.array_split(X, 7):
+        found.add(part, part @ WEIGHTS)
+    return found
+
+
+def test_what_is_too_large_for_one_matrix_of_moments_goes_in_parts(in_tiles, seen):
+    assert isinstance(in_tiles, Tiles)
+    assert len(in_tiles.parts) == 4
+    assert in_tiles.mean_input == pytest.approx(seen.mean_input)
+    assert in_tiles.mean_wanted == pytest.approx(seen.mean_wanted)
+    assert in_tiles.error(WEIGHTS) == pytest.approx(0.0, abs=1e-9)
+    for pattern in ("unstructured", "block-1x16"):
+        found = pruned(WEIGHTS, in_tiles.centred(), 0.5, pattern)
+        assert np.mean(found == 0) == pytest.approx(0.5, abs=0.02)
+        blocks = (found != 0).reshape(-1, 16, 32)
+        assert pattern == "unstructured" or np.all(blocks.any(axis=1) == blocks.all(axis=1))
+        # The mean is what a bias makes up for.
+        off = np.square((X - X.mean(0)) @ (found - WEIGHTS)).mean()
+        small = np.square((X - X.mean(0)) @ (smallest(0.5) - WEIGHTS)).mean()
+        assert pattern != "unstructured" or off < 0.9 * small
+    errors = losses(WEIGHTS, in_tiles.centred(), "unstructured")
+    assert errors[0] == pytest.approx(0.0, abs=1e-3)
+    assert errors == sorted(errors)
+
+
+def test_levels_are_what_each_of_them_is_alone(seen):
+    alone = [
+        seen.error(pruned(WEIGHTS, seen, level, "unstructured", refit=False)) for level in LEVELS
+    ]
+    assert losses(WEIGHTS, seen, "unstructured") == pytest.approx(alone)
+
+
+def test_memory_has_a_bound():
+    assert too_large(4608, 512) == ""
+    assert too_large(25_088, 4096) == ""  # VGG16's, which took 35 GB at once.
+    assert too_large(100_000, 8192).startswith("too large to reconstruct: 100,000 x 8,192 weights")
