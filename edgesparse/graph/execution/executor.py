@@ -17,8 +17,6 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.stages import kind
 from edgesparse.stages.base.stage import Context, Devices, Stage, Work
 
-_EVERY_FILE = "a change of any file in the project trains again, since your code may read it"
-
 
 class Cluster(Protocol):
     """Other machines that run the stages which ask no device."""
@@ -119,7 +117,7 @@ class Executor:
                 function, self.context, parts, progress=progress, answer=answer, reads=reads
             )
             if self.workers.unwatched and stage.name == "train":
-                listener(events.Note(f"{self.workers.unwatched}: {_EVERY_FILE}"))
+                listener(events.Note(self.workers.unwatched))
             return
         context = self.context.of(stage)
         work = Work(context=context, devices=self.devices, progress=progress, ask=answer, **parts)

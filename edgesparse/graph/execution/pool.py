@@ -91,7 +91,7 @@ class Workers:
 
     @property
     def unwatched(self) -> str:
-        """Why it is not known which files the user's code reads; empty where it is."""
+        """As Worker.unwatched."""
         return next((worker.unwatched for worker in self._all if worker.unwatched), "")
 
     def interrupt(self) -> None:

@@ -53,6 +53,7 @@ class Worker:
         self._installed: dict[Name, str] = {}
         """Other code that it has imported, with its digests."""
         self._watch: Watch | None = None
+        self._watching: tuple[object, ...] = ()
         self._reads: dict[str, str] = {}
         """Files of the project that its code has read, with their digests."""
         self._strategy: Strategy | None = None
@@ -89,9 +90,10 @@ class Worker:
             self.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self._watch is not None:
-            self._watch.resume()
+            self._watch.resume(context.is_known)
         elif context.own_code:
             self._watch = Watch(context.watched, context.is_known)
+            self._watching = _watching(context)
         connection = self._connected()
         try:
             # A plan's context can be large, and is the same from call to call.
@@ -136,8 +138,8 @@ class Worker:
 
     @property
     def unwatched(self) -> str:
-        """Why it is not known what the user's code reads, so that every file counts; or empty."""
-        return "" if self._watch is None else self._watch.problem
+        """What the user should know of what is noticed of their code's reading; mostly empty."""
+        return "" if self._watch is None else self._watch.notice
 
     def kill(self) -> None:
         """End the process, and all that it started, while another thread waits for it."""
@@ -171,6 +173,8 @@ class Worker:
             return True
         if context is self._context:
             return False
+        if self._watch is not None and self._watching != _watching(context):
+            return True
         imports_other_code = self._own_code not in ("", context.own_code) or any(
             digest != self._installed.get(name, digest)
             for name, digest in context.inputs.installed.items()
@@ -237,3 +241,8 @@ def _crashed_in(log: Path) -> str:
         text = file.read().decode(errors="replace")
     found = _FRAME.findall(text)
     return f" in {'/'.join(Path(found[-1][0]).parts[-2:])} ({found[-1][1]})" if found else ""
+
+
+def _watching(context: Context) -> tuple[object, ...]:
+    """What decides which folders are watched."""
+    return context.watched, tuple(context.inputs.folders)

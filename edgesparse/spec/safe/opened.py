@@ -41,6 +41,7 @@ class Watch:
         """`known` says of a file or folder that it is of no interest."""
         self.problem = ""
         """Why it is not known what is read, and every file counts."""
+        self._limited = ""
         self._known = known
         self._folders = tuple(dict.fromkeys(folders))
         self._places: dict[int, Path] = {}
@@ -71,7 +72,15 @@ class Watch:
         if self._handle < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         mask = _MODIFY | _CLOSE_WRITE | _CLOSE_READ | _OPEN | _MOVED_TO | _CREATE
-        for folder in list(_below(self._folders)):  # Before any is watched: this lists them.
+        folders = list(_below(self._folders))  # Before any is watched: this lists them.
+        if len(folders) == MOST_FOLDERS:
+            self._limited = (
+                f"{self._folders[0]} has more than {MOST_FOLDERS:,} folders; what your code reads "
+                "in the deepest goes unnoticed: name it in args"
+            )
+        for folder in folders:
+            if self._known(folder):
+                continue
             number = libc.inotify_add_watch(self._handle, os.fsencode(folder), mask)
             if number < 0:
                 error = ctypes.get_errno()
@@ -122,15 +131,26 @@ class Watch:
         elif mask & _CLOSE_READ or compiled or (mask & _CLOSE_WRITE and path not in self._written):
             self._read.add(path)
 
+    @property
+    def notice(self) -> str:
+        """What the user should know; empty where all that is read is noticed."""
+        if not self.problem:
+            return self._limited
+        return (
+            f"{self.problem}: a change of any file in the project trains again, since your code "
+            "may read it"
+        )
+
     def pause(self) -> None:
         """Note nothing until `resume`: nobody works whose reading would count."""
         self._drain()
         self._paused = True
 
-    def resume(self) -> None:
+    def resume(self, known: Callable[[Path], bool]) -> None:
         """Go on; what has been read before is looked at as it is now."""
         self._drain()
         with self._lock:
+            self._known = known
             self._paused = False
             self._looks = {path: look and _look(path) for path, look in self._looks.items()}
             self._written.clear()

@@ -177,7 +177,7 @@ def test_what_is_read_between_calls_does_not_count(tmp_path):
     watch.pause()
     (tmp_path / "b.txt").read_text()
     (tmp_path / "a.txt").write_text("1")
-    watch.resume()
+    watch.resume(lambda _: False)
     assert set(watch.reads(tmp_path)) == {"a.txt"}
     watch.close()
 
@@ -185,7 +185,7 @@ def test_what_is_read_between_calls_does_not_count(tmp_path):
 def test_where_nothing_can_be_watched_every_file_counts(folder, monkeypatch):
     monkeypatch.setattr(opened.sys, "platform", "darwin")
     watch = Watch([folder], lambda path: path.name == "a.txt")
-    assert "does not say" in watch.problem
+    assert "does not say which files are read: a change of any file" in watch.notice
     reads = watch.reads(folder)
     watch.close()
     assert {"unread.txt", "saved/saved_model.pb", "helper.py"} <= set(reads)
@@ -200,3 +200,15 @@ def test_hidden_folders_and_environments_are_not_watched(tmp_path):
     code = "import pathlib; [p.read_bytes() for p in pathlib.Path('.').rglob('x.bin')]"
     reads = read_by(tmp_path, code)
     assert {os.path.dirname(path) for path in reads if "*" not in path} == {"data/deep"}
+
+
+def test_only_the_nearest_of_many_folders_are_watched(tmp_path, monkeypatch):
+    monkeypatch.setattr(opened, "MOST_FOLDERS", 3)
+    for name in ("a/b/c", "d"):
+        (tmp_path / name).mkdir(parents=True)
+    watch = Watch([tmp_path], lambda _: False)
+    assert "has more than 3 folders" in watch.notice
+    (tmp_path / "a" / "x.bin").write_bytes(b"1")
+    (tmp_path / "a" / "x.bin").read_bytes()
+    assert "a/x.bin" in watch.reads(tmp_path)
+    watch.close()
