@@ -32,7 +32,7 @@ coverage: $(DEVELOP) ## Measure which lines the tests run: MARKS="not bench", or
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered
 
 test-fast: $(DEVELOP) ## Run the tests that take no training, about a minute
-	@$(PYTEST) -m "not bench and not slow"
+	@$(PYTEST) -m "not bench and not slow and not full"
 
 lint: $(DEVELOP) ## Check style and format
 	@$(BIN)/ruff check .

@@ -210,21 +210,21 @@ class Releases(RuleBasedStateMachine):
 def few(examples, steps):
     return settings(
         max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), derandomize=examples < 100,
+        suppress_health_check=list(HealthCheck), derandomize=examples < 40,
     )  # fmt: skip
 
 
 @pytest.mark.slow
 def test_the_last_good_release_is_always_there(monkeypatch):
     case = Releases.TestCase
-    monkeypatch.setattr(case, "settings", few(15, 15))
+    monkeypatch.setattr(case, "settings", few(8, 12))
     case().runTest()
 
 
 @pytest.mark.full
 def test_the_last_good_release_is_there_after_many_sequences(monkeypatch):
     case = Releases.TestCase
-    monkeypatch.setattr(case, "settings", few(100, 25))
+    monkeypatch.setattr(case, "settings", few(40, 25))
     case().runTest()
 
 
