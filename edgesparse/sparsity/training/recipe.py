@@ -57,11 +57,13 @@ class Recipe(Judging):
     asked: Tasks = field(default_factory=Tasks)
     ends: Mapping[str, str] = field(default_factory=dict)
     """The activation that each output ends in."""
+    paired: tuple[str, ...] = ()
+    """Which of several inputs or targets belong together by their order, not by their names."""
 
     @property
     def said(self) -> list[str]:
         """What is to be told of it before training."""
-        lines = [f"task: {described(self.resolved)}; {self.metric.name} counts"]
+        lines = [f"task: {described(self.resolved)}; {self.metric.name} counts", *self.paired]
         own = [n for n in ("loss", "optimizer") if getattr(self.compiled, n) is not None]
         if own:
             rate = self.compiled.learning_rate
@@ -135,7 +137,19 @@ def put_together(
         tuple(spec.weights.get(name, 1.0) for name in built),
         spec,
         {output.name: output.activation for output in found},
+        (
+            *_by_order("inputs", model.input_names, inputs),
+            *_by_order("outputs", model.output_names, targets),
+        ),
     )
+
+
+def _by_order(what: str, names: Sequence[str], given: Sequence[str]) -> list[str]:
+    """What to say where the model's names are not the data's, and nobody can be sure."""
+    if len(names) < 2 or tuple(names) == tuple(given):
+        return []
+    pairs = ", ".join(f"{name} = {own}" for name, own in zip(names, given, strict=True))
+    return [f"{what} by their order, model = data: {pairs}"]
 
 
 def outputs_of(model: tf.keras.Model) -> list[Output]:

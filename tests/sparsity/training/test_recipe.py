@@ -93,6 +93,7 @@ def test_several_inputs_and_outputs_go_by_their_names():
         "heads", {"b": side, "a": X}, {"size": X.sum(axis=1), "kind": KIND.astype(int)}
     )
     found = recipe(model, dataset, metric="size mae", task={"weights": {"size": 2.0}})
+    assert found.paired == ()
     assert found.inputs == ("a", "b")
     assert found.targets == ("kind", "size")
     assert (found.name, found.loss_weights) == ("size mae", (1.0, 2.0))
@@ -100,6 +101,14 @@ def test_several_inputs_and_outputs_go_by_their_names():
     assert scores["kind accuracy"] > 0.7
     assert scores["size mae"] < 0.4
     assert len(history["val_size mae"]) == 20
+
+
+def test_several_inputs_of_other_names_go_by_their_order_which_is_said():
+    ends = [tf.keras.Input((6,), name="a"), tf.keras.Input((2,), name="b")]
+    model = tf.keras.Model(ends, L.Dense(3)(L.Concatenate()(ends)))
+    dataset = data.from_arrays("pair", {"left": X, "right": X[:, :2]}, KIND)
+    found = recipe(model, dataset)
+    assert found.said[1] == "inputs by their order, model = data: a = left, b = right"
 
 
 def test_what_a_model_was_compiled_with_counts_unless_the_pipeline_says_more():
