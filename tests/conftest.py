@@ -178,8 +178,9 @@ FIRST = ("test_deploy.py", "test_pi.py")
 ON_THE_EMULATED_PI = ("test_pi.py", "test_emulated.py", "test_readme.py")
 """They need one emulated Pi, and what test_deploy.py has made: one after another, in one process,
 while the other one goes on with what is left."""
-LONGER = ("test_clusters.py", "test_newcomer.py", "test_shipped.py")
-"""Those of the end-to-end tests that take minutes, and need nothing that is made elsewhere."""
+LONGER = ("test_clusters.py", "test_newcomer.py", "test_shipped.py", "test_emulator.py")
+"""Those of the end-to-end tests that take minutes, and need nothing that is made elsewhere, or what
+one of them makes before."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

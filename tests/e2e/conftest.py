@@ -58,24 +58,30 @@ def make_home(home: Path) -> None:
     (boards / "images").symlink_to(images)
 
 
-@pytest.fixture(scope="session")
-def project(shared) -> Project:
+def clone(folder: Path) -> Project:
     """The shipped files with this environment as .venv, as after cloning."""
-    folder = shared / "project"
     environment = Path(sys.prefix)
     require((environment / ".ready").exists(), "run the tests with 'make test'")
+    folder.mkdir()
+    for name in FILES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy2(source, folder / name)
+    (folder / ".venv").symlink_to(environment)
+    os.utime(environment / ".ready")
+    make_home(folder / "home")
+    return Project(folder)
+
+
+@pytest.fixture(scope="session")
+def project(shared) -> Project:
+    """A clone that all of pytest's processes share."""
+    folder = shared / "project"
 
     def make() -> Done:
-        folder.mkdir()
-        for name in FILES:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, folder / name)
-            else:
-                shutil.copy2(source, folder / name)
-        (folder / ".venv").symlink_to(environment)
-        os.utime(environment / ".ready")
-        make_home(folder / "home")
+        clone(folder)
         return subprocess.CompletedProcess("clone", 0, "", "")
 
     once(shared / "cloned", make)
@@ -183,6 +189,19 @@ class Run:
 
     def rows(self, runtime: str) -> dict[str, Row]:
         return {row.variant: row for row in self.results.rows if row.runtime.name == runtime}
+
+
+def machines(project: Project) -> list[int]:
+    """QEMU processes of this project's home."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if command.startswith(b"qemu-system") and str(project.folder).encode() in command:
+            found.append(int(entry.name))
+    return found
 
 
 EMULATOR_TOOLS = ("qemu-system-aarch64", "mke2fs", "cpio", "dpkg-deb", "ssh")

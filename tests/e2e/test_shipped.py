@@ -93,7 +93,7 @@ def test_it_runs_in_one_epoch(project, name):
     "name", ["diabetes", *(pytest.param(name, marks=pytest.mark.full) for name in AS_SHIPPED[1:])]
 )
 def test_it_runs_as_it_is(project, shared_store, name):
-    """In the store of all tests: test_emulated.py measures some of its models elsewhere."""
+    """In the store of all tests: test_emulator.py measures some of its models elsewhere."""
     assert len(deploy(project, name)["releases"]) == released(project, name)
 
 

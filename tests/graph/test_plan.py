@@ -200,23 +200,23 @@ variants:
     quantize: dynamic
 """
 KEYS = {
-    "samples": "18492458806a",
+    "samples": "8424fbe64a54",
     "preflight": "ad0224e46577",
     "outline": "da3ce33b62fd",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",
-    "verify dense (ai-edge-litert)": "7ea29def922e",
+    "verify dense (ai-edge-litert)": "812ffbbf4e37",
     "sensitivity aware": "bc10397a9df2",
-    "sparsify aware": "38260665d807",
-    "quantize aware": "412a67e8686b",
-    "convert aware": "6ef27c15908d",
-    "encode aware (ai-edge-litert)": "38f03fb8721d",
-    "verify aware (ai-edge-litert)": "11e6ff3ae633",
-    "sparsify fast (channels)": "ff5b88f0e1d7",
-    "sparsify fast (magnitude)": "1de660d31003",
-    "convert fast": "35821e08c36c",
-    "encode fast (ai-edge-litert)": "8e19ae9b854f",
-    "verify fast (ai-edge-litert)": "ffb3b609fbc2",
+    "sparsify aware": "36a2c5bbb523",
+    "quantize aware": "74189a7c7fc1",
+    "convert aware": "273f7f9b8f8b",
+    "encode aware (ai-edge-litert)": "cc92d8a57c14",
+    "verify aware (ai-edge-litert)": "5afd538abcf4",
+    "sparsify fast (channels)": "4bfd58df1d30",
+    "sparsify fast (magnitude)": "a8420314d0a4",
+    "convert fast": "3994a34b7ce5",
+    "encode fast (ai-edge-litert)": "ca452d13d50f",
+    "verify fast (ai-edge-litert)": "140f598f6211",
 }
 
 

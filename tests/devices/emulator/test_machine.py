@@ -1,4 +1,4 @@
-"""The emulator without booting it; tests/e2e/test_emulated.py boots it."""
+"""The emulator without booting it; tests/e2e/test_emulator.py boots it."""
 
 import json
 import os
