@@ -4,6 +4,7 @@ process, where the connections are."""
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from edgesparse.graph.execution.child import reason_of
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.store import READS, Store
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.safe.opened import WRITTEN
+from edgesparse.spec.safe.text import listed
 from edgesparse.stages import kind
 from edgesparse.stages.base.stage import Context, Devices, Stage, Work
 
@@ -116,12 +119,25 @@ class Executor:
             self.workers.call(
                 function, self.context, parts, progress=progress, answer=answer, reads=reads
             )
-            if self.workers.unwatched and stage.name == "train":
-                listener(events.Note(self.workers.unwatched))
+            if stage.name == "train":
+                self._say_reads(reads, listener)
             return
         context = self.context.of(stage)
         work = Work(context=context, devices=self.devices, progress=progress, ask=answer, **parts)
         stage_kind.run(work)
+
+    def _say_reads(self, reads: Mapping[str, str], listener: events.Listener) -> None:
+        """Say what is not known of what the user's code has read."""
+        if self.workers.unwatched:
+            listener(events.Note(self.workers.unwatched))
+        unsteady = [name for name, digest in reads.items() if digest == WRITTEN]
+        if unsteady:
+            listener(
+                events.Note(
+                    f"{listed(unsteady, 3)}: changed in the middle of the training; the next run "
+                    "trains again, since your code may have read it"
+                )
+            )
 
     def _logged(self, error: Exception) -> str:
         """One line for an unexpected error, whose traceback goes to the log."""

@@ -22,7 +22,7 @@ from typing import Any
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.code.inputs import Name
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.safe.opened import WRITTEN, Unsteady, Watch, changed
+from edgesparse.spec.safe.opened import WRITTEN, Watch, changed
 from edgesparse.spec.safe.programs import python
 from edgesparse.spec.safe.temporary import TemporaryFolder
 from edgesparse.spec.training import Strategy
@@ -118,23 +118,14 @@ class Worker:
             raise
         self._context = context if word == "done" else None
         if self._watch is not None:
-            self._note_reads(self._watch, context)
+            # What was read in this process stays in its memory: it counts for all that it does.
+            self._reads = self._watch.reads(context.watched[0])
             self._watch.pause()
         if word == "failed":
             raise EdgesparseError(rest[0])
         if reads is not None:
             reads.update(self._reads)
         return rest[0]
-
-    def _note_reads(self, watch: Watch, context: Context) -> None:
-        """What was read in this process stays in its memory, so that it counts for all it does."""
-        try:
-            self._reads = watch.reads(context.watched[0])
-        except Unsteady as error:
-            self.close()
-            raise EdgesparseError(
-                f"{error.filename}: changed while your code read it; run the same command again"
-            ) from None
 
     @property
     def unwatched(self) -> str:

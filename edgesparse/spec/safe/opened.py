@@ -24,14 +24,12 @@ MOST_FOLDERS = 5_000
 _MODIFY, _CLOSE_WRITE, _CLOSE_READ, _OPEN = 0x2, 0x8, 0x10, 0x20
 _MOVED_TO, _CREATE, _OVERFLOW, _IS_FOLDER = 0x80, 0x100, 0x4000, 0x40000000
 _EVENT = struct.Struct("iIII")
+_FOREIGN = ("pyvenv.cfg", ".edgesparse-workdir")
+"""Mark environments, and folders of devices that are this machine."""
 _COMPILED, _GONE = "__pycache__", "gone"
 WRITTEN = "written"
-"""In place of the digest of a file that was written to as well."""
+"""In place of a digest, and equal to none."""
 _Look = tuple[int, int, int]
-
-
-class Unsteady(OSError):
-    """A file was changed while it was read; `filename` is its path."""
 
 
 class Watch:
@@ -157,10 +155,8 @@ class Watch:
 
     def reads(self, base: Path) -> dict[str, str]:
         """Digests of what was read so far, by path relative to `base`; "FOLDER/*SUFFIX" is which
-        files of a kind a folder has, where somebody has listed them.
-
-        Raises:
-            Unsteady: one was replaced, or written to, after it was opened.
+        files of a kind a folder has, where somebody has listed them. One that was replaced, or
+        written to, after it was opened has WRITTEN: nobody knows what of it was read.
         """
         self._drain()
         with self._lock:
@@ -175,12 +171,8 @@ class Watch:
             before, now = looks.get(path), _look(path)
             if now is None and before is None:
                 continue  # A temporary file.
-            if before is not None and (path in replaced or now != before):
-                grown = now is not None and now[0] == before[0] and now[1] > before[1]
-                if not grown:
-                    raise Unsteady(0, "changed", str(path))
-            if before is not None and (path in written or now != before):
-                # As a log that is read first: it is not again what it was.
+            unsteady = path in replaced or path in written or now != before
+            if before is not None and unsteady:
                 found[_name(path, base)] = WRITTEN
                 continue
             with suppress(OSError):
@@ -256,7 +248,9 @@ def _below(folders: Iterable[Path]) -> Iterator[Path]:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False) or _is_hidden(entry.name):
                     continue
-                if entry.name != "node_modules" and not Path(entry, "pyvenv.cfg").exists():
+                if entry.name != "node_modules" and not any(
+                    Path(entry, mark).exists() for mark in _FOREIGN
+                ):
                     waiting.append(Path(entry.path))
 
 

@@ -12,6 +12,7 @@ import pytest
 from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.reading.load import parse_pipeline
+from edgesparse.spec.safe.opened import WRITTEN
 from edgesparse.stages.base.stage import Context, Stage
 from tests.conftest import ROOT, TINY
 from tests.devices.ondevice.test_detached import await_end
@@ -173,7 +174,7 @@ def test_what_the_users_code_has_read_is_told_and_read_anew(worker, tmp_path):
     assert last != other
 
 
-def test_what_changes_while_the_users_code_reads_it_is_an_error(worker, tmp_path):
+def test_what_changes_while_the_users_code_reads_it_is_read_anew(worker, tmp_path):
     file = tmp_path / "weights.bin"
     file.write_text("1")
     loaded = parse_pipeline(TINY, str(tmp_path / "tiny.yaml"))
@@ -182,8 +183,9 @@ def test_what_changes_while_the_users_code_reads_it_is_an_error(worker, tmp_path
     def noticed(_):
         worker._watch.reads(tmp_path)
 
-    with pytest.raises(EdgesparseError, match=r"weights\.bin: changed while your code read it"):
-        call(worker, own, "reads", str(file), "changed", answer=noticed)
+    found = {}
+    call(worker, own, "reads", str(file), "changed", answer=noticed, reads=found)
+    assert found == {"weights.bin": WRITTEN}
 
 
 HOST = """

@@ -7,8 +7,9 @@ import textwrap
 
 import pytest
 
+from edgesparse.devices.transport.workdir import MARKER
 from edgesparse.spec.safe import opened
-from edgesparse.spec.safe.opened import Unsteady, Watch, changed
+from edgesparse.spec.safe.opened import WRITTEN, Watch, changed
 
 READERS = {
     "a.txt": "open('a.txt').read()",
@@ -150,7 +151,7 @@ def test_what_is_only_written_is_no_input(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["written", "replaced", "removed"])
-def test_what_changes_after_it_was_read_is_an_error(tmp_path, change):
+def test_what_changes_after_it_was_read_counts_as_changed(tmp_path, change):
     weights = tmp_path / "weights.h5"
     weights.write_text("1")
     watch = Watch([tmp_path], lambda _: False)
@@ -163,9 +164,8 @@ def test_what_changes_after_it_was_read_is_an_error(tmp_path, change):
         os.replace(tmp_path / "other", weights)
     else:
         weights.unlink()
-    with pytest.raises(Unsteady) as error:
-        watch.reads(tmp_path)
-    assert error.value.filename == str(weights)
+    assert watch.reads(tmp_path) == {"weights.h5": WRITTEN}
+    assert changed({"weights.h5": WRITTEN}, tmp_path) == "weights.h5"
     watch.close()
 
 
@@ -193,10 +193,11 @@ def test_where_nothing_can_be_watched_every_file_counts(folder, monkeypatch):
 
 
 def test_hidden_folders_and_environments_are_not_watched(tmp_path):
-    for place in (".git", ".edgesparse/store", "venv/lib", "node_modules", "data/deep"):
+    for place in (".git", ".edgesparse/store", "venv/lib", "node_modules", "work/x", "data/deep"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "x.bin").write_bytes(b"x")
     (tmp_path / "venv" / "pyvenv.cfg").write_text("home = x\n")
+    (tmp_path / "work" / MARKER).touch()
     code = "import pathlib; [p.read_bytes() for p in pathlib.Path('.').rglob('x.bin')]"
     reads = read_by(tmp_path, code)
     assert {os.path.dirname(path) for path in reads if "*" not in path} == {"data/deep"}
