@@ -22,6 +22,8 @@ COLUMNS = 128
 """So many inputs at a time; a multiple of every block."""
 TILE = 5120
 """So many inputs have their moments with one another; so many outputs go at a time."""
+JUDGED = 1024
+"""Outputs that tell what a layer bears."""
 MOST_BYTES = 8e9
 """Layers that need more memory stay dense."""
 MOST_FLOPS = 4e12
@@ -208,13 +210,19 @@ def pruned(
 
 
 def losses(weights: np.ndarray, seen: Seen | Tiles, pattern: Pattern) -> list[float]:
-    """The error that is left at each of LEVELS, about."""
+    """The error that is left at each of LEVELS, about; for wanted outputs that the dense weights
+    give. Of many outputs, some stand for all."""
     if isinstance(seen, Tiles):
         parts, squares = [], []
         for span, part in seen.each():
             parts.append(losses(weights[span], part, pattern))
             squares.append(max(part.square, 1e-20))
         return [float(value) for value in np.average(parts, axis=0, weights=squares)]
+    step = -(-weights.shape[1] // JUDGED)
+    if step > 1:
+        weights, wanted = weights[:, ::step], seen.wanted[:, ::step]
+        square = float(np.sum(weights * wanted))
+        seen = replace(seen, wanted=wanted, mean_wanted=seen.mean_wanted[::step], square=square)
     return [seen.error(found) for found in _at_each(weights, seen, LEVELS, pattern, False)]
 
 
