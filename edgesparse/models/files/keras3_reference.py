@@ -27,7 +27,6 @@ ENVIRONMENT = {
     "TF_USE_LEGACY_KERAS": "0",
     "KERAS_BACKEND": "tensorflow",
     "CUDA_VISIBLE_DEVICES": "-1",
-    "PYTHONSAFEPATH": "1",
 }
 CONFIG, INPUT, ANSWER, WEIGHT = "config", "input/", "answer/", "weight/"
 """Names in the .npz: the configuration is JSON, the others are followed by a number, a layer's name
