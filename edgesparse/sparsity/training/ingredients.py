@@ -153,13 +153,22 @@ def check_shapes(
             continue
         hint = ""
         if of_target == of_labels and target.dtype.is_integer:
-            hint = "; for integer labels write 'train: {loss: SparseCategoricalCrossentropy}'"
+            hint = f"; for integer labels write 'train: {{loss: {_like(loss, 'sparse_')}}}'"
         elif sparse and of_target == of_output:
-            hint = "; for one-hot targets write 'train: {loss: CategoricalCrossentropy}'"
+            hint = f"; for one-hot targets write 'train: {{loss: {_like(loss, '')}}}'"
         raise UsageError(
             f"the loss {loss_name} cannot compare targets {target.dtype.name} "
             f"{list(target.shape[1:])} with the output {name} {list(output.shape[1:])}{hint}"
         )
+
+
+def _like(loss: Any, prefix: str) -> str:
+    """The cross-entropy of integer labels (`sparse_`), or of one-hot targets, as a pipeline has it,
+    that takes the logits or probabilities that `loss` takes."""
+    name = f"{prefix}categorical_crossentropy"
+    if not takes_logits(loss):
+        return name
+    return f"{{name: {name.title().replace('_', '')}, from_logits: true}}"
 
 
 def metrics(train: Train, recipe: Recipe) -> Any:

@@ -178,9 +178,22 @@ def raising(y_true, y_pred):
 @pytest.mark.parametrize(
     ("loss", "one_hot", "message"),
     [
-        ("categorical_crossentropy", False, r"targets int64 \[\] .* out \[3\]; .*SparseCategor"),
+        (
+            "categorical_crossentropy",
+            False,
+            r"targets int64 \[\] .* out \[3\]; .*loss: sparse_categor",
+        ),
+        (
+            tf.keras.losses.CategoricalCrossentropy(from_logits=True),
+            False,
+            r"loss: \{name: SparseCategoricalCrossentropy, from_logits: true\}",
+        ),
         (tf.keras.losses.MeanSquaredError(), False, r"mean_squared_error cannot compare"),
-        ("sparse_categorical_crossentropy", True, r"float32 \[3\] .*'train: \{loss: Categorical"),
+        (
+            "sparse_categorical_crossentropy",
+            True,
+            r"float32 \[3\] .*'train: \{loss: categorical_cr",
+        ),
         (
             raising,
             False,
