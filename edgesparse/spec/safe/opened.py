@@ -27,6 +27,8 @@ _EVENT = struct.Struct("iIII")
 _FOREIGN = ("pyvenv.cfg", ".edgesparse-workdir")
 """Mark environments, and folders of devices that are this machine."""
 _COMPILED, _GONE = "__pycache__", "gone"
+_DOCUMENTS = (".md", ".rst", ".ipynb", ".html", ".pdf", ".log")
+"""What people have open beside a training, and no model is made of."""
 WRITTEN = "written"
 """In place of a digest, and equal to none."""
 _Look = tuple[int, int, int]
@@ -230,7 +232,7 @@ def _source(path: Path) -> Path:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.endswith(("~", ".pyc"))
+    return name.startswith(".") or name.endswith(("~", ".pyc", *_DOCUMENTS))
 
 
 def _below(folders: Iterable[Path]) -> Iterator[Path]:

@@ -192,6 +192,13 @@ def test_where_nothing_can_be_watched_every_file_counts(folder, monkeypatch):
     assert "a.txt" not in reads
 
 
+def test_documents_are_not_watched(tmp_path):
+    for name in ("README.md", "notes.ipynb", "run.log"):
+        (tmp_path / name).write_text("x")
+    reads = read_by(tmp_path, "[open(n).read() for n in ('README.md', 'notes.ipynb', 'run.log')]")
+    assert reads == {}
+
+
 def test_hidden_folders_and_environments_are_not_watched(tmp_path):
     for place in (".git", ".edgesparse/store", "venv/lib", "node_modules", "work/x", "data/deep"):
         (tmp_path / place).mkdir(parents=True)
