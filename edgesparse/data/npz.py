@@ -25,6 +25,7 @@ def npz(
     gap: int = 0,
 ) -> Dataset:
     """Arrays x and y, split 70/10/20; or x_train, y_train, x_val, y_val, x_test, y_test.
+    Of several inputs or outputs, x.NAME and y.NAME for each.
 
     Args:
         path: the file, relative to the YAML file.
@@ -40,18 +41,28 @@ def npz(
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise UsageError(f"{path}: is not a .npz of plain arrays: {error}") from None
     name, raw = Path(path).stem, transforms.numbers(1 / scale)
-    if {"x", "y"} <= set(found):
-        x = found["x"] / scale
-        y = found["y"]
+    x, y = _named(found, "x"), _named(found, "y")
+    if x is not None and y is not None:
+        x = {key: v / scale for key, v in x.items()} if isinstance(x, dict) else x / scale
         return from_arrays(name, x, y, class_names, seed, transforms=raw, split=split, gap=gap)
     wanted = [f"{kind}_{split}" for split in _SPLITS for kind in ("x", "y")]
     missing = [name for name in wanted if name not in found]
     if missing:
         raise UsageError(
             f"{path}: has {', '.join(sorted(found)) or 'no arrays'}; "
-            f"needs x and y, or {', '.join(wanted)}"
+            f"needs x and y, or {', '.join(wanted)}; of several inputs or outputs x.NAME, y.NAME"
         )
     train, validation, test = (
         (found[f"x_{split}"] / scale, found[f"y_{split}"]) for split in _SPLITS
     )
     return from_splits(name, train, validation, test, class_names, raw)
+
+
+def _named(arrays: dict[str, np.ndarray], kind: str) -> np.ndarray | dict[str, np.ndarray] | None:
+    """The array of that name, or those of several inputs or outputs by their names."""
+    several = {
+        name.removeprefix(f"{kind}."): values
+        for name, values in arrays.items()
+        if name.startswith(f"{kind}.")
+    }
+    return arrays.get(kind) if kind in arrays else several or None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +75,9 @@ def compress(
     Args:
         model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; or
             a .tflite file.
-        data: for a Keras model a .npz with x and y, or with x alone: its own answers are the
-            labels then; or a pipeline file, whose data is taken. For a .tflite file a .npy or .npz
+        data: for a Keras model a .npz with x and y; a .npz of samples alone (x, or arrays by the
+            inputs' names) or a .npy: its own answers are the labels then; or a pipeline file, whose
+            data is taken. For a .tflite file a .npy or .npz
             of samples.
         sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES that keeps
             the limit.
@@ -165,7 +168,11 @@ def _keras(
     quick: bool,
 ) -> Compressed:
     loaded = _pipeline(source, data, sparsity, project.workspace())
-    results = deploy(project, loaded, [device], quick=quick)
+    try:
+        results = deploy(project, loaded, [device], quick=quick)
+    except EdgesparseError as error:
+        kind = UsageError if isinstance(error, UsageError) else EdgesparseError
+        raise kind(_by_file(error, loaded, source, data)) from error
     found = recommended(results.rows)
     if found is None:
         raise EdgesparseError(
@@ -193,7 +200,7 @@ def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -
     text = yaml.safe_dump(
         {
             "name": "compress",
-            "data": described,
+            **described,
             "model": {"ref": str(source.absolute())},
             "train": {"epochs": 0},
             "variants": variants,
@@ -205,26 +212,46 @@ def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -
     return Loaded(loaded.spec.left_to_devices(), loaded.document)
 
 
+def _by_file(error: EdgesparseError, loaded: Loaded[Any], source: Path, data: Path) -> str:
+    """A message about the pipeline, which no user has written, by the files of the user's own."""
+    document = loaded.document
+
+    def place(match: re.Match[str]) -> str:
+        line = int(match[1] or 0)
+        above = [key for key, (top, _) in document.keys.items() if len(key) == 1 and top <= line]
+        about_data = above and above[-1][0] in ("data", "task", "metric")
+        return f"{data if about_data else f'{source} with {data}'}: "
+
+    return re.sub(re.escape(document.path) + r"(?::(\d+):\d+)?: ", place, str(error))
+
+
 def _described(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]:
+    """What a pipeline says of the data; and of the task, where the model answers for labels."""
     if data.suffix in (".yaml", ".yml"):
-        found: dict[str, Any] = load_pipeline(data).spec.data.model_dump(
-            mode="json", exclude_defaults=True
-        )
-        return found
-    if data.suffix != ".npz" or not data.is_file():
-        raise UsageError(f"{data}: is no .npz and no pipeline file")
+        spec = load_pipeline(data).spec.data
+        return {"data": spec.model_dump(mode="json", exclude_defaults=True)}
+    if not data.is_file():
+        raise UsageError(f"{data}: no such file")
+    if data.suffix not in (".npz", ".npy"):
+        raise UsageError(f"{data}: give a .npz or .npy of samples, or a pipeline file (.yaml)")
     try:
-        with np.load(data, allow_pickle=False) as stored:
-            names, x = list(stored.files), stored["x"] if "x" in stored.files else None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{data}: is not a .npz of plain arrays: {error}") from None
-    if "y" in names or x is None:
-        return {"name": "npz", "args": {"path": str(data.absolute())}}
+        stored = np.load(data, allow_pickle=False)
+        names = [] if isinstance(stored, np.ndarray) else list(stored.files)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UsageError(f"{data}: is not a {data.suffix} of plain arrays: {error}") from None
+    if any(name in ("y", "y_train") or name.startswith("y.") for name in names):
+        return {"data": {"name": "npz", "args": {"path": str(data.absolute())}}}
     # Kept beside the store: stages come back to it.
     kept = workspace.folder / "compress" / f"{source.stem}-{data.stem}.npz"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    answers(source, data, kept)
-    return {"name": "npz", "args": {"path": str(kept.absolute())}}
+    tasks = answers(source, data, kept)
+    found: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
+    found["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
+    if next(iter(tasks.values())) == "regression":
+        found["metric"] = (
+            "r2"  # Of the model itself all errors are 0: no share of them may be lost.
+        )
+    return found
 
 
 def _write(target: Path, content: bytes) -> None:

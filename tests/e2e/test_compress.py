@@ -59,7 +59,7 @@ def test_a_keras_model_without_labels(here):
     chosen = rows[found["variant"]]
     assert chosen["metrics"][0]["drop"] <= 0.01
     for arguments, said in [
-        (["mine.keras", "--data", "none.npz"], "none.npz: is no .npz and no pipeline file"),
+        (["mine.keras", "--data", "none.npz"], "none.npz: no such file"),
         (["no.keras", "--data", "x.npz"], "no.keras: no such file"),
         (["mine.keras", "--data", "x.npz", "-o", "no/where"], "no: no such folder"),
     ]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from edgesparse import Project
 from edgesparse.graph.progress import StageStarted
@@ -10,6 +11,26 @@ from tests.conftest import HERE
 from tests.tools.files import labels
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
+
+
+def test_samples_alone_for_a_model_of_two_outputs_and_errors_by_the_users_files(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    i = tf.keras.Input((16,))
+    kind = tf.keras.layers.Dense(3, "softmax", name="kind")(i)
+    tf.keras.Model(i, [kind, tf.keras.layers.Dense(1, name="size")(i)]).save("two.keras")
+    np.save("x.npy", np.random.default_rng(0).normal(size=(200, 16)).astype("f"))
+    with Project(tmp_path) as project:
+        done = project.compress("two.keras", "x.npy", "here", "out.tflite", quick=True)
+        row = next(row for row in done.results.rows if row.variant == "dense-f32")
+        assert row.metrics[0].name == "kind accuracy"
+        np.savez("bad.npz", x=np.zeros((50, 9), "f"), y=np.zeros(50, int))
+        with pytest.raises(UsageError, match=r"^two.keras with bad.npz: the model") as caught:
+            project.compress("two.keras", "bad.npz", "here", quick=True)
+    assert "compress.yaml" not in str(caught.value)
 
 
 def test_an_output_is_whole_or_not_there_and_keeps_what_is_appended(

@@ -74,9 +74,12 @@ def asked(
     try:
         found = json.loads(said[0])
     except ValueError:
-        raise EdgesparseError(f"{what}: its runtime crashed ({done.returncode})") from None
+        found = None
     if not isinstance(found, dict):
-        raise EdgesparseError(f"{what}: its runtime crashed ({done.returncode})")
+        # A Python error ends with its cause; what else is printed there tells nothing.
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+        cause = f": {clean(last[0])}" if last and done.returncode == 1 else ""
+        raise EdgesparseError(f"{what}: its runtime crashed ({done.returncode}){cause}")
     if found.get("wrong"):
         raise UsageError(clean(str(found["wrong"])))
     return found
