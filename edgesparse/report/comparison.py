@@ -11,7 +11,7 @@ from rich.table import Table
 from edgesparse.bench.choice import best_row
 from edgesparse.bench.comparing import Change, Comparison, place_of
 from edgesparse.bench.results import Results
-from edgesparse.bench.rows import Row
+from edgesparse.bench.rows import PAYS_FROM, Row
 from edgesparse.report.shown import shown
 from edgesparse.report.table import metric_text, ms_text, ratio_text, size_text
 
@@ -26,6 +26,8 @@ def print_comparison(found: Comparison, console: Console) -> None:
     for place in dict.fromkeys(change.place for change in found.changes):
         console.print()
         console.print(shown(place, style="bold cyan"))
+        for line in shared_lines(found, place):
+            console.print(shown(line))
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
         table.add_column("variant", overflow="fold")
         for title in ("p50 ms", "times as long", "95 %", "metric", "size", ""):
@@ -40,6 +42,15 @@ def print_comparison(found: Comparison, console: Console) -> None:
             console.print(shown(f"{title}: {name}", style="yellow"))
     told = "regressed" if found.regressed else "nothing regressed beyond the intervals"
     console.print(shown(told, style="bold red" if found.regressed else "green"))
+
+
+def shared_lines(found: Comparison, place: str) -> list[str]:
+    """What all rows of a place have in common, where it is something."""
+    ratio = found.shared.get(place, 1.0)
+    if 1 / PAYS_FROM < ratio < PAYS_FROM:
+        return []
+    text = f"all rows took {ratio_text(ratio)} times as long; each is judged against that"
+    return [text]
 
 
 def comparison_lines(change: Change) -> list[str]:
@@ -74,6 +85,9 @@ def verdict(change: Change) -> tuple[str, str]:
         )
         if is_so
     ]
+    if change.unstable:
+        words.append("time not judged: unstable")
+        return ", ".join(words), "red" if change.regressed else "yellow"
     return ", ".join(words) or "as before", "red" if change.regressed else "green" if words else ""
 
 
@@ -98,6 +112,7 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
         "before": found.before,
         "after": found.after,
         "regressed": found.regressed,
+        "shared": dict(found.shared),
         "differences": list(found.differences),
         "gone": list(found.gone),
         "new": list(found.new),

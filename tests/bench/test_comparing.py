@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 
 from edgesparse.bench.comparing import compare_runs
 from edgesparse.bench.results import Results
-from edgesparse.bench.rows import Score
+from edgesparse.bench.rows import RuntimeInfo, Score
+from edgesparse.bench.statistics import UNSTABLE_SPREAD, spread, summarize
 from tests.report.test_table import results
 from tests.report.test_table import row as table_row
 
@@ -45,12 +47,106 @@ def test_slower_is_what_is_so_beyond_both_intervals(clock, half, p50, slower):
     assert not found.regressed
 
 
-def test_unstable_rows_must_differ_by_more():
-    shaky = row(p50=1.05, notes=["unstable: the rounds' medians are 20% apart"])
-    assert not compared(row(), shaky)[1].slower
-    assert compared(row(), shaky.model_copy(update={"latency_ms": row(p50=1.2).latency_ms}))[
-        1
-    ].slower
+@pytest.mark.parametrize("side", [0, 1])
+def test_times_of_unstable_rows_are_not_judged(side):
+    pair = [row(), row(p50=3.0)]
+    pair[side] = pair[side].model_copy(
+        update={"notes": ["unstable: the rounds' medians are 20% apart"]}
+    )
+    found, change = compared(*pair)
+    assert change.slowdown == pytest.approx(3)
+    assert change.slowdown_ci95 is None
+    assert not found.regressed
+    assert not compare_runs(results(pair[1]), results(pair[0])).changes[0].faster
+    # Its answers are.
+    pair[1] = pair[1].model_copy(update={"metrics": row(value=0.5).metrics})
+    assert compared(*pair)[0].regressed
+
+
+BASE_MS = np.geomspace(0.003, 40, 14)
+
+
+def measured(random, slower=(), rounds=5, places=1, noise=0.008, drift=0.02, machine=0.005):
+    """A run of 14 rows as a busy machine gives them.
+
+    What slows the machine slows every row of a round, wanders from round to round, and differs from
+    run to run; a row's own rounds have heavy tails, mostly upwards.
+
+    Args:
+        slower: the rows that regressed, and by which factor.
+    """
+    steps = random.normal(0, drift / np.sqrt(rounds), rounds)
+    common = random.normal(0, machine) + np.cumsum(steps)
+    rows = []
+    for place, base in enumerate(BASE_MS):
+        own = random.normal(0, noise / 2, rounds) + noise / 2 * np.abs(random.standard_t(3, rounds))
+        by_round = base * dict(slower).get(place, 1.0) * np.exp(common + own)
+        # Runs within a round are many: its median is known well.
+        runs = [median * random.lognormal(0, 0.02, 30) for median in by_round]
+        latency, apart = summarize(runs), spread(runs)
+        one = row(f"v{place}", value=0.9)
+        notes = [f"unstable: the rounds' medians are {apart:.0%} apart"] * (apart > UNSTABLE_SPREAD)
+        runtime = {"runtime": RuntimeInfo(name=f"r{place % places}", version="1")}
+        rows.append(one.model_copy(update={"latency_ms": latency, "notes": notes, **runtime}))
+    return results(*rows)
+
+
+@pytest.fixture(autouse=True)
+def quick_intervals(monkeypatch):
+    """Rows with rounds are judged by them; their bootstrap only costs time here."""
+    monkeypatch.setattr("edgesparse.bench.statistics.RESAMPLES", 5)
+
+
+MACHINES = {
+    "quiet": {"noise": 0.003, "drift": 0.003, "machine": 0.001},
+    "busy": {},
+    "drifting": {"noise": 0.015, "drift": 0.05, "machine": 0.03},
+    "two runtimes": {"places": 2},
+    "many rounds": {"rounds": 12},
+    "quick": {"rounds": 2},
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    "comparisons", [10, pytest.param(200, marks=[pytest.mark.full, pytest.mark.slow])]
+)
+def test_runs_of_the_same_files_are_equal_ten_times_of_ten(machine, comparisons):
+    false = 0
+    for seed in range(comparisons):
+        random = np.random.default_rng([seed, 28])
+        found = compare_runs(*(measured(random, **MACHINES[machine]) for _ in range(2)))
+        false += found.regressed
+    # By its level, a comparison in twenty may be wrong.
+    assert false <= comparisons // 50
+
+
+@pytest.mark.parametrize(
+    ("machine", "least"), [("quiet", 20), ("busy", 19), ("two runtimes", 19), ("many rounds", 20)]
+)
+def test_a_regression_of_a_tenth_is_seen(machine, least):
+    seen = 0
+    for seed in range(20):
+        random = np.random.default_rng([seed, 29])
+        before = measured(random, **MACHINES[machine])
+        after = measured(random, slower={3: 1.1}, **MACHINES[machine])
+        slower = [c.variant for c in compare_runs(before, after).changes if c.slower]
+        assert set(slower) <= {"v3"}, seed
+        seen += slower == ["v3"]
+    assert seen >= least
+
+
+def test_what_all_rows_have_in_common_counts_where_it_is_more_than_a_machine_does():
+    def shifted(factor, **more):
+        random = np.random.default_rng(1)
+        both = [measured(random, slower=s, **MACHINES["quiet"], **more)
+                for s in ({}, dict.fromkeys(range(14), factor))]  # fmt: skip
+        return compare_runs(*both)
+
+    assert not shifted(1.05).regressed
+    assert shifted(1.05).shared["pi, r0"] == pytest.approx(1.05, rel=0.01)
+    found = shifted(1.2)
+    assert all(change.slower for change in found.changes)
 
 
 def test_what_is_lost_of_the_metric_counts_beyond_both_intervals():

@@ -9,7 +9,7 @@ from typing import Any
 from edgesparse.bench.comparing import Comparison, place_of
 from edgesparse.bench.results import Results
 from edgesparse.bench.trials import Sweep
-from edgesparse.report.comparison import comparison_lines, history_lines, verdict
+from edgesparse.report.comparison import comparison_lines, history_lines, shared_lines, verdict
 from edgesparse.report.page.document import render, write
 from edgesparse.report.trials import goals, sweep_notes, trial_lines
 
@@ -23,6 +23,7 @@ def write_comparison(found: Comparison, path: Path) -> Path:
         columns = ("variant", "p50 ms", "times as long", "95 %", "metric", "size", "")
         tables.append((place, columns, rows))
     said = [f"changed: {line}" for line in found.differences]
+    said += [f"{place}: {line}" for place, _, _ in tables for line in shared_lines(found, place)]
     said += [f"no more there: {name}" for name in found.gone]
     said += [f"new: {name}" for name in found.new]
     title = f"{found.before} → {found.after}"
