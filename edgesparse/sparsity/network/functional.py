@@ -1,7 +1,7 @@
 """Any Keras model as one flat functional model: what everything else here can look into.
 
 Subclassed models are called on the data's shape, models within models are taken apart, open sizes
-become the data's.
+become the data's, and x[..., a:b] is x[:, :, a:b].
 """
 
 from __future__ import annotations
@@ -114,7 +114,31 @@ def is_flat(model: tf.keras.Model, data: Mapping[str, Tensor]) -> bool:
     for tensor, known in zip(inputs, given, strict=False):
         if tuple(tensor.shape[1:]) != _closed(tensor.shape[1:], known):
             return False
+    if _has_ellipsis(model):
+        return False
     return not any(isinstance(layer, tf.keras.Model) for layer in model.layers)
+
+
+def _has_ellipsis(model: tf.keras.Model) -> bool:
+    """Whether it has x[..., a:b], which Keras cannot save."""
+    return any(
+        part is Ellipsis
+        for nodes in getattr(model, "_nodes_by_depth", {}).values()
+        for node in nodes
+        for part in tf.nest.flatten((node.call_args, node.call_kwargs))
+    )
+
+
+def _without_ellipsis(tensor: Any, parts: Any) -> tuple[Any, ...]:
+    """Indices with a `:` for each axis that `...` stands for, as Keras keeps them."""
+    parts = parts if isinstance(parts, tuple | list) else (parts,)
+    places = [place for place, part in enumerate(parts) if part is Ellipsis]
+    if not places:
+        return tuple(parts)
+    # None is a new axis.
+    axes = len(tensor.shape) + 1 - sum(part is not None for part in parts)
+    whole = [{"start": None, "stop": None, "step": None} for _ in range(axes)]
+    return (*parts[: places[0]], *whole, *parts[places[0] + 1 :])
 
 
 def _is_graph(model: tf.keras.Model) -> bool:
@@ -187,4 +211,6 @@ def _layer(layer: Any, arguments: Any, named: dict[str, Any], training: Any) -> 
         return _called(layer, given, {**named, "training": training})
     if training is not None and getattr(layer, "_expects_training_arg", False):
         named = {**named, "training": training}
+    if type(layer).__name__ == "SlicingOpLambda" and len(arguments) == 2:
+        arguments = (arguments[0], _without_ellipsis(*arguments))
     return layer(*arguments, **named)

@@ -109,3 +109,17 @@ def test_a_model_that_is_another_one_layer_by_layer_is_refused():
     samples = {"x": np.ones((3, 5), np.float32)}
     with pytest.raises(EdgesparseError, match=r"sly: building it again .*, from layer last on"):
         functional(Sly(), {"x": Tensor((5,), "float32")}, "sly", samples=lambda: samples)
+
+
+def test_an_ellipsis_becomes_indices_that_can_be_saved(tmp_path):
+    i = tf.keras.Input((8, 8, 4))
+    x = L.Conv2D(6, 3, name="first")(i)
+    parts = [x[..., :2], x[..., tf.newaxis][..., 3, 0], x[:, 1:3, ..., 0], x[..., 1:, :]]
+    model = tf.keras.Model(i, [L.Flatten()(part) for part in parts])
+    flat = functional(model, data((8, 8, 4)), "own")
+    assert is_flat(flat, data((8, 8, 4)))
+    flat.save(tmp_path / "m.keras")
+    again = tf.keras.models.load_model(tmp_path / "m.keras")
+    given = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    for before, after in zip(model(given), again(given), strict=True):
+        np.testing.assert_array_equal(before, after)
