@@ -66,7 +66,9 @@ def cause_of(error: BaseException, limit: int = 300) -> str:
 
     TensorFlow and Keras put a frame of several lines around it.
     """
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    # Keras: "Error when deserializing class ... using config=... Exception encountered: the cause".
+    cause = str(error).strip().rpartition("Exception encountered: ")[2]
+    lines = [line.strip() for line in cause.splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(_AROUND)]
     last = any(line.startswith(("Graph execution error", "in user code")) for line in lines)
     text = (told[-1] if last else told[0]) if told else (lines or ["no message"])[0]

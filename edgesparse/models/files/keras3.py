@@ -146,7 +146,7 @@ def _object(given: Mapping[str, Any], own: Mapping[str, Any], tensors: _Tensors)
         return model
     found = own.get(kind) or getattr(tf.keras.layers, kind, None)
     if found is None:
-        hint = " (name it: custom_objects: [my_file.py:TheLayer])" if _is_own(given) else ""
+        hint = f' (name it: custom_objects: ["my_layers.py:{kind}"])' if _is_own(given) else ""
         raise UsageError(
             f"Keras 2 has no layer {kind}{hint}; name a function that builds the model"
         )

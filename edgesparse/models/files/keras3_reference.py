@@ -199,8 +199,8 @@ def _why(error: Exception) -> str:
         if found:
             name = after.lstrip(" :a-z").split("'")[1] if "'" in after else "one"
             return (
-                f"it has no layer {name} (name it: custom_objects: [my_file.py:TheLayer]); name a "
-                "function that builds the model"
+                f'it has no layer {name} (name it: custom_objects: ["my_layers.py:{name}"]); '
+                "name a function that builds the model"
             )
     return f"{cause_of(error)}; name a function that builds the model"
 

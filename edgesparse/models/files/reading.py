@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -55,7 +56,7 @@ def read(
                 return wrapped.read_quantized(path, given), (wrapped.QUANTIZED_NOTE,)
             model = tf.keras.models.load_model(path, compile=False, custom_objects=given, **options)
     except Exception as error:
-        raise UsageError(f"{path.name} cannot be read: {_why(error)}") from error
+        raise UsageError(f"{path.name} cannot be read: {_why(error, path)}") from error
     notes = []
     if any(isinstance(part, tf.keras.layers.Lambda) for part in model._flatten_layers()):
         notes.append(LAMBDA_NOTE)
@@ -65,12 +66,39 @@ def read(
     return model, tuple(notes)
 
 
-def _why(error: Exception) -> str:
+_UNKNOWN = re.compile(
+    r"Unknown (?:layer|object|\w+ function)\b|[Uu]nknown layer|Could not locate (?:class|function)"
+    r"|Cannot deserialize object of type|Received: layer=\w+ of type <class 'str'>"
+)
+_NAMES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"layer=(\w+)",
+        r"'config': '(\w+)'",
+        r"(?:: |class |function |type )['`](\w+)['`]",
+    )
+)
+"""The name of what Keras does not know, in its message."""
+
+
+def _why(error: Exception, path: Path) -> str:
     reason = cause_of(error)
-    unknown = ("Unknown layer", "Could not locate class", "Unknown object", "unknown layer")
-    if any(word in str(error) for word in unknown):
-        return f"{reason} Name it: custom_objects: [my_file.py:TheLayer]"
-    return f"{reason}; if it was saved by another version of Keras, name a function that builds it"
+    builder = (
+        "name the function that builds the model, and give this file as its weights: "
+        f"model: {{ref: my_model.py:build, weights: {path.name}}}"
+    )
+    if "<lambda>" in reason or "Improper config format for {'value'" in reason:
+        kind = "an activation, initializer, regularizer or constraint"
+        return f"it has a lambda as {kind}, which Keras cannot read back; {builder}"
+    if not _UNKNOWN.search(reason):
+        return f"{reason}; if it was saved by another version of Keras, {builder}"
+    names = [match[1] for pattern in _NAMES if (match := pattern.search(reason))]
+    if not names or names[0] == "function":  # Keras has lost its name.
+        return f"{reason.partition('. ')[0].rstrip('.')}; {builder}"
+    return (
+        f"it uses {names[0]}, which Keras does not know; name it: "
+        f'custom_objects: ["my_layers.py:{names[0]}"]'
+    )
 
 
 def _version(path: Path) -> str:

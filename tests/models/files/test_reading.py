@@ -105,7 +105,7 @@ def test_files_of_keras_3_are_rebuilt_in_keras_2(folder, name, suffix):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("own.keras", r"no layer Gated \(name it: custom_objects: \[my_file.py:TheLayer\]\)"),
+        ("own.keras", r"no layer Gated \(name it: custom_objects: \[.my_layers.py:Gated.\]\)"),
         ("rms.keras", "Keras 2 has no layer RMSNormalization; name a function"),
         ("only.weights.h5", r"holds weights only: name the function .* weights: only.weights.h5"),
         ("own.npz", "is no saved Keras model"),
@@ -183,3 +183,29 @@ def test_a_lambda_of_ones_own_is_read_with_a_note(tmp_path):
     again, notes = read(tmp_path, "m.keras")
     assert notes == (LAMBDA_NOTE,)
     np.testing.assert_allclose(again(np.ones((1, 4))), model(np.ones((1, 4))))
+
+
+def _swoosh(x):
+    return x * tf.sigmoid(x)
+
+
+class _Own(L.Dense):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("layer", "suffix", "message"),
+    [
+        (lambda: L.Dense(3, lambda x: x * 2), "keras", r"a lambda as .* weights: mine.keras}"),
+        (lambda: L.Dense(3, lambda x: x * 2), "h5", r"a lambda as .* weights: mine.h5}"),
+        (lambda: L.Dense(3, _swoosh), "keras", r"uses _swoosh, which .*my_layers.py:_swoosh"),
+        (lambda: L.Dense(3, _swoosh), "h5", r"Unknown activation function.* weights: mine.h5}"),
+        (lambda: _Own(3), "keras", r"uses _Own, which Keras does not know; .*my_layers.py:_Own"),
+        (lambda: _Own(3), "h5", r"uses _Own, which Keras does not know; .*my_layers.py:_Own"),
+    ],
+)
+def test_what_keras_does_not_know_is_named_with_the_way_out(tmp_path, layer, suffix, message):
+    tf.keras.Sequential([tf.keras.Input((4,)), layer()]).save(tmp_path / f"mine.{suffix}")
+    with pytest.raises(UsageError, match=message) as caught:
+        read(tmp_path, f"mine.{suffix}")
+    assert len(str(caught.value)) < 400
