@@ -66,11 +66,29 @@ def convert(
         foreign = re.search(r"TF Select ops: ([^\n]*)", str(error))
         if foreign:
             reason = (
-                f"TFLite has no operator for {foreign[1].strip()}; replace the layers that use it"
+                f"TFLite has no operator for {foreign[1].strip()}; "
+                f"{_way_out(model, _complex(str(error)))}"
             )
         else:
             reason = cause_of(error)
         raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
+
+
+def _complex(message: str) -> bool:
+    """Whether the operators without a counterpart compute with complex numbers."""
+    return "complex<" in message.partition("Details:")[2].partition("\n\n")[0]
+
+
+def _way_out(model: tf.keras.Model, is_complex: bool) -> str:
+    """What to do about layers that TFLite lacks operators for."""
+    signal = [x.name for x in model.layers if x.name.startswith(("tf.signal.", "tf.audio."))]
+    if not signal and not is_complex:
+        return "replace the layers that use it"
+    named = ", ".join(signal) or "layers that compute with complex numbers"
+    return (
+        f"the model computes spectra by itself ({named}): let it begin behind them, and compute "
+        "them where the data is prepared (audio-folder gives spectrograms)"
+    )
 
 
 def _unroll(model: tf.keras.Model, scheme: Scheme) -> None:

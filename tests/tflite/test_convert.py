@@ -92,3 +92,15 @@ def test_an_impossible_model_is_an_error():
     outputs = tf.keras.layers.Lambda(lambda x: tf.py_function(lambda v: v, [x], tf.float32))(inputs)
     with pytest.raises(EdgesparseError, match="the TFLite converter does not take this model"):
         convert(tf.keras.Model(inputs, outputs), "f32", np.zeros((1, 4)))
+
+
+def test_spectra_that_tflite_has_no_operator_for_belong_to_the_data():
+    sound = inputs = tf.keras.Input((800,))
+    energies = tf.math.log(tf.abs(tf.signal.stft(sound, 200, 100))[..., :40] + 1e-6)
+    outputs = tf.signal.mfccs_from_log_mel_spectrograms(energies)
+    with pytest.raises(
+        EdgesparseError,
+        match=r"no operator for StridedSlice; .*\(tf.signal.stft.*, tf.signal.mfccs_.*\): let it "
+        r"begin behind them, .* where the data is prepared",
+    ):
+        convert(tf.keras.Model(inputs, outputs), "f32", np.zeros((1, 800), np.float32))
