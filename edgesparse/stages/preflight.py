@@ -94,7 +94,7 @@ def run(work: Work) -> None:
 
 def _looked_into(work: Work, asked: Asked) -> Facts:
     from edgesparse import data, models
-    from edgesparse.sparsity.network import kernels
+    from edgesparse.sparsity.network import inputs, kernels
     from edgesparse.sparsity.training import fitting, ingredients, own
     from edgesparse.tflite import convert
 
@@ -102,7 +102,9 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
     ingredients.check(work.context.train, dataset, recipe)
     _check_gates(work, recipe)
     built, notes = models.build_noted(source, work.context.loaded.folder)
+    inputs.check_layout(built)
     model = flat(built, work)
+    inputs.check_ids(model, dataset, recipe.inputs)
     step = own.own_step(built)
     losses = own.lost_losses(built, model, data.representative(dataset, _FEW))
     if not step:  # Which may need no loss.
@@ -160,4 +162,4 @@ def read_facts(folder: Path) -> Facts:
     return Facts(**{**known, **lists})
 
 
-KIND = Kind("preflight", 3, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = Kind("preflight", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -1,11 +1,15 @@
-"""Which layers read a model's inputs, and which of them scale pixels."""
+"""Which layers read a model's inputs, which of them scale pixels, and which values they take."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from edgesparse.data import Dataset
+from edgesparse.spec.errors import UsageError
 
 _THROUGH = (
     "Dropout", "Flatten", "GaussianNoise", "Masking", "Normalization", "Rescaling", "Reshape",
@@ -13,6 +17,7 @@ _THROUGH = (
 """Layers behind which an input's values are still the input's, one by one."""
 _BEFORE_SCALING = ("Activation", "CenterCrop", "Resizing", "ZeroPadding2D")
 
+_BATCH = 1024
 _LARGEST = 16.0
 """Pixels of 0 to 1 become no smaller than by this; those of 0 to 255 by more."""
 
@@ -75,3 +80,53 @@ def input_axis(kernel: Any) -> int:
     """Along which axis of a kernel [..., inputs, outputs], or a table [values, width], inputs
     are."""
     return len(kernel.shape) - 2
+
+
+def check_layout(model: tf.keras.Model) -> None:
+    """Raise UsageError where a layer computes with channels first: TensorFlow trains few of those
+    on CPUs, and TFLite has none."""
+    for layer in model._flatten_layers():
+        windowed = hasattr(layer, "kernel_size") or hasattr(layer, "pool_size")
+        if windowed and getattr(layer, "data_format", None) == "channels_first":
+            raise UsageError(
+                f"layer {layer.name} takes channels first (NCHW), for which devices have no "
+                'operators: build it with data_format="channels_last", and give the data as '
+                "[height, width, channels]: np.moveaxis(x, 1, -1)"
+            )
+
+
+def check_ids(model: tf.keras.Model, dataset: Dataset, names: Sequence[str]) -> None:
+    """Compare what of the data is looked up in tables with their sizes.
+
+    Args:
+        model: flat.
+        names: of the dataset's inputs, in the order of the model's.
+
+    Raises:
+        UsageError: an input has values that a table has no row for.
+    """
+    tables: dict[str, Any] = {}
+    for tensor, name in zip(model.inputs, names, strict=True):
+        for layer in model.layers:
+            read = isinstance(layer, tf.keras.layers.Embedding) and any(
+                given is tensor for node in layer.inbound_nodes for given in node.keras_inputs
+            )
+            if read and (name not in tables or layer.input_dim < tables[name].input_dim):
+                tables[name] = layer
+    if not tables:
+        return
+    low, high = dict.fromkeys(tables, 0), dict.fromkeys(tables, 0)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        for x, *_ in split.samples.batch(_BATCH):
+            given = x if isinstance(x, Mapping) else {names[0]: x}
+            for name in tables:
+                values = given[name].numpy()
+                low[name] = min(low[name], int(values.min()))
+                high[name] = max(high[name], int(values.max()))
+    for name, layer in tables.items():
+        if low[name] < 0 or high[name] >= layer.input_dim:
+            raise UsageError(
+                f"the data's input {name} has token ids from {low[name]} to {high[name]}; the "
+                f"model's layer {layer.name} (Embedding) takes 0 to {layer.input_dim - 1}: set its "
+                f"input_dim to {high[name] + 1} or more, or map other ids to one for unknown tokens"
+            )

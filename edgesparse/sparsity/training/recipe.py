@@ -206,6 +206,8 @@ def _ordered(
                 raise UsageError(f"{one} {list(wanted)} but the data gives {list(found)}{hint}")
             batched = found[1:] == wanted
             hint = "pass single samples: dataset.unbatch()" if batched else ""
+            if len(found) > 2 and (*found[1:], found[0]) == wanted:
+                hint = "the data has its channels first: np.moveaxis(x, 1, -1)"
             hint = hint or "set the input_shape of one of them"
             raise UsageError(f"{one} but the data gives {list(found)}; {hint}")
     return order

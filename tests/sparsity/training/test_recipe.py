@@ -293,3 +293,10 @@ def test_a_loss_that_does_not_take_what_the_model_gives_is_told(activation, loss
         named = Train(loss={"name": "SparseCategoricalCrossentropy"})
         recipe = put_together(model, found, named, compiled=compiled_with(model, named))
         assert len(ingredients.doubts(named, recipe)) == (activation is None)
+
+
+def test_data_with_its_channels_first_is_refused_with_the_way_out():
+    model = tf.keras.Sequential([tf.keras.Input((8, 6, 3)), L.Flatten(), L.Dense(2)])
+    dataset = data.from_arrays("x", RANDOM.random((50, 3, 8, 6)), np.arange(50) % 2)
+    with pytest.raises(UsageError, match=r"channels first: np.moveaxis\(x, 1, -1\)"):
+        recipe(model, dataset)
