@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgesparse.bench.clock import formats_apart
 from edgesparse.bench.results import Results
 from edgesparse.bench.rows import PAYS_FROM, Interval, ModelFile, Row, Score
+from edgesparse.spec.safe.text import clean
 from edgesparse.spec.sparsify import NOTICED
 
 BEST = "*"
@@ -135,7 +136,7 @@ def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
     first = next((row.score for row in rows if row.score is not None), None)
     if first is None:
         first = Score(name="accuracy", unit="%", samples=0)
-    title = f"{_SHORT.get(first.name, first.name)} {first.unit}".strip()
+    title = clean(f"{_SHORT.get(first.name, first.name)} {first.unit}".strip())
     metric = Column(
         title,
         lambda r: _metric(r.score),

@@ -118,7 +118,7 @@ def _rich_table(block: Block, lines: Sequence[Sequence[str]], width: int) -> Tab
     titles = _titles(block)
     for place in places:
         if place:
-            table.add_column(titles[place], justify="right", no_wrap=True)
+            table.add_column(shown(titles[place]), justify="right", no_wrap=True)
         else:
             table.add_column("variant", no_wrap=False, overflow="fold")
     for row, line in zip(block.rows, lines, strict=True):

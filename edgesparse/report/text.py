@@ -30,19 +30,21 @@ def markdown(results: Results) -> str:
     numbered = number_notes(results.rows)
     kind = " (quick: not for claims)" if results.quick else ""
     lines = [f"### {_escaped(results.pipeline)}{kind}", ""]
-    lines += [_escaped(line) for line in device_lines(results)]
+    lines += [_line(line) for line in device_lines(results)]
     for block in blocks(results):
         lines += ["", f"**{_escaped(block.title)}**", ""]
         columns = columns_of(block.rows)
-        lines.append("| variant | " + " | ".join(c.title for c in columns) + " |")
+        lines.append("| variant | " + " | ".join(_escaped(c.title) for c in columns) + " |")
         lines.append("|---|" + "---:|" * len(columns))
         for line in cells(block, numbered):
-            shown = [f"**{_escaped(t[:-1])}**" if t.endswith(BEST) else _escaped(t) for t in line]
-            lines.append("| " + " | ".join(shown) + " |")
+            shown = [
+                f"**{_escaped(t[:-1])}**" if t.endswith(BEST) else _escaped(t) for t in line[1:]
+            ]
+            lines.append("| " + " | ".join([_escaped(line[0]), *shown]) + " |")
     lines += ["", f"Bold: {MARKED}. Speed-up against {_escaped(results.baseline)}.", ""]
     lines += [f"- [{number}] {_escaped(note)}" for note, number in numbered.items()]
     lines += [
-        f"- {_escaped(line)}"
+        f"- {_line(line)}"
         for line in [
             *advice(results),
             *results.notes,
@@ -55,15 +57,22 @@ def markdown(results: Results) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-# What makes HTML, images and links of a text, or ends a cell. An underline or a tilde within a name
-# means nothing to GitHub's markdown, so that names stay readable.
-_MARKUP = re.compile(r"([\\`*\[\]|])")
+# What makes HTML, images, links and emphasis of a text, or ends a cell. An underline or a tilde
+# within a name means nothing to GitHub's markdown, so that names stay readable.
+_MARKUP = re.compile(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w)|~(?=~))")
+# What makes a heading, a list or a rule of a line.
+_BLOCK = re.compile(r"(\s*\d*)([-+#=.)])")
 
 
 def _escaped(text: str) -> str:
     """A text as markdown that shows it, and does nothing else."""
     quoted = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(r"\\\1", quoted)
+
+
+def _line(text: str) -> str:
+    """The same where it stands at a line's beginning."""
+    return _BLOCK.sub(r"\1\\\2", _escaped(text), count=1) if _BLOCK.match(text) else _escaped(text)
 
 
 def csv_text(results: Results) -> str:
@@ -94,7 +103,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(item, list) and item and isinstance(item[0], dict):
             for one in item:  # Metrics, by their names.
                 named = {key: part for key, part in one.items() if key != "name"}
-                found |= _flat(named, f"{prefix}{name}.{one.get('name', '')}.")
+                found |= _flat(named, f"{prefix}{name}.{clean(str(one.get('name', '')))}.")
         elif isinstance(item, list):
             found[f"{prefix}{name}"] = " ".join(str(part) for part in item)
         elif item is not None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from edgesparse.bench.results import DeviceInfo, ReleaseInfo, Results, read_results
-from edgesparse.bench.rows import Row, RuntimeInfo
+from edgesparse.bench.rows import Row, RuntimeInfo, Score
 from edgesparse.report import terminal, text
 from edgesparse.spec.errors import UsageError
 
@@ -32,6 +32,9 @@ NASTY = [
     "[bold red]markup[/]",
     ":smile:",
     "&lt;",
+    "# heading",
+    "1. list",
+    "_under_ ~~gone~~ *",
 ]
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
@@ -61,6 +64,7 @@ def results(nasty, **changes):
                 status="failed",
                 error=nasty,
                 notes=[nasty],
+                metrics=[Score(name=nasty, unit=nasty, device=0.5, samples=1)],
             )
         ],
         releases=[
@@ -79,6 +83,8 @@ def test_no_form_of_a_report_acts(nasty, late):
     found = results(nasty)
     if late:
         rows = [row.model_copy(update={"error": nasty, "notes": [nasty]}) for row in found.rows]
+        score = found.rows[0].metrics[0].model_copy(update={"name": nasty, "unit": nasty})
+        rows = [row.model_copy(update={"metrics": [score]}) for row in rows]
         found = found.model_copy(update={"rows": rows, "notes": [nasty], "failures": [nasty]})
     out = io.StringIO()
     terminal.print_results(found, Console(file=out, width=100, force_terminal=False))
@@ -91,9 +97,19 @@ def test_no_form_of_a_report_acts(nasty, late):
     for form, said in forms.items():
         assert not CONTROLS.search(said), form
     assert not re.search(r"(?<!\\)<|(?<!\\)!\[|(?<!\\)\]\(", forms["markdown"])
+    # No emphasis but our own, no heading but the first line, no cell more than columns.
+    assert not re.search(
+        r"(?<![\\\w])_|(?<!\\)~~|^(- )?[#+=]+ |^- \d+\. ", _body(forms["markdown"]), re.M
+    )
+    rows = [line for line in forms["markdown"].splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
     for row in csv.reader(io.StringIO(forms["csv"])):
         for cell in row:
             assert cell.lstrip()[:1] not in ("=", "+", "-", "@"), cell
+
+
+def _body(markdown):
+    return markdown.partition("\n")[2]
 
 
 def test_a_terminal_gets_no_codes_but_rich_ones():
