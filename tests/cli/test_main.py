@@ -1,5 +1,6 @@
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -181,7 +182,14 @@ runpy.run_module("edgesparse", run_name="__main__", alter_sys=True)
 )
 def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path, module):
     command = [sys.executable, "-c", _INTERRUPTED, "report", module]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        # A shell that runs the tests in the background ignores Ctrl-C, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr == "" or done.stderr.startswith("interrupted; finished stages are kept")
