@@ -70,9 +70,10 @@ $(DEVELOP): $(READY) .ci/requirements.lock
 		-r .ci/requirements.lock
 	@touch $@
 
-lock: ## Make requirements.lock and .ci/requirements.lock anew (needs uv)
+lock: ## Make requirements.lock, .ci/requirements.lock and the devices' wheels.json anew (needs uv)
 	$(COMPILE) --extra dev --output-file .ci/requirements.lock
 	$(COMPILE) --constraint .ci/requirements.lock --output-file requirements.lock
+	@$(BIN)/python -m tests.tools.wheel_lock
 
 matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write it to pipelines/README.md
 	@$(BIN)/python -m tests.tools.mechanisms

@@ -2,13 +2,14 @@
 
     python install_wheels.py REQUEST.json
 
-REQUEST has "venv" (the folder to make), "link" (what shall point to it), "wheels" (files), "modules"
-(to import as a trial) and "lock" (held while a job measures). The environment appears whole or not at
+REQUEST has "venv" (the folder to make), "link" (what shall point to it), "wheels" (files,
+each with its sha256), "modules" (to import as a trial) and "lock" (held while a job measures). The environment appears whole or not at
 all. Tells its progress and its end as one JSON object a line: {"share", "text"}, {"done"} or {"error"}.
 """
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -46,15 +47,25 @@ def build(request, part):
     # Without pip: Debian splits what pip needs into a package that is often not installed.
     venv.EnvBuilder(symlinks=True, with_pip=False).create(part)
     site = os.path.join(part, "lib", "python%d.%d" % sys.version_info[:2], "site-packages")
-    sizes = [os.path.getsize(path) for path in request["wheels"]]
+    sizes = [os.path.getsize(path) for path, _ in request["wheels"]]
     done = 0
-    for path, size in zip(request["wheels"], sizes):
+    for (path, digest), size in zip(request["wheels"], sizes):
         say(share=0.9 * done / sum(sizes), text="unpacking " + os.path.basename(path).split("-")[0])
+        verify(path, digest)
         unpack(path, site)
         done += size
     for module in request["modules"]:
         say(share=0.9, text="trying " + module)
         trial(os.path.join(part, "bin", "python"), module)
+
+
+def verify(path, wanted):
+    digest = hashlib.sha256()
+    with open(path, "rb") as wheel:
+        for block in iter(lambda: wheel.read(1 << 20), b""):
+            digest.update(block)
+    if digest.hexdigest() != wanted:
+        raise RuntimeError("%s was changed on its way: its sha256 is not %s" % (path, wanted))
 
 
 def unpack(path, site):

@@ -61,7 +61,8 @@ def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path
     It is set up by booting it once and provisioning it like any other device.
     """
     wanted = [runtime.model_dump(mode="json") for runtime in device.runtimes]
-    setup = json.dumps([wanted, device.workdir, wheels.RELEASES], default=vars, sort_keys=True)
+    about = [wanted, device.workdir, wheels.RELEASES, wheels.lock()]
+    setup = json.dumps(about, default=vars, sort_keys=True)
     with emulator.building(setup) as folder:
         if folder is not None:
             image.build(folder, lambda share, text: progress(share * 0.3, text))

@@ -139,17 +139,17 @@ def _install(
     # Of this host alone: another one may be setting the device up too.
     folder = f"{transport.workdir}/wheels/{uuid.uuid4().hex[:16]}"
     (installer,) = put_programs(transport, INSTALLER)
+    uploads = [upload(path, f"{folder}/{path.name}") for path in files]
     request = {
         "venv": venv_place(transport, choice, platform),
         "link": f"{transport.workdir}/venv",
-        "wheels": [f"{folder}/{path.name}" for path in files],
+        "wheels": [[wheel.target, wheel.sha256] for wheel in uploads],
         "modules": [MODULES[runtime] for runtime in choice.versions],
         "lock": f"{transport.workdir}/lock",
     }
     with temporary_folder() as temporary:
         asked = Path(temporary, "request.json")
         asked.write_text(json.dumps(request))
-        uploads = [upload(path, f"{folder}/{path.name}") for path in files]
         uploads.append(upload(asked, f"{folder}/request.json"))
         sent = transport.put_files(uploads, lambda share, text: progress(share / 2, text))
 

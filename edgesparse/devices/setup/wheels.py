@@ -1,4 +1,8 @@
-"""Wheels for a device's Python, chosen and downloaded here: a device needs no internet."""
+"""Wheels for a device's Python, chosen and downloaded here: a device needs no internet.
+
+For the pinned runtimes every package is pinned too, and the sha256 that its wheels may have are in
+wheels.json (`make lock` writes it). A wheel that has another one is refused, wherever it is from.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,11 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TypedDict
+
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.platform import Platform
@@ -98,51 +106,113 @@ def _no_wheels(name: str, platform: Platform) -> str:
     return f"{name} has no wheels for {system}; {hint}"
 
 
+class Lock(TypedDict):
+    """Of each pinned runtime all packages that it needs, by Python version; and of each package
+    the digests of its wheels."""
+
+    packages: dict[str, dict[str, list[str]]]
+    sha256: dict[str, list[str]]
+
+
+LOCK = Path(__file__).with_name("wheels.json")
+_LOCKED = ("aarch64", "x86_64")
+"""Machines for which every package has wheels in the index."""
+
+
+@cache
+def lock() -> Lock:
+    """The packages and digests that the project fixes."""
+    found: Lock = json.loads(LOCK.read_text())
+    return found
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What pip is asked for; `complete`: these packages, all of them locked, and no others."""
+
+    requirements: tuple[str, ...]
+    complete: bool
+
+
+def pins(choice: Choice, platform: Platform) -> Pins:
+    """The packages of a choice, with versions. Of a runtime's version that the user named the index
+    says what it needs; numpy's version is fixed all the same."""
+    packages, python = lock()["packages"], f"3.{platform.minor}"
+    known = [packages.get(name, {}).get(python) for name in choice.requirements]
+    if platform.machine in _LOCKED and all(known):
+        return Pins(tuple(sorted({name for names in known for name in names or ()})), True)
+    return Pins((*choice.requirements, _numpy(platform)), False)
+
+
 def download(choice: Choice, platform: Platform, name: str, cache: Path) -> list[Path]:
     """The wheels of a choice and all that they need, for the device's platform.
 
-    They are kept in `cache`, so that the next device like it needs no download. Raises DeviceError.
+    They are kept in `cache`, so that the next device like it needs no download.
+
+    Raises:
+        DeviceError: pip cannot download them, or a wheel, there or in the cache, is not the locked
+            one.
     """
     key = wheel_set(choice, platform)
     folder = cache / key
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{key}.lock").open("a") as lock:
+    with (cache / f"{key}.lock").open("a") as held:
         # Two devices alike, set up at once: the second waits and finds it done.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = _kept(folder)
-        if found is None:
-            _download(choice, platform, name, folder)
-            found = _kept(folder)
-    if not found:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        wanted = pins(choice, platform)
+        digests = _kept(folder)
+        if digests is None:
+            _download(wanted, platform, name, folder)
+            digests = _kept(folder) or {}
+        _verify(folder, digests, wanted, name)
+    if not digests:
         raise DeviceError(f"device {name}: pip downloaded no wheels")
-    return found
+    return [folder / wheel for wheel in digests]
 
 
 def wheel_set(choice: Choice, platform: Platform) -> str:
     """A name for what a choice installs on such a platform."""
-    about = [
-        choice.requirements,
-        _numpy(platform),
-        platform.minor,
-        platform.machine,
-        _tags(platform),
-    ]
+    about = [pins(choice, platform).requirements, platform.minor, platform.machine, _tags(platform)]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
-def _kept(folder: Path) -> list[Path] | None:
-    """The wheels of an earlier download, if they are whole."""
+def _kept(folder: Path) -> dict[str, str] | None:
+    """The names and digests of the wheels of an earlier download, if they are all there."""
     try:
         digests = json.loads((folder / "digests.json").read_text())
     except (OSError, ValueError):
         return None
-    paths = [folder / name for name in digests]
-    if any(not p.is_file() or file_digest(p) != digests[p.name] for p in paths):
-        return None
-    return paths
+    return digests if all((folder / name).is_file() for name in digests) else None
 
 
-def _download(choice: Choice, platform: Platform, name: str, folder: Path) -> None:
+def _verify(folder: Path, digests: dict[str, str], wanted: Pins, name: str) -> None:
+    """Raise DeviceError for a wheel that was changed since it was downloaded, or is not locked."""
+    for wheel, recorded in digests.items():
+        digest, why = file_digest(folder / wheel), ""
+        package = _package(wheel)
+        known = lock()["sha256"].get(package)
+        if wanted.complete and package not in wanted.requirements:
+            why = "is not among the locked packages"
+        elif known is not None and digest not in known:
+            why = f"has sha256 {digest}, which is none of those that edgesparse knows of {package}"
+        elif digest != recorded:
+            why = f"has sha256 {digest}, and had {recorded} when it was downloaded"
+        if why:
+            raise DeviceError(
+                f"device {name}: {wheel} {why}; nothing was installed: remove {folder}, and check "
+                "the package index that pip is set to (pip config list)"
+            )
+
+
+def _package(wheel: str) -> str:
+    try:
+        name, version, *_ = parse_wheel_filename(wheel)
+    except InvalidWheelFilename:
+        return ""
+    return f"{name}=={version}"
+
+
+def _download(wanted: Pins, platform: Platform, name: str, folder: Path) -> None:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -154,7 +224,9 @@ def _download(choice: Choice, platform: Platform, name: str, folder: Path) -> No
     argv += ["--abi", f"{abi}m"] if platform.minor < 8 else []
     for tag in _tags(platform):
         argv += ["--platform", tag]
-    argv += ["--dest", str(part), *choice.requirements, _numpy(platform)]
+    # pip asks this Python, not the device's, which packages depend on it: the lock knows.
+    argv += ["--no-deps"] if wanted.complete else []
+    argv += ["--dest", str(part), *wanted.requirements]
     done = subprocess.run(
         argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
@@ -164,7 +236,7 @@ def _download(choice: Choice, platform: Platform, name: str, folder: Path) -> No
         shutil.rmtree(part)
         raise DeviceError(
             f"device {name}: its wheels cannot be downloaded here: {said} "
-            f"({', '.join(choice.requirements)}, Python 3.{platform.minor}, {platform.machine})"
+            f"({', '.join(wanted.requirements)}, Python 3.{platform.minor}, {platform.machine})"
         )
     digests = {path.name: file_digest(path) for path in sorted(part.glob("*.whl"))}
     (part / "digests.json").write_text(json.dumps(digests, indent=1) + "\n")
@@ -174,8 +246,13 @@ def _download(choice: Choice, platform: Platform, name: str, folder: Path) -> No
 
 
 def _numpy(platform: Platform) -> str:
-    """tflite-runtime cannot work with numpy 2; from Python 3.13 on there is only numpy 2."""
-    return "numpy<2" if platform.minor < 13 else "numpy>=2"
+    """The version that the pinned runtimes get: tflite-runtime cannot work with numpy 2, and from
+    Python 3.13 on there is only numpy 2."""
+    for sets in lock()["packages"].values():
+        for package in sets.get(f"3.{platform.minor}", ()):
+            if package.startswith("numpy=="):
+                return package
+    return "numpy>=2"
 
 
 def _tags(platform: Platform) -> list[str]:
