@@ -57,7 +57,7 @@ def advise(
 def error_of(plan: Plan, key: str, executor: Executor, listener: told.Listener) -> str | None:
     """Why an artifact cannot be made; None where it is there."""
     store = executor.store
-    if store.ready(key) and store.wrong(key) is None:
+    if store.has(key) and store.ready(key) and store.wrong(key) is None:
         return None
     errors = execute([plan.stage(key)], executor, _without_failures(listener))
     return next(iter(errors.values()), None)
