@@ -12,6 +12,7 @@ import pytest
 import edgesparse
 from edgesparse.graph import progress as told
 from edgesparse.graph.execution import cluster
+from edgesparse.graph.store import Store
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY, require
@@ -171,15 +172,15 @@ def test_a_worker_that_has_a_copy_of_the_project_is_not_taken_for_one_that_sees_
     require(os.geteuid() == 0, "root, to show a worker another folder")
     folder, copy = tmp_path / "project", tmp_path / "copy"
     loaded = project(folder, TINY)
-    (folder / ".edgesparse" / "store").mkdir(parents=True)
+    store = Store(folder / ".edgesparse" / "store")
     with Dask(tmp_path) as dask:
         # Copied while its own machine works with it.
         opened = cluster.DaskCluster(dask.address)
-        mark = opened._mark(folder / ".edgesparse" / "store")
+        mark = opened._mark(store)
         shutil.copytree(folder, copy)
         opened.close()
         assert (copy / ".edgesparse" / "store" / mark).exists()
-        assert not (folder / ".edgesparse" / "store" / mark).exists()
+        assert not (store.root / mark).exists()
         bound = f'mount --bind {copy} {folder}; exec "$@"'
         dask.start_worker("other", "unshare", "--mount", "sh", "-c", bound, "-")
         failed = run(loaded, folder, dask.address)
