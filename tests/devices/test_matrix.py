@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from edgesparse import models
 from edgesparse.devices.measuring.events import Check, Failed
@@ -62,6 +63,7 @@ def converted(chosen, folder):
     found = {}
     for name, schemes in chosen.items():
         args = MODELS[name]
+        tf.keras.utils.set_random_seed(1)
         model = models.build(ModelSource(name=name, args=args), Path())
         for kernel in prunable(model).values():
             mask = magnitude_mask(kernel.variable.numpy(), 0.9, "unstructured")
