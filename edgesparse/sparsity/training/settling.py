@@ -18,7 +18,7 @@ BATCHES = 100
 SHARES = ("accuracy", "binary_accuracy", "pixel_accuracy")
 """Metrics of a training of which that is known."""
 BEHIND = 0.3
-"""So far may validation be behind training, of a share, before settling is tried unasked."""
+"""Such a part of a share may validation be behind training before settling is tried unasked."""
 
 
 def unsettled(model: tf.keras.Model) -> list[Any]:
@@ -33,7 +33,7 @@ def unsettled(model: tf.keras.Model) -> list[Any]:
 def behind(history: Mapping[str, Sequence[float]], name: str) -> bool:
     """Whether a share is much worse on validation data than on training data, at the end."""
     seen, unseen = history.get(name), history.get(f"val_{name}")
-    return bool(seen and unseen and max(seen) - max(unseen) >= BEHIND)
+    return bool(seen and unseen and max(seen) - max(unseen) >= BEHIND * max(seen))
 
 
 def settle(model: tf.keras.Model, batches: tf.data.Dataset) -> None:
