@@ -150,6 +150,8 @@ def test_a_set_up_is_done_once(server, tmp_path):
     board.close()
 
 
+@pytest.mark.slow
+@pytest.mark.full
 def test_a_set_up_that_is_cut_leaves_nothing_half(server, tmp_path):
     board = server.connect(tmp_path / "work")
     killed = []

@@ -68,6 +68,7 @@ def weights(folder):
     }
 
 
+@pytest.mark.full
 def test_code_that_is_edited_meanwhile_does_not_count(project, workers):
     """The models are those of the code in their keys, and the next run trains the new code's."""
 

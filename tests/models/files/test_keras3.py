@@ -92,7 +92,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("suffix", ["keras", pytest.param("h5", marks=pytest.mark.full)])
 @pytest.mark.parametrize("name", ["operations", "layers"])
 def test_operations_and_layers_answer_as_in_keras_3(folder, name, suffix):
     model, _ = models.build_noted(ModelSource(ref=f"{name}.{suffix}"), folder)
@@ -103,7 +103,7 @@ def test_operations_and_layers_answer_as_in_keras_3(folder, name, suffix):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("suffix", ["keras", pytest.param("h5", marks=pytest.mark.full)])
 def test_other_answers_are_an_error_that_names_the_layer(folder, suffix):
     source = ModelSource(ref=f"factor.{suffix}", custom_objects=["own.py:Factor"])
     with pytest.raises(UsageError, match=r"Keras 2 answers differently from its layer doubled on;"):

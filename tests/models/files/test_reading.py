@@ -90,9 +90,19 @@ def read(folder, name, *custom_objects):
     return models.build_noted(source, folder)
 
 
+MORE = [("own", "h5"), ("nested", "keras"), ("sequential", "h5")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["keras", "h5"])
-@pytest.mark.parametrize("name", ["own", "nested", "sequential"])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("own", "keras"),
+        ("nested", "h5"),
+        ("sequential", "keras"),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in MORE),
+    ],
+)
 def test_files_of_keras_3_are_rebuilt_in_keras_2(folder, name, suffix):
     model, notes = read(folder, f"{name}.{suffix}", "own.py:Gated")
     assert notes == (KERAS_3_NOTE,)
