@@ -128,7 +128,11 @@ def test_rollback_makes_the_earlier_release_current(trained):
     assert "before it" in second.stdout
     back = run_cli("device", "rollback", "one", "tiny", cwd=folder)
     assert back.returncode == 0, back.stderr
-    assert [line.split()[1:] for line in back.stdout.splitlines()] == [["current"], []]
+    # What was rolled back from is no good one: nothing leads back to it.
+    assert [line.split()[1:] for line in back.stdout.splitlines()] == [["current"]]
+    again = run_cli("device", "rollback", "one", "tiny", cwd=folder)
+    assert again.returncode == 1
+    assert "there is no release before this one" in again.stderr
 
 
 @pytest.mark.full
