@@ -201,7 +201,7 @@ variants:
 """
 KEYS = {
     "samples": "8424fbe64a54",
-    "preflight": "ad0224e46577",
+    "preflight": "6149dc744bfb",
     "outline": "da3ce33b62fd",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",
