@@ -292,8 +292,8 @@ def check_shrunk(
     place of the atoms that are gone. Not where a normalization loses some of the channels that it
     takes its mean over: zeros count in that."""
     for c in found.layers.values():
-        masks = c.masks(kept).values()
-        if type(c.layer).__name__ in _OVER_CHANNELS and not all(mask.all() for mask in masks):
+        whole = all(mask.all() for mask in c.masks(kept).values())
+        if type(c.layer).__name__ in _OVER_CHANNELS and not whole:
             return
     weights = model.get_weights()
     for c in found.layers.values():
