@@ -248,9 +248,8 @@ def _described(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]
     found: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
     found["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
     if next(iter(tasks.values())) == "regression":
-        found["metric"] = (
-            "r2"  # Of the model itself all errors are 0: no share of them may be lost.
-        )
+        # Of the model itself all errors are 0: no share of them may be lost.
+        found["metric"] = "r2"
     return found
 
 

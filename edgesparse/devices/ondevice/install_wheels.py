@@ -2,9 +2,10 @@
 
     python install_wheels.py REQUEST.json
 
-REQUEST has "venv" (the folder to make), "link" (what shall point to it), "wheels" (files,
-each with its sha256), "modules" (to import as a trial) and "lock" (held while a job measures). The environment appears whole or not at
-all. Tells its progress and its end as one JSON object a line: {"share", "text"}, {"done"} or {"error"}.
+REQUEST has "venv" (the folder to make), "link" (what shall point to it), "wheels" (files, each with
+its sha256), "modules" (to import as a trial) and "lock" (held while a job measures). The environment
+appears whole or not at all. Tells its progress and its end as one JSON object a line: {"share",
+"text"}, {"done"} or {"error"}.
 """
 
 import errno

@@ -126,10 +126,10 @@ def local_imports(file: Path, folder: Path) -> list[Path]:
             start = file.parents[node.level - 1] if node.level else folder
             stems |= _stems(start, node.module or "", [alias.name for alias in node.names])
     found = []
-    stems = {stem for stem in stems if folder in stem.parents}
-    for stem in sorted(s for s in stems if not _installed(s.relative_to(folder).parts[0])):
+    for stem in sorted(stem for stem in stems if folder in stem.parents):
         found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if is_file(p)]
-    return found
+    # Of few imports there is a file, so that few are looked for among what is installed.
+    return [p for p in found if not _installed(p.relative_to(folder).parts[0].removesuffix(".py"))]
 
 
 def _installed(name: str) -> bool:

@@ -117,7 +117,7 @@ class Watch:
                 self._listed.add(path)
             return
         compiled, path = path.suffix == ".pyc", _source(path)
-        if _is_hidden(path.name):
+        if _is_no_input(path.name):
             return
         if path.suffix == ".py" and not compiled and path.parent / _COMPILED in self._watched:
             return  # Python opens the compiled module, linters, editors and we the source.
@@ -232,7 +232,12 @@ def _source(path: Path) -> Path:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.endswith(("~", ".pyc", *_DOCUMENTS))
+    return name.startswith(".") or name.endswith("~")
+
+
+def _is_no_input(name: str) -> bool:
+    """Of a file; a folder may be called runs.log."""
+    return _is_hidden(name) or name.endswith((".pyc", *_DOCUMENTS))
 
 
 def _below(folders: Iterable[Path]) -> Iterator[Path]:
@@ -262,4 +267,4 @@ def _files(folders: Iterable[Path]) -> set[Path]:
     for folder in _below(folders):
         with suppress(OSError):
             found |= {path for path in folder.iterdir() if path.is_file()}
-    return {path for path in found if not _is_hidden(path.name)}
+    return {path for path in found if not _is_no_input(path.name)}
