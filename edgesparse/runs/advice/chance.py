@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from edgesparse.bench.judging import chance_of, read_judge
+from edgesparse.bench.rows import Score
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.progress import Listener
@@ -68,16 +69,24 @@ def _at_chance(plan: Plan, executor: Executor, key: str) -> str | None:
     value = read_json(store.path(key) / METRICS).get(judge.judging.name)
     if chance is None or value is None or not math.isfinite(value):
         return None
-    share = metric.unit == "%"
-    half = 0.0
+    name, share = judge.judging.name, metric.unit == "%"
+    count, interval = len(next(iter(judge.wanted.values()))), None
     if share and 0 <= value <= 1:
-        count = len(next(iter(judge.wanted.values())))
         half = _DEVIATIONS * math.sqrt(value * (1 - value) / max(1, count))
-    lost = value - half <= chance if metric.best == "highest" else value >= chance
-    if not lost:
+        interval = (value - half, value + half)
+    score = Score(
+        name=name,
+        unit=metric.unit,
+        best=metric.best,
+        host=value,
+        ci95=interval,
+        samples=count,
+        chance=chance,
+    )
+    if not score.at_chance:  # The rule that rows are judged by.
         return None
     shown, always = (f"{v:.1%}" if share else f"{v:.4g}" for v in (value, chance))
     return (
-        f"the dense model is at chance level: {judge.judging.name} {shown}, and always the same "
-        f"answer has {always}"
+        f"the dense model is at chance level: {name} {shown}, and always the same answer has "
+        f"{always}"
     )
