@@ -67,17 +67,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesparse.bench.comparing import Comparison
-    from edgesparse.bench.results import Results
-    from edgesparse.bench.trials import Sweep
+    from edgesparse.measure.comparing import Comparison
+    from edgesparse.measure.results import Results
+    from edgesparse.measure.trials import Sweep
     from edgesparse.project import Project, list_runs, load_results
     from edgesparse.report.page import write_page
     from edgesparse.report.tracking import track
-    from edgesparse.runs.compressing import Compressed
-    from edgesparse.runs.encoding import Encoded
-    from edgesparse.runs.inspection import Inspection
-    from edgesparse.runs.planning import Planned
-    from edgesparse.runs.sensitivity import Found
+    from edgesparse.commands.compressing import Compressed
+    from edgesparse.commands.encoding import Encoded
+    from edgesparse.commands.inspection import Inspection
+    from edgesparse.commands.planning import Planned
+    from edgesparse.commands.sensitivity import Found
     from edgesparse.spec.errors import EdgesparseError
     from edgesparse.spec.reading.load import load_pipeline
 
@@ -110,7 +110,7 @@ def __dir__() -> list[str]:
 
 
 class _Room(types.ModuleType):
-    """The room bench/, which may be called: `edgesparse.bench(...)` is its name's other meaning."""
+    """The room bench/, which may be called: `edgesparse.measure(...)` is its name's other meaning."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return import_module("edgesparse.project").function("bench")(*args, **kwargs)

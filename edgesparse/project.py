@@ -13,9 +13,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgesparse.bench.results import Results
+from edgesparse.measure.results import Results
 from edgesparse.graph import progress as events
-from edgesparse.runs import (
+from edgesparse.commands import (
     bench,
     comparing,
     compressing,
@@ -26,9 +26,9 @@ from edgesparse.runs import (
     planning,
     sensitivity,
 )
-from edgesparse.runs.fleet import upkeep
-from edgesparse.runs.fleet.resources import Resources
-from edgesparse.runs.search import sweep
+from edgesparse.commands.fleet import upkeep
+from edgesparse.commands.fleet.resources import Resources
+from edgesparse.commands.search import sweep
 
 Result = TypeVar("Result")
 

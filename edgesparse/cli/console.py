@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from edgesparse.bench.results import Results
+from edgesparse.measure.results import Results
 from edgesparse.cli.options import say
 from edgesparse.graph import progress as told
 from edgesparse.report import terminal, text

@@ -10,7 +10,7 @@ import click
 from edgesparse.cli.options import FAILED, JSON, NAME, print_json, say
 
 if TYPE_CHECKING:
-    from edgesparse.devices.measuring.probe import Trial
+    from edgesparse.devices.agent.probe import Trial
     from edgesparse.devices.setup.install import State
 
 

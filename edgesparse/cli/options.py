@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from edgesparse.bench.results import Results
+    from edgesparse.measure.results import Results
 
 FAILED = 1
 INVALID = 2

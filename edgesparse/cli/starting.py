@@ -19,7 +19,7 @@ def init(folder: Path, example: str | None, ci: bool) -> None:
     """Start a project: a first pipeline, the local device, and schemas for editors."""
     import shlex
 
-    from edgesparse.runs.init import examples, write_project
+    from edgesparse.commands.init import examples, write_project
 
     if example == "list":
         say("\n".join(examples()))

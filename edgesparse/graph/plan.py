@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgesparse.bench.rows import RuntimeInfo
+from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import LEVELS, Magnitude, removes_channels
 from edgesparse.stages import (

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.results import Results, read_results
-from edgesparse.devices.measuring.job import new_id
+from edgesparse.measure.results import Results, read_results
+from edgesparse.devices.agent.job import new_id
 from edgesparse.graph.open_runs import goes_on
 from edgesparse.graph.plan import Plan, differences
 from edgesparse.graph.shared import Shared

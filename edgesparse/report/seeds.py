@@ -6,8 +6,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from edgesparse.bench.results import Results
-from edgesparse.bench.rows import Row
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import Row
 from edgesparse.report.table import blocks, place_of
 
 LEVEL = 0.95

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from edgesparse.report.shown import shown
 from edgesparse.report.table import metric_text, percent_text
-from edgesparse.sparsity.choosing.curves import Proposal, Sensitivity
+from edgesparse.methods.choosing.curves import Proposal, Sensitivity
 
 
 def print_sensitivity(

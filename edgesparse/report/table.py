@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from edgesparse.bench.clock import formats_apart
-from edgesparse.bench.results import Results
-from edgesparse.bench.rows import PAYS_FROM, Interval, ModelFile, Row, Score
+from edgesparse.measure.clock import formats_apart
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import PAYS_FROM, Interval, ModelFile, Row, Score
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.sparsify import NOTICED
 

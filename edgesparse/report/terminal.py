@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.bench.results import Results
+from edgesparse.measure.results import Results
 from edgesparse.report.lines import gate_line, release_line, summary
 from edgesparse.report.seeds import over_seeds
 from edgesparse.report.shown import shown, shown_lines

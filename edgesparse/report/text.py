@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any
 
-from edgesparse.bench.results import Results
+from edgesparse.measure.results import Results
 from edgesparse.report.lines import gate_line, summary
 from edgesparse.report.seeds import over_seeds
 from edgesparse.report.table import (

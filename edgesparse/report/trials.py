@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.bench.clock import formats_apart
-from edgesparse.bench.trials import Sweep, Trial
+from edgesparse.measure.clock import formats_apart
+from edgesparse.measure.trials import Sweep, Trial
 from edgesparse.report.shown import shown
 from edgesparse.report.table import DASH, metric_text, ms_text, ratio_text, size_text
 

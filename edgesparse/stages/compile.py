@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from edgesparse.bench.rows import EdgeTpuInfo
+from edgesparse.measure.rows import EdgeTpuInfo
 from edgesparse.devices import edgetpu
 from edgesparse.stages.base.keeping import read_json, write_json
 from edgesparse.stages.base.stage import Kind, Work

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgesparse.devices.measuring.samples import save_golden
+from edgesparse.devices.agent.samples import save_golden
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from edgesparse.sparsity.training.recipe import Recipe
+    from edgesparse.methods.training.recipe import Recipe
 
 DIAGNOSIS, NETWORK = "diagnosis.json", "network.json"
 _USED, _SEEN, _USED_BYTES = 128, 1000, 32_000_000
@@ -50,7 +50,7 @@ def covers(
 def run(work: Work) -> None:
     """Leave dense.tflite, model.json and golden.npz; see devices/measuring/samples.py."""
     from edgesparse import data
-    from edgesparse.sparsity.training.recipe import answers
+    from edgesparse.methods.training.recipe import answers
 
     spec, dataset = work.stage.spec, work.context.dataset
     model = quantize.read(work)
@@ -142,7 +142,7 @@ def _with_biases(
 def _network(work: Work, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any]:
     """What of the network one inference uses, and its metrics on what it was trained on."""
     from edgesparse import data
-    from edgesparse.sparsity.training.recipe import evaluate
+    from edgesparse.methods.training.recipe import evaluate
     from edgesparse.tflite.usage import usage
 
     dataset = work.context.dataset

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.rows import RuntimeInfo
+from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages.base.keeping import read_json, save_tflite, write_json

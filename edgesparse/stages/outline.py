@@ -23,7 +23,7 @@ from edgesparse.tflite.runtimes.compatibility import Profile, SparsePath
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from edgesparse.sparsity.choosing.auto import Resolved
+    from edgesparse.methods.choosing.auto import Resolved
 
 
 def covers(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def likely_sparsity(step: Magnitude) -> float:
 
 def resolve(work: Work, model: tf.keras.Model, spec: Magnitude) -> Resolved:
     """The step with what `pattern: auto` stands for in this model on this target."""
-    from edgesparse.sparsity.choosing import auto
+    from edgesparse.methods.choosing import auto
 
     return auto.resolve(model, spec, _choices(work, spec))
 

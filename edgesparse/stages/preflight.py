@@ -94,8 +94,8 @@ def run(work: Work) -> None:
 
 def _looked_into(work: Work, asked: Asked) -> Facts:
     from edgesparse import data, models
-    from edgesparse.sparsity.network import inputs, kernels
-    from edgesparse.sparsity.training import fitting, ingredients, own
+    from edgesparse.methods.network import inputs, kernels
+    from edgesparse.methods.training import fitting, ingredients, own
     from edgesparse.tflite import convert
 
     source, dataset, recipe = work.pipeline.model, work.context.dataset, work.context.recipe
@@ -124,12 +124,12 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
         unused_later=losses or step,
     )
     if asked.aware:
-        from edgesparse.sparsity import quantize_aware
+        from edgesparse.methods import quantize_aware
 
         left, reason = quantize_aware.foreseen(model)
         facts = dataclasses.replace(facts, unaware=left, no_aware=reason)
     if asked.channels:
-        from edgesparse.sparsity import channels
+        from edgesparse.methods import channels
 
         widths, reason = channels.foreseen(model)
         facts = dataclasses.replace(facts, widths=widths, rigid=reason)

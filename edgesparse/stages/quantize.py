@@ -13,7 +13,7 @@ from edgesparse.stages.base.stage import DATA_LIBRARIES, NOTES, TOOLKIT_LIBRARIE
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from edgesparse.sparsity.quantize_aware import Prepared
+    from edgesparse.methods.quantize_aware import Prepared
 
 RATE = 1 / 10
 """Fine-tuning starts from trained weights: a smaller step than training's."""
@@ -30,8 +30,8 @@ def covers(shared: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
 
 def run(work: Work) -> None:
     """Leave the weights of the model with fake-quantization around its layers."""
-    from edgesparse.sparsity import quantize_aware
-    from edgesparse.sparsity.training import fitting
+    from edgesparse.methods import quantize_aware
+    from edgesparse.methods.training import fitting
 
     train = fitting.fine_tune(work.context.train, work.variant.quantize, RATE)
     with work.dataset() as dataset:
@@ -44,7 +44,7 @@ def run(work: Work) -> None:
 def _leave(
     work: Work, prepared: Prepared, history: Mapping[str, Any], scores: Mapping[str, float]
 ) -> None:
-    from edgesparse.sparsity.training import fitting
+    from edgesparse.methods.training import fitting
 
     notes = fitting.told(history, "fine-tuning")
     if prepared.left:
@@ -64,8 +64,8 @@ def read(work: Work) -> tf.keras.Model:
     model = read_keras(work, "model")
     if "quantize" not in work.inputs:
         return model
-    from edgesparse.sparsity import quantize_aware
-    from edgesparse.sparsity.training import fitting
+    from edgesparse.methods import quantize_aware
+    from edgesparse.methods.training import fitting
 
     prepared = quantize_aware.prepare(model)
     prepared.model.load_weights(work.inputs["quantize"] / _WEIGHTS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.devices.measuring.samples import save_samples
+from edgesparse.devices.agent.samples import save_samples
 from edgesparse.stages.base.keeping import write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, Kind, Work
 from edgesparse.tasks.judging import plain
@@ -28,7 +28,7 @@ def run(work: Work) -> None:
     """Leave samples.npz with inputs, targets.npz with what should come out, task.json with how that
     is judged, labels.json, and transform.json, how raw files become inputs."""
     from edgesparse import data
-    from edgesparse.sparsity.training.recipe import judged_targets
+    from edgesparse.methods.training.recipe import judged_targets
 
     count, dataset = work.stage.spec["count"], work.context.dataset
     recipe = work.context.recipe

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesparse.sparsity.choosing.curves import LayerCurve, Proposal, Sensitivity
+from edgesparse.methods.choosing.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.spec.sparsify import Magnitude
 from edgesparse.stages import outline
 from edgesparse.stages.base.keeping import read_json, read_keras, write_json
@@ -25,7 +25,7 @@ def covers(
 
 def run(work: Work) -> None:
     """Leave accuracy by layer and level."""
-    from edgesparse.sparsity.choosing import sensitivity
+    from edgesparse.methods.choosing import sensitivity
 
     step = Magnitude.model_validate({**work.stage.spec["sparsify"], "sparsity": 0.5})
     model = read_keras(work, "model")
@@ -51,7 +51,7 @@ def read(folder: Path) -> Sensitivity:
 def propose(work: Work, max_accuracy_drop: float) -> tuple[Sensitivity, Proposal | None]:
     """What `run` left in `work.folder`, and a sparsity for each layer that keeps the accuracy
     without training. A command of its own asks for it; nothing is stored."""
-    from edgesparse.sparsity.choosing import sensitivity
+    from edgesparse.methods.choosing import sensitivity
 
     metric = work.context.recipe.metric
     found = dataclasses.replace(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from edgesparse.bench.job import EXACT, QUICK
-from edgesparse.devices.measuring.events import Failed
-from edgesparse.devices.measuring.job import Entry, Job, Settings
-from edgesparse.devices.measuring.jobs import round_medians, run_job
+from edgesparse.measure.job import EXACT, QUICK
+from edgesparse.devices.agent.events import Failed
+from edgesparse.devices.agent.job import Entry, Job, Settings
+from edgesparse.devices.agent.jobs import round_medians, run_job
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import temporary_folder
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from edgesparse.data import Dataset
-    from edgesparse.sparsity.report import Coverage, LayerSparsity, Sparsified
+    from edgesparse.methods.report import Coverage, LayerSparsity, Sparsified
 
 COVERAGE, LAYERS = "coverage.json", "sparsity.json"
 _NAMED = 4
@@ -84,7 +84,7 @@ def covers(
 
 def run(work: Work) -> None:
     """Leave the sparse Keras model, its zeros by layer, and what is to be said under the table."""
-    from edgesparse.sparsity.training import fitting
+    from edgesparse.methods.training import fitting
 
     spec: Any = TypeAdapter(Sparsify).validate_python(work.stage.spec["sparsify"])
     model = read_keras(work, "model")
@@ -133,7 +133,7 @@ def _carried_out(
 ) -> Sparsified:
     progress = work.progress
     if isinstance(spec, Magnitude):  # The one method that may say `auto`.
-        from edgesparse.sparsity.choosing import auto
+        from edgesparse.methods.choosing import auto
 
         found = None
         if "sensitivity" in work.inputs:
@@ -141,7 +141,7 @@ def _carried_out(
         return auto.prune(
             model, dataset, train, outline.resolve(work, model, spec), progress, found
         )
-    from edgesparse.sparsity import report
+    from edgesparse.methods import report
 
     # Found by its name or reference, and given what it has parameters for: a built-in is no more
     # than a user's own.

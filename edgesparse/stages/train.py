@@ -20,7 +20,7 @@ def run(work: Work) -> None:
     """Leave the trained Keras model, its history and its metrics."""
     import tensorflow as tf
 
-    from edgesparse.sparsity.training import classes, fitting, strategy
+    from edgesparse.methods.training import classes, fitting, strategy
 
     train = work.context.train
     # Before the model is built: its initial weights are random, too.

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.judging import LOST, Judge, Judgement, judged, read_judge, save_answers
-from edgesparse.bench.rows import RuntimeInfo
+from edgesparse.measure.judging import LOST, Judge, Judgement, judged, read_judge, save_answers
+from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.devices import edgetpu
-from edgesparse.devices.measuring.events import Check, Event, Failed
-from edgesparse.devices.measuring.job import Entry, check_only
-from edgesparse.devices.measuring.jobs import run_job
+from edgesparse.devices.agent.events import Check, Event, Failed
+from edgesparse.devices.agent.job import Entry, check_only
+from edgesparse.devices.agent.jobs import run_job
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tf_keras.src import backend
 
-from edgesparse.sparsity.network.functional import through
+from edgesparse.methods.network.functional import through
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.safe.temporary import temporary_folder

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.sparsity.activations import uses
+from edgesparse.methods.activations import uses
 from edgesparse.tflite.format.ends import dequantized, quantized
 from edgesparse.tflite.format.graph import label
 

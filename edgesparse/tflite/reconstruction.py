@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgesparse.sparsity.network.least_squares import (
+from edgesparse.methods.network.least_squares import (
     MOST_BYTES,
     Seen,
     Tiles,

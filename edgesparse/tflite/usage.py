@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.layers.experts import Experts
-from edgesparse.sparsity.activations import overall, shares_of_zeros, uses
+from edgesparse.methods.activations import overall, shares_of_zeros, uses
 
 
 def usage(model: tf.keras.Model, samples: list[np.ndarray]) -> dict[str, Any]:

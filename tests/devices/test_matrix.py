@@ -8,14 +8,14 @@ import pytest
 import tensorflow as tf
 
 from edgesparse import models
-from edgesparse.devices.measuring.events import Check, Failed
-from edgesparse.devices.measuring.job import Entry, check_only
-from edgesparse.devices.measuring.jobs import run_job
-from edgesparse.devices.measuring.samples import save_golden
+from edgesparse.devices.agent.events import Check, Failed
+from edgesparse.devices.agent.job import Entry, check_only
+from edgesparse.devices.agent.jobs import run_job
+from edgesparse.devices.agent.samples import save_golden
 from edgesparse.devices.setup.provision import provision
 from edgesparse.devices.transport.local import LocalTransport
-from edgesparse.sparsity.masks import magnitude_mask
-from edgesparse.sparsity.network.kernels import prunable
+from edgesparse.methods.masks import magnitude_mask
+from edgesparse.methods.network.kernels import prunable
 from edgesparse.spec.code.references import builtin_names
 from edgesparse.spec.device import DEFAULT_WORKDIR, Local
 from edgesparse.spec.pipeline import ModelSource

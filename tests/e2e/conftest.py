@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.bench.results import Results
-from edgesparse.bench.rows import Row
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import Row
 from edgesparse.devices.emulator import machine as emulator
 from edgesparse.graph.workspace import Workspace
 from tests.conftest import HERE, ROOT, TINY, Done, once, require, run_cli

@@ -112,7 +112,7 @@ def test_mistakes_are_errors_of_ours(project):
 
 def test_the_room_of_the_same_name_is_still_there():
     from edgesparse import bench
-    from edgesparse.bench import results
+    from edgesparse.measure import results
 
     assert bench is es.bench
     assert results.Results is es.Results

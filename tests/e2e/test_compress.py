@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from edgesparse.data.digits import digits
-from edgesparse.sparsity.training import fitting
+from edgesparse.methods.training import fitting
 from edgesparse.spec.pipeline import Train
 from tests.conftest import HERE, require, run_cli
 

@@ -15,7 +15,7 @@ from edgesparse.report.terminal import print_results
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import TINY, run_cli
-from tests.devices.measuring.test_events import FAILED, HOST, ROUND
+from tests.devices.agent.test_events import FAILED, HOST, ROUND
 from tests.devices.ondevice.test_detached import processes
 from tests.report.test_hostile import CONTROLS
 from tests.tools.sshd import ssh_server

@@ -1,6 +1,6 @@
 import pytest
 
-from edgesparse.bench.rows import RuntimeInfo
+from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.graph.plan import build_plan, differences
 from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.ends import ends, in_order
-from tests.sparsity.runtimes import RUNTIMES, share_within
+from tests.methods.runtimes import RUNTIMES, share_within
 
 TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2, "int16x8": 0.05}
 

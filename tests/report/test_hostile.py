@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from edgesparse.bench.results import DeviceInfo, ReleaseInfo, Results, read_results
-from edgesparse.bench.rows import Row, RuntimeInfo, Score
+from edgesparse.measure.results import DeviceInfo, ReleaseInfo, Results, read_results
+from edgesparse.measure.rows import Row, RuntimeInfo, Score
 from edgesparse.report import terminal, text
 from edgesparse.spec.errors import UsageError
 

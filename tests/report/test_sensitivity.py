@@ -2,7 +2,7 @@ import pytest
 from rich.console import Console
 
 from edgesparse.report.sensitivity import print_sensitivity
-from edgesparse.sparsity.choosing.curves import LayerCurve, Proposal, Sensitivity
+from edgesparse.methods.choosing.curves import LayerCurve, Proposal, Sensitivity
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from edgesparse.bench.results import DeviceInfo, Results
-from edgesparse.bench.rows import Coverage, GateResult, Row
+from edgesparse.measure.results import DeviceInfo, Results
+from edgesparse.measure.rows import Coverage, GateResult, Row
 from edgesparse.report.table import ms_text, size_text, verdicts
 from edgesparse.report.terminal import WIDTH, print_results
 

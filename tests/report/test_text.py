@@ -2,7 +2,7 @@ import csv
 import io
 import json
 
-from edgesparse.bench.results import Results
+from edgesparse.measure.results import Results
 from edgesparse.report.text import csv_text, json_text, markdown
 from tests.report.test_table import FOUND, results, row
 

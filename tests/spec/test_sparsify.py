@@ -31,7 +31,7 @@ def test_channels_leave_no_zeros_and_magnitude_does():
 def test_every_method_is_known_by_its_name():
     assert len(METHODS) == 8
     for name in METHODS:
-        assert find_spec(f"edgesparse.sparsity.{name.replace('-', '_')}")
+        assert find_spec(f"edgesparse.methods.{name.replace('-', '_')}")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from edgesparse.data import Tensor
 from edgesparse.layers import Experts
 from edgesparse.models.mlp import mlp
 from edgesparse.models.moe_mlp import moe_mlp
-from edgesparse.sparsity.network.functional import functional
+from edgesparse.methods.network.functional import functional
 from edgesparse.tflite.usage import usage
 
 SAMPLES = [np.random.default_rng(0).random((40, 8, 8, 1), np.float32)]

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 import edgesparse
-from edgesparse.bench.clock import CHECKED
+from edgesparse.measure.clock import CHECKED
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 0.3
@@ -100,7 +100,7 @@ def main(devices):
                 if not made:
                     print(f"{entry['network']}: not built here")
                     continue
-                results = edgesparse.bench(made, device, quick=True, project=ROOT)
+                results = edgesparse.measure(made, device, quick=True, project=ROOT)
             if entry["cpu"] not in results.devices[0].cpu:
                 continue
             there = known["f32"] / known["int8"]

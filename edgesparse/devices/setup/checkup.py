@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.devices import edgetpu
-from edgesparse.devices.measuring.events import Check, Failed, HostInfo
-from edgesparse.devices.measuring.job import Entry, check_only, new_id
-from edgesparse.devices.measuring.jobs import host_info, run_job
+from edgesparse.devices.agent.events import Check, Failed, HostInfo
+from edgesparse.devices.agent.job import Entry, check_only, new_id
+from edgesparse.devices.agent.jobs import host_info, run_job
 from edgesparse.devices.setup import wheels
 from edgesparse.devices.setup.provision import NEEDED_BYTES, ready, require_usable
 from edgesparse.devices.transport.interface import DeviceError, Transport

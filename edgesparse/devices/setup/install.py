@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgesparse import __version__
 from edgesparse.data import raw
-from edgesparse.devices.measuring.events import Check, Failed
-from edgesparse.devices.measuring.job import Entry, check_only
-from edgesparse.devices.measuring.jobs import PROGRAMS, put_programs, run_job
-from edgesparse.devices.measuring.samples import read
+from edgesparse.devices.agent.events import Check, Failed
+from edgesparse.devices.agent.job import Entry, check_only
+from edgesparse.devices.agent.jobs import PROGRAMS, put_programs, run_job
+from edgesparse.devices.agent.samples import read
 from edgesparse.devices.setup.provision import MODULES
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, Transport, Upload
 from edgesparse.spec.safe.files import file_digest

@@ -103,7 +103,7 @@ def _prepare(context: Context) -> None:
 
         tf.keras.backend.clear_session()
     if context.pipeline.train.strategy.devices:
-        from edgesparse.sparsity.training import strategy
+        from edgesparse.methods.training import strategy
 
         strategy.prepare(context.pipeline.train)
 

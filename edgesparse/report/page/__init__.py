@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgesparse.bench.results import Results
+from edgesparse.measure.results import Results
 from edgesparse.report.page.document import render, write
 
 MAX_BYTES = 5_000_000

@@ -11,11 +11,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from edgesparse.bench.comparing import place_of
-from edgesparse.bench.made import Bears, InputsThatMatter, Training
-from edgesparse.bench.results import Results
-from edgesparse.bench.rows import Row, Score
-from edgesparse.bench.trials import Sweep, Trial
+from edgesparse.measure.comparing import place_of
+from edgesparse.measure.made import Bears, InputsThatMatter, Training
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import Row, Score
+from edgesparse.measure.trials import Sweep, Trial
 from edgesparse.report.page.drawing import Drawing, colour, drawn, legend, marker
 from edgesparse.report.table import metric_text, ms_text, size_text
 from edgesparse.report.trials import plain_text, trial_lines, unit_of

@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgesparse.bench.made import Made
-from edgesparse.bench.results import Results
-from edgesparse.bench.rows import Row
+from edgesparse.measure.made import Made
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import Row
 from edgesparse.report.lines import gate_line, release_line, summary
 from edgesparse.report.page import charts
 from edgesparse.report.page.drawing import places

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.comparing import Comparison, place_of
-from edgesparse.bench.results import Results
-from edgesparse.bench.trials import Sweep
+from edgesparse.measure.comparing import Comparison, place_of
+from edgesparse.measure.results import Results
+from edgesparse.measure.trials import Sweep
 from edgesparse.report.comparison import comparison_lines, history_lines, shared_lines, verdict
 from edgesparse.report.page.document import render, write
 from edgesparse.report.trials import goals, sweep_notes, trial_lines

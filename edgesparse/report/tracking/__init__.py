@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgesparse.bench.results import Results
+from edgesparse.measure.results import Results
 from edgesparse.spec.pipeline import Tracking
 
 

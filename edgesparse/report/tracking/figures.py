@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from edgesparse.bench.made import Training
-from edgesparse.bench.results import Results
-from edgesparse.bench.rows import Row, metric_of
+from edgesparse.measure.made import Training
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import Row, metric_of
 from edgesparse.spec.pipeline import ROW_METRICS
 
 

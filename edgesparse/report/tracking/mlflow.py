@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgesparse.bench.results import Results
+from edgesparse.measure.results import Results
 from edgesparse.report.tracking.figures import curves, numbers, plain, row_name, settings
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.spec.pipeline import Tracking

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesparse.bench.rows import ModelFile
+from edgesparse.measure.rows import ModelFile
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.stages.base.stage import Work
 from edgesparse.tflite.format.inspect import inspect
@@ -79,7 +79,7 @@ def flat(model: tf.keras.Model, work: Work, *, float32: bool = True) -> tf.keras
     """A model as its user has built it as a flat functional one; where it leaves sizes open, they
     are the data's."""
     from edgesparse import data, models
-    from edgesparse.sparsity.network import functional
+    from edgesparse.methods.network import functional
 
     label, dataset = models.label(work.pipeline.model), work.context.data
     return functional.functional(
@@ -95,7 +95,7 @@ def read_keras(work: Work, role: str) -> tf.keras.Model:
     """What `save_keras` left; layers of the user's own are found in the user's file."""
     from edgesparse import models
     from edgesparse.models.files.reading import read
-    from edgesparse.sparsity.network import functional
+    from edgesparse.methods.network import functional
 
     if is_as_built(work, role):
         model = built(work)

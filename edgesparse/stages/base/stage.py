@@ -27,7 +27,7 @@ from edgesparse.tflite.runtimes.compatibility import Profile
 
 if TYPE_CHECKING:
     from edgesparse.data import Dataset
-    from edgesparse.sparsity.training.recipe import Recipe
+    from edgesparse.methods.training.recipe import Recipe
 
 # Libraries by what they shape: a stage's key has the versions of those that shape its result, so
 # that an upgrade makes anew what it may change and nothing else.
@@ -152,7 +152,7 @@ class Context:
         """The layer of the model that scales images, where data that would, too, was told nothing:
         then it gives pixels of 0 to 255."""
         from edgesparse import models
-        from edgesparse.sparsity.network.inputs import pixels_scaled_by
+        from edgesparse.methods.network.inputs import pixels_scaled_by
 
         source = self.pipeline.data
         if source.name != "image-folder" or "scale" in source.args:
@@ -164,8 +164,8 @@ class Context:
     def recipe(self) -> Recipe:
         """How the pipeline's model is trained on its data, and judged. Raises UsageError."""
         from edgesparse import models
-        from edgesparse.sparsity.network import functional
-        from edgesparse.sparsity.training.recipe import compiled_with, put_together
+        from edgesparse.methods.network import functional
+        from edgesparse.methods.training.recipe import compiled_with, put_together
 
         pipeline, base = self.pipeline, self.loaded.folder
         model = models.build(pipeline.model, base)
@@ -247,7 +247,7 @@ class Work:
     def dataset(self) -> Iterator[Dataset]:
         """The data to train on. What is trained on it goes on where it was, if the stage is
         interrupted before the end of this block."""
-        from edgesparse.sparsity.training.resuming import Interrupted
+        from edgesparse.methods.training.resuming import Interrupted
 
         # Beside the store: a killed run's own folder is swept.
         kept = Interrupted(self.folder.parent.with_name("interrupted") / self.stage.key)

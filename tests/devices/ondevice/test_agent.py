@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.bench.judging import judged, read_judge
+from edgesparse.measure.judging import judged, read_judge
 from edgesparse.data import raw
-from edgesparse.devices.measuring.events import (
+from edgesparse.devices.agent.events import (
     Answers,
     Check,
     End,
@@ -26,9 +26,9 @@ from edgesparse.devices.measuring.events import (
     Start,
     parse_event,
 )
-from edgesparse.devices.measuring.job import Entry
-from edgesparse.devices.measuring.jobs import AGENT, answers_of
-from edgesparse.devices.measuring.samples import read, save_golden, save_samples
+from edgesparse.devices.agent.job import Entry
+from edgesparse.devices.agent.jobs import AGENT, answers_of
+from edgesparse.devices.agent.samples import read, save_golden, save_samples
 from edgesparse.devices.ondevice import agent
 from tests.conftest import require
 

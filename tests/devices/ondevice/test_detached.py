@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.devices.measuring import hearing
-from edgesparse.devices.measuring import jobs as measure
-from edgesparse.devices.measuring.events import End, Failed, Round, Start, Waiting
-from edgesparse.devices.measuring.job import Entry, Job, Settings
-from edgesparse.devices.measuring.jobs import Stopped, run_job
+from edgesparse.devices.agent import hearing
+from edgesparse.devices.agent import jobs as measure
+from edgesparse.devices.agent.events import End, Failed, Round, Start, Waiting
+from edgesparse.devices.agent.job import Entry, Job, Settings
+from edgesparse.devices.agent.jobs import Stopped, run_job
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError
 
 pytestmark = pytest.mark.slow
@@ -113,9 +113,9 @@ def test_stop_ends_the_work_on_the_device(board, tflite_files):
 _HOST = """
 import sys
 from pathlib import Path
-from edgesparse.devices.measuring.events import Round
-from edgesparse.devices.measuring.job import Entry, Job, Settings
-from edgesparse.devices.measuring.jobs import run_job
+from edgesparse.devices.agent.events import Round
+from edgesparse.devices.agent.job import Entry, Job, Settings
+from edgesparse.devices.agent.jobs import run_job
 from edgesparse.devices.transport.ssh import SshTransport
 from edgesparse.spec.base import Ssh
 spec, workdir, model, lease, name = sys.argv[1:]

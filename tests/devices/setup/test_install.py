@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.devices.measuring.job import Entry
-from edgesparse.devices.measuring.samples import save_golden
+from edgesparse.devices.agent.job import Entry
+from edgesparse.devices.agent.samples import save_golden
 from edgesparse.devices.setup.install import Release, install, released, rollback
 from edgesparse.devices.transport.interface import DeviceError
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.devices.measuring.events import Check, Round
-from edgesparse.devices.measuring.job import Entry, Job, Settings
-from edgesparse.devices.measuring.jobs import host_info, run_job
+from edgesparse.devices.agent.events import Check, Round
+from edgesparse.devices.agent.job import Entry, Job, Settings
+from edgesparse.devices.agent.jobs import host_info, run_job
 from edgesparse.devices.setup import provision as provisioning
 from edgesparse.devices.setup.checkup import checkup
 from edgesparse.devices.setup.provision import provision

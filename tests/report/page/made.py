@@ -1,8 +1,8 @@
 """A run with everything that a page shows."""
 
-from edgesparse.bench.made import Bears, InputsThatMatter, LayerZeros, Made, Training
-from edgesparse.bench.results import DeviceInfo, Results
-from edgesparse.bench.rows import Coverage, GateResult, Score, Stored
+from edgesparse.measure.made import Bears, InputsThatMatter, LayerZeros, Made, Training
+from edgesparse.measure.results import DeviceInfo, Results
+from edgesparse.measure.rows import Coverage, GateResult, Score, Stored
 from tests.report.test_table import row
 
 HOSTILE = "<script>document.title='owned'</script>$\\frac{1}{2}$<img src=http://192.0.2.1/x>"

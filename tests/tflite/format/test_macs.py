@@ -5,15 +5,15 @@ import pytest
 import tensorflow as tf
 
 from edgesparse import data
-from edgesparse.sparsity.channels import channels
-from edgesparse.sparsity.network.cost import cost
-from edgesparse.sparsity.network.dependencies import trace
+from edgesparse.methods.channels import channels
+from edgesparse.methods.network.cost import cost
+from edgesparse.methods.network.dependencies import trace
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Channels
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.inspect import inspect
-from tests.sparsity.conftest import quiet
-from tests.sparsity.networks import BUILDERS
+from tests.methods.conftest import quiet
+from tests.methods.networks import BUILDERS
 
 pytestmark = pytest.mark.slow
 L = tf.keras.layers

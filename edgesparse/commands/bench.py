@@ -1,0 +1,207 @@
+"""Measures ready .tflite files on devices, without a pipeline."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import threading
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from edgesparse.measure.job import QUICK, Candidate
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import ModelFile, Row
+from edgesparse.commands.candidates import ready, too_many_threads
+from edgesparse.commands.fleet.at_once import at_once
+from edgesparse.commands.fleet.probes import profiles
+from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.fleet.targets import Target
+from edgesparse.commands.results.record import recorded
+from edgesparse.spec.device import Device
+from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.pipeline import Benchmark
+from edgesparse.spec.safe.text import clean
+from edgesparse.tflite.format.ends import Ends, ends, explain_custom
+from edgesparse.tflite.format.inspect import inspect, read_model
+from edgesparse.tflite.runtimes.compatibility import Profile
+from edgesparse.tflite.runtimes.explain import explain
+
+NAME_WIDTH = 48
+
+
+def bench(
+    project: Resources,
+    models: str | Path | Sequence[str | Path],
+    device: DeviceName | Sequence[DeviceName] = "local",
+    *,
+    threads: Sequence[int] = (1,),
+    input_shapes: Sequence[str] = (),
+    quick: bool = False,
+    benchmark: Benchmark | None = None,
+) -> Results:
+    """Measure ready .tflite files; ratios refer to the first.
+
+    Args:
+        models: a file or several.
+        device: one device or several: names of files in the project's devices/, paths, or Devices.
+        threads: numbers of threads, each measured; a device file's own stand before them.
+        input_shapes: of inputs that a file leaves open, as "1x224x224x3" or "NAME=1x224x224x3".
+        quick: measure briefly; the result is labelled so.
+        benchmark: how to measure, in place of `threads` and of the usual settings.
+
+    Raises:
+        UsageError: a file or name is wrong; nothing was run.
+        DeviceError: not one device can be used.
+    """
+    settings = benchmark or Benchmark(threads=list(dict.fromkeys(threads)))
+    given = [models] if isinstance(models, str | Path) else models
+    devices = project.devices(device)
+    words = ["edgesparse", "bench", *map(str, given)]
+    words += [word for one in devices for word in ("--device", one.name)]
+    command = shlex.join([*words, *(["--quick"] if quick else [])])
+    paths = list(dict.fromkeys(map(Path, given)))
+    return measured(project, paths, devices, settings, command, input_shapes, quick=quick)
+
+
+def measured(
+    project: Resources,
+    models: Sequence[Path],
+    devices: Sequence[Device],
+    settings: Benchmark,
+    command: str,
+    input_shapes: Sequence[str] = (),
+    *,
+    quick: bool,
+) -> Results:
+    """The same for files that a command has just written; `command` is what would measure them."""
+    settings = shortened(settings) if quick else settings
+    files: dict[str, _File] = {}
+    for path in models:
+        content = read_model(path)
+        info, found = inspect(content, str(path)), ends(content, str(path))
+        shapes = _shapes(found, input_shapes, path)
+        files[_name(path, files)] = _File(path, ModelFile.of(info), found, shapes)
+    baseline = next(iter(files))
+    stop, workspace = threading.Event(), project.workspace()
+    with recorded(workspace, "bench", baseline, devices, quick=quick, command=command) as record:
+        log = workspace.log_path(record.begun.run)
+
+        def measure(target: Target) -> None:
+            own = target.device
+            candidates = [
+                ready(
+                    Candidate(
+                        name, runtime, "", count, None, file.path, file.model, shapes=file.shapes
+                    ),
+                    own,
+                    error or too_many_threads(target, count),
+                )
+                for runtime, error in target.all_runtimes
+                for count in own.threads or settings.threads
+                for name, file in files.items()
+            ]
+            record.measure(target, candidates, settings, project.listener, stop)
+            known = profiles(target, workspace)
+            record.explain(own.name, lambda row: _why(files[row.variant], row, known))
+
+        def alone(target: Target) -> None:
+            with record.alone(target.device, list(files), log):
+                measure(target)
+
+        with project.connect(devices, stop) as fleet:
+            for dead, error in fleet.dead:
+                record.add_dead(dead, list(files), error)
+            for target in fleet.targets:
+                record.add_device(target.info, target.notes)
+            at_once(alone, fleet.targets, stop)
+    return record.results()
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    model: ModelFile
+    ends: Ends
+    shapes: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def _shapes(
+    found: Ends, given: Sequence[str], path: Path
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """By tensor, the shapes of inputs that the file leaves open; UsageError where one is missing
+    or does not fit. A batch that is open is one."""
+    named = dict(_parsed(text) for text in given)
+    unknown = [name for name in named if name and name not in {e.name for e in found.inputs}]
+    if unknown:
+        names = [end.name for end in found.inputs]
+        raise UsageError(f"{path}: it has no input {unknown[0]!r}{did_you_mean(unknown[0], names)}")
+    chosen = []
+    for end in found.inputs:
+        shape = named.get(end.name, named.get(""))
+        said = "x".join("?" if size < 1 else str(size) for size in end.shape)
+        if shape is None or not any(size < 1 for size in end.shape):
+            if end.is_open:
+                raise UsageError(
+                    f"{path}: its input {end.name} is of open size, {said}; name one: "
+                    f"--input-shape {end.name}={said.replace('?', '1', 1).replace('?', '224')}"
+                )
+            continue
+        fits = len(shape) == len(end.shape) and all(
+            o < 1 or o == s for o, s in zip(end.shape, shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"{path}: its input {end.name} is {said}, which "
+                f"{'x'.join(map(str, shape))} does not fit"
+            )
+        chosen.append((end.index, shape))
+    return tuple(chosen)
+
+
+def _parsed(text: str) -> tuple[str, tuple[int, ...]]:
+    """ "NAME=1x2x3" or "1x2x3"."""
+    name, _, sizes = text.rpartition("=")
+    if not re.fullmatch(r"[1-9][0-9]{0,6}(x[1-9][0-9]{0,6})*", sizes):
+        raise UsageError(f"--input-shape {text!r}: write 1x224x224x3, or NAME=1x224x224x3")
+    return name, tuple(int(size) for size in sizes.split("x"))
+
+
+def _why(file: _File, row: Row, known: Mapping[str, Profile]) -> str | None:
+    """A failure with what is known of it, and what would help; None where nothing is."""
+    custom = explain_custom(file.ends.custom)
+    if custom is not None:
+        return custom
+    profile = known.get(row.runtime.name)
+    if profile is None:
+        return None
+    content = read_model(file.path)
+    refused = [line for line in explain(content, profile, str(file.path)) if not line.accepted]
+    if not refused:
+        return None
+    reasons = "; ".join(dict.fromkeys(line.reason for line in refused))
+    said = f"{len(refused)} weight{'s' * (len(refused) > 1)} stored as it refuses: {reasons}"
+    stored = any(w.form != "dense" for w in inspect(content).weights)
+    if stored:
+        said += (
+            f"; 'edgesparse encode {file.path.name} OUT.tflite --device {row.device} --runtime "
+            f"{row.runtime.name}' stores them so that it takes them"
+        )
+    return f"{row.error}; {said}"
+
+
+def _name(path: Path, taken: Container[str]) -> str:
+    """What a file is called in the table: short, harmless, and like no other."""
+    stem = clean(path.stem, NAME_WIDTH)
+    longer = clean(f"{path.parent.name}/{path.stem}", NAME_WIDTH + 1)
+    for name in (stem, longer):
+        if name not in taken and len(name) <= NAME_WIDTH:
+            return name
+    numbered = (f"{stem[: NAME_WIDTH - 4]}-{number}" for number in count(2))
+    return next(name for name in numbered if name not in taken)
+
+
+def shortened(benchmark: Benchmark) -> Benchmark:
+    """Short enough for a look, too short for a claim."""
+    return benchmark.model_copy(update=QUICK)

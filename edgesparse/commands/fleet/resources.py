@@ -1,0 +1,136 @@
+"""What commands work with: the store, worker processes, a cluster, connected devices; each opened
+when it is first needed, here and nowhere else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from edgesparse.devices.setup.connection import connected
+from edgesparse.devices.transport.interface import Progress, Transport
+from edgesparse.graph import progress as events
+from edgesparse.graph.execution.cluster import DaskCluster
+from edgesparse.graph.execution.pool import Workers, checked_jobs
+from edgesparse.graph.workspace import Workspace
+from edgesparse.commands.fleet.at_once import Connections, Fleet, set_up_label
+from edgesparse.commands.fleet.targets import Target
+from edgesparse.spec.device import Device
+from edgesparse.spec.reading.load import find_device, find_devices
+
+DeviceName = str | Path | Device
+"""The name of a file in the project's devices/, a path, or a Device."""
+Self = TypeVar("Self", bound="Resources")
+
+
+class Resources:
+    """A project's folder, and what its commands have open. A context manager that closes it."""
+
+    def __init__(
+        self,
+        folder: str | Path = ".",
+        *,
+        listener: events.Listener = events.nobody,
+        jobs: int | None = None,
+        cluster: str | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        """
+        Args:
+            folder: has devices/ and .edgesparse.
+            listener: called with each event of `edgesparse.graph.progress`; `print` will do.
+            jobs: how many stages run side by side; default: by cores and memory.
+            cluster: the address of a Dask scheduler, or its file; it runs the stages then.
+            workers: processes that several projects share; they are not ended with this one.
+
+        Raises:
+            UsageError: `jobs` is less than 1.
+        """
+        self.folder = Path(folder)
+        self.listener = events.locked(listener)
+        self.jobs = checked_jobs(jobs)
+        self._address = cluster
+        self._cluster: DaskCluster | None = None
+        self._shared_workers = workers
+        self._own_workers: Workers | None = None
+        self._connections = Connections()
+        self._workspaces: dict[str | None, Workspace] = {}
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End processes and connections; what is used afterwards is opened again."""
+        try:
+            self._connections.close()
+        finally:
+            if self._own_workers is not None:
+                self._own_workers.close()
+            if self._cluster is not None:
+                self._cluster.close()
+                self._cluster = None
+
+    def workspace(self, shared: str | None = None) -> Workspace:
+        """Artifacts and runs; `shared` is the URL of a store that other machines use, too."""
+        if shared not in self._workspaces:
+            self._workspaces[shared] = Workspace(self.folder, shared)
+        return self._workspaces[shared]
+
+    def workers(self, log: Path) -> Workers:
+        """Processes for stages; what they print from now on goes to `log`."""
+        workers = self._shared_workers or self._own_workers
+        if workers is None:
+            workers = self._own_workers = Workers(log, self.jobs)
+        workers.log = log
+        return workers
+
+    def cluster(self) -> DaskCluster | None:
+        """The Dask cluster that stages run on, connected; None where they run here.
+
+        Raises:
+            UsageError: no scheduler answers, or Dask is not installed.
+        """
+        if self._cluster is not None and self._cluster.interrupted:
+            self._cluster = None
+        if self._cluster is None and self._address is not None:
+            self._cluster = DaskCluster(self._address)
+        return self._cluster
+
+    def device(self, device: DeviceName) -> Device:
+        """What a device file says. Raises UsageError."""
+        return find_device(device, self.folder)
+
+    def devices(self, devices: DeviceName | Sequence[DeviceName]) -> list[Device]:
+        """The same for several devices and groups, each once."""
+        return find_devices(devices, self.folder)
+
+    @contextmanager
+    def connect(self, devices: Sequence[Device], stop: threading.Event) -> Iterator[Fleet]:
+        """Devices connected and set up, for a block; `stop` ends what they do.
+
+        Raises the devices' errors where not one can be used.
+        """
+        runs = self.workspace().runs
+        with self._connections.use(devices, runs, self.listener, stop) as fleet:
+            yield fleet
+
+    @contextmanager
+    def target(self, device: DeviceName) -> Iterator[Target]:
+        """One device for a block."""
+        with self.connect([self.device(device)], threading.Event()) as fleet:
+            yield fleet.targets[0]
+
+    @contextmanager
+    def transport(self, device: Device) -> Iterator[tuple[Transport, Progress]]:
+        """The way to a device that need not be set up, for a block; and how its progress is shown,
+        once there is something to wait for."""
+        with (
+            events.waiting(self.listener, set_up_label(device)) as progress,
+            connected(device, progress) as transport,
+        ):
+            yield transport, progress

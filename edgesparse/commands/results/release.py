@@ -1,0 +1,122 @@
+"""After the benchmark: the best variant becomes the release on its device."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edgesparse.measure.choice import best_row
+from edgesparse.measure.clock import formats_apart
+from edgesparse.measure.job import Candidate
+from edgesparse.measure.results import ReleaseInfo
+from edgesparse.measure.rows import Row
+from edgesparse.devices.emulator import machine as emulator
+from edgesparse.devices.setup.install import Release, install
+from edgesparse.graph import progress as told
+from edgesparse.commands.fleet.targets import Target
+from edgesparse.commands.results.record import RunRecord
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.stages.samples import LABELS, TRANSFORM
+
+
+def release_best(
+    pipeline: Pipeline,
+    record: RunRecord,
+    listener: told.Listener,
+    stop: threading.Event,
+    target: Target,
+    samples: Path,
+    candidates: Sequence[Candidate],
+) -> None:
+    """Install the best measured variant and make it current; adds to the record what happened.
+
+    A device where nothing is good enough keeps what it has. A failure is a note and fails the run.
+    """
+    device = target.device
+    wanted = None if pipeline.release == "auto" else pipeline.release
+    row = best_row(record.rows_of(device.name), record.gates, wanted)
+    if row is None:
+        with record.lock:
+            record.notes.append(
+                f"{device.name}: nothing was released: no variant ran there and met its gates"
+            )
+        return
+    label = f"install on {device.name}"
+    listener(told.StageStarted(label, 1, 1))
+    try:
+        info = _install(pipeline, record, stop, target, samples, _candidate(row, candidates), row)
+    except EdgesparseError as error:
+        listener(told.StageFailed(label, (row.variant,), str(error)))
+        with record.lock:
+            record.failures.append(str(error))
+        return
+    listener(told.StageDone(label, 1, 1))
+    with record.lock:
+        record.releases.append(info)
+
+
+def _candidate(row: Row, candidates: Sequence[Candidate]) -> Candidate:
+    wanted = (row.variant, row.runtime.name, row.threads)
+    return next(c for c in candidates if (c.variant, c.runtime.name, c.threads) == wanted)
+
+
+def _install(
+    pipeline: Pipeline,
+    record: RunRecord,
+    stop: threading.Event,
+    target: Target,
+    samples: Path,
+    candidate: Candidate,
+    row: Row,
+) -> ReleaseInfo:
+    assert candidate.limits is not None
+    about = {
+        "pipeline_digest": record.begun.pipeline_digest,
+        "variant": row.variant,
+        "runtime": row.runtime.model_dump(),
+    }
+    transport = target.transport
+    transforms = json.loads((samples / TRANSFORM).read_text())
+    # Copies: a device gets these alone, not our store's folder.
+    with temporary_folder() as temporary:
+        for name in (LABELS, TRANSFORM):
+            Path(temporary, name).write_text(json.dumps(json.loads((samples / name).read_text())))
+        release = Release(
+            pipeline.name,
+            candidate.entry,
+            Path(temporary, LABELS),
+            Path(temporary, TRANSFORM),
+            about,
+            candidate.limits.min_agreement,
+        )
+        keep = target.device.keep_releases
+        done = install(transport, release, keep, f"{record.begun.run}-{target.device.name}", stop)
+    rows = record.rows_of(target.device.name)
+    apart = formats_apart(rows, target.info.cpu)
+    # An emulated device that is booted for a run forgets everything at its end.
+    lasts = not target.device.emulated or emulator.running(target.device.name) is not None
+    return ReleaseInfo(
+        device=target.device.name,
+        pipeline=pipeline.name,
+        variant=row.variant,
+        runtime=row.runtime.name,
+        digest=done.digest,
+        previous=done.state.previous,
+        place=done.place,
+        try_it=f"{transport.python} {done.place}/predict.py {_files(transforms)}"
+        if lasts
+        else None,
+        update_bytes=row.update_bytes,
+        doubt=f"it was chosen by its instructions: {apart}" if apart else None,
+    )
+
+
+def _files(transforms: Mapping[str, Mapping[str, str]]) -> str:
+    """What to give predict.py, as a user would write it."""
+    if {one["kind"] for one in transforms.values()} == {"text"}:
+        return '"A TEXT"'  # One, whatever is made of it.
+    return " ".join(f"INPUT.{one['file']}" for one in transforms.values()) or "INPUT.npy"

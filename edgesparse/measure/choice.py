@@ -1,0 +1,122 @@
+"""Which variant is the best on a device: the one to release there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from edgesparse.measure.rows import PAYS_FROM, GateResult, Row
+
+MAX_DROP = 0.02
+"""Of a share, for a variant without a gate on the metric that counts."""
+MAX_RELATIVE_DROP = 0.05
+"""The same for other numbers, as a share of the baseline's."""
+
+ONE_POINT = 0.01
+RELATIVE = 0.025
+"""What a recommended variant may lose: of a share, and of another number."""
+
+
+def best_row(
+    rows: Iterable[Row], gates: Sequence[GateResult], variant: str | None = None
+) -> Row | None:
+    """The best of the good rows of one device: measured, its gates met, its accuracy kept. Of those
+    that are not clearly slower than the fastest it is the one with the smallest file: so it does
+    not change from run to run where two are as fast.
+
+    Args:
+        rows: of one device, whose clock they share.
+        variant: consider this one only.
+    """
+    # Speed decides only among what may be released at all.
+    good = [
+        row
+        for row in rows
+        if row.status == "ok"
+        and row.latency_ms is not None
+        and variant in (None, row.variant)
+        and _acceptable(row, [g for g in gates if _is_about(g, row)])
+    ]
+    return _smallest_of_the_fastest(good)
+
+
+def _smallest_of_the_fastest(rows: Sequence[Row]) -> Row | None:
+    """Of rows with a latency, among those that are not clearly slower than the fastest."""
+    fastest = min(rows, key=_p50, default=None)
+    if fastest is None:
+        return None
+    return min((row for row in rows if not clearly_slower(row, fastest)), key=_size)
+
+
+def _size(row: Row) -> tuple[float, float]:
+    return (row.model.bytes if row.model else math.inf, _p50(row))
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """Of one device's rows that lose at most a point: the fastest, and the smallest file."""
+
+    fastest: Row
+    smallest: Row
+
+
+def recommended(rows: Iterable[Row]) -> Recommended | None:
+    """What to take where no gate says what may be lost; None where nothing keeps its metric.
+
+    Args:
+        rows: of one device.
+    """
+    kept = [row for row in rows if row.status == "ok" and row.latency_ms and _loses_little(row)]
+    fastest = _smallest_of_the_fastest(kept)
+    return None if fastest is None else Recommended(fastest, min(kept, key=_size))
+
+
+def _loses_little(row: Row) -> bool:
+    score = row.score
+    if score is None or score.drop is None or score.shown is None or score.at_chance:
+        return False
+    sign = 1 if score.best == "highest" else -1
+    limit = ONE_POINT if score.unit == "%" else RELATIVE * abs(score.shown + sign * score.drop)
+    return score.drop <= limit + 1e-9
+
+
+def _p50(row: Row) -> float:
+    assert row.latency_ms is not None
+    return row.latency_ms.p50
+
+
+def clearly_slower(row: Row, other: Row) -> bool:
+    """Whether a row is slower than another one of its device: beyond both intervals, and by more
+    than two measurements of one model differ."""
+    mine, theirs = row.latency_ms, other.latency_ms
+    if mine is None or theirs is None:
+        return False
+    return mine.ci95[0] > theirs.ci95[1] and mine.p50 >= PAYS_FROM * theirs.p50
+
+
+def _is_about(gate: GateResult, row: Row) -> bool:
+    return (gate.variant, gate.device, gate.runtime, gate.threads) == (
+        row.variant,
+        row.device,
+        row.runtime.name,
+        row.threads,
+    )
+
+
+def _acceptable(row: Row, gates: Sequence[GateResult]) -> bool:
+    if not all(gate.passed for gate in gates):
+        return False
+    score = row.score
+    if score is not None and score.at_chance:
+        return False
+    if score is None or score.drop is None or score.shown is None:
+        return True
+    if any(gate.metric in (score.name, f"{score.name}_drop") for gate in gates):
+        return True
+    if score.lost:  # Nobody has said that it may be.
+        return False
+    if score.unit == "%":
+        return score.drop <= MAX_DROP
+    sign = 1 if score.best == "highest" else -1
+    return score.drop <= MAX_RELATIVE_DROP * abs(score.shown + sign * score.drop)

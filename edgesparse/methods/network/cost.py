@@ -1,0 +1,44 @@
+"""What one inference of a Keras model costs, with all of its channels or some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgesparse.methods.network.dependencies import Dependencies
+from edgesparse.methods.network.elementwise import is_elementwise
+from edgesparse.methods.network.layers import is_own
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one inference: multiply-accumulates; and weights, biases and statistics included."""
+
+    macs: int
+    parameters: int
+
+
+def cost(found: Dependencies, kept: np.ndarray) -> Cost:
+    """What one inference costs with only those atoms left, bool [atoms]."""
+    macs = parameters = 0
+    for c in found.layers.values():
+        masks = c.masks(kept)
+        counts = {name: int(mask.sum()) for name, mask in masks.items()}
+        if c.products:
+            left = masks["out"] if c.heads is None else masks["heads"]
+            macs += c.products if not len(left) else round(c.products * float(left.mean()))
+        for weight, axes in zip(c.layer.weights, c.axes, strict=True):
+            size = 1
+            for axis, width in enumerate(weight.shape):
+                size *= counts[axes[axis]] if axis in axes else int(width)
+            parameters += size
+            macs += c.positions * size if _is_multiplied(c.layer, weight) else 0
+    return Cost(macs, parameters)
+
+
+def _is_multiplied(layer: Any, weight: Any) -> bool:
+    """Whether it is a kernel: each value of it is multiplied once for each position."""
+    plain = len(weight.shape) > 1 and "bias" not in weight.name
+    return plain and not (is_own(layer) and is_elementwise(layer, weight))

@@ -1,0 +1,193 @@
+"""Weights that become zero together: single ones, blocks, all of an input, all of a channel.
+
+Sizes are root mean squares, in units of the kernel's own when it began, so that a layer of small
+weights is not emptied first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from edgesparse.methods.network.dependencies import Dependencies, Group
+
+
+class Groups(Protocol):
+    """`count` groups of weights."""
+
+    count: int
+
+    def shrink(self, amount: float, limit: float) -> float:
+        """Make every group that is not larger than `limit` smaller by `amount`, down to zero; gives
+        the share of those that are."""
+
+    def sizes(self) -> np.ndarray:
+        """Of each group, float [count]."""
+
+    def keep(self, kept: np.ndarray) -> None:
+        """From now on only these may be other than zero, bool [count]."""
+
+    def hold(self) -> None:
+        """Make zero what is not kept."""
+
+
+def _unit(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) or 1.0
+
+
+def _factor(sizes: Any, amount: Any, limit: Any) -> Any:
+    """What each group is multiplied by to become smaller, down to zero; those of more than
+    `limit` stay as they are."""
+    shrunk = tf.maximum(0.0, 1.0 - amount / tf.maximum(sizes, 1e-20))
+    return tf.where(sizes <= limit, shrunk, tf.ones_like(shrunk))
+
+
+class Blocks:
+    """Blocks of `width` along the inputs of a kernel [..., inputs, outputs]."""
+
+    def __init__(self, variable: Any, width: int) -> None:
+        *before, inputs, outputs = variable.shape
+        self.variable = variable
+        self.shape = (*before, inputs // width, width, outputs)
+        self.axes = [len(before) + 1]
+        self._begin()
+
+    def _begin(self) -> None:
+        self.unit = _unit(self.variable.numpy())
+        self.mask: Any = None
+        flat = tf.reshape(self.variable, self.shape)
+        self.count = int(np.prod(tf.reduce_sum(flat, self.axes).shape))
+        self._step = tf.function(self._shrunk)
+
+    def _norms(self, blocks: Any) -> Any:
+        return tf.sqrt(tf.reduce_mean(tf.square(blocks), self.axes, keepdims=True))
+
+    def _shrunk(self, amount: Any, limit: Any) -> Any:
+        blocks = tf.reshape(self.variable, self.shape)
+        factor = _factor(self._norms(blocks) / self.unit, amount, limit)
+        self.variable.assign(tf.reshape(blocks * factor, self.variable.shape))
+        return tf.reduce_mean(tf.cast(factor == 0.0, tf.float32))
+
+    def shrink(self, amount: float, limit: float) -> float:
+        dtype = self.variable.dtype
+        return float(self._step(tf.constant(amount, dtype), tf.constant(limit, dtype)))
+
+    def sizes(self) -> np.ndarray:
+        norms = self._norms(tf.reshape(self.variable, self.shape)).numpy()
+        return np.asarray(norms.ravel() / self.unit)
+
+    def keep(self, kept: np.ndarray) -> None:
+        blocks = tf.reshape(self.variable, self.shape)
+        wide = tf.reshape(tf.constant(kept, blocks.dtype), self._norms(blocks).shape)
+        self.mask = tf.reshape(wide * tf.ones_like(blocks), self.variable.shape)
+
+    def hold(self) -> None:
+        if self.mask is not None:
+            self.variable.assign(self.variable * self.mask)
+
+
+class Singles(Blocks):
+    """Each weight of a kernel."""
+
+    def __init__(self, variable: Any) -> None:
+        self.variable = variable
+        self.shape = tuple(variable.shape)
+        self.axes = []
+        self._begin()
+
+    def _norms(self, blocks: Any) -> Any:
+        return tf.abs(blocks)
+
+
+class Inputs(Blocks):
+    """All weights of each input of a kernel [..., inputs, outputs]."""
+
+    def __init__(self, variable: Any) -> None:
+        self.variable = variable
+        self.shape = tuple(variable.shape)
+        self.axes = [axis for axis in range(len(self.shape)) if axis != len(self.shape) - 2]
+        self._begin()
+
+
+class Atoms:
+    """Channels, each with all the layers that have it: kernels, or the scale of the batch
+    normalization behind them (Liu et al. 2017, arXiv 1708.06519), and what is added there."""
+
+    def __init__(self, found: Dependencies, groups: Sequence[Group]) -> None:
+        self.groups = groups
+        self.atoms = np.unique(np.concatenate([group.atoms for group in groups]))
+        self.size = len(found.fixed)
+        self.free = np.zeros(self.size, bool)
+        self.free[self.atoms] = True
+        self.members: list[tuple[Any, int, np.ndarray, float]] = []
+        self.followers: list[tuple[Any, np.ndarray]] = []
+        for c in found.layers.values():
+            if c.produces and self.free[c.outputs].any():
+                self._add(c)
+        self.count = len(self.atoms)
+        self.alive = np.ones(self.size, bool)
+        self._times = np.zeros(self.size)
+        for _, _, atoms, _ in self.members:
+            np.add.at(self._times, atoms, 1)
+        self._step = tf.function(self._shrunk)
+
+    def _add(self, c: Any) -> None:
+        if c.normalizer is not None and c.normalizer.scale:
+            gamma = c.normalizer.gamma
+            self.members.append((gamma, 0, c.outputs, _unit(gamma.numpy())))
+            if c.normalizer.center:
+                self.followers.append((c.normalizer.beta, c.outputs))
+            return
+        weights, axes = c.layer.weights, c.axes
+        of = [i for i, a in enumerate(axes) if "out" in a.values() and len(weights[i].shape) > 1]
+        (axis,) = [a for a, kind in axes[of[-1]].items() if kind == "out"]
+        weight = weights[of[-1]]
+        self.members.append((weight, axis, c.outputs, _unit(weight.numpy())))
+        for one, places in zip(weights, axes, strict=True):
+            if len(one.shape) == 1 and places == {0: "out"}:
+                self.followers.append((one, c.outputs))
+
+    def _norms(self) -> Any:
+        total = tf.zeros(self.size)
+        for variable, axis, atoms, unit in self.members:
+            others = [a for a in range(len(variable.shape)) if a != axis]
+            square = tf.reduce_mean(tf.square(variable / unit), others)
+            total = tf.tensor_scatter_nd_add(total, atoms[:, None], tf.cast(square, tf.float32))
+        return tf.sqrt(total / np.maximum(self._times, 1).astype(np.float32))
+
+    def _scale(self, factor: Any) -> None:
+        for variable, axis, atoms, _ in self.members:
+            shape = [1] * len(variable.shape)
+            shape[axis] = -1
+            variable.assign(variable * tf.reshape(tf.gather(factor, atoms), shape))
+        for variable, atoms in self.followers:
+            variable.assign(variable * tf.gather(factor, atoms))
+
+    def _shrunk(self, amount: Any, limit: Any) -> Any:
+        factor = _factor(self._norms(), amount, limit)
+        factor = tf.where(tf.constant(self.free), factor, 1.0)
+        self._scale(factor)
+        return tf.reduce_mean(tf.cast(tf.gather(factor, self.atoms) == 0.0, tf.float32))
+
+    def shrink(self, amount: float, limit: float) -> float:
+        return float(self._step(tf.constant(amount, tf.float32), tf.constant(limit, tf.float32)))
+
+    def sizes(self) -> np.ndarray:
+        return np.asarray(self._norms().numpy()[self.atoms])
+
+    def keep(self, kept: np.ndarray) -> None:
+        self.alive[self.atoms] = kept
+        sizes = self._norms().numpy()
+        for group in self.groups:  # A layer without channels would pass nothing on.
+            if not self.alive[group.atoms].any():
+                self.alive[group.atoms[np.argmax(sizes[group.atoms])]] = True
+
+    def kept(self) -> np.ndarray:
+        """Which atoms of the model stay, bool [atoms]."""
+        return self.alive
+
+    def hold(self) -> None:
+        self._scale(tf.constant(self.alive.astype(np.float32)))

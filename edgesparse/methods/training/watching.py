@@ -1,0 +1,107 @@
+"""What looks on while a model is trained: which epoch was the best, and how far it is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgesparse.data import Dataset
+from edgesparse.methods.training.recipe import Recipe, answered, asking
+
+Progress = Callable[[float, str], None]
+"""Told the share done, 0 to 1, and what is being done."""
+
+_WATCHED = {"accuracy": "val_accuracy", "mae": "val_mae", "pixel-accuracy": "val_pixel_accuracy"}
+"""Metrics that Keras reports by itself."""
+
+
+class KeepBest(tf.keras.callbacks.Callback):
+    """Keeps the weights of the best epoch; ends the training when there is no better one."""
+
+    def __init__(
+        self, first_epoch: int, patience: int | None, recipe: Recipe, dataset: Dataset
+    ) -> None:
+        super().__init__()
+        self.first_epoch = first_epoch
+        self.patience = patience
+        self.recipe = recipe
+        self.dataset = dataset
+        self.name = recipe.name
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        self.weights: list[np.ndarray] | None = None
+        self.best = (-math.inf, -math.inf)
+        self.best_epoch = 0
+        self.seen = False
+        self.stopped: int | None = None
+        self.last = math.nan
+        self.computed: dict[str, list[float]] = {}
+        self._ask: Callable[[Any], Any] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs, self.seen = logs or {}, True
+        # A loop of one's own need not say them.
+        loss, val_loss = logs.get("loss", 0.0), logs.get("val_loss", 0.0)
+        if not math.isfinite(loss):
+            self.model.stop_training = True
+            return
+        self.last = self._value(logs)
+        sign = 1 if self.recipe.metric.best == "highest" else -1
+        # A metric may take few values on little data; the loss decides between equals.
+        score = (sign * self.last, -val_loss)
+        if not math.isfinite(score[0]) or not math.isfinite(score[1]) or epoch < self.first_epoch:
+            return
+        if self.weights is None or score > self.best:
+            self.best, self.best_epoch = score, epoch
+            self.weights = self.model.get_weights()
+        elif self.patience is not None and epoch - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+            self.stopped = epoch + 1
+
+    def _value(self, logs: Mapping[str, float]) -> float:
+        watched = _WATCHED.get(self.recipe.metric.name, "")
+        if watched in logs and not self.recipe.several and not self.recipe.compiled.metrics:
+            return float(logs[watched])
+        if self._ask is None:
+            self._ask = asking(self.model)
+        outputs, targets = answered(self._ask, self.dataset.validation, self.recipe)
+        judged = self.recipe.judged
+        value = self.recipe.metric.judge(outputs[judged], targets[judged])
+        self.computed.setdefault(f"val_{self.name}", []).append(value)
+        return value
+
+
+class Report(tf.keras.callbacks.Callback):
+    def __init__(self, progress: Progress, epochs: int, steps: int, best: KeepBest) -> None:
+        super().__init__()
+        self.progress, self.epochs, self.steps, self.best = progress, epochs, steps, best
+        self.epoch = 0
+        self.told = 0.0
+        self.result = ""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        now = time.monotonic()
+        # A terminal shows no more, and each telling crosses a process.
+        if now - self.told > 0.2:
+            self.told = now
+            self._tell((self.epoch + (batch + 1) / self.steps) / self.epochs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        name = self.best.name
+        own = logs.get(_WATCHED.get(name, "").removeprefix("val_"))
+        trained = f"{name} {own:.3f}, validation" if own is not None else f"validation {name}"
+        self.result = f", loss {logs.get('loss', math.nan):.3g}, {trained} {self.best.last:.3f}"
+        self._tell((epoch + 1) / self.epochs)
+
+    def _tell(self, share: float) -> None:
+        self.progress(min(1.0, share), f"epoch {self.epoch + 1}/{self.epochs}{self.result}")

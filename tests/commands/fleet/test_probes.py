@@ -1,0 +1,58 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from edgesparse.measure.rows import RuntimeInfo
+from edgesparse.devices.agent.probe import Gains, Trial
+from edgesparse.graph.workspace import Workspace
+from edgesparse.commands.fleet import probes
+from edgesparse.tflite.runtimes.compatibility import Cell, Verdict
+
+CELL = Cell("FULLY_CONNECTED", "int8", "densify")
+
+
+@pytest.fixture
+def target():
+    return SimpleNamespace(
+        device=SimpleNamespace(name="pi", cpu_delegate="xnnpack"),
+        host=SimpleNamespace(machine="aarch64", cpu="Cortex-A76", features="fp asimd asimddp"),
+        runtimes=(RuntimeInfo(name="ai-edge-litert", version="2.1.6"),),
+        transport=None,
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path, target, monkeypatch):
+    """After a probe that found what the table does not say."""
+    found = [Trial("ai-edge-litert", CELL, Verdict(True, 1.5))]
+    monkeypatch.setattr(probes, "try_cells", lambda *_: found)
+    monkeypatch.setattr(probes, "try_networks", lambda *_: {"ai-edge-litert": Gains(1.0, 1.9)})
+    done = probes.probe(target, Workspace(tmp_path), lambda *_: None)
+    assert list(done.trials) == found
+    assert probes.surprises(target, found) == found
+    return Workspace(tmp_path)
+
+
+def test_what_was_found_counts(workspace, target):
+    profile = probes.profiles(target, workspace)["ai-edge-litert"]
+    assert profile.verdict(CELL) == Verdict(True, 1.5)
+    assert profile.machine.features == {"fp", "asimd", "asimddp"}
+    assert not profile.sparse_path.exists
+    assert "device probe has seen" in profile.sparse_path.why
+    assert probes.profiles(target, None)["ai-edge-litert"].sparse_path.exists
+    assert not probes.profiles(target, None)["ai-edge-litert"].verdict(CELL).runs
+    assert profile.half_precision.exists
+    assert not probes.profiles(target, None)["ai-edge-litert"].half_precision.exists
+
+
+@pytest.mark.parametrize("change", ["version", "cpu", "damage", "kind"])
+def test_but_only_for_that_device_and_runtime(workspace, target, change):
+    path = workspace.folder / "probes" / "pi.json"
+    record = json.loads(path.read_text())
+    if change == "version":
+        record["runtimes"]["ai-edge-litert"]["version"] = "2.0.3"
+    elif change == "cpu":
+        record["cpu"] = "Cortex-A72"
+    path.write_text({"damage": path.read_text()[:50], "kind": "[]"}.get(change, json.dumps(record)))
+    assert not probes.profiles(target, workspace)["ai-edge-litert"].verdict(CELL).runs

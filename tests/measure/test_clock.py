@@ -1,0 +1,66 @@
+"""Where instructions cannot be compared across number formats, no table does it."""
+
+import yaml
+
+from edgesparse.measure.clock import CHECKED, LIMIT, formats_apart
+from edgesparse.measure.results import DeviceInfo, ReleaseInfo
+from edgesparse.measure.rows import RuntimeInfo
+from edgesparse.report.lines import release_line, summary
+from edgesparse.report.table import blocks, cells, number_notes
+from tests.conftest import ROOT
+from tests.report.test_table import results, row
+
+
+def rows(clock="instructions", second="int8", runtime="ai-edge-litert"):
+    given = [("dense-f32", 2.0, "f32"), ("dense-int8", 1.5, second), ("sparse-f32", 1.0, "f32")]
+    found = []
+    for name, p50, numbers in given:
+        one = row(name, p50)
+        kept = one.accuracy.model_copy(update={"drop": 0.0})
+        update = {"clock": clock, "numbers": numbers, "accuracy": kept,
+                  "runtime": RuntimeInfo(name=runtime, version="1")}  # fmt: skip
+        found.append(one.model_copy(update=update))
+    return found
+
+
+def test_formats_are_apart_on_an_instruction_clock_that_nobody_checked():
+    assert formats_apart(rows(), "Cortex-A72")
+    assert formats_apart(rows(), "Raspberry Pi Zero 2, Cortex-A53")
+    assert not formats_apart(rows(), "Cortex-A76")
+    told = formats_apart(rows(runtime="tflite-runtime"), "Cortex-A76")
+    assert told == f"{LIMIT} with tflite-runtime on this CPU"
+    assert formats_apart([*rows(), *rows(runtime="tflite-runtime")], "Cortex-A76") == told
+    assert not formats_apart(rows(clock="wall"), "Cortex-A72")
+    assert not formats_apart(rows(second="f32"), "Cortex-A72")
+
+
+def shown(cpu):
+    device = DeviceInfo(name="pi", description="", machine="aarch64", cpu=cpu)
+    found = results(*rows()).model_copy(update={"devices": [device]})
+    (block,) = blocks(found)
+    return found, block, cells(block, number_notes(found.rows))
+
+
+def test_no_best_is_marked_across_formats_and_the_header_says_why():
+    found, block, lines = shown("Cortex-A72")
+    assert block.title.endswith(f"INSTRUCTIONS, not time; {LIMIT} with ai-edge-litert on this CPU")
+    assert "1.000*" not in lines[2]
+    assert any(text.endswith("*") for line in lines for text in line)  # Of the size, say.
+    assert summary(found)[0].endswith(f"({LIMIT} with ai-edge-litert on this CPU)")
+    _, block, lines = shown("Cortex-A76")
+    assert block.title.endswith("INSTRUCTIONS, not time")
+    assert "1.000*" in lines[2]
+
+
+def test_a_release_says_that_it_was_chosen_so():
+    given = dict.fromkeys(("device", "pipeline", "variant", "runtime", "digest", "place"), "x")
+    info = ReleaseInfo(**given, previous=None, try_it=None, doubt=f"chosen so: {LIMIT}")
+    assert release_line(info).endswith(LIMIT)
+
+
+def test_what_is_published_has_its_sources():
+    published = yaml.safe_load((ROOT / "devices" / "published.yaml").read_text())
+    for entry in published:
+        assert entry["source"]
+        assert all(value > 0 for value in entry["latency_ms"].values())
+    assert {core for core, _ in CHECKED} <= {entry["cpu"] for entry in published}

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse.methods.magnitude import choose_targets, magnitude, schedule_steps
+from edgesparse.methods.report import as_sparsified
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import Train
+from edgesparse.spec.sparsify import Magnitude, Schedule
+from tests.methods.conftest import network, quiet
+
+
+def spec(**changes):
+    return Magnitude(method="magnitude", **{"sparsity": 0.75, "epochs": 2, **changes})
+
+
+def prune(dataset, **changes):
+    chosen = spec(**changes)
+    train = Train(epochs=chosen.epochs, batch_size=32, learning_rate=1e-3)
+    return magnitude(network(), dataset, train, chosen, quiet)
+
+
+def kernel(result, name):
+    return result.model.get_layer(name).kernel.numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("schedule", "epochs"),
+    [
+        ("constant", 0),
+        ("polynomial", 1),
+        pytest.param("polynomial", 0, marks=pytest.mark.full),
+        pytest.param("constant", 1, marks=pytest.mark.full),
+        pytest.param("constant", 3, marks=pytest.mark.full),
+        pytest.param("polynomial", 3, marks=pytest.mark.full),
+    ],
+)
+def test_unstructured_reaches_its_sparsity(dataset, schedule, epochs):
+    result = prune(dataset, schedule={"name": schedule}, epochs=epochs)
+    assert {x.name for x in result.layers} == {"point", "wide", "classifier"}
+    for layer in result.layers:
+        assert np.mean(kernel(result, layer.name) == 0) == layer.achieved
+        assert layer.achieved == pytest.approx(0.75, abs=0.02)
+    assert not np.any(kernel(result, "stem") == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pattern", "block", "epochs"),
+    [
+        ("block-1x4", 4, 1),
+        ("block-1x16", 16, 0),
+        pytest.param("block-1x4", 4, 0, marks=pytest.mark.full),
+        pytest.param("block-1x16", 16, 1, marks=pytest.mark.full),
+    ],
+)
+def test_blocks_run_along_the_inputs_of_an_output(dataset, pattern, block, epochs):
+    result = prune(dataset, pattern=pattern, epochs=epochs)
+    outputs_inputs = kernel(result, "wide").T
+    blocks = outputs_inputs.reshape(outputs_inputs.shape[0], -1, block)
+    zeros = (blocks == 0).sum(axis=-1)
+    assert set(np.unique(zeros)) == {0, block}
+    assert np.mean(zeros == block) == pytest.approx(0.75, abs=0.02)
+    point = next(x for x in result.layers if x.name == "point")
+    assert point.pattern == "unstructured"
+    assert "is for fully connected layers" in point.note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, pytest.param(0, marks=pytest.mark.full)])
+def test_two_of_four(dataset, epochs):
+    result = prune(dataset, pattern="2:4", sparsity=0.5, epochs=epochs)
+    for name in ("wide", "point"):
+        rows = kernel(result, name).reshape(-1, kernel(result, name).shape[-1]).T
+        assert np.all((rows.reshape(rows.shape[0], -1, 4) == 0).sum(axis=-1) >= 2)
+
+
+@pytest.mark.slow
+def test_best_weights_are_from_after_the_schedule(dataset):
+    result = prune(dataset, epochs=4, schedule={"name": "polynomial", "end": 0.9})
+    assert all(layer.achieved >= 0.74 for layer in result.layers)
+    assert len(result.history["val_accuracy"]) == 4
+
+
+def test_overrides_and_exclusions():
+    targets = choose_targets(
+        network(),
+        spec(
+            exclude=["class*"], layers={"p*": {"sparsity": 0.5}, "wide": {"pattern": "block-1x4"}}
+        ),
+    )
+    assert [(t.name, t.sparsity, t.pattern) for t in targets] == [
+        ("point", 0.5, "unstructured"),
+        ("wide", 0.75, "block-1x4"),
+    ]
+
+
+@pytest.mark.parametrize("where", ["exclude", "layers"])
+def test_a_pattern_that_matches_nothing_is_an_error(where):
+    change = {"exclude": ["wied"]} if where == "exclude" else {"layers": {"wied": {}}}
+    with pytest.raises(UsageError, match=r"'wied' matches no layer .* did you mean 'wide'"):
+        choose_targets(network(), spec(**change))
+
+
+def test_nothing_left_to_prune():
+    with pytest.raises(UsageError, match="no layer left to prune"):
+        choose_targets(network(), spec(exclude=["*"]))
+
+
+@pytest.mark.parametrize("total", [1, 2, 7, 50, 360, 1001])
+@pytest.mark.parametrize("end", [0.1, 0.6, 1.0])
+@pytest.mark.parametrize("frequency", [0.01, 0.05, 1.0])
+def test_the_end_lies_on_the_grid_and_inside_the_training(total, end, frequency):
+    begin, last, every = schedule_steps(Schedule(begin=0.0, end=end, frequency=frequency), total)
+    assert begin < last <= max(begin + 1, total)
+    assert (last - begin) % every == 0
+
+
+def test_own_method_returns_a_model_or_is_told_so():
+    model = network()
+    wide = model.get_layer("wide").kernel
+    wide.assign(tf.where(tf.abs(wide) < 0.05, 0.0, wide))
+    result = as_sparsified(model, "mine.py:prune")
+    assert [x.name for x in result.layers] == ["wide"]
+    with pytest.raises(UsageError, match=r"mine.py:prune returned list"):
+        as_sparsified([], "mine.py:prune")
+
+
+@pytest.mark.slow
+def test_a_layer_of_a_single_block_is_pruned_all_the_same(dataset):
+    """As a layer is that lost most of its inputs; the toolkit fails there."""
+    tf.keras.utils.set_random_seed(3)
+    layers = tf.keras.layers
+    narrow = layers.Dense(16, activation="relu", name="narrow")
+    last = layers.Dense(4, activation="softmax", name="last")
+    model = tf.keras.Sequential([tf.keras.Input((4, 8, 1)), layers.Flatten(), narrow, last])
+    chosen = spec(pattern="block-1x16", sparsity=0.5, epochs=1)
+    result = magnitude(model, dataset, Train(epochs=1), chosen, quiet)
+    found = {layer.name: layer for layer in result.layers}
+    assert found["narrow"].pattern == "block-1x16"
+    assert found["last"].note == "block-1x16 needs more than 16 inputs; pruned unstructured"
+    assert found["last"].achieved >= 0.49
