@@ -14,8 +14,6 @@ importing the package imports nothing heavy.
 """
 
 import os
-import sys
-import types
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +31,7 @@ _MODULES = {
     "load_pipeline": "spec.reading.load",
     "track": "report.tracking",
     "write_page": "report.page",
-    "Results": "bench.results",
+    "Results": "measure.results",
     "EdgesparseError": "spec.errors",
 }
 _COMMANDS = (
@@ -67,17 +65,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesparse.measure.comparing import Comparison
+    from edgesparse.commands.compress import Compressed
+    from edgesparse.commands.encode import Encoded
+    from edgesparse.commands.inspect import Inspection
+    from edgesparse.commands.plan import Planned
+    from edgesparse.commands.sensitivity import Found
+    from edgesparse.measure.comparison import Comparison
     from edgesparse.measure.results import Results
     from edgesparse.measure.trials import Sweep
     from edgesparse.project import Project, list_runs, load_results
     from edgesparse.report.page import write_page
     from edgesparse.report.tracking import track
-    from edgesparse.commands.compressing import Compressed
-    from edgesparse.commands.encoding import Encoded
-    from edgesparse.commands.inspection import Inspection
-    from edgesparse.commands.planning import Planned
-    from edgesparse.commands.sensitivity import Found
     from edgesparse.spec.errors import EdgesparseError
     from edgesparse.spec.reading.load import load_pipeline
 
@@ -107,23 +105,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES, *_COMMANDS})
-
-
-class _Room(types.ModuleType):
-    """The room bench/, which may be called: `edgesparse.measure(...)` is its name's other meaning."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return import_module("edgesparse.project").function("bench")(*args, **kwargs)
-
-
-class _Package(types.ModuleType):
-    """Importing anything of a room makes it an attribute of the package, in place of what has its
-    name here."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "bench" and isinstance(value, types.ModuleType):
-            value.__class__ = _Room
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

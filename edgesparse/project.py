@@ -7,28 +7,44 @@ with edgesparse.Project(".", listener=print, jobs=2) as project:
 
 from __future__ import annotations
 
-import inspect as introspection
+import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgesparse.measure.results import Results
-from edgesparse.graph import progress as events
 from edgesparse.commands import (
-    bench,
-    comparing,
-    compressing,
-    deploy,
-    encoding,
-    exporting,
-    inspection,
-    planning,
-    sensitivity,
+    bench as _bench,
 )
-from edgesparse.commands.fleet import upkeep
+from edgesparse.commands import (
+    compare as _compare,
+)
+from edgesparse.commands import (
+    compress as _compress,
+)
+from edgesparse.commands import (
+    deploy as _deploy,
+)
+from edgesparse.commands import (
+    encode as _encode,
+)
+from edgesparse.commands import (
+    export as _export,
+)
+from edgesparse.commands import (
+    inspect as _inspect,
+)
+from edgesparse.commands import (
+    plan as _plan,
+)
+from edgesparse.commands import (
+    sensitivity as _sensitivity,
+)
+from edgesparse.commands.fleet import device_commands
 from edgesparse.commands.fleet.resources import Resources
-from edgesparse.commands.search import sweep
+from edgesparse.commands.search import sweep as _sweep
+from edgesparse.graph import events
+from edgesparse.measure.results import Results
 
 Result = TypeVar("Result")
 
@@ -37,24 +53,24 @@ class Project(Resources):
     """A project's folder and its commands. Workers, connected devices, store and cluster live as
     long as it does; closing it, or leaving its block, ends them."""
 
-    deploy = deploy.deploy
-    bench = bench.bench
-    plan = planning.plan
-    sweep = sweep.sweep
-    sensitivity = sensitivity.sensitivity
-    compress = compressing.compress
-    inspect = inspection.inspect
-    encode = encoding.encode
-    export = exporting.export
-    compare = comparing.compare
-    history = comparing.history
-    runs = comparing.runs
-    device_files = upkeep.device_files
-    check_device = upkeep.check
-    set_up_device = upkeep.set_up
-    probe_device = upkeep.probe
-    releases = upkeep.releases
-    rollback = upkeep.rollback
+    deploy = _deploy.deploy
+    bench = _bench.bench
+    plan = _plan.plan
+    sweep = _sweep.sweep
+    sensitivity = _sensitivity.sensitivity
+    compress = _compress.compress
+    inspect = _inspect.inspect
+    encode = _encode.encode
+    export = _export.export
+    compare = _compare.compare
+    history = _compare.history
+    runs = _compare.runs
+    device_files = device_commands.device_files
+    check_device = device_commands.check
+    set_up_device = device_commands.set_up
+    probe_device = device_commands.probe
+    releases = device_commands.releases
+    rollback = device_commands.rollback
 
     def results(self, run: str | None = None) -> Results:
         """Results of a run that has ended, by default the last.
@@ -84,8 +100,8 @@ def _by_itself(command: Callable[..., Result]) -> Callable[..., Result]:
 
     It takes what the command takes, and what Project does; the folder is `project`.
     """
-    signature = introspection.signature(command)
-    opening = introspection.signature(_opened).parameters.values()
+    signature = inspect.signature(command)
+    opening = inspect.signature(_opened).parameters.values()
 
     @wraps(command)
     def call(*args: Any, **named: Any) -> Result:

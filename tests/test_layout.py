@@ -8,8 +8,8 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edgesparse"
 ROOMS = [
-    "cli", "report", "project", "runs", "graph", "stages", "bench", "devices", "tflite", "sparsity",
-    "tasks", "models", "layers", "data", "spec",
+    "cli", "report", "project", "commands", "graph", "stages", "measure", "devices", "tflite",
+    "methods", "tasks", "models", "layers", "data", "spec",
 ]  # fmt: skip
 """From the top to the ground: a room imports those below it."""
 LINES = 400
@@ -117,7 +117,7 @@ def test_files_import_one_another_in_no_circle():
 
 
 def test_rooms_import_one_another_in_no_circle():
-    """Rooms within rooms, too: devices/measuring and devices/transport, say."""
+    """Rooms within rooms, too: devices/agent and devices/transport, say."""
     rooms = {room_of(module): set() for module in MODULES}
     for module, own in imports().items():
         rooms[room_of(module)] |= {room_of(other) for other in own} - {room_of(module)}
@@ -137,13 +137,13 @@ def test_nothing_imports_the_main_program():
 def test_one_place_opens_what_commands_work_with():
     """A command takes a Project; none makes a store, processes or connections by itself."""
     owners = {
-        "Workspace": {"runs/fleet/resources.py"},
-        "DaskCluster": {"runs/fleet/resources.py"},
-        "Connections": {"runs/fleet/resources.py"},
-        "open_target": {"runs/fleet/at_once.py"},
-        "connected": {"runs/fleet/resources.py"},
+        "Workspace": {"commands/fleet/resources.py"},
+        "DaskCluster": {"commands/fleet/resources.py"},
+        "Connections": {"commands/fleet/resources.py"},
+        "open_target": {"commands/fleet/parallel.py"},
+        "connected": {"commands/fleet/resources.py"},
         # A Dask worker has processes of its own, on its machine.
-        "Workers": {"runs/fleet/resources.py", "graph/execution/cluster.py"},
+        "Workers": {"commands/fleet/resources.py", "graph/execution/cluster.py"},
     }
     callers = {name: set() for name in owners}
     for file in MODULES.values():

@@ -6,7 +6,7 @@ import os
 import pytest
 
 import edgesparse
-from edgesparse.graph import progress as events
+from edgesparse.graph import events
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.stages.base.stage import Context

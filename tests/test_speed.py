@@ -95,7 +95,7 @@ from edgesparse.spec.pipeline import Benchmark
 load = Benchmark(
     rounds=2, min_runs=2, min_seconds=float(sys.argv[1]), warmup_runs=1, warmup_seconds=0
 )
-found = edgesparse.measure("tiny.tflite", sys.argv[2:], benchmark=load)
+found = edgesparse.bench("tiny.tflite", sys.argv[2:], benchmark=load)
 assert not found.failed, found
 """
 
@@ -223,7 +223,7 @@ def test_figures_are_those_of_a_minimal_loop(tmp_path):
                 [sys.executable, "-c", _LOOP, file], check=True, capture_output=True, text=True
             )
             theirs.setdefault(file.stem, []).append(float(done.stdout))
-            found = edgesparse.measure(file, "local", benchmark=settings, project=tmp_path)
+            found = edgesparse.bench(file, "local", benchmark=settings, project=tmp_path)
             (row,) = [row for row in found.rows if row.runtime.name == "ai-edge-litert"]
             ours.setdefault(file.stem, []).append(row.latency_ms.p50)
     for name in ours:

@@ -22,11 +22,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from edgesparse.measure.results import Results
 from edgesparse.cli.options import say
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
+from edgesparse.measure.results import Results
 from edgesparse.report import terminal, text
-from edgesparse.report.shown import shown
+from edgesparse.report.console import shown
 from edgesparse.report.terminal import NARROW, WIDE, WIDTH
 from edgesparse.spec.pipeline import Tracking
 from edgesparse.spec.safe.text import clean

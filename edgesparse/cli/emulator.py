@@ -34,7 +34,7 @@ def build(name: str, as_json: bool) -> None:
     """Build the disk image of an emulated device, unless there is one."""
     from edgesparse.cli.console import Shown
     from edgesparse.devices.setup.connection import build_image
-    from edgesparse.graph.progress import waiting
+    from edgesparse.graph.events import waiting
 
     device, _ = _emulated(name)
     with Shown() as listener, waiting(listener, f"build the image of {name}") as progress:
@@ -53,7 +53,7 @@ def up(name: str, as_json: bool) -> None:
     from edgesparse.cli.console import Shown
     from edgesparse.devices.emulator import machine as machines
     from edgesparse.devices.setup.connection import build_image
-    from edgesparse.graph.progress import waiting
+    from edgesparse.graph.events import waiting
 
     device, spec = _emulated(name)
     with Shown() as listener, waiting(listener, f"start {name}") as progress:

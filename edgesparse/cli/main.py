@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgesparse import __version__
-from edgesparse.cli import pipelines, results, runs, starting
+from edgesparse.cli import init, pipelines, results, runs
 from edgesparse.cli.device import device
 from edgesparse.cli.emulator import emulator
 from edgesparse.cli.options import FAILED, INTERRUPTED, say
@@ -107,8 +107,8 @@ for command in (
     pipelines.sweep,
     pipelines.sensitivity,
     pipelines.schema,
-    starting.init,
-    starting.completion,
+    init.init,
+    init.completion,
     results.bench,
     results.inspect,
     results.encode,

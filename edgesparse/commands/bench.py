@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from edgesparse.commands.candidates import ready, too_many_threads
+from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.parallel import at_once
+from edgesparse.commands.fleet.probes import profiles
+from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.results.record import recorded
 from edgesparse.measure.job import QUICK, Candidate
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import ModelFile, Row
-from edgesparse.commands.candidates import ready, too_many_threads
-from edgesparse.commands.fleet.at_once import at_once
-from edgesparse.commands.fleet.probes import profiles
-from edgesparse.commands.fleet.resources import DeviceName, Resources
-from edgesparse.commands.fleet.targets import Target
-from edgesparse.commands.results.record import recorded
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.text import clean
-from edgesparse.tflite.format.ends import Ends, ends, explain_custom
 from edgesparse.tflite.format.inspect import inspect, read_model
+from edgesparse.tflite.format.signature import Ends, ends, explain_custom
 from edgesparse.tflite.runtimes.compatibility import Profile
 from edgesparse.tflite.runtimes.explain import explain
 

@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.measure.job import Candidate
-from edgesparse.measure.judging import Judge, read_answers, read_judge
-from edgesparse.measure.rows import Coverage, EdgeTpuInfo, ModelFile, Stored
+from edgesparse.commands.fleet.connect import Target
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
-from edgesparse.commands.fleet.targets import Target
+from edgesparse.measure.evaluation import Judge, read_answers, read_judge
+from edgesparse.measure.job import Candidate
+from edgesparse.measure.rows import Coverage, EdgeTpuInfo, ModelFile, Stored
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import L1, NOTICED, Channels, Sparsify, removes_channels
 from edgesparse.stages import encode, samples, verify
-from edgesparse.stages.base.keeping import METRICS, read_json
+from edgesparse.stages.base.artifacts import METRICS, read_json
 from edgesparse.stages.base.stage import NOTES
 from edgesparse.stages.convert import NETWORK
 from edgesparse.stages.sparsify import COVERAGE

@@ -12,31 +12,31 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgesparse.commands import candidates
+from edgesparse.commands.bench import shortened
+from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.parallel import at_once
+from edgesparse.commands.fleet.probes import profiles
+from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.plan import check_full_int8, check_variants, executor_for, plan_for
+from edgesparse.commands.prediction.auto_variants import left_out
+from edgesparse.commands.prediction.chance_level import require_learned
+from edgesparse.commands.prediction.predict import advise
+from edgesparse.commands.results.models import FOLDER, keep_models
+from edgesparse.commands.results.provenance import made
+from edgesparse.commands.results.record import RunRecord, recorded
+from edgesparse.commands.results.release import release_best
+from edgesparse.devices import edgetpu
+from edgesparse.graph import events as told
+from edgesparse.graph.execution.executor import Cluster, Executor
+from edgesparse.graph.execution.scheduler import execute
+from edgesparse.graph.fingerprints import inputs_of
+from edgesparse.graph.plan import Plan
+from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.gates import check_gates
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
-from edgesparse.devices import edgetpu
-from edgesparse.graph import progress as told
-from edgesparse.graph.execution.execute import execute
-from edgesparse.graph.execution.executor import Cluster, Executor
-from edgesparse.graph.fingerprints import inputs_of
-from edgesparse.graph.plan import Plan
-from edgesparse.graph.workspace import Workspace
-from edgesparse.commands import candidates
-from edgesparse.commands.prediction.advise import advise
-from edgesparse.commands.prediction.chance import require_learned
-from edgesparse.commands.prediction.sensible import left_out
-from edgesparse.commands.bench import shortened
-from edgesparse.commands.fleet.at_once import at_once
-from edgesparse.commands.fleet.probes import profiles
-from edgesparse.commands.fleet.resources import DeviceName, Resources
-from edgesparse.commands.fleet.targets import Target
-from edgesparse.commands.results.made import made
-from edgesparse.commands.results.models import FOLDER, keep_models
-from edgesparse.commands.results.record import RunRecord, recorded
-from edgesparse.commands.results.release import release_best
-from edgesparse.commands.planning import check_full_int8, check_variants, executor_for, plan_for
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline

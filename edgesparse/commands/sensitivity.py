@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.devices.agent.job import new_id
-from edgesparse.graph import progress as told
-from edgesparse.graph.execution.execute import execute
-from edgesparse.graph.fingerprints import inputs_of, library_versions
-from edgesparse.graph.plan import sensitivity_plan
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
-from edgesparse.commands.planning import check_variants, executor_for
+from edgesparse.commands.plan import check_variants, executor_for
+from edgesparse.devices.agent.job import new_id
+from edgesparse.graph import events as told
+from edgesparse.graph.execution.scheduler import execute
+from edgesparse.graph.fingerprints import inputs_of, library_versions
+from edgesparse.graph.plan import sensitivity_plan
 from edgesparse.methods.choosing.curves import Proposal, Sensitivity
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Pipeline

@@ -75,7 +75,7 @@ def inputs_of(loaded: Loaded[Pipeline]) -> Inputs:
             found[f"model {name}"] = _model_digest(variant.model, base, seen)
         for i, step in variant.references:
             source = Source(ref=step.method, args=step.args)
-            found[f"sparsify {name} {i}"] = _source_digest("sparsity", source, base, seen)
+            found[f"sparsify {name} {i}"] = _source_digest("methods", source, base, seen)
     return seen
 
 

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edgesparse.graph.shared import MANIFEST, Shared
+from edgesparse.graph.shared_store import MANIFEST, Shared
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.safe import opened
+from edgesparse.spec.safe import file_access
 from edgesparse.spec.safe.files import file_digest
 
 _TEMPORARY = re.compile(r"tmp-[0-9a-f]{32}")
@@ -81,7 +81,7 @@ class Store:
         reads = manifest.get(READS)
         if self.project is None or not isinstance(reads, dict):
             return None
-        return opened.changed(reads, self.project)
+        return file_access.changed(reads, self.project)
 
     def reads(self, keys: Iterable[str]) -> dict[str, str]:
         """What the user's code has read for artifacts that are here."""

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgesparse.measure.results import Results, read_results
 from edgesparse.devices.agent.job import new_id
 from edgesparse.graph.open_runs import goes_on
 from edgesparse.graph.plan import Plan, differences
-from edgesparse.graph.shared import Shared
+from edgesparse.graph.shared_store import Shared
 from edgesparse.graph.store import Store
+from edgesparse.measure.results import Results, read_results
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.reading.load import Loaded

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from edgesparse.devices.agent.events import Check, Event, Failed, Round
+from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.measure import statistics
-from edgesparse.measure.judging import LOST, Judge, Judgement, judged, scores_of
+from edgesparse.measure.evaluation import LOST, Judge, Judgement, judged, scores_of
 from edgesparse.measure.rows import (
     Accuracy,
     Clock,
@@ -25,8 +27,6 @@ from edgesparse.measure.rows import (
     Speedup,
     Stored,
 )
-from edgesparse.devices.agent.events import Check, Event, Failed, Round
-from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.verify import Limits, disagreement
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
-from edgesparse.measure.choice import best_row
-from edgesparse.measure.made import Made
+from edgesparse.measure.provenance import Made
 from edgesparse.measure.rows import Data, GateResult, Row, Size
+from edgesparse.measure.selection import best_row
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import replace_json
 

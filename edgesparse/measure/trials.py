@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgesparse.measure.rows import Data, Row, metric_of
-from edgesparse.spec.automatic import Limit
+from edgesparse.spec.auto_variants import Limit
 
 Direction = Literal["minimize", "maximize"]
 _HIGHER = {"agreement", "sparsity", "speedup"}

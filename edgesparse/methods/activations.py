@@ -20,8 +20,8 @@ from edgesparse.layers.experts import Experts
 from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.report import MIN_SPARSITY, Sparsified
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import fit, recipe_of
-from edgesparse.methods.training.watching import Progress
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Activations, matches

@@ -22,8 +22,8 @@ from edgesparse.methods.network.cost import cost
 from edgesparse.methods.network.dependencies import Dependencies, Group, check_shrunk, trace
 from edgesparse.methods.network.layers import LayerChannels, resized
 from edgesparse.methods.report import LayerSparsity, Sparsified
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import compared, fit
-from edgesparse.methods.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import NOTICED, Channels, Importance

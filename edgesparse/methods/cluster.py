@@ -17,11 +17,11 @@ from tensorflow_model_optimization.python.core.clustering.keras.clustering_regis
 )
 
 from edgesparse.data import Dataset
-from edgesparse.models.files.equivalence import require_equal
 from edgesparse.methods.network.kernels import Kernel, choose, kernels
 from edgesparse.methods.report import LayerSparsity, Sparsified, measure
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import compared, fit
-from edgesparse.methods.training.watching import Progress
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed

@@ -20,7 +20,6 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.layers.sparse_dense import SparseDense
-from edgesparse.models.files.equivalence import require_equal
 from edgesparse.methods import channels as removing
 from edgesparse.methods.network.dependencies import check_shrunk, trace
 from edgesparse.methods.network.groups import Atoms, Blocks, Groups, Inputs, Singles
@@ -33,12 +32,13 @@ from edgesparse.methods.report import (
     measure,
     require_covered,
 )
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import compared, fit, steps_per_epoch
-from edgesparse.methods.training.watching import Progress
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.learned import MOST_ZEROS
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import BLOCK, L1, NOTICED, Channels, Pattern
+from edgesparse.spec.trained_methods import MOST_ZEROS
 
 MOST = MOST_ZEROS["l1"]
 _STEER = 1.05

@@ -20,7 +20,6 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper im
 )
 
 from edgesparse.data import Dataset
-from edgesparse.models.files.equivalence import require_equal
 from edgesparse.methods.masks import HoldMasks, Masked, block_sizes
 from edgesparse.methods.network.kernels import EXCLUDED, Kernel, kernels, unfreeze
 from edgesparse.methods.report import (
@@ -30,8 +29,9 @@ from edgesparse.methods.report import (
     measure,
     require_covered,
 )
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import History, compared, fit, steps_per_epoch
-from edgesparse.methods.training.watching import Progress
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import BLOCK, Magnitude, Pattern, Schedule

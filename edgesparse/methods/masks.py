@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.methods.network.kept import in_blocks, kept
+from edgesparse.methods.network.keep_mask import in_blocks, kept
 from edgesparse.spec.sparsify import BLOCK, Pattern
 
 

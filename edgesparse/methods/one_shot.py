@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from edgesparse import data
 from edgesparse.data import Dataset
-from edgesparse.models.files.equivalence import require_equal
 from edgesparse.methods.activations import uses
 from edgesparse.methods.magnitude import misfit
 from edgesparse.methods.masks import HoldMasks, Masked
@@ -30,13 +29,14 @@ from edgesparse.methods.network.least_squares import (
     watching,
 )
 from edgesparse.methods.report import Sparsified, coverage, measure, require_covered
+from edgesparse.methods.training.batch_norm import settle
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import compared, fit, recipe_of
-from edgesparse.methods.training.settling import settle
-from edgesparse.methods.training.watching import Progress
+from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.learned import MOST_ZEROS
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import OneShot, Pattern
+from edgesparse.spec.trained_methods import MOST_ZEROS
 
 BATCH = 50
 MOST_VALUES = 2**27

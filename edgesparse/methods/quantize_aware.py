@@ -24,11 +24,11 @@ from tensorflow_model_optimization.python.core.quantization.keras.graph_transfor
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 
 from edgesparse.data import Dataset, representative
-from edgesparse.models.files.equivalence import require_equal, settle_normalizations
 from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import kernels
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import History, compared, fit, recipe_of
-from edgesparse.methods.training.watching import Progress
+from edgesparse.models.files.equivalence import require_equal, settle_normalizations
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Train
 

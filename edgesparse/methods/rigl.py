@@ -19,11 +19,11 @@ from edgesparse.data import Dataset
 from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import Kernel, choose, unfreeze
 from edgesparse.methods.report import Sparsified, coverage, measure, require_covered
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import fit, one_batch, steps_per_epoch
-from edgesparse.methods.training.watching import Progress
-from edgesparse.spec.learned import MOST_ZEROS
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Rigl
+from edgesparse.spec.trained_methods import MOST_ZEROS
 
 MIN_WEIGHTS = 1
 Gradients = Callable[[Sequence[Any]], list[np.ndarray]]

@@ -10,8 +10,8 @@ from edgesparse.data import Dataset
 from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import Kernel, choose, unfreeze
 from edgesparse.methods.report import Sparsified, coverage, measure
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import fit
-from edgesparse.methods.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Threshold

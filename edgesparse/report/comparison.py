@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.measure.choice import best_row
-from edgesparse.measure.comparing import Change, Comparison, place_of
+from edgesparse.measure.comparison import Change, Comparison, place_of
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import PAYS_FROM, Row
-from edgesparse.report.shown import shown
+from edgesparse.measure.selection import best_row
+from edgesparse.report.console import shown
 from edgesparse.report.table import metric_text, ms_text, ratio_text, size_text
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from edgesparse.report.shown import shown
+from edgesparse.report.console import shown
 from edgesparse.report.table import percent_text
 from edgesparse.tflite.format.graph import label
 

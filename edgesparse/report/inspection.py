@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.report.shown import shown
+from edgesparse.report.console import shown
 from edgesparse.report.table import percent_text, size_text
 from edgesparse.spec.safe.text import listed
-from edgesparse.tflite.format.ends import explain_custom
+from edgesparse.tflite.format.signature import explain_custom
 
 if TYPE_CHECKING:
-    from edgesparse.tflite.format.ends import End, Ends
     from edgesparse.tflite.format.inspect import ModelInfo
+    from edgesparse.tflite.format.signature import End, Ends
     from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo
 
 _OPS = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgesparse.measure.choice import best_row, recommended
 from edgesparse.measure.clock import formats_apart
 from edgesparse.measure.results import ReleaseInfo, Results
 from edgesparse.measure.rows import GateResult, Row
+from edgesparse.measure.selection import best_row, recommended
 from edgesparse.report.table import DASH, ms_text, size_text
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.report.shown import shown
-from edgesparse.report.table import metric_text, percent_text
 from edgesparse.methods.choosing.curves import Proposal, Sensitivity
+from edgesparse.report.console import shown
+from edgesparse.report.table import metric_text, percent_text
 
 
 def print_sensitivity(

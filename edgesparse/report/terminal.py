@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesparse.measure.results import Results
+from edgesparse.report.console import shown, shown_lines
 from edgesparse.report.lines import gate_line, release_line, summary
 from edgesparse.report.seeds import over_seeds
-from edgesparse.report.shown import shown, shown_lines
 from edgesparse.report.table import (
     BEST,
     MARKED,

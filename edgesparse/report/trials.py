@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgesparse.measure.clock import formats_apart
 from edgesparse.measure.trials import Sweep, Trial
-from edgesparse.report.shown import shown
+from edgesparse.report.console import shown
 from edgesparse.report.table import DASH, metric_text, ms_text, ratio_text, size_text
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesparse.spec.automatic import EPOCHS, Search, automatic
+from edgesparse.spec.auto_variants import EPOCHS, Search, automatic
 from edgesparse.spec.base import Name, Strict
 from edgesparse.spec.sparsify import (
     OneShot,

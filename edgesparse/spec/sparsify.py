@@ -9,15 +9,15 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Strict
-from edgesparse.spec.learned import L1 as L1
-from edgesparse.spec.learned import Activations as Activations
-from edgesparse.spec.learned import Rigl as Rigl
-from edgesparse.spec.learned import Threshold as Threshold
 from edgesparse.spec.step import FineTune as FineTune
 from edgesparse.spec.step import Kept, Sparsity
 from edgesparse.spec.step import Schedule as Schedule
 from edgesparse.spec.step import matches as matches
 from edgesparse.spec.step import shorthand as shorthand
+from edgesparse.spec.trained_methods import L1 as L1
+from edgesparse.spec.trained_methods import Activations as Activations
+from edgesparse.spec.trained_methods import Rigl as Rigl
+from edgesparse.spec.trained_methods import Threshold as Threshold
 
 Pattern = Literal["unstructured", "block-1x4", "block-1x16", "2:4"]
 BLOCK: dict[str, int] = {"block-1x4": 4, "block-1x16": 16, "2:4": 4}

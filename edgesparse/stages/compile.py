@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from edgesparse.measure.rows import EdgeTpuInfo
 from edgesparse.devices import edgetpu
-from edgesparse.stages.base.keeping import read_json, write_json
+from edgesparse.measure.rows import EdgeTpuInfo
+from edgesparse.stages.base.artifacts import read_json, write_json
 from edgesparse.stages.base.stage import Kind, Work
 
 

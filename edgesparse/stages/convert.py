@@ -10,7 +10,7 @@ from edgesparse.devices.agent.samples import save_golden
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
-from edgesparse.stages.base.keeping import save_tflite, write_json
+from edgesparse.stages.base.artifacts import save_tflite, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
 from edgesparse.stages.preflight import INTEGER
 from edgesparse.tflite.format.precision import in_half_precision

@@ -9,7 +9,7 @@ from typing import Any
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
-from edgesparse.stages.base.keeping import read_json, save_tflite, write_json
+from edgesparse.stages.base.artifacts import read_json, save_tflite, write_json
 from edgesparse.stages.base.stage import Kind, Work
 from edgesparse.tflite.runtimes import storage
 from edgesparse.tflite.runtimes.compatibility import Profile

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, Magnitude
-from edgesparse.stages.base.keeping import built
+from edgesparse.stages.base.artifacts import built
 from edgesparse.stages.base.stage import KERAS_LIBRARIES, Kind, Work
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile, SparsePath

@@ -13,9 +13,9 @@ from typing import Any
 
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import ROW_METRICS, Scheme
-from edgesparse.stages.base.keeping import flat, read_json, write_json
+from edgesparse.stages.base.artifacts import flat, read_json, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
-from edgesparse.tasks.judging import Judging
+from edgesparse.tasks.evaluation import Judging
 
 FACTS = "facts.json"
 _FEW = 4
@@ -95,24 +95,24 @@ def run(work: Work) -> None:
 def _looked_into(work: Work, asked: Asked) -> Facts:
     from edgesparse import data, models
     from edgesparse.methods.network import inputs, kernels
-    from edgesparse.methods.training import fitting, ingredients, own
+    from edgesparse.methods.training import compile_args, custom_training, fitting
     from edgesparse.tflite import convert
 
     source, dataset, recipe = work.pipeline.model, work.context.dataset, work.context.recipe
-    ingredients.check(work.context.train, dataset, recipe)
+    compile_args.check(work.context.train, dataset, recipe)
     _check_gates(work, recipe)
     built, notes = models.build_noted(source, work.context.loaded.folder)
     inputs.check_layout(built)
     model = flat(built, work)
     inputs.check_ids(model, dataset, recipe.inputs)
-    step = own.own_step(built)
-    losses = own.lost_losses(built, model, data.representative(dataset, _FEW))
+    step = custom_training.own_step(built)
+    losses = custom_training.lost_losses(built, model, data.representative(dataset, _FEW))
     if not step:  # Which may need no loss.
         fitting.check_losses(model, dataset, work.context.train, recipe)
     found = tuple(
         KernelInfo(k.name, k.layer, k.size, k.reason) for k in kernels.kernels(model).values()
     )
-    doubts = ingredients.doubts(work.context.train, recipe)
+    doubts = compile_args.doubts(work.context.train, recipe)
     said = list(recipe.said)
     if work.context.scaled_by is not None:
         said.append(f"pixels are given as 0 to 255: {work.context.scaled_by} scales them")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec.pipeline import Quantize
 from edgesparse.spec.safe.text import listed
-from edgesparse.stages.base.keeping import HISTORY, METRICS, read_keras, write_json
+from edgesparse.stages.base.artifacts import HISTORY, METRICS, read_keras, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, NOTES, TOOLKIT_LIBRARIES, Kind, Work
 
 if TYPE_CHECKING:

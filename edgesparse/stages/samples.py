@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from edgesparse.devices.agent.samples import save_samples
-from edgesparse.stages.base.keeping import write_json
+from edgesparse.stages.base.artifacts import write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, Kind, Work
-from edgesparse.tasks.judging import plain
+from edgesparse.tasks.evaluation import plain
 
 TARGETS, TASK = "targets.npz", "task.json"
 LABELS, TRANSFORM = "labels.json", "transform.json"

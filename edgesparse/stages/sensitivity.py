@@ -10,7 +10,7 @@ from typing import Any
 from edgesparse.methods.choosing.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.spec.sparsify import Magnitude
 from edgesparse.stages import outline
-from edgesparse.stages.base.keeping import read_json, read_keras, write_json
+from edgesparse.stages.base.artifacts import read_json, read_keras, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work, placed
 
 

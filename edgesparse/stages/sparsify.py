@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from edgesparse.measure.job import EXACT, QUICK
 from edgesparse.devices.agent.events import Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings
-from edgesparse.devices.agent.jobs import round_medians, run_job
+from edgesparse.devices.agent.run_job import round_medians, run_job
+from edgesparse.measure.job import EXACT, QUICK
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import temporary_folder
@@ -29,7 +29,7 @@ from edgesparse.spec.sparsify import (
 )
 from edgesparse.spec.training import Train
 from edgesparse.stages import outline, sensitivity
-from edgesparse.stages.base.keeping import is_as_built, read_keras, save_keras, write_json
+from edgesparse.stages.base.artifacts import is_as_built, read_keras, save_keras, write_json
 from edgesparse.stages.base.stage import (
     DATA_LIBRARIES,
     NOTES,
@@ -147,7 +147,7 @@ def _carried_out(
     # than a user's own.
     own = isinstance(spec, SparsifyReference)
     name, ref = (None, spec.method) if own else (spec.method, None)
-    target = references.find("sparsity", name, ref, work.context.loaded.folder)
+    target = references.find("methods", name, ref, work.context.loaded.folder)
     given = {
         "model": model,
         "dataset": dataset,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from edgesparse.stages.base.keeping import built, save_keras, write_json
+from edgesparse.stages.base.artifacts import built, save_keras, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, NOTES, Kind, Work
 
 
@@ -20,7 +20,7 @@ def run(work: Work) -> None:
     """Leave the trained Keras model, its history and its metrics."""
     import tensorflow as tf
 
-    from edgesparse.methods.training import classes, fitting, strategy
+    from edgesparse.methods.training import class_counts, fitting, strategy
 
     train = work.context.train
     # Before the model is built: its initial weights are random, too.
@@ -32,7 +32,7 @@ def run(work: Work) -> None:
         if train.tensorboard:
             extra.append(tf.keras.callbacks.TensorBoard(work.folder / "tensorboard"))
         history = fitting.fit(model, dataset, train, work.progress, extra=extra)
-        notes = [*fitting.told(history), *classes.missing(dataset, work.context.recipe)]
+        notes = [*fitting.told(history), *class_counts.missing(dataset, work.context.recipe)]
         write_json(work.folder / NOTES, notes)
         scores = fitting.scores(model, dataset, train)
         save_keras(model, work.folder, history, scores, as_built=True)

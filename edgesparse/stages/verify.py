@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.measure.judging import LOST, Judge, Judgement, judged, read_judge, save_answers
-from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import Check, Event, Failed
 from edgesparse.devices.agent.job import Entry, check_only
-from edgesparse.devices.agent.jobs import run_job
+from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import Transport
+from edgesparse.measure.evaluation import LOST, Judge, Judgement, judged, read_judge, save_answers
+from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify
 from edgesparse.stages import convert, encode, samples
-from edgesparse.stages.base.keeping import read_json, write_json
+from edgesparse.stages.base.artifacts import read_json, write_json
 from edgesparse.stages.base.stage import Devices, Kind, Work
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage

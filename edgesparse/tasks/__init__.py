@@ -20,9 +20,9 @@ __all__ = ["Metric", "Task", "build"]
 def build(resolved: Mapping[str, Any], base: Path) -> Task:
     """The task of one output, from what `resolve.resolve` found."""
     if resolved["name"] == "ref":
-        from edgesparse.tasks import own
+        from edgesparse.tasks import custom
 
-        return own.task(resolved, base)
+        return custom.task(resolved, base)
     module = import_module(f"edgesparse.tasks.{resolved['name'].replace('-', '_')}")
     task: Task = module.task(resolved)
     return task

@@ -24,7 +24,6 @@ import numpy as np
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.programs import asked
 from edgesparse.tflite.format.encode import packed
-from edgesparse.tflite.format.ends import dequantized
 from edgesparse.tflite.format.graph import (
     Constant,
     constants,
@@ -33,6 +32,7 @@ from edgesparse.tflite.format.graph import (
     operator_name,
     put,
 )
+from edgesparse.tflite.format.signature import dequantized
 from edgesparse.tflite.patches import patches
 from edgesparse.tflite.recording import Arrays, kept_apart, off, opened, run, samples_of
 

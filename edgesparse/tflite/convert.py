@@ -15,7 +15,7 @@ from edgesparse.methods.network.functional import through
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.tflite.format.mend import mended
+from edgesparse.tflite.format.converter_fixes import mended
 
 _WIDE = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
 _INTEGER: dict[Scheme, tuple[Any, Any]] = {

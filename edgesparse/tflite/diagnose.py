@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.methods.activations import uses
-from edgesparse.tflite.format.ends import dequantized, quantized
 from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.format.signature import dequantized, quantized
 
 SAMPLES = 8
 """So many are compared, layer by layer."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tflite.format.ends import ends
 from edgesparse.tflite.format.graph import (
     constants,
     damaged,
@@ -22,6 +21,7 @@ from edgesparse.tflite.format.graph import (
     open_model,
     operator_name,
 )
+from edgesparse.tflite.format.signature import ends
 
 _ALIKE = (
     "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "RELU", "RELU6", "LOGISTIC",

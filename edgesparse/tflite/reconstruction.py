@@ -4,7 +4,7 @@ this causes, and the others make up for them, on what the file itself makes of s
     python -m edgesparse.tflite.reconstruction MODEL SAMPLES SPARSITY PATTERN OUT
 
 A program of its own, since a runtime can take its process down with it. The method is that of
-sparsity/network/least_squares.py; layers go in groups, each with what the groups before it give by
+methods/network/least_squares.py; layers go in groups, each with what the groups before it give by
 then.
 """
 

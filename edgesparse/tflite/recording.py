@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.ends import dequantized, ends, quantized
+from edgesparse.tflite.format.signature import dequantized, ends, quantized
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from edgesparse.cli import console
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
 
 SCRIPT = """
 from edgesparse.cli.console import Shown
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
 with Shown() as tell:
     tell(told.StageStarted("train", 1, 2))
     tell(told.StageProgress("train", 0.5, "epoch 1/2"))

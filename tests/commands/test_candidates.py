@@ -2,9 +2,9 @@
 
 import pytest
 
+from edgesparse.commands.candidates import within_macs
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.rows import ModelFile, RuntimeInfo
-from edgesparse.commands.candidates import within_macs
 from edgesparse.spec.pipeline import Pipeline
 
 PIPELINE = Pipeline.model_validate(

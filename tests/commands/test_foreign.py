@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from edgesparse import encode
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.ends import ends, explain_custom
 from edgesparse.tflite.format.inspect import inspect
+from edgesparse.tflite.format.signature import ends, explain_custom
 from tests.conftest import run_cli
 
 pytestmark = pytest.mark.slow

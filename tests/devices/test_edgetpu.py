@@ -9,7 +9,7 @@ import pytest
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, check_only
-from edgesparse.devices.agent.jobs import run_job
+from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.platform import probe

@@ -10,7 +10,7 @@ import tensorflow as tf
 from edgesparse import models
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, check_only
-from edgesparse.devices.agent.jobs import run_job
+from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.agent.samples import save_golden
 from edgesparse.devices.setup.provision import provision
 from edgesparse.devices.transport.local import LocalTransport

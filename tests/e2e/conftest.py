@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.measure.results import Results
-from edgesparse.measure.rows import Row
 from edgesparse.devices.emulator import machine as emulator
 from edgesparse.graph.workspace import Workspace
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import Row
 from tests.conftest import HERE, ROOT, TINY, Done, once, require, run_cli
 
 FILES = ("Makefile", "README.md", "pyproject.toml", "requirements.lock", "pipelines", "devices")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import edgesparse as es
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
 from tests.conftest import HERE, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_store")]

@@ -5,14 +5,14 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from edgesparse.commands.fleet.connect import open_target
+from edgesparse.commands.fleet.probes import profiles
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings
-from edgesparse.devices.agent.jobs import round_medians, run_job
+from edgesparse.devices.agent.run_job import round_medians, run_job
 from edgesparse.devices.agent.samples import save_golden
-from edgesparse.models.mobilenet_v1 import mobilenet_v1
-from edgesparse.commands.fleet.probes import profiles
-from edgesparse.commands.fleet.targets import open_target
 from edgesparse.methods.masks import magnitude_mask
+from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.spec.reading.load import find_device
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.runtimes.explain import explain

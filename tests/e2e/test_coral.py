@@ -9,7 +9,7 @@ from rich.console import Console
 from edgesparse import deploy
 from edgesparse.devices.setup import provision
 from edgesparse.devices.transport.platform import probe
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
 from edgesparse.report.terminal import print_results
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import load_pipeline, parse_device

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.methods.masks import magnitude_mask
+from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.tflite.convert import convert
 from tests.devices.ondevice.test_detached import await_end
 from tests.e2e.conftest import clone, machines

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgesparse.graph.workspace import Workspace
-from edgesparse.tflite.format.ends import ends
+from edgesparse.tflite.format.signature import ends
 from tests.conftest import HERE, run_cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(600)]

@@ -5,10 +5,10 @@ from contextlib import closing
 
 import pytest
 
+from edgesparse.commands.fleet.connect import open_target
 from edgesparse.devices.agent.events import Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings
-from edgesparse.devices.agent.jobs import round_medians, run_job
-from edgesparse.commands.fleet.targets import open_target
+from edgesparse.devices.agent.run_job import round_medians, run_job
 from edgesparse.spec.reading.load import find_device
 from tests.conftest import TINY
 from tests.tflite.runtimes.clusters import RECIPES, both_forms

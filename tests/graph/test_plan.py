@@ -1,7 +1,7 @@
 import pytest
 
-from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.graph.plan import build_plan, differences
+from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from tests.conftest import ROOT

@@ -2,10 +2,10 @@
 
 import pytest
 
-from edgesparse.measure.results import write_results
 from edgesparse.graph.open_runs import held
 from edgesparse.graph.workspace import Workspace
-from tests.measure.test_comparing import row
+from edgesparse.measure.results import write_results
+from tests.measure.test_comparison import row
 from tests.report.test_table import results
 
 FIRST, SECOND, THIRD = (f"2026010{n}-000000-p-aaaaaa" for n in (1, 2, 3))

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.format.ends import ends, in_order
+from edgesparse.tflite.format.signature import ends, in_order
 from tests.methods.runtimes import RUNTIMES, share_within
 
 TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2, "int16x8": 0.05}

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.measure.gates import check_gates
-from edgesparse.measure.job import QUICK, Candidate, _at_chance, build_job, build_rows
-from edgesparse.measure.judging import read_judge
-from edgesparse.measure.rows import ModelFile, RuntimeInfo, Score
 from edgesparse.devices.agent.events import Answers, Check, CpuState, Failed, Round
 from edgesparse.devices.agent.samples import save_golden, save_samples
+from edgesparse.measure.evaluation import read_judge
+from edgesparse.measure.gates import check_gates
+from edgesparse.measure.job import QUICK, Candidate, _at_chance, build_job, build_rows
+from edgesparse.measure.rows import ModelFile, RuntimeInfo, Score
 from edgesparse.spec.pipeline import Benchmark, Gate
 from edgesparse.tflite.verify import Limits
 

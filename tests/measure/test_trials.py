@@ -2,7 +2,7 @@
 
 from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo, Score
 from edgesparse.measure.trials import Sweep, Trial, direction_of, over
-from edgesparse.spec.automatic import Limit
+from edgesparse.spec.auto_variants import Limit
 
 
 def row(accuracy=0.9, size=1000, best="highest", name="accuracy"):

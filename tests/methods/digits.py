@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse import data
-from edgesparse.models.mlp import mlp
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training import fitting
+from edgesparse.models.mlp import mlp
 from edgesparse.spec.pipeline import Source, Train
 from tests.methods.conftest import quiet
 

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from edgesparse.measure.comparing import compare_runs
+from edgesparse.measure.comparison import compare_runs
 from edgesparse.report.comparison import (
     comparison_record,
     print_comparison,
@@ -12,7 +12,7 @@ from edgesparse.report.comparison import (
     spark,
 )
 from edgesparse.report.page.several import write_comparison, write_history
-from tests.measure.test_comparing import row
+from tests.measure.test_comparison import row
 from tests.report.page.made import HOSTILE
 from tests.report.test_table import results
 from tests.report.test_table import row as table_row

@@ -1,8 +1,8 @@
 import pytest
 from rich.console import Console
 
-from edgesparse.report.sensitivity import print_sensitivity
 from edgesparse.methods.choosing.curves import LayerCurve, Proposal, Sensitivity
+from edgesparse.report.sensitivity import print_sensitivity
 
 
 @pytest.mark.parametrize(

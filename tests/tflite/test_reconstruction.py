@@ -47,7 +47,7 @@ def answers(path, x):
 
 
 def _inputs(content):
-    from edgesparse.tflite.format.ends import ends
+    from edgesparse.tflite.format.signature import ends
 
     return [end.name for end in ends(content, "x").inputs]
 

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from edgesparse.data import Tensor
 from edgesparse.layers import Experts
+from edgesparse.methods.network.functional import functional
 from edgesparse.models.mlp import mlp
 from edgesparse.models.moe_mlp import moe_mlp
-from edgesparse.methods.network.functional import functional
 from edgesparse.tflite.usage import usage
 
 SAMPLES = [np.random.default_rng(0).random((40, 8, 8, 1), np.float32)]

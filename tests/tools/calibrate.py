@@ -4,7 +4,7 @@
 
 Absolute figures cannot agree, since instructions are no time; ratios may. Where those across number
 formats are off by more than 30 %, tables of that device mark no best across them; see
-bench/clock.py.
+measure/clock.py.
 """
 
 import sys
@@ -100,7 +100,7 @@ def main(devices):
                 if not made:
                     print(f"{entry['network']}: not built here")
                     continue
-                results = edgesparse.measure(made, device, quick=True, project=ROOT)
+                results = edgesparse.bench(made, device, quick=True, project=ROOT)
             if entry["cpu"] not in results.devices[0].cpu:
                 continue
             there = known["f32"] / known["int8"]

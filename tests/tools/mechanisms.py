@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 import edgesparse  # Keras 2, before TensorFlow
-from edgesparse.measure.rows import Row
 from edgesparse.layers import Experts, SparseAttention, SparseDense, TopK
-from edgesparse.models.mobilenet_v1 import mobilenet_v1
+from edgesparse.measure.rows import Row
 from edgesparse.methods.masks import magnitude_mask
+from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.convert import convert
 from tests.conftest import ROOT
@@ -149,7 +149,7 @@ def gains(device: str, folder: Path) -> dict[tuple[int, str], str]:
             given.append(kept)
         given += [] if stored else [sparse]
     settings = ROUNDS if device == "local" else EXACT
-    found = edgesparse.measure(given, place, benchmark=settings, project=ROOT)
+    found = edgesparse.bench(given, place, benchmark=settings, project=ROOT)
     rows = {(row.variant, row.runtime.name): row for row in found.rows}
     told = {}
     for number, (*_, stored) in enumerate(MECHANISMS.values()):

@@ -18,17 +18,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesparse.measure.rows import RuntimeInfo
-from edgesparse.graph import progress as told
+from edgesparse.commands.fleet.connect import open_target
+from edgesparse.commands.plan import executor_for, plan_for
+from edgesparse.graph import events as told
 from edgesparse.graph.execution.cluster import DaskCluster
-from edgesparse.graph.execution.execute import execute
 from edgesparse.graph.execution.pool import Workers, checked_jobs
+from edgesparse.graph.execution.scheduler import execute
 from edgesparse.graph.fingerprints import digests, inputs_of, library_versions
 from edgesparse.graph.plan import build_plan
 from edgesparse.graph.store import MANIFEST, Store
+from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.report.page import html_text
-from edgesparse.commands.fleet.targets import open_target
-from edgesparse.commands.planning import executor_for, plan_for
 from edgesparse.spec.reading.load import parse_device, parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from tests.conftest import HERE

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgesparse.commands.fleet.connect import Target
 from edgesparse.devices.agent.probe import Gains, Trial, try_cells, try_networks
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.workspace import Workspace
-from edgesparse.commands.fleet.targets import Target
 from edgesparse.spec.safe.files import replace_json
 from edgesparse.tflite.runtimes.compatibility import Cell, Machine, Profile, Verdict, cells
 

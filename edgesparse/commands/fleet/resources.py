@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.parallel import Connections, Fleet, set_up_label
 from edgesparse.devices.setup.connection import connected
 from edgesparse.devices.transport.interface import Progress, Transport
-from edgesparse.graph import progress as events
+from edgesparse.graph import events
 from edgesparse.graph.execution.cluster import DaskCluster
 from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.workspace import Workspace
-from edgesparse.commands.fleet.at_once import Connections, Fleet, set_up_label
-from edgesparse.commands.fleet.targets import Target
 from edgesparse.spec.device import Device
 from edgesparse.spec.reading.load import find_device, find_devices
 
@@ -40,7 +40,7 @@ class Resources:
         """
         Args:
             folder: has devices/ and .edgesparse.
-            listener: called with each event of `edgesparse.graph.progress`; `print` will do.
+            listener: called with each event of `edgesparse.graph.events`; `print` will do.
             jobs: how many stages run side by side; default: by cores and memory.
             cluster: the address of a Dask scheduler, or its file; it runs the stages then.
             workers: processes that several projects share; they are not ended with this one.

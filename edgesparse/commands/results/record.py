@@ -11,25 +11,25 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgesparse.measure.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
-from edgesparse.measure.made import Made
-from edgesparse.measure.results import DeviceInfo, ReleaseInfo, Results, write_results
-from edgesparse.measure.rows import GateResult, Row, RuntimeInfo
+from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.prediction.outcomes import Foreseen, came_true
+from edgesparse.devices.agent.event_stream import Lied
 from edgesparse.devices.agent.events import Check, Event, Failed, Round, Waiting
-from edgesparse.devices.agent.hearing import Lied
 from edgesparse.devices.agent.job import Job
-from edgesparse.devices.agent.jobs import run_job
+from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import ConnectionLost
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
 from edgesparse.graph.fingerprints import library_versions, revision
 from edgesparse.graph.open_runs import held
 from edgesparse.graph.workspace import Workspace
-from edgesparse.commands.prediction.foreseen import Foreseen, came_true
-from edgesparse.commands.fleet.targets import Target
+from edgesparse.measure.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
+from edgesparse.measure.provenance import Made
+from edgesparse.measure.results import DeviceInfo, ReleaseInfo, Results, write_results
+from edgesparse.measure.rows import GateResult, Row, RuntimeInfo
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Benchmark
-from edgesparse.spec.safe.packed import wire_bytes
+from edgesparse.spec.safe.compression import wire_bytes
 from edgesparse.spec.safe.text import clean
 
 

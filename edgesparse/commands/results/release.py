@@ -7,16 +7,16 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgesparse.measure.choice import best_row
+from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.results.record import RunRecord
+from edgesparse.devices.emulator import machine as emulator
+from edgesparse.devices.setup.install import Release, install
+from edgesparse.graph import events as told
 from edgesparse.measure.clock import formats_apart
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import ReleaseInfo
 from edgesparse.measure.rows import Row
-from edgesparse.devices.emulator import machine as emulator
-from edgesparse.devices.setup.install import Release, install
-from edgesparse.graph import progress as told
-from edgesparse.commands.fleet.targets import Target
-from edgesparse.commands.results.record import RunRecord
+from edgesparse.measure.selection import best_row
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.safe.temporary import temporary_folder

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.measure.trials import Direction, Trial
-from edgesparse.spec.automatic import Hole, Search, filled
+from edgesparse.spec.auto_variants import Hole, Search, filled
 from edgesparse.spec.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:

@@ -13,26 +13,26 @@ from typing import Any
 
 import yaml
 
+from edgesparse.commands import candidates
+from edgesparse.commands.bench import shortened
+from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.probes import profiles
+from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.plan import executor_for, plan_for
+from edgesparse.commands.results.record import RunRecord, recorded
+from edgesparse.commands.search.study import Asked, Study, check, unusable
+from edgesparse.devices.agent.events import Answers, Check, Event, Failed, Round
+from edgesparse.graph import events as told
+from edgesparse.graph import open_runs
+from edgesparse.graph.execution.executor import Cluster
+from edgesparse.graph.execution.pool import Workers
+from edgesparse.graph.execution.scheduler import execute
+from edgesparse.graph.fingerprints import inputs_of
+from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import Candidate, build_rows
 from edgesparse.measure.rows import Row, metric_of
 from edgesparse.measure.trials import Sweep, Trial, direction_of, over
-from edgesparse.devices.agent.events import Answers, Check, Event, Failed, Round
-from edgesparse.graph import open_runs
-from edgesparse.graph import progress as told
-from edgesparse.graph.execution.execute import execute
-from edgesparse.graph.execution.executor import Cluster
-from edgesparse.graph.execution.pool import Workers
-from edgesparse.graph.fingerprints import inputs_of
-from edgesparse.graph.workspace import Workspace
-from edgesparse.commands import candidates
-from edgesparse.commands.bench import shortened
-from edgesparse.commands.fleet.probes import profiles
-from edgesparse.commands.fleet.resources import DeviceName, Resources
-from edgesparse.commands.fleet.targets import Target
-from edgesparse.commands.results.record import RunRecord, recorded
-from edgesparse.commands.planning import executor_for, plan_for
-from edgesparse.commands.search.study import Asked, Study, check, unusable
-from edgesparse.spec.automatic import Limit, Search
+from edgesparse.spec.auto_variants import Limit, Search
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline, Variant

@@ -10,7 +10,7 @@ from typing import Any
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import Check, Failed, HostInfo
 from edgesparse.devices.agent.job import Entry, check_only, new_id
-from edgesparse.devices.agent.jobs import host_info, run_job
+from edgesparse.devices.agent.run_job import host_info, run_job
 from edgesparse.devices.setup import wheels
 from edgesparse.devices.setup.provision import NEEDED_BYTES, ready, require_usable
 from edgesparse.devices.transport.interface import DeviceError, Transport

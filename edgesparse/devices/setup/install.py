@@ -17,14 +17,14 @@ from edgesparse import __version__
 from edgesparse.data import raw
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, check_only
-from edgesparse.devices.agent.jobs import PROGRAMS, put_programs, run_job
+from edgesparse.devices.agent.run_job import PROGRAMS, put_programs, run_job
 from edgesparse.devices.agent.samples import read
 from edgesparse.devices.setup.provision import MODULES
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, Transport, Upload
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.safe.text import outside_json
-from edgesparse.tflite.format.ends import ends, in_order
+from edgesparse.tflite.format.signature import ends, in_order
 
 RELEASES = PROGRAMS / "releases.py"
 PREDICT, RAW = PROGRAMS / "predict.py", Path(raw.__file__)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesparse.devices.agent.jobs import PROGRAMS, put_programs
+from edgesparse.devices.agent.run_job import PROGRAMS, put_programs
 from edgesparse.devices.setup import wheels
 from edgesparse.devices.transport.interface import DeviceError, Progress, Transport, upload
 from edgesparse.devices.transport.platform import Platform, probe

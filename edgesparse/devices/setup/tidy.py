@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from edgesparse.devices.agent.jobs import PROGRAMS, put_programs
+from edgesparse.devices.agent.run_job import PROGRAMS, put_programs
 from edgesparse.devices.transport.interface import DeviceError, Transport
 
 TIDY = PROGRAMS / "tidy.py"

@@ -23,8 +23,8 @@ from edgesparse.devices.transport.interface import (
 )
 from edgesparse.devices.transport.processes import Completed, last_words
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE
+from edgesparse.spec.safe.compression import packed
 from edgesparse.spec.safe.files import file_digest
-from edgesparse.spec.safe.packed import packed
 
 UPLOAD_TRIES = 5
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import library_versions
-from edgesparse.graph.shared import Shared
+from edgesparse.graph.shared_store import Shared
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.stages.base.stage import Context, Stage

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgesparse.graph import progress as events
-from edgesparse.graph.execution.child import reason_of
+from edgesparse.graph import events
 from edgesparse.graph.execution.pool import Workers
+from edgesparse.graph.execution.worker_main import reason_of
 from edgesparse.graph.store import READS, Store
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.safe.opened import WRITTEN
+from edgesparse.spec.safe.file_access import WRITTEN
 from edgesparse.spec.safe.text import listed
 from edgesparse.stages import kind
 from edgesparse.stages.base.stage import Context, Devices, Stage, Work

@@ -22,7 +22,7 @@ from typing import Any
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.code.inputs import Name
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.safe.opened import WRITTEN, Watch, changed
+from edgesparse.spec.safe.file_access import WRITTEN, Watch, changed
 from edgesparse.spec.safe.programs import python
 from edgesparse.spec.safe.temporary import TemporaryFolder
 from edgesparse.spec.training import Strategy
@@ -32,7 +32,7 @@ POLL_SECONDS = 1.0
 _LOG_TAIL_BYTES = 1 << 16
 _FRAME = re.compile(r'Current thread [^\n]*\n  File "([^"\n]+)", line \d+ in ([^\n]+)')
 # Not multiprocessing, which would run a user's script again that lacks a __main__ guard.
-_START = "from edgesparse.graph.execution.child import main; main(int(sys.argv[1]))"
+_START = "from edgesparse.graph.execution.worker_main import main; main(int(sys.argv[1]))"
 
 
 class Worker:

@@ -17,8 +17,8 @@ from edgesparse.methods.choosing.sensitivity import validation_accuracy
 from edgesparse.methods.magnitude import magnitude
 from edgesparse.methods.network.kernels import EXCLUDED, kernels, prunable
 from edgesparse.methods.report import Coverage, LayerSparsity, Sparsified, require_covered
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import recipe_of
-from edgesparse.methods.training.watching import Progress
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed

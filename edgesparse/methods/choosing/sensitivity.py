@@ -15,9 +15,9 @@ from edgesparse.methods.choosing.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.methods.magnitude import choose_targets
 from edgesparse.methods.masks import magnitude_mask
 from edgesparse.methods.network.kernels import prunable
+from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import recipe_of
 from edgesparse.methods.training.recipe import answers, asking, judged_targets
-from edgesparse.methods.training.watching import Progress
 from edgesparse.spec.sparsify import LEVELS, Magnitude
 from edgesparse.spec.training import Train
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.models.files.equivalence import require_equal
 from edgesparse.methods.network import probing
 from edgesparse.methods.network.layers import (
     MERGES,
@@ -33,6 +32,7 @@ from edgesparse.methods.network.layers import (
     positions_of,
     products_of,
 )
+from edgesparse.models.files.equivalence import require_equal
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgesparse.methods.network.kept import kept
+from edgesparse.methods.network.keep_mask import kept
 from edgesparse.spec.sparsify import Pattern
 
 DAMPING = 0.01

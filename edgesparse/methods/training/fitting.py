@@ -13,7 +13,9 @@ import tensorflow as tf
 from edgesparse.data import Dataset, representative
 from edgesparse.methods.network.functional import arranged
 from edgesparse.methods.network.kernels import kernels
-from edgesparse.methods.training import ingredients, settling
+from edgesparse.methods.training import batch_norm, compile_args
+from edgesparse.methods.training.callbacks import KeepBest, Progress, Report
+from edgesparse.methods.training.checkpoints import Resumed
 from edgesparse.methods.training.recipe import (
     Compiled,
     Recipe,
@@ -23,8 +25,6 @@ from edgesparse.methods.training.recipe import (
     named,
     put_together,
 )
-from edgesparse.methods.training.resuming import Resumed
-from edgesparse.methods.training.watching import KeepBest, Progress, Report
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
 from edgesparse.spec.pipeline import Quantize
@@ -93,11 +93,11 @@ def check_fit(model: tf.keras.Model, dataset: Dataset, train: Train | None = Non
 
 def compile_for(model: tf.keras.Model, train: Train, recipe: Recipe, steps: int) -> None:
     """Compile a model for a training of `steps` a epoch."""
-    rate = ingredients.learning_rate(train, steps)
+    rate = compile_args.learning_rate(train, steps)
     model.compile(
-        optimizer=ingredients.optimizer(train, recipe, rate),
-        loss=ingredients.losses(train, recipe),
-        metrics=ingredients.metrics(train, recipe),
+        optimizer=compile_args.optimizer(train, recipe, rate),
+        loss=compile_args.losses(train, recipe),
+        metrics=compile_args.metrics(train, recipe),
         loss_weights=list(recipe.loss_weights) if recipe.several else None,
     )
 
@@ -114,7 +114,7 @@ def check_losses(model: tf.keras.Model, dataset: Dataset, train: Train, recipe: 
     x, y, *weights = next(iter(dataset.train.samples.take(1).map(_arranged(recipe)).batch(1)))
     try:
         outputs = model(x, training=False)
-        ingredients.check_shapes(train, recipe, tf.nest.flatten(y), tf.nest.flatten(outputs))
+        compile_args.check_shapes(train, recipe, tf.nest.flatten(y), tf.nest.flatten(outputs))
         model.compute_loss(x, y, outputs, weights[0] if weights else None)
     except EdgesparseError:
         raise
@@ -179,7 +179,7 @@ def fit(
     compile_for(model, train, recipe, steps)
     best = KeepBest(best_from_epoch, train.early_stopping, recipe, dataset)
     report = Report(progress, train.epochs, steps, best)
-    own = ingredients.callbacks(train, recipe)
+    own = compile_args.callbacks(train, recipe)
     place = dataset.interrupted.next() if dataset.interrupted and train.ref is None else None
     resumed = Resumed(place, best, callbacks) if place else None
     given = [*callbacks, *own, *extra, best, *([resumed] if resumed else []), report]
@@ -222,12 +222,12 @@ def _settled(
     behind and it helps."""
     asked = train.settle_batch_norm
     tried = asked or (
-        asked is None and any(settling.behind(history, name) for name in settling.SHARES)
+        asked is None and any(batch_norm.behind(history, name) for name in batch_norm.SHARES)
     )
-    if not tried or not settling.unsettled(model):
+    if not tried or not batch_norm.unsettled(model):
         return {}
     weights, before = model.get_weights(), _validated(model, dataset, recipe)
-    settling.settle(model, _batches(dataset, train, recipe)[0])
+    batch_norm.settle(model, _batches(dataset, train, recipe)[0])
     after = _validated(model, dataset, recipe)
     if not asked and recipe.metric.drop(before, after) >= 0:
         model.set_weights(weights)
@@ -268,7 +268,7 @@ def _fitted(
         epochs=train.epochs,
         validation_data=validation,
         verbose=0,
-        class_weight=ingredients.class_weights(train, dataset, recipe),
+        class_weight=compile_args.class_weights(train, dataset, recipe),
         callbacks=list(callbacks),
     )
     found: Mapping[str, Sequence[float]] = history.history

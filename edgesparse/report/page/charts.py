@@ -11,8 +11,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from edgesparse.measure.comparing import place_of
-from edgesparse.measure.made import Bears, InputsThatMatter, Training
+from edgesparse.measure.comparison import place_of
+from edgesparse.measure.provenance import Bears, InputsThatMatter, Training
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row, Score
 from edgesparse.measure.trials import Sweep, Trial

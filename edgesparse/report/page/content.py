@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgesparse.measure.made import Made
+from edgesparse.measure.provenance import Made
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
 from edgesparse.report.lines import gate_line, release_line, summary

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesparse.measure.comparing import Comparison, place_of
+from edgesparse.measure.comparison import Comparison, place_of
 from edgesparse.measure.results import Results
 from edgesparse.measure.trials import Sweep
 from edgesparse.report.comparison import comparison_lines, history_lines, shared_lines, verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from edgesparse.measure.made import Training
+from edgesparse.measure.provenance import Training
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row, metric_of
 from edgesparse.spec.pipeline import ROW_METRICS

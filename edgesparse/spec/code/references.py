@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.code.carried import content, is_carried, is_file, spec_of
+from edgesparse.spec.code.snapshot import content, is_carried, is_file, spec_of
 from edgesparse.spec.code.sources import (
     MAX_REFERENCE,
     definitions_of,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgesparse.spec.code.carried import is_file
+from edgesparse.spec.code.snapshot import is_file
 from edgesparse.spec.code.sources import shown
 from edgesparse.spec.pipeline import ModelSource
 

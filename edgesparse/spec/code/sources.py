@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from edgesparse.spec.code.carried import content, is_file
+from edgesparse.spec.code.snapshot import content, is_file
 from edgesparse.spec.errors import UsageError
 
 MAX_REFERENCE = 300

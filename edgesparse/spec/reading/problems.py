@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgesparse.spec.code import references
-from edgesparse.spec.code.carried import is_file
 from edgesparse.spec.code.saved import is_folder, is_saved, wrong
+from edgesparse.spec.code.snapshot import is_file
 from edgesparse.spec.code.sources import exists, shown
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
 from edgesparse.spec.pipeline import (
@@ -69,7 +69,7 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
                 location = (*location, i)
             source = Source(ref=step.method, args=step.args)
             problems += _source_problems(
-                document, location, "sparsity", source, key="method", given=SPARSIFY_GIVEN
+                document, location, "methods", source, key="method", given=SPARSIFY_GIVEN
             )
     return problems
 

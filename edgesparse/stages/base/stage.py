@@ -247,7 +247,7 @@ class Work:
     def dataset(self) -> Iterator[Dataset]:
         """The data to train on. What is trained on it goes on where it was, if the stage is
         interrupted before the end of this block."""
-        from edgesparse.methods.training.resuming import Interrupted
+        from edgesparse.methods.training.checkpoints import Interrupted
 
         # Beside the store: a killed run's own folder is swept.
         kept = Interrupted(self.folder.parent.with_name("interrupted") / self.stage.key)

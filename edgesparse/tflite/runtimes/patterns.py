@@ -52,7 +52,7 @@ def read_outline(content: bytes) -> Outline:
         c
         for c in kernels
         if is_candidate(c)
-        # The same that the methods prune; see sparsity/report.py.
+        # The same that the methods prune; see methods/report.py.
         and (c.op == "FULLY_CONNECTED" or (c.op == "CONV_2D" and c.values.shape[3] > 4))
     )
     return Outline(model, kernels, tuple(weights))

@@ -3,10 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgesparse.measure.rows import RuntimeInfo
+from edgesparse.commands.fleet import probes
 from edgesparse.devices.agent.probe import Gains, Trial
 from edgesparse.graph.workspace import Workspace
-from edgesparse.commands.fleet import probes
+from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.tflite.runtimes.compatibility import Cell, Verdict
 
 CELL = Cell("FULLY_CONNECTED", "int8", "densify")

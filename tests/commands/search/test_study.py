@@ -5,9 +5,9 @@ from contextlib import closing
 
 import pytest
 
-from edgesparse.measure.trials import Trial
 from edgesparse.commands.search.study import Study, check
-from edgesparse.spec.automatic import Search
+from edgesparse.measure.trials import Trial
+from edgesparse.spec.auto_variants import Search
 from edgesparse.spec.errors import UsageError
 from tests.report.test_table import row as table_row
 

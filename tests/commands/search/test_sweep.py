@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 import edgesparse
-from edgesparse.graph import progress as told
+from edgesparse.commands.search import sweep as sweeping
+from edgesparse.graph import events as told
 from edgesparse.report.page.several import write_sweep
 from edgesparse.report.text import json_text
 from edgesparse.report.trials import print_sweep
-from edgesparse.commands.search import sweep as sweeping
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Variant
 from tests.conftest import HERE, TINY

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.measure.judging import judged, read_judge
 from edgesparse.data import raw
 from edgesparse.devices.agent.events import (
     Answers,
@@ -27,9 +26,10 @@ from edgesparse.devices.agent.events import (
     parse_event,
 )
 from edgesparse.devices.agent.job import Entry
-from edgesparse.devices.agent.jobs import AGENT, answers_of
+from edgesparse.devices.agent.run_job import AGENT, answers_of
 from edgesparse.devices.agent.samples import read, save_golden, save_samples
 from edgesparse.devices.ondevice import agent
+from edgesparse.measure.evaluation import judged, read_judge
 from tests.conftest import require
 
 SETTINGS = {

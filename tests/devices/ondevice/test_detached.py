@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.devices.agent import hearing
-from edgesparse.devices.agent import jobs as measure
+from edgesparse.devices.agent import event_stream
+from edgesparse.devices.agent import run_job as measure
 from edgesparse.devices.agent.events import End, Failed, Round, Start, Waiting
 from edgesparse.devices.agent.job import Entry, Job, Settings
-from edgesparse.devices.agent.jobs import Stopped, run_job
+from edgesparse.devices.agent.run_job import Stopped, run_job
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ import sys
 from pathlib import Path
 from edgesparse.devices.agent.events import Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
-from edgesparse.devices.agent.jobs import run_job
+from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.ssh import SshTransport
 from edgesparse.spec.base import Ssh
 spec, workdir, model, lease, name = sys.argv[1:]
@@ -218,7 +218,7 @@ def test_hostile_output_does_no_harm(board, tflite_files, monkeypatch, tmp_path)
 
 
 def test_an_endless_flood_is_given_up(board, tflite_files, monkeypatch, tmp_path):
-    monkeypatch.setattr(hearing, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 1.0)
     agent = tmp_path / "agent.py"
     agent.write_text("while True: print('nonsense ' * 1000)\n")
     monkeypatch.setattr(measure, "AGENT", agent)

@@ -10,7 +10,7 @@ import pytest
 
 from edgesparse.devices.agent.events import Round
 from edgesparse.devices.agent.job import new_id
-from edgesparse.devices.agent.jobs import run_job
+from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.setup.tidy import TIDY, clear, leave
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.workdir import MARKER, claim

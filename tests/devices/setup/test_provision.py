@@ -11,7 +11,7 @@ import pytest
 
 from edgesparse.devices.agent.events import Check, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
-from edgesparse.devices.agent.jobs import host_info, run_job
+from edgesparse.devices.agent.run_job import host_info, run_job
 from edgesparse.devices.setup import provision as provisioning
 from edgesparse.devices.setup.checkup import checkup
 from edgesparse.devices.setup.provision import provision

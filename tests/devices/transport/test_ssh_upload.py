@@ -11,7 +11,7 @@ import pytest
 
 from edgesparse.devices.transport import ssh_upload
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, NoRoom, upload
-from edgesparse.spec.safe.packed import wire_bytes
+from edgesparse.spec.safe.compression import wire_bytes
 from tests.devices.setup.test_provision import mounted
 from tests.tools.proxy import proxy
 from tests.tools.sshd import ssh_server

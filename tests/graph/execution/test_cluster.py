@@ -10,15 +10,15 @@ import threading
 import pytest
 
 import edgesparse
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
 from edgesparse.graph.execution import cluster
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY, require
 from tests.devices.ondevice.test_detached import await_end
-from tests.graph.execution.test_execute import WIDER, artifacts
-from tests.graph.test_shared import bucket, s3_server
+from tests.graph.execution.test_scheduler import WIDER, artifacts
+from tests.graph.test_shared_store import bucket, s3_server
 from tests.tools.dasks import Dask
 from tests.tools.sshd import descendants
 

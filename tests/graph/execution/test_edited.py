@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import edgesparse
-from edgesparse.graph import progress as told
+from edgesparse.graph import events as told
 from edgesparse.spec.reading.load import load_pipeline
 from tests.conftest import HERE, require
-from tests.graph.execution.test_execute import artifacts
+from tests.graph.execution.test_scheduler import artifacts
 from tests.tools.dasks import Dask
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.reading.load import parse_pipeline
-from edgesparse.spec.safe.opened import WRITTEN
+from edgesparse.spec.safe.file_access import WRITTEN
 from edgesparse.stages.base.stage import Context, Stage
 from tests.conftest import ROOT, TINY
 from tests.devices.ondevice.test_detached import await_end

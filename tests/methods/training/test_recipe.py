@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from edgesparse import data
-from edgesparse.methods.training import fitting, ingredients
+from edgesparse.methods.training import compile_args, fitting
 from edgesparse.methods.training.recipe import compiled_with, evaluate, put_together
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.task import Tasks
@@ -117,13 +117,13 @@ def test_what_a_model_was_compiled_with_counts_unless_the_pipeline_says_more():
     model.compile(tf.keras.optimizers.SGD(0.5, momentum=0.8), loss, metrics=["accuracy"])
     found = recipe(model, LABELS)
     assert found.said[1].endswith("gives loss and optimizer, learning rate 0.5")
-    made = ingredients.optimizer(Train(), found, 0.1)
+    made = compile_args.optimizer(Train(), found, 0.1)
     assert (type(made).__name__, made.momentum) == ("SGD", 0.8)
-    assert ingredients.losses(Train(), found) is loss
+    assert compile_args.losses(Train(), found) is loss
     other = {"optimizer": {"name": "AdamW", "weight_decay": 0.01}, "loss": "mse"}
     found = recipe(model, LABELS, **other)
     assert found.compiled.optimizer is None
-    made = ingredients.optimizer(Train(**other), found, 0.1)
+    made = compile_args.optimizer(Train(**other), found, 0.1)
     assert (type(made).__name__, made.weight_decay) == ("AdamW", 0.01)
     softmax = network(L.Dense(3))
     softmax.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy())
@@ -131,7 +131,7 @@ def test_what_a_model_was_compiled_with_counts_unless_the_pipeline_says_more():
 
 
 def rates(train, epochs=10, per_epoch=4):
-    rate = ingredients.learning_rate(Train(epochs=epochs, learning_rate=1.0, **train), per_epoch)
+    rate = compile_args.learning_rate(Train(epochs=epochs, learning_rate=1.0, **train), per_epoch)
     return [float(rate(i)) if callable(rate) else rate for i in range(epochs * per_epoch)]
 
 
@@ -162,7 +162,7 @@ def test_what_keras_does_not_have_is_said_before_training(train, message):
     model = network(L.Dense(3))
     found = recipe(model, LABELS, **train)
     with pytest.raises(UsageError) as error:
-        ingredients.check(Train(**train), LABELS, found)
+        compile_args.check(Train(**train), LABELS, found)
     assert message in str(error.value)
 
 
@@ -173,12 +173,12 @@ def test_rare_classes_count_more_when_balanced():
     dataset = data.from_arrays("rare", X, y)
     model = network(L.Dense(2))
     found = recipe(model, dataset)
-    weights = ingredients.class_weights(Train(class_weight="balanced"), dataset, found)
+    weights = compile_args.class_weights(Train(class_weight="balanced"), dataset, found)
     assert weights[1] > 3 * weights[0]
     numbers = data.from_arrays("sums", X, X.sum(axis=1))
     regression = recipe(network(L.Dense(1)), numbers)
     with pytest.raises(UsageError, match="class_weight is for classification"):
-        ingredients.class_weights(Train(class_weight="balanced"), numbers, regression)
+        compile_args.class_weights(Train(class_weight="balanced"), numbers, regression)
 
 
 @pytest.mark.slow
@@ -274,7 +274,7 @@ def test_what_does_not_fit_is_said(model, dataset, message):
     ],
 )
 def test_a_loss_that_does_not_take_what_the_model_gives_is_told(activation, loss, said):
-    from edgesparse.methods.training import ingredients
+    from edgesparse.methods.training import compile_args
     from edgesparse.methods.training.recipe import compiled_with
 
     x, y = np.zeros((30, 4), np.float32), np.repeat([0, 1, 2], 10)
@@ -285,14 +285,14 @@ def test_a_loss_that_does_not_take_what_the_model_gives_is_told(activation, loss
     model.compile(loss=loss)
     train = Train()
     recipe = put_together(model, found, train, compiled=compiled_with(model, train))
-    lines = ingredients.doubts(train, recipe)
+    lines = compile_args.doubts(train, recipe)
     assert len(lines) == (said is not None)
     assert said is None or said in lines[0]
     # The same where the pipeline names the loss.
     if isinstance(loss, str):
         named = Train(loss={"name": "SparseCategoricalCrossentropy"})
         recipe = put_together(model, found, named, compiled=compiled_with(model, named))
-        assert len(ingredients.doubts(named, recipe)) == (activation is None)
+        assert len(compile_args.doubts(named, recipe)) == (activation is None)
 
 
 def test_data_with_its_channels_first_is_refused_with_the_way_out():

@@ -1,6 +1,6 @@
 """A run with everything that a page shows."""
 
-from edgesparse.measure.made import Bears, InputsThatMatter, LayerZeros, Made, Training
+from edgesparse.measure.provenance import Bears, InputsThatMatter, LayerZeros, Made, Training
 from edgesparse.measure.results import DeviceInfo, Results
 from edgesparse.measure.rows import Coverage, GateResult, Score, Stored
 from tests.report.test_table import row

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edgesparse.measure.made import LayerZeros
+from edgesparse.measure.provenance import LayerZeros
 from edgesparse.report.page import html_text
 from tests.conftest import HERE, TINY
 from tests.report.page.made import run

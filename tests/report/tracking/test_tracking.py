@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.measure.made import Made, Training
+from edgesparse.measure.provenance import Made, Training
 from edgesparse.report.tracking import track
 from edgesparse.report.tracking.figures import plain
 from edgesparse.spec.errors import EdgesparseError, UsageError

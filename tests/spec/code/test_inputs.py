@@ -102,8 +102,8 @@ def test_code_is_imported_as_it_was_when_keys_were_made(folder, tmp_path_factory
     script = f"""
         import inspect
         from pathlib import Path
-        from edgesparse.spec.code import carried, references
-        carried.carry({inputs.code!r})
+        from edgesparse.spec.code import snapshot, references
+        snapshot.carry({inputs.code!r})
         target = references.find("models", None, "mine.py:build", Path({str(folder)!r}))
         print(references.call(target, {{}}, {{}}), inspect.getsource(references.load(target)))
         print(references.load(target).__globals__["__file__"])

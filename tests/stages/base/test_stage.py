@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from edgesparse.stages import NAMES, kind
-from edgesparse.stages.base.keeping import write_json
+from edgesparse.stages.base.artifacts import write_json
 from edgesparse.stages.base.stage import Kind, Stage, Work
 from tests.conftest import ROOT
 

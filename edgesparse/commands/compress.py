@@ -1,0 +1,260 @@
+"""A trained model, and nothing of its training: what of it a device is best given."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from edgesparse.commands.bench import measured
+from edgesparse.commands.deploy import deploy
+from edgesparse.commands.fleet.probes import profiles
+from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.results.models import FOLDER
+from edgesparse.graph import events as told
+from edgesparse.graph.workspace import Workspace
+from edgesparse.measure.results import Results
+from edgesparse.measure.selection import recommended
+from edgesparse.models.files.reference_outputs import answers
+from edgesparse.spec.auto_variants import without_training
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import Benchmark
+from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
+from edgesparse.spec.safe.files import replace_bytes
+from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.sparsify import Pattern
+from edgesparse.tflite.format.appended import appended
+from edgesparse.tflite.format.inspect import read_model
+from edgesparse.tflite.reconstruction import Made, reconstruct
+from edgesparse.tflite.runtimes.compatibility import Cell, Profile
+from edgesparse.tflite.runtimes.storage import store
+
+SPARSITIES = (0.7, 0.6, 0.5, 0.4, 0.3)
+"""Tried one after another, until the answers stay what they were."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What was written to `target`, and what was measured. `off` is how far a .tflite file's
+    answers are from the original's; see Made."""
+
+    source: str
+    target: str
+    variant: str
+    bytes_before: int
+    bytes_after: int
+    sparsity: float | None
+    off: float | None
+    results: Results
+
+
+def compress(
+    project: Resources,
+    model: str | Path,
+    data: str | Path,
+    device: DeviceName = "local",
+    output: str | Path = "compressed.tflite",
+    *,
+    sparsity: float | None = None,
+    limit: float = 0.02,
+    quick: bool = False,
+) -> Compressed:
+    """Make a trained model smaller and faster for a device, without training it.
+
+    A Keras model is reconstructed with zeros, quantized and converted in the ways that may gain
+    something there; the fastest that loses at most a point is written. A float .tflite file is
+    pruned in place, as far as its answers stay within the limit, and stored as the device likes it.
+
+    Args:
+        model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; or
+            a .tflite file.
+        data: for a Keras model a .npz with x and y; a .npz of samples alone (x, or arrays by the
+            inputs' names) or a .npy: its own answers are the labels then; or a pipeline file, whose
+            data is taken. For a .tflite file a .npy or .npz
+            of samples.
+        sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES that keeps
+            the limit.
+        limit: of a .tflite file: how far its answers may be, as a mean share of their range.
+
+    Raises:
+        UsageError: a file is wrong; nothing was run.
+        EdgesparseError: nothing was found that keeps the limit.
+    """
+    source, target = Path(model), Path(output)
+    if not source.exists():
+        raise UsageError(f"{source}: no such file")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such folder")
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise UsageError(f"{target}: cannot be written; name another file with -o")
+    if source.suffix == ".tflite":
+        return _file(project, source, Path(data), device, target, sparsity, limit, quick)
+    return _keras(project, source, Path(data), device, target, sparsity or 0.7, quick)
+
+
+def _file(
+    project: Resources,
+    source: Path,
+    data: Path,
+    device: DeviceName,
+    target: Path,
+    sparsity: float | None,
+    limit: float,
+    quick: bool,
+) -> Compressed:
+    content = read_model(source)
+    with project.target(device) as connected:
+        known = profiles(connected, project.workspace())
+    if not known:
+        raise EdgesparseError(f"device {connected.device.name} has no runtime that could be asked")
+    profile = next(iter(known.values()))
+    pattern: Pattern = "block-1x4" if _takes_blocks(profile) else "unstructured"
+    tried: list[Made] = []
+    with temporary_folder() as folder:
+        place, wanted = folder / "pruned.tflite", [sparsity] if sparsity else list(SPARSITIES)
+        for number, share in enumerate(wanted):
+            label = f"reconstruct with {share:.0%} zeros"
+            project.listener(told.StageStarted(label, number + 1, len(wanted)))
+            tried.append(reconstruct(source, data, share, pattern, place))
+            project.listener(told.StageDone(label, number + 1, len(wanted)))
+            if tried[-1].off <= limit:
+                break
+        else:
+            nearest = min(made.off for made in tried)
+            raise EdgesparseError(
+                f"{source}: its answers are {nearest:.1%} of their range off, where {limit:.1%} "
+                "are allowed; allow more (--limit), ask for fewer zeros (--sparsity), or give more "
+                "samples that are like those it will see"
+            )
+        stored, _ = store(place.read_bytes(), profile, "auto", source.name)
+        kept = min(stored + appended(content, str(source)), content, key=len)
+        if kept is content:
+            raise EdgesparseError(
+                f"{source}: {share:.0%} zeros make no smaller file for {profile.machine.runtime}"
+            )
+        # Where nobody sees it until all is done: a run that is interrupted leaves no output.
+        new = folder / target.name
+        new.write_bytes(kept)
+        command = shlex.join(["edgesparse", "bench", str(source), str(target)])
+        devices = project.devices(device)
+        results = measured(project, [source, new], devices, Benchmark(), command, quick=quick)
+    _write(target, kept)
+    return Compressed(
+        str(source), str(target), target.stem, len(content), len(kept), share, tried[-1].off,
+        results,
+    )  # fmt: skip
+
+
+def _takes_blocks(profile: Profile) -> bool:
+    """Whether blocks in fully connected layers gain time there, and zeros in convolutions none."""
+    cell = profile.verdict(Cell("FULLY_CONNECTED", "f32", "block-1x4"))
+    return cell.exploits(0.3) and not profile.sparse_path.exists
+
+
+def _keras(
+    project: Resources,
+    source: Path,
+    data: Path,
+    device: DeviceName,
+    target: Path,
+    sparsity: float,
+    quick: bool,
+) -> Compressed:
+    loaded = _pipeline(source, data, sparsity, project.workspace())
+    try:
+        results = deploy(project, loaded, [device], quick=quick)
+    except EdgesparseError as error:
+        kind = UsageError if isinstance(error, UsageError) else EdgesparseError
+        raise kind(_by_file(error, loaded, source, data)) from error
+    found = recommended(results.rows)
+    if found is None:
+        raise EdgesparseError(
+            f"{source}: no variant ran and lost at most a point; see 'edgesparse report'"
+        )
+    row, run = found.fastest, project.workspace().results_path(results.run)
+    kept = run.with_name(FOLDER) / f"{row.variant}-{row.runtime.name}.tflite"
+    _write(target, kept.read_bytes())
+    dense = next((r for r in results.rows if r.variant == results.baseline and r.model), row)
+    assert dense.model is not None
+    return Compressed(
+        str(source), str(target), row.variant, dense.model.bytes, target.stat().st_size, None, None,
+        results,
+    )  # fmt: skip
+
+
+def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -> Loaded[Any]:
+    """A pipeline that only converts, in every way that may gain something."""
+    base, described = Path.cwd(), _described(data, source, workspace)
+    if data.suffix in (".yaml", ".yml"):
+        base = data.absolute().parent
+    variants = without_training(sparsity)
+    if source.is_dir():  # A SavedModel is converted as it is.
+        variants = {name: own for name, own in variants.items() if "sparsify" not in own}
+    text = yaml.safe_dump(
+        {
+            "name": "compress",
+            **described,
+            "model": {"ref": str(source.absolute())},
+            "train": {"epochs": 0},
+            "variants": variants,
+            "release": "none",
+        },
+        sort_keys=False,
+    )
+    loaded = parse_pipeline(text, str(base / "compress.yaml"))
+    return Loaded(loaded.spec.left_to_devices(), loaded.document)
+
+
+def _by_file(error: EdgesparseError, loaded: Loaded[Any], source: Path, data: Path) -> str:
+    """A message about the pipeline, which no user has written, by the files of the user's own."""
+    document = loaded.document
+
+    def place(match: re.Match[str]) -> str:
+        line = int(match[1] or 0)
+        above = [key for key, (top, _) in document.keys.items() if len(key) == 1 and top <= line]
+        about_data = above and above[-1][0] in ("data", "task", "metric")
+        return f"{data if about_data else f'{source} with {data}'}: "
+
+    return re.sub(re.escape(document.path) + r"(?::(\d+):\d+)?: ", place, str(error))
+
+
+def _described(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]:
+    """What a pipeline says of the data; and of the task, where the model answers for labels."""
+    if data.suffix in (".yaml", ".yml"):
+        spec = load_pipeline(data).spec.data
+        return {"data": spec.model_dump(mode="json", exclude_defaults=True)}
+    if not data.is_file():
+        raise UsageError(f"{data}: no such file")
+    if data.suffix not in (".npz", ".npy"):
+        raise UsageError(f"{data}: give a .npz or .npy of samples, or a pipeline file (.yaml)")
+    try:
+        stored = np.load(data, allow_pickle=False)
+        names = [] if isinstance(stored, np.ndarray) else list(stored.files)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UsageError(f"{data}: is not a {data.suffix} of plain arrays: {error}") from None
+    if any(name in ("y", "y_train") or name.startswith("y.") for name in names):
+        return {"data": {"name": "npz", "args": {"path": str(data.absolute())}}}
+    # Kept beside the store: stages come back to it.
+    kept = workspace.folder / "compress" / f"{source.stem}-{data.stem}.npz"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    tasks = answers(source, data, kept)
+    found: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
+    found["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
+    if next(iter(tasks.values())) == "regression":
+        # Of the model itself all errors are 0: no share of them may be lost.
+        found["metric"] = "r2"
+    return found
+
+
+def _write(target: Path, content: bytes) -> None:
+    try:
+        replace_bytes(target, content)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None

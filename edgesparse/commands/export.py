@@ -1,0 +1,124 @@
+"""A variant of a run as a folder that runs by itself: the model, and what is needed around it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from edgesparse.commands.fleet.resources import Resources
+from edgesparse.commands.results.models import FOLDER, kept
+from edgesparse.devices.setup.install import PREDICT, RAW
+from edgesparse.graph.events import Note
+from edgesparse.graph.workspace import Workspace
+from edgesparse.measure.results import Results
+from edgesparse.spec.errors import UsageError, did_you_mean
+from edgesparse.spec.safe.files import new_folder
+from edgesparse.stages.samples import LABELS, TRANSFORM
+
+_README = """\
+# {variant}
+
+{variant} of the pipeline {pipeline}, run {run}, stored for {runtime}.
+On the device: `pip install numpy {runtime}` (pillow for images), then `python predict.py INPUT`.
+In C++: main.cc, with TensorFlow Lite's library.
+"""
+_CC = """\
+// Runs model.tflite once on the zeros that its input is filled with, and prints the first output.
+#include <cstdio>
+#include <memory>
+#include "tensorflow/lite/interpreter_builder.h"
+#include "tensorflow/lite/kernels/register.h"
+#include "tensorflow/lite/model_builder.h"
+
+int main() {
+  auto model = tflite::FlatBufferModel::BuildFromFile("model.tflite");
+  tflite::ops::builtin::BuiltinOpResolver resolver;  // XNNPACK is on by default.
+  std::unique_ptr<tflite::Interpreter> interpreter;
+  if (!model || tflite::InterpreterBuilder(*model, resolver)(&interpreter) != kTfLiteOk) return 1;
+  if (interpreter->AllocateTensors() != kTfLiteOk) return 1;
+  // Fill interpreter->input_tensor(0)->data here, as transform.json says.
+  if (interpreter->Invoke() != kTfLiteOk) return 1;
+  const TfLiteTensor* output = interpreter->output_tensor(0);
+  std::printf("%s: %zu bytes\\n", output->name, output->bytes);
+}
+"""
+
+
+def export(
+    project: Resources,
+    variant: str,
+    output: str | Path | None = None,
+    *,
+    run: str | None = None,
+    runtime: str | None = None,
+) -> list[Path]:
+    """Write a variant's model with labels, transforms, and code that runs it; the files.
+
+    Args:
+        output: a new folder; default: the variant's name, here.
+        run: a run's id; default: the last in which the variant is ok.
+        runtime: for which it is stored; default: the one that it was faster with.
+
+    Raises:
+        UsageError: there is no such run or variant, or the folder is there already.
+    """
+    workspace = project.workspace()
+    results, newest = _run_of(workspace, variant, run)
+    if results is not newest:
+        project.listener(Note(f"run {newest.run} is newer, but it has no {variant} that is ok"))
+    folder = workspace.results_path(results.run).with_name(FOLDER)
+    source = _file_of(folder, results, variant, runtime)
+    target = Path(output) if output is not None else Path(variant)
+    about = json.loads(source.with_suffix(".json").read_text())
+    named = {"variant": variant, "pipeline": results.pipeline, "run": results.run}
+    text = _README.format(**named, runtime=about["runtime"]["name"])
+    try:
+        with new_folder(target) as part:
+            shutil.copyfile(source, part / "model.tflite")
+            (part / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
+            for name in (LABELS, TRANSFORM):
+                shutil.copyfile(folder / name, part / name)
+            for program in (PREDICT, RAW):
+                shutil.copyfile(program, part / program.name)
+            (part / "README.md").write_text(text)
+            (part / "main.cc").write_text(_CC)
+    except FileExistsError:
+        raise UsageError(f"{target}: is there already; name another folder with -o") from None
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
+    return sorted(target.iterdir())
+
+
+def _run_of(workspace: Workspace, variant: str, run: str | None) -> tuple[Results, Results]:
+    """The run that is named, or the last in which the variant is ok and its model was kept; and the
+    last that has the variant."""
+    runs = [workspace.results(run)] if run is not None else workspace.all_results()[::-1]
+    own = [results for results in runs if any(row.variant == variant for row in results.rows)]
+    if not own:
+        where = f"run {run}" if run is not None else "any run"
+        known = {row.variant for results in runs for row in results.rows}
+        raise UsageError(f"no variant {variant!r} in {where}{did_you_mean(variant, known)}")
+    return next((r for r in own if _is_ok(workspace, r, variant)), own[0]), own[0]
+
+
+def _is_ok(workspace: Workspace, results: Results, variant: str) -> bool:
+    ok = any(row.variant == variant and row.status == "ok" for row in results.rows)
+    return ok and bool(kept(workspace.results_path(results.run).with_name(FOLDER), variant))
+
+
+def _file_of(folder: Path, results: Results, variant: str, runtime: str | None) -> Path:
+    """The model of a variant: for the runtime that is named, or the one it was faster with."""
+    files = {_runtime(path): path for path in kept(folder, variant)}
+    if not files:
+        raise UsageError(f"run {results.run} has kept no model of {variant}; deploy it again")
+    if runtime is not None and runtime not in files:
+        raise UsageError(f"{variant} was not made for {runtime!r}{did_you_mean(runtime, files)}")
+    rows = [r for r in results.rows if r.variant == variant and r.runtime.name in files]
+    rows = [row for row in rows if row.status == "ok" and row.latency_ms]
+    rows.sort(key=lambda row: row.latency_ms.p50 if row.latency_ms else 0.0)
+    return files[runtime or (rows[0].runtime.name if rows else next(iter(files)))]
+
+
+def _runtime(path: Path) -> str:
+    return str(json.loads(path.with_suffix(".json").read_text())["runtime"]["name"])

@@ -1,0 +1,92 @@
+"""Whether the dense model has learned anything, before hours are spent on what is made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from edgesparse.commands.prediction.predict import error_of
+from edgesparse.graph.events import Listener
+from edgesparse.graph.execution.executor import Executor
+from edgesparse.graph.plan import Plan
+from edgesparse.measure.evaluation import chance_of, read_judge
+from edgesparse.measure.rows import Score
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.stages import samples
+from edgesparse.stages.base.artifacts import METRICS, read_json
+from edgesparse.stages.base.stage import Stage
+
+_DEVIATIONS = 1.96
+
+
+def require_learned(plan: Plan, executor: Executor, listener: Listener) -> Callable[[Stage], None]:
+    """What is to be called when a stage is done: it raises EdgesparseError where that has trained a
+    dense model that is at chance level, and variants are still to be trained from it."""
+    costly = [one for one in plan.work if _trains(one) and not executor.store.has(one.key)]
+    trainings = {key for one in costly for key in _before(plan, one)}
+    # What chance is, targets say.
+    known = bool(costly) and error_of(plan, plan.samples, executor, listener) is None
+
+    def check(stage: Stage) -> None:
+        if not known or stage.name != "train" or stage.key not in trainings:
+            return
+        why = _at_chance(plan, executor, stage.key)
+        if why is not None:
+            raise EdgesparseError(
+                f"{stage.label}: {why}; look at data (its scale, its labels), loss and training; "
+                "--force goes on"
+            )
+
+    return check
+
+
+def _trains(stage: Stage) -> bool:
+    """Whether it fine-tunes a variant."""
+    return stage.name in ("sparsify", "quantize") and stage.spec[stage.name].get("epochs") != 0
+
+
+def _before(plan: Plan, stage: Stage) -> set[str]:
+    """The keys of all stages that one waits for."""
+    known = {one.key: one for one in plan.stages}
+    found: set[str] = set()
+    open_ = [stage.key]
+    while open_:
+        for key in known[open_.pop()].inputs.values():
+            if key in known and key not in found:
+                found.add(key)
+                open_.append(key)
+    return found
+
+
+def _at_chance(plan: Plan, executor: Executor, key: str) -> str | None:
+    """Why a trained model is no better than always the same answer, by its interval."""
+    store, folder = executor.store, executor.store.path(plan.samples)
+    if not (folder / samples.TASK).is_file():
+        return None
+    base = executor.context.loaded.folder
+    judge = read_judge(read_json(folder / samples.TASK), folder / samples.TARGETS, base)
+    metric, chance = judge.judging.metric, chance_of(judge)
+    value = read_json(store.path(key) / METRICS).get(judge.judging.name)
+    if chance is None or value is None or not math.isfinite(value):
+        return None
+    name, share = judge.judging.name, metric.unit == "%"
+    count, interval = len(next(iter(judge.wanted.values()))), None
+    if share and 0 <= value <= 1:
+        half = _DEVIATIONS * math.sqrt(value * (1 - value) / max(1, count))
+        interval = (value - half, value + half)
+    score = Score(
+        name=name,
+        unit=metric.unit,
+        best=metric.best,
+        host=value,
+        ci95=interval,
+        samples=count,
+        chance=chance,
+    )
+    if not score.at_chance:  # The rule that rows are judged by.
+        return None
+    shown, always = (f"{v:.1%}" if share else f"{v:.4g}" for v in (value, chance))
+    return (
+        f"the dense model is at chance level: {name} {shown}, and always the same answer has "
+        f"{always}"
+    )

@@ -1,0 +1,77 @@
+"""Several devices at once."""
+
+import threading
+
+import pytest
+
+from edgesparse.commands.fleet import parallel as fleet
+from edgesparse.graph import events as told
+from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.reading.load import parse_device
+
+
+def local(name, workdir):
+    text = f"name: {name}\nconnect: {{local: {{}}}}\nworkdir: {workdir}\nruntimes: [ai-edge-litert]"
+    return parse_device(text).spec
+
+
+def test_all_items_are_worked_on_at_the_same_time():
+    together = threading.Barrier(20, timeout=60)
+    fleet.at_once(lambda _: together.wait(), list(range(20)), threading.Event())
+
+
+def test_one_that_fails_stops_the_others_and_is_raised():
+    stop = threading.Event()
+
+    def work(item):
+        if item == 0:
+            raise EdgesparseError("broke")
+        assert stop.wait(60)
+
+    with pytest.raises(EdgesparseError, match="broke"):
+        fleet.at_once(work, [0, 1, 2], stop)
+
+
+def test_dead_devices_stand_beside_live_ones(tmp_path):
+    (tmp_path / "file").touch()
+    said = []
+    devices = [local("dead", tmp_path / "file" / "x"), local("live", tmp_path / "work")]
+    connections = fleet.Connections()
+    with connections.use(
+        devices, tmp_path, told.locked(said.append), threading.Event()
+    ) as connected:
+        assert [target.device.name for target in connected.targets] == ["live"]
+        ((dead, why),) = connected.dead
+    connections.close()
+    assert (dead.name, "cannot write to" in why) == ("dead", True)
+    assert [event.label for event in said if isinstance(event, told.StageFailed)] == ["set up dead"]
+
+
+def test_when_all_are_dead_every_reason_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    devices = [local(name, tmp_path / "file" / name) for name in ("a", "b")]
+    with (
+        pytest.raises(EdgesparseError, match=r"(?s)no device can be used.*device a: .*device b: "),
+        fleet.Connections().use(devices, tmp_path, told.nobody, threading.Event()),
+    ):
+        pass
+
+
+def test_a_device_stays_connected_until_it_changes_or_goes_away(tmp_path):
+    connections, stop = fleet.Connections(), threading.Event()
+
+    def connected(device):
+        with connections.use([device], tmp_path, told.nobody, stop) as ready:
+            assert not ready.dead
+            return ready.targets[0]
+
+    device = local("live", tmp_path / "work")
+    first = connected(device)
+    assert connected(device) is first
+    changed = connected(local("live", tmp_path / "other"))
+    assert changed is not first
+    assert changed.transport.workdir == str(tmp_path / "other")
+    # One that no longer answers is connected anew.
+    changed.transport.run = lambda *_, **__: (_ for _ in ()).throw(EdgesparseError("gone"))
+    assert connected(changed.device) is not changed
+    connections.close()

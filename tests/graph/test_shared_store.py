@@ -1,0 +1,246 @@
+"""A store on S3, by a real S3 server on loopback."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+from edgesparse.graph import shared_store as sharing
+from edgesparse.graph.shared_store import Shared
+from edgesparse.graph.store import MANIFEST, Store
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from tests.conftest import HERE, TINY, run_cli
+from tests.tools.sshd import free_port
+
+KEY, OTHER = "a" * 64, "b" * 64
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory):
+    """Its address; clients find it through the environment, as users' do."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("s3") / "log.txt"
+    given = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }
+    before = {name: os.environ.get(name) for name in given}
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        with subprocess.Popen(command, stdout=out, stderr=out) as server:
+            os.environ.update(given)
+            forget_clients()
+            try:
+                while server.poll() is None:
+                    with socket.socket() as probe:
+                        if probe.connect_ex(("127.0.0.1", port)) == 0:
+                            break
+                assert server.poll() is None, log.read_text()
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                server.kill()
+                forget_clients()
+                for name, value in before.items():
+                    os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def forget_clients():
+    """fsspec keeps clients, which keep the address that they began with."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def bucket(server):
+    """A new one."""
+    import fsspec
+
+    assert server == os.environ["AWS_ENDPOINT_URL"]
+    name = f"b{uuid.uuid4().hex[:12]}"
+    fsspec.filesystem("s3").mkdir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def url(s3_server):
+    return f"{bucket(s3_server)}/folder"
+
+
+def store(folder, url):
+    return Store(folder, Shared(url))
+
+
+def make(found, key, text="content"):
+    with found.create(key, {"label": "x"}) as part:
+        (part / "file.txt").write_text(text)
+        (part / "deep").mkdir()
+        (part / "deep" / "other.bin").write_bytes(bytes(1000))
+
+
+def test_what_one_machine_makes_another_has(tmp_path, url):
+    first, second = store(tmp_path / "a", url), store(tmp_path / "b", url)
+    assert not second.has(KEY)
+    make(first, KEY)
+    assert second.has(KEY)
+    assert not (tmp_path / "b" / KEY).exists(), "nothing is fetched before it is used"
+    folder = second.path(KEY)
+    assert (folder / "file.txt").read_text() == "content"
+    assert (folder / "deep" / "other.bin").read_bytes() == bytes(1000)
+    assert second.wrong(KEY) is None
+    assert second.problems() == []
+
+
+def test_a_half_artifact_is_none(tmp_path, url):
+    import fsspec
+
+    files = fsspec.filesystem("s3")
+    files.pipe_file(f"{url}/{KEY}/place/file.txt", b"content")
+    assert not store(tmp_path / "a", url).has(KEY)
+
+
+def test_two_that_make_the_same_do_not_mix(tmp_path, url):
+    """Trainings that cannot be repeated give other bytes under one key."""
+    first, second = store(tmp_path / "a", url), store(tmp_path / "b", url)
+    make(first, KEY, "of the first")
+    make(second, KEY, "of the second")
+    third = store(tmp_path / "c", url)
+    assert (third.path(KEY) / "file.txt").read_text() in ("of the first", "of the second")
+    assert third.wrong(KEY) is None
+
+
+@pytest.mark.parametrize(
+    "damage", ["changed", "missing", "half a manifest", "another artifact's", "no JSON object"]
+)
+def test_what_is_damaged_there_is_made_again(tmp_path, url, damage):
+    import fsspec
+
+    make(store(tmp_path / "a", url), KEY)
+    files, place = fsspec.filesystem("s3"), f"{url}/{KEY}"
+    manifest = files.cat_file(f"{place}/{MANIFEST}")
+    if damage == "changed":
+        files.pipe_file(f"{place}/{json.loads(manifest)['place']}/file.txt", b"changed")
+    elif damage == "missing":
+        files.rm_file(f"{place}/{json.loads(manifest)['place']}/file.txt")
+    elif damage == "half a manifest":
+        files.pipe_file(f"{place}/{MANIFEST}", manifest[: len(manifest) // 2])
+    elif damage == "another artifact's":
+        make(store(tmp_path / "a", url), OTHER)
+        files.pipe_file(f"{place}/{MANIFEST}", files.cat_file(f"{url}/{OTHER}/{MANIFEST}"))
+    else:
+        files.pipe_file(f"{place}/{MANIFEST}", b"[1]")
+    second = store(tmp_path / "b", url)
+    assert not second.ready(KEY)
+    assert not second.has(KEY)
+    assert not list((tmp_path / "b").iterdir())
+    make(second, KEY, "again")
+    third = store(tmp_path / "c", url)
+    assert third.ready(KEY)
+    assert (third.path(KEY) / "file.txt").read_text() == "again"
+
+
+def test_a_manifest_in_a_folder_is_replaced_whole(tmp_path):
+    """Who reads while others write sees the old or the new one."""
+    import threading
+
+    url = f"file://{tmp_path}/shared"
+    make(store(tmp_path / "a", url), KEY)
+    done = threading.Event()
+    seen = []
+
+    def read():
+        while not done.is_set():
+            seen.append(Shared(url).has(KEY))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    writer = Shared(url)
+    for _ in range(100):
+        writer.put(KEY, tmp_path / "a" / KEY)
+    done.set()
+    reader.join()
+    assert all(seen)
+    assert not list((tmp_path / "shared").rglob("*.part"))
+
+
+def test_an_artifact_under_another_key_is_damaged(tmp_path):
+    found = Store(tmp_path / "a")
+    make(found, KEY)
+    shutil.copytree(found.path(KEY), found.path(OTHER))
+    assert "is that of another artifact" in found.wrong(OTHER)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path, url, name):
+    import fsspec
+
+    content = {"files": {name: {"bytes": 1, "sha256": "0"}}, "place": "p", "key": OTHER}
+    fsspec.filesystem("s3").pipe_file(f"{url}/{OTHER}/{MANIFEST}", json.dumps(content).encode())
+    found = store(tmp_path / "a", url)
+    assert not found.has(OTHER)
+    assert not found.path(OTHER).exists()
+
+
+def test_a_server_that_is_gone_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharing, "TRIES", 2)
+    monkeypatch.setattr(sharing, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    forget_clients()
+    with pytest.raises(EdgesparseError, match="the store s3://nowhere cannot be looked at"):
+        store(tmp_path / "a", "s3://nowhere").has(KEY)
+    forget_clients()
+
+
+def test_a_server_that_says_nothing_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharing, "SILENT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        forget_clients()
+        with pytest.raises(EdgesparseError, match="cannot be looked at: no answer in 0 s"):
+            store(tmp_path / "a", "s3://somewhere").has(KEY)
+        forget_clients()
+        # FTP greets first.
+        address = f"ftp://me:hunter2@127.0.0.1:{silent.getsockname()[1]}/x"
+        with pytest.raises(UsageError, match=r"'store: ftp://\*\*\*@127") as error:
+            Shared(address)
+    assert "hunter2" not in str(error.value)
+
+
+def test_an_address_that_is_none_is_told(tmp_path):
+    with pytest.raises(UsageError, match="Protocol not known"):
+        store(tmp_path / "a", "nosuch://x/y")
+
+
+@pytest.mark.slow
+def test_a_run_makes_again_what_is_damaged_there(tmp_path, made):
+    """Models of another machine, one of which was cut off, and a variant that needs it."""
+    url = f"file://{tmp_path}/shared"
+    stored = made / ".edgesparse" / "store"
+    for manifest in stored.glob(f"*/{MANIFEST}"):
+        Shared(url).put(manifest.parent.name, manifest.parent)
+    (trained,) = (
+        path.parent
+        for path in (tmp_path / "shared").glob(f"*/{MANIFEST}")
+        if json.loads(path.read_text())["stage"] == "train"
+    )
+    for weights in trained.glob("*/*.h5"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    project = tmp_path / "project"
+    (project / "devices").mkdir(parents=True)
+    (project / "devices" / "here.yaml").write_text(HERE)
+    text = TINY.replace("benchmark:", "  dense-f16: {quantize: f16}\nbenchmark:")
+    (project / "tiny.yaml").write_text(text.replace("data:", f"store: {url}\ndata:", 1))
+    done = run_cli("run", "tiny.yaml", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert store(tmp_path / "third", url).ready(trained.name)
