@@ -162,10 +162,9 @@ void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row
 // Four vectors, one for each tap, are interleaved bytewise: a dword then holds the four taps of one channel
 // of one pixel, which is what vpdpbusd sums. Register j has pixels j, 4 + j, 8 + j, 12 + j.
 
-size_t packed_depthwise_bytes(const Depthwise& d) { return (size_t)d.groups * ((d.taps + 3) / 4) * 16; }
+size_t packed_taps_bytes(const Depthwise& d) { return (size_t)d.groups * ((d.taps + 3) / 4) * 16; }
 
-void pack_depthwise(const Depthwise& d, void* packed) {
-  int8_t* out = (int8_t*)packed;
+void pack_taps(const Depthwise& d, int8_t* out) {
   for (int g = 0; g < d.groups; g++)
     for (int t = 0; t < d.taps; t += 4, out += 16)
       for (int c = 0; c < 4; c++)
@@ -198,6 +197,23 @@ void depthwise(const Depthwise& d, int group, const uint8_t* padded, uint8_t* ou
     for (int j = 0; j < 4; j++) acc[j] = Requantizer::scaled(acc[j], scale);
     _mm512_storeu_si512(out, rq.bytes(rq.pair(acc[0], acc[1]), rq.pair(acc[2], acc[3])));
   }
+}
+
+}  // namespace
+}  // namespace edgesparse
+
+#include "avx512vnni_depthwise.h"
+
+namespace edgesparse {
+namespace {
+
+size_t packed_depthwise_bytes(const Depthwise& d) {
+  return packed_taps_bytes(d) + (direct_geometry(d) ? (size_t)d.groups * kDirectWeights : 0);
+}
+
+void pack_depthwise(const Depthwise& d, void* packed) {
+  pack_taps(d, (int8_t*)packed);
+  if (direct_geometry(d)) pack_direct(d, (int8_t*)packed + packed_taps_bytes(d));
 }
 
 // ---- copies and borders ----
@@ -323,6 +339,8 @@ constexpr Kernels make() {
   k.depthwise = depthwise;
   k.packed_depthwise_bytes = packed_depthwise_bytes;
   k.pack_depthwise = pack_depthwise;
+  k.can_depthwise_direct = can_depthwise_direct;
+  k.depthwise_direct = depthwise_direct;
   k.from_nhwc = from_nhwc;
   k.to_nhwc = to_nhwc;
   k.add = add;

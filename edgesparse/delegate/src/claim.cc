@@ -151,7 +151,7 @@ const char* describe_add(TfLiteContext* context, const TfLiteNode* node, Layer* 
   return nullptr;
 }
 
-const char* describe_pad(TfLiteContext* context, const TfLiteNode* node, Layer* l) {
+const char* describe_pad(TfLiteContext* context, Layer* l) {
   const TfLiteTensor &x = context->tensors[l->input], &y = context->tensors[l->output];
   const char* why = check_activation_tensor(x, 4);
   if (why || (why = check_activation_tensor(y, 4))) return why;
@@ -233,7 +233,7 @@ const char* describe(TfLiteContext* context, int index, const TfLiteNode* node,
   } else {
     if (inputs > 1) l->input2 = node->inputs->data[1];
     why = code == kAdd   ? describe_add(context, node, l)
-          : code == kPad ? describe_pad(context, node, l)
+          : code == kPad ? describe_pad(context, l)
                          : describe_max_pool(context, node, l);
     if (!why && code == kMaxPool) why = check_window(context, *l);
   }
