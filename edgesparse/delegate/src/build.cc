@@ -113,6 +113,8 @@ struct Builder {
     p->pitch = w.out_width + reach_x / w.stride_width;
     p->rows = w.out_height + reach_y / w.stride_height;
     p->wide_pixels = (w.out_height - 1) * p->pitch + w.out_width;
+    p->by_row = p->pitch != w.out_width && w.out_width % layout().vector == 0 && w.out_width / layout().vector >= 3;
+    p->compacted = p->pitch != w.out_width && !p->by_row;
     p->plane = plane_bytes(layout(), p->rows * p->pitch);
     p->wide_plane = plane_bytes(layout(), p->wide_pixels);
     int phase_of[64];
@@ -183,11 +185,10 @@ struct Builder {
       step.padded = pad(w, in.groups(), repeated(layout(), zero), &offsets);
       const Padded& p = *step.padded;
       stride = layout().planes * p.plane;
-      const bool compacted = p.pitch != w.out_width;
-      step.matrix.in_plane = p.plane, step.matrix.pixels = p.wide_pixels;
-      step.matrix.out_plane = compacted ? p.wide_plane : plane_bytes(layout(), out.pixels());
+      step.matrix.in_plane = p.plane, step.matrix.pixels = p.by_row ? w.out_width : p.wide_pixels;
+      step.matrix.out_plane = p.compacted ? p.wide_plane : plane_bytes(layout(), out.pixels());
       step.scratch = (size_t)p.phases * in.groups() * stride + kMargin;
-      need_scratch(step.scratch + (compacted ? out.groups() * layout().planes * p.wide_plane : 0));
+      need_scratch(step.scratch + (p.compacted ? out.groups() * layout().planes * p.wide_plane : 0));
     }
     Array<float> scales;
     scales_of(l, out.channels, &scales);
@@ -219,9 +220,9 @@ struct Builder {
     Array<int32_t> offsets;
     step.padded = pad(w, 1, repeated(layout(), zero), &offsets);
     const Padded& p = *step.padded;
-    const bool compacted = p.pitch != w.out_width;
+    step.padded->compacted = p.pitch != w.out_width;
     d.in_plane = p.plane, d.pixels = p.wide_pixels;
-    d.out_plane = compacted ? p.wide_plane : plane_bytes(layout(), out.pixels());
+    d.out_plane = p.compacted ? p.wide_plane : plane_bytes(layout(), out.pixels());
     const Taps taps{offsets.size, offsets.data, 0};
     if (kind == kDepthwise) {
       Array<int8_t> decoded;
@@ -236,7 +237,7 @@ struct Builder {
       d.taps = taps.count, d.shifts = shifts, d.output = output_of(l);
     }
     step.scratch = (size_t)p.phases * layout().planes * p.plane + 2 * kMargin;
-    if (compacted) step.scratch += layout().planes * p.wide_plane + kMargin;
+    if (p.compacted) step.scratch += layout().planes * p.wide_plane + kMargin;
     size_t scratch = 0;
     if (kind == kDepthwise && graph->kernels->can_depthwise_direct) {
       Depthwise direct = d;

@@ -42,6 +42,8 @@ struct Window {
 struct Padded {
   int pitch, rows, phases;
   int wide_pixels;  // outputs, with those between the rows
+  bool by_row;      // a row is some whole vectors: outputs are made row by row, without any between them
+  bool compacted;   // else all at once into scratch, from which those that count are copied
   size_t plane;     // of a phase
   size_t wide_plane;
   Spread spreads[64];

@@ -34,6 +34,16 @@ void multiply(const Kernels& k, const Matrix& m, const uint8_t* in, uint8_t* out
   }
 }
 
+// Output rows of whole vectors, each multiplied from its place in the padded input.
+void multiply_rows(const Job& j, int part, int parts) {
+  const Kernels& k = *j.graph->kernels;
+  const Matrix& m = j.step->matrix;
+  const Range r = share(j.out_shape.height, part, parts);
+  const size_t in_row = (size_t)j.step->padded->pitch * k.layout.unit, out_row = (size_t)m.pixels * k.layout.unit;
+  for (int y = r.from; y < r.to; y++)
+    k.multiply(m, j.graph->scratch + y * in_row, j.out + y * out_row, 0, m.rows, 0, m.pixels / k.layout.vector);
+}
+
 void run_spread(const Job& j, int part, int parts) {
   const Padded& p = *j.step->padded;
   const Layout& layout = j.graph->kernels->layout;
@@ -59,18 +69,17 @@ void run_groups(const Job& j, int part, int parts) {
   const size_t in_plane = plane_bytes(layout, j.in_shape.pixels());
   const size_t out_plane = plane_bytes(layout, j.out_shape.pixels());
   uint8_t* wide = scratch + (size_t)p.phases * layout.planes * p.plane + kMargin;
-  const bool compacted = p.pitch != d.out_width;
   for (int g = r.from; g < r.to; g++) {
     const uint8_t* in = j.a + (size_t)g * layout.planes * in_plane;
     uint8_t* out = j.out + (size_t)g * layout.planes * out_plane;
     for (int f = 0; f < p.phases; f++)
       k.spread(p.spreads[f], 1, in, in_plane, scratch + (size_t)f * layout.planes * p.plane, p.plane);
-    uint8_t* result = compacted ? wide : out;
+    uint8_t* result = p.compacted ? wide : out;
     if (j.step->kind == kMaximum)
       k.max_pool(d, scratch, result);
     else
       k.depthwise(d, g, scratch, result);
-    if (compacted) k.compact(1, d.out_height, d.out_width, p.pitch, wide, d.out_plane, out, out_plane);
+    if (p.compacted) k.compact(1, d.out_height, d.out_width, p.pitch, wide, d.out_plane, out, out_plane);
   }
 }
 
@@ -96,8 +105,8 @@ void run_part(void* argument, int part, int parts) {
     case kWindowed: {
       const Padded& p = *s.padded;
       uint8_t* wide = j.graph->scratch + s.scratch;
-      const bool compacted = p.pitch != j.out_shape.width;
-      if (!j.compact) return multiply(k, s.matrix, j.graph->scratch, compacted ? wide : j.out, part, parts);
+      if (p.by_row) return multiply_rows(j, part, parts);
+      if (!j.compact) return multiply(k, s.matrix, j.graph->scratch, p.compacted ? wide : j.out, part, parts);
       const Range r = share(j.out_shape.groups(), part, parts);
       const size_t out_plane = plane_bytes(layout, j.out_shape.pixels());
       k.compact(r.to - r.from, j.out_shape.height, j.out_shape.width, p.pitch,
@@ -149,7 +158,7 @@ void run_graph(TfLiteContext* context, Graph* graph) {
         run_parts(graph->pool, run_part, &job);
         job.compact = true;
       }
-      if (step.kind != kWindowed || step.padded->pitch != out_shape.width) run_parts(graph->pool, run_part, &job);
+      if (step.kind != kWindowed || step.padded->compacted) run_parts(graph->pool, run_part, &job);
       job.a += image(step.a, in_shape);
       if (job.b) job.b += image(step.b, out_shape);
       job.out += image(step.out, out_shape);
