@@ -9,12 +9,12 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "edgesparse"
 ROOMS = [
     "cli", "report", "project", "commands", "graph", "stages", "measure", "devices", "tflite",
-    "methods", "tasks", "models", "layers", "data", "spec",
+    "delegate", "methods", "tasks", "models", "layers", "data", "spec",
 ]  # fmt: skip
 """From the top to the ground: a room imports those below it."""
 LINES = 400
 # One file, since it is copied to a device whole and must run there alone.
-LONGER = {"devices/ondevice/agent.py": 570}
+LONGER = {"devices/ondevice/agent.py": 575}
 FILES = 12
 VISIBLE = {
     "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "requirements.lock",
