@@ -1,26 +1,26 @@
 """Measures .tflite models on the device it runs on.
 
-One file that is copied there: valid Python 3.7, the standard library, numpy and a TFLite runtime.
+A single file that is copied to the device. It needs Python 3.7, numpy and a TFLite runtime.
 
-    python agent.py info                      what this device is, as one JSON object
-    python agent.py run JOB.json JOURNAL      carry out a job; events go to stdout and the journal
-    python agent.py child KIND ENTRY          one check or round; the request comes on stdin
+    python agent.py info                      describe this device as one JSON object
+    python agent.py run JOB.json JOURNAL      run a job; events go to stdout and to the journal
+    python agent.py child KIND ENTRY          run one check or round; reads its request from stdin
 
 A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is one JSON object a line:
 
     waiting   another job holds this device's lock
     start     job, host
     answers   entry, output, part, data: outputs for the entry's samples, in order, in base64:
-              float32, or int16 where they are reduced to the number of the largest
+              float32, or int16 where they are reduced to the index of the largest value
     check     entry, init_ms, agreement, max_error, samples
     round     entry, round, latency_ns [...], init_ms, first_ms, warmup_runs, stable,
               peak_rss_bytes, cpu_before, cpu_after
     failed    entry, round (null for a check), error
     end
 
-Each check and each round is a process of its own, and rounds go through all entries before the
-next begins, so that a crash, a drift or a throttled CPU hits no single entry. A journal that already
-holds events of the same job is continued.
+Each check and each round runs in its own process, and a round visits all entries before the next
+one begins, so that a crash, a drift or a throttled CPU does not affect a single entry only. A journal
+that already holds events of the same job is continued.
 """
 
 import base64
@@ -42,9 +42,9 @@ RUNTIMES = {
 }
 ARM_CORES = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76"}
 MAX_RUNS_PER_ROUND = 10000
-PART_BYTES = 750000
+PART_BYTES = 750000  # In base64 1 MB: a line of this size passes every buffer on its way.
 WINDOW = 10
-STABLE_WITHIN = 0.05
+STABLE_WITHIN = 0.05  # Larger than the scatter of medians of 10 runs, smaller than a clock change.
 
 
 def read_text(path):
@@ -56,26 +56,26 @@ def read_text(path):
 
 
 def runtime_versions():
-    """Installed runtimes and their versions, without importing them or anything for it.
+    """Return the versions of installed runtimes, without importing them.
 
-    From the names of their folders: Python 3.7 alone has nothing that reads what is in them.
+    Reads the names of their metadata folders: Python 3.7 has no importlib.metadata.
     """
-    found = {}
+    versions = {}
     for folder in sys.path:
         for file in os.listdir(folder) if os.path.isdir(folder) else ():
-            known = re.match(r"(.+?)-([^-]+?)(-py[0-9.]+)?\.(dist|egg)-info$", file)
-            name = known.group(1).replace("_", "-") if known else None
+            match = re.match(r"(.+?)-([^-]+?)(-py[0-9.]+)?\.(dist|egg)-info$", file)
+            name = match.group(1).replace("_", "-") if match else None
             if name in RUNTIMES:
-                found.setdefault(name, known.group(2))
-    return found
+                versions.setdefault(name, match.group(2))
+    return versions
 
 
 def proc_value(path, *names):
-    """The first value in a file of "name : value" lines, such as those in /proc."""
-    for wanted in names:
+    """Return the first value in a file of "name : value" lines, such as those in /proc."""
+    for name in names:
         for line in (read_text(path) or "").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == wanted and value.strip():
+            field, _, value = line.partition(":")
+            if field.strip() == name and value.strip():
                 return value.strip()
     return None
 
@@ -86,12 +86,12 @@ def proc_bytes(path, name):
 
 
 def cpu_name():
-    """The board where Linux knows it, and the processor's core."""
+    """Return the board, where Linux knows it, and the CPU core."""
     board = (read_text("/proc/device-tree/model") or "").rstrip("\0")
-    board = "" if board.startswith("linux,") else board  # An emulated machine is no board.
+    board = "" if board.startswith("linux,") else board  # QEMU's "virt" machine is not a board.
     core = ARM_CORES.get(proc_value("/proc/cpuinfo", "CPU part"))
-    known = (board, core or proc_value("/proc/cpuinfo", "model name", "Hardware"))
-    return ", ".join(name for name in known if name) or platform.machine()
+    parts = (board, core or proc_value("/proc/cpuinfo", "model name", "Hardware"))
+    return ", ".join(name for name in parts if name) or platform.machine()
 
 
 def info():
@@ -115,10 +115,10 @@ def info():
 
 
 def cpu_state():
-    """Frequency, temperature and throttling now; None for what this system does not tell."""
+    """Return the current frequency, temperature and throttling; None where Linux lacks it."""
     khz = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
-    known = proc_value("/proc/cpuinfo", "cpu MHz")
-    mhz = int(khz) / 1000.0 if khz else float(known) if known else None
+    cpuinfo_mhz = proc_value("/proc/cpuinfo", "cpu MHz")
+    mhz = int(khz) / 1000.0 if khz else float(cpuinfo_mhz) if cpuinfo_mhz else None
     temperature = None
     for zone in range(8):
         value = read_text("/sys/class/thermal/thermal_zone%d/temp" % zone)
@@ -132,19 +132,19 @@ def cpu_state():
 
 
 def peak_rss_bytes():
-    """Of this process. Not getrusage's, which also counts what was there before exec."""
+    """Return the peak memory of this process; getrusage would count memory from before exec."""
     return proc_bytes("/proc/self/status", "VmHWM") or 0
 
 
 def open_interpreter(request):
-    """Load the model; returns the interpreter and the milliseconds that took."""
+    """Load the model; return the interpreter and the milliseconds that loading took."""
     import importlib
 
     name = request["runtime"]
     try:
         module = importlib.import_module(RUNTIMES[name])
     except ImportError as error:
-        raise RuntimeError("%s cannot be imported: %s" % (name, error))
+        raise RuntimeError("cannot import %s: %s" % (name, error))
     options = {"model_path": request["model"], "num_threads": request["threads"]}
     delegate = request["delegate"]
     if delegate == "none":
@@ -161,8 +161,8 @@ def open_interpreter(request):
     return interpreter, (time.perf_counter() - start) * 1000
 
 
-def quantized(values, details):
-    """Float samples in the type that the model's input takes."""
+def quantize(values, details):
+    """Convert float samples to the dtype of the model's input."""
     import numpy
 
     scale, zero_point = details["quantization"]
@@ -173,7 +173,8 @@ def quantized(values, details):
     return values.astype(dtype)
 
 
-def dequantized(values, details):
+def dequantize(values, details):
+    """Convert an output to float32."""
     import numpy
 
     scale, zero_point = details["quantization"]
@@ -182,51 +183,57 @@ def dequantized(values, details):
     return values.astype(numpy.float32)
 
 
-def ends(interpreter, request):
-    """The details of inputs and outputs, in the order in which samples and answers come."""
-    sources = {end["index"]: end for end in interpreter.get_input_details()}
-    targets = {end["index"]: end for end in interpreter.get_output_details()}
+def model_tensors(interpreter, request):
+    """Return the details of inputs and of outputs, in the order of samples and answers."""
+    sources = {details["index"]: details for details in interpreter.get_input_details()}
+    targets = {details["index"]: details for details in interpreter.get_output_details()}
     if request.get("inputs"):
         return [sources[i] for i in request["inputs"]], [targets[i] for i in request["outputs"]]
     return list(sources.values()), list(targets.values())
 
 
-def put(interpreter, request, samples, number):
-    """Give the model one of the samples, each [n, ...]."""
-    for source, values in zip(ends(interpreter, request)[0], samples):
-        value = quantized(values[number], source).reshape([int(n) for n in source["shape"]])
+def set_inputs(interpreter, request, samples, number):
+    """Set the model's inputs to sample `number` of `samples`, one array [n, ...] per input."""
+    for source, values in zip(model_tensors(interpreter, request)[0], samples):
+        value = quantize(values[number], source).reshape([int(n) for n in source["shape"]])
         interpreter.set_tensor(source["index"], value)
 
 
-def largest(values):
-    """Of the last axis, the number of the largest; -1 where not all are numbers."""
+def argmax(values):
+    """Return the index of the largest value on the last axis; -1 where a value is not finite."""
     import numpy
 
-    known = numpy.isfinite(values).all(axis=-1)
-    return numpy.where(known, values.argmax(axis=-1), -1).astype(numpy.int16)
+    finite = numpy.isfinite(values).all(axis=-1)
+    return numpy.where(finite, values.argmax(axis=-1), -1).astype(numpy.int16)
 
 
 def infer(interpreter, request, samples, reduced=()):
-    """Outputs, each [n, ...] in float32, for samples, each [n, ...]: one inference after another.
-    Those that are `reduced` are so one by one: together they would fill the memory."""
+    """Run the model on every sample.
+
+    samples: one array [n, ...] per input.
+    reduced: which outputs are reduced to the index of the largest value; sample by sample, since
+        all of them together could fill the memory.
+
+    Returns one array per output: float32 [n, ...], or int16 without the last axis where reduced.
+    """
     import numpy
 
-    _, targets = ends(interpreter, request)
+    _, targets = model_tensors(interpreter, request)
     results = [[] for _ in targets]
     reduced = reduced or [False] * len(targets)
     for number in range(len(samples[0])):
         if request.get("stateful"):
-            interpreter.reset_all_variables()  # Every sample is a new one.
-        put(interpreter, request, samples, number)
+            interpreter.reset_all_variables()  # Samples are independent of one another.
+        set_inputs(interpreter, request, samples, number)
         interpreter.invoke()
         for target, result, reduce in zip(targets, results, reduced):
-            values = dequantized(interpreter.get_tensor(target["index"])[0], target)
-            result.append(largest(values) if reduce else values)
+            values = dequantize(interpreter.get_tensor(target["index"])[0], target)
+            result.append(argmax(values) if reduce else values)
     return [numpy.stack(result) for result in results]
 
 
-def arrays(path, kind, count=None):
-    """The inputs or outputs in a file of samples, in their order."""
+def read_arrays(path, kind, count=None):
+    """Read the inputs ("x") or outputs ("y") of a samples file, in their order."""
     import numpy
 
     with numpy.load(path, allow_pickle=False) as stored:
@@ -234,7 +241,7 @@ def arrays(path, kind, count=None):
 
 
 def check(request):
-    """Compare golden outputs, and answer the samples: what answers are worth the host judges."""
+    """Compare the golden outputs and run the samples; the host evaluates their outputs."""
     interpreter, init_ms = open_interpreter(request)
     import numpy
 
@@ -244,39 +251,44 @@ def check(request):
         interpreter.invoke()
         return result
     count = request.get("golden_samples")
-    golden_x, golden_y = (arrays(request["golden"], kind, count) for kind in "xy")
+    golden_x, golden_y = (read_arrays(request["golden"], kind, count) for kind in "xy")
     outputs = infer(interpreter, request, golden_x)
     errors = numpy.zeros(len(golden_x[0]))
     for output, golden in zip(outputs, golden_y):
         if output.shape != golden.shape:
-            raise RuntimeError("outputs %s instead of %s" % (output.shape[1:], golden.shape[1:]))
+            raise RuntimeError(
+                "output shape %s, expected %s" % (output.shape[1:], golden.shape[1:])
+            )
         spread = float(golden.max() - golden.min()) or 1.0
-        own = numpy.abs(output - golden).reshape(len(output), -1).max(axis=1) / spread
-        errors = numpy.maximum(errors, numpy.where(numpy.isfinite(own), own, numpy.inf))
+        error = numpy.abs(output - golden).reshape(len(output), -1).max(axis=1) / spread
+        errors = numpy.maximum(errors, numpy.where(numpy.isfinite(error), error, numpy.inf))
     result["agreement"] = float(numpy.mean(errors <= request["tolerance"]))
     result["max_error"] = min(float(errors.max()), 1e30)
     if request.get("samples"):
-        x = arrays(request["samples"], "x")
+        x = read_arrays(request["samples"], "x")
         result["samples"] = len(x[0])
         if len(x[0]):
             outputs = infer(interpreter, request, x, request.get("reduced"))
-            result["answers"] = [packed(output) for output in outputs]
+            result["answers"] = [encode_outputs(output) for output in outputs]
     return result
 
 
-def packed(outputs):
-    """Outputs as text, in parts that each fit into a line."""
+def encode_outputs(outputs):
+    """Encode outputs in base64, in parts that each fit into a line."""
     content = outputs.astype(outputs.dtype.newbyteorder("<")).tobytes()
     starts = range(0, len(content), PART_BYTES)
     return [base64.b64encode(content[i : i + PART_BYTES]).decode() for i in starts]
 
 
 def fill_inputs(interpreter, request):
-    """A real sample; else random floats and int8, and zeros: an index must stay in its range."""
+    """Set the inputs to a golden sample; without one to random values.
+
+    Integers wider than 8 bits are set to zero: they can be indices, which must stay in range.
+    """
     import numpy
 
     if request.get("golden"):
-        put(interpreter, request, arrays(request["golden"], "x", 1), 0)
+        set_inputs(interpreter, request, read_arrays(request["golden"], "x", 1), 0)
         return
     random = numpy.random.RandomState(0)
     for details in interpreter.get_input_details():
@@ -289,28 +301,29 @@ def fill_inputs(interpreter, request):
         elif dtype.kind in "iub":
             values = numpy.zeros(shape, dtype)
         else:
-            raise RuntimeError("an input of type %s cannot be made up" % dtype)
+            raise RuntimeError("cannot generate random inputs of dtype %s" % dtype)
         interpreter.set_tensor(details["index"], values)
 
 
-def timed(interpreter, stateful):
+def time_inference(interpreter, stateful):
+    """Run the model once; return the nanoseconds that took."""
     if stateful:
         interpreter.reset_all_variables()
     start = time.perf_counter_ns()
     interpreter.invoke()
-    return max(1, time.perf_counter_ns() - start)  # A coarse clock may stand still.
+    return max(1, time.perf_counter_ns() - start)  # A coarse clock can measure 0.
 
 
 def warm_up(interpreter, settings, stateful):
-    """Run until two windows of runs agree; returns the number of runs and whether they did."""
+    """Run until the medians of two windows agree; return the number of runs and whether they did."""
     times = []
     start = time.perf_counter()
     shortest, longest = settings["warmup_seconds"], settings["warmup_seconds"] * 4 + 1
     while True:
-        times.append(timed(interpreter, stateful))
+        times.append(time_inference(interpreter, stateful))
         spent = time.perf_counter() - start
         last, before = times[-WINDOW:], times[-2 * WINDOW : -WINDOW]
-        stable = not shortest  # Nobody asked it to settle.
+        stable = not shortest  # A warm-up of 0 s does not wait for stable latencies.
         if len(before) == WINDOW:
             change = abs(statistics.median(last) - statistics.median(before))
             stable = stable or change <= STABLE_WITHIN * statistics.median(last)
@@ -320,12 +333,12 @@ def warm_up(interpreter, settings, stateful):
 
 
 def measure(request):
-    """One round: load, warm up, time."""
+    """Run one round: load, warm up, time."""
     settings = request["settings"]
     interpreter, init_ms = open_interpreter(request)
     fill_inputs(interpreter, request)
     stateful = request.get("stateful")
-    first_ms = timed(interpreter, stateful) / 1e6
+    first_ms = time_inference(interpreter, stateful) / 1e6
     warmup_runs, stable = warm_up(interpreter, settings, stateful)
     before = cpu_state()
     latencies = []
@@ -333,7 +346,7 @@ def measure(request):
     while len(latencies) < MAX_RUNS_PER_ROUND and (
         len(latencies) < settings["runs"] or time.perf_counter() < end
     ):
-        latencies.append(timed(interpreter, stateful))
+        latencies.append(time_inference(interpreter, stateful))
     return {
         "latency_ns": latencies,
         "init_ms": init_ms,
@@ -347,18 +360,19 @@ def measure(request):
 
 
 def die_with_parent():
-    """Ask Linux to end this process when the agent that started it is gone."""
+    """Make Linux kill this process when the agent that started it ends."""
     try:
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     except (ImportError, OSError, AttributeError):
         pass
-    if os.getppid() == 1:  # It was gone before we asked.
+    if os.getppid() == 1:  # The agent ended before the call above.
         os._exit(1)
 
 
 def child(kind):
+    """Run one check or round in this process; the result goes to the file that is requested."""
     die_with_parent()
     request = json.load(sys.stdin)
     try:
@@ -371,12 +385,12 @@ def child(kind):
         json.dump(result, file)
         file.flush()
         os.fsync(file.fileno())
-    # A runtime's destructors may crash after the work is done; they are not what is measured.
+    # A crash in a runtime's destructors must not discard the result.
     os._exit(0)
 
 
 class Agent:
-    """Runs a job's processes one after another and tells about each."""
+    """Runs a job's processes one after another and emits their events."""
 
     def __init__(self, job, journal_path):
         self.job = job
@@ -387,9 +401,9 @@ class Agent:
         self.journal = None
         self.lock_file = None
         self.spawning = False
-        self.ending = None
+        self.pending_signal = None
 
-    def tell(self, event):
+    def emit(self, event):
         self.write(json.dumps(event, allow_nan=False) + "\n")
 
     def write(self, text):
@@ -399,7 +413,7 @@ class Agent:
         sys.stdout.flush()
 
     def resume(self):
-        """Repeat what the journal has, as far as it is whole and of this job."""
+        """Emit the events of an earlier journal of this job again; return whether there was one."""
         lines = []
         for line in (read_text(self.journal_path) or "").split("\n"):
             try:
@@ -411,14 +425,14 @@ class Agent:
             lines.append(line + "\n")
             if event["event"] == "failed":
                 self.failed.add(event["entry"])
-            if event["event"] != "answers":  # Those come before their check, which may be missing.
+            if event["event"] != "answers":  # They precede their check, which can be missing.
                 self.done.add((event.get("entry"), event.get("round")))
         self.journal = open(self.journal_path, "w", encoding="utf-8")
         self.write("".join(lines))
         return bool(lines)
 
     def lock(self):
-        """One job at a time: two at once would measure each other."""
+        """Wait for the device's lock: two jobs at the same time would slow each other down."""
         import fcntl
 
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
@@ -433,16 +447,16 @@ class Agent:
         if self.job.get("lock"):
             self.lock()
         if not self.resume():
-            self.tell({"event": "start", "job": self.job["id"], "host": info()})
+            self.emit({"event": "start", "job": self.job["id"], "host": info()})
         entries = self.job["entries"]
         for entry in entries:
             self.step("check", entry, None)
         for number in range(self.job["rounds"]):
-            # Each round starts with another entry, so that none is always the first.
+            # Each round starts with another entry, so that no entry is always the first.
             shift = number % max(1, len(entries))
             for entry in entries[shift:] + entries[:shift]:
                 self.step("round", entry, number)
-        self.tell({"event": "end"})
+        self.emit({"event": "end"})
 
     def step(self, kind, entry, number):
         name = entry["entry"]
@@ -458,56 +472,56 @@ class Agent:
             about["round"] = number
         for output, parts in enumerate(result.pop("answers", ())):
             for part, data in enumerate(parts):
-                said = {"event": "answers", "entry": name, "output": output}
-                self.tell(dict(said, part=part, data=data))
-        self.tell(dict(about, **result))
+                event = {"event": "answers", "entry": name, "output": output}
+                self.emit(dict(event, part=part, data=data))
+        self.emit(dict(about, **result))
 
     def spawn(self, kind, request):
         handle, path = tempfile.mkstemp(suffix=".json", dir=os.path.dirname(self.journal_path))
         os.close(handle)
         request["result"] = path
         try:
-            with tempfile.TemporaryFile() as noise:
+            with tempfile.TemporaryFile() as output_file:
                 self.spawning = True
                 self.process = subprocess.Popen(
                     [sys.executable, os.path.abspath(__file__), "child", kind, request["entry"]],
                     stdin=subprocess.PIPE,
-                    stdout=noise,
+                    stdout=output_file,
                     stderr=subprocess.STDOUT,
                 )
-                if self.ending is not None:  # The signal came before the process was known.
-                    self.end(self.ending, None)
+                if self.pending_signal is not None:  # It arrived before Popen returned.
+                    self.handle_signal(self.pending_signal, None)
                 limit = request["settings"]["timeout_seconds"]
                 try:
                     self.process.communicate(json.dumps(request).encode(), timeout=limit)
                 except subprocess.TimeoutExpired:
-                    self.stop()
-                    return {"error": "no answer in %g s" % limit}
+                    self.kill_child()
+                    return {"error": "no result after %g s" % limit}
                 code = self.process.returncode
-                noise.seek(0)
-                said = noise.read()[-4000:].decode("utf-8", "replace").strip()
+                output_file.seek(0)
+                output = output_file.read()[-4000:].decode("utf-8", "replace").strip()
             text = read_text(path)
             if code == 0 and text:
-                return explained(json.loads(text), said)
-            return {"error": crash_text(code, said)}
+                return add_runtime_error(json.loads(text), output)
+            return {"error": crash_text(code, output)}
         except (OSError, ValueError) as error:
-            return {"error": "the measuring process failed: %s" % error}
+            return {"error": "measuring process failed: %s" % error}
         finally:
             self.spawning = False
             self.process = None
             if os.path.exists(path):
                 os.remove(path)
 
-    def end(self, number, _):
-        """Signal handler: end the measuring process, then this one."""
+    def handle_signal(self, number, _):
+        """End the measuring process, then this one."""
         if self.spawning and self.process is None:
-            self.ending = number
+            self.pending_signal = number
             return
-        self.stop()
+        self.kill_child()
         os._exit(128 + number)
 
-    def stop(self):
-        """Kill and reap; not by Popen.wait, whose lock a signal handler may find taken."""
+    def kill_child(self):
+        """Kill and reap; without Popen.wait, whose lock can be held when a signal arrives."""
         if self.process is not None:
             try:
                 os.kill(self.process.pid, signal.SIGKILL)
@@ -516,21 +530,22 @@ class Agent:
                 pass
 
 
-def explained(result, said):
-    """Add the runtime's own reason, which is often on stderr only."""
-    hints = [line for line in said.splitlines() if line.startswith("ERROR")]
+def add_runtime_error(result, output):
+    """Add the runtime's error message, which is often on stderr only."""
+    hints = [line for line in output.splitlines() if line.startswith("ERROR")]
     if "error" in result and hints and hints[-1][7:40] not in result["error"]:
         result["error"] += " (" + hints[-1][:300] + ")"
     return result
 
 
-def crash_text(code, said):
+def crash_text(code, output):
+    """Describe the exit code of a measuring process that left no result."""
     if code < 0:
-        known = {number.value: number.name for number in signal.Signals}
-        name = known.get(-code, "signal %d" % -code)
+        names = {number.value: number.name for number in signal.Signals}
+        name = names.get(-code, "signal %d" % -code)
         return "the runtime crashed (%s)" % name
-    last = said.splitlines()[-1][:300] if said else "no output"
-    return "the measuring process ended with code %s: %s" % (code, last)
+    last = output.splitlines()[-1][:300] if output else "no output"
+    return "measuring process failed with exit code %s: %s" % (code, last)
 
 
 def main(argv):
@@ -547,12 +562,12 @@ def main(argv):
         job = json.load(file)
     agent = Agent(job, argv[2])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, agent.end)
+        signal.signal(number, agent.handle_signal)
     try:
         agent.run()
     except BrokenPipeError:
-        # The host that listened is gone; the journal keeps what is done.
-        agent.stop()
+        # The host is gone; the journal keeps the finished rounds.
+        agent.kill_child()
         os._exit(1)
     return 0
 

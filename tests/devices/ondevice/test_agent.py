@@ -183,7 +183,7 @@ def test_an_output_is_reduced_to_the_number_of_the_largest(tflite_files, answers
     assert found.dtype == np.int16
     assert found.tolist() == wanted.tolist()
     assert len(base64.b64decode(part.data)) == 2 * len(wanted)
-    assert agent.largest(np.array([[1.0, 2.0], [np.nan, 0.0]])).tolist() == [1, -1]
+    assert agent.argmax(np.array([[1.0, 2.0], [np.nan, 0.0]])).tolist() == [1, -1]
 
 
 def test_wrong_answers_are_seen(tflite_files, answers, samples, tmp_path):
@@ -249,7 +249,7 @@ def test_a_model_that_hangs_is_ended(tflite_files, tmp_path):
     content["settings"]["warmup_seconds"] = 60
     events.job.write_text(json.dumps(content))
     (failed,) = of(events.run(), Failed)
-    assert failed.error == "no answer in 2 s"
+    assert failed.error == "no result after 2 s"
 
 
 def test_what_is_no_model_has_a_reason(tmp_path):
@@ -266,7 +266,7 @@ def test_a_missing_runtime_has_a_reason(tflite_files, tmp_path):
     job = Job(tmp_path, entry("a", tflite_files["dense"]), rounds=0)
     job.command[0] = str(tmp_path / "bare" / "bin" / "python")
     (failed,) = of(job.run(), Failed)
-    assert "ai-edge-litert cannot be imported: No module named" in failed.error
+    assert "cannot import ai-edge-litert: No module named" in failed.error
 
 
 @pytest.mark.slow
