@@ -10,7 +10,7 @@ import click
 from edgesparse.cli.options import FAILED, JSON, NAME, print_json, say
 
 if TYPE_CHECKING:
-    from edgesparse.devices.agent.probe import Trial
+    from edgesparse.devices.agent.probe import CellResult
     from edgesparse.devices.setup.install import State
 
 
@@ -135,7 +135,7 @@ def _half_line(gain: float) -> str:
     return f"half-precision arithmetic: {said}, {gain:.2f} times as fast"
 
 
-def _trial_line(trial: Trial) -> str:
+def _trial_line(trial: CellResult) -> str:
     from edgesparse.tflite.runtimes.compatibility import PAYS
 
     cell, verdict = trial.cell, trial.verdict

@@ -84,7 +84,7 @@ def inspect(
     print_inspection(
         found.file,
         found.info,
-        found.ends,
+        found.signature,
         found.tensors,
         found.explained,
         found.half_precision,

@@ -24,7 +24,7 @@ from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.text import clean
 from edgesparse.tflite.format.inspect import inspect, read_model
-from edgesparse.tflite.format.signature import Ends, ends, explain_custom
+from edgesparse.tflite.format.signature import Signature, explain_custom, read_signature
 from edgesparse.tflite.runtimes.compatibility import Profile
 from edgesparse.tflite.runtimes.explain import explain
 
@@ -80,7 +80,7 @@ def measured(
     files: dict[str, _File] = {}
     for path in models:
         content = read_model(path)
-        info, found = inspect(content, str(path)), ends(content, str(path))
+        info, found = inspect(content, str(path)), read_signature(content, str(path))
         shapes = _shapes(found, input_shapes, path)
         files[_name(path, files)] = _File(path, ModelFile.of(info), found, shapes)
     baseline = next(iter(files))
@@ -123,40 +123,40 @@ def measured(
 class _File:
     path: Path
     model: ModelFile
-    ends: Ends
+    signature: Signature
     shapes: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 def _shapes(
-    found: Ends, given: Sequence[str], path: Path
+    found: Signature, given: Sequence[str], path: Path
 ) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """By tensor, the shapes of inputs that the file leaves open; UsageError where one is missing
     or does not fit. A batch that is open is one."""
     named = dict(_parsed(text) for text in given)
     unknown = [name for name in named if name and name not in {e.name for e in found.inputs}]
     if unknown:
-        names = [end.name for end in found.inputs]
+        names = [spec.name for spec in found.inputs]
         raise UsageError(f"{path}: it has no input {unknown[0]!r}{did_you_mean(unknown[0], names)}")
     chosen = []
-    for end in found.inputs:
-        shape = named.get(end.name, named.get(""))
-        said = "x".join("?" if size < 1 else str(size) for size in end.shape)
-        if shape is None or not any(size < 1 for size in end.shape):
-            if end.is_open:
+    for spec in found.inputs:
+        shape = named.get(spec.name, named.get(""))
+        said = "x".join("?" if size < 1 else str(size) for size in spec.shape)
+        if shape is None or not any(size < 1 for size in spec.shape):
+            if spec.is_dynamic:
                 raise UsageError(
-                    f"{path}: its input {end.name} is of open size, {said}; name one: "
-                    f"--input-shape {end.name}={said.replace('?', '1', 1).replace('?', '224')}"
+                    f"{path}: its input {spec.name} is of open size, {said}; name one: "
+                    f"--input-shape {spec.name}={said.replace('?', '1', 1).replace('?', '224')}"
                 )
             continue
-        fits = len(shape) == len(end.shape) and all(
-            o < 1 or o == s for o, s in zip(end.shape, shape, strict=True)
+        fits = len(shape) == len(spec.shape) and all(
+            o < 1 or o == s for o, s in zip(spec.shape, shape, strict=True)
         )
         if not fits:
             raise UsageError(
-                f"{path}: its input {end.name} is {said}, which "
+                f"{path}: its input {spec.name} is {said}, which "
                 f"{'x'.join(map(str, shape))} does not fit"
             )
-        chosen.append((end.index, shape))
+        chosen.append((spec.index, shape))
     return tuple(chosen)
 
 
@@ -170,7 +170,7 @@ def _parsed(text: str) -> tuple[str, tuple[int, ...]]:
 
 def _why(file: _File, row: Row, known: Mapping[str, Profile]) -> str | None:
     """A failure with what is known of it, and what would help; None where nothing is."""
-    custom = explain_custom(file.ends.custom)
+    custom = explain_custom(file.signature.custom)
     if custom is not None:
         return custom
     profile = known.get(row.runtime.name)

@@ -124,10 +124,10 @@ def _file(
             project.listener(told.StageStarted(label, number + 1, len(wanted)))
             tried.append(reconstruct(source, data, share, pattern, place))
             project.listener(told.StageDone(label, number + 1, len(wanted)))
-            if tried[-1].off <= limit:
+            if tried[-1].output_error <= limit:
                 break
         else:
-            nearest = min(made.off for made in tried)
+            nearest = min(made.output_error for made in tried)
             raise EdgesparseError(
                 f"{source}: its answers are {nearest:.1%} of their range off, where {limit:.1%} "
                 "are allowed; allow more (--limit), ask for fewer zeros (--sparsity), or give more "
@@ -147,8 +147,8 @@ def _file(
         results = measured(project, [source, new], devices, Benchmark(), command, quick=quick)
     _write(target, kept)
     return Compressed(
-        str(source), str(target), target.stem, len(content), len(kept), share, tried[-1].off,
-        results,
+        str(source), str(target), target.stem, len(content), len(kept), share,
+        tried[-1].output_error, results,
     )  # fmt: skip
 
 

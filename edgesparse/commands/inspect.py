@@ -18,7 +18,7 @@ from edgesparse.tflite.activations import zeros_between
 from edgesparse.tflite.features import Features, features, strongest
 from edgesparse.tflite.format.inspect import ModelInfo, read_model
 from edgesparse.tflite.format.inspect import inspect as inspect_file
-from edgesparse.tflite.format.signature import Ends, ends
+from edgesparse.tflite.format.signature import Signature, read_signature
 from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo, describe, explain
 
 STRONGEST = 8
@@ -34,7 +34,7 @@ class Inspection:
     info: ModelInfo
     tensors: tuple[TensorInfo, ...]
     explained: Mapping[str, tuple[Explanation, ...]]
-    ends: Ends
+    signature: Signature
     half_precision: Mapping[str, str] = field(default_factory=dict)
     """Where a file may be computed so: by runtime why it is not; empty where it is."""
     activations: Mapping[str, float] | None = None
@@ -49,10 +49,10 @@ class Inspection:
         return {
             "file": self.file,
             **ModelFile.of(self.info).model_dump(),
-            "inputs": [asdict(end) for end in self.ends.inputs],
-            "outputs": [asdict(end) for end in self.ends.outputs],
-            "operators": dict(self.ends.operators),
-            "custom": list(self.ends.custom),
+            "inputs": [asdict(spec) for spec in self.signature.inputs],
+            "outputs": [asdict(spec) for spec in self.signature.outputs],
+            "operators": dict(self.signature.operators),
+            "custom": list(self.signature.custom),
             "half_precision": self.info.half_precision,
             "half_precision_refused": dict(self.half_precision),
             "tensors": [asdict(tensor) for tensor in self.tensors],
@@ -127,7 +127,7 @@ def inspect(
         info,
         tensors,
         explained,
-        ends(content, str(file)),
+        read_signature(content, str(file)),
         half,
         zeros_between(Path(file), Path(samples)) if samples is not None else None,
         tuple(features(content, str(file))) if with_features else None,

@@ -169,7 +169,7 @@ def _identity(host: Transport, prefix: list[str], command: str) -> dict[str, Any
     done = host.run([*prefix, "/bin/sh", "-c", _IDENTIFY, "sh", command], timeout_seconds=120)
     version = compiler_version(done.stdout)
     if done.returncode or version is None:
-        raise EdgesparseError(f"{command} does not run: {done.said}; {WHERE_TO_GET_IT}")
+        raise EdgesparseError(f"{command} does not run: {done.last_line}; {WHERE_TO_GET_IT}")
     return {"version": version, "sha256": done.stdout.split()[0][:64]}
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgesparse.devices.agent.events import Event
 from edgesparse.devices.agent.job import Entry
-from edgesparse.devices.agent.run_job import answers_of
+from edgesparse.devices.agent.run_job import collect_outputs
 from edgesparse.measure.rows import Interval, Score
 from edgesparse.tasks.evaluation import Judging, rebuilt
 
@@ -60,7 +60,7 @@ class Judgement:
 
 def judged(entry: Entry, events: Iterable[Event], judge: Judge | None) -> Judgement | None:
     """What an entry's answers to its samples are worth; None where it gave none, or not all."""
-    answers = answers_of(entry, events)
+    answers = collect_outputs(entry, events)
     return None if answers is None or judge is None else judgement_of(answers, judge)
 
 

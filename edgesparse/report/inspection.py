@@ -15,7 +15,7 @@ from edgesparse.tflite.format.signature import explain_custom
 
 if TYPE_CHECKING:
     from edgesparse.tflite.format.inspect import ModelInfo
-    from edgesparse.tflite.format.signature import End, Ends
+    from edgesparse.tflite.format.signature import Signature, TensorSpec
     from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo
 
 _OPS = {
@@ -44,7 +44,7 @@ NAMED_LAYERS = 3
 def print_inspection(
     name: str,
     info: ModelInfo,
-    ends: Ends,
+    signature: Signature,
     tensors: Sequence[TensorInfo],
     explained: Mapping[str, Sequence[Explanation]],
     half_precision: Mapping[str, str],
@@ -64,7 +64,7 @@ def print_inspection(
             style="bold",
         )
     )
-    for line in _about(ends):
+    for line in _about(signature):
         console.print(shown(line))
     if info.half_precision:
         console.print(shown("computed in half precision where the CPU can"))
@@ -91,18 +91,20 @@ def print_inspection(
             console.print(shown(line, style=style))
 
 
-def _about(ends: Ends) -> list[str]:
+def _about(signature: Signature) -> list[str]:
     """What a model takes and gives, and what it is made of."""
-    sides = (("input", ends.inputs), ("output", ends.outputs))
-    lines = [f"{side}{'s' * (len(e) > 1)}: {', '.join(map(_end, e))}" for side, e in sides]
-    lines.append("operators: " + ", ".join(f"{n} {kind}" for kind, n in ends.operators.items()))
-    said = explain_custom(ends.custom)
+    sides = (("input", signature.inputs), ("output", signature.outputs))
+    lines = [f"{side}{'s' * (len(e) > 1)}: {', '.join(map(_tensor_line, e))}" for side, e in sides]
+    lines.append(
+        "operators: " + ", ".join(f"{n} {kind}" for kind, n in signature.operators.items())
+    )
+    said = explain_custom(signature.custom)
     return [*lines, said] if said else lines
 
 
-def _end(end: End) -> str:
-    sizes = "x".join("?" if size < 1 else str(size) for size in end.shape)
-    return f"{end.name} {sizes} {end.dtype}" + (" (of open size)" if end.is_open else "")
+def _tensor_line(spec: TensorSpec) -> str:
+    sizes = "x".join("?" if size < 1 else str(size) for size in spec.shape)
+    return f"{spec.name} {sizes} {spec.dtype}" + (" (of open size)" if spec.is_dynamic else "")
 
 
 def _table(tensors: Sequence[TensorInfo]) -> Table:

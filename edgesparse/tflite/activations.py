@@ -17,7 +17,7 @@ import numpy as np
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.programs import asked
 from edgesparse.spec.safe.text import clean
-from edgesparse.tflite.recording import opened, run, samples_of
+from edgesparse.tflite.recording import open_interpreter, read_samples, run
 
 MOST = 256
 """Samples that are looked at, at most."""
@@ -41,8 +41,8 @@ def zeros_between(model: Path, samples: Path) -> dict[str, float]:
 
 def _measured(model: Path, samples: Path) -> dict[str, float]:
     content = model.read_bytes()
-    given = samples_of(samples, content)
-    interpreter = opened(content)
+    given = read_samples(samples, content)
+    interpreter = open_interpreter(content)
     details = {one["index"]: one for one in interpreter.get_tensor_details()}
     made = [i for op in interpreter._get_ops_details() for i in op["outputs"] if i in details]
     counts: dict[int, list[int]] = {}

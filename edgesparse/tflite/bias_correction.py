@@ -32,9 +32,16 @@ from edgesparse.tflite.format.graph import (
     operator_name,
     put,
 )
-from edgesparse.tflite.format.signature import dequantized
+from edgesparse.tflite.format.signature import dequantize
 from edgesparse.tflite.patches import patches
-from edgesparse.tflite.recording import Arrays, kept_apart, off, opened, run, samples_of
+from edgesparse.tflite.recording import (
+    Arrays,
+    hold_out,
+    open_interpreter,
+    output_error,
+    read_samples,
+    run,
+)
 
 MOST = 100
 """Samples that are looked at, at most; a fifth of those that are given is kept apart."""
@@ -136,7 +143,7 @@ def _layers(model: Any, content: bytes) -> list[_Layer]:
 
 def _means(content: bytes, layers: Sequence[_Layer], given: Arrays) -> list[np.ndarray[Any, Any]]:
     """Over the samples, of each layer."""
-    interpreter = opened(content)
+    interpreter = open_interpreter(content)
     details = {one["index"]: one for one in interpreter.get_tensor_details()}
     sums: list[Any] = [0.0] * len(layers)
     count = 0
@@ -144,7 +151,7 @@ def _means(content: bytes, layers: Sequence[_Layer], given: Arrays) -> list[np.n
         count += 1
         for place, layer in enumerate(layers):
             values = interpreter.get_tensor(layer.source)
-            sums[place] = sums[place] + layer.means(dequantized(values, details[layer.source]))
+            sums[place] = sums[place] + layer.means(dequantize(values, details[layer.source]))
     return [np.asarray(one / count, np.float64) for one in sums]
 
 
@@ -178,11 +185,15 @@ def _corrected(exact: bytes, quantized: bytes, given: Arrays) -> tuple[bytes, in
 def main(exact: str, quantized: str, samples: str, target: str) -> None:
     try:
         before, content = Path(exact).read_bytes(), Path(quantized).read_bytes()
-        every = samples_of(Path(samples), content)
+        every = read_samples(Path(samples), content)
         count = min(MOST, min(len(values) for values in every.values()))
-        given, kept = kept_apart(every, count)
+        given, kept = hold_out(every, count)
         made, changed = _corrected(before, content, given)
-        done = Corrected(changed, off(before, content, kept, MOST), off(before, made, kept, MOST))
+        done = Corrected(
+            changed,
+            output_error(before, content, kept, MOST),
+            output_error(before, made, kept, MOST),
+        )
         Path(target).write_bytes(made if done.after < done.before else content)
         said: dict[str, Any] = asdict(done)
     except (UsageError, ValueError, RuntimeError) as error:

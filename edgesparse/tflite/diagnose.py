@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from edgesparse.methods.activations import uses
 from edgesparse.tflite.format.graph import label
-from edgesparse.tflite.format.signature import dequantized, quantized
+from edgesparse.tflite.format.signature import dequantize, quantize
 
 SAMPLES = 8
 """So many are compared, layer by layer."""
@@ -116,7 +116,7 @@ def _parting(
     known = {details["index"]: details for details in interpreter.get_tensor_details()}
     for number in range(len(x[0])):
         for details, values in zip(interpreter.get_input_details(), x, strict=True):
-            value = quantized(values[number : number + 1], details)
+            value = quantize(values[number : number + 1], details)
             interpreter.set_tensor(details["index"], value)
         interpreter.invoke()
         for details in known.values():
@@ -127,7 +127,7 @@ def _parting(
             if expected.size != np.prod(details["shape"]) or expected.dtype.kind != "f":
                 continue
             try:
-                found = dequantized(interpreter.get_tensor(details["index"]), details)
+                found = dequantize(interpreter.get_tensor(details["index"]), details)
             except ValueError:
                 continue
             spread = float(np.ptp(layers[name][1])) or 1.0

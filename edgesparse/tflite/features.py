@@ -21,7 +21,7 @@ from edgesparse.tflite.format.graph import (
     open_model,
     operator_name,
 )
-from edgesparse.tflite.format.signature import ends
+from edgesparse.tflite.format.signature import read_signature
 
 _ALIKE = (
     "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "RELU", "RELU6", "LOGISTIC",
@@ -69,15 +69,15 @@ def features(content: bytes, name: str = "model.tflite") -> list[Features]:
         paths = _followed(model, graph, fixed)
         found = []
         known = paths.get(indices(graph.outputs)[0])
-        for end in ends(content, name).inputs:
-            if end.index in paths and end.index not in _read(graph):
+        for spec in read_signature(content, name).inputs:
+            if spec.index in paths and spec.index not in _read(graph):
                 continue
-            own = known if known is not None and known.source == end.index else None
+            own = known if known is not None and known.source == spec.index else None
             if own is not None:
-                found.append(Features(end.name, own.size.any(axis=1), own.signed))
-            elif not _counts_only(model, graph, end.index, paths):
-                count = int(np.prod([max(1, size) for size in end.shape[1:]]))
-                found.append(Features(end.name, np.ones(count, bool), None))
+                found.append(Features(spec.name, own.size.any(axis=1), own.signed))
+            elif not _counts_only(model, graph, spec.index, paths):
+                count = int(np.prod([max(1, size) for size in spec.shape[1:]]))
+                found.append(Features(spec.name, np.ones(count, bool), None))
     return found
 
 

@@ -38,7 +38,14 @@ from edgesparse.spec.sparsify import BLOCK, Pattern
 from edgesparse.tflite.format.encode import decode, packed
 from edgesparse.tflite.format.graph import Constant, constants, indices, open_model, put
 from edgesparse.tflite.patches import patches
-from edgesparse.tflite.recording import Arrays, kept_apart, off, opened, run, samples_of
+from edgesparse.tflite.recording import (
+    Arrays,
+    hold_out,
+    open_interpreter,
+    output_error,
+    read_samples,
+    run,
+)
 
 MOST = 200
 """Samples that are looked at, at most."""
@@ -58,7 +65,7 @@ class Made:
     layers: dict[str, float]
     left: int
     """Weights that no method knows, or that are few."""
-    off: float
+    output_error: float
     """How far the answers are from the file's own on samples that were kept apart: the mean of the
     differences, as a share of an output's range; of the output where that is largest."""
 
@@ -79,7 +86,7 @@ def reconstruct(
     words = (model, samples, sparsity, pattern, target)
     found = asked("edgesparse.tflite.reconstruction", words, str(model), TIMEOUT_SECONDS)
     layers = {clean(str(name)): float(share) for name, share in found["layers"].items()}
-    return Made(layers, int(found["left"]), float(found["off"]))
+    return Made(layers, int(found["left"]), float(found["output_error"]))
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,11 @@ def _seen(
     layers: Sequence[_Layer], now: bytes, then: bytes, given: Arrays
 ) -> Iterator[tuple[_Layer, Seen | Tiles]]:
     """What is known of each layer: with what it is given in `now`, for what it gives in `then`."""
-    runs = [opened(now), opened(then)] if now is not then else [opened(then)]
+    runs = (
+        [open_interpreter(now), open_interpreter(then)]
+        if now is not then
+        else [open_interpreter(then)]
+    )
     count = min(MOST, min(len(values) for values in given.values()))
     matrices = [layer.matrix for layer in layers]
     known = [watching(matrix) for matrix in matrices]
@@ -179,11 +190,11 @@ def _carried_out(
     model: Path, samples: Path, sparsity: float, pattern: Pattern, target: Path
 ) -> Any:
     content = decode(model.read_bytes(), model.name)
-    every = samples_of(samples, content)
+    every = read_samples(samples, content)
     count = min(len(values) for values in every.values())
     if count < MIN_SAMPLES:
         raise UsageError(f"{samples} has {count} samples; give at least {MIN_SAMPLES}")
-    given, kept = kept_apart(every, count)
+    given, kept = hold_out(every, count)
     read = open_model(content, model.name)
     layers, left = _layers(read, content, pattern)
     if not layers:
@@ -207,7 +218,7 @@ def _carried_out(
     return {
         "layers": {layer.constant.label: shares[str(n)] for n, layer in enumerate(layers)},
         "left": left,
-        "off": off(content, now, kept, MOST),
+        "output_error": output_error(content, now, kept, MOST),
     }
 
 

@@ -1,6 +1,6 @@
-"""A file that is run on samples with everything kept that its operators give.
+"""Runs a file on samples and keeps the outputs of all of its operators.
 
-Only in a process of its own: a runtime can take its process down with it.
+Only in a subprocess: a runtime can crash its process.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.signature import dequantized, ends, quantized
+from edgesparse.tflite.format.signature import dequantize, quantize, read_signature
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-def opened(content: bytes) -> Any:
-    """An interpreter that keeps what is between operators; without delegates, which keep that to
-    themselves."""
+def open_interpreter(content: bytes) -> Any:
+    """Return an interpreter that keeps intermediate tensors; without delegates, which hide them."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -31,65 +30,71 @@ def opened(content: bytes) -> Any:
     return interpreter
 
 
-def samples_of(path: Path, content: bytes) -> Arrays:
-    """The arrays [n, ...] of a .npy or .npz for a file's inputs, by their names; one alone may be
-    called anything. Raises UsageError where they do not fit."""
-    names = [end.name for end in ends(content, path.name).inputs]
+def read_samples(path: Path, content: bytes) -> Arrays:
+    """Read the arrays [n, ...] of a .npy or .npz for a file's inputs, by the inputs' names.
+
+    The name of a single array does not matter where the file has one input.
+
+    Raises:
+        UsageError: the arrays do not fit the inputs.
+    """
+    names = [spec.name for spec in read_signature(content, path.name).inputs]
     try:
-        given = np.load(path, allow_pickle=False)
-        archive = not isinstance(given, np.ndarray)
-        known = {name: given[name] for name in given.files} if archive else {"x": given}
+        loaded = np.load(path, allow_pickle=False)
+        is_archive = not isinstance(loaded, np.ndarray)
+        arrays = {name: loaded[name] for name in loaded.files} if is_archive else {"x": loaded}
     except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path}: is no array: {error}") from None
-    if len(names) == 1 and (len(known) == 1 or "x" in known):
-        return {names[0]: known["x"] if "x" in known else next(iter(known.values()))}
-    missing = [name for name in names if name not in known]
+        raise UsageError(f"{path} is not a NumPy array: {error}") from None
+    if len(names) == 1 and (len(arrays) == 1 or "x" in arrays):
+        return {names[0]: arrays["x"] if "x" in arrays else next(iter(arrays.values()))}
+    missing = [name for name in names if name not in arrays]
     if missing:
-        raise UsageError(f"{path}: has no array {missing[0]!r}; it has {', '.join(known)}")
-    return {name: known[name] for name in names}
+        raise UsageError(f"{path} has no array {missing[0]!r}; it has {', '.join(arrays)}")
+    return {name: arrays[name] for name in names}
 
 
-def kept_apart(every: Arrays, count: int) -> tuple[Arrays, Arrays]:
-    """Of the first `count` samples those to work on, and the last fifth, to judge by."""
-    apart = max(1, count // 5)
-    given = {name: values[: max(1, count - apart)] for name, values in every.items()}
-    return given, {name: values[count - apart : count] for name, values in every.items()}
+def hold_out(samples: Arrays, count: int) -> tuple[Arrays, Arrays]:
+    """Split the first `count` samples: the last fifth is held out to measure the output error."""
+    held_out = max(1, count // 5)
+    used = {name: values[: max(1, count - held_out)] for name, values in samples.items()}
+    return used, {name: values[count - held_out : count] for name, values in samples.items()}
 
 
-def run(interpreter: Any, content: bytes, given: Arrays, most: int) -> Iterator[int]:
-    """Run the samples one by one, at most so many; after each its number, while the tensors hold
-    what it made. Raises UsageError where a sample does not fit."""
-    sources = {end["index"]: end for end in interpreter.get_input_details()}
-    named = {end.name: end.index for end in ends(content, "model.tflite").inputs}
-    for number in range(min(most, min(len(values) for values in given.values()))):
+def run(interpreter: Any, content: bytes, samples: Arrays, limit: int) -> Iterator[int]:
+    """Run up to `limit` samples and yield each one's index, while the tensors hold its values.
+
+    Raises:
+        UsageError: a sample has another shape than its input.
+    """
+    sources = {details["index"]: details for details in interpreter.get_input_details()}
+    indices = {spec.name: spec.index for spec in read_signature(content, "model.tflite").inputs}
+    for number in range(min(limit, min(len(values) for values in samples.values()))):
         interpreter.reset_all_variables()
-        for name, index in named.items():
+        for name, index in indices.items():
             source = sources[index]
-            value = np.asarray(given[name][number])
+            value = np.asarray(samples[name][number])
             if value.size != int(np.prod(source["shape"])):
-                wanted = source["shape"][1:].tolist()
-                raise UsageError(f"a sample of {name} has shape {value.shape}, not {wanted}")
-            interpreter.set_tensor(index, quantized(value, source).reshape(source["shape"]))
+                shape = source["shape"][1:].tolist()
+                raise UsageError(f"a sample of {name} has shape {value.shape}, expected {shape}")
+            interpreter.set_tensor(index, quantize(value, source).reshape(source["shape"]))
         interpreter.invoke()
         yield number
 
 
-def off(before: bytes, after: bytes, given: Arrays, most: int) -> float:
-    """How far one file's answers are from another's: the mean of the differences, as a share of an
-    output's range in the first; of the output where that is largest."""
+def output_error(before: bytes, after: bytes, samples: Arrays, limit: int) -> float:
+    """Return the mean absolute difference between two files' outputs, as a share of the output's
+    range in the first; that of the output where it is largest."""
     answers = []
     for content in (before, after):
-        interpreter = opened(content)
+        interpreter = open_interpreter(content)
         outputs = interpreter.get_output_details()
         answers.append(
-            [[dequantized(interpreter.get_tensor(end["index"]), end) for end in outputs]
-             for _ in run(interpreter, content, given, most)]
+            [[dequantize(interpreter.get_tensor(output["index"]), output) for output in outputs]
+             for _ in run(interpreter, content, samples, limit)]
         )  # fmt: skip
-    shares = []
-    for own, other in zip(
-        zip(*answers[0], strict=True), zip(*answers[1], strict=True), strict=True
-    ):
-        wanted, found = np.stack(own), np.stack(other)
-        spread = float(wanted.max() - wanted.min()) or 1.0
-        shares.append(float(np.abs(wanted - found).mean()) / spread)
-    return max(shares)
+    errors = []
+    for outputs_before, outputs_after in zip(*(zip(*a, strict=True) for a in answers), strict=True):
+        expected, actual = np.stack(outputs_before), np.stack(outputs_after)
+        spread = float(expected.max() - expected.min()) or 1.0
+        errors.append(float(np.abs(expected - actual).mean()) / spread)
+    return max(errors)

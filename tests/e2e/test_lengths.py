@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgesparse.graph.workspace import Workspace
-from edgesparse.tflite.format.signature import ends
+from edgesparse.tflite.format.signature import read_signature
 from tests.conftest import HERE, run_cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(600)]
@@ -83,7 +83,7 @@ def test_the_file_takes_any_length(tmp_path):
     assert note.startswith("the file takes x of 40x2 and nothing else: ")
     # The release answers samples of other lengths.
     place = Path(found["releases"][0]["place"])
-    assert ends((place / "model.tflite").read_bytes()).inputs[0].shape == (1, -1, 2)
+    assert read_signature((place / "model.tflite").read_bytes()).inputs[0].shape == (1, -1, 2)
     for length in (25, 55):
         wave = np.sin(np.arange(length) * 0.3)[:, None].repeat(2, axis=1).astype(np.float32)
         np.save(tmp_path / "x.npy", wave)

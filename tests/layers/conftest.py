@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.format.signature import ends, in_order
+from edgesparse.tflite.format.signature import in_order, read_signature
 from tests.methods.runtimes import RUNTIMES, share_within
 
 TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2, "int16x8": 0.05}
@@ -69,7 +69,7 @@ def check_converted(model, inputs, folder, schemes=tuple(TOLERANCE), least=0.9):
     )  # fmt: skip
     for scheme in schemes:
         content, path = convert(model, scheme, x, one_scale=True), folder / f"{scheme}.tflite"
-        order = [end.index for end in in_order(ends(content).inputs, model.input_names)]
+        order = [spec.index for spec in in_order(read_signature(content).inputs, model.input_names)]
         named = {f"x{i}": values for i, values in enumerate(x)}
         path.write_bytes(content)
         np.savez(path.with_suffix(".npz"), y=expected, order=order, **named)

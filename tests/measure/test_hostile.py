@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from edgesparse.devices.agent.event_stream import Heard
+from edgesparse.devices.agent.event_stream import EventStream
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.measure.gates import check_gates
 from edgesparse.measure.job import build_job, build_rows
@@ -56,11 +56,11 @@ def test_hostile_streams_become_rows_or_one_error():
             place = chance.randrange(len(lines))
             lines[place] = mutated_text(lines[place], SCRAPS, chance)
         chance.shuffle(lines) if chance.random() < 0.2 else None
-        heard = Heard("pi", 1.0, job, lambda _: None)
-        events = heard.events
+        events_stream = EventStream("pi", 1.0, job, lambda _: None)
+        events = events_stream.events
         try:
             for line in "\n".join(lines).split("\n"):
-                heard.hear(line)
+                events_stream.feed(line)
             outcomes["heard"] += 1
         except DeviceError as error:
             assert len(str(error)) < 1000

@@ -24,11 +24,11 @@ def test_they_are_those_of_the_rectifiers(scheme, tmp_path):
     assert max(found.values()) == pytest.approx(expected, abs=0.001 if scheme == "f32" else 0.05)
 
 
-def test_what_is_wrong_is_said(tflite_files, crashing_model, tmp_path):
+def test_samples_that_do_not_fit_are_errors(tflite_files, crashing_model, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, 3), np.float32))
-    with pytest.raises(UsageError, match=r"has shape \(3,\), not \[512\]"):
+    with pytest.raises(UsageError, match=r"has shape \(3,\), expected \[512\]"):
         zeros_between(tflite_files["dense"], tmp_path / "x.npy")
-    with pytest.raises(UsageError, match="is no array"):
+    with pytest.raises(UsageError, match="is not a NumPy array"):
         zeros_between(tflite_files["dense"], tmp_path / "no.npy")
     np.savez(tmp_path / "x.npz", a=np.zeros(2), b=np.zeros(2))
     with pytest.raises(UsageError, match="has no array"):

@@ -8,7 +8,7 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.graph import constants, open_model
 from edgesparse.tflite.reconstruction import reconstruct
-from edgesparse.tflite.recording import opened, run
+from edgesparse.tflite.recording import open_interpreter, run
 
 pytestmark = pytest.mark.slow  # Each test converts a network.
 
@@ -37,7 +37,7 @@ def file(tmp_path_factory):
 
 def answers(path, x):
     content = path.read_bytes()
-    interpreter = opened(content)
+    interpreter = open_interpreter(content)
     (end,) = interpreter.get_output_details()
     given = {"input": x}
     given = dict.fromkeys(_inputs(content), x)
@@ -47,9 +47,9 @@ def answers(path, x):
 
 
 def _inputs(content):
-    from edgesparse.tflite.format.signature import ends
+    from edgesparse.tflite.format.signature import read_signature
 
-    return [end.name for end in ends(content, "x").inputs]
+    return [spec.name for spec in read_signature(content, "x").inputs]
 
 
 @pytest.mark.parametrize("scheme", ["f32", "f16"])
@@ -66,7 +66,7 @@ def test_a_file_gets_zeros_and_answers_nearly_as_before(file, tmp_path, scheme):
     before, after = answers(source, x), answers(target, x)
     spread = before[32:].max() - before[32:].min()
     off = float(np.abs(before[32:] - after[32:]).mean() / spread)
-    assert made.off == pytest.approx(off, rel=1e-3)
+    assert made.output_error == pytest.approx(off, rel=1e-3)
     # As far off as it is where the smallest weights go instead.
     plain = _smallest(source, 0.6, tmp_path / "plain.tflite")
     assert off < 0.03

@@ -97,7 +97,7 @@ class Connections:
         """The device as it is connected, if it still answers; else connected anew."""
         connected = self._targets.pop(device.name, None)
         if connected is not None:
-            connected.transport.stopping = stop
+            connected.transport.stop = stop
             if connected.device == device and _answers(connected):
                 self._targets[device.name] = connected
                 clear(connected.transport, killed)
@@ -105,7 +105,7 @@ class Connections:
             connected.close()
         with events.waiting(listener, set_up_label(device)) as progress:
             target = open_target(device, progress, killed)
-        target.transport.stopping = stop
+        target.transport.stop = stop
         self._targets[device.name] = target
         return target
 

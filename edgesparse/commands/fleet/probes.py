@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.commands.fleet.connect import Target
-from edgesparse.devices.agent.probe import Gains, Trial, try_cells, try_networks
+from edgesparse.devices.agent.probe import CellResult, NetworkSpeedups, probe_cells, probe_networks
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.workspace import Workspace
 from edgesparse.spec.safe.files import replace_json
@@ -23,8 +23,8 @@ from edgesparse.tflite.runtimes.compatibility import Cell, Machine, Profile, Ver
 class Found:
     """What a probe found: each cell, and by runtime what networks gain."""
 
-    trials: tuple[Trial, ...]
-    gains: Mapping[str, Gains]
+    trials: tuple[CellResult, ...]
+    gains: Mapping[str, NetworkSpeedups]
 
 
 def probe(target: Target, workspace: Workspace, progress: Progress) -> Found:
@@ -41,10 +41,10 @@ def probe(target: Target, workspace: Workspace, progress: Progress) -> Found:
 def _tried(target: Target, progress: Progress) -> Found:
     names = [runtime.name for runtime in target.runtimes]
     delegate = target.device.cpu_delegate
-    trials = try_cells(
+    trials = probe_cells(
         target.transport, names, delegate, lambda share, text: progress(0.85 * share, text)
     )
-    gains = try_networks(
+    gains = probe_networks(
         target.transport, names, delegate, lambda share, text: progress(0.85 + 0.15 * share, text)
     )
     return Found(tuple(trials), gains)
@@ -62,7 +62,7 @@ def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
     return found
 
 
-def surprises(target: Target, trials: Sequence[Trial]) -> list[Trial]:
+def surprises(target: Target, trials: Sequence[CellResult]) -> list[CellResult]:
     """Trials whose outcome is not the table's."""
     table = profiles(target, None)
     return [t for t in trials if table[t.runtime].verdict(t.cell).runs != t.verdict.runs]

@@ -20,7 +20,7 @@ from edgesparse.stages.samples import LABELS, TASK, TRANSFORM
 from edgesparse.stages.sparsify import LAYERS
 from edgesparse.tasks.evaluation import rebuilt
 from edgesparse.tflite.features import Features, features, strongest
-from edgesparse.tflite.format.signature import ends
+from edgesparse.tflite.format.signature import read_signature
 
 LOOKED_AT = 4096
 """Of more values than this no picture is kept."""
@@ -117,7 +117,7 @@ def _inputs(plan: Plan, store: Store) -> dict[str, list[InputsThatMatter]]:
             continue
         content = path.read_bytes()
         try:
-            shapes = {end.name: end.shape for end in ends(content, path.name).inputs}
+            shapes = {spec.name: spec.shape for spec in read_signature(content, path.name).inputs}
             known = [one for one in features(content, path.name) if one.followed]
         except EdgesparseError:
             continue  # An operator that nobody knows: it is the user's own.

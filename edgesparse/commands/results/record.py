@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.prediction.outcomes import Foreseen, came_true
-from edgesparse.devices.agent.event_stream import Lied
+from edgesparse.devices.agent.event_stream import ProtocolError
 from edgesparse.devices.agent.events import Check, Event, Failed, Round, Waiting
 from edgesparse.devices.agent.job import Job
 from edgesparse.devices.agent.run_job import run_job
@@ -161,7 +161,7 @@ class RunRecord:
         try:
             if job.entries:
                 _measure(target, job, events, listener, stop)
-        except Lied as error:
+        except ProtocolError as error:
             events, lost = list(heard), str(error)
         except EdgesparseError as error:
             if isinstance(error, ConnectionLost):

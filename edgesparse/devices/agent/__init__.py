@@ -1,1 +1,1 @@
-"""What is asked of a device: jobs for its agent, the events it answers with, and probes."""
+"""Jobs for the agent on a device, the events that it sends, and probes of runtimes."""

@@ -1,7 +1,7 @@
-"""What is heard of a job: its events, each once, within bounds of number, size and time.
+"""The events of a job as they arrive: each once, within limits of number, size and time.
 
-A device may print anything; what is no event, or of another job, is left out. A device whose agent
-says what cannot be is not believed at all.
+A device can print anything. What is not an event, or is one of another job, is ignored. Nothing is
+used of a device whose agent sends an invalid event.
 """
 
 from __future__ import annotations
@@ -20,83 +20,92 @@ from edgesparse.devices.agent.events import (
     End,
     Event,
     Failed,
-    ImpossibleError,
+    InvalidEventError,
     Round,
     Start,
     Waiting,
     parse_event,
 )
 from edgesparse.devices.agent.job import Entry, Job
-from edgesparse.devices.agent.samples import read
+from edgesparse.devices.agent.samples import read_arrays
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.spec.safe.text import clean
 
 SILENCE_SECONDS = 60.0
-"""Silence beyond a step's own time-out before a device is given up."""
+"""Silence beyond a step's own time-out after which a device counts as hanging."""
 WAITING_SECONDS = 3600.0
-"""How long another job may hold the device."""
+"""How long another job can hold the device before this one is given up."""
 MAX_JUNK_BYTES = 50_000_000
-"""What is no event, over one connection."""
+"""Output of one connection that is not an event."""
 
 
-class Lied(DeviceError):
-    """The device's agent said what cannot be: nothing that it said counts."""
+class ProtocolError(DeviceError):
+    """The device's agent sent an invalid event; its measurements are discarded."""
 
 
-class Heard:
-    """The job's events, each once, however often and whatever the device says."""
+class EventStream:
+    """Collects a job's events, each once, from whatever lines the device sends.
+
+    Args:
+        device: its name, for messages.
+        clock_slowdown: seconds on this machine per second on the device; see Transport.
+        job: the job; events about anything else are ignored.
+        on_event: called with each event.
+    """
 
     def __init__(
-        self, device: str, patience: float, job: Job, on_event: Callable[[Event], None]
+        self, device: str, clock_slowdown: float, job: Job, on_event: Callable[[Event], None]
     ) -> None:
         self.device = device
         self.job = job
         self.on_event = on_event
         self.events: list[Event] = []
-        self.junk = ""
+        self.last_output = ""
+        """The last line that is not an event, for messages."""
         self.ended = False
         self._entries = {entry.name: entry for entry in job.entries}
-        self._forms = {entry.name: answer_forms(entry) for entry in job.entries}
-        self._parts = {name: [form.parts for form in forms] for name, forms in self._forms.items()}
+        self._outputs = {entry.name: output_specs(entry) for entry in job.entries}
+        self._parts = {
+            name: [spec.parts for spec in specs] for name, specs in self._outputs.items()
+        }
         self._seen: set[_Key] = set()
         self._failed: set[str] = set()
-        self._limit_seconds = job.settings.timeout_seconds * patience + SILENCE_SECONDS
+        self._limit_seconds = job.settings.timeout_seconds * clock_slowdown + SILENCE_SECONDS
         self._junk_bytes = 0
         self._deadline = 0.0
         self._waits_until: float | None = None
-        self.begin()
+        self.start_connection()
 
-    def begin(self) -> None:
-        """A connection begins."""
+    def start_connection(self) -> None:
+        """Reset the limits of one connection."""
         self._junk_bytes = 0
         self._deadline = time.monotonic() + self._limit_seconds
 
-    def hear(self, line: str) -> None:
-        """Take in a line.
+    def feed(self, line: str) -> None:
+        """Process a line of the agent's output.
 
         Raises:
-            Lied: it says what cannot be.
-            DeviceError: more is printed than any job says.
+            ProtocolError: it is an event with invalid data.
+            DeviceError: there is more output than any job has.
         """
         try:
             event = parse_event(line)
-        except ImpossibleError as error:
-            raise self._lied(str(error)) from None
-        # What nobody asked for is no event; nor is what was heard: a journal is repeated from its
-        # start after each break.
-        if event is None or not self._expected(event) or _key(event) in self._seen:
-            self._noise(line, event)
+        except InvalidEventError as error:
+            raise self._protocol_error(str(error)) from None
+        # A journal is repeated from its start after each reconnect: known events are skipped.
+        if event is None or not self._is_expected(event) or _key(event) in self._seen:
+            self._count_junk(line, event)
             return
         if isinstance(event, Check):
-            self._require_all(event)
+            self._require_complete(event)
         self._seen.add(_key(event))
-        self.take(event)
+        self.add(event)
 
-    def take(self, event: Event) -> None:
-        """An event that counts."""
+    def add(self, event: Event) -> None:
+        """Record a valid event and pass it to the listener."""
         waits = isinstance(event, Waiting)
         self._waits_until = time.monotonic() + WAITING_SECONDS if waits else None
-        # Bounded, since each event counts once and there are so many.
+        # Bounded, since each event counts once and their number is limited.
         self._deadline = time.monotonic() + self._limit_seconds
         if isinstance(event, Failed):
             self._failed.add(event.entry)
@@ -104,54 +113,56 @@ class Heard:
         self.events.append(event)
         self.on_event(event)
 
-    def require_time(self) -> None:
-        """Raise DeviceError when nothing new was heard for too long."""
+    def check_deadline(self) -> None:
+        """Raise DeviceError when no new event arrived for too long."""
         now = time.monotonic()
         if self._waits_until is not None:
             if now > self._waits_until:
                 raise DeviceError(
-                    f"device {self.device}: another job has held it for "
-                    f"{WAITING_SECONDS / 60:.0f} minutes; end that one, or try later"
+                    f"device {self.device} is locked by another job since "
+                    f"{WAITING_SECONDS / 60:.0f} min; stop it or retry later"
                 )
         elif now > self._deadline:
-            hint = f"; it said: {self.junk}" if self.junk else ""
+            hint = f"; last output: {self.last_output}" if self.last_output else ""
             raise DeviceError(
-                f"device {self.device}: nothing heard from the agent for "
-                f"{self._limit_seconds:.0f} s{hint}"
+                f"device {self.device}: no output from the agent for {self._limit_seconds:.0f} s"
+                f"{hint}"
             )
 
-    def _require_all(self, check: Check) -> None:
-        """Raise Lied for a check that left out what was asked."""
+    def _require_complete(self, check: Check) -> None:
+        """Raise ProtocolError for a check that lacks the agreement or samples of its entry."""
         entry = self._entries[check.entry]
         if entry.golden is not None and check.agreement is None:
-            raise self._lied(f"{check.entry} was checked against nothing")
-        forms = self._forms[check.entry]
-        if forms and check.samples != forms[0].shape[0]:
-            asked = f"{forms[0].shape[0]} samples were asked for"
-            raise self._lied(f"{check.entry} answered {check.samples}, {asked}")
-
-    def _lied(self, what: str) -> Lied:
-        return Lied(
-            f"device {self.device}: its agent says what cannot be: {what}; nothing that it "
-            "measured counts"
-        )
-
-    def _noise(self, line: str, event: Event | None) -> None:
-        if event is None:
-            self.junk = clean(line.strip(), 200) or self.junk
-        self._junk_bytes += len(line)
-        parts = sum(sum(counts) for counts in self._parts.values())
-        if self._junk_bytes > MAX_JUNK_BYTES + parts * 2 * PART_BYTES:
-            raise DeviceError(
-                f"device {self.device}: its agent prints without end; it said: {self.junk}"
+            raise self._protocol_error(f"{check.entry}: no agreement with the golden outputs")
+        specs = self._outputs[check.entry]
+        if specs and check.samples != specs[0].shape[0]:
+            raise self._protocol_error(
+                f"{check.entry}: outputs of {check.samples} samples, expected {specs[0].shape[0]}"
             )
 
-    def _expected(self, event: Event) -> bool:
+    def _protocol_error(self, problem: str) -> ProtocolError:
+        return ProtocolError(
+            f"device {self.device}: invalid data from the agent ({problem}); its measurements were "
+            "discarded"
+        )
+
+    def _count_junk(self, line: str, event: Event | None) -> None:
+        if event is None:
+            self.last_output = clean(line.strip(), 200) or self.last_output
+        self._junk_bytes += len(line)
+        parts = sum(sum(counts) for counts in self._parts.values())
+        limit = MAX_JUNK_BYTES + parts * 2 * PART_BYTES
+        if self._junk_bytes > limit:
+            raise DeviceError(
+                f"device {self.device}: the agent sent more than {limit / 1e6:.0f} MB of "
+                f"unexpected output; last line: {self.last_output}"
+            )
+
+    def _is_expected(self, event: Event) -> bool:
         if isinstance(event, Start):
             return event.job == self.job.id
         if isinstance(event, End | Waiting):
             return True
-        # One that failed says no more.
         if event.entry not in self._entries or event.entry in self._failed:
             return False
         if isinstance(event, Answers):
@@ -172,8 +183,8 @@ def _key(event: Event) -> _Key:
 
 
 @dataclass(frozen=True)
-class Form:
-    """In which form an output's answers come: [n, ...]."""
+class OutputSpec:
+    """Shape [n, ...] and dtype of an output in the agent's answers."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -187,16 +198,16 @@ class Form:
         return math.ceil(self.size_bytes / PART_BYTES)
 
 
-def answer_forms(entry: Entry) -> list[Form]:
-    """Of each output that an entry is to give for its samples; empty for none."""
+def output_specs(entry: Entry) -> list[OutputSpec]:
+    """Return the spec of each output that an entry answers its samples with; empty without any."""
     if entry.samples is None or entry.golden is None:
         return []
-    count = len(next(iter(read(entry.samples, "x").values())))
-    outputs = list(read(entry.golden, "y").values())
+    count = len(next(iter(read_arrays(entry.samples, "x").values())))
+    outputs = list(read_arrays(entry.golden, "y").values())
     reduced = entry.reduced or (False,) * len(outputs)
     return [
-        Form((count, *values.shape[1:-1]), "<i2")
-        if less
-        else Form((count, *values.shape[1:]), "<f4")
-        for values, less in zip(outputs, reduced, strict=True)
+        OutputSpec((count, *values.shape[1:-1]), "<i2")
+        if is_reduced
+        else OutputSpec((count, *values.shape[1:]), "<f4")
+        for values, is_reduced in zip(outputs, reduced, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What the agent says, as checked data. Its output comes from a device and is not trusted."""
+"""The agent's events as validated data: its output comes from a device and is not trusted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edgesparse.spec.safe.text import Clean, clean
 
 MAX_LINE = 2_000_000
 PROTOCOL = 3
-"""Of the agent that is sent; it must answer with the same."""
+"""Version of the protocol between this package and its agent."""
 PART_BYTES = 750_000
-"""How much of an entry's outputs one event holds."""
+"""Bytes of an entry's outputs in one event, before base64."""
 MAX_PARTS = 1000
 MAX_OUTPUTS = 100
 MAX_ROUNDS = 1000
@@ -22,11 +22,11 @@ MAX_ROUNDS = 1000
 
 def _version(text: str) -> str:
     if not re.fullmatch(r"[0-9][0-9A-Za-z.+!_-]*", text, re.ASCII):
-        raise PydanticCustomError("version", "is no version")
+        raise PydanticCustomError("version", "is not a version")
     return text
 
 
-# Wide enough for every device that there is, and far from what arithmetic or memory cannot take.
+# Wide enough for every existing device, and far below overflows and large allocations.
 _Text = Annotated[Clean, Field(max_length=4000)]
 _Short = Annotated[Clean, Field(max_length=300)]
 _Version = Annotated[str, Field(max_length=60), AfterValidator(_version)]
@@ -38,17 +38,17 @@ _Count = Annotated[int, Field(ge=0, le=10**9)]
 _Number = Annotated[int, Field(ge=0, lt=MAX_ROUNDS)]
 
 
-class ImpossibleError(ValueError):
-    """An event that no agent of ours says; the text says what is wrong with it."""
+class InvalidEventError(ValueError):
+    """An event with an invalid value; the text names it."""
 
 
 class _Event(BaseModel):
-    # A newer agent may say more; what it says beyond this is not used.
+    # A newer agent can send more fields.
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class HostInfo(_Event):
-    """What a device is."""
+    """System, CPU and runtimes of a device."""
 
     protocol: Literal[3]
     machine: _Short
@@ -57,7 +57,7 @@ class HostInfo(_Event):
     python: _Version
     cpu: _Short
     features: _Text | None = None
-    """Of the CPU, as Linux lists them."""
+    """Feature flags of the CPU, as Linux lists them."""
     cores: Annotated[int, Field(ge=1, le=100_000)] | None
     memory_bytes: _Bytes | None
     governor: _Short | None
@@ -71,7 +71,7 @@ class Waiting(_Event):
 
 
 class Start(_Event):
-    """The job begins (or goes on)."""
+    """The job starts or continues."""
 
     event: Literal["start"]
     job: _Short
@@ -79,7 +79,7 @@ class Start(_Event):
 
 
 class Check(_Event):
-    """A model loaded; with golden samples, it also answered."""
+    """A model was loaded and, with golden samples, compared."""
 
     event: Literal["check"]
     entry: _Short
@@ -100,7 +100,7 @@ class Answers(_Event):
 
 
 class CpuState(_Event):
-    """The CPU at one moment; None for what the device does not tell."""
+    """State of the CPU at one moment; None where the device does not report it."""
 
     mhz: Annotated[float, Field(ge=0, le=1e5)] | None
     temperature_c: Annotated[float, Field(ge=-300, le=1000)] | None
@@ -143,15 +143,20 @@ Event = Waiting | Start | Check | Answers | Round | Failed | End
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
-# What pydantic says of a line that is no event of ours at all.
-_NOISE = {"json_invalid", "union_tag_invalid", "union_tag_not_found", "model_attributes_type"}
+# Pydantic's error types for a line that is not an event.
+_NOT_AN_EVENT = {
+    "json_invalid",
+    "union_tag_invalid",
+    "union_tag_not_found",
+    "model_attributes_type",
+}
 
 
 def parse_event(line: str) -> Event | None:
-    """One line of the agent's output, or None when it is something else.
+    """Parse a line of the agent's output; None where it is not an event.
 
     Raises:
-        ImpossibleError: it is an event with a value that cannot be.
+        InvalidEventError: it is an event with an invalid value.
     """
     # Cheap tests first: a device can print endlessly.
     if len(line) > MAX_LINE or not line.startswith("{"):
@@ -160,15 +165,15 @@ def parse_event(line: str) -> Event | None:
         return _ADAPTER.validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        if first["type"] in _NOISE:
+        if first["type"] in _NOT_AN_EVENT:
             return None
-        raise ImpossibleError(what_is_wrong(error)) from None
+        raise InvalidEventError(describe_error(error)) from None
 
 
-def what_is_wrong(error: ValidationError) -> str:
-    """The first thing that is wrong with data from a device, in a line."""
+def describe_error(error: ValidationError) -> str:
+    """Describe the first validation error of data from a device in a line."""
     first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    given = first["input"]
-    shown = f", not {str(given)[:40]}" if isinstance(given, str | float) else ""
-    return clean(f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}{shown}", 200)
+    field = ".".join(str(part) for part in first["loc"])
+    value = first["input"]
+    shown = f", not {str(value)[:40]}" if isinstance(value, str | float) else ""
+    return clean(f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}{shown}", 200)

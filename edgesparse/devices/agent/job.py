@@ -1,4 +1,4 @@
-"""What a device is asked to do: models to check and to measure."""
+"""Jobs for a device: models to check and to measure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Entry:
-    """One model on one runtime with one number of threads.
+    """A model on a runtime with a number of threads.
 
-    `samples` is a file of inputs, which the device answers; `golden` one of inputs and outputs, of
-    which the first `golden_samples` are used (default: all); see samples.py. `reduced` says of each
-    output whether its answers are the numbers of its largest values only. `shapes` are those of
-    inputs, by tensor, that the file leaves open. `delegate` is a name, or the library and options
-    of an external one. `place` is where the model lies on the device already.
+    Args:
+        delegate: a name, or the library and options of an external delegate.
+        golden: a file of inputs and expected outputs; see samples.py.
+        samples: a file of inputs whose outputs the device returns.
+        tolerance: of golden outputs, as a share of an output's range.
+        golden_samples: how many golden samples are compared; default: all.
+        remote_path: where the model is on the device already.
+        shapes: (tensor, shape) of inputs with dynamic dimensions.
+        reduced: for each output, whether only the index of its largest value is returned.
     """
 
     name: str
@@ -30,20 +34,20 @@ class Entry:
     samples: Path | None = None
     tolerance: float = 0.0
     golden_samples: int | None = None
-    place: str | None = None
+    remote_path: str | None = None
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
     reduced: tuple[bool, ...] = ()
 
     @property
     def files(self) -> list[Path]:
-        """What must be on the device for it."""
-        model = self.model if self.place is None else None
+        """The files to copy to the device."""
+        model = self.model if self.remote_path is None else None
         return [file for file in (model, self.golden, self.samples) if file is not None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a round measures; see edgesparse.spec.pipeline.Benchmark."""
+    """Settings of a round; see edgesparse.spec.pipeline.Benchmark."""
 
     warmup_runs: int
     warmup_seconds: float
@@ -63,12 +67,12 @@ class Job:
 
 
 def check_only(entries: Sequence[Entry], job_id: str, timeout_seconds: float) -> Job:
-    """A job that loads each model and compares its answers, but measures nothing."""
+    """Return a job that loads each model and compares its outputs, without measuring."""
     return Job(job_id, 0, Settings(0, 0.0, 0, 0.0, timeout_seconds), tuple(entries))
 
 
 def new_id(name: str) -> str:
-    """An id that no other run or job has; sorted by name is sorted by time."""
-    moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    # The suffix keeps two of one second apart.
-    return f"{moment}-{name}-{uuid.uuid4().hex[:6]}"
+    """Return a unique id for a run or job; ids sort by time."""
+    timestamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    # The suffix separates ids of the same second.
+    return f"{timestamp}-{name}-{uuid.uuid4().hex[:6]}"

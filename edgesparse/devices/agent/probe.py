@@ -34,7 +34,7 @@ _K = TypeVar("_K")
 
 
 @dataclass(frozen=True)
-class Trial:
+class CellResult:
     """What one runtime did with one cell."""
 
     runtime: str
@@ -42,14 +42,14 @@ class Trial:
     verdict: Verdict
 
 
-def try_cells(
+def probe_cells(
     transport: Transport,
     runtimes: Sequence[str],
     delegate: str | Mapping[str, Any],
     progress: Progress = lambda _, __: None,
     *,
     timed: bool = True,
-) -> list[Trial]:
+) -> list[CellResult]:
     """Try every cell on every runtime of a device.
 
     Args:
@@ -83,11 +83,11 @@ def try_cells(
             verdicts = {
                 key: replace(verdict, cost=costs.get(key)) for key, verdict in verdicts.items()
             }
-    return [Trial(runtime, cell, verdict) for (runtime, cell), verdict in verdicts.items()]
+    return [CellResult(runtime, cell, verdict) for (runtime, cell), verdict in verdicts.items()]
 
 
 @dataclass(frozen=True)
-class Gains:
+class NetworkSpeedups:
     """How many times as fast a network is with `zeros` in its 1x1 convolutions, and in `half`
     precision; 0 where it fails or answers wrong."""
 
@@ -95,12 +95,12 @@ class Gains:
     half: float
 
 
-def try_networks(
+def probe_networks(
     transport: Transport,
     runtimes: Sequence[str],
     delegate: str | Mapping[str, Any],
     progress: Progress = lambda _, __: None,
-) -> dict[str, Gains]:
+) -> dict[str, NetworkSpeedups]:
     """What each runtime gains by zeros and by half precision, by its name. Raises DeviceError."""
     progress(0.0, "making a network")
     files, x, y = network_models()
@@ -125,7 +125,10 @@ def try_networks(
         right = verdicts[runtime, form].runs
         return min(before) / min(after) if right and before and after else 0.0
 
-    return {runtime: Gains(gain(runtime, "sparse"), gain(runtime, "half")) for runtime in runtimes}
+    return {
+        runtime: NetworkSpeedups(gain(runtime, "sparse"), gain(runtime, "half"))
+        for runtime in runtimes
+    }
 
 
 _Key = tuple[str, Cell]

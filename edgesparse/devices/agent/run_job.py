@@ -1,4 +1,4 @@
-"""Puts models and the agent on a device and carries out a job there."""
+"""Copies models and the agent to a device and runs a job on it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edgesparse.devices.agent.event_stream import Heard, answer_forms
+from edgesparse.devices.agent.event_stream import EventStream, output_specs
 from edgesparse.devices.agent.events import (
     Answers,
     Event,
     Failed,
     HostInfo,
     Round,
-    what_is_wrong,
+    describe_error,
 )
 from edgesparse.devices.agent.job import Entry, Job
-from edgesparse.devices.agent.samples import read
+from edgesparse.devices.agent.samples import read_arrays
 from edgesparse.devices.transport.interface import (
     ConnectionLost,
     DeviceError,
@@ -41,64 +41,74 @@ from edgesparse.devices.transport.processes import MAX_OUTPUT, Channel
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.tflite.format.signature import Ends, ends, in_order
+from edgesparse.tflite.format.signature import Signature, in_order, read_signature
 
 PROGRAMS = Path(__file__).parent.with_name("ondevice")
 AGENT = PROGRAMS / "agent.py"
 DETACHED = PROGRAMS / "detached.py"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 10.0
-# A link that breaks but brings events each time may go on for ever; one that brings none is given
-# up.
 BREAKS_WITHOUT_PROGRESS = 3
+"""Reconnects without a new event before the job is given up; with new events there is no limit."""
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 
 
 class Stopped(DeviceError):
-    """The work was told to stop."""
+    """The job was stopped from this machine."""
 
 
 def host_info(transport: Transport) -> HostInfo:
-    """What the device is and which runtimes its Python has."""
+    """Return what the device is and which runtimes its Python has.
+
+    Raises:
+        DeviceError: its Python cannot run the agent.
+    """
     (agent,) = put_programs(transport, AGENT)
     done = transport.run([transport.python, agent, "info"])
     try:
         return HostInfo.model_validate_json(done.stdout.strip().splitlines()[-1])
     except IndexError:
-        said = done.said
+        problem = done.last_line
     except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]["type"] != "json_invalid"
-        said = f"it says what cannot be: {what_is_wrong(error)}" if wrong else done.said
-    raise DeviceError(f"device {transport.name}: {transport.python} cannot run the agent: {said}")
+        is_json = error.errors(include_url=False)[0]["type"] != "json_invalid"
+        problem = f"invalid data: {describe_error(error)}" if is_json else done.last_line
+    raise DeviceError(
+        f"device {transport.name}: {transport.python} cannot run the agent: {problem}"
+    )
 
 
 def round_medians(events: Sequence[Event]) -> dict[str, list[float]]:
-    """The median latency of each round, in ns, by entry."""
-    found: dict[str, list[float]] = {}
+    """Return the median latency of each round, in ns, by entry."""
+    medians: dict[str, list[float]] = {}
     for event in events:
         if isinstance(event, Round):
-            found.setdefault(event.entry, []).append(statistics.median(event.latency_ns))
-    return found
+            medians.setdefault(event.entry, []).append(statistics.median(event.latency_ns))
+    return medians
 
 
-def answers_of(entry: Entry, events: Iterable[Event]) -> dict[str, NDArray[Any]] | None:
-    """Outputs float32 [n, ...] by name that an entry gave for its samples, int16 without the last
-    axis where they are reduced; None where it gave none, or not all of them."""
-    forms = answer_forms(entry)
-    if not forms or entry.golden is None:
+def collect_outputs(entry: Entry, events: Iterable[Event]) -> dict[str, NDArray[Any]] | None:
+    """Join the parts of an entry's outputs for its samples.
+
+    Returns:
+        By name, float32 [n, ...], or int16 without the last axis where reduced; None where the
+        events have no outputs of the entry, or not all of them.
+    """
+    specs = output_specs(entry)
+    if not specs or entry.golden is None:
         return None
-    parts = [e for e in events if isinstance(e, Answers) and e.entry == entry.name]
-    found = {}
-    for number, (name, form) in enumerate(zip(read(entry.golden, "y"), forms, strict=True)):
-        own = sorted((e for e in parts if e.output == number), key=lambda event: event.part)
+    answers = [e for e in events if isinstance(e, Answers) and e.entry == entry.name]
+    outputs = {}
+    names = read_arrays(entry.golden, "y")
+    for number, (name, spec) in enumerate(zip(names, specs, strict=True)):
+        parts = sorted((e for e in answers if e.output == number), key=lambda event: event.part)
         try:
-            content = b"".join(base64.b64decode(part.data, validate=True) for part in own)
+            content = b"".join(base64.b64decode(part.data, validate=True) for part in parts)
         except ValueError:
             return None
-        if not own or len(content) != form.size_bytes:
+        if not parts or len(content) != spec.size_bytes:
             return None
-        found[name] = np.frombuffer(content, form.dtype).reshape(form.shape)
-    return found
+        outputs[name] = np.frombuffer(content, spec.dtype).reshape(spec.shape)
+    return outputs
 
 
 def run_job(
@@ -108,58 +118,65 @@ def run_job(
     stop: threading.Event | None = None,
     progress: Progress | None = None,
 ) -> list[Event]:
-    """Carry out the job; returns its events.
+    """Run a job on a device.
 
-    A broken connection is made again and the job goes on: the device keeps a journal, and no
-    finished round is repeated. Setting `stop`, or an exception in `on_event`, ends the work on the
-    device.
+    After a lost connection the job continues: the device keeps a journal, and no finished round is
+    repeated. Setting `stop`, or an exception in `on_event`, ends the work on the device.
+
+    Args:
+        on_event: called with each event as it arrives.
+        progress: called while files are copied.
+
+    Returns:
+        The job's events, in their order.
 
     Raises:
-        DeviceError: the agent does not finish, or the device stays away.
+        DeviceError: the agent does not finish, or the device cannot be reached any more.
+        ProtocolError: the agent sends invalid data.
         Stopped: `stop` was set.
     """
-    heard = Heard(transport.name, transport.patience, job, on_event)
-    # Named after the job: attaching to the same id again finds its journal and its keeper.
+    stream = EventStream(transport.name, transport.clock_slowdown, job, on_event)
+    # Named after the job: a reconnect with the same id finds its journal and its process.
     folder = f"{transport.workdir}/jobs/{job.id}"
     if stop is not None:
-        transport.stopping = stop
+        transport.stop = stop
     try:
-        job = _put_job(transport, job, folder, heard, progress)
-        if job.entries or not heard.events:
-            _follow(transport, job, folder, heard, stop)
+        job = _put_job(transport, job, folder, stream, progress)
+        if job.entries or not stream.events:
+            _follow(transport, job, folder, stream, stop)
     except ConnectionLost:
-        raise  # The device is away; the next run tidies up there.
+        raise  # The next run cleans up on the device.
     except BaseException:
         with suppress(DeviceError):
             transport.remove_folder(folder)
         raise
     transport.remove_folder(folder)
-    return heard.events
+    return stream.events
 
 
 def _follow(
-    transport: Transport, job: Job, folder: str, heard: Heard, stop: threading.Event | None
+    transport: Transport, job: Job, folder: str, stream: EventStream, stop: threading.Event | None
 ) -> None:
-    """Hear the job's agent until it ends, over as many connections as that takes."""
+    """Receive the job's events until its agent ends, over as many connections as that takes."""
     agent, detached = (_program(transport, path).target for path in (AGENT, DETACHED))
     lease = f"{transport.lease_seconds:g}"
     argv = [transport.python, detached, "attach", folder, agent, lease]
     breaks = 0
-    while not heard.ended:
-        before = len(heard.events)
+    while not stream.ended:
+        before = len(stream.events)
         problem = ""
-        heard.begin()
+        stream.start_connection()
         try:
             with transport.open(argv) as channel:
-                _listen(transport, channel, heard, stop)
+                _receive(transport, channel, stream, stop)
         except ConnectionLost as error:
             problem = str(error)
-        if heard.ended:
+        if stream.ended:
             break
-        # An event heard since means that the link works at times.
-        breaks = 1 if len(heard.events) > before else breaks + 1
+        # A new event means that the connection works at times.
+        breaks = 1 if len(stream.events) > before else breaks + 1
         if breaks > BREAKS_WITHOUT_PROGRESS:
-            hint = f": {heard.junk}" if heard.junk else ""
+            hint = f": {stream.last_output}" if stream.last_output else ""
             raise DeviceError(
                 problem or f"device {transport.name}: the agent ended before its job was done{hint}"
             )
@@ -167,12 +184,12 @@ def _follow(
             transport.reconnect()
 
 
-def _listen(
-    transport: Transport, channel: Channel, heard: Heard, stop: threading.Event | None
+def _receive(
+    transport: Transport, channel: Channel, stream: EventStream, stop: threading.Event | None
 ) -> None:
-    """Hear the agent until it ends. Leaves with the agent stopped if this host gives up."""
+    """Receive events until the agent ends; stop it where this host gives up."""
     try:
-        while not heard.ended:
+        while not stream.ended:
             if stop is not None and stop.is_set():
                 raise Stopped(f"device {transport.name}: stopped")
             try:
@@ -180,36 +197,35 @@ def _listen(
             except EOFError:
                 return
             if line is not None:
-                heard.hear(line)
-            heard.require_time()
+                stream.feed(line)
+            stream.check_deadline()
     except BaseException:
-        # The agent lives on without us by design, so that it must be told.
+        # The agent survives a lost connection by design: closing this one does not end it.
         channel.send("stop\n")
         _drain(channel)
         raise
 
 
 def _drain(channel: Channel) -> None:
-    """Wait until the other side has ended what it was told to end."""
+    """Wait until the agent has ended, within limits of time and output."""
     deadline = time.monotonic() + STOP_SECONDS
-    said = 0
+    received = 0
     try:
-        # One that only prints on does not stop.
-        while time.monotonic() < deadline and said < MAX_OUTPUT:
-            said += len(channel.read_line(POLL_SECONDS) or "")
+        while time.monotonic() < deadline and received < MAX_OUTPUT:
+            received += len(channel.read_line(POLL_SECONDS) or "")
     except EOFError:
         pass
 
 
 def _put_job(
-    transport: Transport, job: Job, folder: str, heard: Heard, progress: Progress | None
+    transport: Transport, job: Job, folder: str, stream: EventStream, progress: Progress | None
 ) -> Job:
-    """Copy everything that the job needs; the job without the entries whose files the device's disk
-    does not take, which have failed."""
+    """Copy the job's files. Entries whose files do not fit on the device's disk fail; returns the
+    job without them."""
     # Entries share samples, and models over runtimes: each file is read once.
-    named = dict.fromkeys(file for entry in job.entries for file in entry.files)
-    files = {file: _content(transport, file) for file in named}
-    # The request first: whoever tidies up there sees in it what this job needs.
+    paths = dict.fromkeys(file for entry in job.entries for file in entry.files)
+    files = {file: _upload(transport, file) for file in paths}
+    # The request first: a clean-up by another host spares the files that are named in it.
     programs = [_program(transport, path) for path in (AGENT, DETACHED)]
     _put_request(transport, job, folder, files, programs)
     refused: dict[str, str] = {}
@@ -223,14 +239,14 @@ def _put_job(
         if reason is None:
             fitting.append(entry)
         else:
-            heard.take(Failed(event="failed", entry=entry.name, round=None, error=reason))
+            stream.add(Failed(event="failed", entry=entry.name, round=None, error=reason))
     job = replace(job, entries=tuple(fitting))
     _put_request(transport, job, folder, files, [])
     return job
 
 
-def _content(transport: Transport, file: Path) -> Upload:
-    """By content: the same model in two jobs, or of two projects, is sent once."""
+def _upload(transport: Transport, file: Path) -> Upload:
+    """Name a file by its content: the same model in two jobs or projects is sent once."""
     digest = file_digest(file)
     suffix = file.suffix if _SUFFIX.fullmatch(file.suffix) else ""
     return Upload(file, f"{transport.workdir}/files/{digest}{suffix}", digest)
@@ -250,7 +266,7 @@ def _put_request(
 
 
 def put_programs(transport: Transport, *programs: Path) -> list[str]:
-    """Copy programs of ours to the device; where they are."""
+    """Copy programs to the device; return their paths there."""
     uploads = [_program(transport, path) for path in programs]
     transport.put_files(uploads)
     return [file.target for file in uploads]
@@ -262,12 +278,13 @@ def _program(transport: Transport, path: Path) -> Upload:
 
 
 def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> dict[str, Any]:
-    def place(file: Path | None) -> str | None:
+    """Return the job as the agent reads it; see ondevice/agent.py."""
+
+    def remote_path(file: Path | None) -> str | None:
         return None if file is None else files[file].target
 
-    # Read here, once for each file: names, and whether there is a state to be reset, which costs
-    # time on the device where there is none.
-    models = {file: _ends(file) for file in dict.fromkeys(entry.model for entry in job.entries)}
+    # On this machine and once per file: reading takes a Pi longer than loading does.
+    models = {file: _signature(file) for file in dict.fromkeys(e.model for e in job.entries)}
     return {
         "id": job.id,
         "rounds": job.rounds,
@@ -276,52 +293,55 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
         "entries": [
             {
                 "entry": entry.name,
-                "model": entry.place or place(entry.model),
+                "model": entry.remote_path or remote_path(entry.model),
                 "runtime": entry.runtime,
                 "delegate": entry.delegate,
                 "threads": entry.threads,
-                "golden": place(entry.golden),
-                "samples": place(entry.samples),
+                "golden": remote_path(entry.golden),
+                "samples": remote_path(entry.samples),
                 "tolerance": entry.tolerance,
                 "golden_samples": entry.golden_samples,
                 "reduced": list(entry.reduced),
                 "shapes": _shapes(entry, models[entry.model]),
-                **_places(entry, models[entry.model]),
+                **_tensors(entry, models[entry.model]),
             }
             for entry in job.entries
         ],
     }
 
 
-def _shapes(entry: Entry, known: Ends | None) -> list[list[Any]]:
-    """Of inputs that the file leaves open: as they are asked for, else those of the samples."""
-    if entry.shapes or entry.golden is None or known is None:
+def _shapes(entry: Entry, signature: Signature | None) -> list[list[Any]]:
+    """Return [tensor, shape] of inputs with dynamic dimensions: the entry's, else the samples'."""
+    if entry.shapes or entry.golden is None or signature is None:
         return [[index, list(shape)] for index, shape in entry.shapes]
-    if not any(end.is_open for end in known.inputs):
+    if not any(spec.is_dynamic for spec in signature.inputs):
         return []
-    given = read(entry.golden, "x")
+    x = read_arrays(entry.golden, "x")
     return [
-        [end.index, [1, *values.shape[1:]]]
-        for end, values in zip(in_order(known.inputs, list(given)), given.values(), strict=True)
+        [spec.index, [1, *values.shape[1:]]]
+        for spec, values in zip(in_order(signature.inputs, list(x)), x.values(), strict=True)
     ]
 
 
-def _ends(file: Path) -> Ends | None:
-    """None for what is no model: the runtime will say so."""
+def _signature(file: Path) -> Signature | None:
+    """Read a model's signature; None for an invalid model, which the runtime will report."""
     try:
-        return ends(file.read_bytes(), file.name)
+        return read_signature(file.read_bytes(), file.name)
     except UsageError:
         return None
 
 
-def _places(entry: Entry, found: Ends | None) -> dict[str, Any]:
-    """Which tensors the samples and answers belong to, in their order."""
-    if found is None:
+def _tensors(entry: Entry, signature: Signature | None) -> dict[str, Any]:
+    """Return the tensors of samples and answers in their order, and whether there is a state."""
+    if signature is None:
         return {"stateful": False}
     if entry.golden is None:
-        return {"stateful": found.stateful}
+        return {"stateful": signature.stateful}
+    sides = {"inputs": (signature.inputs, "x"), "outputs": (signature.outputs, "y")}
     return {
-        "stateful": found.stateful,
-        "inputs": [end.index for end in in_order(found.inputs, list(read(entry.golden, "x")))],
-        "outputs": [end.index for end in in_order(found.outputs, list(read(entry.golden, "y")))],
+        "stateful": signature.stateful,
+        **{
+            side: [spec.index for spec in in_order(specs, list(read_arrays(entry.golden, kind)))]
+            for side, (specs, kind) in sides.items()
+        },
     }

@@ -1,5 +1,5 @@
-"""Files with what a device is to answer: golden samples with the answers that are right, and
-samples whose answers the host judges.
+"""Files of samples for a device: golden samples with Keras' outputs, to compare with; and test
+samples, whose outputs the host evaluates.
 
 Arrays are [n, ...], by the names of the model's inputs and outputs.
 """
@@ -18,22 +18,22 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 def save_golden(
     path: Path, x: Arrays | np.ndarray[Any, Any], y: Arrays | np.ndarray[Any, Any]
 ) -> None:
-    """Inputs and the outputs that belong to them."""
+    """Write inputs and the outputs that belong to them."""
     np.savez(path, **_numbered("x", x), **_numbered("y", y))
 
 
 def save_samples(path: Path, x: Arrays | np.ndarray[Any, Any]) -> None:
-    """Inputs alone: what they should give stays here."""
+    """Write inputs alone; their targets stay on this machine."""
     np.savez(path, **_numbered("x", x))
 
 
-def read(path: Path, kind: str) -> dict[str, np.ndarray[Any, Any]]:
-    """The inputs ("x") or outputs ("y") in such a file, by name."""
+def read_arrays(path: Path, kind: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Read the inputs ("x") or outputs ("y") of such a file, by name."""
     with np.load(path, allow_pickle=False) as stored:
         return {str(name): stored[f"{kind}{i}"] for i, name in enumerate(stored[f"{kind}_names"])}
 
 
 def _numbered(kind: str, arrays: Arrays | np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
     named = arrays if isinstance(arrays, Mapping) else {kind: arrays}
-    found = {f"{kind}{i}": values for i, values in enumerate(named.values())}
-    return {f"{kind}_names": np.array(list(named)), **found}
+    numbered = {f"{kind}{i}": values for i, values in enumerate(named.values())}
+    return {f"{kind}_names": np.array(list(named)), **numbered}

@@ -165,7 +165,7 @@ class EmulatedTransport(SshTransport):
         else:
             port = machine.port
         try:
-            self.forgets = self._machine is not None and not keep_disk
+            self.is_ephemeral = self._machine is not None and not keep_disk
             patience = PATIENCE if spec.clock == "instructions" else PATIENCE / 2
             super().__init__(name, _ssh(port, built), workdir, patience)
         except BaseException:

@@ -56,10 +56,8 @@ def read_text(path):
 
 
 def runtime_versions():
-    """Return the versions of installed runtimes, without importing them.
-
-    Reads the names of their metadata folders: Python 3.7 has no importlib.metadata.
-    """
+    """Read the versions of installed runtimes from the names of their metadata folders: Python 3.7
+    has no importlib.metadata."""
     versions = {}
     for folder in sys.path:
         for file in os.listdir(folder) if os.path.isdir(folder) else ():
@@ -208,13 +206,9 @@ def argmax(values):
 
 
 def infer(interpreter, request, samples, reduced=()):
-    """Run the model on every sample.
+    """Run samples, one array [n, ...] per input; return float32 [n, ...] per output.
 
-    samples: one array [n, ...] per input.
-    reduced: which outputs are reduced to the index of the largest value; sample by sample, since
-        all of them together could fill the memory.
-
-    Returns one array per output: float32 [n, ...], or int16 without the last axis where reduced.
+    Outputs that are `reduced` become int16 indices, sample by sample: all could fill the memory.
     """
     import numpy
 
@@ -281,10 +275,8 @@ def encode_outputs(outputs):
 
 
 def fill_inputs(interpreter, request):
-    """Set the inputs to a golden sample; without one to random values.
-
-    Integers wider than 8 bits are set to zero: they can be indices, which must stay in range.
-    """
+    """Set the inputs to a golden sample, else to random values; wide integers, which can be
+    indices, to zero."""
     import numpy
 
     if request.get("golden"):
@@ -305,8 +297,7 @@ def fill_inputs(interpreter, request):
         interpreter.set_tensor(details["index"], values)
 
 
-def time_inference(interpreter, stateful):
-    """Run the model once; return the nanoseconds that took."""
+def inference_ns(interpreter, stateful):
     if stateful:
         interpreter.reset_all_variables()
     start = time.perf_counter_ns()
@@ -320,7 +311,7 @@ def warm_up(interpreter, settings, stateful):
     start = time.perf_counter()
     shortest, longest = settings["warmup_seconds"], settings["warmup_seconds"] * 4 + 1
     while True:
-        times.append(time_inference(interpreter, stateful))
+        times.append(inference_ns(interpreter, stateful))
         spent = time.perf_counter() - start
         last, before = times[-WINDOW:], times[-2 * WINDOW : -WINDOW]
         stable = not shortest  # A warm-up of 0 s does not wait for stable latencies.
@@ -338,7 +329,7 @@ def measure(request):
     interpreter, init_ms = open_interpreter(request)
     fill_inputs(interpreter, request)
     stateful = request.get("stateful")
-    first_ms = time_inference(interpreter, stateful) / 1e6
+    first_ms = inference_ns(interpreter, stateful) / 1e6
     warmup_runs, stable = warm_up(interpreter, settings, stateful)
     before = cpu_state()
     latencies = []
@@ -346,7 +337,7 @@ def measure(request):
     while len(latencies) < MAX_RUNS_PER_ROUND and (
         len(latencies) < settings["runs"] or time.perf_counter() < end
     ):
-        latencies.append(time_inference(interpreter, stateful))
+        latencies.append(inference_ns(interpreter, stateful))
     return {
         "latency_ns": latencies,
         "init_ms": init_ms,
@@ -360,7 +351,7 @@ def measure(request):
 
 
 def die_with_parent():
-    """Make Linux kill this process when the agent that started it ends."""
+    """Make Linux kill this process when the agent ends."""
     try:
         import ctypes
 

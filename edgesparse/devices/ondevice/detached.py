@@ -127,7 +127,7 @@ class Keeper:
         self.listener = listener
         self.process = process
         self.lease_seconds = lease_seconds
-        self.said = bytearray()
+        self.output = bytearray()
         self.sent = {}
         self.selector = selectors.DefaultSelector()
         self.selector.register(listener, selectors.EVENT_READ)
@@ -153,7 +153,7 @@ class Keeper:
 
     def heard_out(self):
         """Whether the agent has ended and everyone attached has heard its last word."""
-        known = all(count == len(self.said) for count in self.sent.values())
+        known = all(count == len(self.output) for count in self.sent.values())
         return self.ended and self.attached and known
 
     def handle(self, source, mask):
@@ -165,7 +165,7 @@ class Keeper:
             self.watch(connection)
         elif source is self.process.stdout:
             block = os.read(source.fileno(), BLOCK)
-            self.said += block
+            self.output += block
             if not block:
                 self.ended = True
                 self.selector.unregister(source)
@@ -177,7 +177,7 @@ class Keeper:
     def watch(self, connection):
         """Wait for its words, and for room to write where something is left to say."""
         events = selectors.EVENT_READ
-        if self.sent[connection] < len(self.said):
+        if self.sent[connection] < len(self.output):
             events |= selectors.EVENT_WRITE
         try:
             self.selector.modify(connection, events)
@@ -195,7 +195,7 @@ class Keeper:
                     return
             if mask & selectors.EVENT_WRITE:
                 start = self.sent[connection]
-                self.sent[connection] += connection.send(self.said[start : start + BLOCK])
+                self.sent[connection] += connection.send(self.output[start : start + BLOCK])
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
                 self.drop(connection)

@@ -18,13 +18,13 @@ from edgesparse.data import raw
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, check_only
 from edgesparse.devices.agent.run_job import PROGRAMS, put_programs, run_job
-from edgesparse.devices.agent.samples import read
+from edgesparse.devices.agent.samples import read_arrays
 from edgesparse.devices.setup.provision import MODULES
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, Transport, Upload
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.safe.text import outside_json
-from edgesparse.tflite.format.signature import ends, in_order
+from edgesparse.tflite.format.signature import in_order, read_signature
 
 RELEASES = PROGRAMS / "releases.py"
 PREDICT, RAW = PROGRAMS / "predict.py", Path(raw.__file__)
@@ -175,19 +175,19 @@ def about_model(entry: Entry) -> dict[str, Any]:
 def _named_ends(entry: Entry) -> dict[str, Any]:
     """The model's inputs and outputs by name, as [name, tensor], in the order of its samples."""
     assert entry.golden is not None
-    found = ends(entry.model.read_bytes(), entry.model.name)
-    sides = (("inputs", "x", found.inputs), ("outputs", "y", found.outputs))
+    signature = read_signature(entry.model.read_bytes(), entry.model.name)
+    sides = (("inputs", "x", signature.inputs), ("outputs", "y", signature.outputs))
     return {
-        side: [[name, end.index] for name, end in zip(names, in_order(known, names), strict=True)]
-        for side, kind, known in sides
-        if (names := list(read(entry.golden, kind)))
+        side: [[name, spec.index] for name, spec in zip(names, in_order(specs, names), strict=True)]
+        for side, kind, specs in sides
+        if (names := list(read_arrays(entry.golden, kind)))
     }
 
 
 def _check(
     transport: Transport,
     release: Release,
-    place: str,
+    path: str,
     job_id: str,
     stop: threading.Event | None,
 ) -> None:
@@ -202,7 +202,7 @@ def _check(
         golden=entry.golden,
         tolerance=entry.tolerance,
         golden_samples=entry.golden_samples,
-        place=place,
+        remote_path=path,
     )
     job = check_only([again], f"{job_id}-release", 600.0)
     agreement = None
@@ -235,5 +235,5 @@ def _releases(transport: Transport, *arguments: str) -> State:
         return State.model_validate(said)
     except ValidationError:
         raise DeviceError(
-            f"device {transport.name}: its releases cannot be managed: {done.said}"
+            f"device {transport.name}: its releases cannot be managed: {done.last_line}"
         ) from None

@@ -17,7 +17,7 @@ def clear(transport: Transport, killed: Sequence[str]) -> None:
 
     Raises DeviceError.
     """
-    if not transport.forgets:
+    if not transport.is_ephemeral:
         _tidy(transport, "begin", killed)
 
 
@@ -27,11 +27,11 @@ def remove_used(transport: Transport) -> bool:
     Where it cannot be reached any more they are removed by a later run.
     """
     # A device that is away now is tried once more, and not waited for again.
-    transport.stopping = threading.Event()
-    transport.stopping.set()
+    transport.stop = threading.Event()
+    transport.stop.set()
     names = [path.rpartition("/")[2] for path in transport.used]
     transport.used.clear()
-    if names and not transport.forgets:
+    if names and not transport.is_ephemeral:
         try:
             # Also what it found there: another host, which brought it and is done, left it for us.
             _tidy(transport, "end", names)
@@ -53,4 +53,4 @@ def _tidy(transport: Transport, what: str, names: Sequence[str]) -> None:
     argv = [transport.python, program, what, transport.workdir, *names]
     done = transport.run(argv, timeout_seconds=_SECONDS)
     if done.returncode:
-        raise DeviceError(f"device {transport.name}: cannot be tidied up: {done.said}")
+        raise DeviceError(f"device {transport.name}: cannot be tidied up: {done.last_line}")

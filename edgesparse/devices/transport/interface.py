@@ -28,11 +28,11 @@ class ConnectionLost(DeviceError):
         """The device is there: it answered and then closed the connection."""
 
 
-class NoRoom(DeviceError):
+class DiskFullError(DeviceError):
     """A file does not fit on the device's disk."""
 
 
-class NotOurs(DeviceError, UsageError):
+class WorkdirError(DeviceError, UsageError):
     """The device file names a folder that is somebody's, as workdir."""
 
 
@@ -63,11 +63,11 @@ class Transport(Protocol):
     """A Python on the device; with runtimes once the device is provisioned."""
     lease_seconds: float
     """How long work on the device may go on when nobody is connected."""
-    patience: float
+    clock_slowdown: float
     """How many seconds here a second of the device's clock may take."""
-    forgets: bool
+    is_ephemeral: bool
     """Whether nothing stays there when the connection ends."""
-    stopping: threading.Event
+    stop: threading.Event
     """Set when nobody waits any longer for a device that is away."""
     used: set[str]
     """Paths in workdir/files of what was copied there, or was there already."""
@@ -89,7 +89,7 @@ class Transport(Protocol):
         """Copy files that the device does not have, check their digests there; bytes sent.
 
         With `refused`, what the device's disk does not take is noted there, by target, with the
-        reason, and the others are copied; without, that raises NoRoom."""
+        reason, and the others are copied; without, that raises DiskFullError."""
 
     def get_file(self, source: str, target: Path, max_bytes: int = MAX_FETCHED_BYTES) -> None:
         """Copy a file from the device; one that is larger is refused."""
@@ -110,12 +110,12 @@ def in_files(workdir: str, files: Iterable[Upload]) -> set[str]:
     return {file.target for file in files if file.target.startswith(f"{workdir}/files/")}
 
 
-def no_room(name: str, file: Upload, free_bytes: int, workdir: str) -> NoRoom | None:
+def no_room(name: str, file: Upload, free_bytes: int, workdir: str) -> DiskFullError | None:
     """The error for a file for which there is too little room, if there is."""
     needed = file.source.stat().st_size
     if needed + ROOM_LEFT_BYTES <= free_bytes:
         return None
-    return NoRoom(
+    return DiskFullError(
         f"device {name}: {file.source.name} does not fit: {needed / 1e6:.1f} MB, and "
         f"{free_bytes / 1e6:.1f} MB are free at {workdir}, of which {ROOM_LEFT_BYTES / 1e6:.0f} MB "
         "are kept; make room there or choose another workdir in the device file"

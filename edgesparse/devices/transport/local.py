@@ -16,7 +16,7 @@ from edgesparse.devices.transport import processes
 from edgesparse.devices.transport.interface import (
     MAX_FETCHED_BYTES,
     DeviceError,
-    NoRoom,
+    DiskFullError,
     Progress,
     Upload,
     in_files,
@@ -32,13 +32,13 @@ class LocalTransport:
 
     # Only a dead host leaves work behind here, and nobody comes back for it.
     lease_seconds = 0.0
-    patience = 1.0
-    forgets = False
+    clock_slowdown = 1.0
+    is_ephemeral = False
 
     def __init__(self, name: str, spec: Local, workdir: str) -> None:
         self.name = name
         self.used: set[str] = set()
-        self.stopping = threading.Event()
+        self.stop = threading.Event()
         self.python = os.path.expanduser(spec.python) if spec.python else sys.executable
         self.workdir = os.path.abspath(os.path.expanduser(workdir))
         if shutil.which(self.python) is None:
@@ -76,7 +76,7 @@ class LocalTransport:
         for file in files:
             try:
                 sent += self._put(file)
-            except NoRoom as error:
+            except DiskFullError as error:
                 if refused is None:
                     raise
                 refused[file.target] = str(error)
@@ -106,7 +106,7 @@ class LocalTransport:
             size_bytes = part.stat().st_size
             os.replace(part, place)
         except OSError as error:
-            kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
+            kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
             raise kind(
                 f"device {self.name}: cannot write {file.target}: {error.strerror}; "
                 "make room there or choose another workdir in the device file"

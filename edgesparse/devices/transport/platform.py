@@ -105,7 +105,7 @@ def probe(transport: Transport, root: str = "") -> Platform:
     lines = [line[:2000] for line in done.stdout.split("\n")[:200] if "=" in line]
     said = {name: clean(value) for name, _, value in (line.partition("=") for line in lines)}
     if not {"machine", "about"} <= said.keys():
-        raise DeviceError(f"device {transport.name}: it cannot be looked at: {done.said}")
+        raise DeviceError(f"device {transport.name}: it cannot be looked at: {done.last_line}")
     python = _python(said.get("about", ""))
     platform = str(python.get("platform", ""))
     machine = platform.rpartition("-")[2] if platform.startswith("linux-") else said["machine"]

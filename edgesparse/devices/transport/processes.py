@@ -34,12 +34,12 @@ class Completed:
     stderr: str
 
     @property
-    def said(self) -> str:
-        """Its last words, for an error message."""
-        return last_words(self.stderr.strip() or self.stdout, "no output")
+    def last_line(self) -> str:
+        """The last line of its stderr, or else of its stdout, for an error message."""
+        return last_line(self.stderr.strip() or self.stdout, "no output")
 
 
-def last_words(text: str, nothing: str = "no reason given") -> str:
+def last_line(text: str, nothing: str = "no reason given") -> str:
     """The last line of what a program said, for an error message."""
     return clean((text.strip() or nothing).splitlines()[-1], 300)
 
@@ -272,4 +272,4 @@ def fetch(argv: Sequence[str], mark: bytes, sink: IO[bytes], max_bytes: int, sec
         if not child.returncode:
             return ""
         errors.seek(0)
-        return last_words(errors.read(MAX_OUTPUT).decode(errors="replace"))
+        return last_line(errors.read(MAX_OUTPUT).decode(errors="replace"))

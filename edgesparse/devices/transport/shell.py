@@ -35,7 +35,7 @@ def marked(script: str) -> tuple[str, str]:
     return f"printf '\\n{mark}\\n'; printf '\\n{mark}\\n' >&2; {script}", mark
 
 
-def after_mark(text: str, mark: str) -> str | None:
+def output_after_mark(text: str, mark: str) -> str | None:
     """What a script said itself; None when it was never started."""
     _, found, rest = text.partition(f"\n{mark}\n")
     return rest if found else None

@@ -47,14 +47,14 @@ class SshTransport:
     """A device behind an SSH server. Raises DeviceError where it cannot be reached."""
 
     lease_seconds = LEASE_SECONDS
-    forgets = False
+    is_ephemeral = False
 
     def __init__(self, name: str, spec: Ssh, workdir: str, patience: float = 1.0) -> None:
         self.name = name
-        self.patience = patience
+        self.clock_slowdown = patience
         self.spec = spec
         self.used: set[str] = set()
-        self.stopping = threading.Event()
+        self.stop = threading.Event()
         if shutil.which("ssh") is None:
             raise DeviceError(
                 f"device {name}: there is no ssh on this machine; install OpenSSH's client "
@@ -134,7 +134,7 @@ class SshTransport:
         self.run(["rm", "-rf", "--", path])
 
     def reconnect(self) -> None:
-        self._master.reopen(self.stopping)
+        self._master.reopen(self.stop)
 
     def close(self) -> None:
         self._master.close()
@@ -142,7 +142,7 @@ class SshTransport:
     def _home(self) -> str:
         done = self._script('printf %s "$HOME"', FIRST_ANSWER_SECONDS, what="its shell")
         if done.returncode or not done.stdout.startswith("/"):
-            raise DeviceError(f"device {self.name}: its shell does not work: {done.said}")
+            raise DeviceError(f"device {self.name}: its shell does not work: {done.last_line}")
         return done.stdout
 
     def _script(self, script: str, timeout_seconds: float, what: str) -> Completed:
@@ -158,7 +158,7 @@ class SshTransport:
                 f"device {self.name}: {what} gave no answer in {timeout_seconds:g} s",
                 may_return=not self._master.alive(),
             ) from None
-        stdout = shell.after_mark(done.stdout, mark)
+        stdout = shell.output_after_mark(done.stdout, mark)
         # ssh gives this code too when a signal ended the command there.
         broken = done.returncode == UNREACHABLE and not self._master.alive()
         if broken and stdout is None:
@@ -167,10 +167,10 @@ class SshTransport:
             raise ConnectionLost(f"device {self.name}: the connection was lost while {what} ran")
         if stdout is None:
             raise DeviceError(
-                f"device {self.name}: its login shell ran no command: {done.said}; "
+                f"device {self.name}: its login shell ran no command: {done.last_line}; "
                 f"check that this prints 'hello': {login_command(self.spec)} echo hello"
             )
-        stderr = shell.after_mark(done.stderr, mark)
+        stderr = shell.output_after_mark(done.stderr, mark)
         return Completed(done.returncode, stdout, done.stderr if stderr is None else stderr)
 
 

@@ -16,12 +16,12 @@ from edgesparse.devices.transport.interface import (
     ROOM_LEFT_BYTES,
     ConnectionLost,
     DeviceError,
-    NoRoom,
+    DiskFullError,
     Progress,
     Upload,
     no_room,
 )
-from edgesparse.devices.transport.processes import Completed, last_words
+from edgesparse.devices.transport.processes import Completed, last_line
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE
 from edgesparse.spec.safe.compression import packed
 from edgesparse.spec.safe.files import file_digest
@@ -166,7 +166,7 @@ class Sender:
                         raise problem
                     sent += self._send(file, state, tell)
                     free = None if free is None else free - size + state
-                except NoRoom as error:
+                except DiskFullError as error:
                     if refused is None:
                         raise
                     refused[file.target] = str(error)
@@ -226,7 +226,7 @@ class Sender:
         first, _, rest = done.stdout.partition("\n")
         answers = rest.split()
         if done.returncode or not first.startswith("free") or len(answers) != len(files):
-            raise DeviceError(f"device {self.name}: cannot look at its files: {done.said}")
+            raise DeviceError(f"device {self.name}: cannot look at its files: {done.last_line}")
         kilobytes = first.removeprefix("free").strip()
         free = int(kilobytes) * 1024 if _is_number(kilobytes) else None
         return free, [None if a == "have" else int(a) if _is_number(a) else 0 for a in answers]
@@ -243,9 +243,9 @@ class Sender:
             if code == 0:
                 return sent
             if code == _CANNOT_WRITE:
-                kind = NoRoom if any(word in said for word in _FULL) else DeviceError
+                kind = DiskFullError if any(word in said for word in _FULL) else DeviceError
                 raise kind(
-                    f"device {self.name}: cannot write {file.target}: {last_words(said)}; "
+                    f"device {self.name}: cannot write {file.target}: {last_line(said)}; "
                     "make room there or choose another workdir in the device file"
                 )
             if code == _DAMAGED:
@@ -256,7 +256,7 @@ class Sender:
                 continue
             if code not in (UNREACHABLE, _TOO_SHORT) and code >= 0:
                 raise DeviceError(
-                    f"device {self.name}: {file.source.name} was not copied: {last_words(said)}"
+                    f"device {self.name}: {file.source.name} was not copied: {last_line(said)}"
                 )
             self.reconnect()
             place = self._compare([file])[1][0]
@@ -284,7 +284,7 @@ class Sender:
                 self.argv(shell.remote_command(script)), source, lambda n: tell(start + n)
             )
         said = output.decode(errors="replace")
-        own = shell.after_mark(said, mark)
+        own = shell.output_after_mark(said, mark)
         return sent, code, said if own is None else own
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 
-from edgesparse.devices.transport.interface import DeviceError, NotOurs, Transport
+from edgesparse.devices.transport.interface import DeviceError, Transport, WorkdirError
 from edgesparse.spec.safe.text import clean
 
 MARKER = ".edgesparse-workdir"
@@ -59,8 +59,7 @@ def claim(transport: Transport) -> None:
     so.
 
     Raises:
-        NotOurs: it holds files that are not ours, belongs to somebody else, or has links where our
-            folders would be.
+        WorkdirError: it has foreign files, another owner, or links in place of our folders.
         DeviceError: the device has no shell.
     """
     place = transport.workdir
@@ -71,10 +70,12 @@ def claim(transport: Transport) -> None:
     todo = "name another workdir in the device file, one that is empty or does not exist"
     start = f"device {transport.name}: workdir {place}"
     if word == "foreign":
-        raise NotOurs(f"{start} is not empty and not edgesparse's (it has: {rest}); {todo}")
+        raise WorkdirError(f"{start} is not empty and not edgesparse's (it has: {rest}); {todo}")
     if word == "owner":
-        raise NotOurs(f"{start} belongs to {rest}; {todo}")
+        raise WorkdirError(f"{start} belongs to {rest}; {todo}")
     if word == "link":
-        raise NotOurs(f"{start} has a link called {rest} where edgesparse's own would be; {todo}")
+        raise WorkdirError(
+            f"{start} has a link called {rest} where edgesparse's own would be; {todo}"
+        )
     if word not in ("ours", "error"):
-        raise DeviceError(f"{start} cannot be looked at: {done.said}")
+        raise DeviceError(f"{start} cannot be looked at: {done.last_line}")

@@ -1,4 +1,4 @@
-"""What a .tflite file takes and gives, and which operators it has, read without its weights."""
+"""Inputs, outputs and operators of a .tflite file, read without its weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FLEX = "Flex"
 
 
 @dataclass(frozen=True)
-class End:
-    """An input or output. `shape` has -1 where the file leaves a size open; `name` is that of its
-    signature where there is one, else the tensor's."""
+class TensorSpec:
+    """An input or output. `shape` has -1 for a dynamic size; `name` is that in the SignatureDef,
+    or the tensor's where the file has none."""
 
     name: str
     index: int
@@ -29,32 +29,42 @@ class End:
     dtype: str
 
     @property
-    def is_open(self) -> bool:
-        """Whether a size besides the batch is open."""
+    def is_dynamic(self) -> bool:
+        """Whether a size besides the batch is dynamic."""
         return any(size < 1 for size in self.shape[1:])
 
 
 @dataclass(frozen=True)
-class Ends:
-    """`operators` counts each kind; `custom` are the names of those that TFLite does not have.
-    `stateful`: it keeps something from one inference to the next, as recurrent layers do."""
+class Signature:
+    """Inputs, outputs and operators of a model.
 
-    inputs: tuple[End, ...]
-    outputs: tuple[End, ...]
+    `operators` counts each kind; `custom` names those that TFLite does not have. A `stateful` model
+    keeps variables from one inference to the next, as recurrent layers do.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     operators: Mapping[str, int]
     custom: tuple[str, ...]
     stateful: bool
 
 
-def ends(content: bytes, name: str = "model.tflite") -> Ends:
-    """Read them. Raises UsageError where the file is none or damaged."""
+def read_signature(content: bytes, name: str = "model.tflite") -> Signature:
+    """Read the signature of a model.
+
+    Args:
+        name: the file's, for messages.
+
+    Raises:
+        UsageError: the file is not a .tflite model, or is damaged.
+    """
     if content[4:8] != IDENTIFIER:
-        raise UsageError(f"{name}: is not a .tflite model (its identifier TFL3 is missing)")
+        raise UsageError(f"{name} is not a .tflite model (its identifier TFL3 is missing)")
     with damaged(name):
         model = schema.Model.GetRootAs(content, 0)
         graphs = [model.Subgraphs(g) for g in range(model.SubgraphsLength())]
         main = graphs[0]
-        sources, targets = _signature(model)
+        sources, targets = _signature_names(model)
         codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
         kinds = [_kind(code) for code in codes]
         used = Counter(
@@ -62,9 +72,9 @@ def ends(content: bytes, name: str = "model.tflite") -> Ends:
             for graph in graphs
             for o in range(graph.OperatorsLength())
         )
-        return Ends(
-            _ends(main, main.InputsAsNumpy(), sources),
-            _ends(main, main.OutputsAsNumpy(), targets),
+        return Signature(
+            _tensor_specs(main, main.InputsAsNumpy(), sources),
+            _tensor_specs(main, main.OutputsAsNumpy(), targets),
             dict(used.most_common()),
             tuple(
                 sorted({(c.CustomCode() or b"").decode() for c in codes if _is_custom(c)} - {""})
@@ -73,8 +83,8 @@ def ends(content: bytes, name: str = "model.tflite") -> Ends:
         )
 
 
-def quantized(values: np.ndarray[Any, Any], details: Any) -> np.ndarray[Any, Any]:
-    """Real numbers in the numbers of an input, `details` as a runtime's interpreter gives them."""
+def quantize(values: np.ndarray[Any, Any], details: Any) -> np.ndarray[Any, Any]:
+    """Quantize floats to the dtype of an input, described by an interpreter's `details`."""
     scale, zero = details["quantization"]
     if scale and np.issubdtype(details["dtype"], np.integer):
         limits = np.iinfo(details["dtype"])
@@ -82,34 +92,34 @@ def quantized(values: np.ndarray[Any, Any], details: Any) -> np.ndarray[Any, Any
     return values.astype(details["dtype"])
 
 
-def dequantized(values: np.ndarray[Any, Any], details: Any) -> np.ndarray[Any, Any]:
-    """The real numbers, float32, that a tensor's numbers stand for; one scale for all of it."""
+def dequantize(values: np.ndarray[Any, Any], details: Any) -> np.ndarray[Any, Any]:
+    """Dequantize a tensor with one scale to float32."""
     scale, zero = details["quantization"]
     return (values.astype(np.float32) - zero) * scale if scale else values.astype(np.float32)
 
 
-def in_order(found: Sequence[End], names: Sequence[str]) -> list[End]:
-    """Ends by names, where the file has them; else as they stand in it."""
-    known = {end.name: end for end in found}
-    return [known[name] for name in names] if set(names) == set(known) else list(found)
+def in_order(specs: Sequence[TensorSpec], names: Sequence[str]) -> list[TensorSpec]:
+    """Sort inputs or outputs by `names`, where the file has these; else keep the file's order."""
+    by_name = {spec.name: spec for spec in specs}
+    return [by_name[name] for name in names] if set(names) == set(by_name) else list(specs)
 
 
 def explain_custom(custom: Iterable[str]) -> str | None:
-    """What to do about operators that no runtime here has; None where there are none."""
+    """Advise on operators that the supported runtimes lack; None where there are none."""
     flex = sorted(name.removeprefix(FLEX) for name in custom if name.startswith(FLEX))
     other = sorted(name for name in custom if not name.startswith(FLEX))
-    said = []
+    advice = []
     if flex:
-        said.append(
-            f"it needs TensorFlow's own operators ({', '.join(flex)}), which only runtimes with "
-            "the Flex delegate have: convert it without SELECT_TF_OPS, or replace what uses them"
+        advice.append(
+            f"it needs TensorFlow operators ({', '.join(flex)}), which only runtimes with the Flex "
+            "delegate have: convert it without SELECT_TF_OPS, or replace the layers that use them"
         )
     if other and other != ["edgetpu-custom-op"]:
-        said.append(
-            f"it has custom operators ({', '.join(other)}), which the program it was made for "
-            "registers: measure it there, or cut the model before them"
+        advice.append(
+            f"it has custom operators ({', '.join(other)}), which only the application that it was "
+            "built for registers: measure it there, or cut the model before them"
         )
-    return "; ".join(said) or None
+    return "; ".join(advice) or None
 
 
 def _kind(code: Any) -> str:
@@ -124,21 +134,21 @@ def _is_custom(code: Any) -> bool:
     return bool(number == schema.BuiltinOperator.CUSTOM)
 
 
-def _signature(model: Any) -> tuple[dict[int, str], dict[int, str]]:
-    """The names of the first signature, by tensor."""
+def _signature_names(model: Any) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the names of inputs and of outputs in the first SignatureDef, by tensor."""
     if not model.SignatureDefsLength():
         return {}, {}
     first = model.SignatureDefs(0)
     inputs = [first.Inputs(i) for i in range(first.InputsLength())]
     outputs = [first.Outputs(i) for i in range(first.OutputsLength())]
     return (
-        {one.TensorIndex(): one.Name().decode() for one in inputs},
-        {one.TensorIndex(): one.Name().decode() for one in outputs},
+        {tensor.TensorIndex(): tensor.Name().decode() for tensor in inputs},
+        {tensor.TensorIndex(): tensor.Name().decode() for tensor in outputs},
     )
 
 
-def _ends(graph: Any, indexes: Any, names: Mapping[int, str]) -> tuple[End, ...]:
-    found = []
+def _tensor_specs(graph: Any, indexes: Any, names: Mapping[int, str]) -> tuple[TensorSpec, ...]:
+    specs = []
     for index in [] if isinstance(indexes, int) else indexes.tolist():
         tensor = graph.Tensors(index)
         shape = tensor.ShapeAsNumpy()
@@ -146,5 +156,5 @@ def _ends(graph: Any, indexes: Any, names: Mapping[int, str]) -> tuple[End, ...]
             shape = tensor.ShapeSignatureAsNumpy()
         sizes = () if isinstance(shape, int) else tuple(int(size) for size in shape)
         name = names.get(index) or (tensor.Name() or b"").decode()
-        found.append(End(name, index, sizes, _DTYPES.get(tensor.Type(), "unknown")))
-    return tuple(found)
+        specs.append(TensorSpec(name, index, sizes, _DTYPES.get(tensor.Type(), "unknown")))
+    return tuple(specs)

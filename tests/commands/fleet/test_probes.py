@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgesparse.commands.fleet import probes
-from edgesparse.devices.agent.probe import Gains, Trial
+from edgesparse.devices.agent.probe import CellResult, NetworkSpeedups
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.tflite.runtimes.compatibility import Cell, Verdict
@@ -25,9 +25,11 @@ def target():
 @pytest.fixture
 def workspace(tmp_path, target, monkeypatch):
     """After a probe that found what the table does not say."""
-    found = [Trial("ai-edge-litert", CELL, Verdict(True, 1.5))]
-    monkeypatch.setattr(probes, "try_cells", lambda *_: found)
-    monkeypatch.setattr(probes, "try_networks", lambda *_: {"ai-edge-litert": Gains(1.0, 1.9)})
+    found = [CellResult("ai-edge-litert", CELL, Verdict(True, 1.5))]
+    monkeypatch.setattr(probes, "probe_cells", lambda *_: found)
+    monkeypatch.setattr(
+        probes, "probe_networks", lambda *_: {"ai-edge-litert": NetworkSpeedups(1.0, 1.9)}
+    )
     done = probes.probe(target, Workspace(tmp_path), lambda *_: None)
     assert list(done.trials) == found
     assert probes.surprises(target, found) == found

@@ -1,4 +1,4 @@
-"""What is heard of a device is bounded, and one that lies is not believed."""
+"""A device's output is bounded, and invalid data discards its measurements."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgesparse.devices.agent import event_stream
-from edgesparse.devices.agent.event_stream import Heard, Lied
+from edgesparse.devices.agent.event_stream import EventStream, ProtocolError
 from edgesparse.devices.agent.events import PART_BYTES, End, Failed, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.devices.agent.samples import save_golden, save_samples
@@ -24,20 +24,20 @@ def entry(tmp_path):
 
 
 @pytest.fixture
-def heard(entry):
+def stream(entry):
     job = Job("job", 3, Settings(1, 0.0, 5, 0.0, 10.0), (entry,))
-    return Heard("board", 1.0, job, lambda _: None)
+    return EventStream("board", 1.0, job, lambda _: None)
 
 
-def say(heard, *events):
+def say(stream, *events):
     for event in events:
-        heard.hear(json.dumps(event))
-    return [type(event).__name__ for event in heard.events]
+        stream.feed(json.dumps(event))
+    return [type(event).__name__ for event in stream.events]
 
 
-def test_each_event_counts_once_and_in_its_job_only(heard):
+def test_each_event_counts_once_and_in_its_job_only(stream):
     said = say(
-        heard,
+        stream,
         {"event": "start", "job": "another", "host": HOST},
         {"event": "start", "job": "job", "host": HOST},
         {"event": "start", "job": "job", "host": HOST},
@@ -50,96 +50,96 @@ def test_each_event_counts_once_and_in_its_job_only(heard):
         {"event": "end"},
     )
     assert said == ["Start", "Check", "Round", "End"]
-    assert heard.ended
+    assert stream.ended
 
 
-def test_an_entry_fails_once_and_then_says_no_more(heard):
+def test_an_entry_fails_once_and_then_says_no_more(stream):
     """Ever new rounds took two gigabytes of memory."""
-    before = heard._deadline
+    before = stream._deadline
     for number in range(1000):
-        heard.hear(json.dumps({**FAILED, "round": number}))
-    say(heard, FAILED, CHECK, ROUND)
-    assert [type(event) for event in heard.events] == [Failed]
-    assert heard._deadline - before < 1.0
+        stream.feed(json.dumps({**FAILED, "round": number}))
+    say(stream, FAILED, CHECK, ROUND)
+    assert [type(event) for event in stream.events] == [Failed]
+    assert stream._deadline - before < 1.0
 
 
-def test_only_as_many_answers_as_were_asked_for(heard):
+def test_only_as_many_answers_as_were_asked_for(stream):
     assert PART_BYTES < 30_000 * 10 * 4
     for part in range(1000):
         said = {"event": "answers", "entry": "a", "output": 0, "part": part, "data": "AAAA"}
-        heard.hear(json.dumps(said))
-        heard.hear(json.dumps({**said, "output": 1}))
-    assert [event.part for event in heard.events] == [0, 1]
+        stream.feed(json.dumps(said))
+        stream.feed(json.dumps({**said, "output": 1}))
+    assert [event.part for event in stream.events] == [0, 1]
 
 
-def test_nothing_new_renews_no_deadline(heard, monkeypatch):
+def test_nothing_new_renews_no_deadline(stream, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    heard.begin()
-    say(heard, CHECK)
+    stream.start_connection()
+    say(stream, CHECK)
     for _ in range(20):
         clock[0] += 3.4
-        heard.require_time()
-        say(heard, CHECK, {**ROUND, "entry": "b"}, {"event": "new"})
+        stream.check_deadline()
+        say(stream, CHECK, {**ROUND, "entry": "b"}, {"event": "new"})
     clock[0] += 3.4
-    with pytest.raises(DeviceError, match=r"nothing heard from the agent for 70 s; it said: \{"):
-        heard.require_time()
+    with pytest.raises(DeviceError, match=r"no output from the agent for 70 s; last output: \{"):
+        stream.check_deadline()
 
 
-def test_waiting_has_an_end(heard, monkeypatch):
+def test_waiting_has_an_end(stream, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    heard.begin()
+    stream.start_connection()
     for _ in range(59):
-        say(heard, {"event": "waiting"})
+        say(stream, {"event": "waiting"})
         clock[0] += 60.0
-        heard.require_time()
+        stream.check_deadline()
     clock[0] += 120.0
-    with pytest.raises(DeviceError, match="another job has held it for 60 minutes"):
-        heard.require_time()
+    with pytest.raises(DeviceError, match="is locked by another job since 60 min; stop it"):
+        stream.check_deadline()
 
 
-def test_a_turn_that_comes_ends_the_waiting(heard, monkeypatch):
+def test_a_turn_that_comes_ends_the_waiting(stream, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    say(heard, {"event": "waiting"})
+    say(stream, {"event": "waiting"})
     clock[0] += 3000.0
-    say(heard, {"event": "start", "job": "job", "host": HOST})
+    say(stream, {"event": "start", "job": "job", "host": HOST})
     clock[0] += 69.0
-    heard.require_time()
+    stream.check_deadline()
     clock[0] += 2.0
-    with pytest.raises(DeviceError, match="nothing heard"):
-        heard.require_time()
+    with pytest.raises(DeviceError, match="no output from the agent"):
+        stream.check_deadline()
 
 
-def test_endless_print_is_given_up(heard, monkeypatch):
+def test_endless_print_is_given_up(stream, monkeypatch):
     monkeypatch.setattr(event_stream, "MAX_JUNK_BYTES", 1000)
     room = 1000 + 2 * 2 * PART_BYTES
     for _ in range(room // 1600):
-        heard.hear("nonsense" * 200)
-    with pytest.raises(DeviceError, match="prints without end; it said: nonsense"):
-        heard.hear("nonsense" * 200)
-    heard.begin()
-    heard.hear("nonsense")
+        stream.feed("nonsense" * 200)
+    with pytest.raises(DeviceError, match="MB of unexpected output; last line: nonsense"):
+        stream.feed("nonsense" * 200)
+    stream.start_connection()
+    stream.feed("nonsense")
 
 
-def test_a_lie_ends_the_job(heard):
-    say(heard, CHECK, ROUND)
+def test_a_lie_ends_the_job(stream):
+    say(stream, CHECK, ROUND)
     with pytest.raises(
-        Lied, match=r"device board: its agent says what cannot be: round\.latency_ns"
+        ProtocolError, match=r"device board: invalid data from the agent \(round\.latency_ns"
     ):
-        say(heard, {**ROUND, "round": 1, "latency_ns": [0]})
+        say(stream, {**ROUND, "round": 1, "latency_ns": [0]})
 
 
 @pytest.mark.parametrize(
     "change", [{"agreement": None}, {"samples": None}, {"samples": 0}, {"samples": 29_999}]
 )
-def test_a_check_of_less_than_was_asked_is_a_lie(heard, change):
-    with pytest.raises(Lied, match=r"checked against nothing|30000 samples were"):
-        say(heard, {**CHECK, **change})
+def test_a_check_of_less_than_was_asked_is_a_lie(stream, change):
+    with pytest.raises(ProtocolError, match=r"no agreement with|expected 30000"):
+        say(stream, {**CHECK, **change})
 
 
-def test_the_end_of_a_job_that_was_not_done_is_no_result(heard):
-    say(heard, {"event": "end"})
-    assert [type(event) for event in heard.events] == [End]
-    assert not [event for event in heard.events if isinstance(event, Round)]
+def test_the_end_of_a_job_that_was_not_done_is_no_result(stream):
+    say(stream, {"event": "end"})
+    assert [type(event) for event in stream.events] == [End]
+    assert not [event for event in stream.events if isinstance(event, Round)]

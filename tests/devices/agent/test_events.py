@@ -7,7 +7,7 @@ from edgesparse.devices.agent.events import (
     MAX_LINE,
     Failed,
     HostInfo,
-    ImpossibleError,
+    InvalidEventError,
     Waiting,
     parse_event,
 )
@@ -102,7 +102,7 @@ def test_anything_else_is_not(line):
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told(event, changes):
-    with pytest.raises(ImpossibleError) as error:
+    with pytest.raises(InvalidEventError) as error:
         parse_event(json.dumps({**event, **changes}))
     assert len(str(error.value)) <= 200
 

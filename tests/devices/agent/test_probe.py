@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgesparse.devices.agent.probe import try_cells
+from edgesparse.devices.agent.probe import probe_cells
 from edgesparse.devices.setup.provision import provision
 from edgesparse.spec.reading.load import parse_device
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Machine, Profile, cells
@@ -55,7 +55,7 @@ def test_an_older_runtime_too(server, tmp_path):
     board = server.connect(tmp_path / "work")
     done = provision(board, parse_device(text).spec)
     assert done.versions == {"ai-edge-litert": "1.4.0"}
-    found = try_cells(board, ["ai-edge-litert"], "xnnpack", timed=False)
+    found = probe_cells(board, ["ai-edge-litert"], "xnnpack", timed=False)
     board.close()
     trials = [(trial.runtime, trial.cell, trial.verdict.runs) for trial in found]
     assert len(trials) == len(cells())

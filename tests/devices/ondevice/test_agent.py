@@ -26,8 +26,8 @@ from edgesparse.devices.agent.events import (
     parse_event,
 )
 from edgesparse.devices.agent.job import Entry
-from edgesparse.devices.agent.run_job import AGENT, answers_of
-from edgesparse.devices.agent.samples import read, save_golden, save_samples
+from edgesparse.devices.agent.run_job import AGENT, collect_outputs
+from edgesparse.devices.agent.samples import read_arrays, save_golden, save_samples
 from edgesparse.devices.ondevice import agent
 from edgesparse.measure.evaluation import judged, read_judge
 from tests.conftest import require
@@ -141,8 +141,8 @@ def test_answers_are_compared_on_the_device_and_judged_here(tflite_files, answer
     (check,) = of(events, Check)
     assert check.agreement == 1.0
     assert check.samples == 16
-    found = answers_of(as_entry(path, answers), events)
-    assert found["y"] == pytest.approx(read(Path(answers["golden"]), "y")["y"], abs=1e-5)
+    found = collect_outputs(as_entry(path, answers), events)
+    assert found["y"] == pytest.approx(read_arrays(Path(answers["golden"]), "y")["y"], abs=1e-5)
     resolved = {"name": "classification", "classes": [str(i) for i in range(10)]}
     kept = {"resolved": resolved, "judged": "y", "metric": "accuracy"}
     judge = read_judge(kept, tmp_path / "targets.npz", tmp_path)
@@ -155,22 +155,24 @@ def test_answers_are_compared_on_the_device_and_judged_here(tflite_files, answer
 def test_answers_too_long_for_a_line_come_in_parts_and_whole_or_not_at_all(
     tflite_files, answers, tmp_path
 ):
-    path, x = tflite_files["dense"], read(Path(answers["golden"]), "x")["x"]
+    path, x = tflite_files["dense"], read_arrays(Path(answers["golden"]), "x")["x"]
     many = np.tile(x, (1250, 1))
     save_samples(tmp_path / "many.npz", many)
     answers = {**answers, "samples": str(tmp_path / "many.npz")}
     events = Job(tmp_path, entry("a", path, **answers), rounds=0).run()
     parts = of(events, Answers)
     assert [part.part for part in parts] == [0, 1]
-    found = answers_of(as_entry(path, answers), events)["y"]
+    found = collect_outputs(as_entry(path, answers), events)["y"]
     assert found.shape == (20_000, 10)
     assert found[:16] == pytest.approx(found[-16:])
     for lost in parts:
-        assert answers_of(as_entry(path, answers), [e for e in events if e is not lost]) is None
+        assert (
+            collect_outputs(as_entry(path, answers), [e for e in events if e is not lost]) is None
+        )
     torn = parts[1].model_copy(update={"data": parts[1].data[:-4]})
-    assert answers_of(as_entry(path, answers), [parts[0], torn]) is None
+    assert collect_outputs(as_entry(path, answers), [parts[0], torn]) is None
     odd = parts[1].model_copy(update={"data": "!" + parts[1].data[1:]})
-    assert answers_of(as_entry(path, answers), [parts[0], odd]) is None
+    assert collect_outputs(as_entry(path, answers), [parts[0], odd]) is None
 
 
 def test_an_output_is_reduced_to_the_number_of_the_largest(tflite_files, answers, tmp_path):
@@ -178,8 +180,8 @@ def test_an_output_is_reduced_to_the_number_of_the_largest(tflite_files, answers
     own = {**answers, "reduced": [True]}
     events = Job(tmp_path, entry("a", path, **own), rounds=0).run()
     (part,) = of(events, Answers)
-    found = answers_of(replace(as_entry(path, answers), reduced=(True,)), events)["y"]
-    wanted = read(Path(answers["golden"]), "y")["y"].argmax(axis=-1)
+    found = collect_outputs(replace(as_entry(path, answers), reduced=(True,)), events)["y"]
+    wanted = read_arrays(Path(answers["golden"]), "y")["y"].argmax(axis=-1)
     assert found.dtype == np.int16
     assert found.tolist() == wanted.tolist()
     assert len(base64.b64decode(part.data)) == 2 * len(wanted)
@@ -187,7 +189,7 @@ def test_an_output_is_reduced_to_the_number_of_the_largest(tflite_files, answers
 
 
 def test_wrong_answers_are_seen(tflite_files, answers, samples, tmp_path):
-    outputs = read(Path(answers["golden"]), "y")["y"]
+    outputs = read_arrays(Path(answers["golden"]), "y")["y"]
     save_golden(tmp_path / "golden.npz", samples, outputs[:, ::-1])
     events = Job(tmp_path, entry("a", tflite_files["dense"], **answers), rounds=0).run()
     assert of(events, Check)[0].agreement < 0.5

@@ -24,7 +24,7 @@ def test_what_a_shell_prints_before_is_told_apart():
     done = subprocess.run(
         ["sh", "-c", f"echo noise; echo noise >&2; {text}"], capture_output=True, text=True
     )
-    assert shell.after_mark(done.stdout, mark) == "own\n"
-    assert shell.after_mark(done.stderr, mark) == "error\n"
-    assert shell.after_mark("noise\n", mark) is None
+    assert shell.output_after_mark(done.stdout, mark) == "own\n"
+    assert shell.output_after_mark(done.stderr, mark) == "error\n"
+    assert shell.output_after_mark("noise\n", mark) is None
     assert shell.marked("x")[1] != mark

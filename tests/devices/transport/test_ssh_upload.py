@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from edgesparse.devices.transport import ssh_upload
-from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, NoRoom, upload
+from edgesparse.devices.transport.interface import (
+    ConnectionLost,
+    DeviceError,
+    DiskFullError,
+    upload,
+)
 from edgesparse.spec.safe.compression import wire_bytes
 from tests.devices.setup.test_provision import mounted
 from tests.tools.proxy import proxy
@@ -218,7 +223,7 @@ def test_what_does_not_fit_is_told_before_it_is_sent_and_the_rest_is_sent(server
         assert board.put_files(files, refused=refused) == 1000
         assert list(refused) == [files[0].target]
         assert "big.tflite does not fit: 3.0 MB, and 6." in refused[files[0].target]
-        with pytest.raises(NoRoom, match="make room there"):
+        with pytest.raises(DiskFullError, match="make room there"):
             board.put_files(files)
         board.close()
 

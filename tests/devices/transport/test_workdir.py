@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.devices.transport.interface import NotOurs
+from edgesparse.devices.transport.interface import WorkdirError
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.workdir import MARKER, claim
 from edgesparse.spec.device import Local
@@ -69,7 +69,9 @@ def test_a_folder_with_other_files_is_refused(at, tmp_path, names):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(NotOurs, match=r"is not empty and not edgesparse's .*name another") as error:
+    with pytest.raises(
+        WorkdirError, match=r"is not empty and not edgesparse's .*name another"
+    ) as error:
         claim(at(tmp_path))
     assert error.value.exit_code == 2
     assert sorted(tmp_path.rglob("*")) == before
@@ -100,7 +102,7 @@ def test_a_link_where_our_own_would_be_is_refused(at, tmp_path, name):
     place = tmp_path / "work" / name
     place.unlink(missing_ok=True)
     place.symlink_to(tmp_path / "theirs")
-    with pytest.raises(NotOurs, match=f"has a link called {name}"):
+    with pytest.raises(WorkdirError, match=f"has a link called {name}"):
         claim(at(tmp_path / "work"))
 
 
@@ -110,7 +112,7 @@ def test_a_folder_of_somebody_else_is_refused(at, tmp_path):
     place.mkdir()
     (place / MARKER).write_text("mine\n")
     os.chown(place, 12345, 12345)
-    with pytest.raises(NotOurs, match="belongs to 12345"):
+    with pytest.raises(WorkdirError, match="belongs to 12345"):
         claim(at(place))
 
 
@@ -134,7 +136,7 @@ def test_two_at_once_agree(at, tmp_path):
     def mark(transport):
         try:
             claim(transport)
-        except NotOurs as error:
+        except WorkdirError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=mark, args=(one,)) for one in both]
