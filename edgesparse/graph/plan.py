@@ -132,7 +132,7 @@ def build_plan(
     """
     graph = _Graph(versions)
     data = _data(pipeline, digests)
-    golden = pipeline.verify.samples
+    golden = pipeline.verify.golden_samples
     chosen = list(pipeline.variants)
     if variants is not None:
         # Ratios need the baseline, so that it is always made.
@@ -155,7 +155,7 @@ def build_plan(
         sparse = _sparsify(graph, name, variant, start, profiles, target)
         model = sparse or start.train
         aware = None
-        if variant.quantize.aware:
+        if variant.quantize.qat:
             spec = quantize.covers(start.shared, variant.quantize)
             aware = graph.add("quantize", name, spec, model=model)
         spec = convert.covers({**data, "task": start.task}, variant, golden, profiles.values())
@@ -282,7 +282,7 @@ def _samples(
 ) -> str:
     """Before training: they are there, whatever becomes of that."""
     model, task = _model(pipeline, digests["model"]), _task(pipeline, digests)
-    spec = samples.covers(model, data, task, pipeline.benchmark.accuracy_samples)
+    spec = samples.covers(model, data, task, pipeline.benchmark.test_samples)
     return graph.add("samples", None, spec)
 
 
@@ -299,7 +299,7 @@ def _start(
     model = _model(pipeline, digests.get(f"model {first}", digests["model"]))
     variants = [pipeline.variants[name] for name in chosen]
     asked = preflight.Asked(
-        aware=any(v.quantize.aware for v in variants),
+        aware=any(v.quantize.qat for v in variants),
         channels=any(removes_channels(step) for v in variants for step in v.sparsify),
         schemes=tuple(
             sorted({s for v in variants if (s := v.quantize.scheme) in preflight.INTEGER})

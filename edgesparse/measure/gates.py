@@ -50,5 +50,5 @@ def _doubt(gate: Gate, row: Row) -> str | None:
         return None
     return (
         f"its interval of {half:.2g} either way is wider than the gate; more samples would tell "
-        "(benchmark.accuracy_samples)"
+        "(benchmark.test_samples)"
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgesparse.measure.rows import Data, Row, metric_of
-from edgesparse.spec.auto_variants import Limit
+from edgesparse.spec.auto_variants import Constraint
 
 Direction = Literal["minimize", "maximize"]
 _HIGHER = {"agreement", "sparsity", "speedup"}
@@ -42,7 +42,7 @@ class Sweep(Data):
     cpu: str = ""
     objectives: list[str]
     directions: list[Direction]
-    limits: list[Limit]
+    limits: list[Constraint]
     trials: list[Trial]
     asked: int
     """So many trials there were to be."""
@@ -87,7 +87,7 @@ def direction_of(objective: str, rows: Sequence[Row]) -> Direction | None:
     return None if best is None else "maximize" if best == "highest" else "minimize"
 
 
-def over(limit: Limit, row: Row) -> float:
+def over(limit: Constraint, row: Row) -> float:
     """How far a row is beyond a limit; not at all at 0 and below."""
     value = metric_of(row, limit.metric)
     if value is None:

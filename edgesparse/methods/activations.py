@@ -45,16 +45,16 @@ def activations(
     given = representative(dataset, SAMPLES)
     samples = [given[name] for name in recipe.inputs]
     before = shares_of_zeros(model, samples)
-    swapped = [layer.name for layer in _with(model, SMOOTH, spec)] if spec.swap else []
+    swapped = [layer.name for layer in _with(model, SMOOTH, spec)] if spec.to_relu else []
     for layer in _with(model, SMOOTH, spec):
-        if spec.swap:
+        if spec.to_relu:
             layer.activation = tf.keras.activations.relu
     chosen = list(_with(model, RECTIFIERS, spec))
     _check(model, chosen, spec)
     if spec.penalty is not None:
         scale = _scale(model, chosen, samples) if spec.penalty == "l1" else 1.0
         for layer in chosen:
-            each = spec.weight * scale / len(chosen)
+            each = spec.penalty_weight * scale / len(chosen)
             layer.activity_regularizer = Penalty(spec.penalty, each)
     held = [Masked(kernel.variable) for kernel in kernels(model).values() if _has_zeros(kernel)]
     for one in held:
@@ -110,7 +110,7 @@ def _check(model: tf.keras.Model, chosen: list[Any], spec: Activations) -> None:
         raise UsageError(
             "no layer ends in a rectifier, whose zeros are exact"
             + (f"; the model has {', '.join(kinds)}" if kinds else "")
-            + (": say 'swap: true'" if set(kinds) & set(SMOOTH) else "")
+            + (": say 'to_relu: true'" if set(kinds) & set(SMOOTH) else "")
         )
 
 

@@ -86,11 +86,11 @@ def require_removed(pruning: Pruning, kept: np.ndarray) -> float:
     removed = float(np.mean(~kept[atoms]))
     spec = pruning.spec
     if spec.ratio and removed < spec.ratio / 2 and not spec.allow_partial:
-        rounding = f"widths stay multiples of {spec.multiple}, and " if spec.multiple else ""
+        rounding = f"widths stay multiples of {spec.round_to}, and " if spec.round_to else ""
         raise EdgesparseError(
             f"{spec.ratio:.0%} of the channels were asked for, and {removed:.0%} can go: {rounding}"
-            f"no layer loses more than {spec.max_ratio:.0%}{_because(pruning.found)}; lower "
-            "'multiple', or say 'allow_partial: true' in this step if that is meant"
+            f"no layer loses more than {spec.max_pruning_ratio:.0%}{_because(pruning.found)}; "
+            "lower 'round_to', or say 'allow_partial: true' in this step if that is meant"
         )
     return removed
 
@@ -137,9 +137,9 @@ class Pruning:
 
 def _round(left: int, width: int, spec: Channels) -> int:
     """A width that is a multiple and not too small; never more than there is."""
-    multiple = spec.multiple or _multiple(width)
-    least = max(1, int(np.ceil(width * (1 - spec.max_ratio))))
-    # To the nearest multiple, which kernels like; never below what max_ratio leaves.
+    multiple = spec.round_to or _multiple(width)
+    least = max(1, int(np.ceil(width * (1 - spec.max_pruning_ratio))))
+    # To the nearest multiple, which kernels like; never below what max_pruning_ratio leaves.
     rounded = max((left + multiple // 2) // multiple, -(-least // multiple), 1) * multiple
     return min(width, rounded)
 
@@ -276,7 +276,7 @@ def _within_cost(pruning: Pruning, name: str, budget: float) -> np.ndarray:
     if left(best) > budget:
         raise EdgesparseError(
             f"{name}: {budget:g} cannot be met: {left(best):.2f} are left when all is removed that "
-            f"may be (max_ratio, exclude, multiple){_because(pruning.found)}"
+            f"may be (max_pruning_ratio, exclude, round_to){_because(pruning.found)}"
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2

@@ -75,7 +75,7 @@ def one_shot(
     dense = tf.keras.models.clone_model(model)
     dense.set_weights(model.get_weights())
     require_equal("copying the model", model, dense, compared(model, dataset))
-    given = data.representative(dataset, spec.samples)
+    given = data.representative(dataset, spec.calibration_samples)
     samples = [given[name] for name in recipe_of(model, dataset, train).inputs]
     shares = dict.fromkeys(chosen, goal)
     if spec.pattern != "2:4" and len(chosen) > 1:

@@ -80,7 +80,7 @@ def prepare(model: tf.keras.Model) -> Prepared:
                 problem = problem or error
     reason = cause_of(problem) if problem else NOTHING_KNOWN
     raise EdgesparseError(
-        f"quantization-aware training does not take this model: {reason}; leave out 'aware: true'"
+        f"quantization-aware training does not take this model: {reason}; leave out 'qat: true'"
     ) from problem
 
 

@@ -47,7 +47,7 @@ def rigl(
     everything = total + sum(size for size, _ in left.values())
     # Asked for are zeros over all weights: what stays dense is made up for by the others.
     share = min(MOST_ZEROS[spec.method], spec.sparsity * everything / total)
-    densities = (erk if spec.densities == "erk" else uniform)(chosen, 1 - share)
+    densities = (erk if spec.distribution == "erk" else uniform)(chosen, 1 - share)
     random = np.random.default_rng(train.seed)
     moving = [
         _Moving(kernel, densities[name], random, spec.from_scratch)
@@ -156,7 +156,7 @@ class MoveConnections(HoldMasks):
         super().__init__(moving)
         self.moving = tuple(moving)
         self.gradients = gradients
-        self.fraction, self.end = spec.fraction, spec.end * steps
+        self.fraction, self.end = spec.drop_fraction, spec.end * steps
         self.every = max(1, round(spec.frequency * steps))
         self.most = sum(one.count for one in moving)
 

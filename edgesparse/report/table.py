@@ -390,7 +390,7 @@ def _doing(row: Row, twin: Row | None) -> str:
         few = row.coverage is None and row.model is not None and row.model.sparsity <= FEW_ZEROS
         return "removed channels" if few else "zeros"
     channels = "channels" in own
-    zeros = any(step not in ("activations", "channels", "cluster", "inputs") for step in own)
+    zeros = any(step not in ("activations", "channels", "weight_sharing", "inputs") for step in own)
     if "activations" in own and not zeros and not channels:
         return "zeros among activations"
     if "inputs" in own and not zeros and not channels:

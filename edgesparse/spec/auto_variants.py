@@ -122,7 +122,7 @@ def _range(template: dict[str, Any], path: str) -> Hole:
     return Hole(path, (), ends[0], ends[1], step, log, whole)
 
 
-class Limit(Strict):
+class Constraint(Strict):
     """What a trial must keep to be chosen."""
 
     metric: str = Field(description="As a gate's: accuracy_drop, bytes, p50_ms ...")
@@ -143,11 +143,13 @@ class Search(Strict):
         description="What is to be good: a metric of the task, its drop, or p50_ms, p90_ms, "
         "p99_ms, bytes, speedup, peak_rss_bytes.",
     )
-    limits: list[Limit] = Field([], description="What a trial must keep to be on the front.")
+    constraints: list[Constraint] = Field(
+        [], description="What a trial must keep to be on the front."
+    )
     sampler: Literal["tpe", "nsga2", "random"] = Field(
         "tpe", description="How Optuna chooses: by what was good (TPE), by evolution, or blindly."
     )
-    at_once: int = Field(
+    parallel_trials: int = Field(
         4, ge=1, le=64, description="Trials that are chosen, made and measured together."
     )
     seed: int = Field(7, ge=0, le=2**31, description="The same seed tries the same variants.")

@@ -42,7 +42,7 @@ class Emulator(Strict):
         "cortex-a76",
         description="cortex-a76 is a Pi 5's, cortex-a72 a Pi 4's, cortex-a53 a Zero 2's.",
     )
-    memory: int = Field(1024, ge=256, le=16384, description="MiB of memory.")
+    memory_mib: int = Field(1024, ge=256, le=16384, description="MiB of memory.")
     clock: Literal["instructions", "wall"] = Field(
         "instructions",
         description="instructions: its clock counts executed instructions, 2 ns each, which makes "
@@ -71,7 +71,7 @@ class Device(Strict):
     workdir: str = Field(
         DEFAULT_WORKDIR, description="Folder on the device for models and journals."
     )
-    runtime: Literal["venv", "system"] = Field(
+    install: Literal["venv", "system"] = Field(
         "venv",
         description="venv: edgesparse installs the runtimes in workdir/venv; system: those that "
         "the device's Python has. A local device always uses what its Python has.",
@@ -126,7 +126,7 @@ class Device(Strict):
     @property
     def builds_venv(self) -> bool:
         """Whether edgesparse installs the runtimes there."""
-        return self.runtime == "venv" and self.connect.local is None
+        return self.install == "venv" and self.connect.local is None
 
     @property
     def clock(self) -> Literal["wall", "instructions"]:

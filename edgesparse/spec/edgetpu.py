@@ -84,7 +84,7 @@ class EdgeTpu(Strict):
     min_runtime_version: int | None = Field(
         None, ge=1, le=99, description="Oldest Edge TPU runtime that must run the file (-m)."
     )
-    several_subgraphs: bool = Field(
+    multiple_subgraphs: bool = Field(
         False, description="Map more than the first part (-a); can be ten times slower."
     )
     search_delegate: bool = Field(

@@ -80,7 +80,7 @@ class Quantize(Strict):
         description="f32 and f16: the arithmetic; f16 where the CPU has it, with twice as many "
         "values at a time. Weights are stored densely then, whatever is zero.",
     )
-    aware: bool = Field(
+    qat: bool = Field(
         False,
         description="int8 and uint8: quantization-aware training that keeps the zeros (PQAT).",
     )
@@ -99,9 +99,9 @@ class Quantize(Strict):
     )
 
     @model_validator(mode="after")
-    def _aware_is_int8(self) -> Quantize:
-        if self.aware and self.numbers != "int8":
-            raise PydanticCustomError("aware", "'aware: true' needs 'scheme: int8'")
+    def _qat_is_int8(self) -> Quantize:
+        if self.qat and self.numbers != "int8":
+            raise PydanticCustomError("qat", "'qat: true' needs 'scheme: int8'")
         return self
 
     @model_validator(mode="after")
@@ -176,7 +176,7 @@ class Variant(Strict):
         if self.quantize.bias_correction is not None or self.quantize.numbers != "int8":
             return bool(self.quantize.bias_correction)
         untrained = any(isinstance(step, OneShot) and not step.epochs for step in self.sparsify)
-        return untrained and not self.quantize.aware
+        return untrained and not self.quantize.qat
 
     @property
     def references(self) -> list[tuple[int, SparsifyReference]]:
@@ -196,7 +196,7 @@ class Benchmark(Strict):
     warmup_seconds: float = Field(0.5, ge=0, le=3600, description="Per round, at least.")
     min_runs: int = Field(200, ge=1, description="Over all rounds.")
     min_seconds: float = Field(10.0, gt=0, le=86_400, description="Over all rounds.")
-    accuracy_samples: int = Field(500, ge=0, description="Test samples classified on the device.")
+    test_samples: int = Field(500, ge=0, description="Test samples classified on the device.")
     timeout_seconds: float = Field(600.0, gt=0, description="For one measuring process.")
     input_shapes: dict[str, list[Annotated[int, Field(ge=1, le=100_000)]]] = Field(
         {}, description="Of inputs whose samples differ in size: at which they are trained and "
@@ -207,7 +207,9 @@ class Benchmark(Strict):
 class Verify(Strict):
     """How close the .tflite outputs must come to the Keras model's."""
 
-    samples: int = Field(32, ge=1, le=10_000, description="Golden samples, from validation data.")
+    golden_samples: int = Field(
+        32, ge=1, le=10_000, description="Golden samples, from validation data."
+    )
     tolerance: float | None = Field(
         None, gt=0, description="Share of the output range; default by scheme."
     )

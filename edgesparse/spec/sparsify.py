@@ -151,14 +151,16 @@ class Channels(FineTune):
         description="global: the least important channels of the model; layer: of each layer the "
         "same share.",
     )
-    multiple: int | None = Field(
+    round_to: int | None = Field(
         None,
         ge=1,
         le=256,
         description="Widths that are left are multiples of this; default: 8, and less in layers "
         "narrower than 32.",
     )
-    max_ratio: Sparsity = Field(0.9, description="No layer loses a larger share of its channels.")
+    max_pruning_ratio: Sparsity = Field(
+        0.9, description="No layer loses a larger share of its channels."
+    )
     layers: dict[str, ChannelOverride] = Field(
         {}, description="A ratio of its own, by layer name; globs."
     )
@@ -182,11 +184,11 @@ class Channels(FineTune):
         return self
 
 
-class Cluster(FineTune):
+class WeightSharing(FineTune):
     """Weight clustering: each kernel keeps a few values (Han et al. 2015, arXiv 1510.00149), with
     TensorFlow's toolkit."""
 
-    method: Literal["cluster"] = Field(description="The method's name.")
+    method: Literal["weight_sharing"] = Field(description="The method's name.")
     clusters: int = Field(16, ge=2, le=256, description="How many values each kernel has.")
     exclude: list[str] = Field([], description="Layers to leave as they are; globs.")
 
@@ -201,7 +203,9 @@ class OneShot(FineTune):
     pattern: Pattern = Field(
         "unstructured", description="Which zeros go together, along the inputs of an output."
     )
-    samples: int = Field(500, ge=1, le=100_000, description="Calibration inputs, of training data.")
+    calibration_samples: int = Field(
+        500, ge=1, le=100_000, description="Calibration inputs, of training data."
+    )
     epochs: int = Field(0, ge=0, le=100_000, description="Of fine-tuning afterwards.")
     exclude: list[str] = Field([], description="Layers to leave dense; globs.")
     allow_partial: bool = Field(
@@ -218,7 +222,7 @@ class SparsifyReference(FineTune):
 
 
 METHODS = (
-    "activations", "channels", "cluster", "l1", "magnitude", "one-shot", "rigl", "threshold",
+    "activations", "channels", "weight_sharing", "l1", "magnitude", "one-shot", "rigl", "threshold",
 )  # fmt: skip
 
 
@@ -232,7 +236,7 @@ def _method(value: Any) -> str | None:
 Sparsify = Annotated[
     Annotated[Magnitude, Tag("magnitude")]
     | Annotated[Channels, Tag("channels")]
-    | Annotated[Cluster, Tag("cluster")]
+    | Annotated[WeightSharing, Tag("weight_sharing")]
     | Annotated[Threshold, Tag("threshold")]
     | Annotated[L1, Tag("l1")]
     | Annotated[Rigl, Tag("rigl")]
@@ -256,7 +260,7 @@ def removes_channels(step: Sparsify) -> bool:
 
 def leaves_zeros(step: Sparsify) -> bool:
     """Whether weights may be zero after it; removed channels leave none."""
-    return not removes_channels(step) and not isinstance(step, Cluster | Activations)
+    return not removes_channels(step) and not isinstance(step, WeightSharing | Activations)
 
 
 def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
@@ -271,7 +275,8 @@ def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
             )
         if clustered:
             raise PydanticCustomError(
-                "order", "'cluster' must come last: training after it gives weights other values"
+                "order",
+                "'weight_sharing' must come last: training after it gives weights other values",
             )
         if number and isinstance(step, Rigl) and step.from_scratch:
             raise PydanticCustomError(
@@ -280,7 +285,7 @@ def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
                 "'from_scratch: false'",
             )
         zeros = step if leaves_zeros(step) else zeros
-        clustered = isinstance(step, Cluster)
+        clustered = isinstance(step, WeightSharing)
     return steps
 
 

@@ -51,6 +51,6 @@ class Tasks(TaskSpec):
             ),
         ],
     ] = Field({}, description="Of a model with several outputs: each one's task, by its name.")
-    weights: dict[str, float] = Field(
+    loss_weights: dict[str, float] = Field(
         {}, description="Of each output's loss, by its name; default: 1."
     )

@@ -72,12 +72,12 @@ class Rigl(FineTune):
 
     method: Literal["rigl"] = Field(description="The method's name.")
     sparsity: Sparsity = Field(description="Share of zeros over all weights, all the time.")
-    densities: Literal["erk", "uniform"] = Field(
+    distribution: Literal["erk", "uniform"] = Field(
         "erk",
         description="erk: smaller layers keep a larger share (Erdos-Renyi-Kernel); uniform: all "
         "the same.",
     )
-    fraction: Fraction = Field(
+    drop_fraction: Fraction = Field(
         0.3, description="Share of the connections that moves at first; less and less later."
     )
     frequency: Fraction = Field(
@@ -104,8 +104,10 @@ class Activations(FineTune):
     penalty: Literal["l1", "hoyer"] | None = Field(
         "l1", description="On what rectifiers give; null: none."
     )
-    weight: float = Field(
+    penalty_weight: float = Field(
         1.0, gt=0, description="Of the penalty in the loss; it is 1 at most at its beginning."
     )
-    swap: bool = Field(True, description="Let GELU, SiLU and swish be ReLU, whose zeros are exact.")
+    to_relu: bool = Field(
+        True, description="Let GELU, SiLU and swish be ReLU, whose zeros are exact."
+    )
     exclude: list[str] = Field([], description="Layers whose activations stay; globs.")

@@ -33,7 +33,7 @@ class LearningRate(Strict):
         description="cosine: down to 0; step: times `factor` every `epochs`; exponential: the "
         "same, smoothly; piecewise: times each of `factors` from each of `boundaries` on.",
     )
-    warm_up: float = Field(0.0, ge=0, description="Epochs in which it grows from 0, before.")
+    warmup_epochs: float = Field(0.0, ge=0, description="Epochs in which it grows from 0, before.")
     epochs: float = Field(10.0, gt=0, description="step, exponential: see `name`.")
     factor: float = Field(0.5, gt=0, description="step, exponential: see `name`.")
     boundaries: list[float] = Field([], description="piecewise: epochs, growing.")
@@ -127,7 +127,7 @@ class Train(Strict):
     mixed_precision: bool = Field(
         False, description="Train with 16-bit arithmetic; the model that is kept is float32."
     )
-    settle_batch_norm: bool | None = Field(
+    recalibrate_batch_norm: bool | None = Field(
         None,
         description="Recompute batch normalization's statistics after training; default: where "
         "validation is far behind training and it helps.",

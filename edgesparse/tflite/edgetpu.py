@@ -59,7 +59,7 @@ def arguments(tpu: EdgeTpu, source: str, folder: str) -> list[str]:
     given = ["-s", "-o", folder, "-t", str(tpu.timeout_seconds)]
     if tpu.min_runtime_version is not None:
         given += ["-m", str(tpu.min_runtime_version)]
-    if tpu.several_subgraphs:
+    if tpu.multiple_subgraphs:
         given.append("-a")
     if tpu.search_delegate:
         given.append("-d")

@@ -47,7 +47,7 @@ def lost_zeros(zeros: int, keras_zeros: int) -> str | None:
     return (
         f"{keras_zeros - zeros:,} of {keras_zeros:,} zeros were lost on the way to the .tflite "
         "file (pruning-preserving QAT is known to drift): train fewer quantize.epochs, or use "
-        "'aware: false'"
+        "'qat: false'"
     )
 
 

@@ -170,7 +170,7 @@ def test_everything_on_the_runtimes_here(runtime, files, tmp_path):
 
 @pytest.mark.full
 def test_an_older_runtime(server, files, tmp_path):
-    text = server.device_yaml().replace("runtime: system", "runtime: venv")
+    text = server.device_yaml().replace("install: system", "install: venv")
     text = text.replace("[ai-edge-litert]", "[{name: ai-edge-litert, version: 1.4.0}]")
     board = server.connect(tmp_path / "work")
     try:

@@ -41,7 +41,7 @@ def project(tmp_path_factory, made):
         (work / "devices").mkdir()
         (work / "devices" / "here.yaml").write_text(HERE)
         (work / "devices" / "board.yaml").write_text(server.device_yaml())
-        installed = server.device_yaml("installed").replace("runtime: system", "runtime: venv")
+        installed = server.device_yaml("installed").replace("install: system", "install: venv")
         place = f"workdir: {folder}/installed"
         installed = installed.replace(f"workdir: {server.workdir}", place)
         (work / "devices" / "installed.yaml").write_text(installed)

@@ -58,7 +58,7 @@ variants:
   broken: {sparsify: {method: "mine.py:broken"}}
   lost: {sparsify: {method: "mine.py:lying"}}
 benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0,
-            accuracy_samples: 0}
+            test_samples: 0}
 """
     )
     done = deploy(folder)

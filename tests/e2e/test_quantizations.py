@@ -14,9 +14,9 @@ def test_every_quantization_and_a_gate_that_is_not_met(trained):
         """  f16: {quantize: f16}
   dynamic: {quantize: dynamic}
   int8: {quantize: int8}
-  qat: {quantize: {scheme: int8, aware: true, epochs: 1}}
+  qat: {quantize: {scheme: int8, qat: true, epochs: 1}}
   pqat: {sparsify: {method: magnitude, sparsity: 0.8, epochs: 1, schedule: constant},
-         quantize: {scheme: int8, aware: true, epochs: 1}}
+         quantize: {scheme: int8, qat: true, epochs: 1}}
   one-shot: {sparsify: {method: magnitude, sparsity: 0.4, epochs: 0}, storage: dense}
   untrained: {sparsify: {method: one-shot, sparsity: 0.4}, quantize: int8}
   two-four: {sparsify: {method: magnitude, sparsity: 0.5, pattern: "2:4", epochs: 1}}
@@ -53,7 +53,7 @@ def test_steps_follow_one_another_and_auto_finds_what_pays(trained):
     sparsify:
       - {method: channels, ratio: 0.5, epochs: 1}
       - {method: magnitude, sparsity: 0.5, pattern: block-1x16, epochs: 1}
-    quantize: {scheme: int8, aware: true, epochs: 1}
+    quantize: {scheme: int8, qat: true, epochs: 1}
   pattern: {sparsify: {method: magnitude, sparsity: 0.9, pattern: auto, epochs: 1}}
   found: {sparsify: {method: magnitude, sparsity: auto, max_accuracy_drop: 0.2, epochs: 1}}
 benchmark:""",

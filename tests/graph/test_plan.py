@@ -190,9 +190,9 @@ model: {name: mlp, args: {input_shape: [16, 16, 1], classes: 10, widths: [64]}}
 train: {epochs: 2}
 variants:
   dense: {}
-  aware:
+  qat:
     sparsify: {method: magnitude, sparsity: auto, max_accuracy_drop: 0.02, pattern: auto}
-    quantize: {scheme: int8, aware: true}
+    quantize: {scheme: int8, qat: true}
   fast:
     sparsify:
       - {method: channels, latency: 0.5}
@@ -205,18 +205,18 @@ KEYS = {
     "outline": "da3ce33b62fd",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",
-    "verify dense (ai-edge-litert)": "812ffbbf4e37",
-    "sensitivity aware": "bc10397a9df2",
-    "sparsify aware": "36a2c5bbb523",
-    "quantize aware": "74189a7c7fc1",
-    "convert aware": "273f7f9b8f8b",
-    "encode aware (ai-edge-litert)": "cc92d8a57c14",
-    "verify aware (ai-edge-litert)": "5afd538abcf4",
-    "sparsify fast (channels)": "4bfd58df1d30",
-    "sparsify fast (magnitude)": "a8420314d0a4",
-    "convert fast": "3994a34b7ce5",
-    "encode fast (ai-edge-litert)": "ca452d13d50f",
-    "verify fast (ai-edge-litert)": "140f598f6211",
+    "verify dense (ai-edge-litert)": "e93d05dbcb53",
+    "sensitivity qat": "bc10397a9df2",
+    "sparsify qat": "36a2c5bbb523",
+    "quantize qat": "74189a7c7fc1",
+    "convert qat": "273f7f9b8f8b",
+    "encode qat (ai-edge-litert)": "cc92d8a57c14",
+    "verify qat (ai-edge-litert)": "d738558ef31b",
+    "sparsify fast (channels)": "5d9755d070ee",
+    "sparsify fast (magnitude)": "f3987ffbca8f",
+    "convert fast": "095f3cdeb397",
+    "encode fast (ai-edge-litert)": "794555e033c5",
+    "verify fast (ai-edge-litert)": "1c717537cb66",
 }
 
 

@@ -2,7 +2,7 @@
 
 from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo, Score
 from edgesparse.measure.trials import Sweep, Trial, direction_of, over
-from edgesparse.spec.auto_variants import Limit
+from edgesparse.spec.auto_variants import Constraint
 
 
 def row(accuracy=0.9, size=1000, best="highest", name="accuracy"):
@@ -82,7 +82,9 @@ def test_which_way_is_good():
 
 
 def test_how_far_a_row_is_beyond_a_limit():
-    assert over(Limit(metric="bytes", max=900), row(size=1000)) == 100
-    assert over(Limit(metric="bytes", max=1000), row(size=1000)) == 0
-    assert over(Limit(metric="accuracy", min=0.95), row(accuracy=0.9)) > 0
-    assert over(Limit(metric="p50_ms", max=1), row()) == 1.0, "what has no value keeps no limit"
+    assert over(Constraint(metric="bytes", max=900), row(size=1000)) == 100
+    assert over(Constraint(metric="bytes", max=1000), row(size=1000)) == 0
+    assert over(Constraint(metric="accuracy", min=0.95), row(accuracy=0.9)) > 0
+    assert over(Constraint(metric="p50_ms", max=1), row()) == 1.0, (
+        "what has no value keeps no limit"
+    )

@@ -93,9 +93,9 @@ def test_zeros_of_weights_stay(dataset):
 
 
 def test_a_model_without_rectifiers_is_an_error(dataset):
-    spec = Activations(method="activations", swap=False)
+    spec = Activations(method="activations", to_relu=False)
     model = small_cnn("gelu")
-    with pytest.raises(UsageError, match=r"the model has gelu, softmax: say 'swap: true'"):
+    with pytest.raises(UsageError, match=r"the model has gelu, softmax: say 'to_relu: true'"):
         activations(model, dataset_of(model), TUNE, spec, quiet)
     with pytest.raises(UsageError, match="matches no layer"):
         activations(network(), dataset, TUNE, spec.model_copy(update={"exclude": ["x*"]}), quiet)

@@ -95,7 +95,7 @@ def test_layers_of_ours_keep_their_channels_with_a_reason(tmp_path, name):
 def test_what_is_left_learns_again(trained_network, dataset):
     model = trained_network
     assert training.scores(model, dataset)["accuracy"] > 0.95
-    done = prune(model, dataset, parameters=0.4, epochs=4, multiple=4)
+    done = prune(model, dataset, parameters=0.4, epochs=4, round_to=4)
     assert done.model.count_params() <= 0.4 * model.count_params()
     assert training.scores(done.model, dataset)["accuracy"] > 0.95
     assert done.history["loss"]
@@ -117,9 +117,9 @@ def test_the_least_important_channels_go():
 
 
 def test_layers_lose_what_is_said_and_no_more():
-    done = prune(network(), ratio=0.5, scope="layer", multiple=4, layers={"wi*": {"ratio": 0.75}})
+    done = prune(network(), ratio=0.5, scope="layer", round_to=4, layers={"wi*": {"ratio": 0.75}})
     assert widths_of(done) == {"stem": 4, "point": 8, "wide": 8, "classifier": 4}
-    done = prune(network(), ratio=0.99, multiple=1, max_ratio=0.75, exclude=["stem"])
+    done = prune(network(), ratio=0.99, round_to=1, max_pruning_ratio=0.75, exclude=["stem"])
     assert widths_of(done) == {"stem": 8, "point": 4, "wide": 8, "classifier": 4}
     done = prune(network(), ratio=0.5, scope="layer", only=["wide"])
     assert widths_of(done) == {"stem": 8, "point": 16, "wide": 16, "classifier": 4}
@@ -135,7 +135,7 @@ def test_global_compares_layers_fairly():
     model = network()
     for weight in model.get_layer("wide").weights:
         weight.assign(weight * 1000.0)
-    left = widths_of(prune(model, ratio=0.5, multiple=1))
+    left = widths_of(prune(model, ratio=0.5, round_to=1))
     assert left["wide"] < 32
     assert left["point"] < 16
 
@@ -178,7 +178,7 @@ def test_a_latency_is_met_as_it_is_measured():
     model = network()
     dense = measure([model])[0]
     for budget in (0.8, 0.5):
-        done = prune(model, latency=budget, multiple=1, measure=measure)
+        done = prune(model, latency=budget, round_to=1, measure=measure)
         assert 0.6 * budget < measure([done.model])[0] / dense <= budget
     with pytest.raises(EdgesparseError, match=r"latency: 0.01 cannot be met: .* still takes 0\.\d"):
         prune(model, latency=0.01, measure=measure)

@@ -109,7 +109,7 @@ def test_what_is_too_large_stays_dense_and_says_so(trained, digits, monkeypatch)
     inputs = int(np.prod(largest.kernel.shape[:-1]))
     limit = least_squares.needed_bytes(inputs, largest.kernel.shape[-1]) - 1
     monkeypatch.setattr(least_squares, "MOST_BYTES", limit)
-    spec = OneShot(method="one-shot", sparsity=0.5, samples=50, allow_partial=True)
+    spec = OneShot(method="one-shot", sparsity=0.5, calibration_samples=50, allow_partial=True)
     done = one_shot(again(trained), digits, Train(epochs=0), spec, quiet)
     reasons = {one.name: one.reason for one in done.coverage.left}
     assert reasons[largest.name].startswith(f"too large to reconstruct: {inputs:,} x ")

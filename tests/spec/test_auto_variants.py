@@ -12,7 +12,7 @@ search:
   objectives: [accuracy, bytes]
   variant:
     sparsify: {method: magnitude, sparsity: {range: [0.5, 0.9], step: 0.1}, epochs: 1}
-    quantize: {choice: [f32, {scheme: int8, aware: {choice: [true, false]}}]}
+    quantize: {choice: [f32, {scheme: int8, qat: {choice: [true, false]}}]}
 """
 
 
@@ -88,7 +88,7 @@ def test_a_search_that_makes_variants_is_valid():
     [
         ("[0.5, 0.9]", "[0.5, 1.5]", "some of these are no variants: variant.sparsify"),
         ("objectives: [accuracy", "objectives: [acuracy", "'acuracy' is no metric"),
-        ("{scheme: int8,", "{scheme: f16,", "'aware: true' needs 'scheme: int8'"),
+        ("{scheme: int8,", "{scheme: f16,", "'qat: true' needs 'scheme: int8'"),
         ("{range: [0.5, 0.9], step: 0.1}", "{range: [0.9, 0.5]}", "a range is"),
         ("[accuracy, bytes]", "[bytes, bytes]", "an objective stands there twice"),
         ("  variant:", "  samples: 3\n  variant:", "unknown key 'samples'"),

@@ -74,7 +74,7 @@ def test_any_other_text_is_no_log(text):
 
 def test_the_command_line_says_what_the_device_file_says():
     tpu = EdgeTpu(
-        min_runtime_version=13, several_subgraphs=True, search_delegate=True, timeout_seconds=9
+        min_runtime_version=13, multiple_subgraphs=True, search_delegate=True, timeout_seconds=9
     )
     assert edgetpu.arguments(tpu, "m.tflite", "out") == [
         "-s", "-o", "out", "-t", "9", "-m", "13", "-a", "-d", "m.tflite"

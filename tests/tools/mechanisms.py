@@ -31,7 +31,7 @@ README = ROOT / "pipelines" / "README.md"
 HEAD, END = "<!-- made by `make matrix` -->", "<!-- end -->"
 DEVICE = """
 name: {name}
-connect: {{emulator: {{cpu: {cpu}, memory: 1024, clock: instructions}}}}
+connect: {{emulator: {{cpu: {cpu}, memory_mib: 1024, clock: instructions}}}}
 workdir: ~/.cache/edgesparse
 runtimes: [tflite-runtime, ai-edge-litert]
 """

@@ -67,7 +67,7 @@ class SshServer:
         )
         return (
             f"name: {name}\nconnect:\n  ssh:\n{keys}workdir: {self.workdir}\n"
-            "runtime: system\nruntimes: [ai-edge-litert]\n"
+            "install: system\nruntimes: [ai-edge-litert]\n"
         )
 
     def start(self) -> None:

@@ -60,7 +60,7 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
     for why in dict.fromkeys(failing.values()):
         names = tuple(name for name in failing if failing[name] == why)
         found.append(Foreseen("fails", f"{{variants}} will fail: {why}", names))
-    left = tuple(n for n, v in chosen.items() if v.quantize.aware and n not in failing)
+    left = tuple(n for n, v in chosen.items() if v.quantize.qat and n not in failing)
     if facts.unaware and left:
         named = listed(facts.unaware, _NAMED)
         text = f"{{variants}}: not quantization-aware, with ranges from calibration: {named}"
@@ -86,7 +86,7 @@ def _check_training(loaded: Loaded[Pipeline], chosen: Mapping[str, Variant], fac
 def _is_fine_tuned(variant: Variant) -> bool:
     quantize = variant.quantize
     steps = any(getattr(step, "epochs", 0) for step in variant.sparsify)
-    return steps or bool(quantize.aware and quantize.epochs)
+    return steps or bool(quantize.qat and quantize.epochs)
 
 
 def _why_it_fails(variant: Variant, facts: Facts) -> str | None:
@@ -98,7 +98,7 @@ def _why_it_fails(variant: Variant, facts: Facts) -> str | None:
         if not named:
             reasons = "; ".join(f"{k.name}: {k.reason}" for k in facts.kernels[:_NAMED])
             return "there is no layer to prune" + (f" ({reasons})" if reasons else "")
-    if variant.quantize.aware and facts.no_aware is not None:
+    if variant.quantize.qat and facts.no_aware is not None:
         return f"quantization-aware training does not take this model: {facts.no_aware}"
     # Channels that are removed, or zeros, change no operator.
     return facts.no_scheme.get(variant.quantize.scheme)

@@ -75,7 +75,7 @@ class Study:
             trial = self._optuna.trial.Trial(self._study, one._trial_id)
             found.append(self._chosen(trial, run))
         # What was chosen together is made together, also where a kill came between.
-        while self.count() < most and (not found or self.count() % self.search.at_once):
+        while self.count() < most and (not found or self.count() % self.search.parallel_trials):
             self._study.sampler = self._sampler(self.count())
             found.append(self._chosen(self._study.ask(), run))
         return found
@@ -89,7 +89,7 @@ class Study:
         own = asked.trial
         own.set_user_attr(_ROW, trial.model_dump_json())
         if (
-            trial.row is not None and self.search.limits
+            trial.row is not None and self.search.constraints
         ):  # To the sampler it counts for more than any objective.
             own.set_constraint("limits", beyond)
         states = self._optuna.trial.TrialState

@@ -32,7 +32,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import Candidate, build_rows
 from edgesparse.measure.rows import Row, metric_of
 from edgesparse.measure.trials import Sweep, Trial, direction_of, over
-from edgesparse.spec.auto_variants import Limit, Search
+from edgesparse.spec.auto_variants import Constraint, Search
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline, Variant
@@ -211,7 +211,7 @@ def _how_far(trial: Trial, search: Search) -> float:
     row = trial.row
     if row is None:
         return 0.0
-    limits = search.limits if trial.values else _known(row, search)
+    limits = search.constraints if trial.values else _known(row, search)
     return max((over(limit, row) for limit in limits), default=0.0)
 
 
@@ -224,7 +224,7 @@ def _sweep(
         cpu=bench.target.info.cpu or "",
         objectives=bench.search.objectives,
         directions=list(directions),
-        limits=bench.search.limits,
+        limits=bench.search.constraints,
         trials=[*references, *study.done()],
         asked=trials,
     )
@@ -325,9 +325,9 @@ def _over(row: Row, search: Search) -> list[str]:
     return [limit.metric for limit in _known(row, search) if over(limit, row) > 0]
 
 
-def _known(row: Row, search: Search) -> list[Limit]:
+def _known(row: Row, search: Search) -> list[Constraint]:
     """The limits that a row can be held against."""
-    return [limit for limit in search.limits if metric_of(row, limit.metric) is not None]
+    return [limit for limit in search.constraints if metric_of(row, limit.metric) is not None]
 
 
 def _valued(trial: Trial, search: Search) -> Trial:
@@ -340,7 +340,7 @@ def _valued(trial: Trial, search: Search) -> Trial:
         return trial.model_copy(
             update={"status": "failed", "reason": f"it has no {', '.join(missing)} there"}
         )
-    beyond = [limit.metric for limit in search.limits if over(limit, trial.row) > 0]
+    beyond = [limit.metric for limit in search.constraints if over(limit, trial.row) > 0]
     update: dict[str, Any] = {"values": values}
     if beyond:
         update |= {"status": "over", "reason": f"{', '.join(beyond)} beyond the limit"}

@@ -247,7 +247,7 @@ def _qemu(
     argv = [
         "qemu-system-aarch64",
         *("-name", f"edgesparse-{name}"),
-        *("-M", "virt", "-cpu", spec.cpu, "-m", str(spec.memory), "-smp", "1"),
+        *("-M", "virt", "-cpu", spec.cpu, "-m", str(spec.memory_mib), "-smp", "1"),
         *("-nographic", "-nodefaults", "-no-reboot", "-serial", f"file:{_escaped(log)}"),
         *("-kernel", str(built / "kernel"), "-initrd", str(built / "initrd")),
         # The same addresses in every run: nothing but the work itself counts.
@@ -317,7 +317,7 @@ def describe(machine: Machine) -> str:
     """One line about a machine that is up."""
     spec = machine.spec
     return (
-        f"{machine.name}: up, {spec.get('cpu')}, {spec.get('memory')} MiB, "
+        f"{machine.name}: up, {spec.get('cpu')}, {spec.get('memory_mib')} MiB, "
         f"clock {spec.get('clock')}, port {machine.port}, pid {machine.pid}"
     )
 

@@ -66,7 +66,7 @@ def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path
     with emulator.building(setup) as folder:
         if folder is not None:
             image.build(folder, lambda share, text: progress(share * 0.3, text))
-            spec = Emulator(cpu="cortex-a76", memory=1024, clock="wall")
+            spec = Emulator(cpu="cortex-a76", memory_mib=1024, clock="wall")
             progress(0.3, "booting the new image to set it up")
             transport = emulator.EmulatedTransport(
                 device.name, spec, device.workdir, folder, keep_disk=True

@@ -59,7 +59,7 @@ def provision(
     """
     platform = probe(transport)
     require_usable(transport, platform)
-    # 'runtime: system' means hands off: its Python is used as it is.
+    # 'install: system' means hands off: its Python is used as it is.
     if not device.builds_venv:
         return Provisioned(platform, {}, {}, False)
     choice = wheels.choose(device.runtimes, platform)
@@ -122,7 +122,7 @@ def _install(
     if platform.implementation != "CPython" or not platform.has_venv:
         raise DeviceError(
             f"device {name}: its Python cannot make virtual environments; install what is missing "
-            "(sudo apt-get install python3-venv) or say 'runtime: system'"
+            "(sudo apt-get install python3-venv) or say 'install: system'"
         )
     if platform.noexec:
         raise DeviceError(

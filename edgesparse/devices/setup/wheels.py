@@ -100,9 +100,9 @@ def _no_wheels(name: str, platform: Platform) -> str:
     if others:
         hint = f"use {others[0]} there"
     elif platform.machine not in ("aarch64", "x86_64"):
-        hint = "install a 64-bit system, or a system-wide runtime and say 'runtime: system'"
+        hint = "install a 64-bit system, or a system-wide runtime and say 'install: system'"
     else:
-        hint = "install a newer system, or a system-wide runtime and say 'runtime: system'"
+        hint = "install a newer system, or a system-wide runtime and say 'install: system'"
     return f"{name} has no wheels for {system}; {hint}"
 
 

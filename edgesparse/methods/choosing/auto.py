@@ -151,7 +151,7 @@ def _without_channels(
     budget = Channels(
         method="channels",
         ratio=1 - math.sqrt(1 - spec.sparsity),
-        multiple=CHANNEL_MULTIPLE,
+        round_to=CHANNEL_MULTIPLE,
         epochs=spec.epochs,
         allow_partial=True,
     )

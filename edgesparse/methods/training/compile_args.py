@@ -46,7 +46,7 @@ _CROSS_ENTROPIES = (
 def learning_rate(train: Train, steps_per_epoch: int) -> Any:
     """A number, or a schedule of Keras over steps."""
     schedule, rate = train.schedule, train.learning_rate
-    warm = round(schedule.warm_up * steps_per_epoch)
+    warm = round(schedule.warmup_epochs * steps_per_epoch)
     after = _after(schedule, rate, steps_per_epoch, train.epochs * steps_per_epoch - warm)
     return Scheduled(after, warm) if warm else after
 

@@ -220,7 +220,7 @@ def _settled(
 ) -> History:
     """Recompute batch normalization's statistics: where that is asked for, or where they seem to be
     behind and it helps."""
-    asked = train.settle_batch_norm
+    asked = train.recalibrate_batch_norm
     tried = asked or (
         asked is None and any(batch_norm.behind(history, name) for name in batch_norm.SHARES)
     )
@@ -371,7 +371,7 @@ def told(history: Mapping[str, Sequence[float]], what: str = "training") -> list
         before, after = history[SETTLED]
         notes.append(
             f"{what}: the statistics of batch normalization were behind and were recomputed: "
-            f"validation metric {before:.3g} -> {after:.3g} (train.settle_batch_norm)"
+            f"validation metric {before:.3g} -> {after:.3g} (train.recalibrate_batch_norm)"
         )
     return notes
 

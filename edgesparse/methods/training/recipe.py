@@ -109,7 +109,7 @@ def put_together(
                       {n: t.shape for n, t in dataset.inputs.items()})  # fmt: skip
     found = outputs_of(model)
     targets = _targets(found, dataset)
-    for name in [*spec.outputs, *spec.weights]:
+    for name in [*spec.outputs, *spec.loss_weights]:
         known = [output.name for output in found]
         if name not in known:
             raise UsageError(f"the model has no output {name!r}{did_you_mean(name, known)}")
@@ -134,7 +134,7 @@ def put_together(
         targets,
         compiled,
         base,
-        tuple(spec.weights.get(name, 1.0) for name in built),
+        tuple(spec.loss_weights.get(name, 1.0) for name in built),
         spec,
         {output.name: output.activation for output in found},
         (

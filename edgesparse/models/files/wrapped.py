@@ -18,7 +18,7 @@ _QUANTIZER = "QuantizeLayer"
 _GROUPS = {"QuantizeWrapper": "quantize_wrapper", "QuantizeWrapperV2": "quantize_wrapper_v2"}
 QUANTIZED_NOTE = (
     "quantization wrappers were taken off, the weights are kept; 'quantize: {scheme: int8, "
-    "aware: true}' puts them on again"
+    "qat: true}' puts them on again"
 )
 
 

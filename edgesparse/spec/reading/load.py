@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -23,6 +23,27 @@ DEVICES = "devices"
 """Where a project's device files are."""
 PUBLISHED = "published"
 """The file in devices/ with published figures of real boards."""
+RENAMED: dict[str, tuple[str, ...]] = {
+    "accuracy_samples": ("test_samples",),
+    "at_once": ("parallel_trials",),
+    "aware": ("qat",),
+    "cluster": ("weight_sharing",),
+    "densities": ("distribution",),
+    "fraction": ("drop_fraction",),
+    "limits": ("constraints",),
+    "max_ratio": ("max_pruning_ratio",),
+    "memory": ("memory_mib",),
+    "multiple": ("round_to",),
+    "runtime": ("install",),
+    "samples": ("calibration_samples", "golden_samples"),
+    "settle_batch_norm": ("recalibrate_batch_norm",),
+    "several_subgraphs": ("multiple_subgraphs",),
+    "swap": ("to_relu",),
+    "warm_up": ("warmup_epochs",),
+    "weight": ("penalty_weight",),
+    "weights": ("loss_weights",),
+}
+"""Keys and methods of earlier drafts, and their names today: the one that the mapping takes."""
 LOCAL_DEVICE = """\
 # yaml-language-server: $schema=schema.json
 name: local
@@ -174,7 +195,7 @@ def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
         known = {name for found in candidates for name in found.model_fields}
         # A key that is already there is no help to somebody who misspelt another.
         known -= {str(k[-1]) for k in document.keys if k[:-1] == location[:-1]} - {word}
-        message, key = f"unknown key {word!r}{did_you_mean(word, known)}", True
+        message, key = f"unknown key {_unknown(word, known)}", True
     elif kind == "missing":
         word, location, key = str(location[-1]), location[:-1], True
         message = f"the key {word!r} is missing"
@@ -189,7 +210,7 @@ def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
             (*location, "method"),
         )
         message = (
-            f"unknown method {tag!r}{did_you_mean(str(tag), METHODS)}"
+            f"unknown method {_unknown(tag, METHODS)}"
             if isinstance(tag, str)
             else "a mapping with 'method' was expected"
         )
@@ -212,6 +233,14 @@ def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
         if isinstance(given, str | int | float):
             message += f", not {_shown(given)}"
     return document.problem(location, message, key=key)
+
+
+def _unknown(word: str, valid: Iterable[str]) -> str:
+    """The word in quotes, and what to write instead: its new name, or the nearest valid one."""
+    for name in RENAMED.get(word, ()):
+        if name in valid:
+            return f"{word!r}; it is now called {name!r}"
+    return f"{word!r}{did_you_mean(word, valid)}"
 
 
 def _shown(value: Any) -> str:

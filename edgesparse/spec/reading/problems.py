@@ -84,7 +84,8 @@ def _search_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         (("search", "objectives", i), name) for i, name in enumerate(search.objectives)
     ]
     metrics += [
-        (("search", "limits", i, "metric"), one.metric) for i, one in enumerate(search.limits)
+        (("search", "constraints", i, "metric"), one.metric)
+        for i, one in enumerate(search.constraints)
     ]
     for location, name in metrics:
         if not _may_be_metric(name, pipeline):
@@ -139,13 +140,13 @@ def _model_problems(
             changed: list[Location] = [
                 ("variants", name)
                 for name, variant in pipeline.variants.items()
-                if (variant.sparsify or variant.quantize.aware)
+                if (variant.sparsify or variant.quantize.qat)
                 and pipeline.of(variant).model is model
             ]
             if pipeline.train.epochs:
                 changed.append(("train",) if ("train",) in document.values else (*at, "ref"))
             why = (
-                "a SavedModel has no layers to train or prune: leave out 'sparsify' and 'aware', "
+                "a SavedModel has no layers to train or prune: leave out 'sparsify' and 'qat', "
                 "and say 'train: {epochs: 0}'; or name a function that builds the model"
             )
             problems += [document.problem(place, why) for place in changed]

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 SEARCH = Search.model_validate(
     {
         "objectives": ["accuracy", "bytes"],
-        "limits": [{"metric": "accuracy", "min": 0.5}],
-        "at_once": 3,
+        "constraints": [{"metric": "accuracy", "min": 0.5}],
+        "parallel_trials": 3,
         "variant": {
             "sparsify": {"method": "magnitude", "sparsity": {"range": [0.1, 0.9]}},
             "quantize": {"choice": ["f32", {"scheme": "int8"}]},

@@ -18,8 +18,8 @@ from tests.conftest import HERE, TINY
 SEARCH = """
 search:
   objectives: [accuracy, bytes]
-  limits: [{metric: bytes, max: 100000}]
-  at_once: 2
+  constraints: [{metric: bytes, max: 100000}]
+  parallel_trials: 2
   variant:
     sparsify:
       choice:

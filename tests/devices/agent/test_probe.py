@@ -50,7 +50,7 @@ def test_the_runtimes_here_do_what_the_table_says(tmp_path):
 @pytest.mark.full
 def test_an_older_runtime_too(server, tmp_path):
     """ai-edge-litert 1.4.0, on a device where it is installed for this."""
-    text = server.device_yaml().replace("runtime: system", "runtime: venv")
+    text = server.device_yaml().replace("install: system", "install: venv")
     text = text.replace("[ai-edge-litert]", "[{name: ai-edge-litert, version: 1.4.0}]")
     board = server.connect(tmp_path / "work")
     done = provision(board, parse_device(text).spec)

@@ -73,7 +73,7 @@ def test_a_workdir_that_runs_nothing_is_refused(server, tmp_path):
     require(subprocess.run(mount, check=False).returncode == 0, "the right to mount a file system")
     try:
         with closing(server.connect(tmp_path)) as board:
-            text = server.device_yaml().replace("runtime: system\n", "")
+            text = server.device_yaml().replace("install: system\n", "")
             device = parse_device(text).spec
             found = {f.subject: f for f in checkup(board, device)}
             with pytest.raises(DeviceError, match="mounted noexec, so that no runtime"):

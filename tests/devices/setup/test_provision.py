@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def device(server, runtimes="[ai-edge-litert]", runtime="venv"):
-    text = server.device_yaml().replace("runtime: system", f"runtime: {runtime}")
+    text = server.device_yaml().replace("install: system", f"install: {runtime}")
     return parse_device(text.replace("[ai-edge-litert]", runtimes)).spec
 
 

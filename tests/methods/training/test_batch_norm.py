@@ -42,7 +42,7 @@ def test_statistics_that_are_behind_are_recomputed_and_that_is_said(dataset):
     (note,) = fitting.told(history)
     assert "statistics of batch normalization were behind" in note
     # Nobody would know otherwise.
-    _, history, accuracy = fitted(dataset, settle_batch_norm=False)
+    _, history, accuracy = fitted(dataset, recalibrate_batch_norm=False)
     assert accuracy < 0.8
     assert fitting.SETTLED not in history
 

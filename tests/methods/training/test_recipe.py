@@ -92,7 +92,7 @@ def test_several_inputs_and_outputs_go_by_their_names():
     dataset = data.from_arrays(
         "heads", {"b": side, "a": X}, {"size": X.sum(axis=1), "kind": KIND.astype(int)}
     )
-    found = recipe(model, dataset, metric="size mae", task={"weights": {"size": 2.0}})
+    found = recipe(model, dataset, metric="size mae", task={"loss_weights": {"size": 2.0}})
     assert found.paired == ()
     assert found.inputs == ("a", "b")
     assert found.targets == ("kind", "size")
@@ -144,7 +144,7 @@ def test_schedules_are_what_they_say():
     assert (step[19], step[20]) == (1.0, pytest.approx(0.1))
     parts = rates({"schedule": {"name": "piecewise", "boundaries": [2, 5], "factors": [0.5, 0.1]}})
     assert (parts[8], parts[9], parts[30]) == (1.0, 0.5, pytest.approx(0.1))
-    warm = rates({"schedule": {"name": "cosine", "warm_up": 2}})
+    warm = rates({"schedule": {"name": "cosine", "warmup_epochs": 2}})
     assert warm[:8] == sorted(warm[:8])
     assert warm[7] == pytest.approx(1.0, abs=0.01)
 

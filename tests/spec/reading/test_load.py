@@ -3,6 +3,7 @@ import pytest
 from edgesparse.spec.device import Group
 from edgesparse.spec.errors import SpecError
 from edgesparse.spec.reading.load import (
+    RENAMED,
     files_of_devices,
     load_any,
     load_device_or_group,
@@ -60,7 +61,7 @@ variants:
   a: {sparsify: {method: magnitud}}
   b: {sparsify: {method: magnitude, sparsity: 2, patern: x, schedule: {begin: .5, end: .1}}}
   c: {quantize: int9}
-  d: {quantize: {scheme: f16, aware: true}}
+  d: {quantize: {scheme: f16, qat: true}}
   E: {}
 gates: [{variant: a, metric: acuracy, max: 1}, {variant: a, metric: accuracy}]
 """
@@ -75,13 +76,43 @@ gates: [{variant: a, metric: acuracy, max: 1}, {variant: a, metric: accuracy}]
         "p.yaml:8:50: unknown key 'patern'; did you mean 'pattern'?",
         "p.yaml:8:71: 'end' must be greater than 'begin'",
         "p.yaml:9:17: 'int9' is not possible; did you mean 'int8' or 'uint8'?",
-        "p.yaml:10:17: 'aware: true' needs 'scheme: int8'",
+        "p.yaml:10:17: 'qat: true' needs 'scheme: int8'",
         "p.yaml:11:3: 'E' is no name",
         "p.yaml:12:48: give 'min' or 'max' or both",
     ]
     assert len(found) == len(expected)
     for line, start in zip(found, expected, strict=True):
         assert line.startswith(start)
+
+
+def test_earlier_keys_are_errors_that_name_the_new_one():
+    text = (
+        BASE
+        + """
+  b: {sparsify: {method: cluster}, quantize: {scheme: int8, aware: true}}
+  c: {sparsify: {method: channels, macs: .5, multiple: 4, max_ratio: .5}}
+  d: {sparsify: {method: rigl, sparsity: .5, densities: erk}}
+search: {variant: {}, objectives: [bytes], limits: [], at_once: 2}
+verify: {samples: 3}
+"""
+    )
+    assert [line.partition(": ")[2] for line in problems(text)] == [
+        "unknown method 'cluster'; it is now called 'weight_sharing'",
+        "unknown key 'aware'; it is now called 'qat'",
+        "unknown key 'multiple'; it is now called 'round_to'",
+        "unknown key 'max_ratio'; it is now called 'max_pruning_ratio'",
+        "unknown key 'densities'; it is now called 'distribution'",
+        "unknown key 'limits'; it is now called 'constraints'",
+        "unknown key 'at_once'; it is now called 'parallel_trials'",
+        "unknown key 'samples'; it is now called 'golden_samples'",
+    ]
+    with pytest.raises(SpecError, match="'runtime'; it is now called 'install'"):
+        parse_device("name: d\nconnect: {local: {}}\nruntimes: [x]\nruntime: venv\n")
+
+
+def test_renamed_keys_exist():
+    schema = schema_text("pipeline") + schema_text("device")
+    assert all(f'"{name}"' in schema for names in RENAMED.values() for name in names)
 
 
 def test_names_that_refer_to_variants():

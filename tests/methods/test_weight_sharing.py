@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from edgesparse.methods.cluster import cluster
 from edgesparse.methods.magnitude import magnitude
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training import fitting as training
+from edgesparse.methods.weight_sharing import weight_sharing
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import Cluster, Magnitude
+from edgesparse.spec.sparsify import Magnitude, WeightSharing
 from tests.methods.conftest import network, quiet
 from tests.methods.test_coverage import prepared
 
@@ -22,7 +22,9 @@ def values(model, name):
 
 
 def clustered(model, dataset, **given):
-    return cluster(model, dataset, TRAIN, Cluster(method="cluster", **given), quiet)
+    return weight_sharing(
+        model, dataset, TRAIN, WeightSharing(method="weight_sharing", **given), quiet
+    )
 
 
 def test_each_kernel_has_so_many_values_and_still_learns(trained_network, dataset):

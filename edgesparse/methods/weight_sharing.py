@@ -25,13 +25,13 @@ from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed
-from edgesparse.spec.sparsify import Cluster
+from edgesparse.spec.sparsify import WeightSharing
 
 MIN_SPARSITY = 0.05
 
 
-def cluster(
-    model: tf.keras.Model, dataset: Dataset, train: Train, spec: Cluster, progress: Progress
+def weight_sharing(
+    model: tf.keras.Model, dataset: Dataset, train: Train, spec: WeightSharing, progress: Progress
 ) -> Sparsified:
     """Let each kernel of `model` have `spec.clusters` values; zeros stay zeros.
 
@@ -83,7 +83,7 @@ def _told(left: dict[str, str]) -> str:
     return listed([f"{name}: {why}" for name, why in left.items()], 3, "; ")
 
 
-def _measured(kernel: Kernel, spec: Cluster) -> LayerSparsity:
+def _measured(kernel: Kernel, spec: WeightSharing) -> LayerSparsity:
     different = len(np.unique(kernel.variable.numpy()))
     # Zeros that are kept are a value of their own.
     if different > spec.clusters + 1:
