@@ -1,10 +1,33 @@
-// aarch64 with the dot-product extension (Cortex-A76): four pixels of four channels, sdot.
+// aarch64 with the dot-product extension (Cortex-A76): four pixels of four channels in a register, sdot.
 // flags: -O3 -march=armv8.2-a+dotprod
-#include "generic.h"
+#include "arm_depthwise_dotprod.h"
+#include "arm_multiply.h"
 
 namespace edgesparse {
+namespace {
+
+void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row_end, int vector, int vector_end) {
+  (is_wide(m.bound, m.result_bound) ? multiply_tiles<true> : multiply_tiles<false>)(
+      m, (const int8_t*)in, (int8_t*)out, row, row_end, vector, vector_end);
+}
+
+constexpr Kernels make() {
+  Kernels k = Generic<int8_t, 1, 0, Pixels>::kernels<4>("dotprod");
+  k.cost[0] = 1.15f, k.cost[1] = 2.0f, k.cost[2] = 3.8f;
+  k.multiply = multiply;
+  k.packed_depthwise_bytes = packed_depthwise_bytes;
+  k.pack_depthwise = pack_depthwise;
+  k.can_depthwise_direct = can_depthwise_direct;
+  k.depthwise_direct = depthwise_direct;
+  k.from_nhwc = from_nhwc<1>;
+  k.to_nhwc = to_nhwc<1>;
+  k.add = add;
+  return k;
+}
+
+}  // namespace
 
 extern const Kernels dotprod_kernels;
-const Kernels dotprod_kernels = Generic<int8_t, 1, 0>::kernels<4>("dotprod");
+const Kernels dotprod_kernels = make();
 
 }  // namespace edgesparse

@@ -91,6 +91,7 @@ struct Matrix {
   const int32_t* bias;  // [rows], with zero point and offset folded in
   double bound;         // the largest |accumulator|
   double result_bound;  // the largest |accumulator * scale|
+  bool lowest_weight;   // a weight is -128, of which two products with -128 do not fit into 16 bits
   Output output;
   size_t in_plane;   // plane_bytes of the input: the distance of a block's two planes
   size_t out_plane;  // plane_bytes of the output
@@ -107,6 +108,7 @@ struct Depthwise {
   const float* scale;     // [groups * 4]
   const int32_t* bias;    // [groups * 4]
   double bound, result_bound;
+  bool lowest_weight;
   Output output;
   size_t in_plane, out_plane;
   int pixels;  // of the (wide) output

@@ -87,6 +87,7 @@ void pack_matrix(Graph* graph, const int8_t* weights, int outputs, int channels,
     for (size_t i = 0; i < inner; i++) {
       const int w = weights[o * inner + i];
       sums[o] += w, magnitudes[o] += w < 0 ? -w : w;
+      m->lowest_weight |= w == -128;
     }
   const Rows folded = fold(graph, rows, outputs, q, sums.data, magnitudes.data);
 
@@ -119,6 +120,7 @@ void pack_depthwise(Graph* graph, const int8_t* weights, int channels, const Tap
       const int w = weights[(size_t)t * channels + c];
       packed[((size_t)(c / 4) * taps.count + t) * 4 + c % 4] = (int8_t)w;
       sums[c] += w, magnitudes[c] += w < 0 ? -w : w;
+      d->lowest_weight |= w == -128;
     }
   int32_t* shifts = (int32_t*)own(graph, sizeof(int32_t) * (size_t)taps.count);
   memcpy(shifts, taps.offsets, sizeof(int32_t) * (size_t)taps.count);

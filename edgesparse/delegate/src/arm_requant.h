@@ -1,0 +1,87 @@
+// From 32-bit accumulators to int8 on Arm, bit for bit as XNNPACK does it (see kernels.h).
+//
+// XNNPACK's conversions between int and float use one of the two vector pipes of a Cortex-A76, and two
+// cycles of it. So there are two ways here:
+//
+//   narrow  |accumulator| < 2^22 and |accumulator * scale| < 32000. The accumulator starts at the bits of
+//           1.5 * 2^23, so that it *is* a float, off by that number; adding the same number again rounds, and
+//           the low 16 bits are the integer. Ties must go to even before the zero point is added, not
+//           after: only its even part is added with the number, its odd part in 16 bits.
+//   wide    anything else: conversions that saturate.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "kernels.h"
+
+namespace edgesparse {
+namespace {
+
+#define ARM_INLINE inline __attribute__((always_inline))
+
+enum : int32_t { kMagic = 0x4B400000 };  // the bits of 1.5 * 2^23
+
+inline bool is_wide(double bound, double result_bound) { return bound >= 4.19e6 || result_bound >= 32000; }
+
+struct Requant {
+  float32x4_t magic, rounding;
+  int16x8_t odd, zero_point;
+  int8x16_t low, high;
+
+  explicit Requant(const Output& o)
+      : magic(vreinterpretq_f32_s32(vdupq_n_s32(kMagic))),
+        rounding(vaddq_f32(magic, vdupq_n_f32((float)(o.zero_point - (o.zero_point & 1))))),
+        odd(vdupq_n_s16((int16_t)(o.zero_point & 1))),
+        zero_point(vdupq_n_s16((int16_t)o.zero_point)),
+        low(vdupq_n_s8((int8_t)o.lowest)),
+        high(vdupq_n_s8((int8_t)o.highest)) {}
+};
+
+// What accumulators start with, from biases.
+template <bool kWide>
+ARM_INLINE int32x4_t started(int32x4_t bias) {
+  return kWide ? bias : vaddq_s32(bias, vdupq_n_s32(kMagic));
+}
+
+// Four accumulators, times lane kLane of `scale` or (kLane < 0) lane by lane. Narrow: the low halves count.
+template <bool kWide, int kLane>
+ARM_INLINE int32x4_t rounded(const Requant& q, int32x4_t accumulator, float32x4_t scale) {
+  const float32x4_t f =
+      kWide ? vcvtq_f32_s32(accumulator) : vsubq_f32(vreinterpretq_f32_s32(accumulator), q.magic);
+  float32x4_t product;
+  if constexpr (kLane < 0)
+    product = vmulq_f32(f, scale);
+  else
+    product = vmulq_laneq_f32(f, scale, kLane);
+  return kWide ? vcvtnq_s32_f32(product) : vreinterpretq_s32_f32(vaddq_f32(product, q.rounding));
+}
+
+template <bool kWide>
+ARM_INLINE int16x8_t shifted(const Requant& q, int16x8_t x) {
+  return kWide ? vqaddq_s16(x, q.zero_point) : vaddq_s16(x, q.odd);
+}
+
+// Eight results: a0 a1 a2 a3 b0 b1 b2 b3.
+template <bool kWide>
+ARM_INLINE int16x8_t joined(const Requant& q, int32x4_t a, int32x4_t b) {
+  if constexpr (kWide) return shifted<true>(q, vqmovn_high_s32(vqmovn_s32(a), b));
+  return shifted<false>(q, vuzp1q_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
+
+// Eight results: a0 b0 a1 b1 a2 b2 a3 b3.
+template <bool kWide>
+ARM_INLINE int16x8_t paired(const Requant& q, int32x4_t a, int32x4_t b) {
+  if constexpr (kWide) {
+    const int16x4_t x = vqmovn_s32(a), y = vqmovn_s32(b);
+    return shifted<true>(q, vcombine_s16(vzip1_s16(x, y), vzip2_s16(x, y)));
+  }
+  return shifted<false>(q, vtrn1q_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
+
+// Sixteen bytes, within the range of the fused activation.
+ARM_INLINE int8x16_t clamped(const Requant& q, int16x8_t a, int16x8_t b) {
+  return vmaxq_s8(vminq_s8(vqmovn_high_s16(vqmovn_s16(a), b), q.high), q.low);
+}
+
+}  // namespace
+}  // namespace edgesparse
