@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,5 +229,17 @@ def emulated(deployed_mlp, emulator_tools) -> tuple[Project, Run, Run, Run]:
         return Run(project, done)
 
     digits = measured(ON_THE_PI_5, VARIANTS_THERE)
-    first, second = (measured(MLP_ON_THE_PI_5, MLP_VARIANTS_THERE) for _ in range(2))
+    with board_up(project, "pi5-emulated"):
+        first, second = (measured(MLP_ON_THE_PI_5, MLP_VARIANTS_THERE) for _ in range(2))
     return project, digits, first, second
+
+
+@contextmanager
+def board_up(project: Project, name: str) -> Iterator[None]:
+    """An emulated board that is booted once for several commands."""
+    done = project.shell(f".venv/bin/edgesparse emulator up {name}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    try:
+        yield
+    finally:
+        project.shell(f".venv/bin/edgesparse emulator down {name}")

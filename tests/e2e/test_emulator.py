@@ -14,7 +14,7 @@ from edgesparse.methods.masks import magnitude_mask
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.tflite.convert import convert
 from tests.devices.ondevice.test_detached import await_end
-from tests.e2e.conftest import clone, machines
+from tests.e2e.conftest import board_up, clone, machines
 from tests.tflite.runtimes.clusters import sparse_form
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(2400)]
@@ -94,18 +94,25 @@ def test_a_machine_that_is_up_stays_up_and_keeps_its_files(own):
     assert not machines(own)
 
 
+@pytest.fixture(scope="module")
+def pi5(own):
+    """A board that stays up, after the tests of boards that do not."""
+    with board_up(own, "pi5-emulated"):
+        yield own
+
+
 @pytest.mark.parametrize(
     ("name", "variants"),
     [("pairs", ("dense-f32", "sparse-int8")), ("words", ("dense-f32", "rows-f32"))],
 )
-def test_shipped_pipelines_run_there(own, shared_store, name, variants):
+def test_shipped_pipelines_run_there(pi5, shared_store, name, variants):
     """Two inputs and two outputs; and rows of a table, of which a text reads a few. Their models
     are those of test_shipped.py."""
     words = [f"pipelines/{name}.yaml", "--device pi5-emulated --quick"]
     words += [f"--variant {variant}" for variant in variants]
-    done = own.shell(" ".join([".venv/bin/edgesparse deploy", *words]), 900)
+    done = pi5.shell(" ".join([".venv/bin/edgesparse deploy", *words]), 900)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
-    results = own.results_of(done)
+    results = pi5.results_of(done)
     assert len(results.rows) == len(variants) * 2
     assert {row.status for row in results.rows} == {"ok"}
     assert {row.clock for row in results.rows} == {"instructions"}
