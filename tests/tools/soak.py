@@ -34,6 +34,8 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import TEMPORARY, TINY, our_ssh
 from tests.devices.ondevice.test_detached import processes
+from tests.devices.setup.test_install import require_whole
+from tests.e2e.test_isolated import plant
 from tests.tools.proxy import Proxy, proxy
 from tests.tools.sshd import SshServer, ssh_server
 
@@ -43,9 +45,13 @@ COMMANDS = {
     "bench": ["bench", "../a.tflite", "../b.tflite", "--device", "board", "--quick"],
     "deploy": ["deploy", "../tiny.yaml", "--device", "board"],
     "deploy from nothing": ["deploy", "../tiny.yaml", "--device", "board"],
-}
-FROM_NOTHING = "deploy from nothing"
-"""Every stage is made anew, so that stages are broken, too, and not what is measured only."""
+    "deploy through a shared store": ["deploy", "../shared.yaml", "--device", "board"],
+    "deploy after a canary": [
+        "deploy", "../tiny.yaml", "--device", "board", "--device", "second", "--canary", "board",
+    ],
+}  # fmt: skip
+EMPTY_STORE = ("deploy from nothing", "deploy through a shared store")
+"""Every stage runs again, so that faults hit stages, too, and not the benchmark alone."""
 SIGNALS = {"Ctrl-C": 2, "SIGTERM": 15, "SIGHUP": 1, "kill -9 here": 9}
 RUNS = 'Breaks runs until "minutes" are over, or "tries" are made.'
 
@@ -71,6 +77,16 @@ class Bench:
         return self.disks.get("there", self.folder) / "work"
 
     @property
+    def shared(self) -> Path:
+        """A store that several machines could share."""
+        return self.folder / "shared"
+
+    @property
+    def proof(self) -> Path:
+        """Written by the planted modules, if a command ever imports one."""
+        return self.folder / "proof"
+
+    @property
     def projects(self) -> list[Path]:
         return [self.disks.get("here", self.folder) / name for name in ("one", "two")]
 
@@ -78,7 +94,8 @@ class Bench:
 def start(bench: Bench, project: Path, command: str) -> subprocess.Popen[str]:
     """The program as a user starts it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "edgesparse", *COMMANDS[command]],
+        # The script, as users start it: `python -m` reads the current folder, where modules lie.
+        [str(Path(sys.executable).with_name("edgesparse")), *COMMANDS[command]],
         cwd=project,
         env={**os.environ, "TMPDIR": str(bench.temporary)},
         stdin=subprocess.DEVNULL,
@@ -89,7 +106,7 @@ def start(bench: Bench, project: Path, command: str) -> subprocess.Popen[str]:
 
 
 def prepare(project: Path, command: str) -> None:
-    if command == FROM_NOTHING:
+    if command in EMPTY_STORE:
         shutil.rmtree(project / ".edgesparse" / "store")
 
 
@@ -173,6 +190,33 @@ def another_host(bench: Bench, _: object) -> None:
         bench.lost.append("another host: it failed beside the first")
 
 
+def alter_release(bench: Bench, _: object) -> None:
+    for name in ("predict.py", "labels.json"):
+        file = bench.workdir / "releases" / "tiny" / "current" / name
+        with suppress(OSError):
+            file.write_text("altered")
+
+
+def roll_back(bench: Bench, _: object) -> None:
+    """While a deploy goes on; there may be nothing to go back to."""
+    words = ["device", "rollback", "board", "tiny"]
+    program = str(Path(sys.executable).with_name("edgesparse"))
+    done = subprocess.run([program, *words], cwd=bench.projects[1], capture_output=True, text=True)
+    if done.returncode not in (0, 1) or "Traceback" in done.stderr:
+        bench.lost.append(f"a rollback beside it: exit {done.returncode}\n{done.stderr[-500:]}")
+
+
+def damage_shared_store(bench: Bench, _: object) -> None:
+    """Files that are cut, emptied or gone, as a disk or another program leaves them."""
+    files = sorted(path for path in bench.shared.rglob("*") if path.is_file())
+    for path in bench.chance.sample(files, min(3, len(files))):
+        with suppress(OSError):
+            if bench.chance.random() < 0.3:
+                path.unlink()
+            else:
+                os.truncate(path, bench.chance.randrange(path.stat().st_size + 1) // 2)
+
+
 def nothing(*_: object) -> None:
     pass
 
@@ -188,6 +232,9 @@ FAULTS: dict[str, Callable[[Bench, subprocess.Popen[str]], None]] = {
     "the disk there is full for a while": fill("there"),
     "the disk here is full for a while": fill("here"),
     "another host at once": another_host,
+    "the release is altered": alter_release,
+    "a rollback at the same time": roll_back,
+    "the shared store is damaged": damage_shared_store,
     "nothing": nothing,
 }
 
@@ -209,9 +256,12 @@ def attempt(bench: Bench, name: str, typical_seconds: dict[str, float]) -> None:
     bench.tried[name] += 1
     bench.ended.setdefault(name, Counter())[f"exit {code}"] += 1
     look_at_results(bench, name, project, code)
+    look_at_canary(bench, name, project)
     again = start(bench, project, command)
     if end(bench, f"{name}, then unbroken", again) != 0:
         bench.lost.append(f"{name}: the same command failed when nothing broke it any more")
+    elif "deploy" in command:
+        look_at_releases(bench, name)
     look_around(bench, name)
     if len(bench.lost) > before:
         print(f"\nLOST after {name} ({command}): {bench.lost[before:]}", flush=True)
@@ -236,12 +286,38 @@ def look_at_results(bench: Bench, name: str, project: Path, code: int) -> None:
         bench.lost.append(f"{name}: {problems}")
 
 
+def look_at_canary(bench: Bench, name: str, project: Path) -> None:
+    """The other device is measured only after the canary is well."""
+    workspace = Workspace(project)
+    for run in workspace.run_ids():
+        with suppress(EdgesparseError):
+            rows = workspace.results(run).rows
+            canary = [row.status for row in rows if row.device == "board"]
+            if any(row.device == "second" for row in rows) and set(canary) != {"ok"}:
+                bench.lost.append(f"{name}: {run} went on after its canary failed: {canary}")
+
+
+def look_at_releases(bench: Bench, name: str) -> None:
+    """After a deploy that nothing broke, what is current is whole."""
+    try:
+        require_whole(bench.workdir / "releases" / "tiny" / "current")
+    except (OSError, ValueError, AssertionError) as error:
+        bench.lost.append(f"{name}: the current release is damaged: {error!r}")
+
+
 def look_around(bench: Bench, name: str) -> None:
-    """No orphan, no foreign file touched, nothing temporary left."""
+    """No orphan, no foreign file touched, no planted module imported, nothing temporary left."""
+    if bench.proof.exists():
+        bench.lost.append(f"{name}: imported {bench.proof.read_text()}")
+        bench.proof.unlink()
     found = {
         "processes on the device": list(processes(bench.workdir).values()),
         "ssh processes here": list(our_ssh().values()),
-        "temporary files here": [str(path) for path in bench.temporary.iterdir()],
+        "temporary files here": [
+            str(path)
+            for path in bench.temporary.iterdir()
+            if not any(path in foreign.parents for foreign in bench.foreign)
+        ],
         "files and jobs there": [
             str(path)
             for folder in ("files", "jobs")
@@ -289,7 +365,11 @@ def prepared(seed: int) -> Iterator[Bench]:
         for name in ("here", "there"):
             if stack.enter_context(small_disk(folder / name, 64)):
                 disks[name] = folder / name
-        server = stack.enter_context(ssh_server(folder / "sshd"))
+        home = folder / "home"
+        plant(home, folder / "proof")
+        # A login shell begins at home; the one of whoever runs this is not touched.
+        at_home = f'ForceCommand cd {home} && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"'
+        server = stack.enter_context(ssh_server(folder / "sshd", [at_home]))
         link = stack.enter_context(proxy(server.port))
         temporary = folder / "t"
         temporary.mkdir()
@@ -297,12 +377,21 @@ def prepared(seed: int) -> Iterator[Bench]:
         root = bench.projects[0].parent
         for name, extra in (("a", 300_000), ("b", 5)):
             (root / f"{name}.tflite").write_bytes(tiny_model() + os.urandom(extra))
-        (root / "tiny.yaml").write_text(TINY.replace("epochs: 1", "epochs: 0"))
+        (root / "tiny.yaml").write_text(TINY)
+        store = f"name: tiny\nstore: file://{bench.shared}"
+        (root / "shared.yaml").write_text(TINY.replace("name: tiny", store, 1))
+        plant(root, bench.proof)
         text = server.device_yaml(**server.through(link.port))
         text = text.replace(f"workdir: {server.workdir}", f"workdir: {bench.workdir}")
         for project in bench.projects:
             (project / "devices").mkdir(parents=True)
             (project / "devices" / "board.yaml").write_text(text)
+            second = text.replace("name: board", "name: second")
+            workdir = f"workdir: {bench.workdir}"
+            (project / "devices" / "second.yaml").write_text(
+                second.replace(workdir, f"{workdir}-second")
+            )
+            plant(project, bench.proof)
         first = bench.projects[0]
         if end(bench, "the first run", start(bench, first, "deploy")) != 0 or bench.lost:
             raise SystemExit(f"nothing works, even unbroken: {bench.lost}")
@@ -312,6 +401,9 @@ def prepared(seed: int) -> Iterator[Bench]:
             bench.workdir / "jobs" / "application.doc",
             bench.workdir / "venvs" / "mine",
             temporary.parent / "edgesparse-notes",
+            # As `uv venv $TMPDIR/edgesparse-env` leaves it.
+            temporary / "edgesparse-env" / ".lock",
+            temporary / "edgesparse-env" / "pyvenv.cfg",
             server.home / "letter",
         ):
             path.parent.mkdir(exist_ok=True)
