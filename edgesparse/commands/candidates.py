@@ -16,7 +16,7 @@ from edgesparse.measure.job import Candidate
 from edgesparse.measure.rows import Coverage, EdgeTpuInfo, ModelFile, Stored
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline, Variant
-from edgesparse.spec.sparsify import L1, NOTICED, Channels, Sparsify, removes_channels
+from edgesparse.spec.sparsify import L1, REPORTED_GAP, Channels, Sparsify, removes_channels
 from edgesparse.stages import encode, samples, verify
 from edgesparse.stages.base.artifacts import METRICS, read_json
 from edgesparse.stages.base.stage import NOTES
@@ -73,10 +73,10 @@ def within_macs(one: Candidate, others: Sequence[Candidate], pipeline: Pipeline)
         return one
     for other in others:
         variant = pipeline.variants[other.variant]
-        if variant.sparsify or not own.begins_like(variant) or other.model is None:
+        if variant.sparsify or not own.shares_training_with(variant) or other.model is None:
             continue
         share = one.model.macs / other.model.macs if other.model.macs else 0.0
-        if share > budget + NOTICED:
+        if share > budget + REPORTED_GAP:
             note = (
                 f"{budget:.0%} of the multiply-accumulates were asked for; the file has "
                 f"{share:.0%} of those of {other.variant}"
@@ -91,7 +91,7 @@ def _judge(plan: Plan, executor: Executor) -> Judge | None:
     if not (folder / samples.TASK).is_file():
         return None
     kept = read_json(folder / samples.TASK)
-    executor.context.inputs.check_judges()
+    executor.context.inputs.check_task_code()
     return read_judge(kept, folder / samples.TARGETS, executor.context.loaded.folder)
 
 
@@ -118,7 +118,7 @@ def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
     for count in reversed(range(len(own.sparsify) + half)):
         for scheme in alike:
             for name, other in pipeline.variants.items():
-                same = other.quantize.scheme == scheme and own.begins_like(other)
+                same = other.quantize.scheme == scheme and own.shares_training_with(other)
                 plain = other.quantize.compute == "f32"
                 if same and plain and other.sparsify == own.sparsify[:count]:
                     return name

@@ -23,7 +23,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
 from edgesparse.measure.selection import recommended
 from edgesparse.models.files.reference_outputs import answers
-from edgesparse.spec.auto_variants import without_training
+from edgesparse.spec.auto_variants import untrained_variants
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
@@ -194,7 +194,7 @@ def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -
     base, described = Path.cwd(), _described(data, source, workspace)
     if data.suffix in (".yaml", ".yml"):
         base = data.absolute().parent
-    variants = without_training(sparsity)
+    variants = untrained_variants(sparsity)
     if source.is_dir():  # A SavedModel is converted as it is.
         variants = {name: own for name, own in variants.items() if "sparsify" not in own}
     text = yaml.safe_dump(
@@ -209,7 +209,7 @@ def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -
         sort_keys=False,
     )
     loaded = parse_pipeline(text, str(base / "compress.yaml"))
-    return Loaded(loaded.spec.left_to_devices(), loaded.document)
+    return Loaded(loaded.spec.with_auto_variants(), loaded.document)
 
 
 def _by_file(error: EdgesparseError, loaded: Loaded[Any], source: Path, data: Path) -> str:

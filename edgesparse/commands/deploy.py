@@ -208,7 +208,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
                     run.listener(told.Note(one.line))
             with record.lock:
                 record.foreseen[device.name] = advised
-            if run.pipeline.automatic and run.variants is None:
+            if run.pipeline.has_auto_variants and run.variants is None:
                 plan = _worth_it(run, target, known, plan, executor)
             check = () if run.force else (require_learned(plan, executor, run.listener),)
             errors = execute(plan.work, executor, run.listener, *check)

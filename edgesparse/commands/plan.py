@@ -79,7 +79,11 @@ def plan(
             run = new_id("plan")
             with executor_for(loaded, target, store, workers, run, known, inputs) as executor:
                 advised = advise(planned, executor, target, project.listener)
-                left = left_out(planned, executor) if loaded.spec.automatic and not variants else {}
+                left = (
+                    left_out(planned, executor)
+                    if loaded.spec.has_auto_variants and not variants
+                    else {}
+                )
         if left:
             kept_ones = [name for name in planned.converted if name not in left]
             planned = plan_for(loaded, target, known, inputs, kept_ones)

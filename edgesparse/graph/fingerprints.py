@@ -121,7 +121,7 @@ def _model_digest(model: ModelSource, base: Path, seen: Inputs) -> str:
 
 def _saved_digest(path: Path, seen: Inputs) -> str:
     """Of a file, or of every file in a folder."""
-    found = seen.place(path)
+    found = seen.add_path(path)
     if not path.is_dir():
         return found[str(path)]
     total = hashlib.sha256()
@@ -138,7 +138,7 @@ def _source_digest(room: str, source: Source, base: Path, seen: Inputs) -> str:
         place = base / text
         try:
             if text and (place.is_file() or place.is_dir()):
-                for file, digest in seen.place(place).items():
+                for file, digest in seen.add_path(place).items():
                     within = f"\0{Path(file).relative_to(place)}" if file != str(place) else ""
                     total.update(f"\0{text}{within}\0{digest}".encode())
         except (OSError, ValueError):

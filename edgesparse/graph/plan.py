@@ -249,7 +249,7 @@ def _starts(
     groups: list[list[str]] = []
     for name in chosen:
         own = pipeline.variants[name]
-        like = [group for group in groups if own.begins_like(pipeline.variants[group[0]])]
+        like = [group for group in groups if own.shares_training_with(pipeline.variants[group[0]])]
         if like:
             like[0].append(name)
         else:
@@ -294,8 +294,8 @@ def _start(
     chosen: Sequence[str],
 ) -> _Start:
     first = chosen[0]
-    alone = first if pipeline.variants[first].begins_alone else None
-    pipeline = pipeline.of(pipeline.variants[first])
+    alone = first if pipeline.variants[first].has_own_training else None
+    pipeline = pipeline.for_variant(pipeline.variants[first])
     model = _model(pipeline, digests.get(f"model {first}", digests["model"]))
     variants = [pipeline.variants[name] for name in chosen]
     asked = preflight.Asked(

@@ -26,7 +26,7 @@ from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import compared, fit
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import NOTICED, Channels, Importance
+from edgesparse.spec.sparsify import REPORTED_GAP, Channels, Importance
 
 Measure = Callable[[Sequence[tf.keras.Model]], list[float]]
 """Gives the latency of models on the target, in ms, measured together."""
@@ -64,7 +64,7 @@ def channels(
     check_shrunk(model, smaller, found, kept, compared(model, dataset))
     history = fit(smaller, dataset, train, progress)
     note = told(found, kept)
-    if spec.ratio is not None and abs(spec.ratio - removed) > NOTICED:
+    if spec.ratio is not None and abs(spec.ratio - removed) > REPORTED_GAP:
         note += f"; {spec.ratio:.0%} of the channels were asked for, {removed:.0%} are gone"
         note += _because(found)
     return Sparsified(smaller, history, layers_left(pruning, kept), (note,))

@@ -37,10 +37,10 @@ from edgesparse.methods.training.fitting import compared, fit, steps_per_epoch
 from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import BLOCK, L1, NOTICED, Channels, Pattern
-from edgesparse.spec.trained_methods import MOST_ZEROS
+from edgesparse.spec.sparsify import BLOCK, L1, REPORTED_GAP, Channels, Pattern
+from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
-MOST = MOST_ZEROS["l1"]
+MOST = MAX_KERNEL_SPARSITY["l1"]
 _STEER = 1.05
 """How fast the penalty follows what is asked for, by step."""
 _AHEAD = 0.1
@@ -184,7 +184,7 @@ def _channels(
         names = {**history, **later}
         history = {name: [*history.get(name, []), *later.get(name, [])] for name in names}
     notes = [removing.told(found, kept)]
-    if spec.sparsity is not None and abs(spec.sparsity - removed) > NOTICED:
+    if spec.sparsity is not None and abs(spec.sparsity - removed) > REPORTED_GAP:
         notes.append(f"{spec.sparsity:.0%} of the channels were asked for, {removed:.0%} are gone")
     return Sparsified(smaller, history, removing.layers_left(pruning, kept), tuple(notes))
 

@@ -111,7 +111,7 @@ def magnitude(
         for target in targets
     )
     _check_reached(layers)
-    done = coverage(stripped, spec.asked or 0.0, _left_dense(stripped, spec, targets))
+    done = coverage(stripped, spec.target_sparsity or 0.0, _left_dense(stripped, spec, targets))
     require_covered(done, spec.allow_partial)
     return Sparsified(stripped, history, layers, notes, done, keeps_layers=True)
 

@@ -36,7 +36,7 @@ from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import OneShot, Pattern
-from edgesparse.spec.trained_methods import MOST_ZEROS
+from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
 BATCH = 50
 MOST_VALUES = 2**27
@@ -70,7 +70,7 @@ def one_shot(
     goal = (
         0.5
         if spec.pattern == "2:4"
-        else min(MOST_ZEROS[spec.method], spec.sparsity * everything / total)
+        else min(MAX_KERNEL_SPARSITY[spec.method], spec.sparsity * everything / total)
     )
     dense = tf.keras.models.clone_model(model)
     dense.set_weights(model.get_weights())

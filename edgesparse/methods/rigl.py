@@ -23,7 +23,7 @@ from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import fit, one_batch, steps_per_epoch
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Rigl
-from edgesparse.spec.trained_methods import MOST_ZEROS
+from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
 MIN_WEIGHTS = 1
 Gradients = Callable[[Sequence[Any]], list[np.ndarray]]
@@ -46,7 +46,7 @@ def rigl(
     total = sum(kernel.size for kernel in chosen.values())
     everything = total + sum(size for size, _ in left.values())
     # Asked for are zeros over all weights: what stays dense is made up for by the others.
-    share = min(MOST_ZEROS[spec.method], spec.sparsity * everything / total)
+    share = min(MAX_KERNEL_SPARSITY[spec.method], spec.sparsity * everything / total)
     densities = (erk if spec.distribution == "erk" else uniform)(chosen, 1 - share)
     random = np.random.default_rng(train.seed)
     moving = [

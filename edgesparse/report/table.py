@@ -9,7 +9,7 @@ from edgesparse.measure.clock import formats_apart
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import PAYS_FROM, Interval, ModelFile, Row, Score
 from edgesparse.spec.safe.text import clean
-from edgesparse.spec.sparsify import NOTICED
+from edgesparse.spec.sparsify import REPORTED_GAP
 
 BEST = "*"
 DASH = "-"
@@ -119,7 +119,7 @@ def _zeros(row: Row) -> str | None:
     if row.model is None:
         return None
     reached = percent_text(row.model.sparsity)
-    if row.coverage is None or abs(row.coverage.asked - row.model.sparsity) <= NOTICED:
+    if row.coverage is None or abs(row.coverage.asked - row.model.sparsity) <= REPORTED_GAP:
         return reached
     return f"{row.coverage.asked:.0%}".rstrip("%") + f"->{reached}"
 

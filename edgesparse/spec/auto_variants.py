@@ -16,12 +16,12 @@ EPOCHS = 10
 """Of fine-tuning, where training has more."""
 
 
-def automatic(train_epochs: int) -> dict[str, Any]:
+def default_variants(train_epochs: int) -> dict[str, Any]:
     """Variants by name, as a pipeline file has them: dense ones, fewer channels, half precision,
     zeros that XNNPACK skips in convolutions, both, and blocks for fully connected layers. A device
     leaves out those that gain nothing there. Without training, what needs none."""
     if not train_epochs:
-        return without_training(0.7)
+        return untrained_variants(0.7)
     epochs = max(1, min(EPOCHS, train_epochs))
     channels = {"method": "channels", "macs": 0.4, "epochs": epochs}
     magnitude = {"method": "magnitude", "epochs": epochs}
@@ -40,7 +40,7 @@ def automatic(train_epochs: int) -> dict[str, Any]:
     }
 
 
-def without_training(sparsity: float) -> dict[str, Any]:
+def untrained_variants(sparsity: float) -> dict[str, Any]:
     """The same for a model that is trained already, without its labels."""
     one_shot = {"method": "one-shot", "sparsity": sparsity, "allow_partial": True}
     return {
@@ -54,7 +54,7 @@ def without_training(sparsity: float) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Hole:
+class SearchDimension:
     """A value that a search chooses: one of `options`, or a number from `low` to `high`."""
 
     path: str
@@ -68,17 +68,17 @@ class Hole:
     """Whether it is an integer."""
 
 
-Chooser = Callable[[Hole], Any]
+Chooser = Callable[[SearchDimension], Any]
 """An option's place, or a number."""
 
 
-def filled(template: Any, choose: Chooser, path: str = "") -> Any:
+def fill_template(template: Any, choose: Chooser, path: str = "") -> Any:
     """A template of a variant with every `{range: ...}` and `{choice: ...}` in it replaced.
 
     Raises ValueError for one that is none.
     """
     if isinstance(template, list):
-        return [filled(one, choose, f"{path}.{i}") for i, one in enumerate(template)]
+        return [fill_template(one, choose, f"{path}.{i}") for i, one in enumerate(template)]
     if not isinstance(template, dict):
         return template
     if "choice" in template:
@@ -86,24 +86,27 @@ def filled(template: Any, choose: Chooser, path: str = "") -> Any:
         place = choose(hole)
         # What stands in an option belongs to it alone: another may have the same keys.
         inside = path if _plain(hole.options) else f"{path}[{place}]"
-        return filled(hole.options[place], choose, inside)
+        return fill_template(hole.options[place], choose, inside)
     if "range" in template:
         return choose(_range(template, path))
-    return {key: filled(one, choose, f"{path}.{key}".lstrip(".")) for key, one in template.items()}
+    return {
+        key: fill_template(one, choose, f"{path}.{key}".lstrip("."))
+        for key, one in template.items()
+    }
 
 
 def _plain(options: tuple[Any, ...]) -> bool:
     return not any(isinstance(option, dict | list) for option in options)
 
 
-def _choice(template: dict[str, Any], path: str) -> Hole:
+def _choice(template: dict[str, Any], path: str) -> SearchDimension:
     options = template["choice"]
     if set(template) != {"choice"} or not isinstance(options, list) or not options:
         raise ValueError(f"{path or 'variant'}: a choice is {{choice: [one, another]}}")
-    return Hole(path, tuple(options))
+    return SearchDimension(path, tuple(options))
 
 
-def _range(template: dict[str, Any], path: str) -> Hole:
+def _range(template: dict[str, Any], path: str) -> SearchDimension:
     ends, step, log = template["range"], template.get("step"), template.get("log", False)
     numbers = [*ends, 1 if step is None else step] if isinstance(ends, list) else []
     good = (
@@ -119,7 +122,7 @@ def _range(template: dict[str, Any], path: str) -> Hole:
     if log and (step is not None or ends[0] <= 0):
         raise ValueError(f"{path}: 'log: true' needs a low end above 0, and goes without 'step'")
     whole = all(type(number) is int for number in numbers)
-    return Hole(path, (), ends[0], ends[1], step, log, whole)
+    return SearchDimension(path, (), ends[0], ends[1], step, log, whole)
 
 
 class Constraint(Strict):
@@ -165,12 +168,12 @@ class Search(Strict):
         """Variants that show whether the template is one: with its low ends, its high ends, and
         each option in turn."""
         for last in (False, True):
-            yield filled(self.variant, lambda hole, last=last: _end(hole, last))  # type: ignore[misc]
-        seen: list[Hole] = []
-        filled(self.variant, lambda hole: seen.append(hole) or _end(hole, False))  # type: ignore[func-returns-value]
+            yield fill_template(self.variant, lambda hole, last=last: _end(hole, last))  # type: ignore[misc]
+        seen: list[SearchDimension] = []
+        fill_template(self.variant, lambda hole: seen.append(hole) or _end(hole, False))  # type: ignore[func-returns-value]
         for one in seen:
             for place in range(len(one.options)):
-                yield filled(
+                yield fill_template(
                     self.variant,
                     lambda hole, one=one, place=place: (  # type: ignore[misc]
                         place if hole.path == one.path and hole.options else _end(hole, False)
@@ -178,7 +181,7 @@ class Search(Strict):
                 )
 
 
-def _end(hole: Hole, last: bool) -> Any:
+def _end(hole: SearchDimension, last: bool) -> Any:
     if hole.options:
         return len(hole.options) - 1 if last else 0
     value = hole.high if last else hole.low

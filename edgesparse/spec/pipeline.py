@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesparse.spec.auto_variants import EPOCHS, Search, automatic
+from edgesparse.spec.auto_variants import EPOCHS, Search, default_variants
 from edgesparse.spec.base import Name, Strict
 from edgesparse.spec.sparsify import (
     OneShot,
@@ -157,11 +157,11 @@ class Variant(Strict):
         return self.has_zeros and self.storage != "dense" and self.quantize.compute != "f16"
 
     @property
-    def begins_alone(self) -> bool:
+    def has_own_training(self) -> bool:
         """Whether it has a training of its own."""
         return self.model is not None or self.seed is not None
 
-    def begins_like(self, other: Variant) -> bool:
+    def shares_training_with(self, other: Variant) -> bool:
         """Whether both start from the same trained model."""
         return self.model == other.model and self.seed == other.seed
 
@@ -262,7 +262,7 @@ def _empty_variants(value: Any) -> Any:
 class Pipeline(Strict):
     """A pipeline file."""
 
-    _automatic: bool = PrivateAttr(False)
+    _auto_variants: bool = PrivateAttr(False)
 
     name: Name = Field(description="Also names the pipeline's releases and reports.")
     description: str = Field("", description="Free text.")
@@ -314,23 +314,26 @@ class Pipeline(Strict):
         if own:
             train = given.get("train")
             epochs = train.get("epochs") if isinstance(train, dict) else None
-            given = {**given, "variants": automatic(epochs if type(epochs) is int else EPOCHS)}
+            given = {
+                **given,
+                "variants": default_variants(epochs if type(epochs) is int else EPOCHS),
+            }
         found = build(given)
-        found._automatic = own
+        found._auto_variants = own
         return found
 
-    def left_to_devices(self) -> Pipeline:
+    def with_auto_variants(self) -> Pipeline:
         """The same, with variants of which each device leaves out what gains nothing there."""
         found = self.model_copy()
-        found._automatic = True
+        found._auto_variants = True
         return found
 
     @property
-    def automatic(self) -> bool:
+    def has_auto_variants(self) -> bool:
         """Whether the variants are those of `auto`."""
-        return self._automatic
+        return self._auto_variants
 
-    def of(self, variant: Variant) -> Pipeline:
+    def for_variant(self, variant: Variant) -> Pipeline:
         """The pipeline with what a variant has for itself in its place."""
         changed: dict[str, Any] = {}
         if variant.model is not None:

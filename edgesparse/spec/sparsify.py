@@ -27,7 +27,7 @@ LayerChoice = Literal["unstructured", "block-1x4", "block-1x16", "2:4", "channel
 """What `pattern: auto` picks from."""
 Importance = Literal["l1", "l2", "batch-norm"]
 BUDGETS = ("ratio", "macs", "parameters", "latency")
-NOTICED = 0.05
+REPORTED_GAP = 0.05
 """From so many points on what was asked and what was reached are shown side by side."""
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
 """Sparsities at which a layer's sensitivity is measured."""
@@ -106,7 +106,7 @@ class Magnitude(FineTune):
         return self
 
     @property
-    def asked(self) -> float | None:
+    def target_sparsity(self) -> float | None:
         """The share of zeros that is asked for; 2:4 is half, whatever number stands beside it."""
         if self.pattern == "2:4":
             return 0.5

@@ -11,7 +11,7 @@ from edgesparse.spec.step import FineTune, Fraction, Sparsity
 
 PenaltyGroup = Literal["weight", "block-1x4", "block-1x16", "input", "channel"]
 EXCLUDE = "Layers to leave dense; globs."
-MOST_ZEROS = {"l1": 0.99, "one-shot": 0.99, "rigl": 0.995}
+MAX_KERNEL_SPARSITY = {"l1": 0.99, "one-shot": 0.99, "rigl": 0.995}
 """No kernel gets a larger share where zeros over all weights are asked for: it would pass nothing
 on."""
 PARTIAL = "Go on where less than half of what was asked is reached over all weights."

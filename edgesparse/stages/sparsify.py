@@ -20,7 +20,7 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import (
-    NOTICED,
+    REPORTED_GAP,
     Channels,
     Magnitude,
     Rigl,
@@ -112,7 +112,7 @@ def run(work: Work) -> None:
 
 def _uncovered(done: Coverage) -> list[str]:
     """What a step did not reach, where that is much."""
-    if abs(done.asked - done.reached) <= NOTICED:
+    if abs(done.asked - done.reached) <= REPORTED_GAP:
         return []
     every = [f"{one.name} ({one.share:.1%}): {one.reason}" for one in done.left]
     left = listed(every, _NAMED, "; ")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.programs import asked
+from edgesparse.spec.safe.programs import run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.tflite.recording import open_interpreter, read_samples, run
 
@@ -35,7 +35,9 @@ def zeros_between(model: Path, samples: Path) -> dict[str, float]:
         UsageError: the samples do not fit the model.
         EdgesparseError: the file does not run here.
     """
-    found = asked("edgesparse.tflite.activations", (model, samples), str(model), TIMEOUT_SECONDS)
+    found = run_json_module(
+        "edgesparse.tflite.activations", (model, samples), str(model), TIMEOUT_SECONDS
+    )
     return {clean(str(name)): float(share) for name, share in found["zeros"].items()}
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.programs import asked
+from edgesparse.spec.safe.programs import run_json_module
 from edgesparse.tflite.format.encode import packed
 from edgesparse.tflite.format.graph import (
     Constant,
@@ -75,7 +75,7 @@ def correct_biases(exact: Path, quantized: Path, samples: Path, target: Path) ->
     """
     words = (exact, quantized, samples, target)
     module = "edgesparse.tflite.bias_correction"
-    found = asked(module, words, str(quantized), TIMEOUT_SECONDS)
+    found = run_json_module(module, words, str(quantized), TIMEOUT_SECONDS)
     return Corrected(int(found["layers"]), float(found["before"]), float(found["after"]))
 
 

@@ -32,7 +32,7 @@ from edgesparse.methods.network.least_squares import (
     watching,
 )
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.safe.programs import asked
+from edgesparse.spec.safe.programs import run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.sparsify import BLOCK, Pattern
 from edgesparse.tflite.format.encode import decode, packed
@@ -84,7 +84,7 @@ def reconstruct(
         EdgesparseError: the file does not run here.
     """
     words = (model, samples, sparsity, pattern, target)
-    found = asked("edgesparse.tflite.reconstruction", words, str(model), TIMEOUT_SECONDS)
+    found = run_json_module("edgesparse.tflite.reconstruction", words, str(model), TIMEOUT_SECONDS)
     layers = {clean(str(name)): float(share) for name, share in found["layers"].items()}
     return Made(layers, int(found["left"]), float(found["output_error"]))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgesparse.spec.auto_variants import Search, filled
+from edgesparse.spec.auto_variants import Search, fill_template
 from edgesparse.spec.errors import SpecError
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import ROOT, TINY
@@ -18,7 +18,7 @@ search:
 
 def holes(template):
     found = []
-    filled(template, lambda hole: found.append(hole) or 0)
+    fill_template(template, lambda hole: found.append(hole) or 0)
     return found
 
 
@@ -48,7 +48,7 @@ def holes_of(template, place):
         found.append(hole)
         return place if hole.options else hole.low
 
-    filled(template, choose)
+    fill_template(template, choose)
     return found
 
 
@@ -69,7 +69,7 @@ def holes_of(template, place):
 )
 def test_what_is_no_hole_is_refused(wrong):
     with pytest.raises(ValueError, match=r"x: (a range is|a choice is|'log: true')"):
-        filled({"x": wrong}, lambda hole: 0)
+        fill_template({"x": wrong}, lambda hole: 0)
 
 
 def test_examples_show_every_option():

@@ -13,7 +13,7 @@ from edgesparse.spec.reading.load import Loaded
 from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import (
     L1,
-    NOTICED,
+    REPORTED_GAP,
     Activations,
     Magnitude,
     OneShot,
@@ -22,7 +22,7 @@ from edgesparse.spec.sparsify import (
     matches,
     removes_channels,
 )
-from edgesparse.spec.trained_methods import MOST_ZEROS
+from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 from edgesparse.stages.preflight import Facts, KernelInfo
 
 _NAMED = 3
@@ -134,8 +134,11 @@ def _coverage(chosen: dict[str, Variant], kernels: Sequence[KernelInfo]) -> list
     for name, variant in chosen.items():
         # Behind channel pruning the model is another one.
         step = variant.sparsify[0] if len(variant.sparsify) == 1 else None
-        if isinstance(step, Magnitude) and step.asked is not None:
-            asked, given = step.asked, {kernel: _given(kernel, step) for kernel in kernels}
+        if isinstance(step, Magnitude) and step.target_sparsity is not None:
+            asked, given = (
+                step.target_sparsity,
+                {kernel: _given(kernel, step) for kernel in kernels},
+            )
         elif (
             (isinstance(step, OneShot) and step.pattern != "2:4")
             or isinstance(step, Rigl)
@@ -145,7 +148,7 @@ def _coverage(chosen: dict[str, Variant], kernels: Sequence[KernelInfo]) -> list
         else:
             continue
         reached = sum(kernel.size * share for kernel, share in given.items()) / max(1, total)
-        if not total or asked - reached <= NOTICED:
+        if not total or asked - reached <= REPORTED_GAP:
             continue
         left = sorted((k for k, share in given.items() if not share), key=lambda k: -k.size)
         named = "; ".join(
@@ -167,7 +170,7 @@ def _made_up(kernels: Sequence[KernelInfo], step: L1 | OneShot | Rigl) -> dict[K
     chosen = [k for k in kernels if not k.reason and not matches(step.exclude, k.names)]
     everything, size = sum(k.size for k in kernels), sum(k.size for k in chosen)
     share = (step.sparsity or 0.0) * everything / max(1, size)
-    share = min(MOST_ZEROS[step.method], share)
+    share = min(MAX_KERNEL_SPARSITY[step.method], share)
     return {kernel: share if kernel in chosen else 0.0 for kernel in kernels}
 
 

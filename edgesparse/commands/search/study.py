@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.measure.trials import Direction, Trial
-from edgesparse.spec.auto_variants import Hole, Search, filled
+from edgesparse.spec.auto_variants import Search, SearchDimension, fill_template
 from edgesparse.spec.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -103,12 +103,12 @@ class Study:
         trial.set_user_attr(_RUN, run)
         chosen: dict[str, Any] = {}
 
-        def choose(hole: Hole) -> Any:
+        def choose(hole: SearchDimension) -> Any:
             value = _suggested(trial, hole)
             chosen[hole.path] = hole.options[value] if hole.options else value
             return value
 
-        variant = filled(self.search.variant, choose)
+        variant = fill_template(self.search.variant, choose)
         return Asked(trial, trial.number, chosen, variant)
 
     @contextmanager
@@ -172,7 +172,7 @@ class Asked:
         return f"trial-{self.number:03d}"
 
 
-def _suggested(trial: optuna.trial.Trial, hole: Hole) -> Any:
+def _suggested(trial: optuna.trial.Trial, hole: SearchDimension) -> Any:
     if hole.options:
         # Options may be anything; Optuna keeps texts.
         texts = [json.dumps(option, sort_keys=True) for option in hole.options]

@@ -88,7 +88,7 @@ class Executor:
         if stage_kind.loads:
             self.context.inputs.check()
             if not stage_kind.in_child:
-                self.context.inputs.check_judges()
+                self.context.inputs.check_task_code()
 
     def _run(self, stage: Stage, folder: Path, listener: events.Listener) -> dict[str, Any]:
         """Fill the folder; what the user's code has read for that, and for its inputs."""

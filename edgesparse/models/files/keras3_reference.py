@@ -20,7 +20,7 @@ import numpy as np
 
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError, cause_of
-from edgesparse.spec.safe.programs import asked
+from edgesparse.spec.safe.programs import run_json_module
 
 TIMEOUT_SECONDS = 1800
 ENVIRONMENT = {
@@ -47,7 +47,7 @@ def reference(path: Path, own: Mapping[str, Any], target: Path, *, whole: bool =
     objects = [[name, item.__module__, _source(item)] for name, item in sorted(own.items())]
     words = (path, json.dumps(objects), target, "whole" if whole else "")
     module = "edgesparse.models.files.keras3_reference"
-    asked(module, words, path.name, TIMEOUT_SECONDS, environment=ENVIRONMENT)
+    run_json_module(module, words, path.name, TIMEOUT_SECONDS, environment=ENVIRONMENT)
 
 
 def _source(item: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import EdgesparseError, UsageError, summary_of
-from edgesparse.spec.safe.programs import asked
+from edgesparse.spec.safe.programs import run_json_module
 from edgesparse.spec.safe.text import clean
 
 BATCH = 64
@@ -25,7 +25,9 @@ TIMEOUT_SECONDS = 3600
 def answers(model: Path, samples: Path, target: Path) -> dict[str, str]:
     """The same as `write_answers` in a process of its own. Raises UsageError, EdgesparseError."""
     words = (model, samples, target)
-    found = asked("edgesparse.models.files.reference_outputs", words, str(model), TIMEOUT_SECONDS)
+    found = run_json_module(
+        "edgesparse.models.files.reference_outputs", words, str(model), TIMEOUT_SECONDS
+    )
     return {clean(str(name)): clean(str(task)) for name, task in found["tasks"].items()}
 
 

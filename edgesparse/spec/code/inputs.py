@@ -14,7 +14,7 @@ Name = tuple[str, str | None, str | None]
 """A room, and a built-in's name or a reference."""
 
 
-class Changed(UsageError):
+class InputChanged(UsageError):
     """A file is not what it was when a run began."""
 
 
@@ -45,7 +45,7 @@ class Inputs:
         # Once: two digests of one file must not be of two texts.
         return self.code.setdefault(str(file), file.read_bytes())
 
-    def place(self, path: Path) -> dict[str, str]:
+    def add_path(self, path: Path) -> dict[str, str]:
         """Digests of a file, or of the files in a folder, by path. Raises OSError."""
         found = {str(file): digest_of(file) for file in _files(path)}
         self.files.update(found)
@@ -55,7 +55,7 @@ class Inputs:
 
     def check(self) -> None:
         """Compare with what is on this machine, but for the user's code, which is imported from
-        here. Raises Changed, which names the file."""
+        here. Raises InputChanged, which names the file."""
         for name, digest in self.installed.items():
             target = references.find(*name, Path(), classes=True)
             if references.digest(target) != digest:
@@ -67,7 +67,7 @@ class Inputs:
                 if file not in self.files:
                     raise _changed(file)
 
-    def check_judges(self) -> None:
+    def check_task_code(self) -> None:
         """The same where answers are judged by the user's code: outside of stages' processes it is
         imported from where it lies."""
         for path, content in self.code.items() if "task" in self.digests else ():
@@ -79,13 +79,13 @@ def _compare(path: str, expected: object, read: object) -> None:
     try:
         found = read(Path(path))
     except OSError as error:
-        raise Changed(f"{path}: {error.strerror}, and the run began with it") from None
+        raise InputChanged(f"{path}: {error.strerror}, and the run began with it") from None
     if found != expected:
         raise _changed(path)
 
 
-def _changed(path: str) -> Changed:
-    return Changed(f"{path}: not the file that the run began with; run the same command again")
+def _changed(path: str) -> InputChanged:
+    return InputChanged(f"{path}: not the file that the run began with; run the same command again")
 
 
 def _files(path: Path) -> list[Path]:

@@ -23,7 +23,7 @@ def is_folder(model: ModelSource, base: Path) -> bool:
     return is_saved(model) and is_file(base / str(model.ref) / _GRAPH)
 
 
-def wrong(model: ModelSource, base: Path) -> list[tuple[str, str]]:
+def saved_model_problems(model: ModelSource, base: Path) -> list[tuple[str, str]]:
     """What is wrong with a saved model, by the key that says so."""
     assert model.ref is not None
     found = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgesparse.spec.code import references
-from edgesparse.spec.code.saved import is_folder, is_saved, wrong
+from edgesparse.spec.code.saved import is_folder, is_saved, saved_model_problems
 from edgesparse.spec.code.snapshot import is_file
 from edgesparse.spec.code.sources import exists, shown
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
@@ -23,11 +23,11 @@ from edgesparse.spec.pipeline import (
 from edgesparse.spec.reading.document import Document, Location
 from edgesparse.spec.task import TaskSpec
 
-SPARSIFY_GIVEN = ("model", "dataset", "train", "spec", "progress")
+SPARSIFY_PARAMETERS = ("model", "dataset", "train", "spec", "progress")
 """Parameters that edgesparse passes to a sparsify function that has them."""
-TRAIN_GIVEN = ("model", "dataset", "train", "callbacks", "batches", "validation")
+TRAIN_PARAMETERS = ("model", "dataset", "train", "callbacks", "batches", "validation")
 """The same for a training loop."""
-DATA_GIVEN = ("base",)
+DATA_PARAMETERS = ("base",)
 """The same for a dataset's loader: the folder of the YAML file."""
 DATA_FILES = ("path", "splits", "masks", "train", "validation", "test")
 """Arguments of built-in loaders that name files, folders or, in tfrecord, patterns of them."""
@@ -54,7 +54,7 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
             message = f"{gate.metric!r} is no metric{did_you_mean(gate.metric, known)}"
             problems.append(document.problem(("gates", i, "metric"), message))
     problems += _search_problems(pipeline, document)
-    problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_GIVEN)
+    problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_PARAMETERS)
     problems += _data_problems(document, pipeline.data)
     problems += _model_problems(pipeline, document, ("model",), pipeline.model)
     for name, variant in pipeline.variants.items():
@@ -69,7 +69,7 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
                 location = (*location, i)
             source = Source(ref=step.method, args=step.args)
             problems += _source_problems(
-                document, location, "methods", source, key="method", given=SPARSIFY_GIVEN
+                document, location, "methods", source, key="method", given=SPARSIFY_PARAMETERS
             )
     return problems
 
@@ -134,14 +134,16 @@ def _model_problems(
     problems: list[Problem] = []
     base = Path(document.path).absolute().parent
     if is_saved(model):
-        problems += [document.problem((*at, key), said) for key, said in wrong(model, base)]
+        problems += [
+            document.problem((*at, key), said) for key, said in saved_model_problems(model, base)
+        ]
         # A SavedModel is a graph without layers: there is nothing in it to train or to prune.
         if not problems and is_folder(model, base):
             changed: list[Location] = [
                 ("variants", name)
                 for name, variant in pipeline.variants.items()
                 if (variant.sparsify or variant.quantize.qat)
-                and pipeline.of(variant).model is model
+                and pipeline.for_variant(variant).model is model
             ]
             if pipeline.train.epochs:
                 changed.append(("train",) if ("train",) in document.values else (*at, "ref"))
@@ -193,7 +195,9 @@ def _training_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
     train, problems = pipeline.train, []
     if train.ref is not None:
         source = Source(ref=train.ref, args=train.args)
-        problems += _source_problems(document, ("train",), "training", source, given=TRAIN_GIVEN)
+        problems += _source_problems(
+            document, ("train",), "training", source, given=TRAIN_PARAMETERS
+        )
     elif train.args:
         problems.append(document.problem(("train", "args"), "'args' goes with 'ref'"))
     base = Path(document.path).absolute().parent

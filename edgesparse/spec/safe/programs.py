@@ -42,7 +42,7 @@ def python_module(name: str, *words: object) -> list[str]:
     return python(_MODULE, name, *words)
 
 
-def asked(
+def run_json_module(
     module: str,
     words: Sequence[object],
     what: str,

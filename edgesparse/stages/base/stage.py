@@ -182,9 +182,9 @@ class Context:
     def of(self, stage: Stage) -> Context:
         """What a stage works with: the pipeline as its variants have it."""
         variant = self.pipeline.variants.get(stage.variants[0]) if stage.variants else None
-        if variant is None or not variant.begins_alone:
+        if variant is None or not variant.has_own_training:
             return self
-        own = self.pipeline.of(variant)
+        own = self.pipeline.for_variant(variant)
         name = json.dumps([own.model.model_dump(mode="json"), own.train.seed], sort_keys=True)
         if name not in self._alone:
             loaded = replace(self.loaded, spec=own)

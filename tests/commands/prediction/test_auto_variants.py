@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgesparse.spec.auto_variants import automatic
+from edgesparse.spec.auto_variants import default_variants
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE
 from tests.spec.reading.test_load import BASE
@@ -28,12 +28,12 @@ MLP = (
 def test_auto_stands_for_variants_that_are_valid_and_known_as_such():
     text = BASE[: BASE.index("variants:")] + "variants: auto\n"
     spec = parse_pipeline(text).spec
-    assert spec.automatic
-    assert list(spec.variants) == list(automatic(10))
+    assert spec.has_auto_variants
+    assert list(spec.variants) == list(default_variants(10))
     assert spec.baseline_variant == "dense-f32"
-    assert not parse_pipeline(BASE).spec.automatic
+    assert not parse_pipeline(BASE).spec.has_auto_variants
     # Whatever is done to it, it stays so.
-    assert spec.model_copy(update={"baseline": "dense-int8"}).automatic
+    assert spec.model_copy(update={"baseline": "dense-int8"}).has_auto_variants
 
 
 @pytest.mark.slow

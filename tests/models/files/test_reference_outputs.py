@@ -7,7 +7,7 @@ import tensorflow as tf
 from edgesparse.data.npz import npz
 from edgesparse.models.files.reference_outputs import write_answers
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.programs import asked
+from edgesparse.spec.safe.programs import run_json_module
 
 pytestmark = pytest.mark.slow
 K = tf.keras.layers
@@ -69,4 +69,4 @@ def test_what_the_model_raises_is_a_reason(folder):
 
 def test_a_program_that_raises_is_an_error_with_its_cause():
     with pytest.raises(Exception, match=r"m: its runtime crashed \(1\): .*missing 3 required"):
-        asked("edgesparse.models.files.reference_outputs", (), "m", 60)
+        run_json_module("edgesparse.models.files.reference_outputs", (), "m", 60)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgesparse.graph.fingerprints import inputs_of, own_code
-from edgesparse.spec.code.inputs import Changed
+from edgesparse.spec.code.inputs import InputChanged
 from edgesparse.spec.reading.load import load_pipeline
 
 TEXT = """
@@ -64,7 +64,7 @@ def test_a_change_of_data_names_the_file(folder, name, change):
     inputs = inputs_of(load_pipeline(folder / "p.yaml"))
     inputs.check()
     change(folder / name)
-    with pytest.raises(Changed, match=name):
+    with pytest.raises(InputChanged, match=name):
         inputs.check()
 
 
@@ -72,10 +72,10 @@ def test_a_change_of_code_names_the_file(folder, monkeypatch):
     inputs = inputs_of(load_pipeline(folder / "p.yaml"))
     (folder / "beside.py").write_text("VALUE = 7\n")
     inputs.check()  # It is imported as it was.
-    inputs.check_judges()
+    inputs.check_task_code()
     inputs.digests["task"] = "of the user's own"
-    with pytest.raises(Changed, match=r"beside\.py"):
-        inputs.check_judges()
+    with pytest.raises(InputChanged, match=r"beside\.py"):
+        inputs.check_task_code()
     (folder / "p.yaml").write_text(
         "name: p\ndata: {name: digits, args: {input_shape: [8, 8, 1]}}\n"
         "model: {ref: 'installed.parts:build'}\nvariants: {a: {}}\n"
@@ -86,7 +86,7 @@ def test_a_change_of_code_names_the_file(folder, monkeypatch):
     inputs = inputs_of(load_pipeline(folder / "p.yaml"))
     inputs.check()
     (folder / "installed" / "parts.py").write_text("def build():\n    return 1\n")
-    with pytest.raises(Changed, match=r"parts\.py"):
+    with pytest.raises(InputChanged, match=r"parts\.py"):
         inputs.check()
 
 

@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.safe.programs import asked, import_path, python
+from edgesparse.spec.safe.programs import import_path, python, run_json_module
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def module(tmp_path, monkeypatch):
 
     def made(text):
         (tmp_path / "said.py").write_text(text)
-        return asked("said", ["a", 1], "the file", 20.0)
+        return run_json_module("said", ["a", 1], "the file", 20.0)
 
     return made
 
@@ -29,7 +29,7 @@ def test_what_is_wrong_and_what_crashes_is_one_line(module):
         with pytest.raises(EdgesparseError, match="the file: its runtime crashed"):
             module(text)
     with pytest.raises(EdgesparseError, match="took longer"):
-        asked("http.server", ["--bind", "127.0.0.1", "0"], "the file", 0.5)
+        run_json_module("http.server", ["--bind", "127.0.0.1", "0"], "the file", 0.5)
 
 
 def test_modules_in_the_current_folder_come_last(tmp_path, monkeypatch):
