@@ -217,7 +217,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            if file.endswith("sparsity/test_matrix.py"):
+            if file.endswith("methods/test_matrix.py"):
                 return nodeid.rpartition("-")[0]  # A network's steps share its training.
             if file.endswith("e2e/test_shipped.py"):
                 return nodeid  # They share nothing.

@@ -95,13 +95,6 @@ def test_a_canary_that_is_not_well_stops_the_rollout(trained):
     assert stopped.returncode == 3
     assert {device for device, _, _ in rows(folder)} == {"one"}
     assert "canary one failed; skipped two" in stopped.stdout
-    # Whatever fails there, also when all is measured: here the release.
-    (folder / "tiny.yaml").write_text(TINY.replace("name: tiny", "name: other"))
-    (boards["one"].workdir / "releases" / "other").touch()
-    stopped = deploy(folder, *both, "--canary", "one")
-    assert stopped.returncode == 1, stopped.stdout + stopped.stderr
-    assert {device for device, _, _ in rows(folder)} == {"one"}
-    assert "canary one failed; skipped two" in stopped.stdout
     (folder / "tiny.yaml").write_text(TINY)
     done = deploy(folder, *both, "--canary", "one")
     assert done.returncode == 0, done.stderr
@@ -112,6 +105,18 @@ def test_a_canary_that_is_not_well_stops_the_rollout(trained):
     unknown = deploy(folder, *both, "--canary", "three")
     assert unknown.returncode == 2
     assert "--canary three: no such --device" in unknown.stderr
+
+
+@pytest.mark.full
+def test_a_release_that_fails_on_the_canary_stops_the_rollout(trained):
+    folder, boards = trained
+    both = ("--device", "one", "--device", "two")
+    (folder / "tiny.yaml").write_text(TINY.replace("name: tiny", "name: other"))
+    (boards["one"].workdir / "releases" / "other").touch()
+    stopped = deploy(folder, *both, "--canary", "one")
+    assert stopped.returncode == 1, stopped.stdout + stopped.stderr
+    assert {device for device, _, _ in rows(folder)} == {"one"}
+    assert "canary one failed; skipped two" in stopped.stdout
 
 
 @pytest.mark.full
