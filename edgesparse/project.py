@@ -117,7 +117,7 @@ def _by_itself(command: Callable[..., Result]) -> Callable[..., Result]:
 def _opened(
     *,
     project: str | Path = ".",
-    listener: events.Listener = events.nobody,
+    listener: events.Listener = events.null_listener,
     jobs: int | None = None,
     cluster: str | None = None,
 ) -> Project:

@@ -9,13 +9,13 @@ import edgesparse
 from edgesparse.graph import events
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_pipeline
-from edgesparse.stages.base.stage import Context
+from edgesparse.stages.base.stage import PlanContext
 from tests.conftest import HERE, ROOT, TINY
 from tests.devices.ondevice.test_detached import await_end
 from tests.graph.execution.test_worker import PARTS
 
 ADD = "tests.graph.execution.tasks:add"
-CONTEXT = Context(parse_pipeline(TINY, str(ROOT / "tiny.yaml")))
+CONTEXT = PlanContext(parse_pipeline(TINY, str(ROOT / "tiny.yaml")))
 
 
 @pytest.fixture

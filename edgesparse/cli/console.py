@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 from edgesparse.cli.options import say
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.measure.results import Results
 from edgesparse.report import terminal, text
 from edgesparse.report.console import shown
@@ -106,7 +106,7 @@ class Shown:
     Draws on a duplicate of stderr, since stages have stderr itself redirected into their log.
     """
 
-    def __enter__(self) -> told.Listener:
+    def __enter__(self) -> events.Listener:
         self.stream: TextIO = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
         self.console = Console(file=self.stream, highlight=False, emoji=False, markup=False)
         self.bars: Progress | None = None
@@ -118,8 +118,8 @@ class Shown:
             self._end(label)
         self.stream.close()
 
-    def tell(self, event: told.Told) -> None:
-        if isinstance(event, told.StageStarted):
+    def tell(self, event: events.RunEvent) -> None:
+        if isinstance(event, events.StageStarted):
             now = time.monotonic()
             self._end(event.label)
             self.running[event.label] = _Running(now, now)
@@ -127,13 +127,13 @@ class Shown:
                 self._begin_bar(event.label)
             else:
                 self._line(f"{_place(event.number, event.total)}{event.label} ...")
-        elif isinstance(event, told.StageProgress):
+        elif isinstance(event, events.StageProgress):
             self._progress(event)
-        elif isinstance(event, told.StageDone):
+        elif isinstance(event, events.StageDone):
             started = self._end(event.label)
             took = "cached" if started is None else f"{time.monotonic() - started:.1f} s"
             self._line(f"{_place(event.number, event.total)}{event.label}: {took}")
-        elif isinstance(event, told.StageFailed):
+        elif isinstance(event, events.StageFailed):
             self._end(event.label)
             self._line(f"FAILED {event.label}: {event.error}", "red")
         else:
@@ -170,7 +170,7 @@ class Shown:
                 self.bars = None
         return known.started
 
-    def _progress(self, event: told.StageProgress) -> None:
+    def _progress(self, event: events.StageProgress) -> None:
         known = self.running.get(event.label)
         if known is None:
             return

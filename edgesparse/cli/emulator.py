@@ -34,10 +34,10 @@ def build(name: str, as_json: bool) -> None:
     """Build the disk image of an emulated device, unless there is one."""
     from edgesparse.cli.console import Shown
     from edgesparse.devices.setup.connection import build_image
-    from edgesparse.graph.events import waiting
+    from edgesparse.graph.events import stage_progress
 
     device, _ = _emulated(name)
-    with Shown() as listener, waiting(listener, f"build the image of {name}") as progress:
+    with Shown() as listener, stage_progress(listener, f"build the image of {name}") as progress:
         folder = build_image(device, progress)
     if as_json:
         print_json({"image": folder.name, "folder": str(folder)})
@@ -53,10 +53,10 @@ def up(name: str, as_json: bool) -> None:
     from edgesparse.cli.console import Shown
     from edgesparse.devices.emulator import machine as machines
     from edgesparse.devices.setup.connection import build_image
-    from edgesparse.graph.events import waiting
+    from edgesparse.graph.events import stage_progress
 
     device, spec = _emulated(name)
-    with Shown() as listener, waiting(listener, f"start {name}") as progress:
+    with Shown() as listener, stage_progress(listener, f"start {name}") as progress:
         built = build_image(device, progress)
         progress(0.9, "booting")
         machine = machines.up(device.name, spec, built)

@@ -18,7 +18,7 @@ from edgesparse.commands.deploy import deploy
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.results.models import FOLDER
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
 from edgesparse.measure.selection import recommended
@@ -121,9 +121,9 @@ def _file(
         place, wanted = folder / "pruned.tflite", [sparsity] if sparsity else list(SPARSITIES)
         for number, share in enumerate(wanted):
             label = f"reconstruct with {share:.0%} zeros"
-            project.listener(told.StageStarted(label, number + 1, len(wanted)))
+            project.listener(events.StageStarted(label, number + 1, len(wanted)))
             tried.append(reconstruct(source, data, share, pattern, place))
-            project.listener(told.StageDone(label, number + 1, len(wanted)))
+            project.listener(events.StageDone(label, number + 1, len(wanted)))
             if tried[-1].output_error <= limit:
                 break
         else:

@@ -27,7 +27,7 @@ from edgesparse.commands.results.provenance import made
 from edgesparse.commands.results.record import RunRecord, recorded
 from edgesparse.commands.results.release import release_best
 from edgesparse.devices import edgetpu
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.execution.scheduler import execute
 from edgesparse.graph.fingerprints import inputs_of
@@ -134,7 +134,7 @@ class _Run:
     force: bool
 
     @property
-    def listener(self) -> told.Listener:
+    def listener(self) -> events.Listener:
         return self.project.listener
 
     @property
@@ -176,14 +176,14 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
     record, device = run.record, target.device
     record.add_device(target.info, target.notes)
     for note in target.notes:
-        run.listener(told.Note(note))
+        run.listener(events.Note(note))
     known = profiles(target, run.workspace)
     inputs = inputs_of(run.loaded)
     plan = plan_for(run.loaded, target, known, inputs, run.variants)
     if any(stage.spec.get("compiler") == edgetpu.NO_COMPILER for stage in plan.stages):
         # Said now, not only after an hour of training.
         note = f"{device.name}: the Edge TPU's compiler does not run: {edgetpu.WHERE_TO_GET_IT}"
-        run.listener(told.Note(note))
+        run.listener(events.Note(note))
     others = [v for v in run.chosen if v not in plan.converted]
     if others:
         record.notes.append(
@@ -205,7 +205,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
             advised = advise(plan, executor, target, run.listener)
             for one in advised:  # Before training, and under the table what came true.
                 if one.kind != "said":
-                    run.listener(told.Note(one.line))
+                    run.listener(events.Note(one.line))
             with record.lock:
                 record.foreseen[device.name] = advised
             if run.pipeline.has_auto_variants and run.variants is None:
@@ -241,7 +241,7 @@ def _worth_it(
     left = left_out(plan, executor)
     for name, why in left.items():
         note = f"{target.device.name}: {name} left out: {why}"
-        run.listener(told.Note(note))
+        run.listener(events.Note(note))
         with run.record.lock:
             run.record.notes.append(note)
     # What was said of them is of no interest any more.

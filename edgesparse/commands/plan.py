@@ -20,7 +20,7 @@ from edgesparse.devices.agent.job import new_id
 from edgesparse.devices.setup.tidy import leave
 from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.execution.pool import Workers
-from edgesparse.graph.fingerprints import inputs_of, library_versions, own_code
+from edgesparse.graph.fingerprints import inputs_of, library_versions, user_code
 from edgesparse.graph.plan import Plan, build_plan
 from edgesparse.graph.store import Store
 from edgesparse.graph.workspace import StageStatus
@@ -32,7 +32,7 @@ from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.stages.base.stage import Context, Devices
+from edgesparse.stages.base.stage import Devices, PlanContext
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 
@@ -69,10 +69,12 @@ def plan(
         known = profiles(target, workspace)
         inputs = inputs_of(loaded)
         planned = plan_for(loaded, target, known, inputs, variants)
-        # An outline that is not there yet is made for this time only.
+        # An untrained model that is not stored yet is made for this time only.
         with temporary_folder() as place:
             workers = project.workers(place / "log.txt")
-            wanted = [k for one in planned.beginnings for k in (one.preflight, one.outline)]
+            wanted = [
+                k for one in planned.training_groups for k in (one.preflight, one.untrained_model)
+            ]
             kept = all(workspace.has(key) for key in wanted if key)
             own = Store(place / "store", project=workspace.project)
             store = workspace.store if kept else own
@@ -137,7 +139,9 @@ def executor_for(
     nothing of them is left when the block ends."""
     device = target.device
     golden = EMULATED_GOLDEN_SAMPLES if device.emulated else None
-    context = Context(loaded, known, device.tpu, golden, own_code(inputs), inputs, store.project)
+    context = PlanContext(
+        loaded, known, device.tpu, golden, user_code(inputs), inputs, store.project
+    )
     host = None if device.connect.local is not None else this_machine()
     stop = stop or threading.Event()
     devices = Devices(target.transport, run, host, own_runtimes(), stop)

@@ -11,7 +11,7 @@ from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.plan import check_variants, executor_for
 from edgesparse.devices.agent.job import new_id
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.execution.scheduler import execute
 from edgesparse.graph.fingerprints import inputs_of, library_versions
 from edgesparse.graph.plan import sensitivity_plan
@@ -90,14 +90,14 @@ def sensitivity(
             errors = execute(plan.work, executor, listener)
         if stage.key in errors:
             raise EdgesparseError(errors[stage.key])
-        listener(told.StageStarted("proposal", 1, 1))
+        listener(events.StageStarted("proposal", 1, 1))
         found, proposal = workers.call(
             "edgesparse.stages.sensitivity:propose",
             executor.context,
             executor.parts(stage, executor.store.path(stage.key)),
             max_accuracy_drop,
         )
-        listener(told.StageDone("proposal", 1, 1))
+        listener(events.StageDone("proposal", 1, 1))
     done = Found(name, found, max_accuracy_drop, proposal, path)
     replace_json(path, done.record)
     return done

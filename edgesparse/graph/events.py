@@ -49,19 +49,19 @@ class Note:
     text: str
 
 
-Told = StageStarted | StageProgress | StageDone | StageFailed | Note
-Listener = Callable[[Told], None]
+RunEvent = StageStarted | StageProgress | StageDone | StageFailed | Note
+Listener = Callable[[RunEvent], None]
 
 
-def nobody(_: Told) -> None:
+def null_listener(_: RunEvent) -> None:
     """The listener that does not listen."""
 
 
-def locked(listener: Listener) -> Listener:
+def thread_safe(listener: Listener) -> Listener:
     """A listener that several threads may call."""
     lock = threading.Lock()
 
-    def tell(event: Told) -> None:
+    def tell(event: RunEvent) -> None:
         with lock:
             listener(event)
 
@@ -69,7 +69,7 @@ def locked(listener: Listener) -> Listener:
 
 
 @contextmanager
-def waiting(listener: Listener, label: str) -> Iterator[Callable[[float, str], None]]:
+def stage_progress(listener: Listener, label: str) -> Iterator[Callable[[float, str], None]]:
     """A function that tells progress; a stage is shown once there is something to wait for."""
     started = False
 

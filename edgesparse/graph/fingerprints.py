@@ -79,7 +79,7 @@ def inputs_of(loaded: Loaded[Pipeline]) -> Inputs:
     return seen
 
 
-def own_code(inputs: Inputs) -> str:
+def user_code(inputs: Inputs) -> str:
     """Identity of the user's code that a pipeline's stages import; empty where there is none."""
     total = hashlib.sha256()
     for path, content in sorted(inputs.code.items()):

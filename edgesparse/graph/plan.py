@@ -1,7 +1,7 @@
 """From a pipeline to a graph of stages with content keys. Pure: nothing is read or run here.
 
     samples                              data on the side of the benchmark
-    preflight, outline                   the untrained model, for what can be known before training
+    preflight, untrained-model           the untrained model, for what can be known before training
     train -> sparsify ... -> quantize    Keras side; quantize only where QAT is asked for
           -> sensitivity                 for `sparsity: auto`
           -> convert                     .tflite with dense storage
@@ -30,13 +30,13 @@ from edgesparse.stages import (
     convert,
     encode,
     kind,
-    outline,
     preflight,
     quantize,
     samples,
     sensitivity,
     sparsify,
     train,
+    untrained_model,
     verify,
 )
 from edgesparse.stages.base.stage import Stage
@@ -44,14 +44,18 @@ from edgesparse.tflite.runtimes.compatibility import Profile
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """What variants that start from the same training share: stages that say beforehand what will
-    become of it."""
+class TrainingGroup:
+    """Variants that share a training, and the keys of its stages that run before it."""
 
     variants: tuple[str, ...]
     preflight: str
-    outline: str | None
-    """Where there is something to be known of it."""
+    untrained_model: str | None
+    """None where no runtime depends on the model's graph."""
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """The keys of stages that predict the result."""
+        return tuple(key for key in (self.untrained_model, self.preflight) if key is not None)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Plan:
     verified: Mapping[tuple[str, str], str]
     """(variant, runtime name) -> key of its verify stage"""
     samples: str
-    beginnings: tuple[Beginning, ...] = ()
+    training_groups: tuple[TrainingGroup, ...] = ()
     """The trainings that variants start from."""
 
     @property
@@ -72,7 +76,7 @@ class Plan:
         """The stages without those that serve advice only: where they fail, nothing else does for
         that reason."""
         needed = {key for stage in self.stages for key in stage.inputs.values()}
-        advice = {key for one in self.beginnings for key in (one.outline, one.preflight)} - needed
+        advice = {key for group in self.training_groups for key in group.advice} - needed
         return tuple(stage for stage in self.stages if stage.key not in advice)
 
     def stage(self, key: str) -> Stage:
@@ -141,7 +145,7 @@ def build_plan(
     if full_int8_only:
         chosen = [v for v in chosen if pipeline.variants[v].quantize.numbers == "int8"]
     sampled = _samples(graph, pipeline, data, digests)
-    starts = _starts(graph, pipeline, data, digests, chosen)
+    starts = _trainings(graph, pipeline, data, digests, chosen)
     target = {
         # A latency budget is measured with the first runtime: that of the device file's own order.
         "runtime": runtimes[0].model_dump() if runtimes else None,
@@ -156,26 +160,26 @@ def build_plan(
         model = sparse or start.train
         aware = None
         if variant.quantize.qat:
-            spec = quantize.covers(start.shared, variant.quantize)
+            spec = quantize.key_inputs(start.shared, variant.quantize)
             aware = graph.add("quantize", name, spec, model=model)
-        spec = convert.covers({**data, "task": start.task}, variant, golden, profiles.values())
+        spec = convert.key_inputs({**data, "task": start.task}, variant, golden, profiles.values())
         dense = graph.add("convert", name, spec, model=model, quantize=aware)
         converted[name] = dense
         compiled = None
         if compiler is not None:
-            compiled = graph.add("compile", name, compile_.covers(compiler), convert=dense)
+            compiled = graph.add("compile", name, compile_.key_inputs(compiler), convert=dense)
         # The Edge TPU's compiler cannot read sparse storage.
         encodes = variant.stores_sparse and not full_int8_only
         for runtime in runtimes:
             label = f"{name} ({runtime.name})"
             encoded = None
             if encodes:
-                spec = encode.covers(variant, runtime, profiles[runtime.name])
+                spec = encode.key_inputs(variant, runtime, profiles[runtime.name])
                 encoded = graph.add("encode", label, spec, convert=dense)
             verified[name, runtime.name] = graph.add(
                 "verify",
                 label,
-                verify.covers(variant, runtime, delegate, machine, pipeline.verify),
+                verify.key_inputs(variant, runtime, delegate, machine, pipeline.verify),
                 convert=dense,
                 encode=encoded,
                 compile=compiled,
@@ -183,7 +187,7 @@ def build_plan(
                 samples=sampled,
             )
     return Plan(
-        tuple(graph.stages.values()), converted, verified, sampled, _beginnings(starts.values())
+        tuple(graph.stages.values()), converted, verified, sampled, _groups(starts.values())
     )
 
 
@@ -203,14 +207,14 @@ def sensitivity_plan(
     """
     graph = _Graph(versions)
     data = _data(pipeline, digests)
-    start = _starts(graph, pipeline, data, digests, [name])[name]
+    start = _trainings(graph, pipeline, data, digests, [name])[name]
     variant = pipeline.variants[name]
     before = variant.model_copy(update={"sparsify": variant.sparsify[:place]})
     model = _sparsify(graph, name, before, start, profiles, {}) or start.train
-    chosen, outlined = _chosen(step, variant, start, profiles)
-    key = _sensitivity(graph, name, step, start, model, chosen, outlined, levels)
+    chosen, untrained = _chosen(step, variant, start, profiles)
+    key = _sensitivity(graph, name, step, start, model, chosen, untrained, levels)
     stages = tuple(graph.stages.values())
-    return Plan(stages, {}, {}, "", _beginnings([start])), graph.stages[key]
+    return Plan(stages, {}, {}, "", _groups([start])), graph.stages[key]
 
 
 def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -220,7 +224,7 @@ def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Start:
+class _Training:
     """What variants start from."""
 
     variants: tuple[str, ...]
@@ -229,22 +233,22 @@ class _Start:
     digests: Mapping[str, str]
     train: str
     preflight: str
-    outline: str | None
+    untrained_model: str | None
     task: Mapping[str, Any]
 
 
-def _beginnings(starts: Iterable[_Start]) -> tuple[Beginning, ...]:
+def _groups(starts: Iterable[_Training]) -> tuple[TrainingGroup, ...]:
     found = {start.train: start for start in starts}
-    return tuple(Beginning(s.variants, s.preflight, s.outline) for s in found.values())
+    return tuple(TrainingGroup(s.variants, s.preflight, s.untrained_model) for s in found.values())
 
 
-def _starts(
+def _trainings(
     graph: _Graph,
     pipeline: Pipeline,
     data: Mapping[str, Any],
     digests: Mapping[str, str],
     chosen: Sequence[str],
-) -> dict[str, _Start]:
+) -> dict[str, _Training]:
     """What each variant starts from: those with the same model and seed from the same training."""
     groups: list[list[str]] = []
     for name in chosen:
@@ -256,7 +260,7 @@ def _starts(
             groups.append([name])
     found = {}
     for group in groups:
-        start = _start(graph, pipeline, data, digests, group)
+        start = _training(graph, pipeline, data, digests, group)
         found.update(dict.fromkeys(group, start))
     return found
 
@@ -282,17 +286,17 @@ def _samples(
 ) -> str:
     """Before training: they are there, whatever becomes of that."""
     model, task = _model(pipeline, digests["model"]), _task(pipeline, digests)
-    spec = samples.covers(model, data, task, pipeline.benchmark.test_samples)
+    spec = samples.key_inputs(model, data, task, pipeline.benchmark.test_samples)
     return graph.add("samples", None, spec)
 
 
-def _start(
+def _training(
     graph: _Graph,
     pipeline: Pipeline,
     data: Mapping[str, Any],
     digests: Mapping[str, str],
     chosen: Sequence[str],
-) -> _Start:
+) -> _Training:
     first = chosen[0]
     alone = first if pipeline.variants[first].has_own_training else None
     pipeline = pipeline.for_variant(pipeline.variants[first])
@@ -314,20 +318,20 @@ def _start(
         "training": digests.get("training"),
     }
     limits = sorted({gate.metric for gate in pipeline.gates})
-    foreseen = graph.add("preflight", alone, preflight.covers(model, shared, limits, asked))
-    outlined = None
+    foreseen = graph.add("preflight", alone, preflight.key_inputs(model, shared, limits, asked))
+    untrained = None
     # Only of zeros and of dynamic ranges is there anything to be known of runtimes.
     if any(v.stores_sparse or v.quantize.scheme == "dynamic" for v in variants):
-        outlined = graph.add("outline", alone, outline.covers(model))
-    trained = graph.add("train", alone, train.covers(model, shared))
-    return _Start(tuple(chosen), data, shared, digests, trained, foreseen, outlined, task)
+        untrained = graph.add("untrained-model", alone, untrained_model.key_inputs(model))
+    trained = graph.add("train", alone, train.key_inputs(model, shared))
+    return _Training(tuple(chosen), data, shared, digests, trained, foreseen, untrained, task)
 
 
 def _sparsify(
     graph: _Graph,
     name: str,
     variant: Variant,
-    start: _Start,
+    start: _Training,
     profiles: Mapping[str, Profile],
     target: Mapping[str, Any],
 ) -> str | None:
@@ -338,38 +342,38 @@ def _sparsify(
         inputs: dict[str, str | None] = {"model": key}
         chosen: Mapping[str, Any] = {}
         if isinstance(step, Magnitude):
-            chosen, inputs["outline"] = _chosen(step, variant, start, profiles)
+            chosen, inputs["untrained_model"] = _chosen(step, variant, start, profiles)
             if step.sparsity == "auto":
                 inputs["sensitivity"] = _sensitivity(
-                    graph, name, step, start, key, chosen, inputs["outline"]
+                    graph, name, step, start, key, chosen, inputs["untrained_model"]
                 )
         code = start.digests.get(f"sparsify {name} {place}")
-        spec = sparsify.covers(start.shared, step, code, aimed, chosen)
+        spec = sparsify.key_inputs(start.shared, step, code, aimed, chosen)
         label = name if len(variant.sparsify) == 1 else f"{name} ({step.method})"
         key = graph.add("sparsify", label, spec, **inputs)
     return key if variant.sparsify else None
 
 
 def _chosen(
-    step: Magnitude, variant: Variant, start: _Start, profiles: Mapping[str, Profile]
+    step: Magnitude, variant: Variant, start: _Training, profiles: Mapping[str, Profile]
 ) -> tuple[dict[str, Any], str | None]:
-    """What `pattern: auto` depends on: of the target, and the outline."""
-    found = outline.exploited(step, variant.quantize.numbers, profiles)
-    return found, start.outline if found else None
+    """What `pattern: auto` depends on: of the target, and the untrained model."""
+    found = untrained_model.exploited(step, variant.quantize.numbers, profiles)
+    return found, start.untrained_model if found else None
 
 
 def _sensitivity(
     graph: _Graph,
     name: str,
     step: Magnitude,
-    start: _Start,
+    start: _Training,
     model: str,
     chosen: Mapping[str, Any],
-    outlined: str | None,
+    untrained: str | None,
     levels: Sequence[float] = LEVELS,
 ) -> str:
-    spec = sensitivity.covers({**start.data, "task": start.task}, step, levels, chosen)
-    return graph.add("sensitivity", name, spec, model=model, outline=outlined)
+    spec = sensitivity.key_inputs({**start.data, "task": start.task}, step, levels, chosen)
+    return graph.add("sensitivity", name, spec, model=model, untrained_model=untrained)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgesparse.stages.base.stage import Kind
+    from edgesparse.stages.base.stage import StageKind
 
 NAMES = (
     "samples",
-    "outline",
+    "untrained-model",
     "preflight",
     "train",
     "sensitivity",
@@ -27,7 +27,7 @@ NAMES = (
 )
 
 
-def kind(name: str) -> Kind:
+def kind(name: str) -> StageKind:
     """The stage of that name: its file's KIND."""
-    found: Kind = import_module(f"edgesparse.stages.{name}").KIND
+    found: StageKind = import_module(f"edgesparse.stages.{name.replace('-', '_')}").KIND
     return found

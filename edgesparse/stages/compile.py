@@ -9,21 +9,21 @@ from typing import Any
 from edgesparse.devices import edgetpu
 from edgesparse.measure.rows import EdgeTpuInfo
 from edgesparse.stages.base.artifacts import read_json, write_json
-from edgesparse.stages.base.stage import Kind, Work
+from edgesparse.stages.base.stage import StageContext, StageKind
 
 
-def covers(compiler: Mapping[str, Any]) -> dict[str, Any]:
-    """What the result depends on: the compiler itself, and how it is called."""
+def key_inputs(compiler: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the result depends on: the compiler itself, and how it is called."""
     return dict(compiler)
 
 
-def run(work: Work) -> None:
+def run(context: StageContext) -> None:
     """Leave edgetpu.tflite, model.json, the compiler's log and what it says."""
-    tpu = work.context.tpu
+    tpu = context.plan.tpu
     assert tpu is not None
-    source = work.inputs["convert"] / "dense.tflite"
-    compiled = edgetpu.compile_model(tpu, source, work.stage.variants[0])
-    folder = work.folder
+    source = context.inputs["convert"] / "dense.tflite"
+    compiled = edgetpu.compile_model(tpu, source, context.stage.variants[0])
+    folder = context.folder
     (folder / "edgetpu.tflite").write_bytes(compiled.content)
     (folder / "compiler.log").write_text(compiled.log_text)
     own = read_json(source.with_name("model.json"))
@@ -35,7 +35,7 @@ def run(work: Work) -> None:
     known = bool(log.operators)
     about = EdgeTpuInfo(
         compiler=log.version,
-        compiler_sha256=work.stage.spec["compiler"].get("sha256"),
+        compiler_sha256=context.stage.spec["compiler"].get("sha256"),
         source_sha256=own["sha256"],
         operators=log.total if known else None,
         mapped_operators=log.mapped if known else None,
@@ -50,4 +50,4 @@ def run(work: Work) -> None:
 
 # It may ask a build host over SSH, so it stays where connections are; the compiler itself is a
 # program of its own, and its crash is an exit code.
-KIND = Kind("compile", 1, (), run, in_child=False, loads=False)
+KIND = StageKind("compile", 1, (), run, in_child=False, loads=False)

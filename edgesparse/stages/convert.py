@@ -11,7 +11,7 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
 from edgesparse.stages.base.artifacts import save_tflite, write_json
-from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
+from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, StageContext, StageKind
 from edgesparse.stages.preflight import INTEGER
 from edgesparse.tflite.format.precision import in_half_precision
 from edgesparse.tflite.runtimes.compatibility import Profile, needs_one_scale
@@ -27,11 +27,11 @@ _USED, _SEEN, _USED_BYTES = 128, 1000, 32_000_000
 """Training samples of which it is looked what the network uses, and how right it is."""
 
 
-def covers(
+def key_inputs(
     data: Mapping[str, Any], variant: Variant, golden: int, profiles: Iterable[Profile]
 ) -> dict[str, Any]:
-    """What the result depends on: `data` gives calibration and `golden` samples; of the runtimes
-    only whether one of them takes no scale per channel."""
+    """Return what the result depends on: the data of calibration and `golden` samples; of the
+    runtimes only whether one of them supports no scales per channel."""
     half = {"compute": "f16"} if variant.quantize.compute == "f16" else {}
     biases = {"bias_correction": True} if variant.corrects_biases else {}
     return {
@@ -47,41 +47,41 @@ def covers(
     }
 
 
-def run(work: Work) -> None:
+def run(context: StageContext) -> None:
     """Leave dense.tflite, model.json and golden.npz; see devices/measuring/samples.py."""
     from edgesparse import data
     from edgesparse.methods.training.recipe import answers
 
-    spec, dataset = work.stage.spec, work.context.dataset
-    model = quantize.read(work)
+    spec, dataset = context.stage.spec, context.plan.dataset
+    model = quantize.read(context)
     # Other schemes need no ranges, and samples can be large.
     count = spec["calibration_samples"] if spec["scheme"] in INTEGER else 1
     calibration = data.representative(dataset, count)
-    representative = [calibration[name] for name in work.context.recipe.inputs]
-    content, notes = _converted(work, model, representative)
-    save_tflite(content, work.folder, "dense")
+    representative = [calibration[name] for name in context.plan.recipe.inputs]
+    content, notes = _converted(context, model, representative)
+    save_tflite(content, context.folder, "dense")
     # Not from training data, which calibration has seen, nor from test data, which must stay
     # unseen.
     x, _ = data.arrays(dataset.validation, spec["golden"])
-    recipe = work.context.recipe
+    recipe = context.plan.recipe
     ordered = {name: x[given] for name, given in zip(model.input_names, recipe.inputs, strict=True)}
     save_golden(
-        work.folder / "golden.npz", ordered, answers(partial(model, training=False), x, recipe)
+        context.folder / "golden.npz", ordered, answers(partial(model, training=False), x, recipe)
     )
-    write_json(work.folder / NETWORK, {**_network(work, model, recipe), "notes": notes})
+    write_json(context.folder / NETWORK, {**_network(context, model, recipe), "notes": notes})
     if spec["scheme"] not in ("f32", "f16"):
-        _diagnose(work, content, model, list(ordered.values()))
+        _diagnose(context, content, model, list(ordered.values()))
 
 
 def _converted(
-    work: Work, model: tf.keras.Model, representative: list[np.ndarray[Any, Any]]
+    context: StageContext, model: tf.keras.Model, representative: list[np.ndarray[Any, Any]]
 ) -> tuple[bytes, list[str]]:
     """The file, and what is to be said of sizes that the data leaves open: the file does, too,
     where the model's layers can."""
     from edgesparse.tflite import convert
 
-    spec, inputs = work.stage.spec, work.context.recipe.inputs
-    named = work.context.open_inputs
+    spec, inputs = context.stage.spec, context.plan.recipe.inputs
+    named = context.plan.open_inputs
 
     def made(shapes: Sequence[tuple[int | None, ...] | None]) -> bytes:
         scheme, one_scale = spec["scheme"], spec["one_scale"]
@@ -101,7 +101,7 @@ def _converted(
 
     if not named:
         return fixed([])
-    sizes = work.pipeline.benchmark.input_shapes
+    sizes = context.pipeline.benchmark.input_shapes
     told = " and ".join(f"{name} of {'x'.join(map(str, sizes[name]))}" for name in named)
     try:
         found = made([named.get(name) for name in inputs])
@@ -139,13 +139,13 @@ def _with_biases(
         return content, f"bias correction brings nothing: {moved} without, {done.after:.2%} with it"
 
 
-def _network(work: Work, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any]:
+def _network(context: StageContext, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any]:
     """What of the network one inference uses, and its metrics on what it was trained on."""
     from edgesparse import data
     from edgesparse.methods.training.recipe import evaluate
     from edgesparse.tflite.usage import usage
 
-    dataset = work.context.dataset
+    dataset = context.plan.dataset
     one = data.representative(dataset, 1)
     size = sum(values.nbytes for values in one.values())
     given = data.representative(dataset, max(1, min(_USED, _USED_BYTES // size)))
@@ -156,7 +156,7 @@ def _network(work: Work, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any
 
 
 def _diagnose(
-    work: Work, content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray[Any, Any]]
+    context: StageContext, content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray[Any, Any]]
 ) -> None:
     """Leave diagnosis.json, while the Keras model is here: to be said if the file answers wrong."""
     from edgesparse.tflite.diagnose import diagnose
@@ -166,7 +166,7 @@ def _diagnose(
     except (ValueError, RuntimeError, TypeError):
         return  # A help, and no more: whether the file is right is asked of the device.
     if found:
-        write_json(work.folder / DIAGNOSIS, found)
+        write_json(context.folder / DIAGNOSIS, found)
 
 
-KIND = Kind("convert", 6, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("convert", 6, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -14,7 +14,7 @@ from typing import Any
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import ROW_METRICS, Scheme
 from edgesparse.stages.base.artifacts import flat, read_json, write_json
-from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work
+from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, StageContext, StageKind
 from edgesparse.tasks.evaluation import Judging
 
 FACTS = "facts.json"
@@ -72,50 +72,50 @@ class Facts:
     unused_later: str = ""
 
 
-def covers(
+def key_inputs(
     model: Mapping[str, Any], shared: Mapping[str, Any], gates: Sequence[str], asked: Asked
 ) -> dict[str, Any]:
-    """What the result depends on: `model` is its source and digest, `shared` what trainings depend
-    on; `gates` are the metrics that are limited."""
+    """Return what the result depends on: the model's source and digest, what every training depends
+    on (`shared`), and the metrics of gates."""
     return {"model": model, **shared, "gates": list(gates), "asked": dataclasses.asdict(asked)}
 
 
-def run(work: Work) -> None:
+def run(context: StageContext) -> None:
     """Leave facts.json."""
-    asked = Asked(**work.stage.spec["asked"])
+    asked = Asked(**context.stage.spec["asked"])
     try:
-        facts = _looked_into(work, asked)
+        facts = _looked_into(context, asked)
     except EdgesparseError as error:
         facts = Facts(wrong=str(error))
     # What the user's code has said may have a value from the environment in it.
-    masked = work.context.loaded.document.masked_in(dataclasses.asdict(facts))
-    write_json(work.folder / FACTS, masked)
+    masked = context.plan.loaded.document.masked_in(dataclasses.asdict(facts))
+    write_json(context.folder / FACTS, masked)
 
 
-def _looked_into(work: Work, asked: Asked) -> Facts:
+def _looked_into(context: StageContext, asked: Asked) -> Facts:
     from edgesparse import data, models
     from edgesparse.methods.network import inputs, kernels
     from edgesparse.methods.training import compile_args, custom_training, fitting
     from edgesparse.tflite import convert
 
-    source, dataset, recipe = work.pipeline.model, work.context.dataset, work.context.recipe
-    compile_args.check(work.context.train, dataset, recipe)
-    _check_gates(work, recipe)
-    built, notes = models.build_noted(source, work.context.loaded.folder)
+    source, dataset, recipe = context.pipeline.model, context.plan.dataset, context.plan.recipe
+    compile_args.check(context.plan.train, dataset, recipe)
+    _check_gates(context, recipe)
+    built, notes = models.build_noted(source, context.plan.loaded.folder)
     inputs.check_layout(built)
-    model = flat(built, work)
+    model = flat(built, context)
     inputs.check_ids(model, dataset, recipe.inputs)
     step = custom_training.own_step(built)
     losses = custom_training.lost_losses(built, model, data.representative(dataset, _FEW))
     if not step:  # Which may need no loss.
-        fitting.check_losses(model, dataset, work.context.train, recipe)
+        fitting.check_losses(model, dataset, context.plan.train, recipe)
     found = tuple(
         KernelInfo(k.name, k.layer, k.size, k.reason) for k in kernels.kernels(model).values()
     )
-    doubts = compile_args.doubts(work.context.train, recipe)
+    doubts = compile_args.doubts(context.plan.train, recipe)
     said = list(recipe.said)
-    if work.context.scaled_by is not None:
-        said.append(f"pixels are given as 0 to 255: {work.context.scaled_by} scales them")
+    if context.plan.scaled_by is not None:
+        said.append(f"pixels are given as 0 to 255: {context.plan.scaled_by} scales them")
     facts = Facts(
         found,
         (*notes, *doubts),
@@ -143,13 +143,13 @@ def _looked_into(work: Work, asked: Asked) -> Facts:
     return facts
 
 
-def _check_gates(work: Work, recipe: Judging) -> None:
+def _check_gates(context: StageContext, recipe: Judging) -> None:
     """Raise UsageError where a gate names no metric."""
     names = [n for metric in recipe.metrics for n in (metric, f"{metric}_drop")]
     known = [*ROW_METRICS, *names]
-    for i, gate in enumerate(work.pipeline.gates):
+    for i, gate in enumerate(context.pipeline.gates):
         if gate.metric not in known:
-            where = work.context.loaded.document.where(("gates", i, "metric"))
+            where = context.plan.loaded.document.where(("gates", i, "metric"))
             hint = did_you_mean(gate.metric, known)
             raise UsageError(f"{where}: {gate.metric!r} is no metric of this task{hint}")
 
@@ -162,4 +162,4 @@ def read_facts(folder: Path) -> Facts:
     return Facts(**{**known, **lists})
 
 
-KIND = Kind("preflight", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("preflight", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

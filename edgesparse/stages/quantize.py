@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from edgesparse.spec.pipeline import Quantize
 from edgesparse.spec.safe.text import listed
 from edgesparse.stages.base.artifacts import HISTORY, METRICS, read_keras, write_json
-from edgesparse.stages.base.stage import DATA_LIBRARIES, NOTES, TOOLKIT_LIBRARIES, Kind, Work
+from edgesparse.stages.base.stage import (
+    DATA_LIBRARIES,
+    NOTES,
+    TOOLKIT_LIBRARIES,
+    StageContext,
+    StageKind,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,28 +27,31 @@ _NAMED = 4
 _WEIGHTS = "quantized.weights.h5"
 
 
-def covers(shared: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
-    """What the result depends on: `shared` are the data and the training's settings. Calibration
-    comes later and is not part of it."""
+def key_inputs(shared: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
+    """Return what the result depends on: data and training settings (`shared`) and those of QAT;
+    not calibration, which comes later."""
     own = quantize.model_dump(mode="json", include={"scheme", "epochs", "learning_rate"})
     return {**shared, "quantize": own}
 
 
-def run(work: Work) -> None:
+def run(context: StageContext) -> None:
     """Leave the weights of the model with fake-quantization around its layers."""
     from edgesparse.methods import quantize_aware
     from edgesparse.methods.training import fitting
 
-    train = fitting.fine_tune(work.context.train, work.variant.quantize, RATE)
-    with work.dataset() as dataset:
+    train = fitting.fine_tune(context.plan.train, context.variant.quantize, RATE)
+    with context.dataset() as dataset:
         prepared, history = quantize_aware.quantize_aware(
-            read_keras(work, "model"), dataset, train, work.progress
+            read_keras(context, "model"), dataset, train, context.progress
         )
-        _leave(work, prepared, history, fitting.scores(prepared.model, dataset))
+        _leave(context, prepared, history, fitting.scores(prepared.model, dataset))
 
 
 def _leave(
-    work: Work, prepared: Prepared, history: Mapping[str, Any], scores: Mapping[str, float]
+    context: StageContext,
+    prepared: Prepared,
+    history: Mapping[str, Any],
+    scores: Mapping[str, float],
 ) -> None:
     from edgesparse.methods.training import fitting
 
@@ -51,30 +60,30 @@ def _leave(
         left = listed(prepared.left, _NAMED)
         notes.append(f"not quantization-aware, with ranges from calibration: {left}")
     if notes:
-        write_json(work.folder / NOTES, notes)
+        write_json(context.folder / NOTES, notes)
     # The toolkit's quantized layers do not survive Keras' own format; their weights do, over the
     # same preparation of the same model.
-    prepared.model.save_weights(work.folder / _WEIGHTS)
-    write_json(work.folder / HISTORY, history)
-    write_json(work.folder / METRICS, scores)
+    prepared.model.save_weights(context.folder / _WEIGHTS)
+    write_json(context.folder / HISTORY, history)
+    write_json(context.folder / METRICS, scores)
 
 
-def read(work: Work) -> tf.keras.Model:
+def read(context: StageContext) -> tf.keras.Model:
     """The Keras model to convert: with what `run` left, where the stage has it as an input."""
-    model = read_keras(work, "model")
-    if "quantize" not in work.inputs:
+    model = read_keras(context, "model")
+    if "quantize" not in context.inputs:
         return model
     from edgesparse.methods import quantize_aware
     from edgesparse.methods.training import fitting
 
     prepared = quantize_aware.prepare(model)
-    prepared.model.load_weights(work.inputs["quantize"] / _WEIGHTS)
+    prepared.model.load_weights(context.inputs["quantize"] / _WEIGHTS)
     twin = quantize_aware.float_twin(prepared, model) if prepared.left else None
     if twin is None:
         return prepared.model
-    samples = fitting.compared(twin, work.context.dataset)
+    samples = fitting.compared(twin, context.plan.dataset)
     quantize_aware.check(prepared.model, twin, samples, back=True)
     return twin
 
 
-KIND = Kind("quantize", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("quantize", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

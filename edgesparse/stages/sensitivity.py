@@ -9,36 +9,42 @@ from typing import Any
 
 from edgesparse.methods.choosing.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.spec.sparsify import Magnitude
-from edgesparse.stages import outline
+from edgesparse.stages import untrained_model
 from edgesparse.stages.base.artifacts import read_json, read_keras, write_json
-from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, Kind, Work, placed
+from edgesparse.stages.base.stage import (
+    DATA_LIBRARIES,
+    TOOLKIT_LIBRARIES,
+    StageContext,
+    StageKind,
+    with_location,
+)
 
 
-def covers(
+def key_inputs(
     data: Mapping[str, Any], step: Magnitude, levels: Sequence[float], chosen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the result depends on: of the step no sparsity and no fine-tuning, so that other
+    """Return what the result depends on: of the step no sparsity and no fine-tuning, so that other
     numbers there measure nothing anew. `chosen` is what `pattern: auto` goes by."""
     own = step.model_dump(mode="json", include={"method", "pattern", "layers", "exclude"})
     return {"data": data, "sparsify": own, "levels": sorted(levels), **chosen}
 
 
-def run(work: Work) -> None:
+def run(context: StageContext) -> None:
     """Leave accuracy by layer and level."""
     from edgesparse.methods.choosing import sensitivity
 
-    step = Magnitude.model_validate({**work.stage.spec["sparsify"], "sparsity": 0.5})
-    model = read_keras(work, "model")
-    resolved = outline.resolve(work, model, step)
-    with placed(work):
+    step = Magnitude.model_validate({**context.stage.spec["sparsify"], "sparsity": 0.5})
+    model = read_keras(context, "model")
+    resolved = untrained_model.resolve(context, model, step)
+    with with_location(context):
         found = sensitivity.measure(
             model,
-            work.context.dataset,
+            context.plan.dataset,
             resolved.spec,
-            work.progress,
-            work.stage.spec["levels"],
+            context.progress,
+            context.stage.spec["levels"],
         )
-    write_json(work.folder / "sensitivity.json", dataclasses.asdict(found))
+    write_json(context.folder / "sensitivity.json", dataclasses.asdict(found))
 
 
 def read(folder: Path) -> Sensitivity:
@@ -48,17 +54,17 @@ def read(folder: Path) -> Sensitivity:
     return Sensitivity(found["accuracy"], tuple(found["levels"]), tuple(layers))
 
 
-def propose(work: Work, max_accuracy_drop: float) -> tuple[Sensitivity, Proposal | None]:
-    """What `run` left in `work.folder`, and a sparsity for each layer that keeps the accuracy
+def propose(context: StageContext, max_accuracy_drop: float) -> tuple[Sensitivity, Proposal | None]:
+    """What `run` left in `context.folder`, and a sparsity for each layer that keeps the accuracy
     without training. A command of its own asks for it; nothing is stored."""
     from edgesparse.methods.choosing import sensitivity
 
-    metric = work.context.recipe.metric
+    metric = context.plan.recipe.metric
     found = dataclasses.replace(
-        read(work.folder), metric=work.context.recipe.name, unit=metric.unit, best=metric.best
+        read(context.folder), metric=context.plan.recipe.name, unit=metric.unit, best=metric.best
     )
-    model = read_keras(work, "model")
-    return found, sensitivity.propose(model, work.context.dataset, found, max_accuracy_drop)
+    model = read_keras(context, "model")
+    return found, sensitivity.propose(model, context.plan.dataset, found, max_accuracy_drop)
 
 
-KIND = Kind("sensitivity", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("sensitivity", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

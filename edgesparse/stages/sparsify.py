@@ -28,18 +28,18 @@ from edgesparse.spec.sparsify import (
     SparsifyReference,
 )
 from edgesparse.spec.training import Train
-from edgesparse.stages import outline, sensitivity
+from edgesparse.stages import sensitivity, untrained_model
 from edgesparse.stages.base.artifacts import is_as_built, read_keras, save_keras, write_json
 from edgesparse.stages.base.stage import (
     DATA_LIBRARIES,
     NOTES,
     TOOLKIT_LIBRARIES,
-    Context,
     Devices,
-    Kind,
+    PlanContext,
     Stage,
-    Work,
-    placed,
+    StageContext,
+    StageKind,
+    with_location,
 )
 
 if TYPE_CHECKING:
@@ -54,21 +54,21 @@ RATE = 1 / 3
 """Fine-tuning starts from trained weights: a smaller step than training's."""
 
 
-def covers(
+def key_inputs(
     shared: Mapping[str, Any],
     step: Sparsify,
     code: str | None,
     target: Mapping[str, Any],
     chosen: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the result depends on.
+    """Return what the result depends on.
 
     Args:
         shared: the data and the training's settings.
         code: the digest of the user's own method.
         target: the device and what runs there; part of the key only where a latency is asked for,
             so that everything else is trained once for all devices.
-        chosen: what `pattern: auto` goes by; see outline.exploited.
+        chosen: what `pattern: auto` goes by; see untrained_model.exploited.
     """
     own = step.model_dump(mode="json")
     for name, default in (("allow_partial", False), ("scope", "layer")):
@@ -82,32 +82,32 @@ def covers(
     return {**spec, **chosen}
 
 
-def run(work: Work) -> None:
+def run(context: StageContext) -> None:
     """Leave the sparse Keras model, its zeros by layer, and what is to be said under the table."""
     from edgesparse.methods.training import fitting
 
-    spec: Any = TypeAdapter(Sparsify).validate_python(work.stage.spec["sparsify"])
-    model = read_keras(work, "model")
+    spec: Any = TypeAdapter(Sparsify).validate_python(context.stage.spec["sparsify"])
+    model = read_keras(context, "model")
     anew = isinstance(spec, Rigl) and spec.from_scratch
-    train = fitting.fine_tune(work.context.train, spec, 1.0 if anew else RATE)
-    with work.dataset() as dataset:
-        with placed(work):
-            done = _carried_out(work, model, spec, dataset, train)
+    train = fitting.fine_tune(context.plan.train, spec, 1.0 if anew else RATE)
+    with context.dataset() as dataset:
+        with with_location(context):
+            done = _carried_out(context, model, spec, dataset, train)
         # A user's own method may return any model.
         fitting.check_fit(done.model, dataset, train)
         scores = fitting.scores(done.model, dataset)
-        kept = done.keeps_layers and is_as_built(work, "model")
-        save_keras(done.model, work.folder, done.history, scores, as_built=kept)
+        kept = done.keeps_layers and is_as_built(context, "model")
+        save_keras(done.model, context.folder, done.history, scores, as_built=kept)
     layers = [
         {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
     ]
-    write_json(work.folder / LAYERS, layers)
-    notes = [*work.notes_of("model"), *done.notes, *_misfits(done.layers)]
+    write_json(context.folder / LAYERS, layers)
+    notes = [*context.notes_of("model"), *done.notes, *_misfits(done.layers)]
     notes += fitting.told(done.history, "fine-tuning")
     if done.coverage is not None:
-        write_json(work.folder / COVERAGE, dataclasses.asdict(done.coverage))
+        write_json(context.folder / COVERAGE, dataclasses.asdict(done.coverage))
         notes += _uncovered(done.coverage)
-    write_json(work.folder / NOTES, notes)
+    write_json(context.folder / NOTES, notes)
 
 
 def _uncovered(done: Coverage) -> list[str]:
@@ -129,17 +129,17 @@ def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:
 
 
 def _carried_out(
-    work: Work, model: tf.keras.Model, spec: Any, dataset: Dataset, train: Train
+    context: StageContext, model: tf.keras.Model, spec: Any, dataset: Dataset, train: Train
 ) -> Sparsified:
-    progress = work.progress
+    progress = context.progress
     if isinstance(spec, Magnitude):  # The one method that may say `auto`.
         from edgesparse.methods.choosing import auto
 
         found = None
-        if "sensitivity" in work.inputs:
-            found = sensitivity.read(work.inputs["sensitivity"])
+        if "sensitivity" in context.inputs:
+            found = sensitivity.read(context.inputs["sensitivity"])
         return auto.prune(
-            model, dataset, train, outline.resolve(work, model, spec), progress, found
+            model, dataset, train, untrained_model.resolve(context, model, spec), progress, found
         )
     from edgesparse.methods import report
 
@@ -147,27 +147,27 @@ def _carried_out(
     # than a user's own.
     own = isinstance(spec, SparsifyReference)
     name, ref = (None, spec.method) if own else (spec.method, None)
-    target = references.find("methods", name, ref, work.context.loaded.folder)
+    target = references.find("methods", name, ref, context.plan.loaded.folder)
     given = {
         "model": model,
         "dataset": dataset,
         "train": train,
         "spec": spec,
         "progress": progress,
-        "measure": _measured(work) if "target" in work.stage.spec else None,
+        "measure": _measured(context) if "target" in context.stage.spec else None,
     }
     result = references.call(target, spec.args if own else {}, given)
     return report.as_sparsified(result, target.label)
 
 
-def _measured(work: Work) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
+def _measured(context: StageContext) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
     """Measures Keras models on the device, converted as the variant will be."""
     from edgesparse import data
     from edgesparse.tflite import convert
 
-    calibration = data.representative(work.context.dataset, 16)
-    samples = [calibration[name] for name in work.context.recipe.inputs]
-    scheme = work.stage.spec["target"]["scheme"]
+    calibration = data.representative(context.plan.dataset, 16)
+    samples = [calibration[name] for name in context.plan.recipe.inputs]
+    scheme = context.stage.spec["target"]["scheme"]
 
     def measure(models: Sequence[tf.keras.Model]) -> list[float]:
         with temporary_folder() as place:
@@ -176,14 +176,14 @@ def _measured(work: Work) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
                 path = Path(place) / f"{number}.tflite"
                 path.write_bytes(convert.convert(model, scheme, samples))
                 paths.append(str(path))
-            latencies: list[float] = work.ask(paths)
+            latencies: list[float] = context.request(paths)
             return latencies
 
     return measure
 
 
 def latencies_ms(
-    stage: Stage, context: Context, devices: Devices, files: Sequence[str]
+    stage: Stage, context: PlanContext, devices: Devices, files: Sequence[str]
 ) -> list[float]:
     """Median latencies of model files on the device, measured side by side."""
     target = stage.spec["target"]
@@ -211,4 +211,6 @@ def latencies_ms(
     return [statistics.median(found[entry.name]) / 1e6 for entry in entries]
 
 
-KIND = Kind("sparsify", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, answer=latencies_ms)
+KIND = StageKind(
+    "sparsify", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, handle_request=latencies_ms
+)

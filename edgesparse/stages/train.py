@@ -7,35 +7,41 @@ from contextlib import contextmanager
 from typing import Any
 
 from edgesparse.stages.base.artifacts import built, save_keras, write_json
-from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, NOTES, Kind, Work
+from edgesparse.stages.base.stage import (
+    DATA_LIBRARIES,
+    KERAS_LIBRARIES,
+    NOTES,
+    StageContext,
+    StageKind,
+)
 
 
-def covers(model: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """What the result depends on: `model` is its source and digest; `shared` what every training
-    of the pipeline depends on, the data among it."""
+def key_inputs(model: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the result depends on: the model's source and digest, and what every training of
+    the pipeline depends on, such as the data (`shared`)."""
     return {"model": model, **shared}
 
 
-def run(work: Work) -> None:
+def run(context: StageContext) -> None:
     """Leave the trained Keras model, its history and its metrics."""
     import tensorflow as tf
 
     from edgesparse.methods.training import class_counts, fitting, strategy
 
-    train = work.context.train
+    train = context.plan.train
     # Before the model is built: its initial weights are random, too.
     fitting.make_repeatable(train.seed, train.deterministic is not False)
     precision, scope = _precision(train.mixed_precision), strategy.scope(train)
-    with work.dataset() as dataset, precision, scope:
-        model = built(work, float32=False)
+    with context.dataset() as dataset, precision, scope:
+        model = built(context, float32=False)
         extra = []
         if train.tensorboard:
-            extra.append(tf.keras.callbacks.TensorBoard(work.folder / "tensorboard"))
-        history = fitting.fit(model, dataset, train, work.progress, extra=extra)
-        notes = [*fitting.told(history), *class_counts.missing(dataset, work.context.recipe)]
-        write_json(work.folder / NOTES, notes)
+            extra.append(tf.keras.callbacks.TensorBoard(context.folder / "tensorboard"))
+        history = fitting.fit(model, dataset, train, context.progress, extra=extra)
+        notes = [*fitting.told(history), *class_counts.missing(dataset, context.plan.recipe)]
+        write_json(context.folder / NOTES, notes)
         scores = fitting.scores(model, dataset, train)
-        save_keras(model, work.folder, history, scores, as_built=True)
+        save_keras(model, context.folder, history, scores, as_built=True)
 
 
 @contextmanager
@@ -51,4 +57,4 @@ def _precision(mixed: bool) -> Iterator[None]:
         tf.keras.mixed_precision.set_global_policy("float32")
 
 
-KIND = Kind("train", 3, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)
+KIND = StageKind("train", 3, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

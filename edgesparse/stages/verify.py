@@ -18,7 +18,7 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify
 from edgesparse.stages import convert, encode, samples
 from edgesparse.stages.base.artifacts import read_json, write_json
-from edgesparse.stages.base.stage import Devices, Kind, Work
+from edgesparse.stages.base.stage import Devices, StageContext, StageKind
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage
 
@@ -28,15 +28,15 @@ _ON_CPU = "cpu"
 """The entry that runs an Edge TPU's model on the device's CPU, to compare."""
 
 
-def covers(
+def key_inputs(
     variant: Variant,
     runtime: RuntimeInfo,
     delegate: str | Mapping[str, Any],
     machine: str,
     settings: Verify,
 ) -> dict[str, Any]:
-    """What the result depends on. `machine` is the kind of device: those of one kind share the
-    verdict, and so does this machine with itself, whatever its CPU is called."""
+    """Return what the result depends on: of the device its kind (`machine`), so that devices of one
+    kind share the result, and so do all names of this machine's CPU."""
     return {
         "runtime": runtime.model_dump(),
         "delegate": delegate,
@@ -47,28 +47,28 @@ def covers(
     }
 
 
-def run(work: Work) -> None:
+def run(context: StageContext) -> None:
     """Choose the storage: sparse where this runtime takes it and answers right, else dense.
 
     Leaves verify.json: which file (as KEY/NAME in the store), what it is, and how it answers.
     """
-    devices = _devices(work)
-    limit = verify.limits(work.variant.quantize, work.pipeline.verify)
-    paths = _stored_forms(work)
+    devices = _devices(context)
+    limit = verify.limits(context.variant.quantize, context.pipeline.verify)
+    paths = _stored_forms(context)
     files = {form: read_json(path.with_name("model.json")) for form, path in paths.items()}
-    _require_zeros(work, files)
-    tried = _try(work, paths, limit)
+    _require_zeros(context, files)
+    tried = _try(context, paths, limit)
     # The first that runs and answers right: sparse before dense.
     chosen = next((form for form in paths if form in tried.checks), None)
     if chosen is None:
-        raise EdgesparseError(_why_none(work, paths, tried))
+        raise EdgesparseError(_why_none(context, paths, tried))
     judgement = tried.judgements.get(chosen)
     if devices.host is not None:
-        judgement = _host_judgement(work, chosen, _readable(work, paths[chosen]), limit)
+        judgement = _host_judgement(context, chosen, _readable(context, paths[chosen]), limit)
     if judgement is not None:
-        save_answers(judgement, work.folder / ANSWERS)
+        save_answers(judgement, context.folder / ANSWERS)
     write_json(
-        work.folder / "verify.json",
+        context.folder / "verify.json",
         {
             "storage": chosen,
             # Relative to the store, so that a workspace can be moved.
@@ -77,10 +77,10 @@ def run(work: Work) -> None:
             "agreement": tried.checks[chosen].agreement,
             "scores": dict(judgement.scores) if judgement else {},
             "notes": [
-                *work.notes_of("sparsify"),
-                *_storage_notes(work, chosen, tried.refused),
+                *context.notes_of("sparsify"),
+                *_storage_notes(context, chosen, tried.refused),
             ],
-            **_on_chip(work, tried.judgements.get(_ON_CPU)),
+            **_on_chip(context, tried.judgements.get(_ON_CPU)),
         },
     )
 
@@ -96,29 +96,29 @@ class _Tried:
     """Those of the refused that did run."""
 
 
-def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
+def _try(context: StageContext, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
     """Load every form on the device and compare its answers.
 
     All at once: a second job would cost another start of the agent.
     """
-    devices, runtime = _devices(work), work.stage.spec["runtime"]["name"]
+    devices, runtime = _devices(context), context.stage.spec["runtime"]["name"]
     entries = [
         replace(
-            _entry(work, form, path, runtime, limit),
+            _entry(context, form, path, runtime, limit),
             # A device that is not this machine answers its samples when it is measured.
-            samples=None if devices.host else _samples_of(work),
-            golden_samples=work.context.golden_samples,
+            samples=None if devices.host else _samples_of(context),
+            golden_samples=context.plan.golden_samples,
         )
         for form, path in paths.items()
     ]
-    if "compile" in work.inputs:
-        entries.append(_cpu_twin(work, runtime, limit))
-    by_name, judge = {entry.name: entry for entry in entries}, _judge(work)
+    if "compile" in context.inputs:
+        entries.append(_cpu_twin(context, runtime, limit))
+    by_name, judge = {entry.name: entry for entry in entries}, _judge(context)
     found = _Tried()
-    events = _checked(work, devices.transport, entries)
+    events = _checked(context, devices.transport, entries)
     for event in events:
         if isinstance(event, Failed):
-            found.refused[event.entry] = _explained(event.error, work)
+            found.refused[event.entry] = _explained(event.error, context)
         elif isinstance(event, Check):
             wrong = verify.disagreement(event.agreement or 0.0, limit)
             judgement = judged(by_name[event.entry], events, judge)
@@ -134,9 +134,9 @@ def _try(work: Work, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
     return found
 
 
-def _why_none(work: Work, paths: Mapping[str, Path], tried: _Tried) -> str:
+def _why_none(context: StageContext, paths: Mapping[str, Path], tried: _Tried) -> str:
     """Why no file will do: it does not run, or it runs and answers wrong, and from what."""
-    runtime = work.stage.spec["runtime"]["name"]
+    runtime = context.stage.spec["runtime"]["name"]
     said = {form: tried.refused.get(form, NO_ANSWER) for form in paths}
     # One reason for all is told once.
     if len(set(said.values())) == 1:
@@ -145,42 +145,44 @@ def _why_none(work: Work, paths: Mapping[str, Path], tried: _Tried) -> str:
         reason = "; ".join(f"{form}: {text}" for form, text in said.items())
     if not tried.wrong:
         return f"{runtime} cannot run it: {reason}"
-    diagnosis = work.inputs["convert"] / convert.DIAGNOSIS
+    diagnosis = context.inputs["convert"] / convert.DIAGNOSIS
     because = f"; {read_json(diagnosis)}" if diagnosis.is_file() else ""
     return f"{runtime} answers wrong: {reason}{because}"
 
 
-def _devices(work: Work) -> Devices:
-    assert work.devices is not None
-    return work.devices
+def _devices(context: StageContext) -> Devices:
+    assert context.devices is not None
+    return context.devices
 
 
-def _cpu_twin(work: Work, runtime: str, limit: verify.Limits) -> Entry:
+def _cpu_twin(context: StageContext, runtime: str, limit: verify.Limits) -> Entry:
     """What was compiled, on the device's CPU: the chip must be as accurate as that."""
-    source = work.inputs["convert"] / "dense.tflite"
-    entry = _entry(work, _ON_CPU, source, runtime, limit)
-    return replace(entry, delegate="xnnpack", samples=_samples_of(work))
+    source = context.inputs["convert"] / "dense.tflite"
+    entry = _entry(context, _ON_CPU, source, runtime, limit)
+    return replace(entry, delegate="xnnpack", samples=_samples_of(context))
 
 
-def _on_chip(work: Work, on_cpu: Judgement | None) -> dict[str, Any]:
-    if "compile" not in work.inputs:
+def _on_chip(context: StageContext, on_cpu: Judgement | None) -> dict[str, Any]:
+    if "compile" not in context.inputs:
         return {}
-    stored = read_json(work.inputs["compile"] / "edgetpu.json")
-    judging = _judge(work).judging
+    stored = read_json(context.inputs["compile"] / "edgetpu.json")
+    judging = _judge(context).judging
     known = on_cpu.scores.get(judging.name) if on_cpu and judging.metric.unit == "%" else None
     return {"edgetpu": {**stored["about"], "cpu_accuracy": known}, "notes": stored["notes"]}
 
 
-def _explained(error: str, work: Work) -> str:
-    tpu = work.context.tpu
-    if tpu is None or "compile" not in work.inputs:
+def _explained(error: str, context: StageContext) -> str:
+    tpu = context.plan.tpu
+    if tpu is None or "compile" not in context.inputs:
         return error
-    return edgetpu.delegate_problem(_devices(work).transport.name, tpu.library, error) or error
+    return edgetpu.delegate_problem(_devices(context).transport.name, tpu.library, error) or error
 
 
-def _entry(work: Work, name: str, path: Path, runtime: str, limit: verify.Limits) -> Entry:
-    golden = work.inputs["convert"] / "golden.npz"
-    delegate = work.stage.spec["delegate"]
+def _entry(
+    context: StageContext, name: str, path: Path, runtime: str, limit: verify.Limits
+) -> Entry:
+    golden = context.inputs["convert"] / "golden.npz"
+    delegate = context.stage.spec["delegate"]
     return Entry(
         name,
         path,
@@ -189,84 +191,86 @@ def _entry(work: Work, name: str, path: Path, runtime: str, limit: verify.Limits
         1,
         golden=golden,
         tolerance=limit.tolerance,
-        reduced=_judge(work).judging.reduced,
+        reduced=_judge(context).judging.reduced,
     )
 
 
-def _judge(work: Work) -> Judge:
-    folder = work.inputs["samples"]
+def _judge(context: StageContext) -> Judge:
+    folder = context.inputs["samples"]
     kept = read_json(folder / samples.TASK)
-    return read_judge(kept, folder / samples.TARGETS, work.context.loaded.folder)
+    return read_judge(kept, folder / samples.TARGETS, context.plan.loaded.folder)
 
 
-def _samples_of(work: Work) -> Path:
-    return work.inputs["samples"] / "samples.npz"
+def _samples_of(context: StageContext) -> Path:
+    return context.inputs["samples"] / "samples.npz"
 
 
-def _checked(work: Work, transport: Transport, entries: Sequence[Entry]) -> list[Event]:
-    devices, timeout_seconds = _devices(work), work.pipeline.benchmark.timeout_seconds
-    job = check_only(entries, f"{devices.run}-{work.stage.key[:12]}", timeout_seconds)
+def _checked(context: StageContext, transport: Transport, entries: Sequence[Entry]) -> list[Event]:
+    devices, timeout_seconds = _devices(context), context.pipeline.benchmark.timeout_seconds
+    job = check_only(entries, f"{devices.run}-{context.stage.key[:12]}", timeout_seconds)
     return run_job(transport, job, stop=devices.stop)
 
 
-def _readable(work: Work, path: Path) -> Path:
+def _readable(context: StageContext, path: Path) -> Path:
     """The file that stands for another on a machine without an Edge TPU."""
-    return work.inputs["convert"] / "dense.tflite" if "compile" in work.inputs else path
+    return context.inputs["convert"] / "dense.tflite" if "compile" in context.inputs else path
 
 
-def _host_judgement(work: Work, name: str, path: Path, limit: verify.Limits) -> Judgement | None:
+def _host_judgement(
+    context: StageContext, name: str, path: Path, limit: verify.Limits
+) -> Judgement | None:
     """What a file that another machine runs answers on this one.
 
     By the same runtime where this machine has it; None where no runtime here takes the file.
     """
-    devices = _devices(work)
+    devices = _devices(context)
     assert devices.host is not None
-    wanted = work.stage.spec["runtime"]["name"]
+    wanted = context.stage.spec["runtime"]["name"]
     # Numbers differ a little from runtime to runtime: the device's own first.
     for runtime in sorted(devices.host_runtimes, key=lambda own: own != wanted):
         entry = replace(
-            _entry(work, name, path, runtime, limit),
-            samples=_samples_of(work),
+            _entry(context, name, path, runtime, limit),
+            samples=_samples_of(context),
             delegate="xnnpack",
         )
-        judgement = judged(entry, _checked(work, devices.host, [entry]), _judge(work))
+        judgement = judged(entry, _checked(context, devices.host, [entry]), _judge(context))
         if judgement is not None:
             return judgement
     return None
 
 
-def _stored_forms(work: Work) -> dict[str, Path]:
+def _stored_forms(context: StageContext) -> dict[str, Path]:
     """The files to choose from, the preferred first."""
-    if "compile" in work.inputs:
-        return {"edgetpu": work.inputs["compile"] / "edgetpu.tflite"}
-    paths = {"dense": work.inputs["convert"] / "dense.tflite"}
-    if "encode" in work.inputs:
-        sparse = work.inputs["encode"] / "sparse.tflite"
-        if work.variant.storage == "sparse":
+    if "compile" in context.inputs:
+        return {"edgetpu": context.inputs["compile"] / "edgetpu.tflite"}
+    paths = {"dense": context.inputs["convert"] / "dense.tflite"}
+    if "encode" in context.inputs:
+        sparse = context.inputs["encode"] / "sparse.tflite"
+        if context.variant.storage == "sparse":
             return {"sparse": sparse}
         if read_json(sparse.with_name("model.json"))["storage"] == "sparse":
             return {"sparse": sparse, **paths}
     return paths
 
 
-def _storage_notes(work: Work, chosen: str, refused: Mapping[str, str]) -> list[str]:
+def _storage_notes(context: StageContext, chosen: str, refused: Mapping[str, str]) -> list[str]:
     """Why weights with zeros are stored densely."""
-    if "encode" not in work.inputs:
+    if "encode" not in context.inputs:
         return []
     if chosen == "dense" and "sparse" in refused:
-        runtime = work.stage.spec["runtime"]["name"]
+        runtime = context.stage.spec["runtime"]["name"]
         return [f"stored dense, because {runtime} refuses it sparse: {refused['sparse']}"]
-    return storage.summary(encode.read_decisions(work.inputs["encode"]))
+    return storage.summary(encode.read_decisions(context.inputs["encode"]))
 
 
-def _require_zeros(work: Work, files: Mapping[str, Any]) -> None:
-    if "sparsify" not in work.inputs:
+def _require_zeros(context: StageContext, files: Mapping[str, Any]) -> None:
+    if "sparsify" not in context.inputs:
         return
-    layers = read_json(work.inputs["sparsify"] / "sparsity.json")
+    layers = read_json(context.inputs["sparsify"] / "sparsity.json")
     for file in files.values():
         lost = verify.lost_zeros(file["zeros"], sum(layer["zeros"] for layer in layers))
         if lost:
             raise EdgesparseError(lost)
 
 
-KIND = Kind("verify", 3, (), run, in_child=False)
+KIND = StageKind("verify", 3, (), run, in_child=False)

@@ -9,18 +9,18 @@ import sys
 import pytest
 
 from edgesparse.cli import console
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 
 SCRIPT = """
 from edgesparse.cli.console import Shown
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 with Shown() as tell:
-    tell(told.StageStarted("train", 1, 2))
-    tell(told.StageProgress("train", 0.5, "epoch 1/2"))
-    tell(told.StageDone("train", 1, 2))
-    tell(told.StageDone("convert a", 2, 2, cached=True))
-    tell(told.StageFailed("verify a", ("a",), "[bold]refused[/bold]"))
-    tell(told.Note("a note"))
+    tell(events.StageStarted("train", 1, 2))
+    tell(events.StageProgress("train", 0.5, "epoch 1/2"))
+    tell(events.StageDone("train", 1, 2))
+    tell(events.StageDone("convert a", 2, 2, cached=True))
+    tell(events.StageFailed("verify a", ("a",), "[bold]refused[/bold]"))
+    tell(events.Note("a note"))
 """
 
 
@@ -60,9 +60,9 @@ def test_a_pipe_is_told_the_time_left_now_and_then(monkeypatch, capfd):
     clock = iter([0.0, 5.0, 12.0, 13.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
     with console.Shown() as tell:
-        tell(told.StageStarted("train", 1, 1))
+        tell(events.StageStarted("train", 1, 1))
         for share in (0.1, 0.25, 0.3):
-            tell(told.StageProgress("train", share, "epoch"))
+            tell(events.StageProgress("train", share, "epoch"))
     lines = capfd.readouterr().err.splitlines()
     assert lines == ["train ...", "  train: 25%, epoch, 0:36 left"]
 

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 import edgesparse as es
-from edgesparse.graph import events as told
 from tests.conftest import HERE, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_store")]
@@ -47,11 +46,11 @@ def test_deploy_gives_results_and_tells_its_progress(deployed):
     assert results.best("here").variant in ("dense-f32", "sparse-f32")
     assert results.best() == results.best("here")
     assert len(results.to_frame()) == 2
-    done = [event.label for event in events if isinstance(event, told.StageDone)]
+    done = [event.label for event in events if isinstance(event, events.StageDone)]
     # What does not wait for one another may end in any order.
     assert {"samples", "train", "convert dense-f32", "convert sparse-f32"} <= set(done)
     assert done.index("train") < done.index("convert dense-f32")
-    assert any(isinstance(event, told.StageProgress) for event in events)
+    assert any(isinstance(event, events.StageProgress) for event in events)
 
 
 def test_this_process_has_no_tensorflow(project, deployed):

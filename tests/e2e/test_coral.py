@@ -9,7 +9,7 @@ from rich.console import Console
 from edgesparse import deploy
 from edgesparse.devices.setup import provision
 from edgesparse.devices.transport.platform import probe
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.report.terminal import print_results
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import load_pipeline, parse_device
@@ -101,7 +101,7 @@ def test_a_missing_compiler_fails_the_rows_and_says_what_to_do(
     assert {row.status for row in rows.values()} == {"failed"}
     assert all("install edgetpu_compiler" in row.error for row in rows.values())
     # Before anything is trained.
-    first = next(event for event in said if isinstance(event, told.Note | told.StageStarted))
+    first = next(event for event in said if isinstance(event, events.Note | events.StageStarted))
     assert "coral: the Edge TPU's compiler does not run" in first.text
 
 

@@ -80,7 +80,7 @@ def test_every_row_is_complete(rows):
 def test_a_second_deploy_does_nothing_but_measure(deployed):
     project, _ = deployed
     planned = stages_of(project, "pipelines/digits.yaml")
-    assert len(planned) == 35  # The preflight, the outline, and 33 that a run counts.
+    assert len(planned) == 35  # The preflight, the untrained model, and 33 that a run counts.
     assert all(stage["cached"] for stage in planned)
     few = "--variant dense-int8 --variant channels-int8"
     done = project.shell(f".venv/bin/edgesparse deploy pipelines/digits.yaml --quick {few}")

@@ -114,7 +114,7 @@ variants:
         "sparsify crashed: its process crashed (SIGSEGV) in ctypes/__init__.py (string_at)"
     )
     assert found["killed"].error == (
-        "sparsify killed: its process was killed (SIGKILL): most likely the memory ran out"
+        "sparsify killed: its process was killed (SIGKILL), probably out of memory"
     )
     store = Workspace(folder).store
     assert store.problems() == []

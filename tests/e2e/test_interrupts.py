@@ -28,7 +28,9 @@ def test_ctrl_c_while_training_keeps_the_store_and_the_next_run_goes_on(folder):
     assert "Traceback" not in rest
     store = Workspace(folder).store
     assert store.problems() == []
-    assert len(list(store.root.iterdir())) == 3, "the preflight, the outline and the samples"
+    assert len(list(store.root.iterdir())) == 3, (
+        "the preflight, the untrained model and the samples"
+    )
     edit(folder, "epochs: 1000", "epochs: 1")
     done = deploy(folder)
     assert done.returncode == 0

@@ -50,7 +50,7 @@ def test_variants_share_what_they_have_in_common():
         "neither channels nor half precision leave anything to encode"
     )
     assert names.count("verify") == 14
-    assert names.count("outline") == 1
+    assert names.count("untrained-model") == 1
 
 
 def test_a_comment_reruns_nothing():
@@ -144,13 +144,18 @@ def test_steps_are_stages_and_a_shared_beginning_is_shared():
     assert found[1].inputs["model"] == found[0].key
 
 
-def test_an_outline_that_only_serves_advice_is_no_work():
+def test_an_untrained_model_for_advice_only_is_not_work():
     found = steps("macs: 0.5", "sparsity: 0.5")
-    assert found.beginnings[0].outline in keys(found)
-    assert found.beginnings[0].outline not in {stage.key for stage in found.work}
+    assert found.training_groups[0].untrained_model in keys(found)
+    assert found.training_groups[0].untrained_model not in {stage.key for stage in found.work}
     needed = steps("macs: 0.5", "sparsity: 0.5, pattern: auto")
-    assert needed.beginnings[0].outline in {stage.key for stage in needed.work}
-    assert plan(STEPS.split("  both:")[0] + "  a: {quantize: int8}\n").beginnings[0].outline is None
+    assert needed.training_groups[0].untrained_model in {stage.key for stage in needed.work}
+    assert (
+        plan(STEPS.split("  both:")[0] + "  a: {quantize: int8}\n")
+        .training_groups[0]
+        .untrained_model
+        is None
+    )
 
 
 def test_auto_depends_on_what_the_target_exploits_and_on_nothing_else_of_it():
@@ -202,16 +207,16 @@ variants:
 KEYS = {
     "samples": "8424fbe64a54",
     "preflight": "6149dc744bfb",
-    "outline": "da3ce33b62fd",
+    "untrained-model": "6e87b0669397",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",
     "verify dense (ai-edge-litert)": "e93d05dbcb53",
-    "sensitivity qat": "bc10397a9df2",
-    "sparsify qat": "36a2c5bbb523",
-    "quantize qat": "74189a7c7fc1",
-    "convert qat": "273f7f9b8f8b",
-    "encode qat (ai-edge-litert)": "cc92d8a57c14",
-    "verify qat (ai-edge-litert)": "d738558ef31b",
+    "sensitivity qat": "797cbe9f958d",
+    "sparsify qat": "94ce9e9a7a0c",
+    "quantize qat": "bcdf3eb6dd01",
+    "convert qat": "218bd248f2a5",
+    "encode qat (ai-edge-litert)": "b98ac29c495a",
+    "verify qat (ai-edge-litert)": "024f19be8a23",
     "sparsify fast (channels)": "5d9755d070ee",
     "sparsify fast (magnitude)": "f3987ffbca8f",
     "convert fast": "095f3cdeb397",
@@ -253,7 +258,7 @@ def test_variants_with_their_own_model_or_seed_have_their_own_training():
     trainings = {stage.label: stage for stage in found.stages if stage.name == "train"}
     assert set(trainings) == {"train", "train wide", "train again"}
     assert len({stage.key for stage in trainings.values()}) == 3
-    by_model = {one.variants: one for one in found.beginnings}
+    by_model = {one.variants: one for one in found.training_groups}
     assert set(by_model) == {("narrow", "narrow-int8"), ("wide", "wide-sparse"), ("again",)}
     (sparse,) = (stage for stage in found.stages if stage.name == "sparsify")
     assert sparse.inputs["model"] == trainings["train wide"].key

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edgesparse.commands.fleet.connect import open_target
 from edgesparse.commands.plan import executor_for, plan_for
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.execution.cluster import DaskCluster
 from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.execution.scheduler import execute
@@ -126,10 +126,10 @@ def carried_out(folder: Path, count: int, address: str | None) -> Measured:
     loaded, log = pipeline(folder, count), folder / "log.txt"
     started, took = {}, {}
 
-    def listen(event: told.Told) -> None:
-        if isinstance(event, told.StageStarted):
+    def listen(event: events.RunEvent) -> None:
+        if isinstance(event, events.StageStarted):
             started[event.label] = time.perf_counter()
-        elif isinstance(event, told.StageDone) and event.label in started:
+        elif isinstance(event, events.StageDone) and event.label in started:
             took[event.label] = time.perf_counter() - started[event.label]
 
     with closing(open_target(device)) as target, Workers(log, checked_jobs(None)) as workers:

@@ -93,7 +93,7 @@ def probe(project: Resources, name: DeviceName) -> Probed:
     device = project.device(name)
     with (
         project.target(device) as target,
-        events.waiting(project.listener, f"probe {device.name}") as progress,
+        events.stage_progress(project.listener, f"probe {device.name}") as progress,
     ):
         found = probes.probe(target, project.workspace(), progress)
     return Probed(target.runtimes, found, len(probes.surprises(target, found.trials)))

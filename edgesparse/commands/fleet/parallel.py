@@ -103,7 +103,7 @@ class Connections:
                 clear(connected.transport, killed)
                 return connected
             connected.close()
-        with events.waiting(listener, set_up_label(device)) as progress:
+        with events.stage_progress(listener, set_up_label(device)) as progress:
             target = open_target(device, progress, killed)
         target.transport.stop = stop
         self._targets[device.name] = target

@@ -32,7 +32,7 @@ class Resources:
         self,
         folder: str | Path = ".",
         *,
-        listener: events.Listener = events.nobody,
+        listener: events.Listener = events.null_listener,
         jobs: int | None = None,
         cluster: str | None = None,
         workers: Workers | None = None,
@@ -49,7 +49,7 @@ class Resources:
             UsageError: `jobs` is less than 1.
         """
         self.folder = Path(folder)
-        self.listener = events.locked(listener)
+        self.listener = events.thread_safe(listener)
         self.jobs = checked_jobs(jobs)
         self._address = cluster
         self._cluster: DaskCluster | None = None
@@ -130,7 +130,7 @@ class Resources:
         """The way to a device that need not be set up, for a block; and how its progress is shown,
         once there is something to wait for."""
         with (
-            events.waiting(self.listener, set_up_label(device)) as progress,
+            events.stage_progress(self.listener, set_up_label(device)) as progress,
             connected(device, progress) as transport,
         ):
             yield transport, progress

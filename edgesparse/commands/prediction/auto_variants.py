@@ -9,7 +9,7 @@ from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.sparsify import leaves_zeros
-from edgesparse.stages import outline, preflight
+from edgesparse.stages import preflight, untrained_model
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
 
@@ -24,16 +24,16 @@ def left_out(plan: Plan, executor: Executor) -> dict[str, str]:
     context, store = executor.context, executor.store
     variants = {name: context.pipeline.variants[name] for name in plan.converted}
     found: dict[str, str] = {}
-    for one in plan.beginnings:
+    for one in plan.training_groups:
         known = store.has(one.preflight)
         facts = preflight.read_facts(store.path(one.preflight)) if known else None
         if facts is not None and facts.rigid is not None:
             found |= dict.fromkeys(
                 (n for n in one.variants if n in variants and _removes(variants[n])), facts.rigid
             )
-        if one.outline is None or not store.has(one.outline):
+        if one.untrained_model is None or not store.has(one.untrained_model):
             continue
-        graph = outline.read(store.path(one.outline))
+        graph = untrained_model.read(store.path(one.untrained_model))
         for name in one.variants:
             why = _useless(variants[name], graph, context.profiles) if name in variants else None
             if why is not None:
@@ -46,7 +46,7 @@ def _removes(variant: Variant) -> bool:
 
 
 def _useless(
-    variant: Variant, graph: patterns.Outline, profiles: Mapping[str, Profile]
+    variant: Variant, graph: patterns.ModelGraph, profiles: Mapping[str, Profile]
 ) -> str | None:
     if variant.quantize.compute == "f16":
         whys = [profile.half_precision.why for profile in profiles.values()]

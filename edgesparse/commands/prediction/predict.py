@@ -5,16 +5,16 @@ from __future__ import annotations
 from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.prediction import feasibility, speedup
 from edgesparse.commands.prediction.outcomes import Foreseen
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.scheduler import execute
 from edgesparse.graph.plan import Plan
 from edgesparse.spec.errors import UsageError
-from edgesparse.stages import outline, preflight
+from edgesparse.stages import preflight, untrained_model
 
 
 def advise(
-    plan: Plan, executor: Executor, target: Target, listener: told.Listener
+    plan: Plan, executor: Executor, target: Target, listener: events.Listener
 ) -> list[Foreseen]:
     """What will fail, be partial or gain no time; makes what it looks at where that is not there.
     A preflight that itself fails is a note: the training may do better.
@@ -25,7 +25,7 @@ def advise(
     """
     context, store = executor.context, executor.store
     found: list[Foreseen] = []
-    for one in plan.beginnings:
+    for one in plan.training_groups:
         error = error_of(plan, one.preflight, executor, listener)
         if error is not None:
             names = ", ".join(one.variants)
@@ -46,15 +46,15 @@ def advise(
         return [*found, Foreseen("note", text, zeros, prefix=f"{name}: ")] if zeros else found
     asked = {v: context.pipeline.variants[v] for v in plan.converted}
     found += speedup.half_precision(asked, context.profiles, f"{name}: ")
-    for one in plan.beginnings:
-        if one.outline and error_of(plan, one.outline, executor, listener) is None:
-            graph = outline.read(store.path(one.outline))
+    for one in plan.training_groups:
+        if one.untrained_model and error_of(plan, one.untrained_model, executor, listener) is None:
+            graph = untrained_model.read(store.path(one.untrained_model))
             of = {v: context.pipeline.variants[v] for v in one.variants if v in plan.converted}
             found += speedup.lines(plan, of, graph, context.profiles, f"{name}: ")
     return list(dict.fromkeys(found))
 
 
-def error_of(plan: Plan, key: str, executor: Executor, listener: told.Listener) -> str | None:
+def error_of(plan: Plan, key: str, executor: Executor, listener: events.Listener) -> str | None:
     """Why an artifact cannot be made; None where it is there."""
     store = executor.store
     if store.has(key) and store.ready(key) and store.wrong(key) is None:
@@ -63,9 +63,9 @@ def error_of(plan: Plan, key: str, executor: Executor, listener: told.Listener) 
     return next(iter(errors.values()), None)
 
 
-def _without_failures(listener: told.Listener) -> told.Listener:
-    def tell(event: told.Told) -> None:
-        if not isinstance(event, told.StageFailed):
+def _without_failures(listener: events.Listener) -> events.Listener:
+    def tell(event: events.RunEvent) -> None:
+        if not isinstance(event, events.StageFailed):
             listener(event)
 
     return tell

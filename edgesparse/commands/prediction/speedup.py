@@ -8,7 +8,7 @@ from edgesparse.commands.prediction.outcomes import Foreseen
 from edgesparse.graph.plan import Plan
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.sparsify import L1, Magnitude, OneShot, PatternChoice, Rigl, leaves_zeros
-from edgesparse.stages import outline
+from edgesparse.stages import untrained_model
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
 
@@ -16,7 +16,7 @@ from edgesparse.tflite.runtimes.compatibility import Profile
 def lines(
     plan: Plan,
     variants: Mapping[str, Variant],
-    graph: patterns.Outline,
+    graph: patterns.ModelGraph,
     profiles: Mapping[str, Profile],
     prefix: str,
 ) -> list[Foreseen]:
@@ -70,7 +70,7 @@ def half_precision(
 def _refusals(
     plan: Plan,
     variants: Mapping[str, Variant],
-    graph: patterns.Outline,
+    graph: patterns.ModelGraph,
     profiles: Mapping[str, Profile],
     prefix: str,
 ) -> list[Foreseen]:
@@ -106,4 +106,4 @@ def zeros_of(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] |
         return patterns.LIKELY_SPARSITY, "unstructured", ()
     if step.pattern == "auto":  # It takes what pays.
         return None
-    return outline.likely_sparsity(step), step.pattern, tuple(step.exclude)
+    return untrained_model.likely_sparsity(step), step.pattern, tuple(step.exclude)

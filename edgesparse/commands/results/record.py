@@ -18,7 +18,7 @@ from edgesparse.devices.agent.events import Check, Event, Failed, Round, Waiting
 from edgesparse.devices.agent.job import Job
 from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import ConnectionLost
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.fingerprints import library_versions, revision
 from edgesparse.graph.open_runs import held
 from edgesparse.graph.workspace import Workspace
@@ -140,7 +140,7 @@ class RunRecord:
         target: Target,
         candidates: Sequence[Candidate],
         benchmark: Benchmark,
-        listener: told.Listener,
+        listener: events.Listener,
         stop: threading.Event,
         heard: Sequence[Event] = (),
         part: str = "",
@@ -156,33 +156,33 @@ class RunRecord:
         known = {event.entry for event in heard if isinstance(event, Check | Round | Failed)}
         asked = [one for one in candidates if one.name not in known]
         job = build_job(f"{self.begun.run}-{target.device.name}{part}", benchmark, asked)
-        events: list[Event] = list(heard)
+        job_events: list[Event] = list(heard)
         lost = NOT_MEASURED
         try:
             if job.entries:
-                _measure(target, job, events, listener, stop)
+                _measure(target, job, job_events, listener, stop)
         except ProtocolError as error:
-            events, lost = list(heard), str(error)
+            job_events, lost = list(heard), str(error)
         except EdgesparseError as error:
             if isinstance(error, ConnectionLost):
                 self.left.add(target.device.name)
             lost = str(error)
         # Whatever ended it: what was measured so far is kept.
         finally:
-            self.add_rows(target, candidates, events, lost)
-        return events
+            self.add_rows(target, candidates, job_events, lost)
+        return job_events
 
     def add_rows(
         self,
         target: Target,
         candidates: Sequence[Candidate],
-        events: Sequence[Event] | None,
+        job_events: Sequence[Event] | None,
         lost: str = NOT_MEASURED,
     ) -> None:
         """Add a row per candidate; see build_rows. `lost` is why some were not measured."""
         about = (self.begun.pipeline, target.device.name, self.begun.baseline, candidates)
         try:
-            rows = build_rows(*about, events)
+            rows = build_rows(*about, job_events)
         except (ArithmeticError, ValueError) as error:
             # Each value was looked at alone; it is together that they make no sense.
             lost = f"device {target.device.name}: its figures make no sense: {error}"
@@ -221,20 +221,20 @@ def _with_update(row: Row, candidate: Candidate) -> Row:
 def _measure(
     target: Target,
     job: Job,
-    events: list[Event],
-    listener: told.Listener,
+    job_events: list[Event],
+    listener: events.Listener,
     stop: threading.Event,
 ) -> None:
     label = f"benchmark on {target.device.name}"
-    listener(told.StageStarted(label, 1, 1))
+    listener(events.StageStarted(label, 1, 1))
     total = len(job.entries) * (job.rounds + 1)
     done = 0
 
     def on_event(event: Event) -> None:
         nonlocal done
-        events.append(event)
+        job_events.append(event)
         if isinstance(event, Waiting):
-            listener(told.Note(f"waiting: another job is measuring on {target.device.name}"))
+            listener(events.Note(f"waiting: another job is measuring on {target.device.name}"))
         elif isinstance(event, Failed):
             done += job.rounds + 1 if event.round is None else job.rounds - event.round
         elif isinstance(event, Check | Round):
@@ -242,13 +242,13 @@ def _measure(
             text = f"{event.entry}"
             if isinstance(event, Round):
                 text += f", round {event.round + 1}/{job.rounds}"
-            listener(told.StageProgress(label, done / total, text))
+            listener(events.StageProgress(label, done / total, text))
 
     def on_upload(share: float, text: str) -> None:
-        listener(told.StageProgress(label, 0.0, text))
+        listener(events.StageProgress(label, 0.0, text))
 
     run_job(target.transport, job, on_event, stop, on_upload)
-    listener(told.StageDone(label, 1, 1))
+    listener(events.StageDone(label, 1, 1))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.results.record import RunRecord
 from edgesparse.devices.emulator import machine as emulator
 from edgesparse.devices.setup.install import Release, install
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.measure.clock import formats_apart
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import ReleaseInfo
@@ -26,7 +26,7 @@ from edgesparse.stages.samples import LABELS, TRANSFORM
 def release_best(
     pipeline: Pipeline,
     record: RunRecord,
-    listener: told.Listener,
+    listener: events.Listener,
     stop: threading.Event,
     target: Target,
     samples: Path,
@@ -46,15 +46,15 @@ def release_best(
             )
         return
     label = f"install on {device.name}"
-    listener(told.StageStarted(label, 1, 1))
+    listener(events.StageStarted(label, 1, 1))
     try:
         info = _install(pipeline, record, stop, target, samples, _candidate(row, candidates), row)
     except EdgesparseError as error:
-        listener(told.StageFailed(label, (row.variant,), str(error)))
+        listener(events.StageFailed(label, (row.variant,), str(error)))
         with record.lock:
             record.failures.append(str(error))
         return
-    listener(told.StageDone(label, 1, 1))
+    listener(events.StageDone(label, 1, 1))
     with record.lock:
         record.releases.append(info)
 

@@ -22,8 +22,7 @@ from edgesparse.commands.plan import executor_for, plan_for
 from edgesparse.commands.results.record import RunRecord, recorded
 from edgesparse.commands.search.study import Asked, Study, check, unusable
 from edgesparse.devices.agent.events import Answers, Check, Event, Failed, Round
-from edgesparse.graph import events as told
-from edgesparse.graph import open_runs
+from edgesparse.graph import events, open_runs
 from edgesparse.graph.execution.executor import Cluster
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.execution.scheduler import execute
@@ -115,7 +114,7 @@ class _Bench:
     workers: Workers
     record: RunRecord
     settings: Benchmark
-    listener: told.Listener
+    listener: events.Listener
     stop: threading.Event
     cluster: Cluster | None
     heard: list[Event] = field(default_factory=list)
@@ -136,13 +135,13 @@ class _Bench:
             made = [one for one in made if one.variant not in self.pruned]
         self.parts += 1
         before = len(self.record.rows)
-        events = self.record.measure(
+        job_events = self.record.measure(
             self.target, made, self.settings, self.listener, self.stop, self.heard,
             f"-{self.parts}",
         )  # fmt: skip
         if not self.heard:
             own = {one.name for one in made if one.variant == base}
-            self.heard = [event for event in events if _entry(event) in own]
+            self.heard = [event for event in job_events if _entry(event) in own]
         new = self.record.rows[before:]
         kept = [row for row in new if row.variant != base or first]
         self.record.rows[before:] = kept
@@ -199,7 +198,7 @@ def _searched(bench: _Bench, folder: Path, trials: int, references: list[Trial] 
     while asked := study.batch(trials, record.begun.run, alive):
         for one, trial in _tried(bench, asked, study.done()):
             study.tell(one, trial, _how_far(trial, search))
-        bench.listener(told.Note(_so_far(study, references, directions, bench, trials)))
+        bench.listener(events.Note(_so_far(study, references, directions, bench, trials)))
     found = _sweep(study, references, directions, bench, trials)
     _keep(found, folder)
     return found

@@ -1,1 +1,1 @@
-"""How a plan's graph is walked, and the processes that carry its stages out."""
+"""The scheduler of a plan's stages, and the processes and clusters that run them."""

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.fingerprints import library_versions
 from edgesparse.graph.shared_store import Shared
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
-from edgesparse.stages.base.stage import Context, Stage
+from edgesparse.stages.base.stage import PlanContext, Stage
 
 TRIES = 8
 """So often a stage is begun anew whose worker, or scheduler, was lost."""
@@ -65,7 +65,7 @@ class DaskCluster:
         self.address = address
         self._distributed = _library()
         self._lock = threading.Lock()
-        self._sent: dict[int, tuple[Context, str]] = {}
+        self._sent: dict[int, tuple[PlanContext, str]] = {}
         self._listeners: dict[str, Callable[[float, str], None]] = {}
         self._counted = (0.0, 1)
         self._versions = library_versions()
@@ -103,11 +103,11 @@ class DaskCluster:
                 self._counted = (now, max(1, sum(self._client.nthreads().values())))
         return self._counted[1]
 
-    def run_stage(self, stage: Stage, executor: Executor, listener: told.Listener) -> str | None:
+    def run_stage(self, stage: Stage, executor: Executor, listener: events.Listener) -> str | None:
         """Run one stage there; the error if it failed."""
 
         def progress(share: float, text: str) -> None:
-            listener(told.StageProgress(stage.label, share, text))
+            listener(events.StageProgress(stage.label, share, text))
 
         self._listeners[stage.key] = progress
         lost: Exception | None = None
@@ -132,7 +132,7 @@ class DaskCluster:
                         return f"{type(caught).__name__}: {str(caught)[:300]}"
                     lost = caught
                     listener(
-                        told.Note(
+                        events.Note(
                             f"{stage.label}: its worker or scheduler was lost; it is begun anew"
                         )
                     )
@@ -221,7 +221,7 @@ class DaskCluster:
             self._marks[store.root] = self._marking.enter_context(store.part()).name
         return self._marks[store.root]
 
-    def _context(self, context: Context) -> str:
+    def _context(self, context: PlanContext) -> str:
         """The name under which every worker has a context, those that come later, too."""
         with self._lock:
             known = self._sent.get(id(context))
@@ -278,7 +278,7 @@ def _ending(session: str) -> Any:
 
 # What follows runs in Dask workers.
 
-_contexts: dict[str, Context] = {}
+_contexts: dict[str, PlanContext] = {}
 _pools: dict[str, Workers] = {}
 _stores: dict[tuple[str, str | None, str | None], Store] = {}
 _setting_up = threading.Lock()
@@ -303,8 +303,8 @@ def _run_in_worker(order: _Order) -> str | None:
     if executor.store.has(order.stage.key):  # By a worker that was lost after it had stored it.
         return None
 
-    def tell(event: told.Told) -> None:
-        if isinstance(event, told.StageProgress):
+    def tell(event: events.RunEvent) -> None:
+        if isinstance(event, events.StageProgress):
             worker.log_event(_TOPIC, (order.stage.key, event.share, event.text))
 
     return executor.run_stage(order.stage, tell)

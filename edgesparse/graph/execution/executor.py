@@ -1,5 +1,5 @@
-"""Where stages run: each in a worker process here, or on a cluster; those that ask devices in this
-process, where the connections are."""
+"""Runs stages in worker processes or on a cluster; those that use devices in this process, which
+has the connections."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.file_access import WRITTEN
 from edgesparse.spec.safe.text import listed
 from edgesparse.stages import kind
-from edgesparse.stages.base.stage import Context, Devices, Stage, Work
+from edgesparse.stages.base.stage import Devices, PlanContext, Stage, StageContext
 
 
 class Cluster(Protocol):
-    """Other machines that run the stages which ask no device."""
+    """Other machines that run the stages which use no device."""
 
     @property
     def count(self) -> int:
-        """How many stages can run there at the same time."""
+        """How many stages can run on it in parallel."""
 
     def run_stage(self, stage: Stage, executor: Executor, listener: events.Listener) -> str | None:
-        """As Executor.run_stage."""
+        """Run a stage; see Executor.run_stage."""
 
     def interrupt(self) -> None:
-        """End what is running."""
+        """Stop the running stages."""
 
 
 @dataclass(frozen=True)
 class Executor:
     """Runs the stages of one plan, for one device."""
 
-    context: Context
+    context: PlanContext
     devices: Devices | None
-    """None on a cluster's workers, which run no stage that asks a device."""
+    """None on a cluster's workers, which run no stage that uses a device."""
     store: Store
     workers: Workers
     cluster: Cluster | None = None
 
     def parts(self, stage: Stage, folder: Path) -> dict[str, Any]:
-        """Of a Work: the stage, where its inputs lie, and its folder."""
+        """Return the arguments of a StageContext that differ by stage."""
         inputs = {role: self.store.path(key) for role, key in stage.inputs.items()}
         return {"stage": stage, "inputs": inputs, "folder": folder}
 
     def run_stage(self, stage: Stage, listener: events.Listener) -> str | None:
-        """Run one stage on this machine and store its artifact; the error if it failed.
+        """Run a stage on this machine and store its artifact; returns the error if it failed.
 
-        Two runs that need the same artifact do not make it twice: the second waits.
+        Of two runs that need the same artifact, the second waits for the first.
         """
         document = self.context.loaded.document
-        # For people: its hash is that of the values themselves.
+        # For people: secrets are masked here, while the key is a hash of the real values.
         about: dict[str, Any] = {"label": stage.label, **document.masked_in(stage.identity)}
         stop = None if self.devices is None else self.devices.stop
         try:
@@ -74,7 +74,7 @@ class Executor:
         return None
 
     def interrupt(self) -> None:
-        """End everything that is running; the waiting threads return."""
+        """Stop everything that is running; the waiting threads return."""
         if self.devices is not None and self.devices.stop is not None:
             self.devices.stop.set()
         self.workers.interrupt()
@@ -82,8 +82,9 @@ class Executor:
             self.cluster.interrupt()
 
     def _check(self, stage: Stage) -> None:
-        """Raise EdgesparseError where what a stage loads is not what its key was made of: before,
-        since it may be another machine's, and after, since somebody may have edited it."""
+        """Raise EdgesparseError where the code or data that a stage loads differs from that in its
+        key. Called before the stage, since this can be another machine, and after, since a file
+        can have been edited."""
         stage_kind = kind(stage.name)
         if stage_kind.loads:
             self.context.inputs.check()
@@ -91,8 +92,9 @@ class Executor:
                 self.context.inputs.check_task_code()
 
     def _run(self, stage: Stage, folder: Path, listener: events.Listener) -> dict[str, Any]:
-        """Fill the folder; what the user's code has read for that, and for its inputs."""
-        parts = self.parts(stage, folder)  # What only a shared store has is fetched here.
+        """Fill the folder; returns, for the manifest, the files that the user's code has read for
+        the stage and its inputs."""
+        parts = self.parts(stage, folder)  # Fetches inputs that only a shared store has.
         reads = self.store.reads(stage.inputs.values())
         self._fill(stage, parts, listener, reads)
         return {READS: dict(sorted(reads.items()))} if reads else {}
@@ -109,42 +111,49 @@ class Executor:
         def progress(share: float, text: str) -> None:
             listener(events.StageProgress(stage.label, share, text))
 
-        def answer(value: Any) -> Any:
-            assert stage_kind.answer is not None
+        def handle(value: Any) -> Any:
+            assert stage_kind.handle_request is not None
             assert self.devices is not None
-            return stage_kind.answer(stage, self.context, self.devices, value)
+            return stage_kind.handle_request(stage, self.context, self.devices, value)
 
         if stage_kind.in_child:
-            function = f"edgesparse.stages.{stage.name}:run"
             self.workers.call(
-                function, self.context, parts, progress=progress, answer=answer, reads=reads
+                f"{stage_kind.run.__module__}:run",
+                self.context,
+                parts,
+                progress=progress,
+                handle_request=handle,
+                reads=reads,
             )
             if stage.name == "train":
-                self._say_reads(reads, listener)
+                self._note_reads(reads, listener)
             return
-        context = self.context.of(stage)
-        work = Work(context=context, devices=self.devices, progress=progress, ask=answer, **parts)
-        stage_kind.run(work)
+        plan = self.context.of(stage)
+        stage_kind.run(
+            StageContext(
+                plan=plan, devices=self.devices, progress=progress, request=handle, **parts
+            )
+        )
 
-    def _say_reads(self, reads: Mapping[str, str], listener: events.Listener) -> None:
-        """Say what is not known of what the user's code has read."""
+    def _note_reads(self, reads: Mapping[str, str], listener: events.Listener) -> None:
+        """Note reads of the user's code that cannot be tracked."""
         if self.workers.unwatched:
             listener(events.Note(self.workers.unwatched))
-        unsteady = [name for name, digest in reads.items() if digest == WRITTEN]
-        if unsteady:
+        written = [name for name, digest in reads.items() if digest == WRITTEN]
+        if written:
             listener(
                 events.Note(
-                    f"{listed(unsteady, 3)}: changed in the middle of the training; the next run "
-                    "trains again, since your code may have read it"
+                    f"{listed(written, 3)}: changed during the training; the next run trains "
+                    "again, since your code may have read it"
                 )
             )
 
     def _logged(self, error: Exception) -> str:
-        """One line for an unexpected error, whose traceback goes to the log."""
+        """Describe an unexpected error in a line; its traceback goes to the log."""
         log, text = self.workers.log, io.StringIO()
         with redirect_stderr(text):
             reason = reason_of(error, log)
-        with suppress(OSError):  # The disk may be what the error is about.
+        with suppress(OSError):  # The disk can be the cause of the error.
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a") as file:
                 file.write(text.getvalue())

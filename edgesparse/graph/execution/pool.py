@@ -1,4 +1,4 @@
-"""Several worker processes, so that stages that do not wait for one another run side by side."""
+"""A pool of worker processes, so that independent stages run in parallel."""
 
 from __future__ import annotations
 
@@ -12,43 +12,41 @@ from typing import Any
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.errors import UsageError
-from edgesparse.stages.base.stage import Context
+from edgesparse.stages.base.stage import PlanContext
 
 MOST_BY_DEFAULT = 4
 _BYTES_EACH = 3 << 30
-"""TensorFlow with a model, its gradients and what the data holds in memory takes less."""
+"""Memory of a training with TensorFlow, its gradients and its data, at most."""
 
 
 def default_jobs() -> int:
-    """So many stages at once as cores and free memory allow: small networks leave most of a machine
-    idle, and a third training beside two others only takes their memory."""
+    """Return how many stages can run in parallel, by cores and free memory; at most 4, since
+    TensorFlow uses several cores for a training."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(MOST_BY_DEFAULT, cores or 1, _available_bytes() // _BYTES_EACH))
 
 
 def checked_jobs(jobs: int | None) -> int:
-    """What was asked for, or the default. Raises UsageError."""
+    """Return `jobs`, or the default. Raises UsageError where it is less than 1."""
     if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs {jobs}: at least one stage at a time")
+        raise UsageError(f"--jobs {jobs}: must be at least 1")
     return default_jobs() if jobs is None else jobs
 
 
 class Workers:
-    """At most `count` processes, each started when it is first needed; a context manager that ends
-    them."""
+    """Up to `count` processes, each started at its first call; a context manager that ends them."""
 
     def __init__(self, log: Path, count: int = 1) -> None:
         self.count = count
         self._all = [Worker(log) for _ in range(count)]
         self.log = log
-        # The last that became free is the next to work: it has TensorFlow and the data in memory.
+        # The last one that became free is next: it has TensorFlow and the data in memory.
         self._free = self._all[::-1]
         self._changed = threading.Condition()
 
     @property
     def log(self) -> Path:
-        """Where the first prints from its next call on; the others print to files of the same name
-        with their number."""
+        """The log of the first from its next call on; the others have a number in its name."""
         return self._all[0].log
 
     @log.setter
@@ -71,31 +69,37 @@ class Workers:
     def call(
         self,
         function: str,
-        context: Context,
+        context: PlanContext,
         parts: dict[str, Any],
         *arguments: Any,
         progress: Progress = lambda _, __: None,
-        answer: Callable[[Any], Any] | None = None,
+        handle_request: Callable[[Any], Any] | None = None,
         reads: dict[str, str] | None = None,
     ) -> Any:
-        """As Worker.call, by the first that is free."""
+        """Call a function in the next free process; see Worker.call."""
         with self._leased() as worker:
             return worker.call(
-                function, context, parts, *arguments, progress=progress, answer=answer, reads=reads
+                function,
+                context,
+                parts,
+                *arguments,
+                progress=progress,
+                handle_request=handle_request,
+                reads=reads,
             )
 
     @property
     def idle(self) -> bool:
-        """Whether none of them works."""
+        """Whether no call is running."""
         return len(self._free) == self.count
 
     @property
     def unwatched(self) -> str:
-        """As Worker.unwatched."""
+        """The first note of a worker; see Worker.unwatched."""
         return next((worker.unwatched for worker in self._all if worker.unwatched), "")
 
     def interrupt(self) -> None:
-        """End what goes on in other threads; their calls fail."""
+        """Kill the processes; calls in other threads fail."""
         for worker in self._all:
             worker.kill()
 
@@ -115,7 +119,7 @@ class Workers:
 def _available_bytes() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(found.split()[1]) << 10
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) << 10
     except (OSError, StopIteration, ValueError):
         return _BYTES_EACH * MOST_BY_DEFAULT

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.store import Store
 from edgesparse.stages import kind
@@ -20,7 +20,7 @@ _MOST_LANES = 256
 def execute(
     stages: Sequence[Stage],
     executor: Executor,
-    listener: told.Listener,
+    listener: events.Listener,
     check: Callable[[Stage], None] = lambda _: None,
 ) -> dict[str, str]:
     """Run every stage whose artifact is missing; each comes after its inputs. A failed stage fails
@@ -38,7 +38,7 @@ def execute(
     """
     # Before anything new is begun: half artifacts of a killed run take room.
     executor.store.sweep()
-    walk = _Walk(tuple(stages), executor, told.locked(listener), check)
+    walk = _Walk(tuple(stages), executor, events.thread_safe(listener), check)
     # Threads wait only; a cluster may grow while it works.
     lanes = executor.workers.count if executor.cluster is None else _MOST_LANES
     with ThreadPoolExecutor(lanes + 1) as pool:
@@ -57,7 +57,7 @@ class _Walk:
 
     stages: tuple[Stage, ...]
     executor: Executor
-    tell: told.Listener
+    tell: events.Listener
     check: Callable[[Stage], None]
     errors: dict[str, str] = field(default_factory=dict)
     running: dict[Future[str | None], int] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class _Walk:
             while queue and self._fits(queue[0][1]):
                 _, number = heapq.heappop(queue)
                 stage = self.stages[number]
-                self.tell(told.StageStarted(stage.label, *self._place(number)))
+                self.tell(events.StageStarted(stage.label, *self._place(number)))
                 self.running[pool.submit(self._run, stage)] = number
         return bool(self.running)
 
@@ -128,11 +128,11 @@ class _Walk:
             number = self.running.pop(future)
             stage, error = self.stages[number], future.result()
             if error is None:
-                self.tell(told.StageDone(stage.label, *self._place(number)))
+                self.tell(events.StageDone(stage.label, *self._place(number)))
                 self.check(stage)
             else:
                 self.errors[stage.key] = f"{stage.label}: {error}"
-                self.tell(told.StageFailed(stage.label, stage.variants, error))
+                self.tell(events.StageFailed(stage.label, stage.variants, error))
             self._release(number)
 
     def _place(self, number: int) -> tuple[int, int]:
@@ -155,7 +155,7 @@ class _Walk:
         elif stored(stage, self.executor.store, self.tell) and (
             stage.key in self.followers or self.executor.store.ready(stage.key)
         ):
-            self.tell(told.StageDone(stage.label, *self._place(number), cached=True))
+            self.tell(events.StageDone(stage.label, *self._place(number), cached=True))
             self.check(stage)
         else:
             return False
@@ -177,12 +177,12 @@ class _Walk:
         return len(now) - asks - here < min(self.executor.cluster.count, _MOST_LANES)
 
 
-def stored(stage: Stage, store: Store, listener: told.Listener) -> bool:
+def stored(stage: Stage, store: Store, listener: events.Listener) -> bool:
     """Whether its artifact is whole and stored; a damaged one is taken away, which is said."""
     wrong = store.wrong(stage.key)
     if wrong is not None:
         text = f"{stage.label}: what is in the store is damaged ({wrong}); it is made again"
-        listener(told.Note(text))
+        listener(events.Note(text))
         store.discard(stage.key)
     return store.has(stage.key)
 

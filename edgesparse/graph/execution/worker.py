@@ -1,8 +1,8 @@
-"""A process for work that can take its process down: TensorFlow's C++ parts, and users' code.
+"""A child process for code that can crash it: TensorFlow's C++ parts and users' code.
 
-TensorFlow's quantizer, for one, crashes on recurrent layers. What was finished, and the rows of the
-other variants, must outlive that. The process is started when it is first needed, does one piece of
-work after another, so that TensorFlow is imported once, and is started anew after a crash.
+TensorFlow's quantizer, for one, crashes on recurrent layers; finished artifacts and other variants
+must survive that. The process starts with the first call and serves one after another, so that
+TensorFlow is imported once; after a crash it is started again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edgesparse.spec.safe.file_access import WRITTEN, Watch, changed
 from edgesparse.spec.safe.programs import python
 from edgesparse.spec.safe.temporary import TemporaryFolder
 from edgesparse.spec.training import Strategy
-from edgesparse.stages.base.stage import Context
+from edgesparse.stages.base.stage import PlanContext
 
 POLL_SECONDS = 1.0
 _LOG_TAIL_BYTES = 1 << 16
@@ -36,9 +36,9 @@ _START = "from edgesparse.graph.execution.worker_main import main; main(int(sys.
 
 
 class Worker:
-    """At most one child process; a context manager that ends it.
+    """Runs functions in a child process, one call at a time; a context manager that ends it.
 
-    Whatever a call prints there goes to what `log` is when it begins.
+    Everything that a call prints is appended to the file that `log` names when the call begins.
     """
 
     def __init__(self, log: Path) -> None:
@@ -46,18 +46,18 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._temporary: TemporaryFolder | None = None
-        self._context: Context | None = None
-        """What the process knows already."""
-        self._own_code = ""
-        """The user's code that it has imported."""
+        self._context: PlanContext | None = None
+        """The context that the process has already."""
+        self._user_code = ""
+        """Digest of the user's code that it has imported."""
         self._installed: dict[Name, str] = {}
-        """Other code that it has imported, with its digests."""
+        """Other code that it has imported, with digests."""
         self._watch: Watch | None = None
         self._watching: tuple[object, ...] = ()
         self._reads: dict[str, str] = {}
-        """Files of the project that its code has read, with their digests."""
+        """Files of the project that its code has read, with digests."""
         self._strategy: Strategy | None = None
-        """How TensorFlow was set up there."""
+        """The strategy for which TensorFlow was set up."""
 
     def __enter__(self) -> Worker:
         return self
@@ -68,39 +68,42 @@ class Worker:
     def call(
         self,
         function: str,
-        context: Context,
+        context: PlanContext,
         parts: dict[str, Any],
         *arguments: Any,
         progress: Progress = lambda _, __: None,
-        answer: Callable[[Any], Any] | None = None,
+        handle_request: Callable[[Any], Any] | None = None,
         reads: dict[str, str] | None = None,
     ) -> Any:
-        """`module:function` called there with a Work and `arguments`; its result.
+        """Call `module:function` in the process with a StageContext and `arguments`.
 
         Args:
-            parts: of that Work: its stage, inputs and folder.
-            answer: finds what the work asks for; see Work.ask.
-            reads: filled with what the process has read in the project; see spec.safe.opened.
+            parts: stage, inputs and folder of that StageContext.
+            handle_request: serves StageContext.request.
+            reads: filled with the project's files that the process has read, with digests.
+
+        Returns:
+            The function's result.
 
         Raises:
-            EdgesparseError: it failed, or its process died; the message is one line.
+            EdgesparseError: it failed, or its process crashed; the message is one line.
         """
         module, _, name = function.partition(":")
         if self._stale(context):
             self.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self._watch is not None:
-            self._watch.resume(context.is_known)
-        elif context.own_code:
-            self._watch = Watch(context.watched, context.is_known)
-            self._watching = _watching(context)
+            self._watch.resume(context.is_tracked)
+        elif context.user_code:
+            self._watch = Watch(context.watched_folders, context.is_tracked)
+            self._watching = _watch_settings(context)
         connection = self._connected()
         try:
-            # A plan's context can be large, and is the same from call to call.
+            # A context can be large, and is the same for all stages of a plan.
             sent = None if context is self._context else pickle.dumps(context)
             about = (str(Path.cwd()), str(self.log), module, name)
             connection.send(("call", sent, *about, parts, arguments))
-            self._own_code = context.own_code or self._own_code
+            self._user_code = context.user_code or self._user_code
             self._installed |= context.inputs.installed
             self._strategy = context.pipeline.train.strategy
             word, *rest = self._received(connection)
@@ -108,18 +111,18 @@ class Worker:
                 if word == "progress":
                     progress(*rest)
                 else:
-                    assert answer is not None
-                    connection.send(("answer", _answered(answer, rest[0])))
+                    assert handle_request is not None
+                    connection.send(("response", _response(handle_request, rest[0])))
                 word, *rest = self._received(connection)
         except (EOFError, ConnectionError):
-            raise EdgesparseError(self._death()) from None
-        except BaseException:  # Ctrl-C, most likely: it is heard here and reaches the work so.
+            raise EdgesparseError(self._crash_text()) from None
+        except BaseException:  # Ctrl-C, most likely: only this process receives it.
             self.close()
             raise
         self._context = context if word == "done" else None
         if self._watch is not None:
-            # What was read in this process stays in its memory: it counts for all that it does.
-            self._reads = self._watch.reads(context.watched[0])
+            # What the process has read stays in its memory, and can shape every later result.
+            self._reads = self._watch.reads(context.watched_folders[0])
             self._watch.pause()
         if word == "failed":
             raise EdgesparseError(rest[0])
@@ -129,18 +132,18 @@ class Worker:
 
     @property
     def unwatched(self) -> str:
-        """What the user should know of what is noticed of their code's reading; mostly empty."""
+        """A note on reads of the user's code that cannot be tracked; mostly empty."""
         return "" if self._watch is None else self._watch.notice
 
     def kill(self) -> None:
-        """End the process, and all that it started, while another thread waits for it."""
+        """Kill the process, and all that it started, while another thread waits for it."""
         process = self._process
         if process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process, whatever it does, and leave nothing of it."""
+        """End the process and remove its temporary files."""
         self.kill()
         if self._process is not None:
             self._process.wait()
@@ -152,21 +155,21 @@ class Worker:
         if self._watch is not None:
             self._watch.close()
         self._watch, self._reads = None, {}
-        self._own_code, self._installed, self._strategy = "", {}, None
+        self._user_code, self._installed, self._strategy = "", {}, None
 
-    def _stale(self, context: Context) -> bool:
-        """Whether the process cannot serve this context: what Python has imported and how
-        TensorFlow was set up stays until the process ends."""
+    def _stale(self, context: PlanContext) -> bool:
+        """Whether another context needs a new process: imported modules and the set-up of
+        TensorFlow cannot be undone."""
         if self._process is None:
             return False
         steady = {name: digest for name, digest in self._reads.items() if digest != WRITTEN}
-        if changed(steady, context.watched[0]) is not None:
+        if changed(steady, context.watched_folders[0]) is not None:
             return True
         if context is self._context:
             return False
-        if self._watch is not None and self._watching != _watching(context):
+        if self._watch is not None and self._watching != _watch_settings(context):
             return True
-        imports_other_code = self._own_code not in ("", context.own_code) or any(
+        imports_other_code = self._user_code not in ("", context.user_code) or any(
             digest != self._installed.get(name, digest)
             for name, digest in context.inputs.installed.items()
         )
@@ -178,7 +181,7 @@ class Worker:
             if self._process.poll() is None:
                 return self._connection
             self.close()
-        # TensorFlow and users' code leave theirs behind when they are killed.
+        # TensorFlow and users' code leave temporary files behind when they are killed.
         self._temporary = TemporaryFolder()
         ours, theirs = socket.socketpair()
         with theirs, self.log.open("ab") as log:
@@ -199,41 +202,41 @@ class Worker:
         """The next message. Raises EOFError when there will be none."""
         assert self._process is not None
         while not connection.poll(POLL_SECONDS):
-            # Something that the work started may still hold the socket's other end.
+            # A process that the stage started can still hold the socket's other end.
             if self._process.poll() is not None and not connection.poll():
                 raise EOFError
         message: tuple[Any, ...] = connection.recv()
         return message
 
-    def _death(self) -> str:
-        """Why the process is gone."""
+    def _crash_text(self) -> str:
+        """Describe why the process ended."""
         assert self._process is not None
         code = self._process.wait()
         self.close()
         if code == -signal.SIGKILL:
-            return "its process was killed (SIGKILL): most likely the memory ran out"
+            return "its process was killed (SIGKILL), probably out of memory"
         if code < 0:
-            name, place = signal.Signals(-code).name, _crashed_in(self.log)
-            return f"its process crashed ({name}){place} (details in {self.log})"
-        return f"its process ended with code {code} before it was done (details in {self.log})"
+            name, location = signal.Signals(-code).name, _crash_location(self.log)
+            return f"its process crashed ({name}){location} (details in {self.log})"
+        return f"its process ended early with exit code {code} (details in {self.log})"
 
 
-def _answered(answer: Callable[[Any], Any], value: Any) -> Any:
+def _response(handle_request: Callable[[Any], Any], value: Any) -> Any:
     try:
-        return answer(value)
-    except EdgesparseError as error:  # The work fails with it.
+        return handle_request(value)
+    except EdgesparseError as error:  # The stage fails with it.
         return EdgesparseError(str(error))
 
 
-def _crashed_in(log: Path) -> str:
-    """Where in Python a process was when it crashed; Python's fault handler has written that."""
+def _crash_location(log: Path) -> str:
+    """Find the Python function in which a process crashed, as faulthandler has logged it."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
         text = file.read().decode(errors="replace")
-    found = _FRAME.findall(text)
-    return f" in {'/'.join(Path(found[-1][0]).parts[-2:])} ({found[-1][1]})" if found else ""
+    frames = _FRAME.findall(text)
+    return f" in {'/'.join(Path(frames[-1][0]).parts[-2:])} ({frames[-1][1]})" if frames else ""
 
 
-def _watching(context: Context) -> tuple[object, ...]:
-    """What decides which folders are watched."""
-    return context.watched, tuple(context.inputs.folders)
+def _watch_settings(context: PlanContext) -> tuple[object, ...]:
+    """Return what decides which folders are watched."""
+    return context.watched_folders, tuple(context.inputs.folders)

@@ -1,10 +1,10 @@
-"""The other end of worker.py: a process that does what it is sent until nobody is there any more.
+"""The main loop of a worker process, which serves the process that started it until that ends.
 
 Messages are pickled tuples, over a socket that only the two processes have:
 
-    to here     ("call", context, folder, log, module, function, parts, arguments),
-                ("answer", value); without a context, that of the call before counts
-    from here   ("progress", share, text), ("ask", value), ("done", result), ("failed", text)
+    received    ("call", context, folder, log, module, function, parts, arguments),
+                ("response", value); a context of None stands for that of the previous call
+    sent        ("progress", share, text), ("request", value), ("done", result), ("failed", text)
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import Any
 
 from edgesparse.spec.code.snapshot import carry
 from edgesparse.spec.errors import EdgesparseError, summary_of
-from edgesparse.stages.base.stage import Context, Work
+from edgesparse.stages.base.stage import PlanContext, StageContext
 
 
-def reason_of(error: BaseException, log: Path, context: Context | None = None) -> str:
-    """One line for what a stage raised. It runs the user's code and TensorFlow: what is no error of
-    ours has its traceback printed, which ends in `log`."""
+def reason_of(error: BaseException, log: Path, context: PlanContext | None = None) -> str:
+    """Describe an exception of a stage in a line. Of unexpected ones, by the user's code or
+    TensorFlow, the traceback is printed, which goes to `log`."""
     if isinstance(error, EdgesparseError):
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
@@ -50,8 +50,8 @@ def _by_tensorflow(error: BaseException) -> bool:
 
 def main(descriptor: int) -> None:
     """Serve the process that started this one."""
-    faulthandler.enable()  # A crash says in the log where it was.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The other process hears Ctrl-C and ends this.
+    faulthandler.enable()  # Logs the location of a crash.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The other process handles Ctrl-C and kills this.
     connection = Connection(descriptor)
     messages: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, messages), daemon=True).start()
@@ -59,44 +59,44 @@ def main(descriptor: int) -> None:
     while True:
         _, sent, folder, log, module, function, parts, arguments = messages.get()
         try:
-            # The process outlives the command that started it: where that is and prints may change.
+            # The process outlives the command that started it: its folder and log can change.
             if printing_to != (folder, log):
                 os.chdir(folder)
                 _print_to(log)
                 printing_to = (folder, log)
-            # One context, and so one dataset in memory, for a whole plan.
+            # A plan has one context, and so one dataset in memory.
             if sent not in (None, pickled):
                 context, pickled = pickle.loads(sent), sent  # noqa: S301 (from this package)
                 _prepare(context)
-            assert isinstance(context, Context)
-            work = Work(
-                context=context.of(parts["stage"]),
+            assert isinstance(context, PlanContext)
+            stage_context = StageContext(
+                plan=context.of(parts["stage"]),
                 progress=lambda share, text: connection.send(("progress", share, text)),
-                ask=lambda value: _asked(connection, messages, value),
+                request=lambda value: _request(connection, messages, value),
                 **parts,
             )
-            result = getattr(importlib.import_module(module), function)(work, *arguments)
+            result = getattr(importlib.import_module(module), function)(stage_context, *arguments)
         except BaseException as error:
             reply = ("failed", reason_of(error, Path(log), context))
         else:
             reply = ("done", result)
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # The log's disk may be full.
+            with suppress(OSError):  # The log's disk can be full.
                 stream.flush()
         connection.send(reply)
 
 
 def _print_to(log: str) -> None:
-    """Send stdout and stderr to a file, also what libraries print that are not Python."""
+    """Redirect stdout and stderr to a file, also those of libraries in C."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
 
 
-def _prepare(context: Context) -> None:
-    """What must be done before a context is used: TensorFlow is set up, or left as after a start,
-    since names of layers count on. The user's code is imported as it was when keys were made."""
+def _prepare(context: PlanContext) -> None:
+    """Prepare the process for a context: set up TensorFlow, or reset its counters of layer names,
+    and import the user's code as it was when the keys were computed."""
     carry(context.inputs.code)
     if "tensorflow" in sys.modules:
         import tensorflow as tf
@@ -109,8 +109,8 @@ def _prepare(context: Context) -> None:
 
 
 def _receive(connection: Connection, messages: queue.SimpleQueue[tuple[Any, ...]]) -> None:
-    """Hear messages, also while TensorFlow works. When the other process is gone, even by kill -9,
-    this one ends at once, and all that it started: it leads a group of its own."""
+    """Receive messages, also while a stage runs. When the other process ends, even by kill -9, kill
+    this one's process group: itself and everything that it started."""
     try:
         while True:
             messages.put(connection.recv())
@@ -118,9 +118,11 @@ def _receive(connection: Connection, messages: queue.SimpleQueue[tuple[Any, ...]
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
-def _asked(connection: Connection, messages: queue.SimpleQueue[tuple[Any, ...]], value: Any) -> Any:
-    connection.send(("ask", value))
-    _, answer = messages.get()
-    if isinstance(answer, EdgesparseError):
-        raise answer
-    return answer
+def _request(
+    connection: Connection, messages: queue.SimpleQueue[tuple[Any, ...]], value: Any
+) -> Any:
+    connection.send(("request", value))
+    _, response = messages.get()
+    if isinstance(response, EdgesparseError):
+        raise response
+    return response

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesparse.measure.rows import ModelFile
 from edgesparse.spec.errors import EdgesparseError, cause_of
-from edgesparse.stages.base.stage import Work
+from edgesparse.stages.base.stage import StageContext
 from edgesparse.tflite.format.inspect import inspect
 
 if TYPE_CHECKING:
@@ -61,27 +61,27 @@ def _save_whole(model: tf.keras.Model, path: Path) -> None:
         ) from error
 
 
-def is_as_built(work: Work, role: str) -> bool:
+def is_as_built(context: StageContext, role: str) -> bool:
     """Whether an input has the layers that the builder gives it."""
-    return (work.inputs[role] / _WEIGHTS).is_file()
+    return (context.inputs[role] / _WEIGHTS).is_file()
 
 
-def built(work: Work, *, float32: bool = True) -> tf.keras.Model:
+def built(context: StageContext, *, float32: bool = True) -> tf.keras.Model:
     """The pipeline's model before any training, as a flat functional one; with `float32` also where
     its user has asked for 16-bit arithmetic."""
     from edgesparse import models
 
-    model = models.build(work.pipeline.model, work.context.loaded.folder)
-    return flat(model, work, float32=float32)
+    model = models.build(context.pipeline.model, context.plan.loaded.folder)
+    return flat(model, context, float32=float32)
 
 
-def flat(model: tf.keras.Model, work: Work, *, float32: bool = True) -> tf.keras.Model:
+def flat(model: tf.keras.Model, context: StageContext, *, float32: bool = True) -> tf.keras.Model:
     """A model as its user has built it as a flat functional one; where it leaves sizes open, they
     are the data's."""
     from edgesparse import data, models
     from edgesparse.methods.network import functional
 
-    label, dataset = models.label(work.pipeline.model), work.context.data
+    label, dataset = models.label(context.pipeline.model), context.plan.data
     return functional.functional(
         model,
         dataset.inputs,
@@ -91,19 +91,19 @@ def flat(model: tf.keras.Model, work: Work, *, float32: bool = True) -> tf.keras
     )
 
 
-def read_keras(work: Work, role: str) -> tf.keras.Model:
+def read_keras(context: StageContext, role: str) -> tf.keras.Model:
     """What `save_keras` left; layers of the user's own are found in the user's file."""
     from edgesparse import models
     from edgesparse.methods.network import functional
     from edgesparse.models.files.reading import read
 
-    if is_as_built(work, role):
-        model = built(work)
-        model.load_weights(work.inputs[role] / _WEIGHTS)
+    if is_as_built(context, role):
+        model = built(context)
+        model.load_weights(context.inputs[role] / _WEIGHTS)
         return model
-    own = models.own_objects(work.pipeline.model, work.context.loaded.folder)
-    model, _ = read(work.inputs[role] / _WHOLE, own, trusted=True)
-    return functional.functional(model, work.context.data.inputs, role)
+    own = models.own_objects(context.pipeline.model, context.plan.loaded.folder)
+    model, _ = read(context.inputs[role] / _WHOLE, own, trusted=True)
+    return functional.functional(model, context.plan.data.inputs, role)
 
 
 def save_tflite(content: bytes, folder: Path, storage: str) -> None:

@@ -1,7 +1,7 @@
-"""What a stage is: to the graph a node with a key, to the machine that runs it a piece of work.
+"""The types of a stage: a node with a key in the graph, and the context in which it runs.
 
-All of it but `Devices` can be sent to another process: most stages run in one of their own, because
-TensorFlow, or a user's code, can take the process down with it.
+All of them but `Devices` can be pickled: most stages run in a worker process, because TensorFlow or
+the user's code can crash it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from edgesparse.data import Dataset
     from edgesparse.methods.training.recipe import Recipe
 
-# Libraries by what they shape: a stage's key has the versions of those that shape its result, so
-# that an upgrade makes anew what it may change and nothing else.
+# A stage's key contains the versions of the libraries that its result depends on, so that an
+# upgrade runs only the stages again whose result it can change.
 DATA_LIBRARIES = ("numpy", "scikit-learn")
 KERAS_LIBRARIES = ("tensorflow", "tf-keras", "numpy")
 TOOLKIT_LIBRARIES = (*KERAS_LIBRARIES, "tensorflow-model-optimization")
@@ -40,26 +40,26 @@ NOTES = "notes.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """A node of the graph. `inputs` maps a role to the key of the artifact that plays it."""
+    """A node of the graph. `inputs` maps a role to the key of the artifact for it."""
 
     name: str
     label: str
     variants: tuple[str, ...]
     version: int
     spec: Mapping[str, Any]
-    """What of the pipeline, and of the files it names, the result depends on."""
+    """The parts of the pipeline, and digests of its files, that the result depends on."""
     inputs: Mapping[str, str]
     libraries: Mapping[str, str]
 
     @cached_property
     def key(self) -> str:
-        """sha256 over everything that shapes the result; label and variants do not, so that
-        variants that ask for the same thing share a stage."""
+        """sha256 of `identity`. It covers neither label nor variants, so that variants with the
+        same settings share a stage."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the key is made of."""
+        """Everything that the result depends on."""
         return {
             "stage": self.name,
             "version": self.version,
@@ -70,23 +70,23 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Context:
-    """What the stages of one plan for one device share."""
+class PlanContext:
+    """Shared by the stages of one plan for one device."""
 
     loaded: Loaded[Pipeline]
     profiles: Mapping[str, Profile] = field(default_factory=dict)
-    """What each runtime, by its name, does with sparse storage there."""
+    """How each runtime, by its name, executes sparse weights on the device."""
     tpu: EdgeTpu | None = None
-    """How the device's Edge TPU gets its models."""
+    """The settings of the device's Edge TPU and its compiler."""
     golden_samples: int | None = None
-    """How many golden samples a slow device answers; default: all."""
-    own_code: str = ""
-    """Identity of the user's code that stages import; empty where there is none."""
+    """How many golden samples a slow device runs; default: all."""
+    user_code: str = ""
+    """Digest of the user's code that stages import; empty where there is none."""
     inputs: Inputs = field(default_factory=Inputs)
-    """What the plan's keys were made of."""
+    """The code and files whose digests are in the plan's keys."""
     project: Path | None = None
-    whole: Context | None = None
-    """Of a variant with its own model: what it shares with the others."""
+    parent: PlanContext | None = None
+    """The context of the whole pipeline, in that of a variant with its own model or seed."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -94,45 +94,45 @@ class Context:
 
     @cached_property
     def data(self) -> Dataset:
-        """What the pipeline's data is, before it is known what it is for; samples have one size."""
-        if self.whole is not None:
-            if (self.scaled_by is None) != (self.whole.scaled_by is None):
+        """The pipeline's data, without a recipe; dynamic sizes are fixed to `input_shapes`."""
+        if self.parent is not None:
+            if (self.scaled_by is None) != (self.parent.scaled_by is None):
                 raise UsageError(
-                    "image-folder: of the variants' models some scale pixels themselves and some "
-                    "do not; say 'scale' in the data's args, 1 for pixels of 0 to 255"
+                    "image-folder: the models of some variants scale pixels and those of others do "
+                    "not; set 'scale' in the data's args, to 1 for pixels of 0 to 255"
                 )
-            return self.whole.data
+            return self.parent.data
         from edgesparse.data import lengths
 
         return lengths.closed(self._raw, self.pipeline.benchmark.input_shapes)
 
     def damaged_file(self) -> str | None:
-        """After TensorFlow failed to read the data: which file, and why."""
-        raw = vars(self.whole or self).get("_raw")
+        """Find the damaged file, and its problem, after TensorFlow failed to read the data."""
+        raw = vars(self.parent or self).get("_raw")
         return None if raw is None else raw.damaged()
 
     @property
-    def watched(self) -> tuple[Path, ...]:
-        """The folders whose files the user's code may read: the project's, and the pipeline's."""
+    def watched_folders(self) -> tuple[Path, ...]:
+        """The folders in which reads by the user's code are tracked: project and pipeline."""
         return (self.project or self.loaded.folder, self.loaded.folder)
 
-    def is_known(self, path: Path) -> bool:
-        """Whether a file or folder is in the keys already, or is for edgesparse only."""
+    def is_tracked(self, path: Path) -> bool:
+        """Whether a file or folder is in the keys already, or is a file of edgesparse."""
         inputs = self.inputs
         return (
             str(path) in inputs.files
             or str(path) in inputs.code
             or any(Path(folder) in (path, *path.parents) for folder in inputs.folders)
             or path == self.loaded.folder / self.loaded.path.name
-            or path.parent == self.watched[0] / DEVICES
+            or path.parent == self.watched_folders[0] / DEVICES
         )
 
     @property
     def open_inputs(self) -> dict[str, tuple[int | None, ...]]:
-        """The shapes of inputs whose samples differ in size, by their names."""
+        """The shapes of inputs whose samples differ in size, by name."""
         from edgesparse.data import lengths
 
-        return lengths.open_inputs((self.whole or self)._raw)
+        return lengths.open_inputs((self.parent or self)._raw)
 
     @cached_property
     def _raw(self) -> Dataset:
@@ -143,14 +143,14 @@ class Context:
         source = self.pipeline.data
         if self.scaled_by is not None:
             source = source.model_copy(update={"args": {**source.args, "scale": 1.0}})
-        # Before: random augmentation takes its seeds when it is put together.
+        # Before loading: random augmentation takes its seeds when its layers are built.
         tf.keras.utils.set_random_seed(self.pipeline.train.seed)
         return data.load(source, self.loaded.folder)
 
     @cached_property
     def scaled_by(self) -> str | None:
-        """The layer of the model that scales images, where data that would, too, was told nothing:
-        then it gives pixels of 0 to 255."""
+        """The model's layer that scales pixels, unless `scale` is set: the data then keeps pixels
+        at 0 to 255."""
         from edgesparse import models
         from edgesparse.methods.network.inputs import pixels_scaled_by
 
@@ -162,7 +162,7 @@ class Context:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """How the pipeline's model is trained on its data, and judged. Raises UsageError."""
+        """How the pipeline's model is trained and evaluated on its data. Raises UsageError."""
         from edgesparse import models
         from edgesparse.methods.network import functional
         from edgesparse.methods.training.recipe import compiled_with, put_together
@@ -176,40 +176,43 @@ class Context:
         )
 
     @cached_property
-    def _alone(self) -> dict[str, Context]:
+    def _by_training(self) -> dict[str, PlanContext]:
         return {}
 
-    def of(self, stage: Stage) -> Context:
-        """What a stage works with: the pipeline as its variants have it."""
+    def of(self, stage: Stage) -> PlanContext:
+        """Return the context of a stage: that of its variants' model and seed."""
         variant = self.pipeline.variants.get(stage.variants[0]) if stage.variants else None
         if variant is None or not variant.has_own_training:
             return self
-        own = self.pipeline.for_variant(variant)
-        name = json.dumps([own.model.model_dump(mode="json"), own.train.seed], sort_keys=True)
-        if name not in self._alone:
-            loaded = replace(self.loaded, spec=own)
-            self._alone[name] = replace(self, loaded=loaded, whole=self)
-        return self._alone[name]
+        pipeline = self.pipeline.for_variant(variant)
+        name = json.dumps(
+            [pipeline.model.model_dump(mode="json"), pipeline.train.seed], sort_keys=True
+        )
+        if name not in self._by_training:
+            loaded = replace(self.loaded, spec=pipeline)
+            self._by_training[name] = replace(self, loaded=loaded, parent=self)
+        return self._by_training[name]
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data, with how models are trained on it."""
+        """The data with its recipe."""
         return replace(self.data, recipe=self.recipe)
 
     @cached_property
     def train(self) -> Train:
-        """The training's settings; a compiled model keeps its learning rate."""
-        train, own = self.pipeline.train, self.recipe.compiled.learning_rate
-        if own is None or "learning_rate" in train.model_fields_set:
+        """The settings of training; a compiled model keeps its learning rate."""
+        train, compiled_rate = self.pipeline.train, self.recipe.compiled.learning_rate
+        if compiled_rate is None or "learning_rate" in train.model_fields_set:
             return train
-        return train.model_copy(update={"learning_rate": own})
+        return train.model_copy(update={"learning_rate": compiled_rate})
 
 
 @dataclass(frozen=True)
 class Devices:
-    """How stages reach devices. `transport` is that of the device whose runtimes count.
+    """Connections for stages. `transport` reaches the device of the plan.
 
-    `host` reaches this machine, when that is another one; `host_runtimes` are its own.
+    `host` reaches this machine, where the device is another one; `host_runtimes` are those
+    installed here.
     """
 
     transport: Transport
@@ -220,70 +223,69 @@ class Devices:
 
 
 @dataclass(frozen=True)
-class Work:
-    """A stage to be carried out: where its inputs lie, and the folder to fill."""
+class StageContext:
+    """A stage while it runs: its inputs' folders, and the folder to fill."""
 
     stage: Stage
-    context: Context
+    plan: PlanContext
     inputs: Mapping[str, Path]
     """The folder of each input, by its role."""
     folder: Path
     progress: Progress
-    ask: Callable[[Any], Any]
-    """For what only the process that reaches devices can do; see Kind.answer."""
+    request: Callable[[Any], Any]
+    """Calls StageKind.handle_request in the process that reaches devices; returns its result."""
     devices: Devices | None = None
-    """None in a process of its own."""
+    """None in a worker process."""
 
     @property
     def pipeline(self) -> Pipeline:
-        return self.context.pipeline
+        return self.plan.pipeline
 
     @property
     def variant(self) -> Variant:
-        """Those that share a stage say the same about it."""
+        """The first of the variants that share this stage: its settings are the same in all."""
         return self.pipeline.variants[self.stage.variants[0]]
 
     @contextmanager
     def dataset(self) -> Iterator[Dataset]:
-        """The data to train on. What is trained on it goes on where it was, if the stage is
-        interrupted before the end of this block."""
+        """Yield the training data with checkpoints: an interrupted stage resumes from them."""
         from edgesparse.methods.training.checkpoints import Interrupted
 
-        # Beside the store: a killed run's own folder is swept.
-        kept = Interrupted(self.folder.parent.with_name("interrupted") / self.stage.key)
-        yield replace(self.context.dataset, interrupted=kept)
-        kept.done()
+        # Beside the store: the temporary folder of a killed run is swept.
+        checkpoints = Interrupted(self.folder.parent.with_name("interrupted") / self.stage.key)
+        yield replace(self.plan.dataset, interrupted=checkpoints)
+        checkpoints.done()
 
     def notes_of(self, role: str) -> list[str]:
-        """What the steps so far have to say under the table."""
+        """Read the notes of an input for the table; none where it left none."""
         path = self.inputs[role] / NOTES if role in self.inputs else None
         return list(json.loads(path.read_text())) if path is not None and path.exists() else []
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A sort of stage. `run` raises EdgesparseError where the work cannot be done."""
+class StageKind:
+    """The definition of a stage in its file. `run` raises EdgesparseError where the stage fails."""
 
     name: str
     version: int
-    """To be raised when the same input starts to give another result."""
+    """To be raised when the same inputs give another result."""
     libraries: tuple[str, ...]
-    run: Callable[[Work], None]
+    run: Callable[[StageContext], None]
     in_child: bool = True
-    """Whether it runs in a process of its own; those that ask devices do not: what can crash there
-    runs in the agent's processes."""
+    """Whether it runs in a worker process; stages that use devices do not: the parts that can crash
+    run in the agent's processes."""
     loads: bool = True
-    """Whether it loads the pipeline's code, data or models, and not only what stages have left."""
-    answer: Callable[[Stage, Context, Devices, Any], Any] | None = None
-    """What `Work.ask` gets, found where devices can be reached."""
+    """Whether it loads the pipeline's code, data or models, and not only artifacts."""
+    handle_request: Callable[[Stage, PlanContext, Devices, Any], Any] | None = None
+    """Serves `StageContext.request` in the process that reaches devices."""
 
 
 @contextmanager
-def placed(work: Work) -> Iterator[None]:
+def with_location(context: StageContext) -> Iterator[None]:
     """Says where in the file a mistake is that shows only now."""
     try:
         yield
     except UsageError as error:
-        document = work.context.loaded.document
-        where = document.where(("variants", work.stage.variants[0], "sparsify"))
+        document = context.plan.loaded.document
+        where = document.where(("variants", context.stage.variants[0], "sparsify"))
         raise UsageError(f"{where}: {error}") from error

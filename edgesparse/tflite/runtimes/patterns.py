@@ -1,6 +1,6 @@
 """What can be known before training: which zeros a target would exploit in a model, and which not.
 
-An outline is the untrained model as an f32 .tflite file: it has the graph and the shapes.
+Works on the graph of the untrained model as an f32 .tflite file, which has all shapes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PATTERNS: dict[Form, Pattern] = {
 
 
 @dataclass(frozen=True)
-class Outline:
+class ModelGraph:
     """`weights` are those that methods prune: no depthwise ones, no first convolution of an image;
     `kernels` those of every operator."""
 
@@ -43,10 +43,10 @@ class Outline:
         return sparse_paths(self.model, self.kernels, path, sparsity) if path.exists else {}
 
 
-def read_outline(content: bytes) -> Outline:
-    """An outline's file. Raises UsageError where it is damaged."""
-    model = open_model(content, "outline.tflite")
-    with damaged("outline.tflite"):
+def read_graph(content: bytes) -> ModelGraph:
+    """Read the graph of a .tflite file. Raises UsageError where it is damaged."""
+    model = open_model(content, "untrained.tflite")
+    with damaged("untrained.tflite"):
         kernels = tuple(c for c in constants(model, content) if c.slot == 1)
     weights = (
         c
@@ -55,7 +55,7 @@ def read_outline(content: bytes) -> Outline:
         # The same that the methods prune; see methods/report.py.
         and (c.op == "FULLY_CONNECTED" or (c.op == "CONV_2D" and c.values.shape[3] > 4))
     )
-    return Outline(model, kernels, tuple(weights))
+    return ModelGraph(model, kernels, tuple(weights))
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def exploits(profiles: Iterable[Profile], scheme: Numbers, sparsity: float) -> E
     return Exploits(tuple(sorted(gains, key=lambda pattern: gains[pattern])), tuple(paths))
 
 
-def choose(outline: Outline, found: Exploits, sparsity: float) -> dict[str, LayerChoice]:
-    """For each layer of an outline the pattern that the target exploits there, else channels."""
+def choose(graph: ModelGraph, found: Exploits, sparsity: float) -> dict[str, LayerChoice]:
+    """Choose for each layer the pattern that the target exploits there, else channels."""
     chosen: dict[str, LayerChoice] = {}
-    judged = [outline.paths(path, sparsity) for path in found.paths]
-    for constant in outline.weights:
+    judged = [graph.paths(path, sparsity) for path in found.paths]
+    for constant in graph.weights:
         if constant.op == "FULLY_CONNECTED":
             fitting = [p for p in found.fully_connected if _fits(constant, p)]
             chosen[constant.label] = fitting[0] if fitting else "channels"
@@ -104,7 +104,7 @@ def choose(outline: Outline, found: Exploits, sparsity: float) -> dict[str, Laye
 
 
 def advice(
-    outline: Outline,
+    graph: ModelGraph,
     profile: Profile,
     scheme: Numbers,
     sparsity: float,
@@ -112,12 +112,12 @@ def advice(
     exclude: Sequence[str] = (),
 ) -> dict[str, int]:
     """Why such zeros would gain no time in a model's layers: each reason, and how many layers."""
-    given = (outline, profile, scheme, sparsity, pattern, exclude)
+    given = (graph, profile, scheme, sparsity, pattern, exclude)
     return dict(Counter(why for _, why in _whys(*given) if why))
 
 
 def gaining(
-    outline: Outline,
+    graph: ModelGraph,
     profile: Profile,
     scheme: Numbers,
     sparsity: float,
@@ -125,13 +125,13 @@ def gaining(
     exclude: Sequence[str] = (),
 ) -> float:
     """The share of the weights that methods prune whose zeros would save time."""
-    found = list(_whys(outline, profile, scheme, sparsity, pattern, exclude))
+    found = list(_whys(graph, profile, scheme, sparsity, pattern, exclude))
     size = sum(constant.values.size for constant, _ in found)
     return sum(constant.values.size for constant, why in found if not why) / max(1, size)
 
 
 def _whys(
-    outline: Outline,
+    graph: ModelGraph,
     profile: Profile,
     scheme: Numbers,
     sparsity: float,
@@ -139,9 +139,9 @@ def _whys(
     exclude: Sequence[str],
 ) -> Iterator[tuple[Constant, str | None]]:
     """Each weight, and why its zeros would gain no time."""
-    found = outline.paths(profile.sparse_path, sparsity)
+    found = graph.paths(profile.sparse_path, sparsity)
     kernels = exploits([profile], scheme, sparsity).fully_connected
-    for constant in outline.weights:
+    for constant in graph.weights:
         if any(fnmatchcase(constant.label, glob) for glob in exclude):
             continue
         if constant.op == "FULLY_CONNECTED":
@@ -151,7 +151,7 @@ def _whys(
 
 
 def refusals(
-    outline: Outline, profile: Profile, scheme: Numbers, *, one_scale: bool = False
+    graph: ModelGraph, profile: Profile, scheme: Numbers, *, one_scale: bool = False
 ) -> list[str]:
     """Why a runtime will refuse a model with that scheme, however it is stored; empty if not.
 
@@ -161,7 +161,7 @@ def refusals(
     if scheme == "int16x8":
         return []
     found: dict[str, None] = {}
-    for constant in outline.weights:
+    for constant in graph.weights:
         own: CellScheme = scheme
         per_channel = constant.op == "FULLY_CONNECTED" and not one_scale
         if per_channel and scheme in ("int8", "dynamic"):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from edgesparse.commands.fleet import parallel as fleet
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.reading.load import parse_device
 
@@ -38,13 +38,15 @@ def test_dead_devices_stand_beside_live_ones(tmp_path):
     devices = [local("dead", tmp_path / "file" / "x"), local("live", tmp_path / "work")]
     connections = fleet.Connections()
     with connections.use(
-        devices, tmp_path, told.locked(said.append), threading.Event()
+        devices, tmp_path, events.thread_safe(said.append), threading.Event()
     ) as connected:
         assert [target.device.name for target in connected.targets] == ["live"]
         ((dead, why),) = connected.dead
     connections.close()
     assert (dead.name, "cannot write to" in why) == ("dead", True)
-    assert [event.label for event in said if isinstance(event, told.StageFailed)] == ["set up dead"]
+    assert [event.label for event in said if isinstance(event, events.StageFailed)] == [
+        "set up dead"
+    ]
 
 
 def test_when_all_are_dead_every_reason_is_told(tmp_path):
@@ -52,7 +54,7 @@ def test_when_all_are_dead_every_reason_is_told(tmp_path):
     devices = [local(name, tmp_path / "file" / name) for name in ("a", "b")]
     with (
         pytest.raises(EdgesparseError, match=r"(?s)no device can be used.*device a: .*device b: "),
-        fleet.Connections().use(devices, tmp_path, told.nobody, threading.Event()),
+        fleet.Connections().use(devices, tmp_path, events.null_listener, threading.Event()),
     ):
         pass
 
@@ -61,7 +63,7 @@ def test_a_device_stays_connected_until_it_changes_or_goes_away(tmp_path):
     connections, stop = fleet.Connections(), threading.Event()
 
     def connected(device):
-        with connections.use([device], tmp_path, told.nobody, stop) as ready:
+        with connections.use([device], tmp_path, events.null_listener, stop) as ready:
             assert not ready.dead
             return ready.targets[0]
 

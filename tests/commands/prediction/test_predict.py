@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.slow
-AHEAD = ("outline", "preflight")
+AHEAD = ("untrained-model", "preflight")
 DEVICE = (
     "name: both\nconnect: {local: {}}\nworkdir: work\nruntimes: [tflite-runtime, ai-edge-litert]\n"
 )

@@ -7,7 +7,7 @@ import yaml
 
 import edgesparse
 from edgesparse.commands.search import sweep as sweeping
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.report.page.several import write_sweep
 from edgesparse.report.text import json_text
 from edgesparse.report.trials import print_sweep
@@ -41,7 +41,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def swept(project, workers, shared_store):
-    def sweep(trials, listener=told.nobody, name="tiny"):
+    def sweep(trials, listener=events.null_listener, name="tiny"):
         with edgesparse.Project(project, listener=listener, workers=workers) as opened:
             return opened.sweep(project / f"{name}.yaml", "here", trials=trials)
 
@@ -54,7 +54,7 @@ def test_an_interrupted_search_goes_on_and_finds_what_a_whole_one_does(project, 
 
     def interrupt(event):
         seen.append(event)
-        if isinstance(event, told.StageStarted) and event.label.startswith("sparsify trial-003"):
+        if isinstance(event, events.StageStarted) and event.label.startswith("sparsify trial-003"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -10,28 +10,28 @@ from pathlib import Path
 from edgesparse.spec.errors import UsageError
 
 
-def add(work, first, second):
-    work.progress(0.5, "halfway")
+def add(context, first, second):
+    context.progress(0.5, "halfway")
     print("said while adding")
-    return first + second, os.getpid(), len(work.context.pipeline.variants)
+    return first + second, os.getpid(), len(context.plan.pipeline.variants)
 
 
-def folder(work):
+def folder(context):
     return os.getcwd()
 
 
-def same_context(work):
+def same_context(context):
     """Whether this process has seen this very context before."""
     known = getattr(same_context, "known", None)
-    same_context.known = work.context
-    return known is work.context
+    same_context.known = context.plan
+    return known is context.plan
 
 
-def asks(work, value):
-    return work.ask(value)
+def asks(context, value):
+    return context.request(value)
 
 
-def fails(work, kind):
+def fails(context, kind):
     if kind == "ours":
         raise UsageError("p.yaml:3:1: that will not do")
     if kind == "disk":
@@ -41,7 +41,7 @@ def fails(work, kind):
     raise ValueError("first line\nsecond line")
 
 
-def dies(work, how):
+def dies(context, how):
     if how == "segfault":
         ctypes.string_at(0)
     elif how == "abort":
@@ -52,28 +52,28 @@ def dies(work, how):
         os._exit(7)
 
 
-def waits(work, place):
+def waits(context, place):
     """Starts a process of its own, says so, and never ends."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
     Path(place).write_text(f"{os.getpid()} {child.pid}")
-    work.progress(0.1, "waiting")
+    context.progress(0.1, "waiting")
     time.sleep(1000)
 
 
-def meets(work, mine, other):
+def meets(context, mine, other):
     """Says that it is here, and goes on when the other is."""
     Path(mine).write_text(str(os.getpid()))
-    work.progress(0.5, "here")
+    context.progress(0.5, "here")
     while not Path(other).exists():
         time.sleep(0.01)
     return os.getpid()
 
 
-def reads(work, path, then=""):
+def reads(context, path, then=""):
     """Reads a file; `then` is what happens to it."""
     text = Path(path).read_text()
     if then == "changed":
-        work.ask("read")  # It goes on when that was noticed.
+        context.request("read")  # It goes on when that was noticed.
         Path(path).write_text("")
     elif then == "fails":
         raise UsageError("no good")

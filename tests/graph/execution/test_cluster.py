@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import edgesparse
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.graph.execution import cluster
 from edgesparse.graph.store import Store
 from edgesparse.spec.errors import UsageError
@@ -33,7 +33,7 @@ def project(folder, text=WIDER):
     return parse_pipeline(text, str(folder / "tiny.yaml"))
 
 
-def run(loaded, folder, address=None, listener=told.nobody):
+def run(loaded, folder, address=None, listener=events.null_listener):
     return edgesparse.deploy(
         loaded, ["here"], benchmark=False, cluster=address, project=folder, listener=listener
     )
@@ -68,9 +68,9 @@ def test_a_worker_makes_the_same_and_says_how_far_it_is(alone, tmp_path):
         run(project(tmp_path / "again"), tmp_path, dask.address, again.append)
     assert not results.failed
     assert_same(artifacts(tmp_path), alone)
-    progress = [e for e in events if isinstance(e, told.StageProgress)]
+    progress = [e for e in events if isinstance(e, events.StageProgress)]
     assert any(e.label.startswith("train") and 0 < e.share <= 1 for e in progress)
-    assert all(e.cached for e in again if isinstance(e, told.StageDone) and e.total > 1)
+    assert all(e.cached for e in again if isinstance(e, events.StageDone) and e.total > 1)
 
 
 @pytest.mark.full
@@ -82,7 +82,7 @@ def test_lost_workers_and_a_scheduler_that_is_started_anew_lose_nothing(alone, t
 
         def disturb(event):
             """Kill in the middle of work: each time whoever is at it, at the end the scheduler."""
-            begun = isinstance(event, told.StageProgress) and event.label not in lost
+            begun = isinstance(event, events.StageProgress) and event.label not in lost
             if not begun or len(lost) == 3 or not changes.acquire(blocking=False):
                 return
             lost.append(event.label)
@@ -126,7 +126,7 @@ def test_a_worker_without_our_folder_uses_the_shared_store(alone, tmp_path, s3_s
         project(other)
         events = []
         run(parse_pipeline(shared, str(other / "tiny.yaml")), other, None, events.append)
-    done = [e for e in events if isinstance(e, told.StageDone) and e.total > 1]
+    done = [e for e in events if isinstance(e, events.StageDone) and e.total > 1]
     made = [e.label for e in done if not e.cached]
     assert all(label.startswith("verify") for label in made), "devices are asked anew"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import edgesparse
-from edgesparse.graph import events as told
+from edgesparse.graph import events
 from edgesparse.spec.reading.load import load_pipeline
 from tests.conftest import HERE, require
 from tests.graph.execution.test_scheduler import artifacts
@@ -52,7 +52,7 @@ def project(tmp_path):
     return folder
 
 
-def run(folder, listener=told.nobody, **options):
+def run(folder, listener=events.null_listener, **options):
     loaded = load_pipeline(folder / "pipelines" / "own.yaml")
     with edgesparse.Project(folder, listener=listener, **options) as opened:
         return opened.deploy(loaded, ["here"], benchmark=False)
@@ -73,7 +73,7 @@ def test_code_that_is_edited_meanwhile_does_not_count(project, workers):
     """The models are those of the code in their keys, and the next run trains the new code's."""
 
     def edit(event):
-        if isinstance(event, told.StageStarted) and event.label.startswith("preflight"):
+        if isinstance(event, events.StageStarted) and event.label.startswith("preflight"):
             (project / "pipelines" / "beside.py").write_text("WIDTH = 40\n")
 
     assert not run(project, edit, workers=workers).failed
@@ -94,7 +94,7 @@ def test_code_that_is_edited_meanwhile_does_not_count(project, workers):
 
 def test_data_that_is_edited_meanwhile_is_an_error(project, workers):
     def edit(event):
-        if isinstance(event, told.StageProgress) and event.label.startswith("train"):
+        if isinstance(event, events.StageProgress) and event.label.startswith("train"):
             write(project / "pipelines", seed=1)
 
     (row,) = run(project, edit, workers=workers).rows

@@ -8,7 +8,7 @@ from edgesparse.graph.execution import pool
 from edgesparse.graph.execution.pool import Workers, checked_jobs, default_jobs
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.reading.load import parse_pipeline
-from edgesparse.stages.base.stage import Context
+from edgesparse.stages.base.stage import PlanContext
 from tests.conftest import ROOT, TINY
 from tests.devices.ondevice.test_detached import await_end
 from tests.graph.execution.test_worker import PARTS
@@ -16,7 +16,7 @@ from tests.graph.execution.test_worker import PARTS
 
 @pytest.fixture(scope="module")
 def context():
-    return Context(parse_pipeline(TINY, str(ROOT / "tiny.yaml")))
+    return PlanContext(parse_pipeline(TINY, str(ROOT / "tiny.yaml")))
 
 
 def test_two_work_at_the_same_time_each_with_a_log_of_its_own(context, tmp_path):
@@ -61,5 +61,5 @@ def test_how_many_goes_by_cores_and_memory(monkeypatch):
     assert default_jobs() == 1
     assert checked_jobs(None) == 1
     assert checked_jobs(3) == 3
-    with pytest.raises(UsageError, match="--jobs 0: at least one stage at a time"):
+    with pytest.raises(UsageError, match="--jobs 0: must be at least 1"):
         checked_jobs(0)

@@ -5,7 +5,6 @@ import json
 import pytest
 
 import edgesparse
-from edgesparse.graph import events as told
 from edgesparse.graph.store import MANIFEST
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY
@@ -48,9 +47,9 @@ def running(events):
     """How many stages of the plan ran at each moment."""
     now, most = set(), 0
     for event in events:
-        if isinstance(event, told.StageStarted):
+        if isinstance(event, events.StageStarted):
             now.add(event.label)
-        elif isinstance(event, told.StageDone | told.StageFailed):
+        elif isinstance(event, events.StageDone | events.StageFailed):
             now.discard(event.label)
         most = max(most, len(now))
     return most
@@ -67,9 +66,9 @@ def test_each_comes_after_its_inputs(made):
         known = {about["label"]: about for about in artifacts(folder).values()}
         ended = set()
         for event in events:
-            if isinstance(event, told.StageStarted) and event.label in known:
+            if isinstance(event, events.StageStarted) and event.label in known:
                 assert set(known[event.label]["inputs"].values()) <= ended
-            elif isinstance(event, told.StageDone) and event.label in known:
+            elif isinstance(event, events.StageDone) and event.label in known:
                 ended.add(known[event.label]["key"])
 
 
@@ -88,7 +87,7 @@ def test_side_by_side_makes_the_same(made):
 
 def test_numbers_go_up_and_end_with_the_last(made):
     for _, events in made:
-        places = [e.number for e in events if isinstance(e, told.StageStarted) and e.total > 1]
+        places = [e.number for e in events if isinstance(e, events.StageStarted) and e.total > 1]
         assert places == sorted(places)
-        totals = {e.total for e in events if isinstance(e, told.StageDone) and e.total > 1}
-        assert totals == {max(e.number for e in events if isinstance(e, told.StageDone))}
+        totals = {e.total for e in events if isinstance(e, events.StageDone) and e.total > 1}
+        assert totals == {max(e.number for e in events if isinstance(e, events.StageDone))}

@@ -13,7 +13,7 @@ from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.spec.safe.file_access import WRITTEN
-from edgesparse.stages.base.stage import Context, Stage
+from edgesparse.stages.base.stage import PlanContext, Stage
 from tests.conftest import ROOT, TINY
 from tests.devices.ondevice.test_detached import await_end
 
@@ -22,7 +22,7 @@ PARTS = {"stage": Stage("any", "any", (), 1, {}, {}, {}), "inputs": {}, "folder"
 
 @pytest.fixture(scope="module")
 def context():
-    return Context(parse_pipeline(TINY, str(ROOT / "tiny.yaml")))
+    return PlanContext(parse_pipeline(TINY, str(ROOT / "tiny.yaml")))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_one_process_and_one_context_serve_call_after_call(worker, context):
     call(worker, context, "same_context")
     assert call(worker, context, "same_context")
     assert call(worker, context, "add", 0, 0)[1] == first
-    other = Context(parse_pipeline(TINY.replace("sparsity: 0.5", "sparsity: 0.6")))
+    other = PlanContext(parse_pipeline(TINY.replace("sparsity: 0.5", "sparsity: 0.6")))
     assert not call(worker, other, "same_context")
 
 
@@ -59,9 +59,9 @@ def test_one_process_and_one_context_serve_call_after_call(worker, context):
 def test_other_code_or_devices_of_tensorflow_need_a_new_process(worker, context):
     """What Python has imported, and how TensorFlow was set up, stays until a process ends."""
 
-    def process(own_code, strategy=""):
+    def process(user_code, strategy=""):
         text = TINY.replace("train: {", f"train: {{{strategy}")
-        other = replace(Context(parse_pipeline(text, "tiny.yaml")), own_code=own_code)
+        other = replace(PlanContext(parse_pipeline(text, "tiny.yaml")), user_code=user_code)
         return call(worker, other, "add", 0, 0)[1]
 
     worker.close()
@@ -86,14 +86,14 @@ def test_a_call_prints_to_the_log_and_runs_in_the_folder_of_its_time(worker, con
 
 
 def test_work_asks_this_process(worker, context):
-    assert call(worker, context, "asks", [1, 2], answer=sum) == 3
+    assert call(worker, context, "asks", [1, 2], handle_request=sum) == 3
 
     def refuse(_):
         raise EdgesparseError("device pi: no answer")
 
     with pytest.raises(EdgesparseError, match="device pi: no answer"):
-        call(worker, context, "asks", 1, answer=refuse)
-    assert call(worker, context, "asks", 1, answer=lambda value: value) == 1
+        call(worker, context, "asks", 1, handle_request=refuse)
+    assert call(worker, context, "asks", 1, handle_request=lambda value: value) == 1
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(
     [
         ("segfault", "its process crashed (SIGSEGV) in ctypes/__init__.py (string_at)"),
         ("abort", "its process crashed (SIGABRT) in execution/tasks.py (dies)"),
-        ("memory", "its process was killed (SIGKILL): most likely the memory ran out"),
-        ("exit", "its process ended with code 7 before it was done"),
+        ("memory", "its process was killed (SIGKILL), probably out of memory"),
+        ("exit", "its process ended early with exit code 7"),
     ],
 )
 def test_a_death_is_told_and_the_next_work_has_a_new_process(worker, context, how, message):
@@ -149,7 +149,7 @@ def test_what_the_users_code_has_read_is_told_and_read_anew(worker, tmp_path):
     file = tmp_path / "weights.bin"
     file.write_text("1")
     loaded = parse_pipeline(TINY, str(tmp_path / "tiny.yaml"))
-    own = replace(Context(loaded), own_code="of this test")
+    own = replace(PlanContext(loaded), user_code="of this test")
 
     def read(*words):
         found = {}
@@ -178,13 +178,13 @@ def test_what_changes_while_the_users_code_reads_it_is_read_anew(worker, tmp_pat
     file = tmp_path / "weights.bin"
     file.write_text("1")
     loaded = parse_pipeline(TINY, str(tmp_path / "tiny.yaml"))
-    own = replace(Context(loaded), own_code="of this other test")
+    own = replace(PlanContext(loaded), user_code="of this other test")
 
     def noticed(_):
         worker._watch.reads(tmp_path)
 
     found = {}
-    call(worker, own, "reads", str(file), "changed", answer=noticed, reads=found)
+    call(worker, own, "reads", str(file), "changed", handle_request=noticed, reads=found)
     assert found == {"weights.bin": WRITTEN}
 
 
@@ -192,13 +192,13 @@ HOST = """
 import sys
 from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.reading.load import parse_pipeline
-from edgesparse.stages.base.stage import Context, Stage
+from edgesparse.stages.base.stage import PlanContext, Stage
 from pathlib import Path
 from tests.conftest import ROOT, TINY
 with Worker(Path("log.txt")) as worker:
     worker.call(
         "tests.graph.execution.tasks:waits",
-        Context(parse_pipeline(TINY, str(ROOT / "tiny.yaml"))),
+        PlanContext(parse_pipeline(TINY, str(ROOT / "tiny.yaml"))),
         {"stage": Stage("any", "any", (), 1, {}, {}, {}), "inputs": {}, "folder": None},
         "pids",
         progress=lambda *_: print("begun", flush=True),

@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from edgesparse.graph.fingerprints import inputs_of, own_code
+from edgesparse.graph.fingerprints import inputs_of, user_code
 from edgesparse.spec.code.inputs import InputChanged
 from edgesparse.spec.reading.load import load_pipeline
 
@@ -46,9 +46,9 @@ def test_all_that_is_referred_to_is_in_the_keys(folder):
     files = {"d.npz", "pictures/cats/1.png", "w.h5"}
     assert set(inputs.files) == {str(folder / name) for name in files}
     assert not inputs.installed
-    before = own_code(inputs)
+    before = user_code(inputs)
     (folder / "parts" / "inner.py").write_text("INNER = 3\n")
-    assert own_code(inputs_of(load_pipeline(folder / "p.yaml"))) != before
+    assert user_code(inputs_of(load_pipeline(folder / "p.yaml"))) != before
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """What every stage has, and what depends on it."""
 
 from dataclasses import fields
+from importlib import import_module
 
 import pytest
 
 from edgesparse.stages import NAMES, kind
 from edgesparse.stages.base.artifacts import write_json
-from edgesparse.stages.base.stage import Kind, Stage, Work
+from edgesparse.stages.base.stage import Stage, StageContext, StageKind
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "edgesparse" / "stages"
@@ -14,17 +15,17 @@ FOLDER = ROOT / "edgesparse" / "stages"
 
 def test_every_file_is_a_stage_and_every_stage_has_a_file():
     files = {file.stem for file in FOLDER.glob("*.py")} - {"__init__", "stage"}
-    assert files == set(NAMES)
+    assert files == {name.replace("-", "_") for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stage_says_all_of_itself(name):
     found = kind(name)
-    assert isinstance(found, Kind)
+    assert isinstance(found, StageKind)
     assert found.name == name
     assert found.version >= 1
-    module = __import__(f"edgesparse.stages.{name}", fromlist=["covers"])
-    assert module.covers.__doc__.startswith("What the result depends on")
+    module = import_module(f"edgesparse.stages.{name.replace('-', '_')}")
+    assert module.key_inputs.__doc__.startswith("Return what the result depends on")
     assert module.run.__doc__
     assert found.run is module.run
 
@@ -61,7 +62,7 @@ def test_notes_of_the_steps_before(tmp_path):
     write_json(tmp_path / "notes.json", ["half of it is gone"])
     (tmp_path / "none").mkdir()
     inputs = {"model": tmp_path, "sparsify": tmp_path / "none"}
-    work = Work(STAGE, None, inputs, tmp_path, lambda *_: None, lambda _: None)
-    assert work.notes_of("model") == ["half of it is gone"]
-    assert work.notes_of("sparsify") == []
-    assert work.notes_of("absent") == []
+    context = StageContext(STAGE, None, inputs, tmp_path, lambda *_: None, lambda _: None)
+    assert context.notes_of("model") == ["half of it is gone"]
+    assert context.notes_of("sparsify") == []
+    assert context.notes_of("absent") == []

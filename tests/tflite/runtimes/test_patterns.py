@@ -8,7 +8,7 @@ from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.models.resnet8 import resnet8
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
-from edgesparse.tflite.runtimes.patterns import advice, choose, exploits, read_outline
+from edgesparse.tflite.runtimes.patterns import advice, choose, exploits, read_graph
 
 pytestmark = pytest.mark.slow
 PI5 = frozenset({"asimdhp", "asimddp"})
@@ -22,18 +22,18 @@ ARM = [
 ]
 
 
-def outline(model):
-    return read_outline(convert(model, "f32", np.zeros((0, 1), np.float32)))
+def graph_of(model):
+    return read_graph(convert(model, "f32", np.zeros((0, 1), np.float32)))
 
 
 @pytest.fixture(scope="module")
 def mobilenet():
-    return outline(mobilenet_v1([32, 32, 3], 10, alpha=0.25, downsample=2))
+    return graph_of(mobilenet_v1([32, 32, 3], 10, alpha=0.25, downsample=2))
 
 
 @pytest.fixture(scope="module")
 def residual():
-    return outline(resnet8())
+    return graph_of(resnet8())
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def wide():
     inputs = tf.keras.Input((64,))
     x = tf.keras.layers.Dense(32, "relu", name="blocks")(inputs)
     x = tf.keras.layers.Dense(20, "relu", name="odd")(x)
-    return outline(tf.keras.Model(inputs, tf.keras.layers.Dense(3, name="last")(x)))
+    return graph_of(tf.keras.Model(inputs, tf.keras.layers.Dense(3, name="last")(x)))
 
 
 def test_pointwise_convolutions_are_unstructured_where_they_are_skipped(mobilenet):

@@ -16,7 +16,7 @@ import numpy as np
 from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, Magnitude
 from edgesparse.stages.base.artifacts import built
-from edgesparse.stages.base.stage import KERAS_LIBRARIES, Kind, Work
+from edgesparse.stages.base.stage import KERAS_LIBRARIES, StageContext, StageKind
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile, SparsePath
 
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from edgesparse.methods.choosing.auto import Resolved
 
 
-def covers(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What the result depends on: `model` is its source and digest."""
+def key_inputs(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the result depends on: `model` is its source and digest."""
     return {"model": model}
 
 
-def run(work: Work) -> None:
-    """Leave outline.tflite, in f32."""
+def run(context: StageContext) -> None:
+    """Leave untrained.tflite, in f32."""
     import tensorflow as tf
 
     from edgesparse.tflite import convert
 
     # Its weights say nothing, but the same file comes from every process.
     tf.keras.utils.set_random_seed(0)
-    model = built(work)
+    model = built(context)
     nothing = [np.zeros((0, 1), np.float32) for _ in model.inputs]
-    (work.folder / "outline.tflite").write_bytes(convert.convert(model, "f32", nothing))
+    (context.folder / "untrained.tflite").write_bytes(convert.convert(model, "f32", nothing))
 
 
-def read(folder: Path) -> patterns.Outline:
+def read(folder: Path) -> patterns.ModelGraph:
     """What `run` left."""
-    return patterns.read_outline((folder / "outline.tflite").read_bytes())
+    return patterns.read_graph((folder / "untrained.tflite").read_bytes())
 
 
 def exploited(step: Magnitude, scheme: Numbers, profiles: Mapping[str, Profile]) -> dict[str, Any]:
@@ -63,21 +63,21 @@ def likely_sparsity(step: Magnitude) -> float:
     return patterns.LIKELY_SPARSITY if isinstance(step.sparsity, str) else step.sparsity
 
 
-def resolve(work: Work, model: tf.keras.Model, spec: Magnitude) -> Resolved:
+def resolve(context: StageContext, model: tf.keras.Model, spec: Magnitude) -> Resolved:
     """The step with what `pattern: auto` stands for in this model on this target."""
     from edgesparse.methods.choosing import auto
 
-    return auto.resolve(model, spec, _choices(work, spec))
+    return auto.resolve(model, spec, _choices(context, spec))
 
 
-def _choices(work: Work, spec: Magnitude) -> Mapping[str, LayerChoice]:
-    if "outline" not in work.inputs:
+def _choices(context: StageContext, spec: Magnitude) -> Mapping[str, LayerChoice]:
+    if "untrained_model" not in context.inputs:
         return {}
-    known = work.stage.spec["exploits"]
+    known = context.stage.spec["exploits"]
     found = patterns.Exploits(
         tuple(known["fully_connected"]), tuple(SparsePath(**path) for path in known["paths"])
     )
-    return patterns.choose(read(work.inputs["outline"]), found, likely_sparsity(spec))
+    return patterns.choose(read(context.inputs["untrained_model"]), found, likely_sparsity(spec))
 
 
-KIND = Kind("outline", 2, KERAS_LIBRARIES, run)
+KIND = StageKind("untrained-model", 1, KERAS_LIBRARIES, run)
