@@ -81,9 +81,10 @@ matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write 
 calibrate: $(DEVELOP) ## Hold the emulated boards against published figures of real ones
 	@$(BIN)/python -m tests.tools.calibrate
 
-schemas: $(READY) ## Write the JSON Schemas that editors read
+schemas: $(DEVELOP) ## Write the JSON Schemas of pipelines, devices and results
 	@$(BIN)/edgesparse schema pipeline > pipelines/schema.json
 	@$(BIN)/edgesparse schema device > devices/schema.json
+	@$(BIN)/python -m tests.tools.results_reference
 
 clean: ## Remove .venv, caches, artifacts and runs
 	rm -rf $(VENV) .edgesparse .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

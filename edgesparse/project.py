@@ -65,6 +65,7 @@ class Project(Resources):
     compare = _compare.compare
     history = _compare.history
     runs = _compare.runs
+    outdated_runs = _compare.outdated_runs
     device_files = device_commands.device_files
     check_device = device_commands.check
     set_up_device = device_commands.set_up

@@ -259,9 +259,14 @@ def sensitivity(
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["pipeline", "device"]))
+@click.argument("kind", type=click.Choice(["pipeline", "device", "results"]))
 def schema(kind: str) -> None:
-    """Print the JSON Schema of pipeline or device files, for editors."""
-    from edgesparse.spec.reading.schema import schema_text
+    """Print the JSON Schema of pipeline files, device files or results.json."""
+    if kind == "results":
+        from edgesparse.measure.results import schema_text
 
-    click.echo(schema_text(kind))
+        click.echo(schema_text())
+    else:
+        from edgesparse.spec.reading.schema import schema_text as spec_schema_text
+
+        click.echo(spec_schema_text(kind))

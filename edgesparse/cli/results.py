@@ -152,11 +152,12 @@ def report(
         from edgesparse.cli.console import result_console
         from edgesparse.report.comparison import print_runs, run_records
 
-        runs = edgesparse.Project().runs()
+        project = edgesparse.Project()
+        runs, outdated = project.runs(), project.outdated_runs()
         if as_json:
-            print_json(run_records(runs))
-        elif runs:
-            print_runs(runs, result_console())
+            print_json(run_records(runs, outdated))
+        elif runs or outdated:
+            print_runs(runs, result_console(), outdated)
         else:
             say("no runs yet")
     else:

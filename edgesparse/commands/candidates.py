@@ -13,7 +13,7 @@ from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
 from edgesparse.measure.evaluation import Judge, read_answers, read_judge
 from edgesparse.measure.job import Candidate
-from edgesparse.measure.rows import Coverage, EdgeTpuInfo, ModelFile, Stored
+from edgesparse.measure.rows import Coverage, EdgeTpuInfo, ModelFile, StoredWeight
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import L1, REPORTED_GAP, Channels, Sparsify, removes_channels
@@ -184,8 +184,8 @@ def _verified(
         notes=(*candidate.notes, *trained, *verdict["notes"], *aware, *network["notes"]),
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
         steps=tuple(_named(s) for s in pipeline.variants[candidate.variant].sparsify),
-        like=_like(pipeline, candidate.variant),
-        numbers=_numbers(pipeline.variants[candidate.variant]),
+        seed_group=_like(pipeline, candidate.variant),
+        compute_dtype=_numbers(pipeline.variants[candidate.variant]),
         zeros_exploited=any(one.exploited for one in decided) and verdict["storage"] == "sparse",
         half_precision=_half(pipeline.variants[candidate.variant], candidate, executor),
         weights=_weights(decided),
@@ -218,13 +218,13 @@ def _decided(plan: Plan, executor: Executor, key: str) -> tuple[Decision, ...]:
     return tuple(encode.read_decisions(executor.store.path(encoded))) if encoded is not None else ()
 
 
-def _weights(decided: Sequence[Decision]) -> tuple[Stored, ...]:
+def _weights(decided: Sequence[Decision]) -> tuple[StoredWeight, ...]:
     """What is to be said of weights: of those that have zeros, or nearly could have."""
     return tuple(
-        Stored(
+        StoredWeight(
             name=label(one.name),
             operator=one.op,
-            form=one.form,
+            storage=one.form,
             dense_bytes=one.dense_bytes,
             stored_bytes=one.stored_bytes,
             exploited=one.exploited,

@@ -9,7 +9,7 @@ from edgesparse.commands.fleet.resources import Resources
 from edgesparse.graph.fingerprints import revision
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.comparison import Comparison, compare_runs, differences
-from edgesparse.measure.results import Results
+from edgesparse.measure.results import Results, SchemaError
 from edgesparse.spec.errors import UsageError, did_you_mean
 
 
@@ -60,6 +60,11 @@ def runs(project: Resources) -> list[Results]:
     return project.workspace().all_results()
 
 
+def outdated_runs(project: Resources) -> list[SchemaError]:
+    """Runs whose results another version of edgesparse wrote, oldest first."""
+    return project.workspace().outdated_runs()
+
+
 def _name(pipeline: str) -> str:
     """Of a file its pipeline's name; else what it is called."""
     path = Path(pipeline)
@@ -80,11 +85,11 @@ def _found(workspace: Workspace, what: str | None, later: Results | None) -> Res
         if not own:
             raise UsageError(f"{workspace.runs}: there is no run to compare with; name one")
         return own[-1]
-    alike = [run for run in runs if run.run.startswith(what)]
-    if len(alike) == 1 or (alike and alike[0].run == what):
-        return alike[0]
-    if alike:
-        raise UsageError(f"{what!r} is the beginning of {len(alike)} runs; give more of it")
+    ids = [run for run in workspace.run_ids() if run.startswith(what)]
+    if len(ids) == 1 or what in ids:
+        return workspace.results(what if what in ids else ids[0])
+    if ids:
+        raise UsageError(f"{what!r} matches {len(ids)} run ids; type more of it")
     name = _name(what)
     named = [run for run in runs if run.pipeline == name]
     if not named:

@@ -23,7 +23,7 @@ from edgesparse.commands.prediction.auto_variants import left_out
 from edgesparse.commands.prediction.chance_level import require_learned
 from edgesparse.commands.prediction.predict import advise
 from edgesparse.commands.results.models import FOLDER, keep_models
-from edgesparse.commands.results.provenance import made
+from edgesparse.commands.results.provenance import provenance_of
 from edgesparse.commands.results.record import RunRecord, recorded
 from edgesparse.commands.results.release import release_best
 from edgesparse.devices import edgetpu
@@ -228,7 +228,7 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
 def _keep_made(record: RunRecord, plan: Plan, executor: Executor) -> None:
     """How the variants were made; a run is none the worse where that cannot be told."""
     try:
-        record.made = record.made.and_also(made(plan, executor.store))
+        record.provenance = record.provenance.merge(provenance_of(plan, executor.store))
     except (ValueError, LookupError, TypeError, OSError) as error:
         with record.lock:
             record.notes.append(f"how the variants were made cannot be told: {error}"[:300])

@@ -16,7 +16,7 @@ from edgesparse.graph.open_runs import goes_on
 from edgesparse.graph.plan import Plan, differences
 from edgesparse.graph.shared_store import Shared
 from edgesparse.graph.store import Store
-from edgesparse.measure.results import Results, read_results
+from edgesparse.measure.results import Results, SchemaError, read_results
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.reading.load import Loaded
@@ -96,13 +96,25 @@ class Workspace:
         return empty[0]
 
     def all_results(self) -> list[Results]:
-        """Of every run that can be read, oldest first."""
+        """Results of every run that can be read, oldest first."""
         runs = []
         for run in self.run_ids():
-            # Damaged, or of a later version: the others count all the same.
+            # A damaged file, or one of another schema, does not hide the others.
             with suppress(EdgesparseError):
                 runs.append(self.results(run))
         return runs
+
+    def outdated_runs(self) -> list[SchemaError]:
+        """Runs whose results have another schema version, oldest first."""
+        errors = []
+        for run in self.run_ids():
+            try:
+                self.results(run)
+            except SchemaError as error:
+                errors.append(error)
+            except EdgesparseError:
+                continue
+        return errors
 
     def _later(self, empty: Sequence[Results]) -> list[str]:
         """Of runs without rows, newest first, why they are not shown."""

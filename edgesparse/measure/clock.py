@@ -23,7 +23,7 @@ def formats_apart(rows: Iterable[Row], cpu: str) -> str | None:
     """Why times of a device's rows may not be compared across number formats; None where they
     may."""
     rows = [row for row in rows if row.clock == "instructions"]
-    numbers = {row.numbers for row in rows if row.numbers is not None}
+    numbers = {row.compute_dtype for row in rows if row.compute_dtype is not None}
     known = {runtime for core, runtime in CHECKED if core in cpu}
     unknown = sorted({row.runtime.name for row in rows} - known)
     if len(numbers) < 2 or not unknown:

@@ -260,7 +260,7 @@ def _lost(before: Row, after: Row) -> float | None:
         return None
     if one.shown is None or two.shown is None:
         return None
-    return (1 if two.best == "highest" else -1) * (one.shown - two.shown)
+    return two.sign * (one.shown - two.shown)
 
 
 def _lost_half(before: Score | None, after: Score | None, tests: int) -> float:

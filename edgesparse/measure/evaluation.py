@@ -112,7 +112,7 @@ def scores_of(
             Score(
                 name=name,
                 unit=metric.unit,
-                best=metric.best,
+                direction=metric.direction,
                 keras=keras.get(name),
                 host=host.get(name),
                 device=value if on_device else None,
@@ -120,7 +120,7 @@ def scores_of(
                 ci95=ci95,
                 drop_ci95=drop_ci95,
                 samples=own.samples if own else 0,
-                chance=chance,
+                chance_level=chance,
             )
         )
     return found

@@ -34,7 +34,7 @@ def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
                     min=gate.min,
                     max=gate.max,
                     passed=passed,
-                    doubt=_doubt(gate, row),
+                    warning=_doubt(gate, row),
                 )
             )
     return found

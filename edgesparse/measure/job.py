@@ -15,7 +15,6 @@ from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.measure import statistics
 from edgesparse.measure.evaluation import LOST, Judge, Judgement, judged, scores_of
 from edgesparse.measure.rows import (
-    Accuracy,
     Clock,
     Coverage,
     Cpu,
@@ -25,7 +24,7 @@ from edgesparse.measure.rows import (
     RuntimeInfo,
     Score,
     Speedup,
-    Stored,
+    StoredWeight,
 )
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.verify import Limits, disagreement
@@ -74,12 +73,12 @@ class Candidate:
     edgetpu: EdgeTpuInfo | None = None
     coverage: Coverage | None = None
     steps: tuple[str, ...] = ()
-    like: str | None = None
-    numbers: str | None = None
+    seed_group: str | None = None
+    compute_dtype: str | None = None
     zeros_exploited: bool | None = None
     half_precision: bool | None = None
     """Where that is asked for: whether a probe has seen it there."""
-    weights: tuple[Stored, ...] = ()
+    weights: tuple[StoredWeight, ...] = ()
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Of inputs that the file leaves open, by tensor."""
     clock: Clock = "wall"
@@ -217,8 +216,8 @@ def _row(
         edgetpu=candidate.edgetpu,
         coverage=candidate.coverage,
         steps=list(candidate.steps),
-        like=candidate.like,
-        numbers=candidate.numbers,
+        seed_group=candidate.seed_group,
+        compute_dtype=candidate.compute_dtype,
         zeros_exploited=candidate.zeros_exploited,
         half_precision=candidate.half_precision,
         weights=list(candidate.weights),
@@ -257,7 +256,7 @@ def _row(
             ),
             **answers,
             "speedup": speedup,
-            "zeros_speedup": zeros,
+            "speedup_vs_dense": zeros,
             "half_precision": half,
         }
     )
@@ -284,23 +283,19 @@ def _scores(
     if judge is None:
         return {}
     host = candidate.host_answers.scores if candidate.host_answers else {}
-    found = scores_of(judge, candidate.keras_scores, host, own, baseline, on_device=on_device)
+    scores = scores_of(judge, candidate.keras_scores, host, own, baseline, on_device=on_device)
     trained = candidate.trained_scores
-    found = [one.model_copy(update={"trained": trained.get(one.name)}) for one in found]
-    known = next((score for score in found if score.name == "accuracy"), None)
-    names = ("keras", "host", "device", "drop", "samples")
     return {
-        "metrics": found,
+        "metrics": [s.model_copy(update={"keras_train": trained.get(s.name)}) for s in scores],
         "details": judge.judging.details(own.answers, judge.wanted) if own else {},
-        "accuracy": Accuracy(**{n: getattr(known, n) for n in names}) if known else None,
     }
 
 
 def _chip_doubts(candidate: Candidate, answers: Mapping[str, Any]) -> list[str]:
-    """Whether an Edge TPU is less accurate than the CPU with the same weights."""
+    """Warn where an Edge TPU is less accurate than the CPU with the same weights."""
     on_cpu = candidate.edgetpu.cpu_accuracy if candidate.edgetpu else None
-    accuracy = answers.get("accuracy")
-    on_chip = accuracy.device if isinstance(accuracy, Accuracy) else None
+    scores = {score.name: score for score in answers.get("metrics", ())}
+    on_chip = scores["accuracy"].device if "accuracy" in scores else None
     if on_cpu is None or on_chip is None or on_cpu - on_chip <= CHIP_DROP:
         return []
     return [
@@ -313,12 +308,11 @@ def _at_chance(answers: Mapping[str, object]) -> list[str]:
     """Whether a model has learned nothing."""
     scores = answers.get("metrics")
     score = scores[0] if isinstance(scores, list) and scores else None
-    if not isinstance(score, Score) or not score.at_chance or score.chance is None:
+    if not isinstance(score, Score) or not score.at_chance or score.chance_level is None:
         return []
     scale, unit = (100, " %") if score.unit == "%" else (1, "")
-    return [
-        f"at chance level: always the same answer has {score.name} {score.chance * scale:.3g}{unit}"
-    ]
+    level = f"{score.chance_level * scale:.3g}{unit}"
+    return [f"at chance level: always the same answer has {score.name} {level}"]
 
 
 def _milliseconds(rounds: Mapping[int, Round]) -> list[statistics.Samples]:
@@ -338,7 +332,7 @@ def _measured(rounds: Mapping[int, Round], notes: list[str]) -> dict[str, object
     return {
         "latency_ms": statistics.summarize(samples),
         "init_ms": float(np.median([r.init_ms for r in ordered])),
-        "first_ms": float(np.median([r.first_ms for r in ordered])),
+        "first_inference_ms": float(np.median([r.first_ms for r in ordered])),
         "peak_rss_bytes": max(r.peak_rss_bytes for r in ordered),
         "cpu": Cpu(
             mhz_before=first.mhz,

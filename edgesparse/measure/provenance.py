@@ -1,5 +1,5 @@
-"""How variants were made, as results keep it: trainings, layers, what they bear, which inputs
-matter."""
+"""Provenance of variants: their trainings, layer sparsities and sensitivities, and which inputs
+reach the outputs."""
 
 from __future__ import annotations
 
@@ -9,75 +9,83 @@ from edgesparse.measure.rows import Data, Finite, Share, Size
 
 
 class Training(Data):
-    """A training or fine-tuning: a value per epoch of the loss and each metric, on training and
-    (`val_`) validation data; None for what was no number."""
+    """A training or fine-tuning."""
 
     label: str
-    """Of its stage: what was trained, by which method."""
+    """The stage's label: what was trained, by which method."""
     variants: list[str]
+    """Variants that were made from it."""
     history: dict[str, list[Finite | None]]
+    """By epoch the loss and each metric, on training and (`val_`) validation data; null for NaN."""
 
 
-class LayerZeros(Data):
-    """A layer after a variant's last step: shares of zeros, or of channels that are gone, that were
-    asked for (0 where nothing was asked of this layer alone) and reached; `size` weights are left,
-    of `size_before` where channels are gone; `note` is why a pattern was not used."""
+class LayerSparsity(Data):
+    """A layer after the last step of a variant."""
 
     name: str
     pattern: str
+    """unstructured, block-1x4, 2:4, ...; channels where channels were removed."""
     size: Size
-    asked: Share
-    reached: Share
+    """Weights that are left."""
+    target: Share
+    """Requested share of zeros or removed channels; 0 where none was set for this layer."""
+    achieved: Share
     note: str = ""
+    """Why a pattern was not applied."""
     size_before: Size | None = None
+    """Weights before channels were removed."""
 
 
-class Bears(Data):
-    """What is left of a metric, on validation data and without training, with one layer pruned
-    alone: by layer a value for each level of sparsity. `whole` is the dense model's."""
+class LayerSensitivity(Data):
+    """The metric on validation data with one layer pruned alone, without training."""
 
     variants: list[str]
     metric: str
     unit: str
-    whole: Finite
+    dense: Finite
+    """The metric of the dense model."""
     levels: list[Share]
+    """Sparsities that were tried."""
     layers: dict[str, list[Finite]]
+    """By layer the metric at each level."""
 
 
-class InputsThatMatter(Data):
-    """Which of an input's values still reach the outputs over weights that are not zero.
-
-    `shape` is the input's, without batch. `speaks`: for each output how much each value speaks for
-    it (positive) or against it, in hundredths of the largest; summed over the last axis where
-    that holds colours. Empty where there are too many to look at. `strongest` are named.
-    """
+class InputAttribution(Data):
+    """Input values that reach the outputs over nonzero weights."""
 
     input: str
     shape: list[Size]
-    count: Size
-    reaching: Size
-    speaks: dict[str, list[int]] = Field(default_factory=dict)
+    """The input's shape without batch."""
+    n_values: Size
+    n_connected: Size
+    """Values with a path of nonzero weights to an output."""
+    attribution: dict[str, list[int]] = Field(default_factory=dict)
+    """By output the weight of each value for (positive) or against it, in hundredths of the
+    largest, summed over colours; empty for inputs that are not images, or too large."""
     strongest: dict[str, list[tuple[str, Finite]]] = Field(default_factory=dict)
+    """By output the values with the largest weights, by name."""
 
 
-class Made(Data):
-    """Of one run's variants, by their names, but for what several share."""
+class Provenance(Data):
+    """The provenance of a run's variants, by variant where they do not share it."""
 
     trainings: list[Training] = Field(default_factory=list)
-    layers: dict[str, list[LayerZeros]] = Field(default_factory=dict)
-    bears: list[Bears] = Field(default_factory=list)
-    inputs: dict[str, list[InputsThatMatter]] = Field(default_factory=dict)
-    labels: list[str] = Field(default_factory=list)
-    """What the data calls its classes."""
+    layers: dict[str, list[LayerSparsity]] = Field(default_factory=dict)
+    sensitivities: list[LayerSensitivity] = Field(default_factory=list)
+    inputs: dict[str, list[InputAttribution]] = Field(default_factory=dict)
+    class_names: list[str] = Field(default_factory=list)
 
-    def and_also(self, other: Made) -> Made:
-        """With what another device's variants have besides."""
-        labels = {one.label for one in self.trainings}
-        seen = [one.variants for one in self.bears]
-        return Made(
+    def merge(self, other: Provenance) -> Provenance:
+        """Add what another device's variants have besides."""
+        labels = {training.label for training in self.trainings}
+        seen = [sensitivity.variants for sensitivity in self.sensitivities]
+        return Provenance(
             trainings=[*self.trainings, *(t for t in other.trainings if t.label not in labels)],
             layers={**other.layers, **self.layers},
-            bears=[*self.bears, *(one for one in other.bears if one.variants not in seen)],
+            sensitivities=[
+                *self.sensitivities,
+                *(s for s in other.sensitivities if s.variants not in seen),
+            ],
             inputs={**other.inputs, **self.inputs},
-            labels=self.labels or other.labels,
+            class_names=self.class_names or other.class_names,
         )

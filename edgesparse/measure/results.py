@@ -1,4 +1,4 @@
-"""The results of a run: what every report, tool and test reads."""
+"""Results of a run: results.json, which every report, tool and test reads."""
 
 from __future__ import annotations
 
@@ -9,110 +9,129 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
-from edgesparse.measure.provenance import Made
-from edgesparse.measure.rows import Data, GateResult, Row, Size
+from edgesparse.measure.provenance import Provenance
+from edgesparse.measure.rows import CLEANED, Data, GateResult, Row, Size
 from edgesparse.measure.selection import best_row
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import replace_json
+from edgesparse.spec.safe.text import clean_all
 
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA_VERSION = 2
-"""2: rows have the metrics of their task; runs of 1 are read as accuracy."""
+SCHEMA_VERSION = 3
+"""Raised where a key changes its meaning or name; results of another schema are listed, and not
+read further."""
 
 
 class DeviceInfo(Data):
-    """What a device said it is; with `error`, why it could not be used."""
+    """A device of the run, as its agent describes it."""
 
     name: str
     description: str
+    """From the device file."""
     machine: str = ""
+    """Architecture, such as aarch64."""
     cpu: str = ""
     cores: int | None = None
     python: str = ""
     governor: str | None = None
+    """CPU frequency governor."""
     error: str | None = None
+    """Why the device could not be used."""
 
 
 class ReleaseInfo(Data):
-    """What became current on a device; `try_it` is a command that runs it, while it lasts."""
+    """A release that became current on a device."""
 
     device: str
     pipeline: str
     variant: str
     runtime: str
     digest: str
+    """Names the release; `edgesparse device releases` lists them."""
     previous: str | None
-    place: str
-    try_it: str | None
-    doubt: str | None = None
-    """Why another variant may be better there."""
-    update_bytes: Size | None = None
-    """What its model costs on the way there; None on this machine."""
+    """Digest of the release that was current before."""
+    folder: str
+    """The release's folder on the device."""
+    run_command: str | None
+    """A command that runs it on the device; null on an emulated device, which forgets it."""
+    warning: str | None = None
+    """Why another variant may be faster on a real board."""
+    transfer_bytes: Size | None = None
+    """Compressed size of its model on the wire to the device; null on this machine."""
 
 
 class Results(Data):
-    """A run."""
+    """The results of a run: runs/ID/results.json."""
 
     schema_version: int = SCHEMA_VERSION
     run: str
+    """The run's id."""
     started: str
     """UTC, ISO 8601."""
     finished: bool = True
+    """false where the run was interrupted."""
     quick: bool = False
+    """Whether it was measured briefly (`--quick`): indicative only."""
     host: dict[str, Any]
+    """This machine: architecture and system."""
     versions: dict[str, str]
+    """Versions of edgesparse and of the libraries that shape models."""
     pipeline: str
+    """The pipeline's name; "bench" for files without a pipeline."""
     pipeline_digest: str
     commit: str = ""
-    """Of git, where the project is in a repository; with a plus where files had changed since."""
+    """The project's git commit, with a plus where files had changed since."""
     baseline: str
+    """The variant that speed-ups and drops refer to."""
     devices: list[DeviceInfo] = Field(default_factory=list)
     rows: list[Row] = Field(default_factory=list)
     gates: list[GateResult] = Field(default_factory=list)
     releases: list[ReleaseInfo] = Field(default_factory=list)
     failures: list[str] = Field(default_factory=list)
-    """What failed beside the rows."""
+    """Failures besides those of rows."""
     notes: list[str] = Field(default_factory=list)
-    made: Made = Made()
-    """How the variants were made."""
-    source: list[str] = Field(default_factory=list)
+    """Notes on the whole run, among them predictions that the measurement confirmed."""
+    provenance: Provenance = Provenance()
+    pipeline_source: list[str] = Field(default_factory=list)
     """The lines of the pipeline's file."""
     command: str = ""
-    """What was run."""
+    """The command line that repeats the run."""
 
     @property
     def failed(self) -> bool:
+        """Whether a row failed, or anything besides."""
         return bool(self.failures) or any(row.status == "failed" for row in self.rows)
 
     @property
     def gates_met(self) -> bool:
+        """Whether every gate passed."""
         return all(gate.passed for gate in self.gates)
 
     def best(self, device: str | None = None) -> Row | None:
-        """The fastest row of a device whose gates are met and whose accuracy is kept; None where
-        there is none.
+        """Return the row of a device that `deploy` releases: see `measure.selection.best_row`.
 
         Args:
-            device: its name; may be left out where there is one.
+            device: its name; optional where the run has one device.
+
+        Returns:
+            The row, or None where no row meets its gates and keeps its metric.
 
         Raises:
-            UsageError: no such device, or several and none named.
+            UsageError: the run has no such device, or several and none was named.
         """
         names = [info.name for info in self.devices]
         if device is None and len(names) == 1:
             device = names[0]
         if device not in names:
-            told = (
-                f"no device {device!r} in run {self.run}" if device else "name one of the devices"
-            )
-            raise UsageError(f"{told}; there: {', '.join(names) or 'none'}")
+            cause = f"no device {device!r} in run {self.run}" if device else "several devices"
+            raise UsageError(f"{cause}; choose one of: {', '.join(names) or 'none'}")
         return best_row([row for row in self.rows if row.device == device], self.gates)
 
     def to_frame(self) -> pandas.DataFrame:
-        """The rows as a pandas DataFrame; a nested value's column is named after its path, such as
-        `latency_ms.p50`.
+        """Return the rows as a pandas DataFrame; the column of a nested value is named by its path,
+        such as `latency_ms.p50`.
 
         Raises:
             EdgesparseError: pandas is not installed.
@@ -121,41 +140,64 @@ class Results(Data):
             import pandas
         except ImportError:
             raise EdgesparseError(
-                "a data frame needs pandas, which is not installed: pip install pandas"
+                "to_frame needs pandas, which is not installed: pip install pandas"
             ) from None
         return pandas.json_normalize([row.model_dump(mode="json") for row in self.rows])
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write whole or not at all."""
+    """Write results.json atomically."""
     replace_json(path, results.model_dump(mode="json"))
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no number that can be computed with")
+        raise ValueError(f"{text} is not finite")
     return number
 
 
 def read_results(path: Path) -> Results:
-    """Raises UsageError where the file is missing, damaged or of a later schema."""
+    """Read results.json.
+
+    Raises:
+        SchemaError: the file has another schema version.
+        UsageError: it is missing or damaged.
+    """
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(
-            f"{path}: no such run; 'edgesparse report --list' shows the runs"
-        ) from None
+        raise UsageError(f"{path}: run not found; 'edgesparse report --list' shows runs") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
     try:
-        results = Results.model_validate(json.loads(content, parse_float=_finite))
+        document = clean_all(json.loads(content, parse_float=_finite))
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if isinstance(version, int) and version != SCHEMA_VERSION:
+            raise SchemaError(path, version)
+        return Results.model_validate(document, context=CLEANED)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: is no results file: {place}: {first['msg']}") from None
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: invalid results file: {key}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is no results file: {error}") from None
-    if results.schema_version > SCHEMA_VERSION:
-        raise UsageError(f"{path}: was written by a later edgesparse; upgrade this one")
-    return results
+        raise UsageError(f"{path}: invalid results file: {error}") from None
+
+
+class SchemaError(UsageError):
+    """Results of another schema version, which this version does not read."""
+
+    def __init__(self, path: Path, version: int) -> None:
+        self.run = path.parent.name
+        age, advice = "an earlier", "run the pipeline again"
+        if version > SCHEMA_VERSION:
+            age, advice = "a later", "upgrade this one"
+        self.status = f"written by {age} edgesparse (schema {version})"
+        super().__init__(f"{path}: {self.status}; {advice}")
+
+
+def schema_text() -> str:
+    """Return the JSON Schema of results.json."""
+    schema = Results.model_json_schema(mode="serialization")
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps({"$schema": draft, **schema}, indent=1)

@@ -1,10 +1,10 @@
-"""What is known of one variant on one device: the rows of results, and the gates they must meet."""
+"""Rows of results: one variant on one device, runtime and number of threads; and their gates."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from edgesparse.spec.safe.text import clean_all
 from edgesparse.tflite.format.inspect import ModelInfo
@@ -15,124 +15,115 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(ge=-1e15, le=1e15)]
 Interval = tuple[Finite, Finite]
 Clock = Literal["wall", "instructions"]
+Direction = Literal["minimize", "maximize"]
+
+CLEANED = object()
+"""The validation context of a document whose texts are clean already."""
 
 
 class Data(BaseModel):
-    """Immutable; keys of a later version are left out, and texts are harmless wherever they are
-    from."""
+    """Immutable data. Unknown keys (of a later version) are ignored; texts are made harmless."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _clean(cls, given: Any) -> Any:
-        return clean_all(given)
+    def _clean(cls, value: Any, info: ValidationInfo) -> Any:
+        return value if info.context is CLEANED else clean_all(value)
 
 
 class RuntimeInfo(Data):
+    """A runtime and its version."""
+
     name: str
     version: str
 
 
 class ModelFile(Data):
-    """The .tflite that was measured. `sparsity` is over weights of two or more dimensions; `macs`
-    are the multiply-accumulates of one inference, None where the file does not say how many.
-
-    Of the network that it was made of: `active_parameters` is how many one inference reads, where
-    that is less than all; `activation_zeros` the share among what rectifiers give, `activations` by
-    layer; `experts` how often each was chosen, by layer.
-    """
+    """The .tflite file that was measured."""
 
     sha256: str
     bytes: Size
     bytes_gzip: Size
     parameters: Size
     zeros: Size
+    """Weights that are zero, of those of two or more dimensions."""
     sparsity: Share
+    """Share of zeros, over weights of two or more dimensions."""
     storage: str
+    """dense, or sparse where at least one weight is stored so."""
     macs: Size | None = None
+    """Multiply-accumulates of one inference; null where the file does not determine it."""
     active_parameters: Size | None = None
+    """Weights that one inference reads, where that is less than all."""
     activation_zeros: Share | None = None
+    """Share of zeros in the outputs of rectifiers, over samples."""
     activations: dict[str, Share] = {}
+    """The same, by layer."""
     experts: dict[str, list[Share]] = {}
+    """How often each expert was chosen, by mixture-of-experts layer."""
 
     @classmethod
     def of(cls, info: ModelInfo) -> ModelFile:
-        """What was read from the file itself."""
-        return cls(
-            sha256=info.sha256,
-            bytes=info.bytes,
-            bytes_gzip=info.bytes_gzip,
-            parameters=info.parameters,
-            zeros=info.zeros,
-            sparsity=info.sparsity,
-            storage=info.storage,
-            macs=info.macs,
-        )
-
-
-class Accuracy(Data):
-    """Shares of samples classified right.
-
-    `keras` is the Keras model's on the whole test split; `host` and `device` are the .tflite's on
-    the same `samples`, on this machine and on the device (None on an emulated one); `drop` is the
-    baseline's accuracy on the device (or host) minus this one's.
-    """
-
-    keras: Finite | None = None
-    host: Finite | None = None
-    device: Finite | None = None
-    drop: Finite | None = None
-    samples: Size
-
-    @property
-    def shown(self) -> float | None:
-        return self.host if self.device is None else self.device
+        """Take from an inspected file what results keep of it."""
+        return cls.model_validate(info, from_attributes=True)
 
 
 class Score(Data):
-    """A metric of a task: a value per place where the model was asked, on the same `samples`, but
-    for `keras`, which is over the whole test split, and `trained`, over what it was trained on.
-
-    `drop` is what is lost against the baseline, positive where it is worse, whatever `best` says;
-    intervals are of 95 %, over samples. `unit` is "%" for shares.
-    """
+    """A metric of the task, by where the model was evaluated."""
 
     name: str
     unit: str = ""
-    best: Literal["highest", "lowest"] = "highest"
+    """"%" for shares (values are 0 to 1), else the metric's own."""
+    direction: Direction = "maximize"
+    """Which way the metric is better."""
     keras: Finite | None = None
-    trained: Finite | None = None
+    """The Keras model on all test samples."""
+    keras_train: Finite | None = None
+    """The Keras model on the training samples."""
     host: Finite | None = None
+    """The .tflite file on this machine, on `samples` test samples."""
     device: Finite | None = None
+    """The .tflite file on the device, on the same samples; null on an emulated device."""
     drop: Finite | None = None
+    """Loss against the baseline on the same samples; positive is worse, whatever the direction."""
     ci95: Interval | None = None
+    """95 % interval of the value, over samples."""
     drop_ci95: Interval | None = None
+    """95 % interval of the drop, paired by sample."""
     samples: Size
-    chance: Finite | None = None
-    """Of always the same answer."""
+    """Test samples that `host` and `device` were evaluated on."""
+    chance_level: Finite | None = None
+    """The metric's value for the best constant answer."""
 
     @property
     def shown(self) -> float | None:
+        """The value on the device, or on this machine where the device has none."""
         return self.host if self.device is None else self.device
 
     @property
-    def at_chance(self) -> bool:
-        """Whether, by its interval, it may be no better than always the same answer."""
-        if self.chance is None or self.shown is None:
-            return False
-        low, high = self.ci95 or (self.shown, self.shown)
-        return low <= self.chance if self.best == "highest" else high >= self.chance
+    def sign(self) -> int:
+        """1 where larger is better, else -1."""
+        return 1 if self.direction == "maximize" else -1
 
     @property
-    def lost(self) -> bool:
-        """Whether something is lost against the baseline beyond the interval."""
+    def at_chance(self) -> bool:
+        """Whether the interval includes the chance level, or lies on its worse side."""
+        if self.chance_level is None or self.shown is None:
+            return False
+        low, high = self.ci95 or (self.shown, self.shown)
+        return low <= self.chance_level if self.sign > 0 else high >= self.chance_level
+
+    @property
+    def is_significant_loss(self) -> bool:
+        """Whether the drop against the baseline is beyond its interval."""
         return self.drop_ci95 is not None and self.drop_ci95[0] > 0
 
 
 class Latency(Data):
-    """Of one inference, in milliseconds; `ci95` is p50's interval; `by_round` the medians of the
-    rounds, in their order."""
+    """The time of one inference in milliseconds (on an emulated device: its instructions)."""
 
     p50: Finite
     p90: Finite
@@ -140,12 +131,17 @@ class Latency(Data):
     mean: Finite
     std: Finite
     samples: Size
+    """Timed inferences."""
     rounds: Size
     ci95: Interval
+    """95 % interval of p50, resampled by round."""
     by_round: list[Finite] = []
+    """The median of each round, in order."""
 
 
 class Cpu(Data):
+    """The device's CPU during the measurement; null where the device does not report it."""
+
     mhz_before: Finite | None
     mhz_after: Finite | None
     temperature_c: Finite | None
@@ -153,64 +149,69 @@ class Cpu(Data):
 
 
 class Speedup(Data):
-    """How many times faster than `baseline`, paired by round."""
+    """The factor by which a row is faster than another variant, paired by round."""
 
     ratio: Finite
     ci95: Interval
     baseline: str
+    """The other variant."""
 
 
 class EdgeTpuInfo(Data):
-    """How a model lies on an Edge TPU; None for what the compiler's log did not say."""
+    """A model compiled for an Edge TPU; null where the compiler's log does not state it."""
 
     compiler: str | None
     """The compiler's version."""
     compiler_sha256: str | None
     source_sha256: str
-    """Of the full-int8 .tflite that was compiled."""
+    """Digest of the full-int8 .tflite file that was compiled."""
     operators: int | None
     mapped_operators: int | None
     subgraphs: int | None
     on_chip_bytes: int | None
     on_chip_free_bytes: int | None
     off_chip_bytes: int | None
-    """Streamed to the chip on every inference."""
+    """Weights streamed to the chip on every inference."""
     cpu_accuracy: float | None = None
-    """Of the same weights on the device's CPU."""
+    """Accuracy of the same weights on the device's CPU."""
 
 
-class Stored(Data):
-    """A weight of the file that was measured: how it is stored for its runtime, and why."""
+class StoredWeight(Data):
+    """A weight with zeros: its storage, chosen for the row's runtime."""
 
     name: str
     operator: str
-    form: str
+    storage: str
+    """dense, unstructured, block-1x4, ..."""
     dense_bytes: Size
     stored_bytes: Size
     exploited: bool
-    """Its zeros are expected to save time."""
+    """Whether its zeros are expected to save time."""
     reason: str
+    """Why it is stored so."""
 
 
 PAYS_FROM = 1.02
-"""A gain from which on something pays: less is what two measurements differ by."""
+"""Smallest speed-up that counts: two measurements of one file differ by up to 2 %."""
 
 
 class LeftDense(Data):
-    """A kernel that a step did not touch: its share of the weights, and why."""
+    """A kernel that a step left dense."""
 
     name: str
     share: Share
+    """Its share of all weights."""
     reason: str
 
 
 class Coverage(Data):
-    """What the last step was asked for and what it reached: shares of zeros over all weights of two
-    or more dimensions; and what it left dense, the largest first."""
+    """Target and achieved share of zeros of the last step, over weights of two or more
+    dimensions."""
 
-    asked: Share
-    reached: Share
-    left: list[LeftDense] = []
+    target: Share
+    achieved: Share
+    left_dense: list[LeftDense] = []
+    """Kernels that the step left dense, the largest first."""
 
 
 class Row(Data):
@@ -222,54 +223,58 @@ class Row(Data):
     delegate: str
     threads: int
     clock: Clock
+    """wall: time; instructions: an emulated device counts instructions, which are not time."""
     variant: str
     status: Literal["ok", "failed"]
     error: str | None = None
+    """The cause where status is failed."""
     notes: list[str] = []
     model: ModelFile | None = None
     steps: list[str] = []
-    """The methods of the variant's sparsify; those that remove channels are "channels", those that
-    remove inputs "inputs"."""
-    numbers: str | None = None
-    """What operators compute with: f32, f16 (in half precision), dynamic, int8, int16x8."""
-    like: str | None = None
-    """The first variant that differs in its seed only, where there are such."""
+    """Methods of the variant's sparsify steps; "channels" for those that remove channels, "inputs"
+    for those that remove inputs."""
+    compute_dtype: str | None = None
+    """What operators compute with: f32, f16, dynamic, int8 or int16x8."""
+    seed_group: str | None = None
+    """The first of the variants that differ only in their seed, where there are such."""
     zeros_exploited: bool | None = None
-    """Whether its runtime is known to skip zeros of this file; None where nobody knows."""
+    """Whether the runtime is known to skip zeros of this file; null where that is unknown."""
     half_precision: bool | None = None
-    """Where that was asked for: whether a probe or a timing has seen it."""
-    weights: list[Stored] = []
-    """Those with zeros or with a sparse form, in the file's order."""
+    """Where half precision was requested: whether a probe or a timing has confirmed it."""
+    weights: list[StoredWeight] = []
+    """Weights with zeros or sparse storage, in the file's order."""
     edgetpu: EdgeTpuInfo | None = None
     coverage: Coverage | None = None
     metrics: list[Score] = []
-    """Of the task; the one that counts first."""
+    """Metrics of the task; the first is the one that gates, drops and selection refer to."""
     details: dict[str, Any] = {}
-    """Of the task, what is no single number: a confusion matrix, recall by class."""
-    accuracy: Accuracy | None = None
-    """Where it is one of the metrics."""
+    """Evaluation results that are not single numbers: a confusion matrix, recall by class."""
     agreement: Share | None = None
+    """Share of golden outputs that equal the Keras model's within the scheme's tolerance."""
     latency_ms: Latency | None = None
     init_ms: Finite | None = None
-    first_ms: Finite | None = None
+    """Time to load the model, median of rounds."""
+    first_inference_ms: Finite | None = None
+    """Time of the first inference, median of rounds."""
     peak_rss_bytes: Size | None = None
-    update_bytes: Size | None = None
-    """What the file costs on the way to the device; None on this machine."""
+    """Peak memory of the measuring process, runtime included."""
+    transfer_bytes: Size | None = None
+    """Compressed size of the file on the wire to the device; null on this machine."""
     cpu: Cpu | None = None
     speedup: Speedup | None = None
-    zeros_speedup: Speedup | None = None
-    """What sparsity alone does: against the variant with the same numbers and no sparsify."""
+    """Against the pipeline's baseline."""
+    speedup_vs_dense: Speedup | None = None
+    """Against the variant with the same quantization without the last steps: the effect of
+    sparsity alone."""
 
     @property
     def score(self) -> Score | None:
-        """The metric that counts; of a run before schema 2, accuracy."""
-        if self.metrics or self.accuracy is None:
-            return self.metrics[0] if self.metrics else None
-        return Score(name="accuracy", unit="%", **self.accuracy.model_dump())
+        """The primary metric."""
+        return self.metrics[0] if self.metrics else None
 
 
 class GateResult(Data):
-    """One gate on one row; `value` is None where the row has none."""
+    """One gate of the pipeline, checked on one row."""
 
     variant: str
     metric: str
@@ -277,20 +282,24 @@ class GateResult(Data):
     runtime: str
     threads: int
     value: Finite | None
+    """null where the row has no such value; the gate then fails."""
     min: Finite | None
     max: Finite | None
     passed: bool
-    doubt: str | None = None
-    """Why that says little."""
+    warning: str | None = None
+    """Why the outcome is uncertain."""
 
 
 def metric_of(row: Row, metric: str) -> float | None:
-    """The value that a gate or a comparison means by a metric's name."""
+    """Return the value of a gate's or objective's metric, None where the row has none.
+
+    Args:
+        metric: a metric of the task, that with "_drop", or one of `spec.pipeline.ROW_METRICS`.
+    """
     latency, model = row.latency_ms, row.model
-    scores = row.metrics or ([row.score] if row.score else [])
     values: dict[str, float | None] = {
-        **{score.name: score.shown for score in scores},
-        **{f"{score.name}_drop": score.drop for score in scores},
+        **{score.name: score.shown for score in row.metrics},
+        **{f"{score.name}_drop": score.drop for score in row.metrics},
         "agreement": row.agreement,
         "bytes": model.bytes if model else None,
         "sparsity": model.sparsity if model else None,

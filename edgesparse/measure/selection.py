@@ -76,8 +76,8 @@ def _loses_little(row: Row) -> bool:
     score = row.score
     if score is None or score.drop is None or score.shown is None or score.at_chance:
         return False
-    sign = 1 if score.best == "highest" else -1
-    limit = ONE_POINT if score.unit == "%" else RELATIVE * abs(score.shown + sign * score.drop)
+    baseline = score.shown + score.sign * score.drop
+    limit = ONE_POINT if score.unit == "%" else RELATIVE * abs(baseline)
     return score.drop <= limit + 1e-9
 
 
@@ -114,9 +114,8 @@ def _acceptable(row: Row, gates: Sequence[GateResult]) -> bool:
         return True
     if any(gate.metric in (score.name, f"{score.name}_drop") for gate in gates):
         return True
-    if score.lost:  # Nobody has said that it may be.
+    if score.is_significant_loss:  # No gate allows it.
         return False
     if score.unit == "%":
         return score.drop <= MAX_DROP
-    sign = 1 if score.best == "highest" else -1
-    return score.drop <= MAX_RELATIVE_DROP * abs(score.shown + sign * score.drop)
+    return score.drop <= MAX_RELATIVE_DROP * abs(score.shown + score.sign * score.drop)

@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgesparse.measure.rows import Data, Row, metric_of
+from edgesparse.measure.rows import Data, Direction, Row, metric_of
 from edgesparse.spec.auto_variants import Constraint
 
-Direction = Literal["minimize", "maximize"]
 _HIGHER = {"agreement", "sparsity", "speedup"}
 _LOWER = {"bytes", "p50_ms", "p90_ms", "p99_ms", "peak_rss_bytes"}
 
@@ -83,8 +82,7 @@ def direction_of(objective: str, rows: Sequence[Row]) -> Direction | None:
     if objective in _HIGHER:
         return "maximize"
     scores = [score for row in rows for score in row.metrics]
-    best = next((score.best for score in scores if score.name == objective), None)
-    return None if best is None else "maximize" if best == "highest" else "minimize"
+    return next((score.direction for score in scores if score.name == objective), None)
 
 
 def over(limit: Constraint, row: Row) -> float:

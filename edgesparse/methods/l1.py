@@ -90,7 +90,7 @@ def l1(
     layers = _measured(chosen, patterns, spec)
     done = coverage(model, spec.sparsity or 0.0, {name: why for name, (_, why) in left.items()})
     if spec.sparsity is None:
-        notes += (f"penalty {spec.penalty:g}: {done.reached:.1%} of the weights are zero",)
+        notes += (f"penalty {spec.penalty:g}: {done.achieved:.1%} of the weights are zero",)
         return Sparsified(model, history, layers, notes, keeps_layers=True)
     require_covered(done, spec.allow_partial)
     low, high = min(shrinking.penalties), max(shrinking.penalties)

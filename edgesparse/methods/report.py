@@ -48,12 +48,12 @@ class LeftDense:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a step was asked for, and what it reached: shares of zeros over all weights of two or
-    more dimensions; `left` are the kernels that it left dense, the largest first."""
+    """The target and achieved share of zeros of a step, over all weights of two or more dimensions,
+    and the kernels that it left dense, the largest first."""
 
-    asked: float
-    reached: float
-    left: tuple[LeftDense, ...]
+    target: float
+    achieved: float
+    left_dense: tuple[LeftDense, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def measure(kernel: Kernel, pattern: str, target: float, note: str = "") -> Laye
     return LayerSparsity(kernel.name, kernel.shape, pattern, target, zeros, kernel.size, note)
 
 
-def coverage(model: tf.keras.Model, asked: float, reasons: Mapping[str, str]) -> Coverage:
+def coverage(model: tf.keras.Model, target: float, reasons: Mapping[str, str]) -> Coverage:
     """What a step that asked for a share of zeros reached; `reasons` say why kernels were left
     dense, by their names."""
     found = kernels(model)
@@ -86,17 +86,17 @@ def coverage(model: tf.keras.Model, asked: float, reasons: Mapping[str, str]) ->
     zeros = sum(int(np.sum(k.variable.numpy() == 0)) for k in found.values())
     left = [LeftDense(name, found[name].size / total, why) for name, why in reasons.items()]
     left.sort(key=lambda one: -one.share)
-    return Coverage(asked, zeros / total, tuple(left))
+    return Coverage(target, zeros / total, tuple(left))
 
 
 def require_covered(done: Coverage, allow_partial: bool) -> None:
     """Raise EdgesparseError where less than half was reached of what was asked, and nobody said
     that this is all right."""
-    if allow_partial or done.reached >= done.asked / 2:
+    if allow_partial or done.achieved >= done.target / 2:
         return
-    left = "; ".join(f"{one.name} ({one.share:.0%}): {one.reason}" for one in done.left[:3])
+    left = "; ".join(f"{one.name} ({one.share:.0%}): {one.reason}" for one in done.left_dense[:3])
     raise EdgesparseError(
-        f"{done.asked:.0%} zeros were asked for, and {done.reached:.0%} of the weights are: left "
+        f"{done.target:.0%} zeros were asked for, and {done.achieved:.0%} of the weights are: left "
         f"dense are {left}; say 'allow_partial: true' in this step if that is meant"
     )
 

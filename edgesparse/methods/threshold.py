@@ -43,7 +43,7 @@ def threshold(
         measure(kernel, "unstructured", float(np.mean(kernel.variable.numpy() == 0)))
         for kernel in chosen.values()
     )
-    notes += (f"{reached.reached:.1%} of the weights were below the limit",)
+    notes += (f"{reached.achieved:.1%} of the weights were below the limit",)
     return Sparsified(model, history, layers, notes, keeps_layers=True)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesparse.measure.comparison import Change, Comparison, place_of
-from edgesparse.measure.results import Results
+from edgesparse.measure.results import Results, SchemaError
 from edgesparse.measure.rows import PAYS_FROM, Row
 from edgesparse.measure.selection import best_row
 from edgesparse.report.console import shown
@@ -145,9 +145,12 @@ def spark(values: Sequence[float | None]) -> str:
     )
 
 
-def run_records(runs: Sequence[Results]) -> list[dict[str, Any]]:
-    """What a list of runs says of each, for JSON."""
-    return [
+def run_records(
+    runs: Sequence[Results], outdated: Sequence[SchemaError] = ()
+) -> list[dict[str, Any]]:
+    """Records of a list of runs for JSON, oldest first; those that are `outdated` have an id and a
+    status only."""
+    records = [
         {
             "run": run.run,
             "pipeline": run.pipeline,
@@ -162,6 +165,10 @@ def run_records(runs: Sequence[Results]) -> list[dict[str, Any]]:
         }
         for run in runs
     ]
+    for error in outdated:
+        empty = {"pipeline": "", "started": "", "devices": [], "best": {}}
+        records.append({"run": error.run, **empty, "status": error.status})
+    return sorted(records, key=lambda record: str(record["run"]))
 
 
 def _status(run: Results) -> str:
@@ -175,12 +182,14 @@ def _status(run: Results) -> str:
     return "quick" if run.quick else "ok"
 
 
-def print_runs(runs: Sequence[Results], console: Console) -> None:
-    """Print the runs, the latest last, with what each found."""
+def print_runs(
+    runs: Sequence[Results], console: Console, outdated: Sequence[SchemaError] = ()
+) -> None:
+    """Print the runs, the latest last, each with its status and its best variants."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     for title in ("run", "pipeline", "date", "devices", "status", "best"):
         table.add_column(title, overflow="fold", no_wrap=title in ("run", "date"))
-    for one in run_records(runs):
+    for one in run_records(runs, outdated):
         best = ", ".join(dict.fromkeys(one["best"].values()))
         texts = (
             one["run"],

@@ -40,12 +40,12 @@ def _told(row: Row) -> str:
 def release_line(release: ReleaseInfo) -> str:
     earlier = f", before it {release.previous}" if release.previous else ""
     then = (
-        f"try it there: {release.try_it}"
-        if release.try_it
+        f"try it there: {release.run_command}"
+        if release.run_command
         else "gone with the emulated device, which is shut down"
     )
-    then += f"; {release.doubt}" if release.doubt else ""
-    sent = f", {size_text(release.update_bytes)} to send" if release.update_bytes else ""
+    then += f"; {release.warning}" if release.warning else ""
+    sent = f", {size_text(release.transfer_bytes)} to send" if release.transfer_bytes else ""
     return (
         f"released on {release.device}: {release.pipeline} {release.digest} "
         f"({release.variant}, {release.runtime}{sent}){earlier}; {then}"
@@ -59,5 +59,5 @@ def gate_line(gate: GateResult) -> str:
     return (
         f"gate {'met' if gate.passed else 'NOT MET'}: {gate.variant} {gate.metric} {value} "
         f"({' and '.join(limits)}) on {gate.device}, {gate.runtime}"
-        + (f": {gate.doubt}" if gate.doubt else "")
+        + (f": {gate.warning}" if gate.warning else "")
     )

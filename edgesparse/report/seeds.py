@@ -20,8 +20,8 @@ def over_seeds(results: Results) -> list[str]:
     for block in blocks(results):
         groups: dict[str, list[Row]] = {}
         for row in block.rows:
-            if row.like is not None and row.status == "ok" and row.score is not None:
-                groups.setdefault(row.like, []).append(row)
+            if row.seed_group is not None and row.status == "ok" and row.score is not None:
+                groups.setdefault(row.seed_group, []).append(row)
         known = {name: _values(rows) for name, rows in groups.items() if len(rows) > 1}
         first = next(iter(known), None)
         place = place_of(block.rows[0], results)

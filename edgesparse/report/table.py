@@ -119,9 +119,9 @@ def _zeros(row: Row) -> str | None:
     if row.model is None:
         return None
     reached = percent_text(row.model.sparsity)
-    if row.coverage is None or abs(row.coverage.asked - row.model.sparsity) <= REPORTED_GAP:
+    if row.coverage is None or abs(row.coverage.target - row.model.sparsity) <= REPORTED_GAP:
         return reached
-    return f"{row.coverage.asked:.0%}".rstrip("%") + f"->{reached}"
+    return f"{row.coverage.target:.0%}".rstrip("%") + f"->{reached}"
 
 
 MARKED = "best of its column or, by its interval, as good"
@@ -141,19 +141,19 @@ def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
         title,
         lambda r: _metric(r.score),
         lambda r: r.score.shown if r.score else None,
-        highest_is_best=first.best == "highest",
+        highest_is_best=first.direction == "maximize",
         interval=_drop_interval,
     )
     used = _usage_columns(rows)
     size, zeros = COLUMNS[:_METRIC_AT]
-    sent = [_SENT] if any(row.update_bytes is not None for row in rows) else []
+    sent = [_SENT] if any(row.transfer_bytes is not None for row in rows) else []
     return (size, *sent, zeros, *used, metric, Column("drop", _drop), *COLUMNS[_METRIC_AT:])
 
 
 _SENT = Column(
     "to send",
-    lambda r: size_text(r.update_bytes) if r.update_bytes else None,
-    lambda r: float(r.update_bytes) if r.update_bytes else None,
+    lambda r: size_text(r.transfer_bytes) if r.transfer_bytes else None,
+    lambda r: float(r.transfer_bytes) if r.transfer_bytes else None,
 )
 """Of devices behind a wire."""
 
@@ -343,7 +343,7 @@ def verdicts(results: Results) -> list[str]:
     for block in blocks(results):
         twins = {row.variant: row for row in block.rows}
         for row in block.rows:
-            speedup = row.zeros_speedup
+            speedup = row.speedup_vs_dense
             if row.status != "ok" or speedup is None or row.model is None:
                 continue
             dense = twins.get(speedup.baseline)

@@ -61,7 +61,10 @@ def propose(context: StageContext, max_accuracy_drop: float) -> tuple[Sensitivit
 
     metric = context.plan.recipe.metric
     found = dataclasses.replace(
-        read(context.folder), metric=context.plan.recipe.name, unit=metric.unit, best=metric.best
+        read(context.folder),
+        metric=context.plan.recipe.name,
+        unit=metric.unit,
+        direction=metric.direction,
     )
     model = read_keras(context, "model")
     return found, sensitivity.propose(model, context.plan.dataset, found, max_accuracy_drop)

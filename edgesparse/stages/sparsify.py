@@ -112,11 +112,11 @@ def run(context: StageContext) -> None:
 
 def _uncovered(done: Coverage) -> list[str]:
     """What a step did not reach, where that is much."""
-    if abs(done.asked - done.reached) <= REPORTED_GAP:
+    if abs(done.target - done.achieved) <= REPORTED_GAP:
         return []
-    every = [f"{one.name} ({one.share:.1%}): {one.reason}" for one in done.left]
+    every = [f"{one.name} ({one.share:.1%}): {one.reason}" for one in done.left_dense]
     left = listed(every, _NAMED, "; ")
-    return [f"{done.asked:.0%} zeros asked for, {done.reached:.1%} reached; left dense: {left}"]
+    return [f"{done.target:.0%} zeros asked for, {done.achieved:.1%} reached; left dense: {left}"]
 
 
 def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:
@@ -212,5 +212,5 @@ def latencies_ms(
 
 
 KIND = StageKind(
-    "sparsify", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, handle_request=latencies_ms
+    "sparsify", 5, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, handle_request=latencies_ms
 )

@@ -32,7 +32,7 @@ def task(resolved: Mapping[str, Any], base: Path) -> Task:
         )
     lowest = found.get("lowest", ())
     metrics = tuple(
-        Metric(name, judge, "lowest" if name in lowest else "highest")
+        Metric(name, judge, "minimize" if name in lowest else "maximize")
         for name, judge in found["judge"].items()
     )
     return Task(

@@ -32,10 +32,10 @@ def task(resolved: Mapping[str, Any]) -> Task:
         constant = _same_error
         metrics = (
             Metric("auc", lambda outputs, targets: auc(outputs, targets[:, 1:], targets[:, 0])),
-            Metric("rmse", lambda outputs, targets: rmse(outputs, targets[:, 1:]), "lowest"),
+            Metric("rmse", lambda outputs, targets: rmse(outputs, targets[:, 1:]), "minimize"),
         )
     else:
-        metrics = (Metric("rmse", rmse, "lowest"), Metric("psnr", psnr))
+        metrics = (Metric("rmse", rmse, "minimize"), Metric("psnr", psnr))
     return Task("reconstruction", lambda: "mse", metrics, lambda: ("mae",), constant=constant)
 
 

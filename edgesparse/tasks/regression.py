@@ -16,8 +16,8 @@ WRONG = 1e15
 def task(resolved: Mapping[str, Any]) -> Task:
     """Outputs and targets [n, ...] of one shape, or targets [n] for outputs [n, 1]."""
     metrics = (
-        Metric("mae", mae, "lowest"),
-        Metric("rmse", rmse, "lowest"),
+        Metric("mae", mae, "minimize"),
+        Metric("rmse", rmse, "minimize"),
         Metric("r2", r2),
     )
     return Task("regression", lambda: "mse", metrics, lambda: ("mae",), constant=mean_of)

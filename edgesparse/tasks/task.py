@@ -26,12 +26,12 @@ class Metric:
 
     name: str
     judge: Judge
-    best: Literal["highest", "lowest"] = "highest"
+    direction: Literal["maximize", "minimize"] = "maximize"
     unit: str = ""
 
     def drop(self, baseline: float, own: float) -> float:
         """What is lost against a baseline: positive where it is worse, whatever the direction."""
-        return baseline - own if self.best == "highest" else own - baseline
+        return baseline - own if self.direction == "maximize" else own - baseline
 
 
 @dataclass(frozen=True)

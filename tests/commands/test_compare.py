@@ -41,7 +41,7 @@ def test_runs_are_found_by_id_beginning_pipeline_and_by_default(project):
     assert found(None, "p") == ("p-aaaaaa", "p-bbbbbb")
     for names, said in [
         ((None, None), "there is no run to compare with"),
-        (("2026", "q"), "is the beginning of 2 runs"),
+        (("2026", "q"), "matches 3 run ids"),
         (("nothing", "q"), "is no run, no pipeline with a run, and no commit"),
         (("--help", "q"), "is no run"),
     ]:

@@ -68,7 +68,7 @@ def test_full_int8_variants_are_compiled_verified_measured_and_released(
         assert (row.delegate, row.model.storage) == ("edgetpu", "edgetpu")
         assert row.edgetpu.compiler == VERSION
         assert 0 < row.edgetpu.mapped_operators < row.edgetpu.operators
-        assert row.edgetpu.cpu_accuracy == row.accuracy.device == row.accuracy.host
+        assert row.edgetpu.cpu_accuracy == row.score.device == row.score.host
         assert row.edgetpu.source_sha256 != row.model.sha256
         assert row.speedup.baseline == "dense-int8"
         assert any(note.startswith("Edge TPU: ") for note in row.notes)

@@ -38,18 +38,18 @@ def test_there_are_seven_variants_on_two_runtimes(rows):
 
 def test_accuracy(rows):
     for runtime in ("tflite-runtime", "ai-edge-litert"):
-        dense = rows[runtime, "dense-f32"].accuracy
+        dense = rows[runtime, "dense-f32"].score
         assert dense.device >= 0.97
         for variant in ("sparse-f32", "sparse-int8"):
-            assert rows[runtime, variant].accuracy.drop <= 0.02
+            assert rows[runtime, variant].score.drop <= 0.02
         # Half of the multiply-accumulates, and within a point.
         channels = rows[runtime, "channels-int8"]
-        assert channels.accuracy.drop - rows[runtime, "dense-int8"].accuracy.drop <= 0.01
+        assert channels.score.drop - rows[runtime, "dense-int8"].score.drop <= 0.01
         assert channels.notes[0].startswith("channels removed: ")
         assert channels.model.bytes < 0.6 * rows[runtime, "dense-int8"].model.bytes
     for row in rows.values():
-        assert abs(row.accuracy.device - row.accuracy.host) <= 0.005
-        assert row.accuracy.samples == 360
+        assert abs(row.score.device - row.score.host) <= 0.005
+        assert row.score.samples == 360
 
 
 def test_the_zeros_arrived_and_the_files_are_smaller(rows):
@@ -74,7 +74,7 @@ def test_every_row_is_complete(rows):
         assert row.agreement >= 0.9
         assert row.peak_rss_bytes > 1e6
         assert row.init_ms > 0
-        assert row.first_ms > 0
+        assert row.first_inference_ms > 0
 
 
 def test_a_second_deploy_does_nothing_but_measure(deployed):

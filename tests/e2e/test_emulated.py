@@ -19,7 +19,7 @@ def test_a_deploy_boots_measures_releases_and_shuts_down(emulated):
     assert (device.machine, "Cortex-A76" in device.cpu) == ("aarch64", True)
     (release,) = results.releases
     assert release.previous is None
-    assert release.try_it is None
+    assert release.run_command is None
     assert "gone with the emulated device" in " ".join(first.done.stdout.split())
     assert "set up pi5-emulated: " in first.done.stderr
     assert all(len(line) <= 100 for line in first.done.stdout.splitlines())
@@ -43,15 +43,15 @@ def test_zeros_in_convolutions_pay_on_a_pi_5(emulated, runtime, least):
     assert row.model.storage == "sparse"
     assert row.speedup.baseline == "dense-f32"
     assert row.speedup.ci95[0] >= least
-    assert row.accuracy.drop <= 0.02
+    assert row.score.drop <= 0.02
 
 
 @pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
 def test_removed_channels_pay_with_int8(emulated, runtime):
     _, first, _, _ = emulated
     row = first.rows(runtime)["channels-int8"]
-    assert row.zeros_speedup.baseline == "dense-int8"
-    assert row.zeros_speedup.ratio >= 1.7
+    assert row.speedup_vs_dense.baseline == "dense-int8"
+    assert row.speedup_vs_dense.ratio >= 1.7
 
 
 @pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
@@ -59,7 +59,7 @@ def test_half_precision_is_computed_there(emulated, runtime):
     _, first, _, _ = emulated
     row = first.rows(runtime)["half-f16"]
     assert row.speedup.ratio >= 1.8
-    assert row.zeros_speedup.baseline == "dense-f32"
+    assert row.speedup_vs_dense.baseline == "dense-f32"
     assert row.half_precision is True
     assert row.agreement == 1.0
 
@@ -69,13 +69,13 @@ def test_the_best_is_twice_as_fast_as_any_dense_int8(emulated):
     rows = first.rows("ai-edge-litert")
     dense, best = rows["dense-int8"], rows["channels-int8"]
     assert dense.latency_ms.p50 / best.latency_ms.p50 >= 2.0
-    assert best.accuracy.drop - dense.accuracy.drop <= 0.01
+    assert best.score.drop - dense.score.drop <= 0.01
 
 
 def test_blocks_of_zeros_in_fully_connected_layers_pay_there(emulated):
     _, _, mlp, _ = emulated
     rows = mlp.rows("tflite-runtime")
     dense, sparse = rows["dense-int8"], rows["block-1x16-int8"]
-    assert sparse.zeros_speedup.baseline == "dense-int8"
-    assert sparse.zeros_speedup.ratio >= 4.0
+    assert sparse.speedup_vs_dense.baseline == "dense-int8"
+    assert sparse.speedup_vs_dense.ratio >= 4.0
     assert dense.latency_ms.p50 / sparse.latency_ms.p50 >= 4.0

@@ -38,7 +38,7 @@ def test_run_verifies_without_a_benchmark(trained):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["rows"]
     assert {r["status"] for r in found} == {"ok"}
-    assert all(r["latency_ms"] is None and r["accuracy"]["host"] for r in found)
+    assert all(r["latency_ms"] is None and r["metrics"][0]["host"] for r in found)
 
 
 def test_a_runtime_that_is_missing_or_of_another_version(trained):

@@ -46,8 +46,8 @@ def test_its_zeros_arrive_and_its_answers_are_right(first):
     for row in rows.values():
         assert row.latency_ms.rounds == 5
         assert row.latency_ms.samples >= 200
-        assert row.accuracy.device >= (0.85 if row.variant == "sparse-f32" else 0.95)
-        assert abs(row.accuracy.device - row.accuracy.host) <= 0.005
+        assert row.score.device >= (0.85 if row.variant == "sparse-f32" else 0.95)
+        assert abs(row.score.device - row.score.host) <= 0.005
     for runtime in ("tflite-runtime", "ai-edge-litert"):
         dense, sparse = rows[runtime, "dense-f32"].model, rows[runtime, "sparse-f32"].model
         assert sparse.storage == "sparse"

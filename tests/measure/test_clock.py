@@ -16,8 +16,8 @@ def rows(clock="instructions", second="int8", runtime="ai-edge-litert"):
     found = []
     for name, p50, numbers in given:
         one = row(name, p50)
-        kept = one.accuracy.model_copy(update={"drop": 0.0})
-        update = {"clock": clock, "numbers": numbers, "accuracy": kept,
+        kept = one.score.model_copy(update={"drop": 0.0})
+        update = {"clock": clock, "compute_dtype": numbers, "metrics": [kept],
                   "runtime": RuntimeInfo(name=runtime, version="1")}  # fmt: skip
         found.append(one.model_copy(update=update))
     return found
@@ -53,8 +53,8 @@ def test_no_best_is_marked_across_formats_and_the_header_says_why():
 
 
 def test_a_release_says_that_it_was_chosen_so():
-    given = dict.fromkeys(("device", "pipeline", "variant", "runtime", "digest", "place"), "x")
-    info = ReleaseInfo(**given, previous=None, try_it=None, doubt=f"chosen so: {LIMIT}")
+    given = dict.fromkeys(("device", "pipeline", "variant", "runtime", "digest", "folder"), "x")
+    info = ReleaseInfo(**given, previous=None, run_command=None, warning=f"chosen so: {LIMIT}")
     assert release_line(info).endswith(LIMIT)
 
 

@@ -14,7 +14,7 @@ from edgesparse.measure.results import Results
 from edgesparse.report import terminal, text
 from edgesparse.spec.pipeline import Benchmark, Gate
 from tests.devices.agent.test_events import FAILED, HOST, ROUND
-from tests.measure.test_job import candidate, check, run_json_module  # noqa: F401 (a fixture)
+from tests.measure.test_job import asked, candidate, check  # noqa: F401 (a fixture)
 from tests.report.test_hostile import CONTROLS
 from tests.tools.fuzz import chances, mutated_text
 

@@ -118,9 +118,9 @@ def test_rows_of_a_good_run():
     assert sparse.latency_ms.p50 == pytest.approx(1.0, rel=1e-3)
     assert sparse.latency_ms.samples == 150
     assert sparse.speedup.ratio == pytest.approx(2.0, rel=1e-3)
-    assert sparse.zeros_speedup.baseline == "dense"
-    assert dense.zeros_speedup is None
-    assert sparse.accuracy.drop == pytest.approx(0.01)
+    assert sparse.speedup_vs_dense.baseline == "dense"
+    assert dense.speedup_vs_dense is None
+    assert sparse.score.drop == pytest.approx(0.01)
     assert (sparse.init_ms, sparse.peak_rss_bytes) == (3, 102)
     assert sparse.cpu.temperature_c == 40
     assert sparse.notes == []
@@ -155,7 +155,7 @@ def test_answers_that_did_not_arrive_fail_the_row_and_no_other():
         "failed",
         "its answers to the samples did not arrive whole",
     )
-    assert (sparse.status, sparse.accuracy.drop) == ("ok", None)
+    assert (sparse.status, sparse.score.drop) == ("ok", None)
 
 
 def test_what_was_not_reached_is_a_failed_row():
@@ -197,14 +197,14 @@ def test_a_gate_that_samples_cannot_decide_says_so():
     gate = Gate(variant=row.variant, metric="accuracy_drop", max=0.02)
     (found,) = check_gates([gate], [row.model_copy(update={"metrics": [wide]})])
     assert found.passed
-    assert found.doubt.startswith("its interval of 0.035 either way is wider than the gate")
+    assert found.warning.startswith("its interval of 0.035 either way is wider than the gate")
     narrow = wide.model_copy(update={"drop_ci95": (0.0, 0.01)})
     (found,) = check_gates([gate], [row.model_copy(update={"metrics": [narrow]})])
-    assert found.doubt is None
+    assert found.warning is None
 
 
 def test_a_model_that_learned_nothing_has_a_note():
-    assert _at_chance({"metrics": [Score(name="accuracy", unit="%", device=0.11, chance=0.103,
+    assert _at_chance({"metrics": [Score(name="accuracy", unit="%", device=0.11, chance_level=0.103,
                                          ci95=(0.09, 0.14), samples=360)]}) == [
         "at chance level: always the same answer has accuracy 10.3 %"
     ]  # fmt: skip

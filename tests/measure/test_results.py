@@ -4,9 +4,17 @@ import sys
 
 import pytest
 
-from edgesparse.measure.results import DeviceInfo, Results, read_results, write_results
+from edgesparse.measure.results import (
+    SCHEMA_VERSION,
+    DeviceInfo,
+    Results,
+    read_results,
+    schema_text,
+    write_results,
+)
 from edgesparse.measure.rows import Latency, Row, RuntimeInfo
 from edgesparse.spec.errors import UsageError
+from tests.tools.results_reference import REFERENCE, SCHEMA, reference
 
 EMPTY = Results(
     run="r", started="now", host={}, versions={}, pipeline="p", pipeline_digest="", baseline="a"
@@ -23,10 +31,10 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no results file"),
-        ("[]", "is no results file"),
-        ('{"run": 3}', "is no results file"),
-        (json.dumps({**EMPTY.model_dump(), "schema_version": 99}), "a later edgesparse"),
+        ("{", "invalid results file"),
+        ("[]", "invalid results file"),
+        ('{"run": 3}', "invalid results file"),
+        (json.dumps({**EMPTY.model_dump(), "schema_version": 99}), "written by a later edgesparse"),
     ],
 )
 def test_damaged_files(tmp_path, content, message):
@@ -34,8 +42,27 @@ def test_damaged_files(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(UsageError, match=message):
         read_results(path)
-    with pytest.raises(UsageError, match="no such run"):
+    with pytest.raises(UsageError, match="run not found"):
         read_results(tmp_path / "none.json")
+
+
+def test_results_of_an_earlier_schema_are_listed_and_not_read(tmp_path, cli):
+    for number, version in enumerate((2, SCHEMA_VERSION)):
+        run = EMPTY.model_copy(update={"run": f"r{number}", "schema_version": version})
+        write_results(run, tmp_path / ".edgesparse" / "runs" / run.run / "results.json")
+    listed = cli("report", "--list")
+    assert listed.returncode == 0, listed.stderr
+    assert "written by an earlier edgesparse (schema 2)" in " ".join(listed.stdout.split())
+    for words in (("report", "r0"), ("compare", "r0", "r1")):
+        done = cli(*words)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "schema 2); run the pipeline again" in done.stderr
+
+
+def test_the_reference_and_the_schema_are_those_of_the_models():
+    assert SCHEMA.read_text() == schema_text() + "\n", "run 'make schemas'"
+    assert REFERENCE.read_text() == reference(REFERENCE.read_text()), "run 'make schemas'"
 
 
 def row(device, variant, p50):
@@ -64,9 +91,9 @@ def measured(*devices):
 def test_the_best_of_a_device():
     assert measured("pi").best().variant == "b"
     assert measured("pi", "tpu").best("tpu").device == "tpu"
-    with pytest.raises(UsageError, match="name one of the devices; there: pi, tpu"):
+    with pytest.raises(UsageError, match="several devices; choose one of: pi, tpu"):
         measured("pi", "tpu").best()
-    with pytest.raises(UsageError, match="no device 'pie' in run r; there: pi"):
+    with pytest.raises(UsageError, match="no device 'pie' in run r; choose one of: pi"):
         measured("pi").best("pie")
     failed = row("pi", "a", 1.0).model_copy(update={"status": "failed"})
     assert measured("pi").model_copy(update={"rows": [failed]}).best() is None
@@ -88,4 +115,4 @@ def test_a_data_frame_without_pandas_says_what_to_install():
         "except EdgesparseError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "a data frame needs pandas, which is not installed: pip install pandas\n"
+    assert done.stdout == "to_frame needs pandas, which is not installed: pip install pandas\n"

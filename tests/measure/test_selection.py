@@ -3,7 +3,6 @@
 import pytest
 
 from edgesparse.measure.rows import (
-    Accuracy,
     GateResult,
     Latency,
     ModelFile,
@@ -30,7 +29,8 @@ def row(variant, p50, drop=0.0, status="ok", half=0.0, size=None, **score):
     return Row(
         pipeline="p", device="pi", runtime=RuntimeInfo(name="r", version="1"), delegate="xnnpack",
         threads=1, clock="wall", variant=variant, status=status,
-        accuracy=Accuracy(device=0.9, drop=drop, samples=100), latency_ms=latency,
+        metrics=[Score(name="accuracy", unit="%", device=0.9, drop=drop, samples=100)],
+        latency_ms=latency,
     )  # fmt: skip
 
 
@@ -80,15 +80,15 @@ def test_of_those_that_are_not_clearly_slower_the_smallest_wins():
 
 
 def test_what_lost_beyond_its_interval_or_is_at_chance_is_not_chosen():
-    good = row("good", 2.0, size=500, chance=0.1, ci95=(0.85, 0.95))
+    good = row("good", 2.0, size=500, chance_level=0.1, ci95=(0.85, 0.95))
     lost = row("lost", 1.0, drop=0.01, size=100, drop_ci95=(0.004, 0.016))
-    chance = row("chance", 0.5, size=50, chance=0.89, ci95=(0.85, 0.95))
+    chance = row("chance", 0.5, size=50, chance_level=0.89, ci95=(0.85, 0.95))
     assert best_row([good, lost, chance], []) is good
     # A gate says how much may be lost.
     assert best_row([good, lost], [gate("lost", "accuracy_drop", True)]) is lost
-    error = {"name": "mae", "unit": "", "best": "lowest", "samples": 9}
-    assert Score(**error, device=45.0, chance=50.0, ci95=(40.0, 51.0)).at_chance
-    assert not Score(**error, device=45.0, chance=60.0, ci95=(40.0, 51.0)).at_chance
+    error = {"name": "mae", "unit": "", "direction": "minimize", "samples": 9}
+    assert Score(**error, device=45.0, chance_level=50.0, ci95=(40.0, 51.0)).at_chance
+    assert not Score(**error, device=45.0, chance_level=60.0, ci95=(40.0, 51.0)).at_chance
 
 
 def test_what_is_recommended_loses_at_most_a_point():
@@ -97,7 +97,7 @@ def test_what_is_recommended_loses_at_most_a_point():
         row("fast", 1.0, drop=0.01, size=500),
         row("small", 2.0, drop=0.005, size=100),
         row("wild", 0.5, drop=0.02, size=10),
-        row("chance", 0.4, size=10, chance=0.9),
+        row("chance", 0.4, size=10, chance_level=0.9),
     ]
     found = recommended(rows)
     assert (found.fastest.variant, found.smallest.variant) == ("fast", "small")

@@ -5,7 +5,7 @@ from edgesparse.measure.trials import Sweep, Trial, direction_of, over
 from edgesparse.spec.auto_variants import Constraint
 
 
-def row(accuracy=0.9, size=1000, best="highest", name="accuracy"):
+def row(accuracy=0.9, size=1000, direction="maximize", name="accuracy"):
     return Row(
         pipeline="p",
         device="d",
@@ -15,7 +15,9 @@ def row(accuracy=0.9, size=1000, best="highest", name="accuracy"):
         clock="wall",
         variant="v",
         status="ok",
-        metrics=[Score(name=name, unit="%", best=best, host=accuracy, drop=0.01, samples=100)],
+        metrics=[
+            Score(name=name, unit="%", direction=direction, host=accuracy, drop=0.01, samples=100)
+        ],
         model=ModelFile(
             sha256="0" * 64,
             bytes=size,
@@ -77,7 +79,7 @@ def test_which_way_is_good():
     assert direction_of("speedup", []) == "maximize"
     assert direction_of("accuracy_drop", []) == "minimize"
     assert direction_of("accuracy", [row()]) == "maximize"
-    assert direction_of("mae", [row(name="mae", best="lowest")]) == "minimize"
+    assert direction_of("mae", [row(name="mae", direction="minimize")]) == "minimize"
     assert direction_of("mae", [row()]) is None
 
 

@@ -70,7 +70,7 @@ def test_zeros_are_reached_and_multiply_accumulates_are_halved(name):
     dataset, model = dataset_of(name, 30), built(name)
     spec = Magnitude(method="magnitude", sparsity=0.8, epochs=0)
     done = magnitude(copied(model), dataset, ONE_SHOT, spec, quiet)
-    assert abs(done.coverage.reached - 0.8) <= 0.05, done.coverage
+    assert abs(done.coverage.achieved - 0.8) <= 0.05, done.coverage
     spec = Channels(method="channels", macs=0.5, epochs=0)
     done = channels(model, dataset, ONE_SHOT, spec, quiet)
     assert macs(done.model) <= 0.5 * macs(model)

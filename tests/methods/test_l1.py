@@ -42,7 +42,7 @@ def penalized(model, digits, seed=1, epochs=TUNE.epochs, **settings):
 
 def check_reached(done):
     assert zeros(done.model) == pytest.approx(0.85, abs=0.01)
-    assert done.coverage.reached == pytest.approx(0.85, abs=0.01)
+    assert done.coverage.achieved == pytest.approx(0.85, abs=0.01)
 
 
 @pytest.mark.slow

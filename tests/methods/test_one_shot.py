@@ -85,8 +85,8 @@ def test_little_is_lost_where_magnitude_loses_much(trained, digits, pattern):
     assert dense > 0.95
     assert accuracy(done.model, digits) >= dense - (0.03 if pattern == "block-1x4" else 0.02)
     assert accuracy(done.model, digits) > accuracy(plain.model, digits)
-    assert done.coverage.reached == pytest.approx(sparsity, abs=0.05)
-    assert {"depthwise", "stem"} <= {one.name for one in done.coverage.left}
+    assert done.coverage.achieved == pytest.approx(sparsity, abs=0.05)
+    assert {"depthwise", "stem"} <= {one.name for one in done.coverage.left_dense}
     assert done.history == {}
     assert "no labels and no training: 500 calibration samples" in done.notes
 
@@ -96,7 +96,7 @@ def test_it_may_be_trained_afterwards(trained, digits):
     spec = OneShot(method="one-shot", sparsity=0.9, epochs=2)
     done = one_shot(again(trained), digits, Train(epochs=2, learning_rate=1e-3), spec, quiet)
     assert len(done.history["loss"]) == 2
-    assert done.coverage.reached == pytest.approx(0.9, abs=0.02)
+    assert done.coverage.achieved == pytest.approx(0.9, abs=0.02)
     found = kernels(done.model)["dense"].variable.numpy()
     assert np.mean(found == 0) > 0.5
 
@@ -111,7 +111,7 @@ def test_what_is_too_large_stays_dense_and_says_so(trained, digits, monkeypatch)
     monkeypatch.setattr(least_squares, "MOST_BYTES", limit)
     spec = OneShot(method="one-shot", sparsity=0.5, calibration_samples=50, allow_partial=True)
     done = one_shot(again(trained), digits, Train(epochs=0), spec, quiet)
-    reasons = {one.name: one.reason for one in done.coverage.left}
+    reasons = {one.name: one.reason for one in done.coverage.left_dense}
     assert reasons[largest.name].startswith(f"too large to reconstruct: {inputs:,} x ")
     assert largest.name not in {layer.name for layer in done.layers}
 
@@ -142,4 +142,4 @@ def test_layers_of_a_model_in_a_model_are_reconstructed(kind):
     flat = functional(model, dataset.inputs, "it")
     spec = OneShot(method="one-shot", sparsity=0.5, epochs=0)
     done = one_shot(flat, dataset, Train(epochs=0), spec, quiet)
-    assert done.coverage.reached == pytest.approx(0.5, abs=0.02)
+    assert done.coverage.achieved == pytest.approx(0.5, abs=0.02)

@@ -98,8 +98,8 @@ def test_connections_move(digits):
 def test_what_stays_dense_is_made_up_for(dataset):
     train = Train(epochs=2, learning_rate=1e-3)
     done = rigl(network(), dataset, train, Rigl(method="rigl", sparsity=0.8, epochs=2), quiet)
-    assert done.coverage.reached == pytest.approx(0.8, abs=0.02)
-    assert {left.name for left in done.coverage.left} >= {"stem"}
+    assert done.coverage.achieved == pytest.approx(0.8, abs=0.02)
+    assert {left.name for left in done.coverage.left_dense} >= {"stem"}
     spec = Rigl(method="rigl", sparsity=0.9, epochs=1, exclude=["wide"])
     with pytest.raises(EdgesparseError, match="left dense are wide"):
         rigl(network(), dataset, train.model_copy(update={"epochs": 1}), spec, quiet)

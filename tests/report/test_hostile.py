@@ -69,7 +69,7 @@ def results(nasty, **changes):
         ],
         releases=[
             ReleaseInfo(device=nasty, pipeline=nasty, variant=nasty, runtime=nasty, digest=nasty,
-                        previous=nasty, place=nasty, try_it=nasty)
+                        previous=nasty, folder=nasty, run_command=nasty)
         ],
         failures=[nasty],
         notes=[nasty],
@@ -137,7 +137,7 @@ def test_numbers_that_no_report_can_take_are_told(tmp_path, change):
     record = json.loads(text.json_text(results("x")))
     change(record)
     path.write_text(json.dumps(record).replace('"1e999"', "1e999"))
-    with pytest.raises(UsageError, match="is no results file"):
+    with pytest.raises(UsageError, match="invalid results file"):
         read_results(path)
 
 
@@ -149,5 +149,5 @@ def test_a_planted_file_is_harmless(tmp_path):
     read = read_results(path)
     assert read.rows[0].variant == read.notes[0] == "\\x1b]0;title\\x07"
     path.write_text("[" * 100_000)
-    with pytest.raises(UsageError, match="is no results file"):
+    with pytest.raises(UsageError, match="invalid results file"):
         read_results(path)

@@ -9,7 +9,7 @@ from tests.report.test_table import results, row
 
 def seeded(variant, like, value):
     score = {"name": "accuracy", "unit": "%", "device": value, "samples": 100}
-    return row(variant=variant, like=like, metrics=[score])
+    return row(variant=variant, seed_group=like, metrics=[score])
 
 
 def test_a_group_has_a_mean_and_an_interval_over_seeds():

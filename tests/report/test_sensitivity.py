@@ -19,7 +19,7 @@ from edgesparse.report.sensitivity import print_sensitivity
                 (LayerCurve("a", "unstructured", 100, (-45.51, -80.25)),),
                 "mae",
                 "",
-                "lowest",
+                "minimize",
             ),
             ["mae 45.5 on", "45.5", "80.2", "mae 45.5 before", "at most 0.02 may"],
         ),

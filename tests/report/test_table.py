@@ -28,7 +28,8 @@ def row(variant, p50=None, low=0.9, high=1.1, error=None, **more):
                 "sha256": "0", "bytes": int(1_234_567 * p50), "bytes_gzip": 9, "parameters": 9,
                 "zeros": 8, "sparsity": 0.9, "storage": "sparse",
             },
-            "accuracy": {"device": 0.978, "drop": 0.0123, "samples": 360},
+            "metrics": [{"name": "accuracy", "unit": "%", "device": 0.978, "drop": 0.0123,
+                         "samples": 360}],
             "latency_ms": {
                 "p50": p50, "p90": p50 * 1.1, "p99": p50 * 2, "mean": p50, "std": 0.1,
                 "samples": 1000, "rounds": 5, "ci95": (p50 * 0.99, p50 * 1.01),
@@ -37,7 +38,7 @@ def row(variant, p50=None, low=0.9, high=1.1, error=None, **more):
             "speedup": ratio,
         }  # fmt: skip
         if variant != "dense-f32":
-            data["zeros_speedup"] = ratio
+            data["speedup_vs_dense"] = ratio
     return Row.model_validate({**data, **more})
 
 
@@ -118,7 +119,7 @@ def test_the_best_of_a_metric_is_told_by_what_is_lost():
     def scored(name, device, low, high):
         score = {"name": "accuracy", "unit": "%", "samples": 360, "device": device,
                  "drop": 0.99 - device, "drop_ci95": (low, high)}  # fmt: skip
-        return row(name, 1.0, accuracy=None, metrics=[score])
+        return row(name, 1.0, metrics=[score])
 
     worse = scored("worse", 0.90, 0.06, 0.12)
     text = printed(results(scored("good", 0.99, 0, 0), scored("alike", 0.98, -0.01, 0.03), worse))
@@ -155,15 +156,15 @@ def test_verdicts_follow_the_interval(low, high, verdict):
 
 def test_a_percent_pays_nobody():
     dense, sparse = row("dense-f32", 2.0), row("sparse", 1.0, 1.003, 1.02)
-    speedup = sparse.zeros_speedup.model_copy(update={"ratio": 1.01, "ci95": (1.006, 1.014)})
-    found = results(dense, sparse.model_copy(update={"zeros_speedup": speedup}))
+    speedup = sparse.speedup_vs_dense.model_copy(update={"ratio": 1.01, "ci95": (1.006, 1.014)})
+    found = results(dense, sparse.model_copy(update={"speedup_vs_dense": speedup}))
     assert verdicts(found)[0].endswith("zeros pay in size")
 
 
 def test_a_step_that_was_asked_for_zeros_removed_no_channels():
     sparse = row("sparse", 1.0, 0.9, 1.1)
     few = sparse.model.model_copy(update={"sparsity": 0.01})
-    asked = Coverage(asked=0.8, reached=0.01)
+    asked = Coverage(target=0.8, achieved=0.01)
     found = results(
         row("dense-f32", 2.0), sparse.model_copy(update={"model": few, "coverage": asked})
     )
@@ -255,7 +256,8 @@ def test_another_baseline_of_a_device_is_named():
 def test_what_was_released_and_what_failed_is_told():
     release = {
         "device": "pi", "pipeline": "p", "variant": "sparse-f32", "runtime": "ai-edge-litert",
-        "digest": "abc", "previous": "def", "place": "/w/current", "try_it": "python3 predict.py x",
+        "digest": "abc", "previous": "def", "folder": "/w/current",
+        "run_command": "python3 predict.py x",
     }  # fmt: skip
     found = Results.model_validate(
         {**FOUND.model_dump(), "releases": [release], "failures": ["device pi: disk full"]}
@@ -265,7 +267,9 @@ def test_what_was_released_and_what_failed_is_told():
         "released on pi: p abc (sparse-f32, ai-edge-litert), before it def; try it there: " in text
     )
     assert "FAILED: device pi: disk full" in text
-    gone = Results.model_validate({**found.model_dump(), "releases": [{**release, "try_it": None}]})
+    gone = Results.model_validate(
+        {**found.model_dump(), "releases": [{**release, "run_command": None}]}
+    )
     assert "gone with the emulated device" in " ".join(printed(gone).split())
 
 

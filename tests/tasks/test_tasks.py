@@ -122,7 +122,7 @@ def test_a_task_of_ones_own(tmp_path):
     )
     task = build({"name": "ref", "ref": "mine.py:quantile", "args": {"q": 0.5}}, tmp_path)
     (metric,) = task.metrics
-    assert (metric.name, metric.best, task.loss()) == ("worst", "lowest", "mae")
+    assert (metric.name, metric.direction, task.loss()) == ("worst", "minimize", "mae")
     assert metric.judge(np.array([1.0, 2.0, 3.0]), np.zeros(3)) == 2.0
     assert metric.drop(1.0, 1.5) == 0.5
     with pytest.raises(UsageError, match="must return a mapping with 'loss' and 'judge'"):

@@ -77,11 +77,11 @@ def _at_chance(plan: Plan, executor: Executor, key: str) -> str | None:
     score = Score(
         name=name,
         unit=metric.unit,
-        best=metric.best,
+        direction=metric.direction,
         host=value,
         ci95=interval,
         samples=count,
-        chance=chance,
+        chance_level=chance,
     )
     if not score.at_chance:  # The rule that rows are judged by.
         return None

@@ -48,7 +48,7 @@ def _gained(one: Foreseen, variant: str, rows: Sequence[Row]) -> bool:
     measured = [row for row in own if row.status == "ok"]
     # Where channels went, too, a gain is theirs, unless the runtime is known to skip the zeros.
     telling = [r for r in measured if "channels" not in r.steps or r.zeros_exploited]
-    gains = [row.zeros_speedup for row in telling if row.zeros_speedup is not None]
+    gains = [row.speedup_vs_dense for row in telling if row.speedup_vs_dense is not None]
     # What is known of a runtime is given up for a gain that is plain, not for a busy machine's.
     faster = any(g.ci95[0] >= PAYS_FROM for g in gains)
     return faster or (bool(own) and not measured)

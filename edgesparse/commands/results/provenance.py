@@ -11,7 +11,13 @@ import numpy as np
 from edgesparse.data.transforms import value_names
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
-from edgesparse.measure.provenance import Bears, InputsThatMatter, LayerZeros, Made, Training
+from edgesparse.measure.provenance import (
+    InputAttribution,
+    LayerSensitivity,
+    LayerSparsity,
+    Provenance,
+    Training,
+)
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.stages import sensitivity
 from edgesparse.stages.base.artifacts import HISTORY, read_json
@@ -29,15 +35,17 @@ _NAMED = 12
 _COLOURS = 4
 
 
-def made(plan: Plan, store: Store) -> Made:
+def provenance_of(plan: Plan, store: Store) -> Provenance:
     """What the stages that are done left; of those that failed there is nothing."""
     done = [stage for stage in plan.stages if store.has(stage.key)]
-    return Made(
+    return Provenance(
         trainings=[found for stage in done if (found := _training(stage, store)) is not None],
         layers=_layers(plan, store),
-        bears=[_bears(stage, plan, store) for stage in done if stage.name == "sensitivity"],
+        sensitivities=[
+            _sensitivity(stage, plan, store) for stage in done if stage.name == "sensitivity"
+        ],
         inputs=_inputs(plan, store),
-        labels=_labels(plan, store),
+        class_names=_labels(plan, store),
     )
 
 
@@ -61,19 +69,19 @@ def _finite(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _layers(plan: Plan, store: Store) -> dict[str, list[LayerZeros]]:
+def _layers(plan: Plan, store: Store) -> dict[str, list[LayerSparsity]]:
     found = {}
     for variant, convert in plan.converted.items():
         key = plan.stage(convert).inputs["model"]
         path = store.path(key) / LAYERS
         if store.has(key) and path.is_file():
             found[variant] = [
-                LayerZeros(
+                LayerSparsity(
                     name=one["name"],
                     pattern=one["pattern"],
                     size=one["size"],
-                    asked=min(1.0, max(0.0, one["target"])),
-                    reached=one["achieved"],
+                    target=min(1.0, max(0.0, one["target"])),
+                    achieved=one["achieved"],
                     note=one["note"],
                     size_before=one["size_before"],
                 )
@@ -82,18 +90,18 @@ def _layers(plan: Plan, store: Store) -> dict[str, list[LayerZeros]]:
     return found
 
 
-def _bears(stage: Stage, plan: Plan, store: Store) -> Bears:
+def _sensitivity(stage: Stage, plan: Plan, store: Store) -> LayerSensitivity:
     found = sensitivity.read(store.path(stage.key))
     name, unit, sign = "accuracy", "%", 1
     if store.has(plan.samples):
         judging = rebuilt(read_json(store.path(plan.samples) / TASK), store.root)
         name, unit = judging.name, judging.metric.unit
-        sign = 1 if judging.metric.best == "highest" else -1
-    return Bears(
+        sign = 1 if judging.metric.direction == "maximize" else -1
+    return LayerSensitivity(
         variants=list(stage.variants),
         metric=name,
         unit=unit,
-        whole=sign * found.accuracy,
+        dense=sign * found.accuracy,
         levels=list(found.levels),
         layers={one.name: [sign * v for v in one.accuracy] for one in found.layers},
     )
@@ -104,7 +112,7 @@ def _labels(plan: Plan, store: Store) -> list[str]:
     return list(map(str, read_json(store.path(plan.samples) / LABELS))) if known else []
 
 
-def _inputs(plan: Plan, store: Store) -> dict[str, list[InputsThatMatter]]:
+def _inputs(plan: Plan, store: Store) -> dict[str, list[InputAttribution]]:
     if not store.has(plan.samples):
         return {}
     folder = store.path(plan.samples)
@@ -131,20 +139,20 @@ def _matters(
     shape: Sequence[int],
     labels: Sequence[str],
     names: Mapping[str, Sequence[str]],
-) -> InputsThatMatter:
+) -> InputAttribution:
     called = names.get(one.name) or names.get("x", ())
     named = strongest(one, labels, called, _NAMED)
-    return InputsThatMatter(
+    return InputAttribution(
         input=one.name,
         shape=[max(0, size) for size in shape[1:]],
-        count=len(one.reach),
-        reaching=int(one.reach.sum()),
-        speaks=_speaks(one, list(shape[1:]), list(named)),
+        n_values=len(one.reach),
+        n_connected=int(one.reach.sum()),
+        attribution=_attribution(one, list(shape[1:]), list(named)),
         strongest=dict(list(named.items())[:OUTPUTS]),
     )
 
 
-def _speaks(one: Features, shape: list[int], labels: Sequence[str]) -> dict[str, list[int]]:
+def _attribution(one: Features, shape: list[int], labels: Sequence[str]) -> dict[str, list[int]]:
     """Of a picture's values, output by output."""
     if one.strength is None or len(shape) not in (2, 3) or len(labels) > OUTPUTS:
         return {}

@@ -23,7 +23,7 @@ from edgesparse.graph.fingerprints import library_versions, revision
 from edgesparse.graph.open_runs import held
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
-from edgesparse.measure.provenance import Made
+from edgesparse.measure.provenance import Provenance
 from edgesparse.measure.results import DeviceInfo, ReleaseInfo, Results, write_results
 from edgesparse.measure.rows import GateResult, Row, RuntimeInfo
 from edgesparse.spec.device import Device
@@ -47,7 +47,7 @@ class RunRecord:
     """The devices' names, in the order in which they are shown: not that in which they end."""
     foreseen: dict[str, list[Foreseen]] = field(default_factory=dict)
     """By device: what was said before anything was trained there."""
-    made: Made = field(default_factory=Made)
+    provenance: Provenance = field(default_factory=Provenance)
     failures: list[str] = field(default_factory=list)
     """What failed beside the rows."""
     left: set[str] = field(default_factory=set)
@@ -92,7 +92,7 @@ class RunRecord:
                 "rows": sorted(self.rows, key=lambda row: place.get(row.device, last)),
                 "gates": sorted(self.gates, key=lambda gate: place.get(gate.device, last)),
                 "releases": sorted(self.releases, key=lambda r: place.get(r.device, last)),
-                "made": self.made,
+                "provenance": self.provenance,
                 "failures": self.failures,
                 "notes": [*self.notes, *self._came_true()],
                 "finished": self.finished,
@@ -215,7 +215,7 @@ def _with_update(row: Row, candidate: Candidate) -> Row:
     """With what the file costs on the way to the device."""
     if candidate.path is None or row.status != "ok":
         return row
-    return row.model_copy(update={"update_bytes": wire_bytes(candidate.path)})
+    return row.model_copy(update={"transfer_bytes": wire_bytes(candidate.path)})
 
 
 def _measure(
@@ -274,7 +274,7 @@ def recorded(
         pipeline_digest=pipeline_digest,
         commit=revision(workspace.folder.parent),
         baseline=baseline,
-        source=list(source),
+        pipeline_source=list(source),
         command=command,
     )
     order = tuple(device.name for device in devices)

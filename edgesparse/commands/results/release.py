@@ -106,12 +106,12 @@ def _install(
         runtime=row.runtime.name,
         digest=done.digest,
         previous=done.state.previous,
-        place=done.place,
-        try_it=f"{transport.python} {done.place}/predict.py {_files(transforms)}"
+        folder=done.place,
+        run_command=f"{transport.python} {done.place}/predict.py {_files(transforms)}"
         if lasts
         else None,
-        update_bytes=row.update_bytes,
-        doubt=f"it was chosen by its instructions: {apart}" if apart else None,
+        transfer_bytes=row.transfer_bytes,
+        warning=f"it was chosen by its instructions: {apart}" if apart else None,
     )
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesparse.measure.trials import Direction, Trial
+from edgesparse.measure.rows import Direction
+from edgesparse.measure.trials import Trial
 from edgesparse.spec.auto_variants import Search, SearchDimension, fill_template
 from edgesparse.spec.errors import UsageError, missing_extra
 

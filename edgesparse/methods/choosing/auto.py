@@ -107,7 +107,7 @@ def prune(
     if whole:
         coverage = _because(done.coverage, smaller, INSTEAD) or Coverage(spec.sparsity, 0.0, ())
         left = sum(int(np.count_nonzero(k.variable)) for k in kernels(done.model).values())
-        coverage = replace(coverage, reached=1 - left / max(1, sum(before.values())))
+        coverage = replace(coverage, achieved=1 - left / max(1, sum(before.values())))
         require_covered(coverage, spec.allow_partial)
         done = replace(done, coverage=coverage)
     return replace(
@@ -169,9 +169,9 @@ def _because(done: Coverage | None, names: Collection[str], why: str) -> Coverag
         return None
     left = (
         replace(one, reason=why) if one.name in names and one.reason == EXCLUDED else one
-        for one in done.left
+        for one in done.left_dense
     )
-    return replace(done, left=tuple(left))
+    return replace(done, left_dense=tuple(left))
 
 
 def _excluded(model: tf.keras.Model, spec: Magnitude) -> set[str]:

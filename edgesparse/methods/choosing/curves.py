@@ -36,11 +36,11 @@ class Sensitivity:
     layers: tuple[LayerCurve, ...]
     metric: str = "accuracy"
     unit: str = "%"
-    best: Literal["highest", "lowest"] = "highest"
+    direction: Literal["maximize", "minimize"] = "maximize"
 
     def value(self, accuracy: float) -> float:
         """The metric itself."""
-        return accuracy if self.best == "highest" else -accuracy
+        return accuracy if self.direction == "maximize" else -accuracy
 
     def keeps(self, accuracy: float, drop: float) -> bool:
         """Whether an accuracy is no more than `drop` below the dense model's."""

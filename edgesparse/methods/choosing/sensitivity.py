@@ -102,4 +102,4 @@ class _Judge:
             part = {name: values[start : start + BATCH] for name, values in self.x.items()}
             found.append(answers(self.ask, part, self.recipe)[self.recipe.judged])
         value = self.recipe.metric.judge(np.concatenate(found), self.y)
-        return value if self.recipe.metric.best == "highest" else -value
+        return value if self.recipe.metric.direction == "maximize" else -value

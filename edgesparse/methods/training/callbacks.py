@@ -52,7 +52,7 @@ class KeepBest(tf.keras.callbacks.Callback):
             self.model.stop_training = True
             return
         self.last = self._value(logs)
-        sign = 1 if self.recipe.metric.best == "highest" else -1
+        sign = 1 if self.recipe.metric.direction == "maximize" else -1
         # A metric may take few values on little data; the loss decides between equals.
         score = (sign * self.last, -val_loss)
         if not math.isfinite(score[0]) or not math.isfinite(score[1]) or epoch < self.first_epoch:

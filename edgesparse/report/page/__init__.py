@@ -21,7 +21,7 @@ def html_text(results: Results) -> str:
     """The page."""
     from edgesparse.report.page.content import content
 
-    text, count = "", len(results.made.trainings)
+    text, count = "", len(results.provenance.trainings)
     given = content(results, CHARTS[0])
     # Charts of trainings are many where variants are many: rather fewer of them than a page that
     # no browser likes.

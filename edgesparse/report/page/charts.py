@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from edgesparse.measure.comparison import place_of
-from edgesparse.measure.provenance import Bears, InputsThatMatter, Training
+from edgesparse.measure.provenance import InputAttribution, LayerSensitivity, Training
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row, Score
 from edgesparse.measure.trials import Sweep, Trial
@@ -55,7 +55,7 @@ def trade_off(title: str, rows: Sequence[Row], places: Mapping[str, int]) -> Mar
             )
             text = f"{row.variant}: {ms_text(p50)} {unit}, {_told(own)}"
             drawing.name(line.lines[0], text)
-        front = _front(points, score.best == "highest")
+        front = _front(points, score.sign)
         axes.step(
             [row.latency_ms.p50 for row in front if row.latency_ms],
             [_percent(row) for row in front],
@@ -160,7 +160,7 @@ def learning(training: Training) -> Markup:
     return drawn(f"{training.label}: {' and '.join(shown)} by epoch", draw, 6.4, 2.6)
 
 
-def sensitivity(found: Bears) -> Markup:
+def sensitivity(found: LayerSensitivity) -> Markup:
     """What is left of the metric with one layer pruned alone, untrained."""
     scale = 100 if found.unit == "%" else 1
     chosen = list(found.layers.items())[:_LAYERS]
@@ -176,7 +176,7 @@ def sensitivity(found: Bears) -> Markup:
                 label=name,
             )
             drawing.name(line, name)
-        axes.axhline(scale * found.whole, color="#020202", linewidth=0.9, linestyle="--")
+        axes.axhline(scale * found.dense, color="#020202", linewidth=0.9, linestyle="--")
         axes.set_xlabel("zeros in this layer alone [%]")
         axes.set_ylabel(f"{found.metric} [{found.unit}]" if found.unit else found.metric)
         legend(axes, len(chosen))
@@ -184,16 +184,16 @@ def sensitivity(found: Bears) -> Markup:
     return drawn("the metric on validation data with one layer pruned alone", draw)
 
 
-def speaks(found: InputsThatMatter) -> Markup:
+def attribution(found: InputAttribution) -> Markup:
     """Which pixels speak for each output, and which against it."""
     height, width = found.shape[:2]
-    rows = math.ceil(len(found.speaks) / 6)
+    rows = math.ceil(len(found.attribution) / 6)
 
     def draw(drawing: Drawing) -> None:
-        grid = drawing.figure.subplots(rows, min(6, len(found.speaks)), squeeze=False)
+        grid = drawing.figure.subplots(rows, min(6, len(found.attribution)), squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        for axes, (label, values) in zip(grid.flat, found.speaks.items(), strict=False):
+        for axes, (label, values) in zip(grid.flat, found.attribution.items(), strict=False):
             picture = [values[row * width : (row + 1) * width] for row in range(height)]
             axes.imshow(picture, cmap="RdBu_r", vmin=-99, vmax=99, interpolation="nearest")
             axes.set_title(label)
@@ -296,9 +296,8 @@ def _axis(axes: Axes, which: str, values: Sequence[float], text: object) -> None
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value > 0 else "0"))
 
 
-def _front(rows: Sequence[Row], highest: bool) -> list[Row]:
+def _front(rows: Sequence[Row], sign: int) -> list[Row]:
     """Those that no other one beats in both, the fastest first."""
-    sign = 1 if highest else -1
     found: list[Row] = []
     for row in sorted(rows, key=lambda r: r.latency_ms.p50 if r.latency_ms else 0.0):
         if not found or sign * _percent(row) > sign * _percent(found[-1]):

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgesparse.measure.provenance import Made
+from edgesparse.measure.provenance import Provenance
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
 from edgesparse.report.lines import gate_line, release_line, summary
@@ -64,7 +64,7 @@ class Bar:
 
     text: str
     share: float
-    asked: float | None = None
+    target: float | None = None
 
 
 def content(results: Results, most_charts: int) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def content(results: Results, most_charts: int) -> dict[str, Any]:
     results = Results.model_validate(results.model_dump())
     numbered = number_notes(results.rows)
     order = places([row.variant for row in results.rows])
-    trainings = results.made.trainings
+    trainings = results.provenance.trainings
     return {
         "results": results,
         "devices": device_lines(results),
@@ -89,13 +89,15 @@ def content(results: Results, most_charts: int) -> dict[str, Any]:
         "trainings": [(one, charts.learning(one)) for one in trainings[:most_charts]],
         "gaps": list(_gaps(results)),
         "layers": list(_layers(results)),
-        "layer_variants": list(results.made.layers),
+        "layer_variants": list(results.provenance.layers),
         "left": list(_left_dense(results)),
-        "bears": [(one, charts.sensitivity(one)) for one in results.made.bears],
+        "sensitivities": [
+            (one, charts.sensitivity(one)) for one in results.provenance.sensitivities
+        ],
         "weights": list(_weights(results)),
         "experts": list(_experts(results)),
         "activations": _activations(results),
-        "inputs": list(_inputs(results.made)),
+        "inputs": list(_inputs(results.provenance)),
         "confusions": list(_confusions(results)),
     }
 
@@ -143,18 +145,16 @@ def _gaps(results: Results) -> Iterator[tuple[str, ...]]:
     """By variant the metric on what it was trained on, on test data, and how far apart they are."""
     for row in _once(results):
         score = row.score
-        if score is None or score.trained is None or score.keras is None:
+        if score is None or score.keras_train is None or score.keras is None:
             continue
-        gap = (
-            score.trained - score.keras if score.best == "highest" else score.keras - score.trained
-        )
-        texts = (metric_text(value, score.unit) for value in (score.trained, score.keras, gap))
+        gap = score.sign * (score.keras_train - score.keras)
+        texts = (metric_text(value, score.unit) for value in (score.keras_train, score.keras, gap))
         yield (row.variant, f"{score.name} {score.unit}".strip(), *texts)
 
 
 def _layers(results: Results) -> Iterator[tuple[str, str, list[Bar | None]]]:
     """By layer what each variant reached."""
-    made = results.made.layers
+    made = results.provenance.layers
     sizes: dict[str, int] = {}
     for layer in (layer for layers in made.values() for layer in layers):
         sizes[layer.name] = max(sizes.get(layer.name, 0), layer.size_before or layer.size)
@@ -166,12 +166,12 @@ def _layers(results: Results) -> Iterator[tuple[str, str, list[Bar | None]]]:
                 bars.append(None)
                 continue
             pattern = "" if one.pattern == "unstructured" else f" {one.pattern}"
-            text = f"{percent_text(one.reached)} %{pattern}"
-            if abs(one.asked - one.reached) > 0.01 and one.asked:
-                text += f", {one.asked:.0%} asked"
+            text = f"{percent_text(one.achieved)} %{pattern}"
+            if abs(one.target - one.achieved) > 0.01 and one.target:
+                text += f", {one.target:.0%} asked"
             if one.size != size:
                 text += f", {one.size:,} weights left"
-            bars.append(Bar(text, one.reached, one.asked or None))
+            bars.append(Bar(text, one.achieved, one.target or None))
         yield name, f"{size:,}", bars
 
 
@@ -180,8 +180,10 @@ def _left_dense(results: Results) -> Iterator[tuple[str, str, list[tuple[str, st
     for row in _once(results):
         if row.coverage is not None:
             done = row.coverage
-            text = f"{done.asked:.0%} zeros asked for, {percent_text(done.reached)} % reached"
-            left = [(one.name, f"{percent_text(one.share)} %", one.reason) for one in done.left]
+            text = f"{done.target:.0%} zeros asked for, {percent_text(done.achieved)} % reached"
+            left = [
+                (one.name, f"{percent_text(one.share)} %", one.reason) for one in done.left_dense
+            ]
             yield row.variant, text, left
 
 
@@ -198,7 +200,7 @@ def _weights(results: Results) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
                     (
                         one.name,
                         one.operator,
-                        one.form,
+                        one.storage,
                         f"{size_text(one.dense_bytes)} → {size_text(one.stored_bytes)}",
                         "saves time" if one.exploited else "no time",
                         one.reason,
@@ -236,16 +238,16 @@ def _activations(results: Results) -> tuple[list[str], list[tuple[str, list[Bar 
     ]
 
 
-def _inputs(made: Made) -> Iterator[tuple[str, str, Markup | None, list[tuple[str, str]]]]:
+def _inputs(made: Provenance) -> Iterator[tuple[str, str, Markup | None, list[tuple[str, str]]]]:
     """By variant and input: how many values reach the outputs, and the strongest of them."""
     for variant, inputs in made.inputs.items():
         for one in inputs:
-            share = one.reaching / max(1, one.count)
+            share = one.n_connected / max(1, one.n_values)
             text = (
-                f"{variant}, {one.input}: {one.reaching:,} of {one.count:,} values reach the "
+                f"{variant}, {one.input}: {one.n_connected:,} of {one.n_values:,} values reach the "
                 f"outputs ({share:.1%})"
             )
-            picture = charts.speaks(one) if one.speaks else None
+            picture = charts.attribution(one) if one.attribution else None
             named = [
                 (label, ", ".join(f"{name} ({value:+.2g})" for name, value in values))
                 for label, values in one.strongest.items()
@@ -261,7 +263,7 @@ def _confusions(results: Results) -> Iterator[tuple[str, list[str], list[list[Ba
             matrix: Any = found.get("confusion")
             if not _is_matrix(matrix):
                 continue
-            names = list(results.made.labels)
+            names = list(results.provenance.class_names)
             if len(names) != len(matrix):
                 names = [str(place) for place in range(len(matrix))]
             lines = [

@@ -43,10 +43,10 @@ def settings(results: Results, row: Row) -> dict[str, str]:
         "delegate": row.delegate,
         "threads": str(row.threads),
         "clock": row.clock,
-        "numbers": row.numbers or "",
+        "compute_dtype": row.compute_dtype or "",
         "steps": ", ".join(row.steps),
         "storage": row.model.storage if row.model else "",
-        "asked_sparsity": f"{coverage.asked:g}" if coverage else "",
+        "target_sparsity": f"{coverage.target:g}" if coverage else "",
     }
     return {name: text for name, text in found.items() if text}
 

@@ -48,7 +48,7 @@ def _written(client: Any, results: Results, tracking: Tracking, folder: Path, ur
         "edgesparse.run": results.run,
         "mlflow.source.name": results.command[:_TEXT],
         "mlflow.source.git.commit": results.commit.rstrip("+"),
-        "mlflow.note.content": "\n".join(results.source)[:_TEXT],
+        "mlflow.note.content": "\n".join(results.pipeline_source)[:_TEXT],
     }
     whole = _run(client, experiment, results.run, {k: v for k, v in tags.items() if v})
     _log(
@@ -62,7 +62,7 @@ def _written(client: Any, results: Results, tracking: Tracking, folder: Path, ur
         },
         [
             (f"{plain(training.label)}/{name}", value, epoch)
-            for training in results.made.trainings
+            for training in results.provenance.trainings
             for name, epoch, value in curves(training)
         ],
     )

@@ -17,7 +17,7 @@ def write(results: Results, tracking: Tracking, folder: Path) -> str:
     except ImportError:
         raise missing_extra("'tracking: tensorboard'", "TensorBoard", "tracking") from None
     root = Path(tracking.uri) / results.run if tracking.uri else folder / "tensorboard"
-    for training in results.made.trainings:
+    for training in results.provenance.trainings:
         writer = Writer(str(root / plain(training.label)))
         for name, epoch, value in curves(training):
             writer.add_scalar(name, value, step=epoch)

@@ -90,8 +90,8 @@ def test_a_layer_that_can_lose_no_channels_has_zeros(images):
     assert by_name["last"].pattern == "unstructured"
     kernel = done.model.get_layer("last").kernel.numpy()
     assert np.count_nonzero(kernel) == pytest.approx(0.3 * size["last"], rel=0.02)
-    assert done.coverage.reached == pytest.approx(0.7, abs=0.05)
-    reasons = {one.name: one.reason for one in done.coverage.left}
+    assert done.coverage.achieved == pytest.approx(0.7, abs=0.05)
+    reasons = {one.name: one.reason for one in done.coverage.left_dense}
     assert reasons == {"stem": EXCLUDED, "inner": "channels were removed instead"}
 
 
@@ -105,7 +105,7 @@ def test_less_than_half_of_what_was_asked_for_fails_as_elsewhere(images):
     mine = mine.model_copy(update={"allow_partial": True})
     model = before_a_softmax()
     done = prune(model, images, Train(epochs=0), resolve(model, mine, chosen), quiet)
-    assert done.coverage.reached < 0.35
+    assert done.coverage.achieved < 0.35
 
 
 def test_sparsities_are_found_that_keep_the_accuracy(trained_network, dataset):

@@ -27,7 +27,7 @@ def test_two_devices_train_as_one_does(tmp_path):
     for name, text in (("one", ONE), ("two", TWO.replace("DEVICES", "[CPU:0, CPU:1]"))):
         (row,) = trained(tmp_path / name, text).rows
         assert row.status == "ok", row.error
-        accuracies[name] = row.accuracy.keras
+        accuracies[name] = row.score.keras
     assert accuracies["one"] > 0.85
     assert accuracies["two"] == pytest.approx(accuracies["one"], abs=0.02)
 

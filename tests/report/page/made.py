@@ -1,8 +1,14 @@
 """A run with everything that a page shows."""
 
-from edgesparse.measure.provenance import Bears, InputsThatMatter, LayerZeros, Made, Training
+from edgesparse.measure.provenance import (
+    InputAttribution,
+    LayerSensitivity,
+    LayerSparsity,
+    Provenance,
+    Training,
+)
 from edgesparse.measure.results import DeviceInfo, Results
-from edgesparse.measure.rows import Coverage, GateResult, Score, Stored
+from edgesparse.measure.rows import Coverage, GateResult, Score, StoredWeight
 from tests.report.test_table import row
 
 HOSTILE = "<script>document.title='owned'</script>$\\frac{1}{2}$<img src=http://192.0.2.1/x>"
@@ -16,8 +22,8 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
             rows.append(row(variant, error=f"{device}: its process crashed"))
             continue
         one = row(variant, p50=2.0 / (place + 1), low=place + 0.9, high=place + 1.1)
-        stored = Stored(
-            name="dense_1", operator="FULLY_CONNECTED", form="block-1x16", dense_bytes=1_000_000,
+        stored = StoredWeight(
+            name="dense_1", operator="FULLY_CONNECTED", storage="block-1x16", dense_bytes=1_000_000,
             stored_bytes=123_456, exploited=True, reason=f"{device} skips its zeros",
         )  # fmt: skip
         latency = one.latency_ms.model_copy(update={"by_round": [1.0, 1.02, 0.99]})
@@ -35,37 +41,41 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
                         Score(
                             name="accuracy",
                             unit="%",
-                            trained=0.99,
+                            keras_train=0.99,
                             keras=0.975,
                             device=0.97,
                             samples=360,
                         )
                     ],
                     "coverage": Coverage(
-                        asked=0.9, reached=0.8, left=[{"name": "out", "share": 0.1, "reason": "it"}]
+                        target=0.9,
+                        achieved=0.8,
+                        left_dense=[{"name": "out", "share": 0.1, "reason": "it"}],
                     ),
                 }
             )
         )
-    made = Made(
+    made = Provenance(
         trainings=[
             Training(label="train", variants=[], history={
                 "loss": [1.0, 0.5, None], "val_loss": [1.1, 0.6, 0.7], "accuracy": [0.1, 0.5, 0.9],
                 "val_accuracy": [0.1, 0.4, 0.8],
             }),
         ],
-        layers={v: [LayerZeros(name="dense_1", pattern="block-1x16", size=1_000_000, asked=0.9,
-                               reached=0.8)] for v in variants[1:3]},
-        bears=[Bears(variants=[variants[1]], metric="accuracy", unit="%", whole=0.97,
-                     levels=[0.5, 0.9], layers={"dense_1": [0.96, 0.5], "out": [0.9, 0.2]})],
+        layers={v: [LayerSparsity(name="dense_1", pattern="block-1x16", size=1_000_000, target=0.9,
+                                  achieved=0.8)] for v in variants[1:3]},
+        sensitivities=[LayerSensitivity(
+            variants=[variants[1]], metric="accuracy", unit="%", dense=0.97, levels=[0.5, 0.9],
+            layers={"dense_1": [0.96, 0.5], "out": [0.9, 0.2]},
+        )],
         inputs={variants[1]: [
-            InputsThatMatter(input="pixels", shape=[2, 2, 1], count=4, reaching=3,
-                             speaks={"cat": [99, -20, 0, 5], "dog": [-99, 20, 0, -5]},
+            InputAttribution(input="pixels", shape=[2, 2, 1], n_values=4, n_connected=3,
+                             attribution={"cat": [99, -20, 0, 5], "dog": [-99, 20, 0, -5]},
                              strongest={"cat": [("0", 1.0)]}),
-            InputsThatMatter(input="words", shape=[10], count=10, reaching=3,
+            InputAttribution(input="words", shape=[10], n_values=10, n_connected=3,
                              strongest={"good": [("lovely", 2.5), ("fine", 1.0)]}),
         ]},
-        labels=["cat", "dog"],
+        class_names=["cat", "dog"],
     )  # fmt: skip
     gate = GateResult(
         variant=variants[1], metric="accuracy_drop", device=device, runtime="ai-edge-litert",
@@ -82,8 +92,8 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
         devices=[DeviceInfo(name=device, description="", machine="aarch64", cpu=device, cores=4)],
         rows=[one.model_copy(update={"device": device}) for one in rows],
         gates=[gate],
-        made=made,
+        provenance=made,
         command="edgesparse deploy p.yaml --device pi",
-        source=["name: p", f"# {device}"],
+        pipeline_source=["name: p", f"# {device}"],
     )
     return found.model_copy(update=changes)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edgesparse.measure.provenance import LayerZeros
+from edgesparse.measure.provenance import LayerSparsity
 from edgesparse.report.page import html_text
 from tests.conftest import HERE, TINY
 from tests.report.page.made import run
@@ -86,7 +86,7 @@ def check_rows(table, rows):
         reached = cells["zeros %"].split("->")[-1]
         same(reached, 100 * model["sparsity"])
         if "->" in cells["zeros %"]:
-            same(cells["zeros %"].split("->")[0], 100 * row["coverage"]["asked"])
+            same(cells["zeros %"].split("->")[0], 100 * row["coverage"]["target"])
         if score["drop"] is not None:
             same(cells["drop"].split("±")[0], 100 * score["drop"])
 
@@ -102,12 +102,12 @@ def check_layers(table, layers):
                 assert cell == "dense"
                 continue
             share, *more = cell.split(", ")
-            same(share.partition("%")[0] + "%", one["reached"])
+            same(share.partition("%")[0] + "%", one["achieved"])
             asked = [part for part in more if part.endswith("asked")]
             left = [part for part in more if part.endswith("left")]
             assert len(asked) + len(left) == len(more)
-            if one["asked"] and abs(one["asked"] - one["reached"]) > 0.01:
-                same(asked[0], one["asked"])
+            if one["target"] and abs(one["target"] - one["achieved"]) > 0.01:
+                same(asked[0], one["target"])
             else:
                 assert not asked
             if left:
@@ -121,10 +121,10 @@ def check(results, page):
     ok = [row for row in rows if row["status"] == "ok"]
     (table,) = tables.tables["tables"]
     check_rows(table, rows)
-    if results["made"]["layers"]:
-        check_layers(tables.tables["layers"][0], results["made"]["layers"])
+    if results["provenance"]["layers"]:
+        check_layers(tables.tables["layers"][0], results["provenance"]["layers"])
     for line, row in zip(tables.tables.get("gaps", [[]])[0][1:], ok, strict=False):
-        trained, keras = row["metrics"][0]["trained"], row["metrics"][0]["keras"]
+        trained, keras = row["metrics"][0]["keras_train"], row["metrics"][0]["keras"]
         same(" ".join(line[2:]), 100 * trained, 100 * keras, 100 * (trained - keras))
     stored = [row["weights"] for row in ok if row["weights"]]
     for table, weights in zip(tables.tables.get("weights", []), stored, strict=True):
@@ -133,7 +133,7 @@ def check(results, page):
     for row in ok:
         done = row["coverage"]
         if done is not None:
-            said = f"{row['variant']}: {done['asked']:.0%} zeros asked for, {done['reached']:.1%}"
+            said = f"{row['variant']}: {done['target']:.0%} zeros asked for, {done['achieved']:.1%}"
             assert said.replace("%", "") in tables.texts["layers"].replace(" %", "").replace(
                 "%", ""
             )
@@ -142,14 +142,16 @@ def check(results, page):
 
 def test_figures_of_every_kind_are_those_of_the_results():
     channels = [
-        LayerZeros(name="dense_1", pattern="channels", size=250_000, asked=0.0, reached=0.5,
+        LayerSparsity(name="dense_1", pattern="channels", size=250_000, target=0.0, achieved=0.5,
                    size_before=1_000_000),
-        LayerZeros(name="out", pattern="channels", size=500, asked=0.5, reached=0.0,
+        LayerSparsity(name="out", pattern="channels", size=500, target=0.5, achieved=0.0,
                    size_before=1000),
     ]  # fmt: skip
     found = run()
-    layers = {**found.made.layers, "dense-f32": channels}
-    found = found.model_copy(update={"made": found.made.model_copy(update={"layers": layers})})
+    layers = {**found.provenance.layers, "dense-f32": channels}
+    found = found.model_copy(
+        update={"provenance": found.provenance.model_copy(update={"layers": layers})}
+    )
     rows = json.loads(found.model_dump_json())
     tables = check(rows, html_text(found))
     (cells,) = [line for line in tables.tables["layers"][0] if line[0] == "dense_1"]
@@ -176,6 +178,8 @@ def test_figures_of_a_real_run_are_those_of_its_results(tmp_path, cli, shared_st
     (path,) = tmp_path.glob(".edgesparse/runs/*/results.json")
     results = json.loads(path.read_text())
     check(results, path.with_name("page.html").read_text())
-    (wide,) = [o for o in results["made"]["layers"]["channels-int8"] if o["name"].endswith("1")]
-    assert wide["reached"] > 0.3
-    assert wide["size"] == pytest.approx((1 - wide["reached"]) * wide["size_before"], abs=1)
+    (wide,) = [
+        o for o in results["provenance"]["layers"]["channels-int8"] if o["name"].endswith("1")
+    ]
+    assert wide["achieved"] > 0.3
+    assert wide["size"] == pytest.approx((1 - wide["achieved"]) * wide["size_before"], abs=1)

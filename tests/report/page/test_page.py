@@ -76,10 +76,10 @@ def test_a_run_without_anything_has_a_page():
 def test_many_variants_stay_below_five_megabytes():
     names = [f"variant-{place}" for place in range(1000)]
     found = run(variants=names)
-    training = found.made.trainings[0]
+    training = found.provenance.trainings[0]
     trainings = [training.model_copy(update={"label": name}) for name in names]
-    made = found.made.model_copy(update={"trainings": trainings})
-    text = html_text(found.model_copy(update={"made": made}))
+    made = found.provenance.model_copy(update={"trainings": trainings})
+    text = html_text(found.model_copy(update={"provenance": made}))
     assert len(text.encode()) < MAX_BYTES
     assert "more trainings are in results.json" in text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.measure.provenance import Made, Training
+from edgesparse.measure.provenance import Provenance, Training
 from edgesparse.report.tracking import track
 from edgesparse.report.tracking.figures import plain
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -18,7 +18,7 @@ from edgesparse.spec.pipeline import Tracking
 from tests.report.test_table import results, row
 from tests.tools.sshd import free_port
 
-MADE = Made(
+MADE = Provenance(
     trainings=[
         Training(
             label="train",
@@ -31,8 +31,8 @@ FOUND = results(
     row("dense-f32", 2.0),
     row("sparse <b>", 1.0, 1.9, 2.1),
     row("broken", error="the runtime crashed"),
-    made=MADE,
-    source=["name: p"],
+    provenance=MADE,
+    pipeline_source=["name: p"],
 )
 
 
