@@ -100,7 +100,7 @@ void pack_matrix(Graph* graph, const int8_t* weights, int outputs, int channels,
       ((int8_t*)packed)[i] = values[i];
   }
   int32_t* packed_offsets = (int32_t*)own(graph, sizeof(int32_t) * (size_t)offsets.size);
-  memcpy(packed_offsets, offsets.data, sizeof(int32_t) * (size_t)offsets.size);
+  if (offsets.size) memcpy(packed_offsets, offsets.data, sizeof(int32_t) * (size_t)offsets.size);
   int32_t* packed_starts = (int32_t*)own(graph, sizeof(int32_t) * (size_t)starts.size);
   memcpy(packed_starts, starts.data, sizeof(int32_t) * (size_t)starts.size);
   m->rows = rows, m->block = block;
