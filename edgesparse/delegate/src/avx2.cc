@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "borders_x86.h"
+#include "depthwise_rows_x86.h"
 #include "generic.h"
 
 namespace edgesparse {
@@ -170,6 +171,39 @@ void depthwise(const Depthwise& d, int group, const uint8_t* padded, uint8_t* ou
   }
 }
 
+// The same pairs of taps for depthwise_rows_x86.h; narrow: both planes' weights in one register.
+struct RowArithmetic {
+  enum { kPlanes = 2 };
+  Requantizer rq;
+  Vector weights[5], bias;
+  __m256 scale;
+
+  RowArithmetic(const Depthwise& d, int group, int plane, bool narrow) : rq(d.output) {
+    const int64_t* packed = (const int64_t*)d.packed + ((size_t)group * 2 + plane) * 5;
+    const int64_t* other = narrow ? packed + 5 : packed;
+    for (int i = 0; i < 5; i++) weights[i] = _mm256_setr_epi64x(packed[i], packed[i], other[i], other[i]);
+    const auto both = [&](const void* values) {
+      int64_t two[2];
+      memcpy(&two[0], (const char*)values + (group * 4 + plane * 2) * 4, 8);
+      two[1] = two[0];
+      if (narrow) memcpy(&two[1], (const char*)values + (group * 4 + 2) * 4, 8);
+      return _mm256_setr_epi64x(two[0], two[0], two[1], two[1]);
+    };
+    bias = both(d.bias), scale = _mm256_castsi256_ps(both(d.scale));
+  }
+
+  INLINE Vector operator()(const Vector (&taps)[9]) const {
+    Vector low = bias, high = bias;
+#pragma GCC unroll 5
+    for (int i = 0; i < 5; i++) {
+      const Vector a = taps[2 * i], b = i < 4 ? taps[2 * i + 1] : a;
+      low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weights[i]));
+      high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weights[i]));
+    }
+    return rq.packed(Requantizer::scaled(low, scale), Requantizer::scaled(high, scale));
+  }
+};
+
 constexpr Kernels make() {
   Kernels k = Generic<int16_t, 2, 0, QuadPixels>::kernels<8>("avx2");
   k.cost[0] = 1.4f, k.cost[1] = 2.2f, k.cost[2] = 4.0f;
@@ -177,6 +211,8 @@ constexpr Kernels make() {
   k.depthwise = depthwise;
   k.packed_depthwise_bytes = packed_depthwise_bytes;
   k.pack_depthwise = pack_depthwise;
+  k.can_depthwise_direct = DepthwiseRows<RowArithmetic>::can;
+  k.depthwise_direct = DepthwiseRows<RowArithmetic>::run;
   k.from_nhwc = quads_from_nhwc<true>;
   k.to_nhwc = quads_to_nhwc<true>;
   return k;

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "borders_x86.h"
+#include "depthwise_rows_x86.h"
 #include "generic.h"
 
 #define INLINE inline __attribute__((always_inline))
@@ -37,6 +38,34 @@ INLINE Vector dpbusd(Vector sum, Vector a, Vector w) {
 namespace edgesparse {
 namespace {
 
+// Quads of taps, as in vnni.h, for depthwise_rows_x86.h.
+struct RowArithmetic {
+  enum { kPlanes = 1 };
+  Requantizer rq;
+  Vector weights[3], bias;
+  Floats scale;
+
+  RowArithmetic(const Depthwise& d, int group, int, bool)
+      : rq(d.output),
+        bias(lanes(_mm_loadu_si128((const __m128i*)(d.bias + group * 4)))),
+        scale(float_lanes(_mm_loadu_ps(d.scale + group * 4))) {
+    const __m128i* packed = (const __m128i*)d.packed + (size_t)group * 3;
+    for (int i = 0; i < 3; i++) weights[i] = lanes(_mm_loadu_si128(packed + i));
+  }
+
+  INLINE Vector operator()(const Vector (&taps)[9]) const {
+    Vector acc[4] = {bias, bias, bias, bias};
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; i++) {
+      const Vector a = taps[4 * i], b = taps[i < 2 ? 4 * i + 1 : 8], c = taps[i < 2 ? 4 * i + 2 : 8],
+                   e = taps[i < 2 ? 4 * i + 3 : 8];
+      add_taps(acc, a, b, c, e, weights[i]);
+    }
+    for (int j = 0; j < 4; j++) acc[j] = Requantizer::scaled(acc[j], scale);
+    return rq.bytes(rq.pair(acc[0], acc[1]), rq.pair(acc[2], acc[3]));
+  }
+};
+
 constexpr Kernels make() {
   Kernels k = Generic<uint8_t, 1, 128, QuadPixels>::kernels<8>("avxvnni");
   k.cost[0] = 1.4f, k.cost[1] = 2.2f, k.cost[2] = 4.0f;
@@ -44,6 +73,8 @@ constexpr Kernels make() {
   k.depthwise = depthwise;
   k.packed_depthwise_bytes = packed_taps_bytes;
   k.pack_depthwise = pack_taps;
+  k.can_depthwise_direct = DepthwiseRows<RowArithmetic>::can;
+  k.depthwise_direct = DepthwiseRows<RowArithmetic>::run;
   k.from_nhwc = quads_from_nhwc<false>;
   k.to_nhwc = quads_to_nhwc<false>;
   return k;

@@ -178,6 +178,15 @@ void pack_taps(const Depthwise& d, void* packed) {
         for (int i = 0; i < 4; i++) out[c * 4 + i] = t + i < d.taps ? d.weights[((size_t)g * d.taps + t + i) * 4 + c] : 0;
 }
 
+INLINE void add_taps(Vector (&acc)[4], Vector a, Vector b, Vector c, Vector e, Vector w) {
+  const Vector ab0 = WIDE(unpacklo_epi8)(a, b), ab1 = WIDE(unpackhi_epi8)(a, b);
+  const Vector ce0 = WIDE(unpacklo_epi8)(c, e), ce1 = WIDE(unpackhi_epi8)(c, e);
+  acc[0] = dpbusd(acc[0], WIDE(unpacklo_epi16)(ab0, ce0), w);
+  acc[1] = dpbusd(acc[1], WIDE(unpackhi_epi16)(ab0, ce0), w);
+  acc[2] = dpbusd(acc[2], WIDE(unpacklo_epi16)(ab1, ce1), w);
+  acc[3] = dpbusd(acc[3], WIDE(unpackhi_epi16)(ab1, ce1), w);
+}
+
 void depthwise(const Depthwise& d, int group, const uint8_t* padded, uint8_t* out) {
   const Requantizer rq(d.output);
   const int quads = (d.taps + 3) / 4;
@@ -193,13 +202,7 @@ void depthwise(const Depthwise& d, int group, const uint8_t* padded, uint8_t* ou
       const Vector b = n > 1 ? load(padded + shifts[1]) : a;
       const Vector c = n > 2 ? load(padded + shifts[2]) : a;
       const Vector e = n > 3 ? load(padded + shifts[3]) : a;
-      const Vector ab0 = WIDE(unpacklo_epi8)(a, b), ab1 = WIDE(unpackhi_epi8)(a, b);
-      const Vector ce0 = WIDE(unpacklo_epi8)(c, e), ce1 = WIDE(unpackhi_epi8)(c, e);
-      const Vector w = lanes(_mm_loadu_si128((const __m128i*)(packed + quad * 16)));
-      acc[0] = dpbusd(acc[0], WIDE(unpacklo_epi16)(ab0, ce0), w);
-      acc[1] = dpbusd(acc[1], WIDE(unpackhi_epi16)(ab0, ce0), w);
-      acc[2] = dpbusd(acc[2], WIDE(unpacklo_epi16)(ab1, ce1), w);
-      acc[3] = dpbusd(acc[3], WIDE(unpackhi_epi16)(ab1, ce1), w);
+      add_taps(acc, a, b, c, e, lanes(_mm_loadu_si128((const __m128i*)(packed + quad * 16))));
     }
     for (int j = 0; j < 4; j++) acc[j] = Requantizer::scaled(acc[j], scale);
     store(out, rq.bytes(rq.pair(acc[0], acc[1]), rq.pair(acc[2], acc[3])));
