@@ -14,7 +14,7 @@ ROOMS = [
 """From the top to the ground: a room imports those below it."""
 LINES = 400
 # One file, since it is copied to a device whole and must run there alone.
-LONGER = {"devices/ondevice/agent.py": 575}
+LONGER = {"devices/ondevice/agent.py": 580}
 FILES = 12
 VISIBLE = {
     "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "requirements.lock",

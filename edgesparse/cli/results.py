@@ -31,6 +31,13 @@ from edgesparse.cli.options import (
     metavar="[NAME=]1x224x224x3",
     help="Of an input whose size the file leaves open.",
 )
+@click.option(
+    "--delegate",
+    "delegates",
+    multiple=True,
+    type=click.Choice(["xnnpack", "edgesparse"]),
+    help="In place of the device file's; both are measured in turns.",
+)
 @QUICK
 @JSON
 def bench(
@@ -38,6 +45,7 @@ def bench(
     devices: tuple[str, ...],
     threads: tuple[int, ...],
     shapes: tuple[str, ...],
+    delegates: tuple[str, ...],
     quick: bool,
     as_json: bool,
 ) -> None:
@@ -45,7 +53,14 @@ def bench(
     from edgesparse.cli.console import leave_page, open_project, print_results
 
     with open_project() as project:
-        results = project.bench(models, devices, threads=threads, input_shapes=shapes, quick=quick)
+        results = project.bench(
+            models,
+            devices,
+            threads=threads,
+            input_shapes=shapes,
+            delegates=delegates,
+            quick=quick,
+        )
     print_results(results, "json" if as_json else "table")
     leave_page(project, results)
     sys.exit(exit_code(results))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from edgesparse.commands.candidates import ready, too_many_threads
+from edgesparse.commands.candidates import delegated, ready, too_many_threads
 from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.fleet.parallel import at_once
 from edgesparse.commands.fleet.probes import profiles
@@ -18,7 +18,7 @@ from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.results.record import recorded
 from edgesparse.measure.job import QUICK, Candidate
 from edgesparse.measure.results import Results
-from edgesparse.measure.rows import ModelFile, Row
+from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Benchmark
@@ -29,6 +29,7 @@ from edgesparse.tflite.runtimes.compatibility import Profile
 from edgesparse.tflite.runtimes.explain import explain
 
 NAME_WIDTH = 48
+DELEGATES = ("xnnpack", "edgesparse")
 
 
 def bench(
@@ -38,6 +39,7 @@ def bench(
     *,
     threads: Sequence[int] = (1,),
     input_shapes: Sequence[str] = (),
+    delegates: Sequence[str] = (),
     quick: bool = False,
     benchmark: Benchmark | None = None,
 ) -> Results:
@@ -48,6 +50,8 @@ def bench(
         device: one device or several: names of files in the project's devices/, paths, or Devices.
         threads: numbers of threads, each measured; a device file's own stand before them.
         input_shapes: of inputs that a file leaves open, as "1x224x224x3" or "NAME=1x224x224x3".
+        delegates: xnnpack, edgesparse (our own for int8 files with zeros) or both, in turns; in
+            place of the device file's.
         quick: measure briefly; the result is labelled so.
         benchmark: how to measure, in place of `threads` and of the usual settings.
 
@@ -60,9 +64,16 @@ def bench(
     devices = project.devices(device)
     words = ["edgesparse", "bench", *map(str, given)]
     words += [word for one in devices for word in ("--device", one.name)]
+    words += [word for name in delegates for word in ("--delegate", name)]
     command = shlex.join([*words, *(["--quick"] if quick else [])])
     paths = list(dict.fromkeys(map(Path, given)))
-    return measured(project, paths, devices, settings, command, input_shapes, quick=quick)
+    unknown = [name for name in delegates if name not in DELEGATES]
+    if unknown:
+        choices = f"choose xnnpack or edgesparse{did_you_mean(unknown[0], DELEGATES)}"
+        raise UsageError(f"no delegate {unknown[0]!r} to measure with; {choices}")
+    return measured(
+        project, paths, devices, settings, command, input_shapes, delegates, quick=quick
+    )
 
 
 def measured(
@@ -72,17 +83,23 @@ def measured(
     settings: Benchmark,
     command: str,
     input_shapes: Sequence[str] = (),
+    delegates: Sequence[str] = (),
     *,
     quick: bool,
 ) -> Results:
     """The same for files that a command has just written; `command` is what would measure them."""
     settings = shortened(settings) if quick else settings
     files: dict[str, _File] = {}
+    names: list[str] = []
     for path in models:
         content = read_model(path)
         info, found = inspect(content, str(path)), read_signature(content, str(path))
         shapes = _shapes(found, input_shapes, path)
-        files[_name(path, files)] = _File(path, ModelFile.of(info), found, shapes)
+        names.append(name := _name(path, names))
+        for delegate in dict.fromkeys(delegates or ("",)):
+            # The same file twice is two variants, and the second is compared with the first.
+            label = f"{name} {delegate}" if len(set(delegates)) > 1 else name
+            files[label] = _File(path, ModelFile.of(info), found, shapes, delegate)
     baseline = next(iter(files))
     stop, workspace = threading.Event(), project.workspace()
     with recorded(workspace, "bench", baseline, devices, quick=quick, command=command) as record:
@@ -91,13 +108,7 @@ def measured(
         def measure(target: Target) -> None:
             own = target.device
             candidates = [
-                ready(
-                    Candidate(
-                        name, runtime, "", count, None, file.path, file.model, shapes=file.shapes
-                    ),
-                    own,
-                    error or too_many_threads(target, count),
-                )
+                _candidate(name, file, runtime, count, target, error)
                 for runtime, error in target.all_runtimes
                 for count in own.threads or settings.threads
                 for name, file in files.items()
@@ -125,6 +136,20 @@ class _File:
     model: ModelFile
     signature: Signature
     shapes: tuple[tuple[int, tuple[int, ...]], ...]
+    delegate: str
+    """In place of the device file's; empty: that one."""
+
+
+def _candidate(
+    name: str, file: _File, runtime: RuntimeInfo, threads: int, target: Target, error: str | None
+) -> Candidate:
+    candidate = Candidate(
+        name, runtime, "", threads, None, file.path, file.model, shapes=file.shapes
+    )
+    candidate = ready(candidate, target.device, error or too_many_threads(target, threads))
+    if not file.delegate:
+        return candidate
+    return delegated(candidate, file.delegate, target.host.machine)
 
 
 def _shapes(

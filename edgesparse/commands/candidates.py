@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.commands.fleet.connect import Target
+from edgesparse.delegate import BuildError, library, refused
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
@@ -238,6 +239,23 @@ def _weights(decided: Sequence[Decision]) -> tuple[StoredWeight, ...]:
 def _external(device: Device) -> Mapping[str, Any] | None:
     loaded = device.agent_delegate
     return loaded if isinstance(loaded, Mapping) else None
+
+
+def delegated(candidate: Candidate, delegate: str, machine: str) -> Candidate:
+    """The same on a delegate that the user names in place of the device file's: xnnpack, or
+    edgesparse, whose library is sent along."""
+    if delegate != "edgesparse":
+        return replace(candidate, delegate=delegate, external=None)
+    why = candidate.error
+    why = why or refused(candidate.runtime.name, candidate.runtime.version, machine)
+    candidate = replace(candidate, delegate=delegate, error=why)
+    if why is not None:
+        return candidate
+    try:
+        external = {"library": library(machine), "options": {"report": "1"}}
+    except BuildError as error:
+        return replace(candidate, error=str(error))
+    return replace(candidate, external=external)
 
 
 def ready(candidate: Candidate, device: Device, error: str | None) -> Candidate:

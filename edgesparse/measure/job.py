@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgesparse.delegate.report import summarize
 from edgesparse.devices.agent.events import Check, Event, Failed, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.measure import statistics
@@ -249,11 +250,11 @@ def _row(
             "agreement": check.agreement,
             **_scores(candidate, own, before, not here),
         }
+    nodes = [summarize(check.nodes)] if check is not None and check.nodes else []
+    doubts = [*_chip_doubts(candidate, answers), *_at_chance(answers)]
     return row.model_copy(
         update={
-            **_measured(
-                rounds, [*row.notes, *_chip_doubts(candidate, answers), *_at_chance(answers)]
-            ),
+            **_measured(rounds, [*row.notes, *nodes, *doubts]),
             **answers,
             "speedup": speedup,
             "speedup_vs_dense": zeros,

@@ -87,6 +87,10 @@ class Check(_Event):
     agreement: _Share | None = None
     max_error: Annotated[float, Field(ge=0, le=1e30)] | None = None
     samples: _Count | None = None
+    nodes: Annotated[
+        list[tuple[_Short, Literal["taken", "left"], _Short]], Field(max_length=5000)
+    ] = []
+    """The delegate's report: each node, whether it was taken, and why not."""
 
 
 class Answers(_Event):

@@ -15,7 +15,8 @@ class Entry:
     """A model on a runtime with a number of threads.
 
     Args:
-        delegate: a name, or the library and options of an external delegate.
+        delegate: a name, or the library and options of an external delegate; a library that is a
+            Path is copied to the device.
         golden: a file of inputs and expected outputs; see samples.py.
         samples: a file of inputs whose outputs the device returns.
         tolerance: of golden outputs, as a share of an output's range.
@@ -42,7 +43,15 @@ class Entry:
     def files(self) -> list[Path]:
         """The files to copy to the device."""
         model = self.model if self.remote_path is None else None
-        return [file for file in (model, self.golden, self.samples) if file is not None]
+        files = (model, self.golden, self.samples, self.library)
+        return [file for file in files if file is not None]
+
+    @property
+    def library(self) -> Path | None:
+        """The delegate's library, where it is copied to the device."""
+        external = {} if isinstance(self.delegate, str) else self.delegate
+        library = external.get("library")
+        return library if isinstance(library, Path) else None
 
 
 @dataclass(frozen=True)

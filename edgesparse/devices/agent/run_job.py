@@ -295,7 +295,7 @@ def _request(transport: Transport, job: Job, files: Mapping[Path, Upload]) -> di
                 "entry": entry.name,
                 "model": entry.remote_path or remote_path(entry.model),
                 "runtime": entry.runtime,
-                "delegate": entry.delegate,
+                "delegate": _delegate(entry, remote_path(entry.library)),
                 "threads": entry.threads,
                 "golden": remote_path(entry.golden),
                 "samples": remote_path(entry.samples),
@@ -329,6 +329,13 @@ def _signature(file: Path) -> Signature | None:
         return read_signature(file.read_bytes(), file.name)
     except UsageError:
         return None
+
+
+def _delegate(entry: Entry, library: str | None) -> str | Mapping[str, Any]:
+    """Return what the agent loads; `library` is the path there of one that was copied."""
+    if isinstance(entry.delegate, str) or library is None:
+        return entry.delegate
+    return {**entry.delegate, "library": library}
 
 
 def _tensors(entry: Entry, signature: Signature | None) -> dict[str, Any]:

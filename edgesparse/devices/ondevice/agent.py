@@ -12,7 +12,7 @@ A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is 
     start     job, host
     answers   entry, output, part, data: outputs for the entry's samples, in order, in base64:
               float32, or int16 where they are reduced to the index of the largest value
-    check     entry, init_ms, agreement, max_error, samples
+    check     entry, init_ms, agreement, max_error, samples, nodes [[operator, taken or left, why]]
     round     entry, round, latency_ns [...], init_ms, first_ms, warmup_runs, stable,
               peak_rss_bytes, cpu_before, cpu_after
     failed    entry, round (null for a check), error
@@ -490,10 +490,14 @@ class Agent:
                     return {"error": "no result after %g s" % limit}
                 code = self.process.returncode
                 output_file.seek(0)
-                output = output_file.read()[-4000:].decode("utf-8", "replace").strip()
+                output = output_file.read().decode("utf-8", "replace").strip()
+                nodes, output = nodes_in(output), output[-4000:]
             text = read_text(path)
             if code == 0 and text:
-                return add_runtime_error(json.loads(text), output)
+                result = json.loads(text)
+                if nodes and kind == "check" and "error" not in result:
+                    result["nodes"] = nodes
+                return add_runtime_error(result, output)
             return {"error": crash_text(code, output)}
         except (OSError, ValueError) as error:
             return {"error": "measuring process failed: %s" % error}
@@ -519,6 +523,12 @@ class Agent:
                 os.waitpid(self.process.pid, 0)
             except OSError:
                 pass
+
+
+def nodes_in(text):
+    """The lines that edgesparse's delegate prints for each node, with its option report."""
+    lines = [line.split("\t") for line in text.splitlines() if line.startswith("edgesparse-node\t")]
+    return [fields[2:5] for fields in lines if len(fields) > 4][:5000]
 
 
 def add_runtime_error(result, output):
