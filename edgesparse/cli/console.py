@@ -28,6 +28,7 @@ from edgesparse.measure.results import Results
 from edgesparse.report import terminal, text
 from edgesparse.report.console import shown
 from edgesparse.report.terminal import NARROW, WIDE, WIDTH
+from edgesparse.spec.code.references import choose
 from edgesparse.spec.pipeline import Tracking
 from edgesparse.spec.safe.text import clean
 
@@ -48,12 +49,12 @@ def result_console() -> Console:
 
 
 def print_results(results: Results, form: str) -> None:
-    """Print results on stdout as "table", "markdown", "csv" or "json"."""
+    """Print results on stdout as "table", "markdown", "csv", "json", or by an installed plug-in."""
     if form == "table":
         terminal.print_results(results, result_console())
     else:
-        write = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}[form]
-        sys.stdout.write(write(results))
+        builtin = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}
+        sys.stdout.write(str(choose("reports", form, builtin)(results)))
 
 
 @contextmanager

@@ -141,7 +141,7 @@ def encode(source: Path, target: Path, device: str, runtime: str | None, as_json
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
+    metavar="[table|markdown|csv|json|PLUG-IN]",
     default="table",
     show_default=True,
 )

@@ -240,7 +240,7 @@ class Gate(Strict):
 class Tracking(Strict):
     """Where results are written besides, for those who look at theirs there."""
 
-    name: Literal["mlflow", "tensorboard"] = Field(description="What it is.")
+    name: str = Field(description="mlflow, tensorboard, or the name of an installed plug-in.")
     uri: str | None = Field(
         None,
         description="mlflow: the server, default MLFLOW_TRACKING_URI; tensorboard: a folder, "

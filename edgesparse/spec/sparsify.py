@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Strict
+from edgesparse.spec.code.references import plugins
 from edgesparse.spec.step import FineTune as FineTune
 from edgesparse.spec.step import Kept, Sparsity
 from edgesparse.spec.step import Schedule as Schedule
@@ -217,7 +218,9 @@ class OneShot(FineTune):
 class SparsifyReference(FineTune):
     """Your own method, by reference: function(model, dataset, train, **args) -> model."""
 
-    method: str = Field(description="file.py:function or module:function")
+    method: str = Field(
+        description="file.py:function, module:function, or the name of an installed plug-in."
+    )
     args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
 
 
@@ -230,7 +233,9 @@ def _method(value: Any) -> str | None:
     method = value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
     if not isinstance(method, str):
         return None
-    return "ref" if ":" in method else method
+    if ":" in method or (method not in METHODS and method in plugins("methods")):
+        return "ref"
+    return method
 
 
 Sparsify = Annotated[

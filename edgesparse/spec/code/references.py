@@ -1,9 +1,10 @@
 """The one place where a name or reference in YAML becomes a Python function.
 
 A built-in `name` is the function of that name in the module of that name in its room
-(`models/mlp.py:mlp`). A `ref` is `file.py:function`, relative to the YAML file, or
-`package.module:function`. Parameters and digests are read from the source text, so that checking a
-pipeline imports neither TensorFlow nor the user's code.
+(`models/mlp.py:mlp`); other distributions add names by entry points, whose values are references. A
+`ref` is `file.py:function`, relative to the YAML file, `package.module:function`, or an entry
+point's name. Parameters and digests are read from the source text, so that checking a pipeline
+imports neither TensorFlow nor the user's code.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,14 @@ def builtin_names(room: str) -> tuple[str, ...]:
     return tuple(file.stem.replace("_", "-") if room == "data" else file.stem for file in files)
 
 
+def plugins(package: str) -> dict[str, str]:
+    """References by name that installed distributions provide for a package such as "models": their
+    entry points of the group edgesparse.models. Nothing of theirs is imported."""
+    return {
+        point.name: point.value for point in metadata.entry_points(group=f"edgesparse.{package}")
+    }
+
+
 def find(
     room: str, name: str | None, ref: str | None, base: Path, *, classes: bool = False
 ) -> Target:
@@ -59,13 +69,15 @@ def find(
     Raises:
         UsageError: no such built-in, file, module or function; the message says what there is.
     """
+    label = name or ref
+    assert label is not None
     if name is not None:
-        if name.replace("-", "_") not in builtin_names(room) and name not in builtin_names(room):
-            known = builtin_names(room)
-            raise UsageError(f"unknown {room} name {shown(name)}{did_you_mean(name, known)}")
-        module = name.replace("-", "_")
-        source = _PACKAGE / room / f"{module}.py"
-        return Target(name, source, module, f"edgesparse.{room}.{module}")
+        module, builtin = name.replace("-", "_"), builtin_names(room)
+        if module in builtin or name in builtin:
+            source = _PACKAGE / room / f"{module}.py"
+            return Target(name, source, module, f"edgesparse.{room}.{module}")
+    if name is not None or ":" not in label:
+        ref = _plugin(room, label, is_reference=name is None)
     assert ref is not None
     place, colon, function = ref.rpartition(":")
     if not colon or not place or not function.isidentifier() or len(ref) > MAX_REFERENCE:
@@ -77,13 +89,46 @@ def find(
             raise UsageError(f"no file {shown(place)} beside the YAML file")
         target = Target(ref, resolved, function, None)
     else:
-        target = Target(ref, module_source(place, ref), function, place)
+        target = Target(label, module_source(place, ref), function, place)
     functions = definitions_of(target.source) if classes else set(functions_of(target.source))
     if function not in functions:
         hint = did_you_mean(function, functions)
         wanted = "function or class" if classes else "function"
         raise UsageError(f"{place} has no {wanted} {function!r}{hint}")
     return target
+
+
+def choose(kind: str, name: str, builtin: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """A function by its name: built in, or an installed plug-in's, which is imported.
+
+    Args:
+        kind: the plural of what it is, such as "trackers": the group of its entry points is
+            edgesparse.trackers.
+
+    Raises:
+        UsageError: there is no such name, or the plug-in does not import.
+    """
+    if name in builtin:
+        return builtin[name]
+    installed = plugins(kind)
+    if name not in installed:
+        names = [*builtin, *installed]
+        hint = did_you_mean(name, names) or f"; known {kind}: {', '.join(names)}"
+        raise UsageError(f"unknown {kind.removesuffix('s')} {shown(name)}{hint}")
+    return load(find(kind, name, None, Path()))
+
+
+def _plugin(package: str, name: str, *, is_reference: bool) -> str:
+    installed = plugins(package)
+    if name in installed:
+        return installed[name]
+    names = [*(() if is_reference else builtin_names(package)), *installed]
+    hint = did_you_mean(name, names)
+    if is_reference:
+        raise UsageError(
+            f"{shown(name)} is no reference; write file.py:function or module:function{hint}"
+        )
+    raise UsageError(f"unknown {package} name {shown(name)}{hint}")
 
 
 def _resolved(path: Path) -> Path | None:
