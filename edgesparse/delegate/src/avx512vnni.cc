@@ -32,7 +32,7 @@ namespace edgesparse {
 namespace {
 
 size_t packed_depthwise_bytes(const Depthwise& d) {
-  return packed_taps_bytes(d) + (direct_geometry(d) ? (size_t)d.groups * kDirectWeights : 0);
+  return packed_taps_bytes(d) + (direct_geometry(d) ? direct_bytes(d) : 0);
 }
 
 void pack_depthwise(const Depthwise& d, void* packed) {

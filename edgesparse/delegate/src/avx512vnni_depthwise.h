@@ -30,8 +30,27 @@ size_t windows_bytes(const Depthwise& d) {
   return ((size_t)(d.height * d.width + 2 * d.width) * 4 + 64 + 256 + 63) / 64 * 64;
 }
 
+// For each vector of pixels: bits of the bytes of pixels that begin a row, and of those that end one.
+struct Edges {
+  uint64_t begin, end;
+};
+
+size_t direct_bytes(const Depthwise& d) {
+  const size_t vectors = (size_t)(d.height * d.width + 15) / 16;
+  return ((size_t)d.groups * kDirectWeights + 63) / 64 * 64 + vectors * sizeof(Edges);
+}
+
+const Edges* edges_of(const Depthwise& d, const int8_t* direct) {
+  return (const Edges*)(direct + ((size_t)d.groups * kDirectWeights + 63) / 64 * 64);
+}
+
 void pack_direct(const Depthwise& d, int8_t* out) {
-  memset(out, 0, (size_t)d.groups * kDirectWeights);
+  memset(out, 0, direct_bytes(d));
+  Edges* edges = (Edges*)edges_of(d, out);
+  for (int p = 0; p < d.height * d.width; p++) {
+    if (p % d.width == 0) edges[p / 16].begin |= 15ull << (p % 16 * 4);
+    if (p % d.width == d.width - 1) edges[p / 16].end |= 15ull << (p % 16 * 4);
+  }
   for (int g = 0; g < d.groups; g++, out += kDirectWeights)
     for (int y = 0; y < 3; y++)
       for (int c = 0; c < 4; c++)
@@ -52,32 +71,33 @@ INLINE __mmask64 from_pixel(int at) { return at >= 16 ? 0 : at <= 0 ? ~0ull : ~0
 struct Direct {
   const Depthwise& d;
   size_t row, bytes;  // of a row of pixels, of an array of windows
+  const Edges* edges;
   Vector outside;
 
-  Direct(const Depthwise& depthwise, size_t array)
-      : d(depthwise), row((size_t)depthwise.width * 4), bytes(array),
+  Direct(const Depthwise& depthwise, const int8_t* packed)
+      : d(depthwise), row((size_t)depthwise.width * 4), bytes(windows_bytes(depthwise)),
+        edges(edges_of(depthwise, packed)),
         outside(_mm512_set1_epi8((char)(depthwise.in_zero_point + 128))) {}
 
   size_t top() const { return (row + 63) / 64 * 64; }
 
-  // Windows from p - 1 in the first array, from p + 1 in the second one, a row above and below.
+  // Rows of zero points above all windows; what is below is written with every group.
+  void prepare(uint8_t* scratch) const {
+    if (d.stride_height == 1)
+      for (int i = 0; i < 2; i++, scratch += 4 * bytes)
+        fill_row(scratch + top() - row, row, outside), fill_row(scratch + bytes + top() - row, row, outside);
+  }
+
+  // Windows from p - 1 in the first array, from p + 1 in the second one.
   void windows1(const uint8_t* in, uint8_t* scratch) const {
     uint8_t *before = scratch + top(), *after = before + bytes;
     const int pixels = d.height * d.width;
-    int next = 0;  // the first pixel of a row, as seen from the vector; all of them are multiples of four
-    for (int p = 0; p < pixels; p += 16) {
-      uint64_t starts = 0;
-      for (; next < 16; next += d.width) starts |= 1ull << (next * 4);
-      next -= 16;
-      // The row that begins behind this vector ends in its last pixel.
-      const uint64_t ends = starts >> 4 | (next == 0 ? 1ull << 60 : 0);
+    const Edges* edge = edges;
+    for (int p = 0; p < pixels; p += 16, edge++) {
       const size_t o = (size_t)p * 4;
-      const Vector a = _mm512_mask_blend_epi8(starts * 15, _mm512_loadu_si512(in + o - 4), outside);
-      const Vector b = _mm512_mask_blend_epi8(ends * 15, _mm512_loadu_si512(in + o + 4), outside);
-      _mm512_storeu_si512(before + o, interleaved(a));
-      _mm512_storeu_si512(after + o, interleaved(b));
+      store(before + o, interleaved(_mm512_mask_blend_epi8(edge->begin, load(in + o - 4), outside)));
+      store(after + o, interleaved(_mm512_mask_blend_epi8(edge->end, load(in + o + 4), outside)));
     }
-    fill_row(before - row, row, outside), fill_row(after - row, row, outside);
     fill_row(before + (size_t)pixels * 4, row, outside), fill_row(after + (size_t)pixels * 4, row, outside);
   }
 
@@ -154,8 +174,9 @@ bool can_depthwise_direct(const Depthwise& d, size_t* scratch_bytes) {
 void depthwise_direct(const Depthwise& d, const uint8_t* in, uint8_t* out, int group, int group_end,
                       uint8_t* scratch) {
   const Requantizer rq(d.output);
-  const Direct direct(d, windows_bytes(d));
   const int8_t* weights = (const int8_t*)d.packed + packed_taps_bytes(d);
+  const Direct direct(d, weights);
+  direct.prepare(scratch);
   in += (size_t)group * d.in_plane, out += (size_t)group * d.out_plane;
   direct.windows(in, scratch + (group & 1) * 4 * direct.bytes);
   for (int g = group; g < group_end; g++, out += d.out_plane) {

@@ -168,7 +168,7 @@ void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row
 // Four vectors, one for each tap, are interleaved bytewise: a dword then holds the four taps of one channel
 // of one pixel, which is what vpdpbusd sums. Register j has pixels j, 4 + j, ... of its lanes of four.
 
-size_t packed_taps_bytes(const Depthwise& d) { return (size_t)d.groups * ((d.taps + 3) / 4) * 16; }
+size_t packed_taps_bytes(const Depthwise& d) { return ((size_t)d.groups * ((d.taps + 3) / 4) * 16 + 63) / 64 * 64; }
 
 void pack_taps(const Depthwise& d, void* packed) {
   int8_t* out = (int8_t*)packed;
