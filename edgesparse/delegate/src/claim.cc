@@ -208,7 +208,7 @@ const char* describe(TfLiteContext* context, int index, const TfLiteNode* node,
                      const TfLiteRegistration* registration, const Array<Densify>& densify,
                      const Kernels& kernels, Layer* l) {
   const int code = registration->builtin_code;
-  *l = Layer{index, (Operator)code, -1, -1, -1, -1, -1, -1, kValid, 1, 1, 1, 1, 1, 1, kNone, {0, 0, 0, 0}, 0, 0};
+  *l = Layer{index, (Operator)code, -1, -1, -1, -1, -1, -1, kValid, 1, 1, 1, 1, 1, 1, kNone, {0, 0, 0, 0}, 0, 0, 0};
   const bool convolution = code == kConv2d || code == kDepthwiseConv2d || code == kFullyConnected;
   if (!convolution && code != kAdd && code != kPad && code != kMaxPool) return "operator not supported";
   const int inputs = convolution || code == kAdd || code == kPad ? 2 : 1;
@@ -238,6 +238,11 @@ const char* describe(TfLiteContext* context, int index, const TfLiteNode* node,
     if (!why && code == kMaxPool) why = check_window(context, *l);
   }
   if (!why && (l->activation < kNone || l->activation > kRelu6)) why = "activation not supported";
+  if (!why) {
+    const TfLiteTensor& y = context->tensors[l->output];
+    const int* d = y.dims->data;
+    l->pixels = code == kFullyConnected ? (int)(elements(y) / context->tensors[l->weights].dims->data[0]) : d[1] * d[2];
+  }
   if (!why && is_convolution(*l)) {
     Array<int8_t> decoded;
     const TfLiteIntArray* d = context->tensors[l->weights].dims;

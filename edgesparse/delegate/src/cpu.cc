@@ -55,6 +55,15 @@ int candidates(Candidate*) { return 0; }
 
 }  // namespace
 
+bool cpu_has_amx() {
+#if defined(__x86_64__)
+  uint32_t a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 25 & 1) && (enabled_registers() >> 18 & 1);
+#else
+  return false;
+#endif
+}
+
 const Kernels* choose_kernels(const char* isa, const char** why) {
   const uint16_t one = 1;
   if (!*(const uint8_t*)&one) {

@@ -25,6 +25,7 @@ struct Layer {
   Activation activation;
   int pads[4];   // of PAD: top, bottom, left, right
   double zeros;  // share of the weights
+  int pixels;    // of an output image, or rows of a fully connected layer
   int block;     // rows of a block, for reports
 };
 

@@ -126,34 +126,47 @@ struct Candidate {
   Layer layer;
 };
 
+// A vector holds many pixels of one channel group: of fewer pixels than half a vector, that many more of the
+// weights must be zero before skipping them is faster than a dense product that fills its vectors.
+bool sparse_enough(const Delegate& d, const Layer& l) {
+  const double full = d.kernels->layout.vector / 2.0, filled = l.pixels < full ? l.pixels / full : 1.0;
+  return is_convolution(l) && l.zeros >= d.options.min_zeros && 1 - l.zeros <= filled;
+}
+
+// Why a node that could be taken is better left, with those that are taken so far; null: it is not.
+const char* why_leave(const Delegate& d, const Layer& l, const Array<Candidate>& nodes) {
+  bool before = false, after = false;
+  for (const Candidate& n : nodes)
+    if (n.taken && n.code != kDensify) {
+      before |= l.input == n.layer.output || l.input2 == n.layer.output;
+      after |= n.layer.input == l.output || n.layer.input2 == l.output;
+    }
+  if (!before && !after) return is_convolution(l) ? "too few zeros, and not next to a taken node" : "not next to a taken node";
+  if (!is_convolution(l) || (before && after)) return nullptr;
+  if (l.op == kFullyConnected) return "too few zeros at the end of a chain";
+  if (l.pixels * 2 < d.kernels->layout.vector) return "too few pixels for its zeros";
+  // The runtime's dense products are much faster with matrix tiles.
+  return cpu_has_amx() ? "dense products are faster with AMX" : nullptr;
+}
+
 // Nodes with enough zeros are taken, and those of the others that are connected to them through nodes that
 // can be taken: so the chain is left as seldom as possible.
-void choose(const Options& options, Array<Candidate>* nodes) {
+void choose(const Delegate& d, Array<Candidate>* nodes) {
+  const int dense = d.options.dense;
   for (Candidate& c : *nodes) {
     if (c.why || c.code == kDensify) continue;
-    c.taken = options.dense == 1 || (is_convolution(c.layer) && c.layer.zeros >= options.min_zeros);
-    if (!c.taken && options.dense == -1 && is_convolution(c.layer)) c.why = "dense";
+    c.taken = dense == 1 || sparse_enough(d, c.layer);
+    if (!c.taken && dense == -1 && is_convolution(c.layer)) c.why = "too few zeros, and dense=never";
   }
   for (bool changed = true; changed;) {
     changed = false;
     for (Candidate& c : *nodes) {
       if (c.taken || c.why || c.code == kDensify) continue;
-      for (const Candidate& n : *nodes) {
-        if (!n.taken || n.code == kDensify) continue;
-        const Layer &x = c.layer, &y = n.layer;
-        const bool before = y.input == x.output || y.input2 == x.output;
-        const bool after = x.input == y.output || x.input2 == y.output;
-        if (!before && !after) continue;
-        // A dense fully connected layer behind the chain is no better here.
-        if (c.code == kFullyConnected && !(before && after)) continue;
-        c.taken = changed = true;
-        break;
-      }
+      if (!why_leave(d, c.layer, *nodes)) c.taken = changed = true;
     }
   }
   for (Candidate& c : *nodes)
-    if (!c.taken && !c.why && c.code != kDensify)
-      c.why = is_convolution(c.layer) ? "dense, and not next to a node that is taken" : "not next to a node that is taken";
+    if (!c.taken && !c.why && c.code != kDensify) c.why = why_leave(d, c.layer, *nodes);
 }
 
 void report(const Delegate& d, const Array<Candidate>& nodes) {
@@ -219,7 +232,7 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* raw) {
     }
     nodes.push(c);
   }
-  choose(d->options, &nodes);
+  choose(*d, &nodes);
   take_densify(densify, context, &nodes);
   report(*d, nodes);
 
