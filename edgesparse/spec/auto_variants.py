@@ -1,5 +1,4 @@
-"""Variants that nobody writes down one by one: what `variants: auto` stands for, and what a
-`search` tries."""
+"""Variants that are generated: those of `variants: auto`, and those that a `search` samples."""
 
 from __future__ import annotations
 
@@ -13,13 +12,16 @@ from pydantic_core import PydanticCustomError
 from edgesparse.spec.base import Strict
 
 EPOCHS = 10
-"""Of fine-tuning, where training has more."""
+"""Most epochs of fine-tuning; fewer where training has fewer."""
 
 
 def default_variants(train_epochs: int) -> dict[str, Any]:
-    """Variants by name, as a pipeline file has them: dense ones, fewer channels, half precision,
-    zeros that XNNPACK skips in convolutions, both, and blocks for fully connected layers. A device
-    leaves out those that gain nothing there. Without training, what needs none."""
+    """Return the variants of `variants: auto` by name, as a pipeline file has them.
+
+    They are dense ones, fewer channels, half precision, zeros that XNNPACK skips in convolutions,
+    both, and blocks for fully connected layers. A device skips those that are not faster there.
+    Without training epochs: variants that need no training.
+    """
     if not train_epochs:
         return untrained_variants(0.7)
     epochs = max(1, min(EPOCHS, train_epochs))
@@ -41,7 +43,7 @@ def default_variants(train_epochs: int) -> dict[str, Any]:
 
 
 def untrained_variants(sparsity: float) -> dict[str, Any]:
-    """The same for a model that is trained already, without its labels."""
+    """Return default variants of a model that is already trained, for data without labels."""
     one_shot = {"method": "one-shot", "sparsity": sparsity, "allow_partial": True}
     return {
         "dense-f32": {},
@@ -55,43 +57,49 @@ def untrained_variants(sparsity: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SearchDimension:
-    """A value that a search chooses: one of `options`, or a number from `low` to `high`."""
+    """A value that a search samples: one of `options`, or a number from `low` to `high`."""
 
     path: str
-    """Where it stands in the variant, as "sparsify.sparsity"."""
+    """Location in the variant, as "sparsify.sparsity"."""
     options: tuple[Any, ...] = ()
     low: float = 0.0
     high: float = 0.0
     step: float | None = None
     log: bool = False
     whole: bool = False
-    """Whether it is an integer."""
+    """Sample integers only."""
 
 
 Chooser = Callable[[SearchDimension], Any]
-"""An option's place, or a number."""
+"""Returns the index of an option, or a number."""
 
 
 def fill_template(template: Any, choose: Chooser, path: str = "") -> Any:
-    """A template of a variant with every `{range: ...}` and `{choice: ...}` in it replaced.
+    """Return a variant's template with every `{range: ...}` and `{choice: ...}` replaced.
 
-    Raises ValueError for one that is none.
+    Args:
+        template: a variant, or a part of it.
+        choose: samples a value for a dimension.
+        path: location of the part in the variant.
+
+    Raises:
+        ValueError: a range or choice is invalid.
     """
     if isinstance(template, list):
-        return [fill_template(one, choose, f"{path}.{i}") for i, one in enumerate(template)]
+        return [fill_template(item, choose, f"{path}.{i}") for i, item in enumerate(template)]
     if not isinstance(template, dict):
         return template
     if "choice" in template:
-        hole = _choice(template, path)
-        place = choose(hole)
-        # What stands in an option belongs to it alone: another may have the same keys.
-        inside = path if _plain(hole.options) else f"{path}[{place}]"
-        return fill_template(hole.options[place], choose, inside)
+        dimension = _choice(template, path)
+        index = choose(dimension)
+        # The index is part of the path: another option can have the same keys.
+        inside = path if _plain(dimension.options) else f"{path}[{index}]"
+        return fill_template(dimension.options[index], choose, inside)
     if "range" in template:
         return choose(_range(template, path))
     return {
-        key: fill_template(one, choose, f"{path}.{key}".lstrip("."))
-        for key, one in template.items()
+        key: fill_template(item, choose, f"{path}.{key}".lstrip("."))
+        for key, item in template.items()
     }
 
 
@@ -126,31 +134,31 @@ def _range(template: dict[str, Any], path: str) -> SearchDimension:
 
 
 class Constraint(Strict):
-    """What a trial must keep to be chosen."""
+    """A limit that a trial must keep to be on the front."""
 
-    metric: str = Field(description="As a gate's: accuracy_drop, bytes, p50_ms ...")
+    metric: str = Field(description="Metric as in gates: accuracy_drop, bytes, p50_ms ...")
     min: float | None = Field(None, description="The value must be at least this.")
     max: float | None = Field(None, description="The value must be at most this.")
 
 
 class Search(Strict):
-    """What `edgesparse sweep` tries, and what it looks for."""
+    """The search space and objectives of `edgesparse sweep`."""
 
     variant: dict[str, Any] = Field(
         description="A variant in which {choice: [a, b]} or {range: [low, high]}, with 'step' or "
-        "'log: true', may stand for any value."
+        "'log: true', can replace any value."
     )
     objectives: list[str] = Field(
         min_length=1,
         max_length=3,
-        description="What is to be good: a metric of the task, its drop, or p50_ms, p90_ms, "
-        "p99_ms, bytes, speedup, peak_rss_bytes.",
+        description="Metrics to optimize: one of the task, its drop, or p50_ms, p90_ms, p99_ms, "
+        "bytes, speedup, peak_rss_bytes.",
     )
     constraints: list[Constraint] = Field(
         [], description="What a trial must keep to be on the front."
     )
     sampler: Literal["tpe", "nsga2", "random"] = Field(
-        "tpe", description="How Optuna chooses: by what was good (TPE), by evolution, or blindly."
+        "tpe", description="Optuna's sampler: TPE, NSGA-II or random."
     )
     parallel_trials: int = Field(
         4, ge=1, le=64, description="Trials that are chosen, made and measured together."
@@ -159,30 +167,30 @@ class Search(Strict):
 
     @field_validator("objectives")
     @classmethod
-    def _different(cls, given: list[str]) -> list[str]:
-        if len(set(given)) < len(given):
-            raise PydanticCustomError("objectives", "an objective stands there twice")
-        return given
+    def _different(cls, objectives: list[str]) -> list[str]:
+        if len(set(objectives)) < len(objectives):
+            raise PydanticCustomError("objectives", "duplicate objective")
+        return objectives
 
     def examples(self) -> Iterator[dict[str, Any]]:
-        """Variants that show whether the template is one: with its low ends, its high ends, and
-        each option in turn."""
+        """Yield variants that validate the template: all low ends, all high ends, and each option
+        in turn."""
         for last in (False, True):
             yield fill_template(self.variant, lambda hole, last=last: _end(hole, last))  # type: ignore[misc]
         seen: list[SearchDimension] = []
         fill_template(self.variant, lambda hole: seen.append(hole) or _end(hole, False))  # type: ignore[func-returns-value]
-        for one in seen:
-            for place in range(len(one.options)):
+        for dimension in seen:
+            for index in range(len(dimension.options)):
                 yield fill_template(
                     self.variant,
-                    lambda hole, one=one, place=place: (  # type: ignore[misc]
-                        place if hole.path == one.path and hole.options else _end(hole, False)
+                    lambda hole, dimension=dimension, index=index: (  # type: ignore[misc]
+                        index if hole.path == dimension.path and hole.options else _end(hole, False)
                     ),
                 )
 
 
-def _end(hole: SearchDimension, last: bool) -> Any:
-    if hole.options:
-        return len(hole.options) - 1 if last else 0
-    value = hole.high if last else hole.low
-    return int(value) if hole.whole else float(value)
+def _end(dimension: SearchDimension, last: bool) -> Any:
+    if dimension.options:
+        return len(dimension.options) - 1 if last else 0
+    value = dimension.high if last else dimension.low
+    return int(value) if dimension.whole else float(value)

@@ -1,4 +1,4 @@
-"""What several YAML models share: strict keys, valid names, how to reach a machine over SSH."""
+"""Base classes of the YAML models: strict keys, valid names, SSH connections."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class Strict(BaseModel):
 
 
 class OneOf(Strict):
-    """A choice between its keys, each None unless given: exactly one must be."""
+    """A choice between keys: exactly one of them must be set."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> OneOf:
         names = list(type(self).model_fields)
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
+        chosen = [name for name in names if getattr(self, name) is not None]
+        if len(chosen) != 1:
             choices = f"{', '.join(names[:-1])} and {names[-1]}"
             raise PydanticCustomError(
                 "one_of",
-                "give exactly one of {choices}, not {found}",
-                {"choices": choices, "found": " and ".join(given) or "none"},
+                "set exactly one of {choices}, not {found}",
+                {"choices": choices, "found": " and ".join(chosen) or "none"},
             )
         return self
 
@@ -36,7 +36,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 
 
 class Ssh(Strict):
-    """A device behind an SSH server; what is not said here comes from ~/.ssh/config."""
+    """A machine behind an SSH server; ~/.ssh/config applies to what is not set here."""
 
     host: str = Field(
         pattern=r"^[A-Za-z0-9:][A-Za-z0-9._:%-]*$",
@@ -44,10 +44,10 @@ class Ssh(Strict):
         description="Host name, address, or an alias from ~/.ssh/config.",
     )
     user: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$", max_length=64, description="User there."
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$", max_length=64, description="User name."
     )
-    port: int | None = Field(None, ge=1, le=65535, description="Port of its SSH server.")
-    identity_file: str | None = Field(None, description="Private key; no other one is tried.")
+    port: int | None = Field(None, ge=1, le=65535, description="Port of the SSH server.")
+    identity_file: str | None = Field(None, description="Private key; no other is tried.")
     known_hosts: str | None = Field(
         None, description="File with the device's host key, instead of ~/.ssh/known_hosts."
     )
@@ -55,8 +55,10 @@ class Ssh(Strict):
         None, description="ssh configuration file, instead of ~/.ssh/config."
     )
     python: str = Field(
-        "python3", pattern=r"^[~/A-Za-z0-9._][~/A-Za-z0-9._+-]*$", description="Python there."
+        "python3",
+        pattern=r"^[~/A-Za-z0-9._][~/A-Za-z0-9._+-]*$",
+        description="Python on the device.",
     )
     connect_timeout_seconds: float = Field(
-        10.0, gt=0, le=600, description="Give up connecting after this long."
+        10.0, gt=0, le=600, description="Timeout of a connection."
     )

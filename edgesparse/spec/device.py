@@ -1,4 +1,4 @@
-"""The device file: where models run and with which runtimes."""
+"""The device file: a machine that runs models, and its runtimes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Runtime(Strict):
 
     name: RuntimeName = Field(description="The distribution's name.")
     version: str | None = Field(
-        None, pattern=r"^[0-9][0-9A-Za-z.+-]*$", description="Fail when another one is installed."
+        None,
+        pattern=r"^[0-9][0-9A-Za-z.+-]*$",
+        description="Fail when another version is installed.",
     )
-    optional: bool = Field(
-        False, description="Leave it out, with a note, where it is not installed."
-    )
+    optional: bool = Field(False, description="Skip it, with a note, where it is not installed.")
 
 
 class Local(Strict):
-    """This machine, without a network in between."""
+    """This machine, without SSH."""
 
     python: str | None = Field(
-        None, description="Python that has the runtimes; default: the one edgesparse runs in."
+        None, description="Python that has the runtimes; default: the one that runs edgesparse."
     )
 
 
@@ -45,13 +45,13 @@ class Emulator(Strict):
     memory_mib: int = Field(1024, ge=256, le=16384, description="MiB of memory.")
     clock: Literal["instructions", "wall"] = Field(
         "instructions",
-        description="instructions: its clock counts executed instructions, 2 ns each, which makes "
-        "figures exact and repeatable; wall: time as it passes here.",
+        description="instructions: its clock counts executed instructions, 2 ns each, so that "
+        "measurements are exact and repeatable; wall: this machine's time.",
     )
 
 
 class Connect(OneOf):
-    """How to reach the device: exactly one of them."""
+    """Connection to the device: exactly one of these."""
 
     local: Local | None = Field(None, description="This machine.")
     ssh: Ssh | None = Field(None, description="A machine behind an SSH server.")
@@ -67,27 +67,27 @@ class Device(Strict):
 
     name: Name = Field(description="Also names the device in tables.")
     description: str = Field("", description="Free text.")
-    connect: Connect = Field(description="The way to reach the device; exactly one.")
+    connect: Connect = Field(description="Connection to the device; exactly one.")
     workdir: str = Field(
         DEFAULT_WORKDIR, description="Folder on the device for models and journals."
     )
     install: Literal["venv", "system"] = Field(
         "venv",
-        description="venv: edgesparse installs the runtimes in workdir/venv; system: those that "
-        "the device's Python has. A local device always uses what its Python has.",
+        description="venv: edgesparse installs the runtimes in workdir/venv; system: use those of "
+        "the device's Python. A local device always uses those of its Python.",
     )
     runtimes: list[
         Annotated[Runtime, BeforeValidator(_runtime, json_schema_input_type=str | Runtime)]
     ] = Field(min_length=1, description="A name, or a mapping with name, version, optional.")
     delegate: Delegate = Field(
         "xnnpack",
-        description="xnnpack, which both runtimes use by default; edgetpu, for a Coral; or none.",
+        description="xnnpack, the default of both runtimes; edgetpu, for a Coral; or none.",
     )
     edgetpu: EdgeTpu | None = Field(
-        None, description="How models get onto the Edge TPU; only with delegate: edgetpu."
+        None, description="Compiler and library of the Edge TPU; only with delegate: edgetpu."
     )
     keep_releases: int = Field(
-        3, ge=1, le=100, description="Releases of each pipeline that stay on the device."
+        3, ge=1, le=100, description="Number of releases of each pipeline kept on the device."
     )
     threads: list[Annotated[int, Field(ge=1, le=256)]] | None = Field(
         None, min_length=1, description="Instead of the pipeline's benchmark.threads."
@@ -97,40 +97,40 @@ class Device(Strict):
     def _edgetpu_needs_its_delegate(self) -> Device:
         if self.edgetpu is not None and self.delegate != "edgetpu":
             raise PydanticCustomError(
-                "edgetpu", "edgetpu needs 'delegate: edgetpu'; add it, or take edgetpu out"
+                "edgetpu", "'edgetpu' requires 'delegate: edgetpu'; add that, or remove 'edgetpu'"
             )
         return self
 
     @property
     def tpu(self) -> EdgeTpu | None:
-        """How models get onto the device's Edge TPU, if it is to use one."""
+        """Settings of the device's Edge TPU; None where it has none."""
         return (self.edgetpu or EdgeTpu()) if self.delegate == "edgetpu" else None
 
     @property
     def delegate_used(self) -> Delegate:
-        """What runs the models: a device with an Edge TPU and no compiler uses its CPU."""
+        """Delegate that runs the models: a device with an Edge TPU but no compiler uses its CPU."""
         return "xnnpack" if self.tpu is not None and self.tpu.compiler.none else self.delegate
 
     @property
     def agent_delegate(self) -> str | dict[str, Any]:
-        """What the agent loads: a name, or the library and options of an external delegate."""
+        """Delegate for the agent: a name, or library and options of an external one."""
         if self.tpu is None or self.delegate_used != "edgetpu":
             return self.delegate_used
         return {"library": self.tpu.library, "options": dict(self.tpu.options)}
 
     @property
     def cpu_delegate(self) -> str:
-        """What the agent loads to run a model on the device's CPU."""
+        """Delegate for the agent that runs a model on the device's CPU."""
         return "none" if self.delegate == "none" else "xnnpack"
 
     @property
     def builds_venv(self) -> bool:
-        """Whether edgesparse installs the runtimes there."""
+        """True where edgesparse installs the runtimes on the device."""
         return self.install == "venv" and self.connect.local is None
 
     @property
     def clock(self) -> Literal["wall", "instructions"]:
-        """What the device's clock counts."""
+        """Unit of the device's clock: instructions only on an emulated one."""
         emulated = self.connect.emulator
         return "wall" if emulated is None else emulated.clock
 
@@ -140,9 +140,9 @@ class Device(Strict):
 
 
 class Group(Strict):
-    """A file in devices/ that stands for several devices."""
+    """A file in devices/ that lists several devices."""
 
-    name: Name = Field(description="How the group is called.")
+    name: Name = Field(description="Name of the group.")
     description: str = Field("", description="Free text.")
     devices: list[Name] = Field(
         min_length=1, max_length=1000, description="Names of device files in the same folder."

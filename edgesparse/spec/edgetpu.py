@@ -1,4 +1,4 @@
-"""How models get onto a Coral Edge TPU: the `edgetpu` part of a device file."""
+"""The `edgetpu` section of a device file: compiler and library of a Coral Edge TPU."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ class ContainerCompiler(Strict):
     image: str = Field(
         pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]*$", max_length=255, description="The image."
     )
-    engine: Literal["docker", "podman"] = Field("docker", description="What runs it.")
+    engine: Literal["docker", "podman"] = Field("docker", description="Container engine.")
     command: str = _COMMAND
 
 
 class Precompiled(Strict):
-    """Files that you compiled elsewhere; each is bound to its source by its name's digest."""
+    """Files that you compiled elsewhere; the digest in each name is that of its source."""
 
-    folder: str = Field("edgetpu", min_length=1, description="Where they and their sources lie.")
+    folder: str = Field("edgetpu", min_length=1, description="Folder of these and their sources.")
 
 
 class NoCompiler(Strict):
-    """Nothing is compiled: the int8 files run on the device's CPU, and rows say so."""
+    """No compilation: the int8 files run on the device's CPU, with a note in the rows."""
 
 
 class Compiler(OneOf):
-    """Who compiles: exactly one of them, or just its name."""
+    """The compiler: exactly one of these, or just its name."""
 
     local: LocalCompiler | None = Field(None, description="edgetpu_compiler on this machine.")
     ssh: SshCompiler | None = Field(None, description="edgetpu_compiler on another machine.")
@@ -63,7 +63,7 @@ def _compiler(value: Any) -> Any:
 
 
 class EdgeTpu(Strict):
-    """How models are compiled for the Edge TPU and loaded onto it."""
+    """Settings of compiling models for the Edge TPU and loading them onto it."""
 
     compiler: Annotated[
         Compiler, BeforeValidator(_compiler, json_schema_input_type=str | Compiler)
@@ -80,7 +80,7 @@ class EdgeTpu(Strict):
     options: dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)],
         Annotated[str, Field(max_length=255)],
-    ] = Field({}, description="Given to the library, such as device: usb.")
+    ] = Field({}, description="Options of the library, such as device: usb.")
     min_runtime_version: int | None = Field(
         None, ge=1, le=99, description="Oldest Edge TPU runtime that must run the file (-m)."
     )

@@ -20,9 +20,9 @@ class UsageError(EdgesparseError):
 
 
 def missing_extra(what: str, library: str, extra: str) -> UsageError:
-    """What to raise where something asked for needs a library that only some users install."""
+    """Return the error for a feature whose optional library is not installed."""
     return UsageError(
-        f"{what} needs {library}, which is not installed: pip install 'edgesparse[{extra}]'"
+        f"{what} requires {library}, which is not installed: pip install 'edgesparse[{extra}]'"
     )
 
 
@@ -39,14 +39,14 @@ class Problem(NamedTuple):  # Not a dataclass: 'edgesparse --help' imports this,
 
 
 class SpecError(UsageError):
-    """All mistakes found in one YAML file, in the order in which they stand there."""
+    """All mistakes in one YAML file, by line and column."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(problems))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-# What says where an error came up, and not what it is.
+# Beginnings of lines with the location of an error rather than its cause.
 _AROUND = (
     "Graph execution error", "Exception encountered when calling", "Detected at node",
     "Call arguments received", "Arguments received by", "in user code", "File \"", "•", "[[{{",
@@ -58,20 +58,20 @@ _FRAME = re.compile(
     r"\{\{[^}]*\}\} |Error in user-defined function passed to \S+ transformation with iterator: "
     r"\S+: "
 )
-"""What stands before the cause in the same line."""
+"""Text before the cause in the same line."""
 
 
 def cause_of(error: BaseException, limit: int = 300) -> str:
-    """The line of an error's text that says what went wrong, cut between words.
+    """Return the line of an error's text that has the cause, cut between words at `limit`.
 
-    TensorFlow and Keras put a frame of several lines around it.
+    TensorFlow and Keras put several lines of context around it.
     """
     # Keras: "Error when deserializing class ... using config=... Exception encountered: the cause".
     cause = str(error).strip().rpartition("Exception encountered: ")[2]
     lines = [line.strip() for line in cause.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(_AROUND)]
+    causes = [line for line in lines if not line.startswith(_AROUND)]
     last = any(line.startswith(("Graph execution error", "in user code")) for line in lines)
-    text = (told[-1] if last else told[0]) if told else (lines or ["no message"])[0]
+    text = (causes[-1] if last else causes[0]) if causes else (lines or ["no message"])[0]
     text = _FRAME.sub("", text.partition(" [Op:")[0])
     if len(text) <= limit:
         return text
@@ -79,24 +79,24 @@ def cause_of(error: BaseException, limit: int = 300) -> str:
 
 
 def summary_of(error: BaseException) -> str:
-    """An error's place in the user's own code, its type and its cause, in a line."""
+    """Return an error's location in the user's code, its type and its cause, in a line."""
     kind, cause = f"{type(error).__name__}: ", cause_of(error)
     # TensorFlow raises errors of a traced function again, with their type in the text.
     return _place_of(error) + kind + cause.removeprefix(kind)
 
 
 _TRACED = re.compile(r'^\s*File "([^"]+)", line (\d+), in ', re.MULTILINE)
-"""How TensorFlow says where a function that it has rewritten comes from."""
+"""TensorFlow's location of a function that AutoGraph has rewritten."""
 
 
 def _place_of(error: BaseException) -> str:
-    """Where in the user's own code an error came up, as "file.py:3: "; empty where it was not."""
+    """Return the last location in the user's code, as "file.py:3: "; empty for other errors."""
     import sys
     import traceback
     from pathlib import Path
 
     package, system = Path(__file__).parent.parent, Path(sys.prefix)
-    found = ""
+    location = ""
     frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
     frames += [(file, int(line)) for file, line in _TRACED.findall(str(error))]
     for file, line in frames:
@@ -105,18 +105,18 @@ def _place_of(error: BaseException) -> str:
             continue
         libraries = "site-packages" in path.parts or f"python3.{sys.version_info[1]}" in path.parts
         if path.suffix == ".py" and package not in path.parents and not libraries:
-            found = f"{path.name}:{line}: " if system not in path.parents else found
-    return found
+            location = f"{path.name}:{line}: " if system not in path.parents else location
+    return location
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion to append to a message, or the list of what is known, or nothing."""
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return a suggestion to append to a message, or the list of valid choices, or nothing."""
     import difflib
 
-    names = sorted(set(known))
+    names = sorted(set(choices))
     near = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
     if near:
         return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
     if names and len(names) <= 20:
-        return "; known: " + ", ".join(names)
+        return "; choose from " + ", ".join(names)
     return ""

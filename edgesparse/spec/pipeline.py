@@ -1,4 +1,4 @@
-"""The pipeline file: what to train, which variants to make of it, and how to measure them."""
+"""The pipeline file: data, model, training, variants and measurement."""
 
 from __future__ import annotations
 
@@ -26,32 +26,33 @@ Storage = Literal["auto", "dense", "sparse"]
 ROW_METRICS = (
     "agreement", "bytes", "sparsity", "p50_ms", "p90_ms", "p99_ms", "speedup", "peak_rss_bytes",
 )  # fmt: skip
-"""What a row has beside its task's metrics."""
+"""Metrics of every row, beside those of its task."""
 TASK_METRICS = (
     "accuracy", "auc", "exact", "f1", "mae", "mAP", "mean-iou", "pixel-accuracy", "psnr", "r2",
     "rmse", "top-5",
 )  # fmt: skip
-"""Of the built-in tasks; which of them a pipeline has is known when its model is."""
+"""Metrics of the built-in tasks; which of them a pipeline has depends on its model."""
 
 
 class Source(Strict):
-    """A built-in by its name, or your own function by reference."""
+    """A built-in by name, or your own function by reference."""
 
     name: str | None = Field(None, description="Name of a built-in.")
     ref: str | None = Field(
-        None, description="Your own: file.py:function beside the YAML file, or module:function."
+        None,
+        description="Your own function: file.py:function beside the YAML file, or module:function.",
     )
     args: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
         if (self.name is None) == (self.ref is None):
-            raise PydanticCustomError("one_of", "give exactly one of 'name' and 'ref'")
+            raise PydanticCustomError("one_of", "set exactly one of 'name' and 'ref'")
         return self
 
 
 class ModelSource(Source):
-    """What is trained: a function that builds it, or a saved model."""
+    """The model: a function that builds it, or a saved model."""
 
     ref: str | None = Field(
         None,
@@ -62,29 +63,29 @@ class ModelSource(Source):
         None, description="A weights file (.weights.h5, .h5) for the model that is built."
     )
     custom_objects: list[str] = Field(
-        [], description="Layers and functions that a saved model has: file.py:Class."
+        [], description="Custom layers and functions of a saved model: file.py:Class."
     )
 
 
 class Quantize(Strict):
-    """The numbers in the .tflite file."""
+    """Number format of the .tflite file."""
 
     scheme: Scheme = Field(
         "f32",
         description="f32, f16 (weights), dynamic (int8 weights), int8 (weights, activations, I/O), "
-        "uint8 (the same with uint8 I/O, as cameras give it), int16x8 (int16 activations, int8 "
-        "weights).",
+        "uint8 (int8 with uint8 I/O, as from a camera), int16x8 (int16 activations, int8 weights).",
     )
     compute: Literal["f32", "f16"] = Field(
         "f32",
-        description="f32 and f16: the arithmetic; f16 where the CPU has it, with twice as many "
-        "values at a time. Weights are stored densely then, whatever is zero.",
+        description="f32 and f16: precision of the arithmetic; f16 takes a CPU with FP16 "
+        "instructions, which compute twice as many values at a time. Weights are then stored "
+        "densely, zeros included.",
     )
     qat: bool = Field(
         False,
         description="int8 and uint8: quantization-aware training that keeps the zeros (PQAT).",
     )
-    epochs: int = Field(3, ge=0, le=100_000, description="Of quantization-aware training.")
+    epochs: int = Field(3, ge=0, le=100_000, description="Epochs of quantization-aware training.")
     learning_rate: float | None = Field(
         None, gt=0, description="Default: a tenth of train.learning_rate."
     )
@@ -93,52 +94,55 @@ class Quantize(Strict):
     )
     bias_correction: bool | None = Field(
         None,
-        description="int8 and uint8: biases make up for what rounding weights does to the layers' "
-        "means, on the calibration samples and without labels, where that brings the answers "
-        "nearer. Default: where 'one-shot' left zeros without fine-tuning.",
+        description="int8 and uint8: correct biases for the shift of layer means by weight "
+        "rounding, on the calibration samples and without labels, where that lowers the output "
+        "error. Default: where 'one-shot' left zeros without fine-tuning.",
     )
 
     @model_validator(mode="after")
     def _qat_is_int8(self) -> Quantize:
         if self.qat and self.numbers != "int8":
-            raise PydanticCustomError("qat", "'qat: true' needs 'scheme: int8'")
+            raise PydanticCustomError("qat", "'qat: true' requires 'scheme: int8'")
         return self
 
     @model_validator(mode="after")
     def _biases_are_integers(self) -> Quantize:
         if self.bias_correction and self.numbers != "int8":
-            raise PydanticCustomError("bias_correction", "'bias_correction' needs 'scheme: int8'")
+            raise PydanticCustomError(
+                "bias_correction", "'bias_correction' requires 'scheme: int8'"
+            )
         return self
 
     @model_validator(mode="after")
     def _half_is_float(self) -> Quantize:
         if self.compute == "f16" and self.scheme not in ("f32", "f16"):
-            raise PydanticCustomError("compute", "'compute: f16' needs 'scheme: f16', or f32")
+            raise PydanticCustomError("compute", "'compute: f16' requires 'scheme: f16' or f32")
         return self
 
     @property
     def numbers(self) -> Numbers:
-        """What operators work with: uint8 differs from int8 at the model's ends only."""
+        """Number format of operators: uint8 differs from int8 only in inputs and outputs."""
         return "int8" if self.scheme == "uint8" else self.scheme
 
 
 class Variant(Strict):
-    """One named way to make the trained model smaller and faster."""
+    """A named combination of steps, quantization and storage."""
 
     model: ModelSource | None = Field(
-        None, description="Another model than the pipeline's, trained as that is."
+        None, description="Another model than the pipeline's, trained like that."
     )
     seed: int | None = Field(None, ge=0, description="Another seed than train.seed.")
     sparsify: Steps = Field(
-        [], description="What is taken away: a step, or a list of steps; default: nothing."
+        [], description="A step, or a list of steps, that remove weights; default: none."
     )
     quantize: Annotated[Quantize, shorthand("scheme")] = Field(
         Quantize(), description="A scheme's name, or a mapping."
     )
     storage: Storage = Field(
         "auto",
-        description="auto: each weight as its runtime exploits it, else as small as is no slower; "
-        "sparse: as small as the runtime accepts; dense: as the converter stores it.",
+        description="auto: each weight in the form that its runtime exploits, else the smallest "
+        "that runs at the same speed; sparse: the smallest form that the runtime accepts; dense: "
+        "as the converter stores it.",
     )
 
     @model_validator(mode="after")
@@ -146,33 +150,33 @@ class Variant(Strict):
         if self.quantize.compute == "f16" and self.storage == "sparse":
             raise PydanticCustomError(
                 "compute",
-                "'compute: f16' and 'storage: sparse' do not go together: runtimes crash on such a "
-                "file, or are slower than without",
+                "'compute: f16' and 'storage: sparse' exclude each other: runtimes crash on such a "
+                "file, or are slower",
             )
         return self
 
     @property
     def stores_sparse(self) -> bool:
-        """Whether its weights may be stored sparse."""
+        """True where weights can be stored sparse."""
         return self.has_zeros and self.storage != "dense" and self.quantize.compute != "f16"
 
     @property
     def has_own_training(self) -> bool:
-        """Whether it has a training of its own."""
+        """True where it is trained apart from the pipeline's model."""
         return self.model is not None or self.seed is not None
 
     def shares_training_with(self, other: Variant) -> bool:
-        """Whether both start from the same trained model."""
+        """Return True where both start from the same trained model."""
         return self.model == other.model and self.seed == other.seed
 
     @property
     def has_zeros(self) -> bool:
-        """Whether weights may be zero afterwards."""
+        """True where a step makes zeros."""
         return any(leaves_zeros(step) for step in self.sparsify)
 
     @property
     def corrects_biases(self) -> bool:
-        """Whether biases make up for what int8 does to the layers' means."""
+        """True where biases are corrected for the shift of layer means by int8."""
         if self.quantize.bias_correction is not None or self.quantize.numbers != "int8":
             return bool(self.quantize.bias_correction)
         untrained = any(isinstance(step, OneShot) and not step.epochs for step in self.sparsify)
@@ -180,32 +184,34 @@ class Variant(Strict):
 
     @property
     def references(self) -> list[tuple[int, SparsifyReference]]:
-        """Steps that are the user's own methods, with their places."""
+        """Steps by user-defined methods, with their indices."""
         steps = enumerate(self.sparsify)
         return [(i, step) for i, step in steps if isinstance(step, SparsifyReference)]
 
 
 class Benchmark(Strict):
-    """How long and how often each variant is measured, on each runtime."""
+    """Rounds, runs and threads of the measurement of each variant on each runtime."""
 
     threads: list[Annotated[int, Field(ge=1, le=256)]] = Field(
-        [1], min_length=1, description="Numbers of threads; each gets a table of its own."
+        [1], min_length=1, description="Numbers of threads; one table each."
     )
     rounds: int = Field(5, ge=1, le=1000, description="Measuring processes per variant.")
-    warmup_runs: int = Field(10, ge=0, description="Per round, at least.")
-    warmup_seconds: float = Field(0.5, ge=0, le=3600, description="Per round, at least.")
-    min_runs: int = Field(200, ge=1, description="Over all rounds.")
-    min_seconds: float = Field(10.0, gt=0, le=86_400, description="Over all rounds.")
-    test_samples: int = Field(500, ge=0, description="Test samples classified on the device.")
-    timeout_seconds: float = Field(600.0, gt=0, description="For one measuring process.")
+    warmup_runs: int = Field(10, ge=0, description="Least warm-up runs per round.")
+    warmup_seconds: float = Field(0.5, ge=0, le=3600, description="Least warm-up time per round.")
+    min_runs: int = Field(200, ge=1, description="Least runs over all rounds.")
+    min_seconds: float = Field(
+        10.0, gt=0, le=86_400, description="Least measured time over all rounds."
+    )
+    test_samples: int = Field(500, ge=0, description="Test samples evaluated on the device.")
+    timeout_seconds: float = Field(600.0, gt=0, description="Timeout of a measuring process.")
     input_shapes: dict[str, list[Annotated[int, Field(ge=1, le=100_000)]]] = Field(
-        {}, description="Of inputs whose samples differ in size: at which they are trained and "
-        "measured, by name; the file leaves it open."
+        {}, description="Shapes, by input, for training and measurement where samples differ in "
+        "size; dimensions stay dynamic in the file."
     )  # fmt: skip
 
 
 class Verify(Strict):
-    """How close the .tflite outputs must come to the Keras model's."""
+    """Tolerance between the outputs of the .tflite file and the Keras model."""
 
     golden_samples: int = Field(
         32, ge=1, le=10_000, description="Golden samples, from validation data."
@@ -223,9 +229,9 @@ class Gate(Strict):
 
     variant: str = Field(description="The variant whose rows are checked.")
     metric: str = Field(
-        description="What is limited: a metric of the task, such as accuracy or mae, or its drop "
-        "against the baseline, accuracy_drop; or agreement, bytes, sparsity, p50_ms, p90_ms, "
-        "p99_ms, speedup, peak_rss_bytes."
+        description="Metric of the task, such as accuracy or mae, or its drop against the "
+        "baseline, accuracy_drop; or agreement, bytes, sparsity, p50_ms, p90_ms, p99_ms, speedup, "
+        "peak_rss_bytes."
     )
     min: float | None = Field(None, description="The value must be at least this.")
     max: float | None = Field(None, description="The value must be at most this.")
@@ -233,12 +239,12 @@ class Gate(Strict):
     @model_validator(mode="after")
     def _has_a_limit(self) -> Gate:
         if self.min is None and self.max is None:
-            raise PydanticCustomError("limit", "give 'min' or 'max' or both")
+            raise PydanticCustomError("limit", "set 'min' or 'max' or both")
         return self
 
 
 class Tracking(Strict):
-    """Where results are written besides, for those who look at theirs there."""
+    """An experiment tracker that results are also written to."""
 
     name: str = Field(description="mlflow, tensorboard, or the name of an installed plug-in.")
     uri: str | None = Field(
@@ -266,13 +272,13 @@ class Pipeline(Strict):
 
     name: Name = Field(description="Also names the pipeline's releases and reports.")
     description: str = Field("", description="Free text.")
-    data: Source = Field(description="Where samples come from.")
-    model: ModelSource = Field(description="What is trained.")
+    data: Source = Field(description="Dataset, or loader of one.")
+    model: ModelSource = Field(description="Model to train or convert.")
     task: Annotated[Tasks, shorthand("name")] = Field(
-        Tasks(), description="What the model is for: a name, or a mapping; default: found."
+        Tasks(), description="Task of the model: a name, or a mapping; default: inferred."
     )
     metric: str | None = Field(
-        None, description="The task's metric that counts; default: its first."
+        None, description="The task's metric for drops and releases; default: its first."
     )
     train: Train = Field(Train(), description="Training of the dense model.")
     variants: Annotated[
@@ -282,59 +288,59 @@ class Pipeline(Strict):
         ),
     ] = Field(
         min_length=1,
-        description="What to make of the model, by name; auto: what is worth a try, of which a "
-        "device leaves out what gains nothing there.",
+        description="Variants of the model, by name; auto: a default set, of which a device skips "
+        "those that are not faster there.",
     )
     baseline: str | None = Field(
         None, description="The variant that ratios refer to; default: the first."
     )
-    benchmark: Benchmark = Field(Benchmark(), description="How variants are measured.")
-    verify: Verify = Field(Verify(), description="How close their answers must be.")
+    benchmark: Benchmark = Field(Benchmark(), description="Measurement of variants.")
+    verify: Verify = Field(Verify(), description="Tolerance of their outputs.")
     gates: list[Gate] = Field([], description="Limits that fail the run with exit code 3.")
     store: str | None = Field(
         None,
         pattern=r"^[a-z][a-z0-9+.-]*://\S+$",
-        description="The URL of a store that several machines share, such as s3://bucket/folder.",
+        description="URL of a store shared by several machines, such as s3://bucket/folder.",
     )
     tracking: Annotated[
         list[Annotated[Tracking, shorthand("name")]],
         BeforeValidator(_list_of_one, json_schema_input_type=Any),
-    ] = Field([], description="mlflow, tensorboard, or a list: where each run is written, too.")
-    search: Search | None = Field(None, description="What 'edgesparse sweep' tries.")
+    ] = Field([], description="mlflow, tensorboard, or a list: trackers of each run.")
+    search: Search | None = Field(None, description="Search space of 'edgesparse sweep'.")
     release: Name = Field(
         "auto",
-        description="What becomes the release on a device: a variant, none, or auto, the fastest "
-        "there that meets its gates and loses at most 2 points of accuracy.",
+        description="Release on a device: a variant, none, or auto, the fastest on that device "
+        "that meets its gates and loses at most 2 points of accuracy.",
     )
 
     @model_validator(mode="wrap")
     @classmethod
-    def _variants_by_themselves(cls, given: Any, build: Any) -> Any:
-        own = isinstance(given, dict) and given.get("variants") == "auto"
-        if own:
-            train = given.get("train")
+    def _variants_by_themselves(cls, value: Any, build: Any) -> Any:
+        is_auto = isinstance(value, dict) and value.get("variants") == "auto"
+        if is_auto:
+            train = value.get("train")
             epochs = train.get("epochs") if isinstance(train, dict) else None
-            given = {
-                **given,
+            value = {
+                **value,
                 "variants": default_variants(epochs if type(epochs) is int else EPOCHS),
             }
-        found = build(given)
-        found._auto_variants = own
-        return found
+        pipeline = build(value)
+        pipeline._auto_variants = is_auto
+        return pipeline
 
     def with_auto_variants(self) -> Pipeline:
-        """The same, with variants of which each device leaves out what gains nothing there."""
-        found = self.model_copy()
-        found._auto_variants = True
-        return found
+        """Return a copy whose variants each device skips where they are not faster there."""
+        copy = self.model_copy()
+        copy._auto_variants = True
+        return copy
 
     @property
     def has_auto_variants(self) -> bool:
-        """Whether the variants are those of `auto`."""
+        """True where devices skip variants that are not faster there."""
         return self._auto_variants
 
     def for_variant(self, variant: Variant) -> Pipeline:
-        """The pipeline with what a variant has for itself in its place."""
+        """Return the pipeline with the model and seed of a variant."""
         changed: dict[str, Any] = {}
         if variant.model is not None:
             changed["model"] = variant.model

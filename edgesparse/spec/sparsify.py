@@ -1,4 +1,4 @@
-"""What a variant's `sparsify` says: one step, or several that follow one another."""
+"""The `sparsify` section of a variant: a step, or several in sequence."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edgesparse.spec.step import Kept, Sparsity
 from edgesparse.spec.step import Schedule as Schedule
 from edgesparse.spec.step import matches as matches
 from edgesparse.spec.step import shorthand as shorthand
+from edgesparse.spec.trained_methods import EXCLUDE, PARTIAL
 from edgesparse.spec.trained_methods import L1 as L1
 from edgesparse.spec.trained_methods import Activations as Activations
 from edgesparse.spec.trained_methods import Rigl as Rigl
@@ -22,14 +23,14 @@ from edgesparse.spec.trained_methods import Threshold as Threshold
 
 Pattern = Literal["unstructured", "block-1x4", "block-1x16", "2:4"]
 BLOCK: dict[str, int] = {"block-1x4": 4, "block-1x16": 16, "2:4": 4}
-"""How many weights along the inputs are told together."""
+"""Length of a pattern's blocks, in weights along the inputs."""
 PatternChoice = Literal["auto", "unstructured", "block-1x4", "block-1x16", "2:4"]
 LayerChoice = Literal["unstructured", "block-1x4", "block-1x16", "2:4", "channels"]
-"""What `pattern: auto` picks from."""
+"""Choices of `pattern: auto`."""
 Importance = Literal["l1", "l2", "batch-norm"]
 BUDGETS = ("ratio", "macs", "parameters", "latency")
 REPORTED_GAP = 0.05
-"""From so many points on what was asked and what was reached are shown side by side."""
+"""Difference of target and achieved sparsity from which both are shown."""
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
 """Sparsities at which a layer's sensitivity is measured."""
 
@@ -38,7 +39,7 @@ def _number_or_auto(value: Any) -> str:
     return "|auto" if isinstance(value, str) else "|number"
 
 
-# A tag that begins with "|" is no key of the file; see load._follow.
+# A tag that begins with "|" is not a key of the file; see load._follow.
 SparsityChoice = Annotated[
     Annotated[Sparsity, Tag("|number")] | Annotated[Literal["auto"], Tag("|auto")],
     Discriminator(_number_or_auto),
@@ -46,16 +47,16 @@ SparsityChoice = Annotated[
 
 
 class LayerOverride(Strict):
-    """What is different for the layers whose names match."""
+    """Sparsity and pattern of the layers whose names match."""
 
     sparsity: Sparsity | None = Field(None, description="Instead of the method's sparsity.")
     pattern: Pattern | None = Field(None, description="Instead of the method's pattern.")
 
 
 class ChannelOverride(Strict):
-    """What is different for the layers whose names match."""
+    """Pruning ratio of the layers whose names match."""
 
-    ratio: Sparsity = Field(description="Share of these layers' channels that is removed.")
+    ratio: Sparsity = Field(description="Share of these layers' channels to remove.")
 
 
 class Magnitude(FineTune):
@@ -63,22 +64,23 @@ class Magnitude(FineTune):
 
     method: Literal["magnitude"] = Field(description="The method's name.")
     sparsity: SparsityChoice = Field(
-        description="Share of zeros in each pruned layer's kernel; auto: what max_accuracy_drop "
-        "allows, layer by layer."
+        description="Share of zeros in each pruned layer's kernel; auto: as much as "
+        "max_accuracy_drop allows, layer by layer."
     )
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
         None,
-        description="sparsity auto: what may be lost of the metric that counts, on validation "
-        "data; 0.02 are two points of a share.",
+        description="sparsity auto: largest loss of the task's metric on validation data; 0.02 is "
+        "2 points of accuracy.",
     )
     pattern: PatternChoice = Field(
         "unstructured",
-        description="Which zeros go together; blocks run along the inputs of an output. auto: what "
-        "the target exploits, layer by layer, and whole channels where it exploits nothing.",
+        description="Pattern of zeros; blocks run along the inputs of an output. auto: the one "
+        "that the target exploits, layer by layer; whole channels where it exploits none.",
     )
     scope: Literal["layer", "global"] = Field(
         "layer",
-        description="layer: the same share of each layer; global: the smallest weights of all.",
+        description="layer: the same share of each layer; global: the smallest weights of the "
+        "model.",
     )
     schedule: Annotated[Schedule, shorthand("name")] = Field(
         Schedule(), description="A name, or a mapping with begin, end and frequency."
@@ -86,39 +88,39 @@ class Magnitude(FineTune):
     layers: dict[str, LayerOverride] = Field(
         {}, description="Overrides by layer name; globs such as 'conv_pw_*'."
     )
-    exclude: list[str] = Field([], description="Layers to leave dense; globs.")
-    allow_partial: bool = Field(
-        False,
-        description="Go on where less than half of what was asked is reached over all weights.",
-    )
+    exclude: list[str] = Field([], description=EXCLUDE)
+    allow_partial: bool = Field(False, description=PARTIAL)
 
     @model_validator(mode="after")
     def _auto_has_a_limit(self) -> Magnitude:
         if (self.sparsity == "auto") != (self.max_accuracy_drop is not None):
             raise PydanticCustomError(
-                "auto_sparsity", "'sparsity: auto' and 'max_accuracy_drop' go together"
+                "auto_sparsity",
+                "'sparsity: auto' requires 'max_accuracy_drop', and only that uses it",
             )
         if self.sparsity == "auto" and self.pattern == "2:4":
-            raise PydanticCustomError("auto_pattern", "'2:4' is always 50 % zeros, never 'auto'")
+            raise PydanticCustomError(
+                "auto_pattern", "'pattern: 2:4' is 50 % zeros; set 'sparsity: 0.5'"
+            )
         if self.scope == "global" and (self.sparsity == "auto" or self.pattern in ("2:4", "auto")):
             raise PydanticCustomError(
-                "global", "'scope: global' needs a number as sparsity, and neither 2:4 nor auto"
+                "global", "'scope: global' requires a numeric sparsity, and neither 2:4 nor auto"
             )
         return self
 
     @property
     def target_sparsity(self) -> float | None:
-        """The share of zeros that is asked for; 2:4 is half, whatever number stands beside it."""
+        """Target sparsity; None for auto. 2:4 is always 0.5."""
         if self.pattern == "2:4":
             return 0.5
         return None if isinstance(self.sparsity, str) else self.sparsity
 
     def excludes(self, names: Iterable[str]) -> bool:
-        """Whether a kernel is left dense; `names` are its own and its layer's."""
+        """Return True for a kernel to leave dense; `names` are those of kernel and layer."""
         return matches(self.exclude, names)
 
     def for_kernel(self, names: Sequence[str]) -> tuple[float | str, PatternChoice]:
-        """A kernel's sparsity and pattern, after the overrides that match one of its names."""
+        """Return a kernel's sparsity and pattern, after the overrides that match its names."""
         sparsity: float | str = self.sparsity
         pattern: PatternChoice = self.pattern
         # In the file's order, each over the ones before: general first, exceptions after.
@@ -130,89 +132,84 @@ class Magnitude(FineTune):
 
 
 class Channels(FineTune):
-    """Channel pruning: whole channels are removed and the model gets smaller (Li et al. 2016,
-    arXiv 1608.08710)."""
+    """Structured pruning: removal of whole channels (Li et al. 2016, arXiv 1608.08710)."""
 
     method: Literal["channels"] = Field(description="The method's name.")
-    ratio: Sparsity | None = Field(None, description="Share of the channels that is removed.")
+    ratio: Sparsity | None = Field(None, description="Share of the channels to remove.")
     macs: Kept | None = Field(
-        None, description="Share of the multiply-accumulates that is left, at most."
+        None, description="Upper bound of the remaining share of multiply-accumulates."
     )
-    parameters: Kept | None = Field(None, description="Share of the weights that is left, at most.")
+    parameters: Kept | None = Field(
+        None, description="Upper bound of the remaining share of weights."
+    )
     latency: Kept | None = Field(
-        None, description="Share of the time on the target that is left, at most; measured there."
+        None, description="Upper bound of the remaining share of latency, measured on the target."
     )
     importance: Importance = Field(
         "l2",
-        description="What tells how much a channel matters: a norm of its weights, or the "
-        "scale of the batch normalization behind it.",
+        description="Importance of a channel: a norm of its weights, or the scale of the batch "
+        "normalization behind it.",
     )
     scope: Literal["global", "layer"] = Field(
         "global",
-        description="global: the least important channels of the model; layer: of each layer the "
-        "same share.",
+        description="global: the least important channels of the model; layer: the same share of "
+        "each layer.",
     )
     round_to: int | None = Field(
         None,
         ge=1,
         le=256,
-        description="Widths that are left are multiples of this; default: 8, and less in layers "
+        description="Remaining widths are multiples of this; default: 8, and less in layers "
         "narrower than 32.",
     )
     max_pruning_ratio: Sparsity = Field(
-        0.9, description="No layer loses a larger share of its channels."
+        0.9, description="Largest share of channels to remove from a layer."
     )
-    layers: dict[str, ChannelOverride] = Field(
-        {}, description="A ratio of its own, by layer name; globs."
-    )
+    layers: dict[str, ChannelOverride] = Field({}, description="Ratios by layer name; globs.")
     exclude: list[str] = Field([], description="Layers that keep all their channels; globs.")
     allow_partial: bool = Field(
-        False, description="Go on where less than half of `ratio` of the channels can be removed."
+        False, description="Accept less than half of the requested `ratio`."
     )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Channels:
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) != 1:
+        chosen = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(chosen) != 1:
             raise PydanticCustomError(
                 "one_of",
-                "give exactly one of {choices}, not {found}",
+                "set exactly one of {choices}, not {found}",
                 {
                     "choices": f"{', '.join(BUDGETS[:-1])} and {BUDGETS[-1]}",
-                    "found": " and ".join(given) or "none",
+                    "found": " and ".join(chosen) or "none",
                 },
             )
         return self
 
 
 class WeightSharing(FineTune):
-    """Weight clustering: each kernel keeps a few values (Han et al. 2015, arXiv 1510.00149), with
-    TensorFlow's toolkit."""
+    """Weight sharing: each kernel keeps a few distinct values (Han et al. 2015, arXiv 1510.00149),
+    by clustering with TensorFlow's toolkit."""
 
     method: Literal["weight_sharing"] = Field(description="The method's name.")
-    clusters: int = Field(16, ge=2, le=256, description="How many values each kernel has.")
-    exclude: list[str] = Field([], description="Layers to leave as they are; globs.")
+    clusters: int = Field(16, ge=2, le=256, description="Number of distinct values in each kernel.")
+    exclude: list[str] = Field([], description="Layers to leave unchanged; globs.")
 
 
 class OneShot(FineTune):
-    """Zeros without training or labels: each layer's outputs are reconstructed on calibration
-    inputs by the weights that are left (Frantar and Alistarh 2022, arXiv 2208.11580; 2023, arXiv
-    2301.00774)."""
+    """Pruning without training or labels: the remaining weights reconstruct each layer's outputs on
+    calibration samples (Frantar and Alistarh 2022, arXiv 2208.11580; 2023, arXiv 2301.00774)."""
 
     method: Literal["one-shot"] = Field(description="The method's name.")
     sparsity: Sparsity = Field(description="Share of zeros over all weights.")
     pattern: Pattern = Field(
-        "unstructured", description="Which zeros go together, along the inputs of an output."
+        "unstructured", description="Pattern of zeros, along the inputs of an output."
     )
     calibration_samples: int = Field(
-        500, ge=1, le=100_000, description="Calibration inputs, of training data."
+        500, ge=1, le=100_000, description="Number of calibration samples, from training data."
     )
-    epochs: int = Field(0, ge=0, le=100_000, description="Of fine-tuning afterwards.")
-    exclude: list[str] = Field([], description="Layers to leave dense; globs.")
-    allow_partial: bool = Field(
-        False,
-        description="Go on where less than half of what was asked is reached over all weights.",
-    )
+    epochs: int = Field(0, ge=0, le=100_000, description="Epochs of fine-tuning afterwards.")
+    exclude: list[str] = Field([], description=EXCLUDE)
+    allow_partial: bool = Field(False, description=PARTIAL)
 
 
 class SparsifyReference(FineTune):
@@ -259,12 +256,12 @@ def _as_list(value: Any) -> Any:
 
 
 def removes_channels(step: Sparsify) -> bool:
-    """Whether the model gets smaller by it."""
+    """Return True where the step removes channels, so that the model gets smaller."""
     return isinstance(step, Channels) or (isinstance(step, L1) and step.group == "channel")
 
 
 def leaves_zeros(step: Sparsify) -> bool:
-    """Whether weights may be zero after it; removed channels leave none."""
+    """Return True where the step makes zeros in weights; removed channels leave none."""
     return not removes_channels(step) and not isinstance(step, WeightSharing | Activations)
 
 
@@ -275,8 +272,8 @@ def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
         if zeros is not None and removes_channels(step):
             raise PydanticCustomError(
                 "order",
-                "'{removes}' must come before '{zeros}': training after it fills the zeros",
-                {"removes": _told(step), "zeros": _told(zeros)},
+                "'{removes}' must come before '{zeros}', whose zeros its training would fill",
+                {"removes": _label(step), "zeros": _label(zeros)},
             )
         if clustered:
             raise PydanticCustomError(
@@ -286,7 +283,7 @@ def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
         if number and isinstance(step, Rigl) and step.from_scratch:
             raise PydanticCustomError(
                 "order",
-                "'rigl' begins with new weights: make it the first step, or say "
+                "'rigl' starts from new weights: make it the first step, or set "
                 "'from_scratch: false'",
             )
         zeros = step if leaves_zeros(step) else zeros
@@ -294,7 +291,7 @@ def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
     return steps
 
 
-def _told(step: Sparsify) -> str:
+def _label(step: Sparsify) -> str:
     return "l1, group channel" if isinstance(step, L1) else step.method
 
 
@@ -303,4 +300,4 @@ Steps = Annotated[
     BeforeValidator(_as_list, json_schema_input_type=Sparsify | list[Sparsify] | None),
     AfterValidator(_in_order),
 ]
-"""One mapping stands for a list of one."""
+"""Steps; a mapping stands for a list with one item."""

@@ -1,4 +1,4 @@
-"""What every step of a `sparsify` shares."""
+"""Fields and types that the steps of a `sparsify` share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kept = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 def shorthand(key: str) -> BeforeValidator:
-    """Lets `key: text` stand for `key: {name: text}`."""
+    """Let `key: text` stand for `key: {name: text}`."""
     return BeforeValidator(
         lambda value: {key: value} if isinstance(value, str) else value,
         json_schema_input_type=Any,
@@ -25,13 +25,13 @@ def shorthand(key: str) -> BeforeValidator:
 
 
 def matches(globs: str | Iterable[str], names: Iterable[str]) -> bool:
-    """Whether one of the globs matches one of the names."""
-    given = [globs] if isinstance(globs, str) else list(globs)
-    return any(fnmatchcase(name, glob) for name in names for glob in given)
+    """Return True where one of the globs matches one of the names."""
+    patterns = [globs] if isinstance(globs, str) else list(globs)
+    return any(fnmatchcase(name, glob) for name in names for glob in patterns)
 
 
 class Schedule(Strict):
-    """When sparsity grows during the fine-tune; all three are fractions of its steps."""
+    """Schedule of sparsity in fine-tuning; all three numbers are fractions of its steps."""
 
     name: Literal["constant", "polynomial"] = Field(
         "polynomial",
@@ -40,7 +40,7 @@ class Schedule(Strict):
     begin: Fraction = Field(0.0, description="Where pruning starts.")
     end: Fraction = Field(0.6, description="Where the final sparsity is reached.")
     frequency: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.05, description="How often the mask is made anew."
+        0.05, description="Interval between updates of the mask."
     )
 
     @model_validator(mode="after")
@@ -51,9 +51,9 @@ class Schedule(Strict):
 
 
 class FineTune(Strict):
-    """The training that follows a change of the weights."""
+    """Training after a change of the weights."""
 
-    epochs: int = Field(5, ge=0, le=100_000, description="0: one shot, no training after it.")
+    epochs: int = Field(5, ge=0, le=100_000, description="Epochs; 0: no fine-tuning.")
     learning_rate: float | None = Field(
         None, gt=0, description="Default: a third of train.learning_rate."
     )

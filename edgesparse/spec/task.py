@@ -1,4 +1,4 @@
-"""What a pipeline says its model is for."""
+"""The `task` of a pipeline: loss and metrics of the model."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ TaskName = Literal[
 
 
 class TaskSpec(Strict):
-    """A task by its name, or your own."""
+    """A built-in task by name, or your own by reference."""
 
     name: TaskName | None = Field(
-        None, description="auto, the default: found from the model and the data."
+        None, description="Name of a task; auto, the default: inferred from model and data."
     )
     ref: str | None = Field(
-        None, description="Your own: file.py:function, which gives loss, metrics and judge."
+        None,
+        description="Your own: file.py:function, which returns loss, metrics and evaluation.",
     )
     args: dict[str, Any] = Field({}, description="Keyword arguments of that function.")
     top_k: int | None = Field(
-        None, ge=2, le=1000, description="classification: of top-k accuracy; default: 5."
+        None, ge=2, le=1000, description="classification: k of top-k accuracy; default: 5."
     )
     peak: float | None = Field(
         None, gt=0, description="reconstruction: the largest value, for PSNR; default: 1."
@@ -34,7 +35,7 @@ class TaskSpec(Strict):
     @model_validator(mode="after")
     def _at_most_one(self) -> TaskSpec:
         if self.name is not None and self.ref is not None:
-            raise PydanticCustomError("one_of", "give 'name' or 'ref', not both")
+            raise PydanticCustomError("one_of", "set 'name' or 'ref', not both")
         return self
 
 
@@ -50,7 +51,7 @@ class Tasks(TaskSpec):
                 json_schema_input_type=Any,
             ),
         ],
-    ] = Field({}, description="Of a model with several outputs: each one's task, by its name.")
+    ] = Field({}, description="Task of each output, by its name, of a model with several.")
     loss_weights: dict[str, float] = Field(
-        {}, description="Of each output's loss, by its name; default: 1."
+        {}, description="Weight of each output's loss, by its name; default: 1."
     )

@@ -1,4 +1,4 @@
-"""Steps whose zeros training finds by itself: penalties, thresholds, connections that move."""
+"""Steps whose zeros come from training: penalties, thresholds, connections that move."""
 
 from __future__ import annotations
 
@@ -12,83 +12,85 @@ from edgesparse.spec.step import FineTune, Fraction, Sparsity
 PenaltyGroup = Literal["weight", "block-1x4", "block-1x16", "input", "channel"]
 EXCLUDE = "Layers to leave dense; globs."
 MAX_KERNEL_SPARSITY = {"l1": 0.99, "one-shot": 0.99, "rigl": 0.995}
-"""No kernel gets a larger share where zeros over all weights are asked for: it would pass nothing
-on."""
-PARTIAL = "Go on where less than half of what was asked is reached over all weights."
+"""Upper bound of a kernel's sparsity where the target is over all weights: a kernel of zeros only
+would cut the network."""
+PARTIAL = "Accept less than half of the requested sparsity over all weights."
 
 
 class Threshold(FineTune):
-    """Weights below a limit go, the others are trained on (Han et al. 2015, arXiv 1506.02626)."""
+    """Removal of weights below a limit, with fine-tuning of the others (Han et al. 2015, arXiv
+    1506.02626)."""
 
     method: Literal["threshold"] = Field(description="The method's name.")
-    value: float | None = Field(None, gt=0, description="Weights smaller than this go.")
+    value: float | None = Field(None, gt=0, description="Weights smaller than this become zero.")
     relative: float | None = Field(
         None, gt=0, description="Weights smaller than this many standard deviations of their "
-        "kernel go."
+        "kernel become zero."
     )  # fmt: skip
     exclude: list[str] = Field([], description=EXCLUDE)
 
     @model_validator(mode="after")
     def _one_limit(self) -> Threshold:
         if (self.value is None) == (self.relative is None):
-            raise PydanticCustomError("one_of", "give exactly one of 'value' and 'relative'")
+            raise PydanticCustomError("one_of", "set exactly one of 'value' and 'relative'")
         return self
 
 
 class L1(FineTune):
-    """A penalty on the size of weights, or of groups of them, that makes zeros while it trains:
-    proximal steps (ISTA; Beck and Teboulle 2009), group lasso (Yuan and Lin 2006)."""
+    """A penalty on weights, or on groups of them, that makes zeros in training: proximal steps
+    (ISTA; Beck and Teboulle 2009), group lasso (Yuan and Lin 2006)."""
 
     method: Literal["l1"] = Field(description="The method's name.")
     penalty: float | None = Field(
-        None, gt=0, description="How fast weights shrink, in shares of their kernel's root mean "
-        "square for each unit of learning rate."
+        None, gt=0, description="Shrinkage of weights per unit of learning rate, as a share of "
+        "their kernel's root mean square."
     )  # fmt: skip
     sparsity: Sparsity | None = Field(
-        None, description="Share of zeros, or of channels, to which the penalty is steered."
+        None, description="Share of zeros, or of channels, that the penalty is adjusted to reach."
     )
     group: PenaltyGroup = Field(
         "weight",
-        description="What becomes zero together: single weights; blocks along the inputs of an "
-        "output; all weights of an input of the model; or a channel, which is then removed.",
+        description="Group of weights that become zero together: single weights; blocks along the "
+        "inputs of an output; all weights of an input of the model; or a channel, which is then "
+        "removed.",
     )
     end: Fraction = Field(
         0.6, description="Share of the training after which zeros stay and nothing shrinks."
     )
-    epochs: int = Field(10, ge=1, le=100_000, description="Of training with the penalty.")
+    epochs: int = Field(10, ge=1, le=100_000, description="Epochs of training with the penalty.")
     exclude: list[str] = Field([], description=EXCLUDE)
     allow_partial: bool = Field(False, description=PARTIAL)
 
     @model_validator(mode="after")
     def _one_goal(self) -> L1:
         if (self.penalty is None) == (self.sparsity is None):
-            raise PydanticCustomError("one_of", "give exactly one of 'penalty' and 'sparsity'")
+            raise PydanticCustomError("one_of", "set exactly one of 'penalty' and 'sparsity'")
         return self
 
 
 class Rigl(FineTune):
-    """Sparse from the first step on: connections that matter least move to where the gradient is
-    largest (Evci et al. 2020, arXiv 1911.11134)."""
+    """Sparse training from the first step: the smallest connections move to the largest gradients
+    (Evci et al. 2020, arXiv 1911.11134)."""
 
     method: Literal["rigl"] = Field(description="The method's name.")
-    sparsity: Sparsity = Field(description="Share of zeros over all weights, all the time.")
+    sparsity: Sparsity = Field(description="Share of zeros over all weights, constantly.")
     distribution: Literal["erk", "uniform"] = Field(
         "erk",
         description="erk: smaller layers keep a larger share (Erdos-Renyi-Kernel); uniform: all "
-        "the same.",
+        "layers the same share.",
     )
     drop_fraction: Fraction = Field(
-        0.3, description="Share of the connections that moves at first; less and less later."
+        0.3, description="Share of the connections that moves at first; it decays to 0."
     )
     frequency: Fraction = Field(
-        0.02, description="How often connections move, as a share of the training."
+        0.02, description="Interval between moves, as a share of the training."
     )
     end: Fraction = Field(0.75, description="Share of the training after which none moves.")
     from_scratch: bool = Field(
-        True, description="Begin with new weights, with train.learning_rate; false: with the "
-        "largest of those that are there."
+        True, description="Start from new weights, with train.learning_rate; false: from the "
+        "largest of the trained ones."
     )  # fmt: skip
-    epochs: int = Field(20, ge=1, le=100_000, description="Of training.")
+    epochs: int = Field(20, ge=1, le=100_000, description="Epochs of training.")
     learning_rate: float | None = Field(
         None, gt=0, description="Default: train.learning_rate; a third of it if not from scratch."
     )
@@ -97,17 +99,17 @@ class Rigl(FineTune):
 
 
 class Activations(FineTune):
-    """Zeros between layers: activations that are smooth become ReLU, and a penalty makes more of
-    them zero (L1; or Hoyer 2004, Kurtz et al. 2020)."""
+    """Zeros in activations: smooth activation functions become ReLU, and a penalty increases the
+    share of zeros (L1; or Hoyer 2004, Kurtz et al. 2020)."""
 
     method: Literal["activations"] = Field(description="The method's name.")
     penalty: Literal["l1", "hoyer"] | None = Field(
-        "l1", description="On what rectifiers give; null: none."
+        "l1", description="Penalty on the outputs of ReLU layers; null: none."
     )
     penalty_weight: float = Field(
-        1.0, gt=0, description="Of the penalty in the loss; it is 1 at most at its beginning."
+        1.0, gt=0, description="Weight of the penalty, which is at most 1 at first, in the loss."
     )
     to_relu: bool = Field(
-        True, description="Let GELU, SiLU and swish be ReLU, whose zeros are exact."
+        True, description="Replace GELU, SiLU and swish by ReLU, whose zeros are exact."
     )
-    exclude: list[str] = Field([], description="Layers whose activations stay; globs.")
+    exclude: list[str] = Field([], description="Layers whose activations are kept; globs.")

@@ -1,4 +1,4 @@
-"""What a pipeline says about training: of the dense model, and of what follows."""
+"""The `train` section of a pipeline: training of the dense model, and defaults of fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from edgesparse.spec.sparsify import shorthand
 
 
 class Named(Strict):
-    """Something of Keras by its name, with its arguments."""
+    """A Keras object by name, with its arguments."""
 
-    name: str = Field(description="As Keras calls it, such as AdamW, SGD or huber.")
-    args: dict[str, Any] = Field({}, description="Its arguments, as Keras names them.")
+    name: str = Field(description="Name in Keras, such as AdamW, SGD or huber.")
+    args: dict[str, Any] = Field({}, description="Keyword arguments.")
 
 
 class Reference(Strict):
-    """A function or class of your own, with its arguments."""
+    """A user's function or class, with its arguments."""
 
     ref: str = Field(description="file.py:function or module:function.")
     args: dict[str, Any] = Field({}, description="Keyword arguments.")
 
 
 class LearningRate(Strict):
-    """How the learning rate goes on, from `train.learning_rate`; epochs may be fractions."""
+    """Schedule of the learning rate, from `train.learning_rate`; epochs can be fractions."""
 
     name: Literal["constant", "cosine", "step", "exponential", "piecewise"] = Field(
         "constant",
-        description="cosine: down to 0; step: times `factor` every `epochs`; exponential: the "
-        "same, smoothly; piecewise: times each of `factors` from each of `boundaries` on.",
+        description="cosine: down to 0; step: times `factor` every `epochs`; exponential: like "
+        "step, but smooth; piecewise: times each of `factors` from each of `boundaries` on.",
     )
-    warmup_epochs: float = Field(0.0, ge=0, description="Epochs in which it grows from 0, before.")
+    warmup_epochs: float = Field(0.0, ge=0, description="Epochs of linear growth from 0, before.")
     epochs: float = Field(10.0, gt=0, description="step, exponential: see `name`.")
     factor: float = Field(0.5, gt=0, description="step, exponential: see `name`.")
-    boundaries: list[float] = Field([], description="piecewise: epochs, growing.")
-    factors: list[float] = Field([], description="piecewise: one for each boundary.")
+    boundaries: list[float] = Field([], description="piecewise: epochs, ascending.")
+    factors: list[float] = Field([], description="piecewise: a factor for each boundary.")
 
     @model_validator(mode="after")
     def _pairs(self) -> LearningRate:
-        given = (self.boundaries, self.factors)
-        if self.name == "piecewise" and (not given[0] or len(given[0]) != len(given[1])):
+        factors = (self.boundaries, self.factors)
+        if self.name == "piecewise" and (not factors[0] or len(factors[0]) != len(factors[1])):
             raise PydanticCustomError(
-                "pairs", "'piecewise' needs 'boundaries' and as many 'factors'"
+                "pairs", "'piecewise' requires 'boundaries' and as many 'factors'"
             )
         if sorted(self.boundaries) != self.boundaries:
-            raise PydanticCustomError("order", "'boundaries' must grow")
+            raise PydanticCustomError("order", "'boundaries' must be in ascending order")
         return self
 
 
 def _by_name(key: str) -> BeforeValidator:
-    """Lets a text stand for {name: text}, and other keys for arguments."""
+    """Let a text stand for {name: text}, and other keys for arguments."""
 
-    def given(value: Any) -> Any:
+    def expand(value: Any) -> Any:
         if isinstance(value, str):
             return {key: value}
         if isinstance(value, dict) and key in value and "args" not in value:
@@ -62,28 +62,28 @@ def _by_name(key: str) -> BeforeValidator:
             return {key: value[key], "args": args}
         return value
 
-    return BeforeValidator(given, json_schema_input_type=Any)
+    return BeforeValidator(expand, json_schema_input_type=Any)
 
 
 ByName = Annotated[Named, _by_name("name")]
 
 
 class Regularize(Strict):
-    """A plain penalty on kernels, in the loss; it makes small weights, and no exact zeros."""
+    """A penalty on kernels in the loss; it makes weights small, but not exactly zero."""
 
-    l1: float = Field(0.0, ge=0, description="Times the sum of their sizes.")
-    l2: float = Field(0.0, ge=0, description="Times the sum of their squares.")
-    layers: list[str] = Field(["*"], description="Whose kernels; globs.")
+    l1: float = Field(0.0, ge=0, description="Factor of the sum of absolute values.")
+    l2: float = Field(0.0, ge=0, description="Factor of the sum of squares.")
+    layers: list[str] = Field(["*"], description="Layers, by name; globs.")
 
 
 class Strategy(Strict):
-    """How one training is spread over several devices."""
+    """Distribution of a training over several devices."""
 
     name: Literal["none", "mirrored"] = Field(
         description="mirrored: each device has the model and takes its share of every batch."
     )
     devices: list[Annotated[str, Field(pattern=r"^(CPU|GPU|TPU):[0-9]{1,2}$")]] = Field(
-        [], description="Which, such as GPU:0; default: every GPU."
+        [], description="Devices, such as GPU:0; default: every GPU."
     )
 
 
@@ -93,53 +93,54 @@ class Train(Strict):
     epochs: int = Field(10, ge=0, le=100_000, description="0 keeps the weights as they are.")
     batch_size: int = Field(32, ge=1, le=65_536, description="Samples per training step.")
     learning_rate: float = Field(
-        1e-3, gt=0, description="At its highest; default: a compiled model's own, else 1e-3."
+        1e-3, gt=0, description="Peak learning rate; default: a compiled model's, else 1e-3."
     )
     schedule: Annotated[LearningRate, shorthand("name")] = Field(
-        LearningRate(), description="How the learning rate goes on: a name, or a mapping."
+        LearningRate(), description="Schedule of the learning rate: a name, or a mapping."
     )
     optimizer: ByName | None = Field(
         None,
-        description="Of Keras, by name or with arguments; default: a compiled model's, or Adam.",
+        description="Keras optimizer, by name or with arguments; default: a compiled model's, or "
+        "Adam.",
     )
     loss: ByName | None = Field(
-        None, description="Of Keras; default: a compiled model's own, or the task's."
+        None, description="Keras loss; default: a compiled model's, or the task's."
     )
     metrics: list[ByName] = Field(
-        [], description="More of Keras' to watch in training; default: a compiled model's own."
+        [], description="More Keras metrics for training; default: a compiled model's."
     )
     class_weight: Literal["balanced"] | dict[int, float] | None = Field(
-        None, description="How much each class counts: balanced, or by class, from 0."
+        None, description="Weight of each class: balanced, or by class, from 0."
     )
     regularize: Regularize | None = Field(
-        None, description="A plain L1 or L2 penalty on kernels, in training and fine-tuning."
+        None, description="L1 or L2 penalty on kernels, in training and fine-tuning."
     )
     callbacks: list[Annotated[Reference, shorthand("ref")]] = Field(
-        [], description="Keras callbacks of your own: functions or classes that give one."
+        [], description="Your own Keras callbacks: functions or classes that return one."
     )
     early_stopping: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better validation metric."
     )
     seed: int = Field(7, ge=0, lt=2**31, description="Makes a run on the CPU repeatable.")
     deterministic: Literal["auto"] | bool = Field(
-        "auto", description="auto: wherever every operation allows it; true: or fail."
+        "auto", description="auto: where every operation allows it; true: fail otherwise."
     )
     mixed_precision: bool = Field(
-        False, description="Train with 16-bit arithmetic; the model that is kept is float32."
+        False, description="Train with 16-bit arithmetic; the saved model is float32."
     )
     recalibrate_batch_norm: bool | None = Field(
         None,
-        description="Recompute batch normalization's statistics after training; default: where "
-        "validation is far behind training and it helps.",
+        description="Recompute the statistics of batch normalization after training; default: "
+        "where validation is far behind training and it helps.",
     )
     strategy: Annotated[Strategy, shorthand("name")] = Field(
         Strategy(name="none"),
         description="mirrored: train on every GPU of a machine; fine-tunings take one.",
     )
-    tensorboard: bool = Field(False, description="Write TensorBoard's files beside the model.")
+    tensorboard: bool = Field(False, description="Write TensorBoard files beside the model.")
     from_logits: bool | None = Field(
         None,
-        description="Whether the model's outputs are logits; default: seen from its last layer.",
+        description="True where the model's outputs are logits; default: by its last layer.",
     )
     ref: str | None = Field(
         None,

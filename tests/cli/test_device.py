@@ -60,7 +60,7 @@ def test_setup_of_a_local_device_has_nothing_to_do(cli, folder):
     ("arguments", "code", "words"),
     [
         (("device", "check", "her"), 2, "did you mean 'here'?"),
-        (("device", "check", "lab"), 2, "lab is a group of devices; name one of them"),
+        (("device", "check", "lab"), 2, "lab is a group of 2 devices; name a single device"),
         (("device", "rollback", "here", "../x"), 2, "is no pipeline's name"),
         (("device", "rollback", "here", "digits"), 1, "nothing was released yet"),
         (("device", "releases", "here", "digits"), 1, "nothing was released yet"),

@@ -86,11 +86,11 @@ def test_a_search_that_makes_variants_is_valid():
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("[0.5, 0.9]", "[0.5, 1.5]", "some of these are no variants: variant.sparsify"),
-        ("objectives: [accuracy", "objectives: [acuracy", "'acuracy' is no metric"),
-        ("{scheme: int8,", "{scheme: f16,", "'qat: true' needs 'scheme: int8'"),
+        ("[0.5, 0.9]", "[0.5, 1.5]", "the template has invalid variants: variant.sparsify"),
+        ("objectives: [accuracy", "objectives: [acuracy", "unknown metric 'acuracy'"),
+        ("{scheme: int8,", "{scheme: f16,", "'qat: true' requires 'scheme: int8'"),
         ("{range: [0.5, 0.9], step: 0.1}", "{range: [0.9, 0.5]}", "a range is"),
-        ("[accuracy, bytes]", "[bytes, bytes]", "an objective stands there twice"),
+        ("[accuracy, bytes]", "[bytes, bytes]", "duplicate objective"),
         ("  variant:", "  samples: 3\n  variant:", "unknown key 'samples'"),
     ],
 )

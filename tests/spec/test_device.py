@@ -25,7 +25,7 @@ def test_defaults_of_a_board():
 @pytest.mark.parametrize("connect", ["{}", "{local: {}, ssh: {host: a}}", "{local: null}"])
 def test_there_is_exactly_one_way_to_a_device(connect):
     said = refused(f"name: a\nconnect: {connect}\nruntimes: [ai-edge-litert]\n")
-    assert "give exactly one of local, ssh and emulator" in said
+    assert "set exactly one of local, ssh and emulator" in said
     assert ":2:" in said
 
 
@@ -78,11 +78,11 @@ def test_an_edge_tpu_is_compiled_for_here_unless_said_otherwise():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("edgetpu: {compiler: {}}", "give exactly one of local, ssh, container, precompiled and"),
+        ("edgetpu: {compiler: {}}", "set exactly one of local, ssh, container, precompiled and"),
         ("edgetpu: {compiler: cloud}", "cloud"),
         ("edgetpu: {compiler: container}", "image"),
         ("edgetpu: {library: 'lib edgetpu'}", "library"),
-        ("edgetpu: {options: {'a b': c}}", "'a b' cannot be here"),
+        ("edgetpu: {options: {'a b': c}}", "'a b': empty, or with"),
     ],
 )
 def test_a_mistake_about_the_edge_tpu_is_told(given, words):
@@ -90,7 +90,7 @@ def test_a_mistake_about_the_edge_tpu_is_told(given, words):
 
 
 def test_settings_for_a_chip_that_is_not_used_are_a_mistake():
-    assert "edgetpu needs 'delegate: edgetpu'" in refused(SSH + "edgetpu: {compiler: none}\n")
+    assert "'edgetpu' requires 'delegate: edgetpu'" in refused(SSH + "edgetpu: {compiler: none}\n")
 
 
 def test_a_file_with_devices_is_a_group(tmp_path):

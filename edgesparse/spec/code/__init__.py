@@ -1,1 +1,1 @@
-"""Python code and files that a YAML file names: found, checked and digested without being run."""
+"""Python code and files that a YAML file names: located, checked and digested without running."""

@@ -1,5 +1,5 @@
-"""What the keys of a plan were made of: code, data and models; compared once more wherever they are
-loaded, on any machine, so that no artifact of other files is stored under those keys."""
+"""Code, data and models behind a plan's keys; compared again where they are loaded, on any machine,
+so that no artifact of other files is stored under those keys."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.files import digest_of
 
 Name = tuple[str, str | None, str | None]
-"""A room, and a built-in's name or a reference."""
+"""A package, and a built-in's name or a reference."""
 
 
 class InputChanged(UsageError):
-    """A file is not what it was when a run began."""
+    """A file changed after the run began."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Filled while digests are taken; see graph.fingerprints."""
+    """Digests and code of a run; graph.fingerprints fills them in."""
 
     digests: dict[str, str] = field(default_factory=dict)
-    """Of all that plays a role in a pipeline, by that role."""
+    """Digests by role in the pipeline: data, model, task ..."""
     code: dict[str, bytes] = field(default_factory=dict)
-    """The user's files of code, by path. They go with the stages and are imported from here."""
+    """The user's source files, by path. They go with the stages and are imported from here."""
     installed: dict[Name, str] = field(default_factory=dict)
-    """Digests of code that every machine has for itself: built-ins and installed modules."""
+    """Digests of code that is installed on every machine: built-ins and installed modules."""
     files: dict[str, str] = field(default_factory=dict)
     """Digests of data and saved models, by path; every machine must see the same."""
     folders: list[str] = field(default_factory=list)
     """Folders of data, whose files are all in `files`."""
 
     def target(self, name: Name, base: Path) -> str:
-        """The digest of code, which is taken along."""
+        """Return the digest of code, and record the code."""
         target = references.find(*name, base, classes=True)
         if target.module is not None:
-            found = references.digest(target)
-            return self.installed.setdefault(name, found)
+            digest = references.digest(target)
+            return self.installed.setdefault(name, digest)
         return references.digest(target, self._read)
 
     def _read(self, file: Path) -> bytes:
@@ -46,16 +46,23 @@ class Inputs:
         return self.code.setdefault(str(file), file.read_bytes())
 
     def add_path(self, path: Path) -> dict[str, str]:
-        """Digests of a file, or of the files in a folder, by path. Raises OSError."""
-        found = {str(file): digest_of(file) for file in _files(path)}
-        self.files.update(found)
+        """Record and return the digests of a file, or of the files in a folder, by path.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        digests = {str(file): digest_of(file) for file in _files(path)}
+        self.files.update(digests)
         if path.is_dir():
             self.folders.append(str(path))
-        return found
+        return digests
 
     def check(self) -> None:
-        """Compare with what is on this machine, but for the user's code, which is imported from
-        here. Raises InputChanged, which names the file."""
+        """Compare with this machine's files; not the user's code, which is imported from here.
+
+        Raises:
+            InputChanged: a file differs; the message names it.
+        """
         for name, digest in self.installed.items():
             target = references.find(*name, Path(), classes=True)
             if references.digest(target) != digest:
@@ -68,8 +75,12 @@ class Inputs:
                     raise _changed(file)
 
     def check_task_code(self) -> None:
-        """The same where answers are judged by the user's code: outside of stages' processes it is
-        imported from where it lies."""
+        """Compare the user's code where it evaluates outputs: outside of stages' processes it is
+        imported from its folder.
+
+        Raises:
+            InputChanged: a file differs; the message names it.
+        """
         for path, content in self.code.items() if "task" in self.digests else ():
             _compare(path, content, Path.read_bytes)
 
@@ -77,15 +88,15 @@ class Inputs:
 def _compare(path: str, expected: object, read: object) -> None:
     assert callable(read)
     try:
-        found = read(Path(path))
+        current = read(Path(path))
     except OSError as error:
-        raise InputChanged(f"{path}: {error.strerror}, and the run began with it") from None
-    if found != expected:
+        raise InputChanged(f"{path}: {error.strerror}; the run began with this file") from None
+    if current != expected:
         raise _changed(path)
 
 
 def _changed(path: str) -> InputChanged:
-    return InputChanged(f"{path}: not the file that the run began with; run the same command again")
+    return InputChanged(f"{path}: changed since the run began; run the same command again")
 
 
 def _files(path: Path) -> list[Path]:

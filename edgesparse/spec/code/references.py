@@ -1,6 +1,6 @@
-"""The one place where a name or reference in YAML becomes a Python function.
+"""Resolves a name or reference in YAML to a Python function; the only place that does.
 
-A built-in `name` is the function of that name in the module of that name in its room
+A built-in `name` is the function of that name in the module of that name in its package
 (`models/mlp.py:mlp`); other distributions add names by entry points, whose values are references. A
 `ref` is `file.py:function`, relative to the YAML file, `package.module:function`, or an entry
 point's name. Parameters and digests are read from the source text, so that checking a pipeline
@@ -31,13 +31,13 @@ from edgesparse.spec.code.sources import (
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
 
 FILE_MODULE = "edgesparse_ref_"
-"""How the names of modules begin that were loaded by the path of their file."""
+"""Prefix of the names of modules that were loaded by path."""
 _PACKAGE = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
 class Target:
-    """A function found in source text, not imported yet."""
+    """A function located in source text, not imported yet."""
 
     label: str
     source: Path
@@ -46,64 +46,67 @@ class Target:
     """Import name, or None when `source` is a file to be loaded by path."""
 
 
-def builtin_names(room: str) -> tuple[str, ...]:
-    """Names of the built-ins in a room such as "models": one module each."""
-    files = sorted((_PACKAGE / room).glob("[a-z]*.py"))
-    return tuple(file.stem.replace("_", "-") if room == "data" else file.stem for file in files)
+def builtin_names(package: str) -> tuple[str, ...]:
+    """Return the names of the built-ins in a package such as "models": one module each."""
+    files = sorted((_PACKAGE / package).glob("[a-z]*.py"))
+    return tuple(file.stem.replace("_", "-") if package == "data" else file.stem for file in files)
 
 
 def plugins(package: str) -> dict[str, str]:
-    """References by name that installed distributions provide for a package such as "models": their
-    entry points of the group edgesparse.models. Nothing of theirs is imported."""
+    """Return references by name from installed distributions for a package such as "models": their
+    entry points of the group edgesparse.models. None of their code is imported."""
     return {
         point.name: point.value for point in metadata.entry_points(group=f"edgesparse.{package}")
     }
 
 
 def find(
-    room: str, name: str | None, ref: str | None, base: Path, *, classes: bool = False
+    package: str, name: str | None, ref: str | None, base: Path, *, classes: bool = False
 ) -> Target:
-    """Locate the function behind `name` (a built-in of `room`) or `ref`; with `classes` also a
+    """Locate the function behind `name` (a built-in of `package`) or `ref`; with `classes` also a
     class.
 
     Raises:
-        UsageError: no such built-in, file, module or function; the message says what there is.
+        UsageError: no such built-in, file, module or function; the message lists valid ones.
     """
     label = name or ref
     assert label is not None
     if name is not None:
-        module, builtin = name.replace("-", "_"), builtin_names(room)
+        module, builtin = name.replace("-", "_"), builtin_names(package)
         if module in builtin or name in builtin:
-            source = _PACKAGE / room / f"{module}.py"
-            return Target(name, source, module, f"edgesparse.{room}.{module}")
+            source = _PACKAGE / package / f"{module}.py"
+            return Target(name, source, module, f"edgesparse.{package}.{module}")
     if name is not None or ":" not in label:
-        ref = _plugin(room, label, is_reference=name is None)
+        ref = _plugin(package, label, is_reference=name is None)
     assert ref is not None
-    place, colon, function = ref.rpartition(":")
-    if not colon or not place or not function.isidentifier() or len(ref) > MAX_REFERENCE:
-        raise UsageError(f"{shown(ref)} is no reference; write file.py:function or module:function")
-    if place.endswith(".py"):
-        # Resolved first: so it is called on every machine.
-        resolved = _resolved(base / place)
+    source_name, colon, function = ref.rpartition(":")
+    if not colon or not source_name or not function.isidentifier() or len(ref) > MAX_REFERENCE:
+        raise UsageError(
+            f"invalid reference {shown(ref)}; write file.py:function or module:function"
+        )
+    if source_name.endswith(".py"):
+        # Resolved first: a file has the same path on every machine.
+        resolved = _resolved(base / source_name)
         if resolved is None or not is_file(resolved):
-            raise UsageError(f"no file {shown(place)} beside the YAML file")
+            raise UsageError(f"no file {shown(source_name)} beside the YAML file")
         target = Target(ref, resolved, function, None)
     else:
-        target = Target(label, module_source(place, ref), function, place)
+        target = Target(label, module_source(source_name, ref), function, source_name)
     functions = definitions_of(target.source) if classes else set(functions_of(target.source))
     if function not in functions:
         hint = did_you_mean(function, functions)
-        wanted = "function or class" if classes else "function"
-        raise UsageError(f"{place} has no {wanted} {function!r}{hint}")
+        kinds = "function or class" if classes else "function"
+        raise UsageError(f"{source_name} has no {kinds} {function!r}{hint}")
     return target
 
 
 def choose(kind: str, name: str, builtin: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """A function by its name: built in, or an installed plug-in's, which is imported.
+    """Return a function by its name: a built-in, or an installed plug-in's, which is imported.
 
     Args:
-        kind: the plural of what it is, such as "trackers": the group of its entry points is
-            edgesparse.trackers.
+        kind: the plural, such as "trackers"; the entry points are those of edgesparse.trackers.
+        name: of the function.
+        builtin: built-in functions by name.
 
     Raises:
         UsageError: there is no such name, or the plug-in does not import.
@@ -113,7 +116,7 @@ def choose(kind: str, name: str, builtin: Mapping[str, Callable[..., Any]]) -> C
     installed = plugins(kind)
     if name not in installed:
         names = [*builtin, *installed]
-        hint = did_you_mean(name, names) or f"; known {kind}: {', '.join(names)}"
+        hint = did_you_mean(name, names) or f"; choose from {', '.join(names)}"
         raise UsageError(f"unknown {kind.removesuffix('s')} {shown(name)}{hint}")
     return load(find(kind, name, None, Path()))
 
@@ -126,7 +129,7 @@ def _plugin(package: str, name: str, *, is_reference: bool) -> str:
     hint = did_you_mean(name, names)
     if is_reference:
         raise UsageError(
-            f"{shown(name)} is no reference; write file.py:function or module:function{hint}"
+            f"invalid reference {shown(name)}; write file.py:function or module:function{hint}"
         )
     raise UsageError(f"unknown {package} name {shown(name)}{hint}")
 
@@ -139,12 +142,17 @@ def _resolved(path: Path) -> Path | None:
 
 
 def check_arguments(
-    target: Target, args: Mapping[str, Any], given: tuple[str, ...] = ()
+    target: Target, args: Mapping[str, Any], supplied: tuple[str, ...] = ()
 ) -> list[tuple[str | None, str]]:
     """Compare YAML `args` with the function's parameters, without importing it.
 
-    `given` names the parameters that edgesparse itself passes. Returns (argument, message) pairs;
-    the argument is None where one is missing.
+    Args:
+        target: the function.
+        args: keyword arguments from the YAML file.
+        supplied: parameters that edgesparse itself passes.
+
+    Returns:
+        (argument, message) pairs; the argument is None where it is missing.
     """
     arguments = functions_of(target.source)[target.function].args
     positional = [*arguments.posonlyargs, *arguments.args]
@@ -154,21 +162,25 @@ def check_arguments(
         for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         if default is None
     }
-    known = {a.arg for a in [*positional, *arguments.kwonlyargs]} - set(given)
+    accepted = {a.arg for a in [*positional, *arguments.kwonlyargs]} - set(supplied)
     problems: list[tuple[str | None, str]] = []
     for name in args:
-        if name in given:
-            problems.append((name, f"{name!r} is passed by edgesparse; leave it out"))
-        elif name not in known and arguments.kwarg is None:
-            hint = did_you_mean(name, known)
-            problems.append((name, f"{target.label} takes no argument {name!r}{hint}"))
-    for name in sorted(required - set(args) - set(given)):
-        problems.append((None, f"{target.label} needs the argument {name!r}"))
+        if name in supplied:
+            problems.append((name, f"{name!r} is passed by edgesparse; remove it"))
+        elif name not in accepted and arguments.kwarg is None:
+            hint = did_you_mean(name, accepted)
+            problems.append((name, f"{target.label} has no argument {name!r}{hint}"))
+    for name in sorted(required - set(args) - set(supplied)):
+        problems.append((None, f"{target.label} requires the argument {name!r}"))
     return problems
 
 
 def load(target: Target) -> Callable[..., Any]:
-    """Import the function. Raises UsageError with the reason when its file fails to import."""
+    """Import and return the function.
+
+    Raises:
+        UsageError: its file fails to import; the message has the reason.
+    """
     try:
         if target.module is not None:
             module = importlib.import_module(target.module)
@@ -183,15 +195,15 @@ def load(target: Target) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Call the function with the YAML `args` and those of `given` that it has parameters for.
+def call(target: Target, args: Mapping[str, Any], supplied: Mapping[str, Any]) -> Any:
+    """Call the function with the YAML `args` and those of `supplied` that it has parameters for.
 
     Raises:
         UsageError: its file does not import, or it raises; the message says where.
     """
     arguments = functions_of(target.source)[target.function].args
-    known = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
-    accepted = {name: value for name, value in given.items() if name in known}
+    parameters = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
+    accepted = {name: value for name, value in supplied.items() if name in parameters}
     function = load(target)
     try:
         return function(**accepted, **args)
@@ -203,16 +215,16 @@ def call(target: Target, args: Mapping[str, Any], given: Mapping[str, Any]) -> A
 
 def _import_file(source: Path) -> Any:
     name = FILE_MODULE + hashlib.sha256(str(source).encode()).hexdigest()[:12]
-    found = spec_of(name, source)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
+    spec = spec_of(name, source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    # The user's file may import its neighbours, as it can when run as a script. Those that it names
-    # are carried, and found first; so that nothing else there replaces what is installed.
+    # The user's file can import its neighbours, as when run as a script. Those that it names are
+    # carried and take precedence; other files of the folder never replace installed modules.
     sys.path.insert(len(sys.path) if is_carried(source) else 0, str(source.parent))
     try:
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(source.parent))
     return module
@@ -222,27 +234,32 @@ _LAYERS = b"edgesparse.layers"
 
 
 def code(target: Target, read: Callable[[Path], bytes] = content) -> dict[Path, bytes]:
-    """The function's file and every local file that it imports. Raises UsageError, OSError."""
-    found: dict[Path, bytes] = {}
+    """Return the function's file and every local file that it imports, with their contents.
+
+    Raises:
+        UsageError: a file is not valid Python.
+        OSError: a file cannot be read.
+    """
+    files: dict[Path, bytes] = {}
     waiting = [target.source]
     while waiting:
         file = waiting.pop()
         # Files may import one another in a circle.
-        if file not in found:
-            found[file] = read(file)
+        if file not in files:
+            files[file] = read(file)
             waiting.extend(local_imports(file, target.source.parent))
-    return found
+    return files
 
 
 def digest(target: Target, read: Callable[[Path], bytes] = content) -> str:
-    """sha256 over `code`, by content; with our layers where one of them uses those."""
+    """Return the sha256 of `code`, and of edgesparse.layers where one of its files uses them."""
     folder = target.source.parent
     seen = {str(path.relative_to(folder)): text for path, text in code(target, read).items()}
     if any(_LAYERS in text for text in seen.values()):
         home = _PACKAGE / "layers"
         seen |= {f"layers/{file.name}": file.read_bytes() for file in home.glob("*.py")}
     total = hashlib.sha256()
-    # With the length: where one file ends must not be a matter of content.
+    # With the length: content must not be able to imitate the end of a file.
     for name, text in sorted(seen.items()):
         total.update(f"{name}\0{len(text)}\0".encode() + text)
     return total.hexdigest()

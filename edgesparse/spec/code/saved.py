@@ -13,34 +13,36 @@ _GRAPH = "saved_model.pb"
 
 
 def is_saved(model: ModelSource) -> bool:
-    """Whether it is named as a file or folder, and not as a function."""
+    """Return True for a file or folder, False for a function that builds the model."""
     ref = model.ref
     return ref is not None and (ref.endswith(SUFFIXES) or (":" not in ref and ".py" not in ref))
 
 
 def is_folder(model: ModelSource, base: Path) -> bool:
-    """Whether it is a SavedModel: a graph without layers."""
+    """Return True for a SavedModel: a graph without layers."""
     return is_saved(model) and is_file(base / str(model.ref) / _GRAPH)
 
 
 def saved_model_problems(model: ModelSource, base: Path) -> list[tuple[str, str]]:
-    """What is wrong with a saved model, by the key that says so."""
+    """Return (key, message) for each mistake in a reference to a saved model."""
     assert model.ref is not None
-    found = []
+    problems = []
     if not is_file(base / model.ref) and not is_folder(model, base):
         if model.ref.endswith(SUFFIXES):
-            said = f"no file {shown(model.ref)} beside the YAML file"
+            message = f"no file {shown(model.ref)} beside the YAML file"
         else:
-            said = (
-                f"{shown(model.ref)} is no SavedModel folder and no .keras or .h5 file; for a "
-                "function write file.py:function"
+            message = (
+                f"{shown(model.ref)} is neither a SavedModel folder nor a .keras or .h5 file; for "
+                "a function write file.py:function"
             )
-        found.append(("ref", said))
+        problems.append(("ref", message))
     elif is_file(base / model.ref) and not model.ref.endswith(SUFFIXES):
-        said = f"{shown(model.ref)} is no saved Keras model: .keras and .h5 files are"
-        found.append(("ref", said))
+        message = f"{shown(model.ref)} is not a saved Keras model; use a .keras or .h5 file"
+        problems.append(("ref", message))
     if model.args:
-        found.append(("args", "a saved model takes no args"))
+        problems.append(("args", "a saved model has no args; remove them"))
     if model.weights is not None:
-        found.append(("weights", "a saved model has weights; name the function that builds it"))
-    return found
+        problems.append(
+            ("weights", "a saved model has its weights; for others, name a function as 'ref'")
+        )
+    return problems

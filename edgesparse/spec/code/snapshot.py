@@ -1,8 +1,8 @@
-"""The user's code as it was when a run began, in a process that carries out its stages.
+"""Snapshot of the user's code when a run began, for the processes that run its stages.
 
-Keys are made of that text, so that it is what is imported: an edit in the middle of a run does not
-count, and a machine without the project's folder runs the same. Files are known by the paths that
-they have where the run began.
+Keys are digests of that text, so it is what is imported: an edit during a run has no effect, and a
+machine without the project's folder runs the same code. Files keep the paths that they have on the
+machine where the run began.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ _files: dict[Path, bytes] = {}
 
 
 def carry(files: Mapping[str, bytes]) -> None:
-    """From now on this process imports these files in place of what lies on its disk."""
+    """Import these files from now on in place of those on the disk."""
     _files.clear()
     _files.update({Path(path): content for path, content in files.items()})
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     for path, content in _files.items():
-        # Whoever asks for a function's source, as tf.function does, gets what is run.
+        # inspect.getsource, which tf.function uses, returns the code that runs.
         lines = content.decode("utf-8", "replace").splitlines(keepends=True)
         linecache.cache[str(path)] = (len(content), None, lines, str(path))
 
 
 def content(path: Path) -> bytes:
-    """What a file of code holds. Raises OSError."""
-    known = _files.get(path)
-    return path.read_bytes() if known is None else known
+    """Return the content of a source file. Raises OSError."""
+    carried = _files.get(path)
+    return path.read_bytes() if carried is None else carried
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; a name that no file can have is none."""
+    """Return True for an existing or carried file; False also for an invalid file name."""
     try:
         return path in _files or path.is_file()
     except (OSError, ValueError):
@@ -51,7 +51,7 @@ def is_carried(path: Path) -> bool:
 
 
 def spec_of(name: str, path: Path) -> importlib.machinery.ModuleSpec | None:
-    """How a file is imported."""
+    """Return the import spec of a file: from the snapshot, or from the disk."""
     if path not in _files:
         return importlib.util.spec_from_file_location(name, path)
     inside = [str(path.parent)] if path.name == "__init__.py" else None
@@ -61,7 +61,7 @@ def spec_of(name: str, path: Path) -> importlib.machinery.ModuleSpec | None:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Compiles a carried file; nothing of it is cached on a disk."""
+    """Compiles a carried file, without a cache on the disk."""
 
     def get_data(self, path: Any) -> bytes:
         return _files[Path(path)]
@@ -87,7 +87,7 @@ class _Finder(importlib.abc.MetaPathFinder):
                     return spec_of(name, file)
             if any(folder / last in file.parents for file in _files):
                 # A package without __init__.py.
-                found = importlib.machinery.ModuleSpec(name, None, is_package=True)
-                found.submodule_search_locations = [str(folder / last)]
-                return found
+                spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+                spec.submodule_search_locations = [str(folder / last)]
+                return spec
         return None

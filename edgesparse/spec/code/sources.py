@@ -1,7 +1,7 @@
-"""Python source text that is read and never run: where a module lies, what a file defines.
+"""Python source text that is read and never run: locations of modules, definitions in files.
 
-Whoever checks a pipeline must not have to trust it: not the user's code, and not the modules that
-it names, is imported for that. Files are bounded, so that none takes longer than a moment.
+Checking a pipeline must be safe for a pipeline that is not trusted: neither the user's code nor the
+modules that it names are imported. File sizes are bounded, so that a check takes milliseconds.
 """
 
 from __future__ import annotations
@@ -22,31 +22,34 @@ MAX_SOURCE_BYTES = 500_000
 
 
 def module_source(module: str, ref: str) -> Path:
-    """The file of an importable module, found without importing it or a package around it.
+    """Return the file of an importable module, without importing it or a package around it.
 
-    Raises UsageError.
+    Raises:
+        UsageError: the reference is invalid, or there is no such module.
     """
     parts = module.split(".")
     if len(parts) > MAX_PARTS or not all(part.isidentifier() for part in parts):
-        raise UsageError(f"{shown(ref)} is no reference; write file.py:function or module:function")
+        raise UsageError(
+            f"invalid reference {shown(ref)}; write file.py:function or module:function"
+        )
     missing = UsageError(f"no Python module {shown(module)}; install it or use file.py:function")
     first, *rest = parts
-    found = _top_level(first)
-    if found is None:
+    candidates = _top_level(first)
+    if candidates is None:
         raise missing
     for part in rest:
-        found = _below(found, part)
-    # A package is its __init__.py; one without has nothing to call.
-    for place in found:
-        for file in (place, place / "__init__.py"):
+        candidates = _below(candidates, part)
+    # A package is its __init__.py; a namespace package has nothing to call.
+    for candidate in candidates:
+        for file in (candidate, candidate / "__init__.py"):
             if file.suffix == ".py" and is_file(file):
                 return file
     raise missing
 
 
 def _top_level(name: str) -> list[Path] | None:
-    """The file of a top-level module, or the folders of a package. Python's own finders, which
-    also know what is installed to be edited, look at names and places only."""
+    """Return the file of a top-level module, or the folders of a package. Python's own finders,
+    those of editable installs among them, look up names without importing."""
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
         try:
@@ -56,14 +59,14 @@ def _top_level(name: str) -> list[Path] | None:
         if spec is None:
             continue
         if spec.submodule_search_locations is not None:
-            return [Path(place) for place in spec.submodule_search_locations]
+            return [Path(location) for location in spec.submodule_search_locations]
         return [Path(spec.origin)] if spec.origin else None
     return None
 
 
 def _below(folders: Iterable[Path], name: str) -> list[Path]:
-    """A module or package in a package that may be spread over several folders. By hand: finders
-    ask for the parent, imported."""
+    """Return a module or package in a package of one or several folders. Not by finders, which need
+    the parent package imported."""
     for folder in folders:
         if is_file(folder / name / "__init__.py"):
             return [folder / name]
@@ -73,49 +76,54 @@ def _below(folders: Iterable[Path], name: str) -> list[Path]:
 
 
 def functions_of(source: Path) -> dict[str, ast.FunctionDef]:
-    """The functions that a file defines at its top, by name. Raises UsageError."""
+    """Return the top-level functions of a file, by name. Raises UsageError."""
     return {node.name: node for node in tree(source).body if isinstance(node, ast.FunctionDef)}
 
 
 def definitions_of(source: Path) -> set[str]:
-    """The functions and classes that a file defines at its top. Raises UsageError."""
+    """Return the names of the top-level functions and classes of a file. Raises UsageError."""
     kinds = (ast.FunctionDef, ast.ClassDef)
     return {node.name for node in tree(source).body if isinstance(node, kinds)}
 
 
 def tree(source: Path) -> ast.Module:
-    """A file's syntax tree. Raises UsageError, with the line where there is one."""
+    """Return a file's syntax tree. Raises UsageError, with the line of a syntax error."""
     try:
         return _parsed(bounded(source))
     except SyntaxError as error:
         raise UsageError(f"{source.name}:{error.lineno}: {error.msg}") from None
     except (RecursionError, MemoryError):
-        raise UsageError(f"{source.name} cannot be read: it is nested too deeply") from None
+        raise UsageError(f"{source.name} cannot be parsed: nested too deeply") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{source.name} cannot be read: {reason}") from None
 
 
 def bounded(source: Path) -> bytes:
-    """What a file of code holds. Raises UsageError where that is more than code is, or OSError."""
-    found = content(source)
-    if len(found) > MAX_SOURCE_BYTES:
+    """Return the content of a source file.
+
+    Raises:
+        UsageError: it is larger than MAX_SOURCE_BYTES.
+        OSError: it cannot be read.
+    """
+    text = content(source)
+    if len(text) > MAX_SOURCE_BYTES:
         raise UsageError(
-            f"{source.name} is larger than {MAX_SOURCE_BYTES:,} bytes; refused: name a smaller "
-            "file that imports it"
+            f"{source.name} is larger than {MAX_SOURCE_BYTES:,} bytes; refer to a smaller file "
+            "that imports it"
         )
-    return found
+    return text
 
 
-# One check asks for a file's functions, their parameters and its imports.
+# A check needs a file's functions, their parameters and its imports: three calls.
 @lru_cache(maxsize=16)
 def _parsed(text: bytes) -> ast.Module:
     return ast.parse(text)
 
 
 def local_imports(file: Path, folder: Path) -> list[Path]:
-    """The files in `folder` that a file imports, with the packages around them; none of them
-    replaces a module that is installed."""
+    """Return the files in `folder` that a file imports, with the packages around them; not those
+    whose name an installed module has, which Python imports instead."""
     stems: set[Path] = set()
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
@@ -125,31 +133,32 @@ def local_imports(file: Path, folder: Path) -> list[Path]:
             # from . import x: a file of the same package.
             start = file.parents[node.level - 1] if node.level else folder
             stems |= _stems(start, node.module or "", [alias.name for alias in node.names])
-    found = []
+    files = []
     for stem in sorted(stem for stem in stems if folder in stem.parents):
-        found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if is_file(p)]
-    # Of few imports there is a file, so that few are looked for among what is installed.
-    return [p for p in found if not _installed(p.relative_to(folder).parts[0].removesuffix(".py"))]
+        files += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if is_file(p)]
+    # Files first: few imports have one, and looking for installed modules is slow.
+    return [p for p in files if not _installed(p.relative_to(folder).parts[0].removesuffix(".py"))]
 
 
 def _installed(name: str) -> bool:
-    """Whether a module of that name is Python's own, or was installed."""
+    """Return True for a module of the standard library, or an installed one."""
     if name in sys.stdlib_module_names:
         return True
-    libraries = [place for place in sys.path if Path(place).name.endswith("-packages")]
+    libraries = [folder for folder in sys.path if Path(folder).name.endswith("-packages")]
     spec = importlib.machinery.PathFinder.find_spec(name, libraries)
     return spec is not None and spec.origin is not None
 
 
 def _stems(start: Path, module: str, names: Iterable[str]) -> set[Path]:
-    """Files without their suffix: of a module, the packages around it, and names in it."""
+    """Return paths without suffix: of a module, the packages around it, and names in it."""
     parts = module.split(".") if module else []
     around = {start.joinpath(*parts[: i + 1]) for i in range(len(parts))}
     return around | {start.joinpath(*parts, name) for name in names}
 
 
 def exists(base: Path, pattern: str) -> bool:
-    """Whether a regular file or a folder has that name below `base`, or matches it as a glob."""
+    """Return True where a regular file or a folder below `base` has that name, or a file matches it
+    as a glob."""
     try:
         path = base / pattern
         return path.is_file() or path.is_dir() or any(p.is_file() for p in base.glob(pattern))
@@ -158,5 +167,5 @@ def exists(base: Path, pattern: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A reference in a message: quoted, and not longer than a line."""
+    """Return a reference for a message: quoted, shortened to a line."""
     return repr(text) if len(text) <= 80 else f"{text[:60]!r}..."

@@ -1,1 +1,1 @@
-"""From a YAML file to checked data, with every mistake found at once."""
+"""Reading YAML files into checked data, with all mistakes reported at once."""

@@ -1,7 +1,7 @@
 """Safe YAML with a line and a column for every value.
 
-PyYAML's own constructor forgets where a value stood, keeps the last of two equal keys and follows
-aliases without limit, so values are built here from its node tree.
+PyYAML's own constructor drops positions, keeps the last of two equal keys and follows aliases
+without limit, so values are built here from its node tree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ MAX_NODES = 200_000
 MAX_INTEGER = 2**63
 _MAX_MESSAGE = 600
 _SECRET = 3
-"""From so many characters on a value from the environment is kept out of messages."""
+"""Values of environment variables from this length on are masked in messages; shorter ones would
+mask ordinary text."""
 
 Location = tuple[str | int, ...]
 Position = tuple[int, int]
@@ -36,7 +37,7 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\
 
 @dataclass
 class Document:
-    """A parsed YAML file: its plain value, and where each part of it stands.
+    """A parsed YAML file: its plain value, and the position of each part.
 
     `values` and `keys` map a location such as ("variants", "dense", "quantize") to the (line,
     column), counted from 1, of the value and of its key.
@@ -44,20 +45,20 @@ class Document:
 
     path: str
     folder: Path
-    """What references in the file are relative to: absolute, so that another process, wherever it
-    was started, finds them."""
+    """Base of the file's references; absolute, so that it is valid in processes with another
+    current folder."""
     value: Any = None
     values: dict[Location, Position] = field(default_factory=dict)
     keys: dict[Location, Position] = field(default_factory=dict)
     templates: dict[Location, str] = field(default_factory=dict)
-    """What stands in the file where a value came from the environment: messages show this."""
+    """Text in the file, by location, where a value came from the environment; for messages."""
     expanded: dict[str, str] = field(default_factory=dict)
-    """The same, by value."""
-    given: dict[str, str] = field(default_factory=dict)
-    """Values of environment variables, and how they are called."""
+    """Text in the file, by value."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """References to environment variables, by value."""
 
     def position(self, location: Location, *, key: bool = False) -> Position:
-        """Where `location`, or the nearest part around it that is in the file, stands."""
+        """Return the position of `location`, or of the nearest part around it in the file."""
         while True:
             first, second = (self.keys, self.values) if key else (self.values, self.keys)
             if location in first:
@@ -77,15 +78,15 @@ class Document:
         return Problem(self.path, line, column, shortened(self.masked(message)))
 
     def masked(self, text: str) -> str:
-        """A text with the names of environment variables in place of their values: one may be a
-        password; its name is what the user can look up."""
-        for value, name in self.given.items():
+        """Return a text with values of environment variables, which can be passwords, replaced by
+        their names."""
+        for value, name in self.variables.items():
             if len(value) >= _SECRET:
                 text = text.replace(value, name).replace(repr(value)[1:-1], name)
         return text
 
     def masked_in(self, value: Any) -> Any:
-        """The same for every text in what JSON can hold."""
+        """Return JSON-like data with every text masked."""
         if isinstance(value, str):
             return self.masked(value)
         if isinstance(value, Mapping):
@@ -100,13 +101,13 @@ def read_document(path: Path, environment: Mapping[str, str] | None = None) -> D
 
     Raises:
         UsageError: the file is missing or unreadable.
-        SpecError: it is not acceptable YAML; every mistake found is listed.
+        SpecError: it is not acceptable YAML; every mistake is listed.
     """
     name = str(path)
     try:
         if path.is_dir():
             raise UsageError(f"{name}: is a folder, not a YAML file")
-        if path.exists() and not path.is_file():  # A FIFO would be waited for.
+        if path.exists() and not path.is_file():  # Reading a FIFO would block.
             raise UsageError(f"{name}: is not a regular file")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -116,7 +117,7 @@ def read_document(path: Path, environment: Mapping[str, str] | None = None) -> D
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{name}: cannot be read: {reason}") from None
     if len(raw) > MAX_BYTES:
-        raise SpecError([Problem(name, 1, 1, f"larger than {MAX_BYTES:,} bytes; refused")])
+        raise SpecError([Problem(name, 1, 1, f"larger than {MAX_BYTES:,} bytes")])
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -145,10 +146,12 @@ def parse_document(text: str, name: str, environment: Mapping[str, str] | None =
         first = str(error).splitlines()[0]
         raise SpecError([Problem(name, 1, 1, f"not valid YAML: {first}")]) from None
     if not nodes:
-        raise SpecError([Problem(name, 1, 1, "the file is empty; a mapping was expected")])
+        raise SpecError([Problem(name, 1, 1, "empty file; expected a mapping (key: value)")])
     if len(nodes) > 1:
         line, column = _mark(nodes[1])
-        raise SpecError([Problem(name, line, column, "a second YAML document; only one is read")])
+        raise SpecError(
+            [Problem(name, line, column, "second YAML document in the file; remove it")]
+        )
     builder = _Builder(name, os.environ if environment is None else environment)
     document = Document(
         name,
@@ -158,11 +161,11 @@ def parse_document(text: str, name: str, environment: Mapping[str, str] | None =
         builder.keys,
         builder.templates,
         builder.expanded,
-        builder.given,
+        builder.variables,
     )
     document.value = builder.build(nodes[0], ())
     if not isinstance(document.value, dict):
-        builder.report(nodes[0], "a mapping (key: value) was expected")
+        builder.report(nodes[0], "expected a mapping (key: value)")
     if builder.problems:
         raise SpecError(builder.problems)
     return document
@@ -185,7 +188,7 @@ def _check_shape(text: str, name: str) -> None:
             depth += 1
             if depth > MAX_DEPTH:
                 line, column = _mark(event)
-                message = f"nested more than {MAX_DEPTH} levels deep; refused"
+                message = f"nested more than {MAX_DEPTH} levels deep"
                 raise SpecError([Problem(name, line, column, message)])
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
@@ -200,7 +203,7 @@ class _TooLargeError(Exception):
 
 
 class _Builder:
-    """Turns nodes into values, noting positions and problems on the way."""
+    """Builds values from nodes, and collects positions and problems."""
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -209,7 +212,7 @@ class _Builder:
         self.keys: dict[Location, Position] = {}
         self.templates: dict[Location, str] = {}
         self.expanded: dict[str, str] = {}
-        self.given: dict[str, str] = {}
+        self.variables: dict[str, str] = {}
         self.problems: list[Problem] = []
         self.open: set[int] = set()
         self.count = 0
@@ -229,17 +232,17 @@ class _Builder:
     def _value(self, node: Any, location: Location) -> Any:
         self.count += 1
         if self.count > MAX_NODES:
-            self.report(node, f"aliases expand to more than {MAX_NODES:,} values; refused")
+            self.report(node, f"aliases expand to more than {MAX_NODES:,} values")
             raise _TooLargeError
         if id(node) in self.open:
-            self.report(node, "an alias that contains itself; refused")
+            self.report(node, "recursive alias")
             return None
         self.values[location] = _mark(node)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, location)
         expected = _TAG + ("map" if isinstance(node, yaml.MappingNode) else "seq")
         if node.tag != expected:
-            self.report(node, f"the tag {_shown(node.tag)} is not allowed; plain YAML only")
+            self.report(node, f"unsupported tag {_shown(node.tag)}; use plain YAML")
             return None
         self.open.add(id(node))
         try:
@@ -250,28 +253,28 @@ class _Builder:
             self.open.discard(id(node))
 
     def _mapping(self, node: Any, location: Location) -> dict[str, Any]:
-        own: dict[str, Any] = {}
+        items: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key, child in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self.report(key, "a key must be plain text")
+                self.report(key, "invalid key; expected plain text")
             elif key.tag == _TAG + "merge":
                 self._merge(child, location, merged)
             elif not key.tag.startswith(_TAG) or key.tag == _TAG + "binary":
-                self.report(key, f"the tag {_shown(key.tag)} is not allowed; plain YAML only")
-            elif key.value in own:
+                self.report(key, f"unsupported tag {_shown(key.tag)}; use plain YAML")
+            elif key.value in items:
                 first = self.keys[(*location, key.value)][0]
-                self.report(key, f"the key {key.value!r} already stands in line {first}")
+                self.report(key, f"duplicate key {key.value!r} (first on line {first})")
             else:
                 self.keys[(*location, key.value)] = _mark(key)
-                own[key.value] = self._value(child, (*location, key.value))
-        return {**merged, **own}
+                items[key.value] = self._value(child, (*location, key.value))
+        return {**merged, **items}
 
     def _merge(self, node: Any, location: Location, merged: dict[str, Any]) -> None:
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             value = self._value(source, location)
             if not isinstance(value, dict):
-                self.report(source, "'<<' needs a mapping")
+                self.report(source, "'<<' requires a mapping")
                 continue
             for key, item in value.items():
                 merged.setdefault(key, item)
@@ -285,17 +288,17 @@ class _Builder:
                 tag = self.resolver.resolve(yaml.ScalarNode, text, (True, False))
         kind = tag.removeprefix(_TAG)
         if tag == kind or kind not in _SCALARS:
-            self.report(node, f"the tag {_shown(tag)} is not allowed; plain YAML only")
+            self.report(node, f"unsupported tag {_shown(tag)}; use plain YAML")
             return None
         plain = yaml.ScalarNode(tag, text, node.start_mark, node.end_mark)
         try:
             value = _SCALARS[kind](self.construct, plain)
         except (ValueError, OverflowError, KeyError, IndexError, yaml.YAMLError):
-            self.report(node, f"{node.value[:40]!r} is not a valid {kind}")
+            self.report(node, f"invalid {kind} {node.value[:40]!r}")
             return None
-        # Python itself refuses to print what is much larger.
+        # Python refuses to print much larger ones.
         if isinstance(value, int) and abs(value) >= MAX_INTEGER:
-            self.report(node, f"{node.value[:40]!r} is too large a number")
+            self.report(node, f"number {node.value[:40]!r} is too large")
             return None
         return value
 
@@ -305,19 +308,19 @@ class _Builder:
                 return "${"
             variable, default = match.group(1), match.group(2)
             if variable is None:
-                self.report(node, "'${' without a name; write ${NAME:-default}, or $${ for text")
+                self.report(node, "'${' without a name; write ${NAME:-default}, or $${ for '${'")
                 return ""
-            found = self.environment.get(variable)
-            if found and not _is_text(found):
-                self.report(node, f"the environment variable {variable} holds bytes, no text")
+            value = self.environment.get(variable)
+            if value and not _is_text(value):
+                self.report(node, f"environment variable {variable} is not valid UTF-8")
                 return ""
-            if found:
-                self.given[found] = f"${{{variable}}}"
-                return found
+            if value:
+                self.variables[value] = f"${{{variable}}}"
+                return value
             if default is None:
                 self.report(
                     node,
-                    f"the environment variable {variable} is not set; "
+                    f"environment variable {variable} is not set; "
                     f"set it or write ${{{variable}:-default}}",
                 )
                 return ""
@@ -327,12 +330,12 @@ class _Builder:
 
 
 def shortened(message: str) -> str:
-    """Of what a file says no more is repeated than helps."""
+    """Return a message cut to _MAX_MESSAGE characters."""
     return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
 
 
 def _is_text(value: str) -> bool:
-    """Bytes that are no UTF-8 come from the environment as lone surrogates."""
+    """Return False for bytes that are not UTF-8: os.environ has them as lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -350,7 +353,7 @@ _SCALARS: dict[str, Any] = {
     "int": SafeConstructor.construct_yaml_int,
     "float": SafeConstructor.construct_yaml_float,
     "str": _text,
-    # Dates and a bare "=" or "<<" are text here: no key of ours takes a date.
+    # Dates and a bare "=" or "<<" are text here: no key takes a date.
     "timestamp": _text,
     "value": _text,
     "merge": _text,
@@ -363,7 +366,7 @@ def _shown(tag: str) -> str:
 
 def _neighbours(path: Path) -> str:
     try:
-        found = sorted(p.name for p in path.parent.glob("*.yaml"))[:12]
+        names = sorted(p.name for p in path.parent.glob("*.yaml"))[:12]
     except OSError:
         return ""
-    return f"; in that folder: {', '.join(found)}" if found else ""
+    return f"; files in that folder: {', '.join(names)}" if names else ""

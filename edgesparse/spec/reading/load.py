@@ -1,4 +1,4 @@
-"""From a YAML file to a checked pipeline or device, with every mistake found at once."""
+"""Loads YAML files into checked pipelines and devices, with all mistakes reported at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgesparse.spec.sparsify import METHODS
 
 Spec = TypeVar("Spec", bound=BaseModel)
 DEVICES = "devices"
-"""Where a project's device files are."""
+"""Folder of a project's device files."""
 PUBLISHED = "published"
 """The file in devices/ with published figures of real boards."""
 RENAMED: dict[str, tuple[str, ...]] = {
@@ -70,16 +70,18 @@ class Loaded(Generic[Spec]):
 
     @property
     def folder(self) -> Path:
-        """What references in the file are relative to."""
+        """Base of the file's references."""
         return self.document.folder
 
 
 def load_pipeline(
     pipeline: str | Path | Loaded[Pipeline], environment: Mapping[str, str] | None = None
 ) -> Loaded[Pipeline]:
-    """Load a pipeline file; what was loaded already is returned as it is.
+    """Load a pipeline file; a loaded pipeline is returned unchanged.
 
-    Raises UsageError, or SpecError with every mistake in the file.
+    Raises:
+        UsageError: the file cannot be read.
+        SpecError: it has mistakes; all are listed.
     """
     if isinstance(pipeline, Loaded):
         return pipeline
@@ -92,7 +94,7 @@ def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Loa
 
 
 def parse_pipeline(text: str, name: str = "pipeline.yaml") -> Loaded[Pipeline]:
-    """Load a pipeline from text; references are looked up beside `name`."""
+    """Load a pipeline from text; references are relative to the folder of `name`."""
     return _load(parse_document(text, name), Pipeline, pipeline_problems)
 
 
@@ -102,7 +104,7 @@ def parse_device(text: str, name: str = "device.yaml") -> Loaded[Device]:
 
 
 def load_device_or_group(path: Path) -> Loaded[Device] | Loaded[Group]:
-    """Load a file from devices/: a group is known by its `devices`."""
+    """Load a file from devices/: one with the key `devices` is a group."""
     document = read_document(path)
     if "devices" in document.value:
         return _load(document, Group, _no_problems)
@@ -110,17 +112,27 @@ def load_device_or_group(path: Path) -> Loaded[Device] | Loaded[Group]:
 
 
 def find_device(device: str | Path | Device, project: Path) -> Device:
-    """The device file of that name in the project's devices/, or at that path."""
-    found = find_devices([device], project)
-    if len(found) != 1:
-        raise UsageError(f"{device} is a group of devices; name one of them")
-    return found[0]
+    """Load the device file of that name in the project's devices/, or at that path.
+
+    Raises:
+        UsageError: there is no such file, or it is a group.
+        SpecError: it has mistakes; all are listed.
+    """
+    matches = find_devices([device], project)
+    if len(matches) != 1:
+        raise UsageError(f"{device} is a group of {len(matches)} devices; name a single device")
+    return matches[0]
 
 
 def find_devices(
     names: str | Path | Device | Sequence[str | Path | Device], project: Path
 ) -> list[Device]:
-    """Every device once, those of a group too; two files must not share a name."""
+    """Load devices and the members of groups, each once.
+
+    Raises:
+        UsageError: a file is missing, or two files have the same device name.
+        SpecError: a file has mistakes; all are listed.
+    """
     devices: dict[Path, Device] = {}
     for name in [names] if isinstance(names, str | Path | Device) else names:
         devices |= {Path(name.name): name} if isinstance(name, Device) else _find(name, project)
@@ -133,12 +145,12 @@ def find_devices(
 
 
 def files_of_devices(folder: Path) -> list[Path]:
-    """The files of a folder of devices; what is published of boards is none."""
+    """Return the device files of a folder; not PUBLISHED, which has figures only."""
     return [path for path in sorted(folder.glob("*.yaml")) if path.stem != PUBLISHED]
 
 
 def _find(name: str | Path, project: Path) -> dict[Path, Device]:
-    """A device, or the devices of a group, by file."""
+    """Load a device, or the devices of a group, by file."""
     folder = project / DEVICES
     is_path = isinstance(name, Path) or name.endswith((".yaml", ".yml"))
     path = Path(name) if is_path else folder / f"{name}.yaml"
@@ -148,14 +160,14 @@ def _find(name: str | Path, project: Path) -> dict[Path, Device]:
             files = [path.parent / f"{member}.yaml" for member in spec.devices]
             return {file.resolve(): load_device(file).spec for file in files}
         return {path.resolve(): spec}
-    if name == "local":  # Works anywhere, also without a devices folder.
+    if name == "local":  # Without a devices folder, too.
         return {path: parse_device(LOCAL_DEVICE).spec}
-    known = [*(p.stem for p in files_of_devices(folder)), "local"]
-    raise UsageError(f"no device file {path}{did_you_mean(str(name), known)}")
+    names = [*(p.stem for p in files_of_devices(folder)), "local"]
+    raise UsageError(f"no device file {path}{did_you_mean(str(name), names)}")
 
 
 def load_any(path: Path) -> Loaded[Pipeline] | Loaded[Device] | Loaded[Group]:
-    """Load a file of any kind: a device file is known by its `connect`."""
+    """Load a file of any kind: one with the key `connect` or `runtimes` is a device."""
     document = read_document(path)
     if "devices" in document.value:
         return _load(document, Group, _no_problems)
@@ -171,7 +183,7 @@ def _load(
         spec = model.model_validate(document.value)
     except ValidationError as error:
         raise SpecError(_problem(document, model, e) for e in error.errors()) from None
-    # Only of a file whose every value is right: else one mistake would be told twice.
+    # Only where every value is valid: else a mistake would be reported twice.
     problems = more(spec, document)
     if problems:
         raise SpecError(problems)
@@ -183,55 +195,55 @@ def _no_problems(_: BaseModel, __: Document) -> list[Problem]:
 
 
 def _problem(document: Document, model: type[BaseModel], error: Any) -> Problem:
-    """Turn one of pydantic's errors into a line of ours."""
+    """Convert a pydantic error to a problem with its position in the file."""
     location, candidates = _follow(model, error["loc"], document)
-    kind, context, given = error["type"], error.get("ctx", {}), error["input"]
-    if isinstance(given, str | int | float):
-        own = document.templates.get(location)
-        given = own or document.expanded.get(str(given), given)
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    if isinstance(value, str | int | float):
+        template = document.templates.get(location)
+        value = template or document.expanded.get(str(value), value)
     key = False
     if kind == "extra_forbidden":
         word = str(location[-1])
-        known = {name for found in candidates for name in found.model_fields}
-        # A key that is already there is no help to somebody who misspelt another.
-        known -= {str(k[-1]) for k in document.keys if k[:-1] == location[:-1]} - {word}
-        message, key = f"unknown key {_unknown(word, known)}", True
+        choices = {name for model_ in candidates for name in model_.model_fields}
+        # A key that the mapping already has is not what a misspelt one was meant to be.
+        choices -= {str(k[-1]) for k in document.keys if k[:-1] == location[:-1]} - {word}
+        message, key = f"unknown key {_unknown(word, choices)}", True
     elif kind == "missing":
         word, location, key = str(location[-1]), location[:-1], True
-        message = f"the key {word!r} is missing"
+        message = f"missing key {word!r}"
     elif kind == "literal_error":
-        known = {
+        choices = {
             choice.strip("'") for choice in context["expected"].replace(" or ", ", ").split(", ")
         }
-        message = f"{_shown(given)} is not possible{did_you_mean(str(given), known)}"
+        message = f"invalid value {_shown(value)}{did_you_mean(str(value), choices)}"
     elif kind.startswith("union_tag"):
         tag, location = (
-            given.get("method") if isinstance(given, dict) else None,
+            value.get("method") if isinstance(value, dict) else None,
             (*location, "method"),
         )
         message = (
             f"unknown method {_unknown(tag, METHODS)}"
             if isinstance(tag, str)
-            else "a mapping with 'method' was expected"
+            else "expected a mapping with 'method'"
         )
     elif kind == "string_pattern_mismatch" and context.get("pattern", "").startswith("^[a-z0-9]["):
-        message = f"{str(given)[:70]!r} is no name: lower-case letters, digits, '.', '_' and '-'"
+        message = f"invalid name {str(value)[:70]!r}; use lower-case letters, digits, '.', '_', '-'"
         key = location[-1:] != ("name",)
     elif kind == "string_pattern_mismatch":
-        # A regular expression tells nobody what is wrong; letters, digits and . _ - always fit.
+        # Not the regular expression, which few can read; letters, digits and . _ - always match.
         where = next((str(p) for p in reversed(error["loc"]) if p != "[key]"), "")
-        message = f"{str(given)[:70]!r} cannot be here ({where}): it is empty or has a character "
-        message += "that does not belong there, such as a space, a quote or a leading '-'"
+        message = f"invalid {where} {str(value)[:70]!r}: empty, or with a character that is not "
+        message += "allowed, such as a space, a quote or a leading '-'"
     elif kind == "string_type":
-        message = f"text was expected, not {_shown(given)}; put it in quotes"
+        message = f"expected text, not {_shown(value)}; put it in quotes"
     elif kind in ("model_type", "dict_type", "model_attributes_type"):
-        message = f"a mapping (key: value) was expected, not {_shown(given)}"
+        message = f"expected a mapping (key: value), not {_shown(value)}"
     elif kind == "list_type":
-        message = f"a list was expected, not {_shown(given)}"
+        message = f"expected a list, not {_shown(value)}"
     else:
         message = error["msg"][:1].lower() + error["msg"][1:]
-        if isinstance(given, str | int | float):
-            message += f", not {_shown(given)}"
+        if isinstance(value, str | int | float):
+            message += f", not {_shown(value)}"
     return document.problem(location, message, key=key)
 
 
@@ -251,23 +263,23 @@ def _shown(value: Any) -> str:
 def _follow(
     model: type[BaseModel], loc: tuple[int | str, ...], document: Document
 ) -> tuple[Location, list[type[BaseModel]]]:
-    """The location in the file that pydantic's `loc` means, and the models that stand around it.
+    """Return the location in the file of pydantic's `loc`, and the models that contain it.
 
-    Pydantic mixes names of union members and "[key]" into `loc`; what the file does not have and
-    no model knows is left out.
+    Pydantic mixes names of union members and "[key]" into `loc`; parts that neither the file nor a
+    model has are dropped.
     """
     kept: list[str | int] = []
     around: list[Any] = [model]
     parents: list[type[BaseModel]] = [model]
     for i, part in enumerate(loc):
         following = [t for a in around for t in _step(a, part)]
-        known = following or (*kept, part) in document.keys or (*kept, part) in document.values
+        is_known = following or (*kept, part) in document.keys or (*kept, part) in document.values
         if part == "[key]" or str(part).startswith("|"):
             continue
         if isinstance(part, int) and (*kept, part) not in document.values:
-            around = following  # One mapping that stands for a list of one.
+            around = following  # A mapping that stands for a list with one item.
             continue
-        if known or (i == len(loc) - 1 and not _is_tag(around, part)):
+        if is_known or (i == len(loc) - 1 and not _is_tag(around, part)):
             kept.append(part)
             parents = [a for a in around if isinstance(a, type) and issubclass(a, BaseModel)]
             around = following
@@ -277,7 +289,7 @@ def _follow(
 
 
 def _is_tag(around: list[Any], part: int | str) -> bool:
-    """Whether `part` names one of several models rather than something in the file."""
+    """Return True where `part` is the tag of a model rather than a key in the file."""
     for candidate in around:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             method = candidate.model_fields.get("method")
@@ -289,10 +301,10 @@ def _is_tag(around: list[Any], part: int | str) -> bool:
 
 
 def _step(annotation: Any, part: int | str) -> list[Any]:
-    """The types found below `annotation` when going on to `part`."""
+    """Return the types of `annotation` at the key or index `part`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        found = annotation.model_fields.get(str(part))
-        return _members(found.annotation) if found is not None else []
+        field = annotation.model_fields.get(str(part))
+        return _members(field.annotation) if field is not None else []
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is dict and isinstance(part, str):
         return _members(args[1])
@@ -302,7 +314,7 @@ def _step(annotation: Any, part: int | str) -> list[Any]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The members of a union, with Annotated taken off."""
+    """Return the members of a union, without Annotated."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _members(typing.get_args(annotation)[0])

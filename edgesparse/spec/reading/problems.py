@@ -1,4 +1,4 @@
-"""Mistakes in a pipeline that no single value shows."""
+"""Checks of a pipeline across several values: references, names of variants, metrics."""
 
 from __future__ import annotations
 
@@ -26,41 +26,43 @@ from edgesparse.spec.task import TaskSpec
 SPARSIFY_PARAMETERS = ("model", "dataset", "train", "spec", "progress")
 """Parameters that edgesparse passes to a sparsify function that has them."""
 TRAIN_PARAMETERS = ("model", "dataset", "train", "callbacks", "batches", "validation")
-"""The same for a training loop."""
+"""Parameters that edgesparse passes to a training loop that has them."""
 DATA_PARAMETERS = ("base",)
-"""The same for a dataset's loader: the folder of the YAML file."""
+"""Parameters that edgesparse passes to a dataset's loader: the folder of the YAML file."""
 DATA_FILES = ("path", "splits", "masks", "train", "validation", "test")
 """Arguments of built-in loaders that name files, folders or, in tfrecord, patterns of them."""
 
 
 def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
-    """Mistakes that no single value shows: names of variants, references and their arguments."""
+    """Return mistakes across several values: names of variants, references, their arguments."""
     problems = []
     names = pipeline.variants
     if pipeline.baseline is not None and pipeline.baseline not in names:
         hint = did_you_mean(pipeline.baseline, names)
-        message = f"baseline {pipeline.baseline!r} is no variant{hint}"
+        message = f"baseline: unknown variant {pipeline.baseline!r}{hint}"
         problems.append(document.problem(("baseline",), message))
     if pipeline.release not in (*names, "auto", "none"):
         hint = did_you_mean(pipeline.release, [*names, "auto", "none"])
-        message = f"release {pipeline.release!r} is no variant{hint}"
+        message = f"release: unknown variant {pipeline.release!r}{hint}"
         problems.append(document.problem(("release",), message))
     for i, gate in enumerate(pipeline.gates):
         if gate.variant not in names:
-            message = f"{gate.variant!r} is no variant{did_you_mean(gate.variant, names)}"
+            message = f"unknown variant {gate.variant!r}{did_you_mean(gate.variant, names)}"
             problems.append(document.problem(("gates", i, "variant"), message))
         elif not _may_be_metric(gate.metric, pipeline):
-            known = [*ROW_METRICS, *(f"{m}{end}" for m in TASK_METRICS for end in ("", "_drop"))]
-            message = f"{gate.metric!r} is no metric{did_you_mean(gate.metric, known)}"
+            metrics = [*ROW_METRICS, *(f"{m}{end}" for m in TASK_METRICS for end in ("", "_drop"))]
+            message = f"unknown metric {gate.metric!r}{did_you_mean(gate.metric, metrics)}"
             problems.append(document.problem(("gates", i, "metric"), message))
     problems += _search_problems(pipeline, document)
-    problems += _source_problems(document, ("data",), "data", pipeline.data, given=DATA_PARAMETERS)
+    problems += _source_problems(
+        document, ("data",), "data", pipeline.data, supplied=DATA_PARAMETERS
+    )
     problems += _data_problems(document, pipeline.data)
     problems += _model_problems(pipeline, document, ("model",), pipeline.model)
     for name, variant in pipeline.variants.items():
         if variant.model is not None:
-            place: Location = ("variants", name, "model")
-            problems += _model_problems(pipeline, document, place, variant.model)
+            at: Location = ("variants", name, "model")
+            problems += _model_problems(pipeline, document, at, variant.model)
     problems += _training_problems(pipeline, document)
     for name, variant in pipeline.variants.items():
         for i, step in variant.references:
@@ -69,13 +71,13 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
                 location = (*location, i)
             source = Source(ref=step.method, args=step.args)
             problems += _source_problems(
-                document, location, "methods", source, key="method", given=SPARSIFY_PARAMETERS
+                document, location, "methods", source, key="method", supplied=SPARSIFY_PARAMETERS
             )
     return problems
 
 
 def _search_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
-    """Whether what a search makes are variants, and what it looks for are metrics."""
+    """Return mistakes in a search: its metrics, and its template's variants."""
     search, at = pipeline.search, ("search", "variant")
     if search is None:
         return []
@@ -84,13 +86,13 @@ def _search_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         (("search", "objectives", i), name) for i, name in enumerate(search.objectives)
     ]
     metrics += [
-        (("search", "constraints", i, "metric"), one.metric)
-        for i, one in enumerate(search.constraints)
+        (("search", "constraints", i, "metric"), constraint.metric)
+        for i, constraint in enumerate(search.constraints)
     ]
     for location, name in metrics:
         if not _may_be_metric(name, pipeline):
             hint = did_you_mean(name, [*ROW_METRICS, *TASK_METRICS])
-            problems.append(document.problem(location, f"{name!r} is no metric{hint}"))
+            problems.append(document.problem(location, f"unknown metric {name!r}{hint}"))
     try:
         for example in search.examples():
             variant = Variant.model_validate(example)
@@ -102,23 +104,23 @@ def _search_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         inside: Location = at
         while keys and (*inside, keys[0]) in document.keys:
             inside = (*inside, keys.pop(0))
-        said = f"{'.'.join([*map(str, inside[1:]), *keys])}: {first['msg']}, where {example!r}"
-        problems.append(document.problem(inside, f"some of these are no variants: {said}"))
+        detail = f"{'.'.join([*map(str, inside[1:]), *keys])}: {first['msg']}, where {example!r}"
+        problems.append(document.problem(inside, f"the template has invalid variants: {detail}"))
     except ValueError as error:
         problems.append(document.problem(at, str(error)))
     return problems
 
 
 def _may_be_metric(name: str, pipeline: Pipeline) -> bool:
-    """Whether a gate's metric is one of a task that is known here: one's own has its own."""
+    """Return False for a metric that no built-in task has; a user's task has any."""
     tasks = [pipeline.task, *pipeline.task.outputs.values()]
-    own = any(task.ref is not None for task in tasks) or " " in name
+    is_custom = any(task.ref is not None for task in tasks) or " " in name
     plain = re.sub(r"^top-\d+", "top-5", name.removesuffix("_drop"))
-    return own or name in ROW_METRICS or plain in TASK_METRICS
+    return is_custom or name in ROW_METRICS or plain in TASK_METRICS
 
 
 def _data_problems(document: Document, data: Source) -> list[Problem]:
-    """Files that built-in loaders are to read; arguments of the user's own loaders are theirs."""
+    """Return missing files of built-in loaders; arguments of a user's loader are not checked."""
     base = Path(document.path).absolute().parent
     named = {name: data.args.get(name) for name in DATA_FILES} if data.name is not None else {}
     return [
@@ -135,9 +137,10 @@ def _model_problems(
     base = Path(document.path).absolute().parent
     if is_saved(model):
         problems += [
-            document.problem((*at, key), said) for key, said in saved_model_problems(model, base)
+            document.problem((*at, key), message)
+            for key, message in saved_model_problems(model, base)
         ]
-        # A SavedModel is a graph without layers: there is nothing in it to train or to prune.
+        # A SavedModel is a graph without layers, so it cannot be trained or pruned.
         if not problems and is_folder(model, base):
             changed: list[Location] = [
                 ("variants", name)
@@ -148,15 +151,15 @@ def _model_problems(
             if pipeline.train.epochs:
                 changed.append(("train",) if ("train",) in document.values else (*at, "ref"))
             why = (
-                "a SavedModel has no layers to train or prune: leave out 'sparsify' and 'qat', "
-                "and say 'train: {epochs: 0}'; or name a function that builds the model"
+                "a SavedModel has no layers to train or prune: remove 'sparsify' and 'qat', and "
+                "set 'train: {epochs: 0}'; or refer to a function that builds the model"
             )
-            problems += [document.problem(place, why) for place in changed]
+            problems += [document.problem(location, why) for location in changed]
     else:
         problems += _source_problems(document, at, "models", model)
     if model.weights is not None and not is_file(base / model.weights):
-        said = f"no file {shown(model.weights)} beside the YAML file"
-        problems.append(document.problem((*at, "weights"), said))
+        message = f"no file {shown(model.weights)} beside the YAML file"
+        problems.append(document.problem((*at, "weights"), message))
     for i, ref in enumerate(model.custom_objects):
         try:
             references.find("models", None, ref, base, classes=True)
@@ -168,38 +171,38 @@ def _model_problems(
 def _source_problems(
     document: Document,
     location: Location,
-    room: str,
+    package: str,
     source: Source,
     *,
     key: str | None = None,
-    given: tuple[str, ...] = (),
+    supplied: tuple[str, ...] = (),
 ) -> list[Problem]:
     key = key or ("name" if source.name is not None else "ref")
     try:
         target = references.find(
-            room, source.name, source.ref, Path(document.path).absolute().parent
+            package, source.name, source.ref, Path(document.path).absolute().parent
         )
-        found = references.check_arguments(target, source.args, given)
+        wrong = references.check_arguments(target, source.args, supplied)
     except UsageError as error:
         return [document.problem((*location, key), str(error))]
     return [
         document.problem((*location, "args", name), message, key=True)
         if name is not None
         else document.problem((*location, "args"), message)
-        for name, message in found
+        for name, message in wrong
     ]
 
 
 def _training_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
-    """Of the user's own loop, callbacks and task."""
+    """Return mistakes in references to a user's training loop, callbacks and tasks."""
     train, problems = pipeline.train, []
     if train.ref is not None:
         source = Source(ref=train.ref, args=train.args)
         problems += _source_problems(
-            document, ("train",), "training", source, given=TRAIN_PARAMETERS
+            document, ("train",), "training", source, supplied=TRAIN_PARAMETERS
         )
     elif train.args:
-        problems.append(document.problem(("train", "args"), "'args' goes with 'ref'"))
+        problems.append(document.problem(("train", "args"), "'args' requires 'ref'"))
     base = Path(document.path).absolute().parent
     for i, callback in enumerate(train.callbacks):
         try:
@@ -207,9 +210,9 @@ def _training_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         except UsageError as error:
             problems.append(document.problem(("train", "callbacks", i), str(error)))
     tasks: dict[Location, TaskSpec] = {("task",): pipeline.task}
-    tasks |= {("task", "outputs", name): one for name, one in pipeline.task.outputs.items()}
-    for place, task in tasks.items():
+    tasks |= {("task", "outputs", name): spec for name, spec in pipeline.task.outputs.items()}
+    for location, task in tasks.items():
         if task.ref is not None:
             source = Source(ref=task.ref, args=task.args)
-            problems += _source_problems(document, place, "tasks", source)
+            problems += _source_problems(document, location, "tasks", source)
     return problems

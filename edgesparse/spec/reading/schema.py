@@ -12,22 +12,22 @@ from edgesparse.spec.pipeline import Pipeline
 
 
 def schema_text(kind: str) -> str:
-    """JSON Schema of a kind of file."""
+    """Return the JSON Schema of a kind of file: "pipeline" or "device"."""
     models: dict[str, Any] = {"pipeline": Pipeline, "device": Device | Group}
-    found = {
+    schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **TypeAdapter(models[kind]).json_schema(mode="validation"),
     }
-    return json.dumps(_with_variables(found), indent=1)
+    return json.dumps(_with_variables(schema), indent=1)
 
 
 def _with_variables(schema: Any) -> Any:
-    """The same schema, where text may also have a ${VARIABLE}: an editor does not expand it."""
+    """Return the schema with ${VARIABLE} allowed in texts, since editors do not expand it."""
     if isinstance(schema, list):
         return [_with_variables(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: _with_variables(value) for key, value in schema.items()}
-    if isinstance(found.get("pattern"), str):
-        found["pattern"] += r"|\$\{"
-    return found
+    changed = {key: _with_variables(value) for key, value in schema.items()}
+    if isinstance(changed.get("pattern"), str):
+        changed["pattern"] += r"|\$\{"
+    return changed

@@ -1,1 +1,1 @@
-"""What comes from outside does no harm, and what we write is whole or not there."""
+"""Safe handling of text from outside, of files, temporary folders and child processes."""

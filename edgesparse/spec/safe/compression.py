@@ -1,4 +1,4 @@
-"""Files packed for the wire: models with zeros are a fraction of their size then."""
+"""Compression of files for the transfer to devices; models with zeros shrink to a fraction."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from edgesparse.spec.safe.files import file_digest
 
 SUFFIXES = (".tflite", ".npz")
 WORTH = 0.9
-"""A file that is hardly smaller packed is sent as it is."""
+"""Largest ratio of compressed to plain size; beyond it the plain file is sent."""
 SMALL_BYTES, LARGE_BYTES = 16_000, 200_000_000
-"""Below, a packed one costs a round trip and gains none; beyond, packing takes minutes."""
+"""Below, the extra round trip costs more than is saved; above, compression takes minutes."""
 KEPT_BYTES = 1_000_000_000
 _PRESET = 3
 _NONE = ".none"
-"""The mark of a file that is not worth it."""
+"""Marks a file that compression does not shrink enough."""
 
 
 def packed(source: Path) -> Path | None:
-    """A file as .xz, kept for the next device; None where that is not worth it, or the cache of
-    this machine cannot be written."""
+    """Return a file compressed as .xz, cached for the next device; None where that saves too
+    little, or this machine's cache cannot be written."""
     with suppress(OSError):
         if source.suffix not in SUFFIXES:
             return None
@@ -53,7 +53,7 @@ def packed(source: Path) -> Path | None:
 
 
 def wire_bytes(source: Path) -> int:
-    """What a file costs on the way to a device."""
+    """Return the size of a file as sent to a device."""
     return (packed(source) or source).stat().st_size
 
 
@@ -63,10 +63,10 @@ def _folder() -> Path:
 
 
 def _bound(folder: Path) -> None:
-    """Let go of what was not used for longest."""
-    found = [(path.stat(), path) for path in folder.iterdir()]
-    total = sum(state.st_size for state, _ in found)
-    for state, path in sorted(found, key=lambda pair: pair[0].st_mtime):
+    """Remove the least recently used files beyond KEPT_BYTES."""
+    files = [(path.stat(), path) for path in folder.iterdir()]
+    total = sum(state.st_size for state, _ in files)
+    for state, path in sorted(files, key=lambda pair: pair[0].st_mtime):
         if total <= KEPT_BYTES:
             break
         path.unlink(missing_ok=True)

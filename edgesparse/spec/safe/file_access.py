@@ -1,7 +1,8 @@
-"""Which files of a project somebody reads, however: Python's open, HDF5, SQLite, TensorFlow's and
-other libraries' own. Linux says so (inotify); elsewhere every file of the project counts as read.
+"""Files of a project that are read, by whatever means: Python's open, HDF5, SQLite, TensorFlow and
+other libraries. Linux reports it (inotify); elsewhere every file of the project counts as read.
 
-Whoever reads is not known: what an editor opens meanwhile counts, too, and so nothing is missed.
+The reading process is not known, so files that an editor opens meanwhile count, too: none is
+missed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from edgesparse.spec.safe.files import digest_of
 
 MOST_FOLDERS = 5_000
-"""So many are watched, the nearest first: a home folder has more, and each takes kernel memory."""
+"""Most folders to watch, nearest first: each takes kernel memory, and a home folder has more."""
 _MODIFY, _CLOSE_WRITE, _CLOSE_READ, _OPEN = 0x2, 0x8, 0x10, 0x20
 _MOVED_TO, _CREATE, _OVERFLOW, _IS_FOLDER = 0x80, 0x100, 0x4000, 0x40000000
 _EVENT = struct.Struct("iIII")
@@ -28,27 +29,27 @@ _FOREIGN = ("pyvenv.cfg", ".edgesparse-workdir")
 """Mark environments, and folders of devices that are this machine."""
 _COMPILED, _GONE = "__pycache__", "gone"
 _DOCUMENTS = (".md", ".rst", ".ipynb", ".html", ".pdf", ".log")
-"""What people have open beside a training, and no model is made of."""
+"""Suffixes of files that people open during a training and that are not its inputs."""
 WRITTEN = "written"
-"""In place of a digest, and equal to none."""
+"""Stands for a digest, and equals none."""
 _Look = tuple[int, int, int]
 
 
 class Watch:
-    """Notes what is read in folders until it is closed."""
+    """Records which files in folders are read, until it is closed."""
 
-    def __init__(self, folders: Iterable[Path], known: Callable[[Path], bool]) -> None:
-        """`known` says of a file or folder that it is of no interest."""
+    def __init__(self, folders: Iterable[Path], ignored: Callable[[Path], bool]) -> None:
+        """Watch `folders`, except files and folders for which `ignored` is true."""
         self.problem = ""
-        """Why it is not known what is read, and every file counts."""
+        """Reason why reads cannot be recorded, so that every file counts."""
         self._limited = ""
-        self._known = known
+        self._ignored = ignored
         self._folders = tuple(dict.fromkeys(folders))
-        self._places: dict[int, Path] = {}
+        self._folder_of: dict[int, Path] = {}
         self._paused = False
         self._watched: frozenset[Path] = frozenset()
         self._looks: dict[Path, _Look | None] = {}
-        """How files were when they were opened first; None for those that were made meanwhile."""
+        """State of files when they were first opened; None for files created meanwhile."""
         self._read: set[Path] = set()
         self._written: set[Path] = set()
         self._replaced: set[Path] = set()
@@ -66,20 +67,20 @@ class Watch:
 
     def _begin(self) -> None:
         if not sys.platform.startswith("linux"):
-            raise OSError("this system does not say which files are read")
+            raise OSError("this system does not report which files are read")
         libc = ctypes.CDLL(None, use_errno=True)
         self._handle = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._handle < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         mask = _MODIFY | _CLOSE_WRITE | _CLOSE_READ | _OPEN | _MOVED_TO | _CREATE
-        folders = list(_below(self._folders))  # Before any is watched: this lists them.
+        folders = list(_below(self._folders))  # Before watching: listing is a read, too.
         if len(folders) == MOST_FOLDERS:
             self._limited = (
-                f"{self._folders[0]} has more than {MOST_FOLDERS:,} folders; what your code reads "
-                "in the deepest goes unnoticed: name it in args"
+                f"{self._folders[0]} has more than {MOST_FOLDERS:,} folders; files that your code "
+                "reads in the deepest are not tracked: name them in args"
             )
         for folder in folders:
-            if self._known(folder):
+            if self._ignored(folder):
                 continue
             number = libc.inotify_add_watch(self._handle, os.fsencode(folder), mask)
             if number < 0:
@@ -87,8 +88,8 @@ class Watch:
                 if folder.is_dir():
                     raise OSError(error, f"{folder} cannot be watched: {os.strerror(error)}")
                 continue
-            self._places[number] = folder
-        self._watched = frozenset(self._places.values())
+            self._folder_of[number] = folder
+        self._watched = frozenset(self._folder_of.values())
 
     def _listen(self) -> None:
         while self._stop not in select.select([self._handle, self._stop], [], [])[0]:
@@ -99,19 +100,19 @@ class Watch:
             return
         with self._lock, suppress(BlockingIOError):
             while True:
-                block, place = os.read(self._handle, 1 << 16), 0
-                while place < len(block):
-                    number, mask, _, size = _EVENT.unpack_from(block, place)
-                    place += _EVENT.size + size
-                    name = block[place - size : place].split(b"\0", 1)[0]
+                block, offset = os.read(self._handle, 1 << 16), 0
+                while offset < len(block):
+                    number, mask, _, size = _EVENT.unpack_from(block, offset)
+                    offset += _EVENT.size + size
+                    name = block[offset - size : offset].split(b"\0", 1)[0]
                     self._hear(number, mask, os.fsdecode(name))
 
     def _hear(self, number: int, mask: int, name: str) -> None:
         if mask & _OVERFLOW:
-            self.problem = "more files were read than the system notes"
-        if number not in self._places or self._paused:
+            self.problem = "the system's queue of file events overflowed"
+        if number not in self._folder_of or self._paused:
             return
-        path = self._places[number] / name if name else self._places[number]
+        path = self._folder_of[number] / name if name else self._folder_of[number]
         if mask & _IS_FOLDER:
             if mask & _OPEN:
                 self._listed.add(path)
@@ -120,9 +121,9 @@ class Watch:
         if _is_no_input(path.name):
             return
         if path.suffix == ".py" and not compiled and path.parent / _COMPILED in self._watched:
-            return  # Python opens the compiled module, linters, editors and we the source.
-        made = mask & (_CREATE | _MOVED_TO) and not compiled
-        if made and self._looks.setdefault(path, None) is not None:
+            return  # Python opens the compiled module; linters, editors and we open the source.
+        is_new = mask & (_CREATE | _MOVED_TO) and not compiled
+        if is_new and self._looks.setdefault(path, None) is not None:
             self._replaced.add(path)
         if (mask & _OPEN or compiled) and path not in self._looks:
             self._looks[path] = _look(path)
@@ -133,32 +134,34 @@ class Watch:
 
     @property
     def notice(self) -> str:
-        """What the user should know; empty where all that is read is noticed."""
+        """Note for the user; empty where all reads are tracked."""
         if not self.problem:
             return self._limited
         return (
             f"{self.problem}: a change of any file in the project trains again, since your code "
-            "may read it"
+            "can read it"
         )
 
     def pause(self) -> None:
-        """Note nothing until `resume`: nobody works whose reading would count."""
+        """Record nothing until `resume`: the project's code does not run meanwhile."""
         self._drain()
         self._paused = True
 
-    def resume(self, known: Callable[[Path], bool]) -> None:
-        """Go on; what has been read before is looked at as it is now."""
+    def resume(self, ignored: Callable[[Path], bool]) -> None:
+        """Record again; files read before count with their present state."""
         self._drain()
         with self._lock:
-            self._known = known
+            self._ignored = ignored
             self._paused = False
             self._looks = {path: look and _look(path) for path, look in self._looks.items()}
             self._written.clear()
 
     def reads(self, base: Path) -> dict[str, str]:
-        """Digests of what was read so far, by path relative to `base`; "FOLDER/*SUFFIX" is which
-        files of a kind a folder has, where somebody has listed them. One that was replaced, or
-        written to, after it was opened has WRITTEN: nobody knows what of it was read.
+        """Return digests of the files read so far, by path relative to `base`.
+
+        "FOLDER/*SUFFIX" stands for the names of a folder's files with a suffix, where the folder
+        was listed. A file that was replaced, or written to, after it was opened has WRITTEN, since
+        the content that was read is unknown.
         """
         self._drain()
         with self._lock:
@@ -167,23 +170,23 @@ class Watch:
                 opened |= _files(self._folders)
             looks, listed = dict(self._looks), set(self._listed)
             replaced, written = set(self._replaced), self._read & self._written
-        found: dict[str, str] = {}
-        opened = {path for path in opened if not self._known(path)}
+        digests: dict[str, str] = {}
+        opened = {path for path in opened if not self._ignored(path)}
         for path in sorted(opened):
             before, now = looks.get(path), _look(path)
             if now is None and before is None:
                 continue  # A temporary file.
             unsteady = path in replaced or path in written or now != before
             if before is not None and unsteady:
-                found[_name(path, base)] = WRITTEN
+                digests[_name(path, base)] = WRITTEN
                 continue
             with suppress(OSError):
-                found[_name(path, base)] = digest_of(path)
-        for folder in sorted(listed - {f for f in listed if self._known(f)}):
+                digests[_name(path, base)] = digest_of(path)
+        for folder in sorted(listed - {f for f in listed if self._ignored(f)}):
             for suffix in sorted({path.suffix for path in opened if path.parent == folder}):
                 name = _name(folder / f"*{suffix}", base)
-                found[name] = digest(base, name)
-        return found
+                digests[name] = digest(base, name)
+        return digests
 
     def close(self) -> None:
         if self._handle >= 0:
@@ -195,12 +198,14 @@ class Watch:
 
 
 def changed(reads: Mapping[str, str], base: Path) -> str | None:
-    """The first of what was read that is not as it was; None where all is."""
-    return next((name for name, known in reads.items() if digest(base, name) != known), None)
+    """Return the first name whose digest differs from `reads`; None where none does."""
+    return next(
+        (name for name, digest_before in reads.items() if digest(base, name) != digest_before), None
+    )
 
 
 def digest(base: Path, name: str) -> str:
-    """What `Watch.reads` has of a name now."""
+    """Return the present digest of a name in `Watch.reads`."""
     path = base / name
     try:
         if path.name.startswith("*"):
@@ -216,7 +221,7 @@ def _name(path: Path, base: Path) -> str:
 
 
 def _look(path: Path) -> _Look | None:
-    """What tells that a file is as it was."""
+    """Return inode, size and time of a file: equal as long as it is unchanged."""
     try:
         state = path.stat()
     except OSError:
@@ -225,7 +230,7 @@ def _look(path: Path) -> _Look | None:
 
 
 def _source(path: Path) -> Path:
-    """The file of a module that Python reads in its compiled form."""
+    """Return the source file of a compiled module, or the path itself."""
     if path.suffix == ".pyc" and path.parent.name == _COMPILED:
         return path.parent.parent / f"{path.name.split('.')[0]}.py"
     return path
@@ -236,12 +241,12 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_no_input(name: str) -> bool:
-    """Of a file; a folder may be called runs.log."""
+    """Return True for names of files, not of folders, that are never inputs."""
     return _is_hidden(name) or name.endswith((".pyc", *_DOCUMENTS))
 
 
 def _below(folders: Iterable[Path]) -> Iterator[Path]:
-    """Folders and those in them, the nearest first; not those that hold no input of anybody's."""
+    """Yield folders and those in them, the nearest first; not hidden or foreign ones."""
     waiting, count = [path for path in folders if path.is_dir()], 0
     seen: set[Path] = set()
     while waiting and count < MOST_FOLDERS:
@@ -262,9 +267,9 @@ def _below(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _files(folders: Iterable[Path]) -> set[Path]:
-    """Every file that may be read."""
-    found = set()
+    """Return every file that can be an input."""
+    files = set()
     for folder in _below(folders):
         with suppress(OSError):
-            found |= {path for path in folder.iterdir() if path.is_file()}
-    return {path for path in found if not _is_no_input(path.name)}
+            files |= {path for path in folder.iterdir() if path.is_file()}
+    return {path for path in files if not _is_no_input(path.name)}

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and their digests."""
+"""Atomic writes of files and folders, and digests."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from typing import Any
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
-    """Write whole or not at all, into a folder that is made for it: whatever happens, there is the
-    old file or the new one. A link's file is replaced, not the link.
+    """Write a file atomically; its folder is created. A link's target is replaced, not the link.
 
     Raises:
-        OSError: it cannot be written; what was there is there still.
+        OSError: it cannot be written; an old file is unchanged.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
-        path.write_bytes(content)  # /dev/stdout or a pipe must stay what it is.
+        path.write_bytes(content)  # /dev/stdout or a pipe must not be replaced.
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
@@ -41,22 +40,22 @@ def replace_bytes(path: Path, content: bytes) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """The same for text; raises OSError."""
+    """Write text atomically as UTF-8. Raises OSError."""
     replace_bytes(path, text.encode("utf-8"))
 
 
 def replace_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
-    """The same for a JSON document; NaN and infinity, which JSON has not, raise ValueError."""
+    """Write a JSON document atomically. Raises OSError; ValueError for NaN and infinity."""
     replace_text(path, json.dumps(value, indent=1, sort_keys=sort_keys, allow_nan=False) + "\n")
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name when the block ends without an error.
+    """Yield a folder to fill, which is renamed to `path` when the block ends without an error.
 
     Raises:
-        FileExistsError: there is something of that name.
-        OSError: it cannot be written; nothing of it is there.
+        FileExistsError: `path` exists.
+        OSError: it cannot be written; nothing of it is left.
     """
     if os.path.lexists(path):
         raise FileExistsError(path)
@@ -81,12 +80,12 @@ def _beside(path: Path) -> Path:
 
 
 def _sync(descriptor: int) -> None:
-    """Contents before the name: after a power cut a renamed file must not be empty."""
+    """Write contents before the rename: after a power cut a renamed file must not be empty."""
     os.fsync(descriptor)
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's content."""
+    """Return the sha256 of a file's content, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -95,11 +94,11 @@ def file_digest(path: Path) -> str:
 
 
 _COARSE_SECONDS = 2.0
-"""A file that changed a moment ago may change again without another time."""
+"""A file that changed so recently can change again without a new timestamp."""
 
 
 def digest_of(path: Path) -> str:
-    """The same, taken anew when anything about the file has changed. Raises OSError."""
+    """Return the sha256 of a file, cached until its metadata change. Raises OSError."""
     state = path.stat()
     look = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if time.time() - state.st_ctime < _COARSE_SECONDS:

@@ -1,5 +1,5 @@
-"""Python processes of our own. They start isolated: a json.py in the current folder, beside a model
-from the internet for instance, is imported by none of them."""
+"""Isolated Python child processes: they never import a json.py from the current folder, which can
+hold files from the internet."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _MODULE = (
 
 
 def import_path() -> list[str]:
-    """This process' sys.path with the current folder, where it is in it, behind everything else:
-    its modules can be imported, but replace none of Python's or of installed packages."""
+    """Return sys.path with the current folder, if present, last: its modules can be imported, but
+    replace neither Python's nor installed ones."""
     here = os.path.realpath(os.curdir)
-    others = [place for place in sys.path if place and os.path.realpath(place) != here]
+    others = [folder for folder in sys.path if folder and os.path.realpath(folder) != here]
     return [*others, here] if len(others) < len(sys.path) else others
 
 
 def python(start: str, *words: object) -> list[str]:
-    """The command line of an isolated Python process that runs the code `start`."""
+    """Return the command line of an isolated Python process that runs the code `start`."""
     utf8 = ["-X", "utf8"] if sys.flags.utf8_mode else []
     path = json.dumps(import_path())
     return [sys.executable, "-I", *utf8, "-c", _BOOT + start, path, *map(str, words)]
 
 
 def python_module(name: str, *words: object) -> list[str]:
-    """As `python -m name words`, isolated."""
+    """Return the command line of `python -m name words`, isolated."""
     return python(_MODULE, name, *words)
 
 
@@ -50,15 +50,18 @@ def run_json_module(
     *,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What `python -m module words` says in one line of JSON; what the module uses may crash.
+    """Run `python -m module words` and return the JSON object in its last line of output.
 
     Args:
-        what: is run by it, for messages.
+        module: the module, which can crash without harm to this process.
+        words: its arguments.
+        what: the subject of messages, such as a file's name.
+        timeout_seconds: limit of its run time.
         environment: variables that differ from this process'.
 
     Raises:
-        UsageError: it says what is "wrong".
-        EdgesparseError: it crashes, or takes longer.
+        UsageError: the object has a message under "wrong".
+        EdgesparseError: the module crashes, or takes longer.
     """
     try:
         done = subprocess.run(
@@ -70,16 +73,16 @@ def run_json_module(
         )
     except subprocess.TimeoutExpired:
         raise EdgesparseError(f"{what}: took longer than {timeout_seconds / 60:.0f} min") from None
-    said = done.stdout.strip().splitlines()[-1:] or [""]
+    output = done.stdout.strip().splitlines()[-1:] or [""]
     try:
-        found = json.loads(said[0])
+        result = json.loads(output[0])
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        # A Python error ends with its cause; what else is printed there tells nothing.
+        result = None
+    if not isinstance(result, dict):
+        # A Python traceback ends with the cause; other output to stderr does not help.
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         cause = f": {clean(last[0])}" if last and done.returncode == 1 else ""
         raise EdgesparseError(f"{what}: its runtime crashed ({done.returncode}){cause}")
-    if found.get("wrong"):
-        raise UsageError(clean(str(found["wrong"])))
-    return found
+    if result.get("wrong"):
+        raise UsageError(clean(str(result["wrong"])))
+    return result

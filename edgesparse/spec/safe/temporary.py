@@ -1,8 +1,8 @@
-"""Temporary folders that a killed process does not leave for ever.
+"""Temporary folders that are removed even when their process was killed.
 
-Each is named after us and has a file with our mark, which its owner holds a lock on as long as it
-lives; the kernel lets go of that however the owner ends. Whoever makes the next one removes those
-that nobody holds. A folder whose name or mark is not exactly ours is somebody's, and stays.
+Each has our prefix and a file with our mark, which its owner locks as long as it lives; the kernel
+releases the lock however the owner ends. Creating a folder removes those without a lock. A folder
+whose name or mark is not exactly ours is left alone.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from pathlib import Path
 PREFIX = "edgesparse-"
 _NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
 _LOCK = ".lock"
-_MARK = b"a temporary folder of edgesparse; it goes when nobody holds this file\n"
+_MARK = b"temporary folder of edgesparse; removed when no process has this file locked\n"
 
 
 class TemporaryFolder:
-    """A folder of ours, for this user only; `close` removes it."""
+    """A temporary folder for this user only; `close` removes it."""
 
     def __init__(self, parent: Path | None = None) -> None:
-        place = Path(parent or tempfile.gettempdir())
-        _sweep(place)
-        # Under another name until it is held: nobody must take it for one that was left.
-        made = Path(tempfile.mkdtemp(prefix=f"new-{PREFIX}", dir=place))
-        self._lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        folder = Path(parent or tempfile.gettempdir())
+        _sweep(folder)
+        # Under another name until it is locked, so that no process removes it as abandoned.
+        new = Path(tempfile.mkdtemp(prefix=f"new-{PREFIX}", dir=folder))
+        self._lock = os.open(new / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         os.write(self._lock, _MARK)
-        self.path = made.rename(made.with_name(made.name.removeprefix("new-")))
+        self.path = new.rename(new.with_name(new.name.removeprefix("new-")))
 
     def close(self) -> None:
-        """Remove it; a second time does nothing."""
+        """Remove it; further calls have no effect."""
         if self._lock < 0:
             return
         shutil.rmtree(self.path, ignore_errors=True)
@@ -46,7 +46,8 @@ class TemporaryFolder:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is gone when the block ends, and at the latest when the next one is made."""
+    """Yield a temporary folder; it is removed when the block ends, or after a kill with the next
+    one."""
     folder = TemporaryFolder()
     try:
         yield folder.path
@@ -55,7 +56,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what killed processes of this user left."""
+    """Remove folders of this user's killed processes."""
     with suppress(OSError):
         for entry in os.scandir(parent):
             if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -63,7 +64,7 @@ def _sweep(parent: Path) -> None:
 
 
 def _remove_if_left(folder: Path) -> None:
-    # Without the mark it is none of these folders: other programs have files of that name, too.
+    # The mark is required: other programs have files of that name, too.
     with suppress(OSError):
         if folder.stat().st_uid != os.getuid():
             return

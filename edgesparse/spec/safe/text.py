@@ -1,10 +1,9 @@
-"""The one place where text from outside becomes text that does no harm.
+"""Sanitizes text from outside; the only place that does.
 
-Outside are devices (names, versions, errors, whatever they print), files (names, tensors, results
-of an earlier run) and programs (ssh, compilers). A terminal acts on control characters: they set
-its title, fill the clipboard, move the cursor over what was said before (CWE-150); controls of
-direction make a text read as another one (CVE-2021-42574). Each is shown as its escape instead, so
-that what was there can be seen.
+Outside are devices (names, versions, errors, output), files (names, tensors, results of an earlier
+run) and programs (ssh, compilers). A terminal acts on control characters: they set its title, fill
+the clipboard, move the cursor over earlier output (CWE-150); bidirectional controls make a text
+read as another (CVE-2021-42574). Each is replaced by its escape, which shows what was there.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 MAX_JSON = 2_000_000
-# Controls, formats (directions, zero widths, tags), surrogates, private use, unassigned, and what
-# breaks lines though it is no line feed.
+# Controls, formats (directions, zero widths, tags), surrogates, private use, unassigned, and line
+# breaks other than a line feed.
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 # Every combining mark over one letter draws over the lines around it.
 _MAX_MARKS = 4
 
 
 def clean(text: str, limit: int | None = None) -> str:
-    """One line of text that does nothing but be read, of at most `limit` characters."""
+    """Return text as one harmless line of at most `limit` characters."""
     if limit is not None and len(text) > limit:
         text = text[:limit]
     if text.isascii() and text.isprintable():
@@ -43,18 +42,18 @@ def clean(text: str, limit: int | None = None) -> str:
 
 
 def clean_lines(text: str) -> str:
-    """The same for text of several lines."""
+    """Return text of several lines with each line cleaned."""
     return "\n".join(clean(line) for line in text.split("\n"))
 
 
 def listed(texts: Sequence[str], most: int, separator: str = ", ") -> str:
-    """The first of them, and how many more there are."""
+    """Return the first `most` texts joined, and the number of further ones."""
     shown, more = separator.join(texts[:most]), len(texts) - most
     return f"{shown}{';' if separator == '; ' else ''} and {more} more" if more > 0 else shown
 
 
 def clean_all(value: Any) -> Any:
-    """The same for every text in what a JSON document holds, keys too."""
+    """Return JSON-like data with every text cleaned, keys too."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):
@@ -69,8 +68,8 @@ Clean = Annotated[str, AfterValidator(clean)]
 
 
 def outside_json(text: str, limit: int = MAX_JSON) -> Any:
-    """What a JSON text from outside holds, its texts cleaned; None for what is none, is longer than
-    `limit`, or is nested without end."""
+    """Parse JSON from outside, with its texts cleaned; None where it is invalid, longer than
+    `limit`, or nested too deeply."""
     if len(text) > limit:
         return None
     try:

@@ -99,7 +99,7 @@ def test_data_that_is_edited_meanwhile_is_an_error(project, workers):
 
     (row,) = run(project, edit, workers=workers).rows
     assert row.status == "failed"
-    assert "d.npz: not the file that the run began with; run the same command again" in row.error
+    assert "d.npz: changed since the run began; run the same command again" in row.error
     assert not weights(project)
     assert not run(project, workers=workers).failed
 
@@ -140,5 +140,5 @@ def test_a_worker_that_sees_other_data_is_an_error(project, tmp_path):
         bound = f'mount --bind {tmp_path / "others"} {seen}; exec "$@"'
         dask.start_worker("other", "unshare", "--mount", "sh", "-c", bound, "-")
         (row,) = run(project, cluster=dask.address).rows
-    assert f"{seen}/d.npz: not the file that the run began with" in row.error
+    assert f"{seen}/d.npz: changed since the run began" in row.error
     assert not weights(project)

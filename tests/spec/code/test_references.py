@@ -37,11 +37,11 @@ def test_builtins_are_the_files_of_their_room():
 @pytest.mark.parametrize(
     ("ref", "message"),
     [
-        ("mine.py", "is no reference"),
-        ("mine.py:not there", "is no reference"),
+        ("mine.py", "invalid reference"),
+        ("mine.py:not there", "invalid reference"),
         ("mine.py:biuld", "did you mean 'build'"),
         ("your.py:build", "no file"),
-        ("a b:c", "is no reference"),
+        ("a b:c", "invalid reference"),
         ("os.nothing_here:c", "cannot be imported|no Python module"),
     ],
 )
@@ -66,8 +66,8 @@ def test_a_file_that_fails_to_import(folder):
 def test_arguments_are_checked_without_importing(folder):
     found = references.check_arguments(find(folder), {"widht": 1})
     assert found == [
-        ("widht", "mine.py:build takes no argument 'widht'; did you mean 'width'?"),
-        (None, "mine.py:build needs the argument 'width'"),
+        ("widht", "mine.py:build has no argument 'widht'; did you mean 'width'?"),
+        (None, "mine.py:build requires the argument 'width'"),
     ]
 
 

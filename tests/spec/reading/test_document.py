@@ -19,7 +19,7 @@ def test_values_and_their_positions():
 
 
 def test_duplicate_key_names_the_first():
-    assert problems("a: 1\nb: 2\na: 3\n") == ["f.yaml:3:1: the key 'a' already stands in line 1"]
+    assert problems("a: 1\nb: 2\na: 3\n") == ["f.yaml:3:1: duplicate key 'a' (first on line 1)"]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_duplicate_key_names_the_first():
     ],
 )
 def test_tags_are_refused(text):
-    assert "is not allowed" in problems(text)[0]
+    assert "unsupported tag" in problems(text)[0]
 
 
 def test_alias_bomb_is_refused():
@@ -42,8 +42,8 @@ def test_alias_bomb_is_refused():
 
 
 def test_alias_of_itself_is_refused():
-    assert problems("a: &a [*a]") == ["f.yaml:1:8: an alias that contains itself; refused"] or (
-        "contains itself" in problems("a: &a [*a]")[0]
+    assert problems("a: &a [*a]") == ["f.yaml:1:8: recursive alias"] or (
+        "recursive alias" in problems("a: &a [*a]")[0]
     )
 
 
@@ -72,7 +72,7 @@ def test_not_utf8_has_its_line(tmp_path):
 
 def test_missing_file_lists_its_neighbours(tmp_path):
     (tmp_path / "digits.yaml").touch()
-    with pytest.raises(UsageError, match=r"no such file; in that folder: digits.yaml"):
+    with pytest.raises(UsageError, match=r"no such file; files in that folder: digits.yaml"):
         read_document(tmp_path / "digit.yaml")
 
 
@@ -83,8 +83,7 @@ def test_variables():
     }  # fmt: skip
     assert parse_document(text, "f", {"A": "off"}).value["a"] is False
     assert problems("\na: ${NOT_SET}") == [
-        "f.yaml:2:4: the environment variable NOT_SET is not set; "
-        "set it or write ${NOT_SET:-default}"
+        "f.yaml:2:4: environment variable NOT_SET is not set; set it or write ${NOT_SET:-default}"
     ]
 
 
@@ -105,7 +104,7 @@ def test_only_one_mapping_is_a_document(text):
 def test_numbers_that_are_too_large_are_told(number):
     (line,) = problems(f"a: {number}")
     assert line.startswith("f.yaml:1:4: ")
-    assert "is not a valid" in line or "is too large a number" in line
+    assert "invalid " in line or "is too large" in line
     assert len(line) < 200
 
 
@@ -124,4 +123,4 @@ def test_values_of_the_environment_are_not_repeated():
 
 def test_bytes_in_the_environment_are_told():
     (line,) = problems("a: ${PASS}", PASS="\udcff\udcfe")
-    assert line == "f.yaml:1:4: the environment variable PASS holds bytes, no text"
+    assert line == "f.yaml:1:4: environment variable PASS is not valid UTF-8"

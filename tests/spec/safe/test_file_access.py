@@ -185,7 +185,7 @@ def test_what_is_read_between_calls_does_not_count(tmp_path):
 def test_where_nothing_can_be_watched_every_file_counts(folder, monkeypatch):
     monkeypatch.setattr(file_access.sys, "platform", "darwin")
     watch = Watch([folder], lambda path: path.name == "a.txt")
-    assert "does not say which files are read: a change of any file" in watch.notice
+    assert "does not report which files are read: a change of any file" in watch.notice
     reads = watch.reads(folder)
     watch.close()
     assert {"unread.txt", "saved/saved_model.pb", "helper.py"} <= set(reads)
