@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Strict
-from edgesparse.spec.code.references import plugins
+from edgesparse.spec.plugins import plugins
 from edgesparse.spec.step import FineTune as FineTune
 from edgesparse.spec.step import Kept, Sparsity
 from edgesparse.spec.step import Schedule as Schedule

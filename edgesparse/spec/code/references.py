@@ -15,7 +15,6 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from edgesparse.spec.code.sources import (
     shown,
 )
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
+from edgesparse.spec.plugins import plugins
 
 FILE_MODULE = "edgesparse_ref_"
 """Prefix of the names of modules that were loaded by path."""
@@ -50,14 +50,6 @@ def builtin_names(package: str) -> tuple[str, ...]:
     """Return the names of the built-ins in a package such as "models": one module each."""
     files = sorted((_PACKAGE / package).glob("[a-z]*.py"))
     return tuple(file.stem.replace("_", "-") if package == "data" else file.stem for file in files)
-
-
-def plugins(package: str) -> dict[str, str]:
-    """Return references by name from installed distributions for a package such as "models": their
-    entry points of the group edgesparse.models. None of their code is imported."""
-    return {
-        point.name: point.value for point in metadata.entry_points(group=f"edgesparse.{package}")
-    }
 
 
 def find(
@@ -109,7 +101,7 @@ def choose(kind: str, name: str, builtin: Mapping[str, Callable[..., Any]]) -> C
         builtin: built-in functions by name.
 
     Raises:
-        UsageError: there is no such name, or the plug-in does not import.
+        UsageError: the name is unknown, or the plug-in does not import.
     """
     if name in builtin:
         return builtin[name]

@@ -25,7 +25,7 @@ def module_source(module: str, ref: str) -> Path:
     """Return the file of an importable module, without importing it or a package around it.
 
     Raises:
-        UsageError: the reference is invalid, or there is no such module.
+        UsageError: the reference is invalid, or the module is missing.
     """
     parts = module.split(".")
     if len(parts) > MAX_PARTS or not all(part.isidentifier() for part in parts):

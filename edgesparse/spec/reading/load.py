@@ -115,7 +115,7 @@ def find_device(device: str | Path | Device, project: Path) -> Device:
     """Load the device file of that name in the project's devices/, or at that path.
 
     Raises:
-        UsageError: there is no such file, or it is a group.
+        UsageError: the file is missing, or a group.
         SpecError: it has mistakes; all are listed.
     """
     matches = find_devices([device], project)
