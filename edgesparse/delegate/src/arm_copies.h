@@ -10,21 +10,35 @@ namespace {
 // Runs of pixels of kUnit bytes. Reads may go beyond (kMargin), writes may not.
 template <int kUnit>
 struct Pixels {
-  static ARM_INLINE void copy(uint8_t* out, const uint8_t* in, int pixels, int stride) {
-    if (stride > 2) return PlainPixels<kUnit>::copy(out, in, pixels, stride);
-    const int bytes = pixels * kUnit;
-    const auto load = [&](int i) __attribute__((always_inline)) {  // 16 bytes of the output
-      if (stride == 1) return vld1q_u8(in + i);
-      if (kUnit == 2) return vreinterpretq_u8_u16(vld2q_u16((const uint16_t*)(in + 2 * i)).val[0]);
-      return vreinterpretq_u8_u32(vld2q_u32((const uint32_t*)(in + 2 * i)).val[0]);
-    };
+  template <int kStride>
+  static ARM_INLINE uint8x16_t load(const uint8_t* in) {
+    if (kStride == 1) return vld1q_u8(in);
+    if (kUnit == 2) return vreinterpretq_u8_u16(vld2q_u16((const uint16_t*)in).val[0]);
+    return vreinterpretq_u8_u32(vld2q_u32((const uint32_t*)in).val[0]);
+  }
+  template <int kStride>
+  static ARM_INLINE void copy_by(uint8_t* out, const uint8_t* in, int bytes) {
     int i = 0;
-    for (; i + 16 <= bytes; i += 16) vst1q_u8(out + i, load(i));
+    for (; i + 16 <= bytes; i += 16) vst1q_u8(out + i, load<kStride>(in + i * kStride));
     if (i == bytes) return;
-    if (bytes >= 16) return vst1q_u8(out + bytes - 16, load(bytes - 16));  // overlaps the one before
-    uint8_t rest[16];
-    vst1q_u8(rest, load(0));
-    for (; i < bytes; i += kUnit) memcpy(out + i, rest + i, kUnit);
+    if (bytes >= 16)  // overlaps the one before
+      return vst1q_u8(out + bytes - 16, load<kStride>(in + (bytes - 16) * kStride));
+    uint64x2_t rest = vreinterpretq_u64_u8(load<kStride>(in));
+    if (bytes & 8) {
+      vst1_u8(out, vreinterpret_u8_u64(vget_low_u64(rest)));
+      rest = vdupq_laneq_u64(rest, 1), out += 8;
+    }
+    uint64_t last = vgetq_lane_u64(rest, 0);
+    if (bytes & 4) memcpy(out, &last, 4), last >>= 32, out += 4;
+    if (bytes & 2) memcpy(out, &last, 2);
+  }
+  static ARM_INLINE void copy(uint8_t* out, const uint8_t* in, int pixels, int stride) {
+    if (stride == 1)
+      copy_by<1>(out, in, pixels * kUnit);
+    else if (stride == 2)
+      copy_by<2>(out, in, pixels * kUnit);
+    else
+      PlainPixels<kUnit>::copy(out, in, pixels, stride);
   }
   static ARM_INLINE void fill(uint8_t* out, int pixels, uint32_t value) {
     const uint8x16_t v = kUnit == 2 ? vreinterpretq_u8_u16(vdupq_n_u16((uint16_t)value))

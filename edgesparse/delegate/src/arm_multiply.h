@@ -117,11 +117,11 @@ ARM_INLINE void accumulate(int32x4_t (&sum)[R][V * kSums], Stream& s, int32x4_t 
 }
 
 // Rows kLane (`a`) and kLane + 1 (`b`) of N vectors of sums, interleaved: one vector of bytes for two of sums.
-template <bool kWide, int kLane, int N>
+template <Rounding kWay, int kLane, int N>
 ARM_INLINE void narrow(const Requant& q, const int32x4_t* a, const int32x4_t* b, float32x4_t scale,
                        int8x16_t* bytes) {
   const auto pair = [&](int i) __attribute__((always_inline)) {
-    return paired<kWide>(q, rounded<kWide, kLane>(q, a[i], scale), rounded<kWide, kLane + 1>(q, b[i], scale));
+    return paired<kWay>(q, rounded<kWay, kLane>(q, a[i], scale), rounded<kWay, kLane + 1>(q, b[i], scale));
   };
 #pragma clang loop unroll(full)
   for (int i = 0; i < N; i += 2) {
@@ -131,7 +131,7 @@ ARM_INLINE void narrow(const Requant& q, const int32x4_t* a, const int32x4_t* b,
 }
 
 // V vectors of pixels of rows [row, row_end).
-template <int R, int V, bool kWide>
+template <int R, int V, Rounding kWay>
 __attribute__((noinline)) void tile(const Matrix& m, const int8_t* in, int8_t* out, int row, int row_end) {
   constexpr int N = V * kSums;
   const Requant q(m.output);
@@ -143,7 +143,7 @@ __attribute__((noinline)) void tile(const Matrix& m, const int8_t* in, int8_t* o
   out += (size_t)(row / 4) * kPlanes * out_plane;
   for (; row < row_end; row += 4, out += kPlanes * out_plane) {
     const float32x4_t scale = vld1q_f32(m.scale + row);
-    const int32x4_t bias = started<kWide>(vld1q_s32(m.bias + row));
+    const int32x4_t bias = started<kWay>(vld1q_s32(m.bias + row));
     int8x16_t bytes[2][(N + 1) / 2];
     const auto two_rows = [&](auto first) __attribute__((always_inline)) {
       constexpr int kLane = decltype(first)::value;
@@ -151,18 +151,18 @@ __attribute__((noinline)) void tile(const Matrix& m, const int8_t* in, int8_t* o
         int32x4_t a[1][N], b[1][N];
         accumulate<1, V, kLane>(a, s, bias, in, plane);
         accumulate<1, V, kLane + 1>(b, s, bias, in, plane);
-        narrow<kWide, kLane, N>(q, a[0], b[0], scale, bytes[kLane / 2]);
+        narrow<kWay, kLane, N>(q, a[0], b[0], scale, bytes[kLane / 2]);
       } else {
         int32x4_t sum[2][N];
         accumulate<2, V, kLane>(sum, s, bias, in, plane);
-        narrow<kWide, kLane, N>(q, sum[0], sum[1], scale, bytes[kLane / 2]);
+        narrow<kWay, kLane, N>(q, sum[0], sum[1], scale, bytes[kLane / 2]);
       }
     };
     if constexpr (R == 4) {
       int32x4_t sum[4][N];
       accumulate<4, V, 0>(sum, s, bias, in, plane);
-      narrow<kWide, 0, N>(q, sum[0], sum[1], scale, bytes[0]);
-      narrow<kWide, 2, N>(q, sum[2], sum[3], scale, bytes[1]);
+      narrow<kWay, 0, N>(q, sum[0], sum[1], scale, bytes[0]);
+      narrow<kWay, 2, N>(q, sum[2], sum[3], scale, bytes[1]);
     } else {
       two_rows(Constant<0>{});
       two_rows(Constant<2>{});
@@ -186,29 +186,29 @@ __attribute__((noinline)) void tile(const Matrix& m, const int8_t* in, int8_t* o
 typedef void (*Tile)(const Matrix&, const int8_t*, int8_t*, int, int);
 
 // By the number of vectors, the first entry for one. R * V sums and their operands fit into 32 registers.
-template <bool kWide>
+template <Rounding kWay>
 struct Tiles {
 #ifdef __ARM_FEATURE_DOTPROD
-  static constexpr Tile kRows1[] = {tile<1, 1, kWide>, tile<1, 2, kWide>, tile<1, 3, kWide>, tile<1, 4, kWide>,
-                                    tile<1, 5, kWide>, tile<1, 6, kWide>, tile<1, 7, kWide>, tile<1, 8, kWide>};
-  static constexpr Tile kRows2[] = {tile<2, 1, kWide>, tile<2, 2, kWide>, tile<2, 3, kWide>, tile<2, 4, kWide>,
-                                    tile<2, 5, kWide>, tile<2, 6, kWide>, tile<2, 7, kWide>, tile<2, 8, kWide>};
-  static constexpr Tile kRows4[] = {tile<4, 1, kWide>, tile<4, 2, kWide>, tile<4, 3, kWide>, tile<4, 4, kWide>,
-                                    tile<4, 5, kWide>};
+  static constexpr Tile kRows1[] = {tile<1, 1, kWay>, tile<1, 2, kWay>, tile<1, 3, kWay>, tile<1, 4, kWay>,
+                                    tile<1, 5, kWay>, tile<1, 6, kWay>, tile<1, 7, kWay>, tile<1, 8, kWay>};
+  static constexpr Tile kRows2[] = {tile<2, 1, kWay>, tile<2, 2, kWay>, tile<2, 3, kWay>, tile<2, 4, kWay>,
+                                    tile<2, 5, kWay>, tile<2, 6, kWay>, tile<2, 7, kWay>, tile<2, 8, kWay>};
+  static constexpr Tile kRows4[] = {tile<4, 1, kWay>, tile<4, 2, kWay>, tile<4, 3, kWay>, tile<4, 4, kWay>,
+                                    tile<4, 5, kWay>};
   static constexpr int kMost[] = {8, 8, 5};
 #else
-  static constexpr Tile kRows1[] = {tile<1, 1, kWide>, tile<1, 2, kWide>, tile<1, 3, kWide>, tile<1, 4, kWide>};
-  static constexpr Tile kRows2[] = {tile<2, 1, kWide>, tile<2, 2, kWide>, tile<2, 3, kWide>, tile<2, 4, kWide>};
-  static constexpr Tile kRows4[] = {tile<4, 1, kWide>, tile<4, 2, kWide>};
+  static constexpr Tile kRows1[] = {tile<1, 1, kWay>, tile<1, 2, kWay>, tile<1, 3, kWay>, tile<1, 4, kWay>};
+  static constexpr Tile kRows2[] = {tile<2, 1, kWay>, tile<2, 2, kWay>, tile<2, 3, kWay>, tile<2, 4, kWay>};
+  static constexpr Tile kRows4[] = {tile<4, 1, kWay>, tile<4, 2, kWay>};
   static constexpr int kMost[] = {4, 4, 2};
 #endif
 };
 
 // As few tiles as possible, all of nearly the same size: 49 vectors are 7 x 7.
-template <bool kWide>
+template <Rounding kWay>
 void multiply_tiles(const Matrix& m, const int8_t* in, int8_t* out, int row, int row_end, int vector,
                     int vector_end) {
-  typedef Tiles<kWide> T;
+  typedef Tiles<kWay> T;
   const int log = m.block / 2;
   const Tile* tiles = log == 0 ? T::kRows1 : log == 1 ? T::kRows2 : T::kRows4;
   const int all = vector_end - vector, count = (all + T::kMost[log] - 1) / T::kMost[log];
@@ -217,6 +217,13 @@ void multiply_tiles(const Matrix& m, const int8_t* in, int8_t* out, int row, int
     tiles[n - 1](m, in + (size_t)vector * 16, out + (size_t)vector * 16, row, row_end);
     vector += n;
   }
+}
+
+void multiply_sparse(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row_end, int vector,
+                     int vector_end) {
+  const Rounding way = rounding_of(m.bound, m.result_bound, m.output);
+  (way == kEven ? multiply_tiles<kEven> : way == kOdd ? multiply_tiles<kOdd> : multiply_tiles<kWide>)(
+      m, (const int8_t*)in, (int8_t*)out, row, row_end, vector, vector_end);
 }
 
 }  // namespace

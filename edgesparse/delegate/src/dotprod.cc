@@ -6,15 +6,10 @@
 namespace edgesparse {
 namespace {
 
-void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row_end, int vector, int vector_end) {
-  (is_wide(m.bound, m.result_bound) ? multiply_tiles<true> : multiply_tiles<false>)(
-      m, (const int8_t*)in, (int8_t*)out, row, row_end, vector, vector_end);
-}
-
 constexpr Kernels make() {
   Kernels k = Generic<int8_t, 1, 0, Pixels>::kernels<4>("dotprod");
   k.cost[0] = 1.15f, k.cost[1] = 2.0f, k.cost[2] = 3.8f;
-  k.multiply = multiply;
+  k.multiply = multiply_sparse;
   k.packed_depthwise_bytes = packed_depthwise_bytes;
   k.pack_depthwise = pack_depthwise;
   k.can_depthwise_direct = can_depthwise_direct;
