@@ -84,34 +84,33 @@ ARM_INLINE void accumulate(int32x4_t (&sum)[R][V * kSums], Stream& s, int32x4_t 
     if constexpr (R > 2) sum[2][v] = vdupq_laneq_s32(bias, (kLane + 2) % 4);
     if constexpr (R > 2) sum[3][v] = vdupq_laneq_s32(bias, (kLane + 3) % 4);
   }
-  const int32_t* offset = s.offsets;
+  const int32_t *offset = s.offsets, *const end = offset + (s.starts[1] - s.starts[0]);
   const int8_t* w = s.weights;
-  int n = s.starts[1] - s.starts[0];
   s.starts++;
   __builtin_prefetch(w + kAhead);
   __builtin_prefetch((const char*)offset + kAhead);
   if constexpr (R == 1) {
-    for (; n >= 4; n -= 4, offset += 4, w += 16) {
+    for (; offset < end - 3; offset += 4, w += 16) {
       const int8x16_t four = vld1q_s8(w);
       add_block<1, V, 0>(sum, in + offset[0], plane, four);
       add_block<1, V, 1>(sum, in + offset[1], plane, four);
       add_block<1, V, 2>(sum, in + offset[2], plane, four);
       add_block<1, V, 3>(sum, in + offset[3], plane, four);
     }
-    for (; n > 0; n--, offset++, w += 4)
+    for (; offset < end; offset++, w += 4)
       add_block<1, V, 0>(sum, in + *offset, plane, vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t*)w)));
   } else if constexpr (R == 2) {
-    for (; n >= 2; n -= 2, offset += 2, w += 16) {
+    for (; offset < end - 1; offset += 2, w += 16) {
       const int8x16_t two = vld1q_s8(w);
       add_block<2, V, 0>(sum, in + offset[0], plane, two);
       add_block<2, V, 2>(sum, in + offset[1], plane, two);
     }
-    if (n) {
+    if (offset < end) {
       add_block<2, V, 0>(sum, in + *offset, plane, vreinterpretq_s8_s64(vld1q_dup_s64((const int64_t*)w)));
       offset++, w += 8;
     }
   } else {
-    for (; n > 0; n--, offset++, w += 16) add_block<4, V, 0>(sum, in + *offset, plane, vld1q_s8(w));
+    for (; offset < end; offset++, w += 16) add_block<4, V, 0>(sum, in + *offset, plane, vld1q_s8(w));
   }
   s.offsets = offset, s.weights = w;
 }
