@@ -7,20 +7,26 @@
 // a load that straddles two stores just made would have to wait for both.
 //
 // Stride 1: windows from p - 1 and from p + 1 give outputs p, p + 1 and p + 2, p + 3. Stride 2: windows from p
-// and from p + 2 give one output each; even and odd rows lie apart. What lies beyond the ends of a row is
-// blended to the zero point; that needs rows of a multiple of four pixels, which do not share a lane.
+// and from p + 2 give one output each. What lies beyond the ends of a row is blended to the zero point.
+//
+// Flat: rows of a multiple of four pixels do not share a lane, so that vectors of sixteen pixels go over all
+// rows as one; with stride 2 even and odd rows lie apart. Rows: anything else, each row from a vector of its own.
 #pragma once
 
 namespace edgesparse {
 namespace {
 
-bool direct_geometry(const Depthwise& d) {
-  if (d.kernel_height != 3 || d.kernel_width != 3 || d.dilation_height != 1 || d.dilation_width != 1) return false;
-  if (d.stride_height != d.stride_width || d.width % 4) return false;
+bool flat_geometry(const Depthwise& d) {
+  if (d.width % 4) return false;
   if (d.stride_height == 1)
     return d.pad_top == 1 && d.pad_left == 1 && d.out_height == d.height && d.out_width == d.width;
   return d.stride_height == 2 && d.width >= 8 && !d.pad_top && !d.pad_left && d.height % 2 == 0 &&
          d.out_height == d.height / 2 && d.out_width == d.width / 2;
+}
+
+bool direct_geometry(const Depthwise& d) {
+  return d.kernel_height == 3 && d.kernel_width == 3 && d.dilation_height == 1 && d.dilation_width == 1 &&
+         d.stride_height == d.stride_width && d.stride_width <= 2 && d.pad_left < 16;
 }
 
 enum { kDirectWeights = 96 };  // bytes of a group: two vectors of 16 for each of the three rows
@@ -68,13 +74,54 @@ INLINE void fill_row(uint8_t* out, size_t bytes, Vector value) {
 // Bits of the bytes of pixel `at` (of this vector) and on, none where it is beyond the vector.
 INLINE __mmask64 from_pixel(int at) { return at >= 16 ? 0 : at <= 0 ? ~0ull : ~0ull << (at * 4); }
 
-struct Direct {
+// Sums of 3x3 windows of one group.
+struct GroupArithmetic {
+  Vector weights[6], bias;
+  Floats scale;
+
+  GroupArithmetic(const Depthwise& d, int group, const int8_t* direct)
+      : bias(lanes(_mm_loadu_si128((const __m128i*)(d.bias + group * 4)))),
+        scale(float_lanes(_mm_loadu_ps(d.scale + group * 4))) {
+    for (int i = 0; i < 6; i++)
+      weights[i] = lanes(_mm_loadu_si128((const __m128i*)(direct + (size_t)group * kDirectWeights + i * 16)));
+  }
+
+  INLINE Vector finish(Vector (&t)[4], const Requantizer& rq) const {
+    for (int j = 0; j < 4; j++) t[j] = Requantizer::scaled(t[j], scale);
+    return rq.bytes(rq.pair(t[0], t[1]), rq.pair(t[2], t[3]));
+  }
+
+  // Sixteen outputs; each pointer of `rows` is that of its windows in the first array.
+  INLINE Vector stride1(const uint8_t* const (&rows)[3], size_t second, const Requantizer& rq) const {
+    Vector t[4] = {bias, bias, bias, bias};
+#pragma GCC unroll 3
+    for (int y = 0; y < 3; y++) {
+      const Vector a = load(rows[y]), b = load(rows[y] + second);
+      t[0] = dpbusd(t[0], a, weights[2 * y]), t[1] = dpbusd(t[1], a, weights[2 * y + 1]);
+      t[2] = dpbusd(t[2], b, weights[2 * y]), t[3] = dpbusd(t[3], b, weights[2 * y + 1]);
+    }
+    return finish(t, rq);
+  }
+
+  INLINE Vector stride2(const uint8_t* const (&rows)[3], size_t second, const Requantizer& rq) const {
+    Vector t[4] = {bias, bias, bias, bias};
+#pragma GCC unroll 3
+    for (int y = 0; y < 3; y++) {
+      const Vector w = weights[2 * y];
+      t[0] = dpbusd(t[0], load(rows[y]), w), t[1] = dpbusd(t[1], load(rows[y] + second), w);
+      t[2] = dpbusd(t[2], load(rows[y] + 64), w), t[3] = dpbusd(t[3], load(rows[y] + second + 64), w);
+    }
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), finish(t, rq));
+  }
+};
+
+struct Flat {
   const Depthwise& d;
   size_t row, bytes;  // of a row of pixels, of an array of windows
   const Edges* edges;
   Vector outside;
 
-  Direct(const Depthwise& depthwise, const int8_t* packed)
+  Flat(const Depthwise& depthwise, const int8_t* packed)
       : d(depthwise), row((size_t)depthwise.width * 4), bytes(windows_bytes(depthwise)),
         edges(edges_of(depthwise, packed)),
         outside(_mm512_set1_epi8((char)(depthwise.in_zero_point + 128))) {}
@@ -124,66 +171,98 @@ struct Direct {
       windows2(in, scratch);
   }
 
-  void group(int g, const int8_t* weights, const uint8_t* scratch, uint8_t* out, const Requantizer& rq) const {
-    Vector w[6];
-    for (int i = 0; i < 6; i++) w[i] = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)(weights + i * 16)));
-    const __m512 scale = _mm512_broadcast_f32x4(_mm_loadu_ps(d.scale + g * 4));
-    const Vector bias = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)(d.bias + g * 4)));
+  void group(const GroupArithmetic& a, const uint8_t* scratch, uint8_t* out, const Requantizer& rq) const {
     const int pixels = d.out_height * d.out_width;
-    const auto finish = [&](Vector(&t)[4]) {
-      for (int j = 0; j < 4; j++) t[j] = Requantizer::scaled(t[j], scale);
-      return rq.bytes(rq.pair(t[0], t[1]), rq.pair(t[2], t[3]));
-    };
     if (d.stride_height == 1) {
-      const uint8_t* before = scratch + top() - row;
-      for (int p = 0; p < pixels; p += 16, before += 64) {
-        Vector t[4] = {bias, bias, bias, bias};
-#pragma GCC unroll 3
-        for (int y = 0; y < 3; y++) {
-          const Vector a = _mm512_loadu_si512(before + y * row), b = _mm512_loadu_si512(before + bytes + y * row);
-          t[0] = _mm512_dpbusd_epi32(t[0], a, w[2 * y]), t[1] = _mm512_dpbusd_epi32(t[1], a, w[2 * y + 1]);
-          t[2] = _mm512_dpbusd_epi32(t[2], b, w[2 * y]), t[3] = _mm512_dpbusd_epi32(t[3], b, w[2 * y + 1]);
-        }
-        _mm512_storeu_si512(out + (size_t)p * 4, finish(t));
-      }
-      return;
+      const uint8_t* at = scratch + top() - row;
+      for (int p = 0; p < pixels; p += 16, at += 64)
+        store(out + (size_t)p * 4, a.stride1({at, at + row, at + 2 * row}, bytes, rq));
+    } else {
+      for (int p = 0; p < pixels; p += 16, scratch += 128)
+        store(out + (size_t)p * 4, a.stride2({scratch, scratch + 2 * bytes, scratch + row}, bytes, rq));
     }
-    const uint8_t* rows[] = {scratch, scratch + 2 * bytes, scratch + row};
-    const Vector order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-    for (int p = 0; p < pixels; p += 16) {
-      const size_t o = (size_t)p * 8;
-      Vector t[4] = {bias, bias, bias, bias};
-#pragma GCC unroll 3
-      for (int y = 0; y < 3; y++) {
-        const uint8_t* a = rows[y] + o;
-        t[0] = _mm512_dpbusd_epi32(t[0], _mm512_loadu_si512(a), w[2 * y]);
-        t[1] = _mm512_dpbusd_epi32(t[1], _mm512_loadu_si512(a + bytes), w[2 * y]);
-        t[2] = _mm512_dpbusd_epi32(t[2], _mm512_loadu_si512(a + 64), w[2 * y]);
-        t[3] = _mm512_dpbusd_epi32(t[3], _mm512_loadu_si512(a + bytes + 64), w[2 * y]);
+  }
+
+  static size_t scratch_bytes(const Depthwise& d) { return 4 * windows_bytes(d); }
+};
+
+struct Rows {
+  const Depthwise& d;
+  size_t pitch, bytes;  // of a row of windows, of an array
+  Vector outside;
+
+  static size_t pitch_of(const Depthwise& d) {
+    return (size_t)(d.out_width * d.stride_width + 31) / 32 * 128;
+  }
+  static size_t scratch_bytes(const Depthwise& d) { return 2 * (d.height + 1) * pitch_of(d); }
+
+  Rows(const Depthwise& depthwise, const int8_t*)
+      : d(depthwise), pitch(pitch_of(depthwise)), bytes((depthwise.height + 1) * pitch_of(depthwise)),
+        outside(_mm512_set1_epi8((char)(depthwise.in_zero_point + 128))) {}
+
+  // The last row of each array stays blank: it stands for those above and below.
+  void prepare(uint8_t* scratch) const {
+    for (int i = 1; i <= 4; i++) fill_row(scratch + i * bytes - pitch, pitch, outside);
+  }
+
+  void windows(const uint8_t* in, uint8_t* scratch) const {
+    for (int y = 0; y < d.height; y++, in += (size_t)d.width * 4, scratch += pitch)
+      for (int x = 0; x < (int)(pitch / 4); x += 16) {
+        const int first = x - d.pad_left;  // its column
+        const uint8_t* at = in + (ptrdiff_t)first * 4;
+        if (first - 15 > d.width) at = in;  // nothing of it is inside, and it may be nobody's memory
+        const __mmask64 before = ~from_pixel(-first), after = from_pixel(d.width - first);
+        const __mmask64 second = from_pixel(d.width - first - 2);
+        store(scratch + x * 4, interleaved(_mm512_mask_blend_epi8(before | after, load(at), outside)));
+        store(scratch + bytes + x * 4, interleaved(_mm512_mask_blend_epi8(second, load(at + 8), outside)));
       }
-      _mm512_storeu_si512(out + (size_t)p * 4, _mm512_permutexvar_epi64(order, finish(t)));
+  }
+
+  void group(const GroupArithmetic& a, const uint8_t* scratch, uint8_t* out, const Requantizer& rq) const {
+    for (int y = 0; y < d.out_height; y++, out += (size_t)d.out_width * 4) {
+      const uint8_t* rows[3];
+      for (int k = 0; k < 3; k++) {
+        const int from = y * d.stride_height - d.pad_top + k;
+        rows[k] = scratch + (from < 0 || from >= d.height ? d.height : from) * pitch;
+      }
+      for (int x = 0; x < d.out_width; x += 16) {
+        const size_t o = (size_t)x * 4 * d.stride_width;
+        const Vector v = d.stride_width == 1 ? a.stride1({rows[0] + o, rows[1] + o, rows[2] + o}, bytes, rq)
+                                             : a.stride2({rows[0] + o, rows[1] + o, rows[2] + o}, bytes, rq);
+        const int left = d.out_width - x;
+        _mm512_mask_storeu_epi32(out + (size_t)x * 4, (__mmask16)(left >= 16 ? 0xffff : (1 << left) - 1), v);
+      }
     }
   }
 };
 
+template <class Windows>
+void run_direct(const Depthwise& d, const uint8_t* in, uint8_t* out, int group, int group_end, uint8_t* scratch) {
+  const Requantizer rq(d.output);
+  const int8_t* packed = (const int8_t*)d.packed + packed_taps_bytes(d);
+  const Windows direct(d, packed);
+  const size_t half = Windows::scratch_bytes(d);
+  direct.prepare(scratch);
+  in += (size_t)group * d.in_plane, out += (size_t)group * d.out_plane;
+  direct.windows(in, scratch + (group & 1) * half);
+  for (int g = group; g < group_end; g++, out += d.out_plane) {
+    in += d.in_plane;
+    if (g + 1 < group_end) direct.windows(in, scratch + ((g + 1) & 1) * half);
+    direct.group(GroupArithmetic(d, g, packed), scratch + (g & 1) * half, out, rq);
+  }
+}
+
 bool can_depthwise_direct(const Depthwise& d, size_t* scratch_bytes) {
-  *scratch_bytes = 8 * windows_bytes(d) + 256;
+  *scratch_bytes = 2 * (flat_geometry(d) ? Flat::scratch_bytes(d) : Rows::scratch_bytes(d)) + 256;
   return direct_geometry(d);
 }
 
 void depthwise_direct(const Depthwise& d, const uint8_t* in, uint8_t* out, int group, int group_end,
                       uint8_t* scratch) {
-  const Requantizer rq(d.output);
-  const int8_t* weights = (const int8_t*)d.packed + packed_taps_bytes(d);
-  const Direct direct(d, weights);
-  direct.prepare(scratch);
-  in += (size_t)group * d.in_plane, out += (size_t)group * d.out_plane;
-  direct.windows(in, scratch + (group & 1) * 4 * direct.bytes);
-  for (int g = group; g < group_end; g++, out += d.out_plane) {
-    in += d.in_plane;
-    if (g + 1 < group_end) direct.windows(in, scratch + ((g + 1) & 1) * 4 * direct.bytes);
-    direct.group(g, weights + (size_t)g * kDirectWeights, scratch + (g & 1) * 4 * direct.bytes, out, rq);
-  }
+  if (flat_geometry(d))
+    run_direct<Flat>(d, in, out, group, group_end, scratch);
+  else
+    run_direct<Rows>(d, in, out, group, group_end, scratch);
 }
 
 }  // namespace
