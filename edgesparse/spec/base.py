@@ -1,7 +1,8 @@
-"""Base classes of the YAML models: strict keys, valid names, SSH connections."""
+"""Shared parts of the YAML models: strict keys, valid names, SSH connections, plug-ins."""
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -62,3 +63,11 @@ class Ssh(Strict):
     connect_timeout_seconds: float = Field(
         10.0, gt=0, le=600, description="Timeout of a connection."
     )
+
+
+def plugins(package: str) -> dict[str, str]:
+    """Return references by name from installed distributions for a package such as "models": their
+    entry points of the group edgesparse.models. None of their code is imported."""
+    return {
+        point.name: point.value for point in metadata.entry_points(group=f"edgesparse.{package}")
+    }

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesparse.spec.base import Strict
-from edgesparse.spec.plugins import plugins
+from edgesparse.spec.base import Strict, plugins
 from edgesparse.spec.step import FineTune as FineTune
 from edgesparse.spec.step import Kept, Sparsity
 from edgesparse.spec.step import Schedule as Schedule

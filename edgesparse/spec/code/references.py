@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgesparse.spec.base import plugins
 from edgesparse.spec.code.snapshot import content, is_carried, is_file, spec_of
 from edgesparse.spec.code.sources import (
     MAX_REFERENCE,
@@ -28,7 +29,6 @@ from edgesparse.spec.code.sources import (
     shown,
 )
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
-from edgesparse.spec.plugins import plugins
 
 FILE_MODULE = "edgesparse_ref_"
 """Prefix of the names of modules that were loaded by path."""
