@@ -5,9 +5,20 @@ import pytest
 from tests.tools.language import PACKAGE, offenders
 
 PENDING = {
-    "project.py", "cli", "commands", "data", "devices", "graph",
-    "layers", "measure", "methods", "models", "report", "stages", "tasks", "tflite",
-}  # fmt: skip
+    "project.py",
+    "cli",
+    "commands",
+    "data",
+    "devices",
+    "graph",
+    "layers",
+    "measure",
+    "methods",
+    "models",
+    "report",
+    "stages",
+    "tflite",
+}
 """Packages that are still to be reworded."""
 
 PARTS = sorted(

@@ -20,7 +20,7 @@ from edgesparse.devices.agent.events import Event
 from edgesparse.devices.agent.job import Entry
 from edgesparse.devices.agent.run_job import collect_outputs
 from edgesparse.measure.rows import Interval, Score
-from edgesparse.tasks.evaluation import Judging, rebuilt
+from edgesparse.tasks.evaluation import ModelTasks, from_dict
 
 LOST = "its answers to the samples did not arrive whole"
 RESAMPLES = 300
@@ -35,7 +35,7 @@ Answers = Mapping[str, NDArray[Any]]
 class Judge:
     """How answers to a pipeline's samples are judged; `targets` by output, each [n, ...]."""
 
-    judging: Judging
+    judging: ModelTasks
     targets: Path
 
     @cached_property
@@ -46,7 +46,7 @@ class Judge:
 
 def read_judge(kept: Mapping[str, Any], targets: Path, base: Path) -> Judge:
     """From what the samples stage left."""
-    return Judge(rebuilt(kept, base), targets)
+    return Judge(from_dict(kept, base), targets)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def scores_of(
 def chance_of(judge: Judge) -> float | None:
     """The metric that counts where every sample gets the same answer, as good as that can be."""
     judging = judge.judging
-    task, targets = judging.tasks[judging.judged], judge.wanted[judging.judged]
+    task, targets = judging.tasks[judging.primary_output], judge.wanted[judging.primary_output]
     found = task.chance(judging.metric, targets)
     return found if found is not None and math.isfinite(found) else None
 
@@ -138,7 +138,7 @@ def _intervals(
     judge: Judge, own: Judgement, baseline: Judgement | None
 ) -> tuple[Interval | None, Interval | None]:
     """Of the metric that counts, and of what is lost of it."""
-    output, metric = judge.judging.judged, judge.judging.metric
+    output, metric = judge.judging.primary_output, judge.judging.metric
     targets, mine = judge.wanted[output], own.answers[output]
     theirs = baseline.answers[output] if baseline is not None else None
     count = len(targets)
@@ -148,10 +148,10 @@ def _intervals(
     values, drops = [], []
     for _ in range(RESAMPLES if mine.size <= _LARGE else RESAMPLES // 10):
         drawn = random.integers(count, size=count)
-        value = metric.judge(mine[drawn], targets[drawn])
+        value = metric.compute(mine[drawn], targets[drawn])
         values.append(value)
         if theirs is not None:
-            drops.append(metric.drop(metric.judge(theirs[drawn], targets[drawn]), value))
+            drops.append(metric.drop(metric.compute(theirs[drawn], targets[drawn]), value))
     return _interval(values), _interval(drops) if drops else None
 
 

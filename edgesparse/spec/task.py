@@ -21,8 +21,7 @@ class TaskSpec(Strict):
         None, description="Name of a task; auto, the default: inferred from model and data."
     )
     ref: str | None = Field(
-        None,
-        description="Your own: file.py:function, which returns loss, metrics and evaluation.",
+        None, description="Your own: file.py:function that returns loss and metrics."
     )
     args: dict[str, Any] = Field({}, description="Keyword arguments of that function.")
     top_k: int | None = Field(

@@ -15,7 +15,7 @@ from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import ROW_METRICS, Scheme
 from edgesparse.stages.base.artifacts import flat, read_json, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, StageContext, StageKind
-from edgesparse.tasks.evaluation import Judging
+from edgesparse.tasks.evaluation import ModelTasks
 
 FACTS = "facts.json"
 _FEW = 4
@@ -143,7 +143,7 @@ def _looked_into(context: StageContext, asked: Asked) -> Facts:
     return facts
 
 
-def _check_gates(context: StageContext, recipe: Judging) -> None:
+def _check_gates(context: StageContext, recipe: ModelTasks) -> None:
     """Raise UsageError where a gate names no metric."""
     names = [n for metric in recipe.metrics for n in (metric, f"{metric}_drop")]
     known = [*ROW_METRICS, *names]

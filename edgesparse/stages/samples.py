@@ -10,7 +10,7 @@ import numpy as np
 from edgesparse.devices.agent.samples import save_samples
 from edgesparse.stages.base.artifacts import write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, StageContext, StageKind
-from edgesparse.tasks.evaluation import plain
+from edgesparse.tasks.evaluation import to_dict
 
 TARGETS, TASK = "targets.npz", "task.json"
 LABELS, TRANSFORM = "labels.json", "transform.json"
@@ -36,9 +36,9 @@ def run(context: StageContext) -> None:
     x, y = ({name: v[:count] for name, v in given.items()} for given in (x, y))
     save_samples(context.folder / "samples.npz", {name: x[name] for name in recipe.inputs})
     np.savez(context.folder / TARGETS, **judged_targets(recipe, x, y))
-    write_json(context.folder / TASK, plain(recipe))
+    write_json(context.folder / TASK, to_dict(recipe))
     write_json(context.folder / LABELS, list(dataset.class_names))
     write_json(context.folder / TRANSFORM, dict(dataset.transforms))
 
 
-KIND = StageKind("samples", 4, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)
+KIND = StageKind("samples", 5, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

@@ -62,7 +62,7 @@ def propose(context: StageContext, max_accuracy_drop: float) -> tuple[Sensitivit
     metric = context.plan.recipe.metric
     found = dataclasses.replace(
         read(context.folder),
-        metric=context.plan.recipe.name,
+        metric=context.plan.recipe.metric_name,
         unit=metric.unit,
         direction=metric.direction,
     )

@@ -167,7 +167,9 @@ def _on_chip(context: StageContext, on_cpu: Judgement | None) -> dict[str, Any]:
         return {}
     stored = read_json(context.inputs["compile"] / "edgetpu.json")
     judging = _judge(context).judging
-    known = on_cpu.scores.get(judging.name) if on_cpu and judging.metric.unit == "%" else None
+    known = (
+        on_cpu.scores.get(judging.metric_name) if on_cpu and judging.metric.unit == "%" else None
+    )
     return {"edgetpu": {**stored["about"], "cpu_accuracy": known}, "notes": stored["notes"]}
 
 

@@ -1,8 +1,8 @@
-"""What models are for. One file per task: its loss, its metrics, and what it takes.
+"""Tasks that models are trained for. One file per task: its loss, its metrics, its checks.
 
-A metric judges outputs wherever they come from, the Keras model, this machine's runtimes or a
-device: it exists once. A task is resolved from what a pipeline says, the model and the data, and
-kept as plain data, from which `build` makes it again.
+A metric evaluates outputs wherever they come from, the Keras model, this machine's runtimes or a
+device: it exists once. A task is resolved from the pipeline, the model and the data, and stored as
+plain data, from which `build` creates it again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ __all__ = ["Metric", "Task", "build"]
 
 
 def build(resolved: Mapping[str, Any], base: Path) -> Task:
-    """The task of one output, from what `resolve.resolve` found."""
+    """Build the task of one output from the result of `resolve.resolve`.
+
+    Args:
+        base: the folder that a reference to the user's own task is relative to.
+
+    Raises:
+        UsageError: the user's function fails or returns something else than a task.
+    """
     if resolved["name"] == "ref":
         from edgesparse.tasks import custom
 

@@ -1,7 +1,7 @@
 """Classification: each sample has one of several classes.
 
-The model gives a value for each class, probabilities or logits, or one value for the second of two
-classes.
+The model outputs a value for each class, probabilities or logits, or one value for the second of
+two classes.
 """
 
 from __future__ import annotations
@@ -11,59 +11,63 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks.task import Array, Metric, Task, finite
+from edgesparse.tasks.task import Array, Metric, Task, finite_samples
 
 MAX_CONFUSION = 100
-"""From so many classes on a confusion matrix is no longer kept."""
+"""Classes of the largest confusion matrix in results: a larger one fits no page."""
 
 
 def task(resolved: Mapping[str, Any]) -> Task:
-    """`resolved`: classes (names), binary (one output), logits, one_hot (targets), top_k."""
+    """Build the task for outputs [n, classes], or [n, 1] for two classes.
+
+    `resolved`: classes (names), binary (one output), logits, one_hot (targets), top_k.
+    """
     binary, logits, one_hot = (bool(resolved.get(k)) for k in ("binary", "logits", "one_hot"))
-    count, top = len(resolved["classes"]), int(resolved.get("top_k") or 5)
+    count, top_k = len(resolved["classes"]), int(resolved.get("top_k") or 5)
     threshold = 0.0 if logits else 0.5
 
-    def chosen(outputs: Array) -> Array:
+    def predict(outputs: Array) -> Array:
         values = outputs.reshape(len(outputs), -1)
-        found = values[:, 0] > threshold if binary else values.argmax(axis=1)
-        # What is no number is never right: argmax would take it for the highest.
-        return np.where(finite(outputs), found.astype(np.int64), -1)
+        classes = values[:, 0] > threshold if binary else values.argmax(axis=1)
+        # NaN is never correct: argmax would take it for the highest.
+        return np.where(finite_samples(outputs), classes.astype(np.int64), -1)
 
-    def wanted(targets: Array) -> Array:
+    def labels_of(targets: Array) -> Array:
         return targets.argmax(axis=1) if one_hot else targets.reshape(len(targets)).astype(np.int64)
 
     def accuracy(outputs: Array, targets: Array) -> float:
-        return float(np.mean(chosen(outputs) == wanted(targets)))
+        return float(np.mean(predict(outputs) == labels_of(targets)))
 
-    def within(outputs: Array, targets: Array) -> float:
-        best = np.argsort(-outputs.reshape(len(outputs), -1), axis=1, kind="stable")[:, :top]
-        right = (best == wanted(targets)[:, None]).any(axis=1) & finite(outputs)
-        return float(right.mean())
+    def top_k_accuracy(outputs: Array, targets: Array) -> float:
+        values = outputs.reshape(len(outputs), -1)
+        best = np.argsort(-values, axis=1, kind="stable")[:, :top_k]
+        correct = (best == labels_of(targets)[:, None]).any(axis=1) & finite_samples(outputs)
+        return float(correct.mean())
 
     def f1(outputs: Array, targets: Array) -> float:
-        return macro_f1(confusion(chosen(outputs), wanted(targets), count))
+        return macro_f1(confusion(predict(outputs), labels_of(targets), count))
 
     def details(outputs: Array, targets: Array) -> dict[str, Any]:
-        matrix = confusion(chosen(outputs), wanted(targets), count)
+        matrix = confusion(predict(outputs), labels_of(targets), count)
         recall = matrix.diagonal() / np.maximum(1, matrix.sum(axis=1))
-        found: dict[str, Any] = {"recall": recall.round(6).tolist()}
+        entries: dict[str, Any] = {"recall": recall.round(6).tolist()}
         if count <= MAX_CONFUSION:
-            found["confusion"] = matrix.tolist()
-        return found
+            entries["confusion"] = matrix.tolist()
+        return entries
 
     def constant(targets: Array) -> Array:
-        most = int(np.bincount(wanted(targets), minlength=count).argmax())
-        one = np.array([[2.0 * most - 1]]) if binary else np.eye(count)[[most]]
-        return np.repeat(one, len(targets), axis=0)
+        mode = int(np.bincount(labels_of(targets), minlength=count).argmax())
+        row = np.array([[2.0 * mode - 1]]) if binary else np.eye(count)[[mode]]
+        return np.repeat(row, len(targets), axis=0)
 
     metrics = [Metric("accuracy", accuracy, unit="%"), Metric("f1", f1, unit="%")]
-    if not binary and count > top:
-        metrics.insert(1, Metric(f"top-{top}", within, unit="%"))
+    if not binary and count > top_k:
+        metrics.insert(1, Metric(f"top-{top_k}", top_k_accuracy, unit="%"))
     return Task(
         "classification",
         lambda: _loss(binary, one_hot, logits),
         tuple(metrics),
-        lambda: _watched(binary, one_hot, logits),
+        lambda: _keras_metrics(binary, one_hot, logits),
         details,
         constant=constant,
     )
@@ -80,7 +84,7 @@ def _loss(binary: bool, one_hot: bool, logits: bool) -> Any:
     return losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
-def _watched(binary: bool, one_hot: bool, logits: bool) -> tuple[Any, ...]:
+def _keras_metrics(binary: bool, one_hot: bool, logits: bool) -> tuple[Any, ...]:
     import tensorflow as tf
 
     metrics = tf.keras.metrics
@@ -90,16 +94,19 @@ def _watched(binary: bool, one_hot: bool, logits: bool) -> tuple[Any, ...]:
     return (kind("accuracy"),)
 
 
-def confusion(chosen: Array, wanted: Array, classes: int) -> Array:
-    """[classes, classes]: how often each class (row) was taken for each (column)."""
-    known = (chosen >= 0) & (chosen < classes)
+def confusion(predicted: Array, labels: Array, classes: int) -> Array:
+    """Count, int64 [classes, classes], how often each class (row) was predicted as each (column).
+
+    Predictions outside of 0 to classes - 1 count nowhere.
+    """
+    valid = (predicted >= 0) & (predicted < classes)
     matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (wanted[known], chosen[known]), 1)
+    np.add.at(matrix, (labels[valid], predicted[valid]), 1)
     return matrix
 
 
 def macro_f1(matrix: Array) -> float:
-    """The mean over classes that occur of the harmonic mean of precision and recall."""
+    """Compute the mean F1 score, over classes that occur, from a confusion matrix."""
     hits = matrix.diagonal()
     sizes = matrix.sum(axis=0) + matrix.sum(axis=1)
     occur = matrix.sum(axis=1) > 0

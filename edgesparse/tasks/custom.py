@@ -1,4 +1,4 @@
-"""A user's own task: a function that gives its loss, its metrics and how answers are judged."""
+"""Tasks defined by the user: a function that returns a loss and metrics."""
 
 from __future__ import annotations
 
@@ -10,31 +10,47 @@ from edgesparse.spec.code import references
 from edgesparse.spec.errors import UsageError
 from edgesparse.tasks.task import Metric, Task
 
+KEYS = {"loss", "metrics", "minimize", "keras_metrics"}
+
 
 def task(resolved: Mapping[str, Any], base: Path) -> Task:
-    """What the user's function returns: a Task, or a mapping with
+    """Call the user's function, which returns a Task or a mapping with
 
-    loss: of Keras, by name or object; judge: name -> function(outputs, targets) -> float, both
-    [n, ...], the first the one that counts; and, if wanted, lowest: the names of metrics of which
-    less is better; metrics: what Keras reports while it trains.
+    - loss: a Keras loss, by name or object;
+    - metrics: name -> function(outputs, targets) -> float, both [n, ...]; the first is primary;
+    - minimize (optional): the names of metrics of which lower is better;
+    - keras_metrics (optional): metrics that Keras reports while it trains.
 
     Raises:
         UsageError: it returns something else.
     """
     target = references.find("tasks", None, resolved["ref"], base)
-    found = references.call(target, resolved.get("args", {}), {})
-    if isinstance(found, Task):
-        return found
-    if not isinstance(found, Mapping) or not found.get("judge") or "loss" not in found:
+    parts = references.call(target, resolved.get("args", {}), {})
+    if isinstance(parts, Task):
+        return parts
+    if not isinstance(parts, Mapping) or not parts.get("metrics") or "loss" not in parts:
         raise UsageError(
-            f"{target.label} must return a mapping with 'loss' and 'judge': the names of metrics "
-            "with functions of outputs and targets"
+            f"{target.label} must return a mapping with 'loss' and 'metrics': metric names with "
+            "functions of outputs and targets"
         )
-    lowest = found.get("lowest", ())
+    if unknown := sorted(set(parts) - KEYS):
+        raise UsageError(
+            f"{target.label} returned an unknown key {unknown[0]!r}; valid keys: "
+            f"{', '.join(sorted(KEYS))}"
+        )
+    if not isinstance(parts["metrics"], Mapping):
+        raise UsageError(
+            f"{target.label}: 'metrics' must map names to functions of outputs and targets; "
+            "metrics for Keras belong to 'keras_metrics'"
+        )
+    minimize = parts.get("minimize", ())
     metrics = tuple(
-        Metric(name, judge, "minimize" if name in lowest else "maximize")
-        for name, judge in found["judge"].items()
+        Metric(name, function, "minimize" if name in minimize else "maximize")
+        for name, function in parts["metrics"].items()
     )
     return Task(
-        target.label, lambda: found["loss"], metrics, lambda: tuple(found.get("metrics", ()))
+        target.label,
+        lambda: parts["loss"],
+        metrics,
+        lambda: tuple(parts.get("keras_metrics", ())),
     )

@@ -1,5 +1,7 @@
-"""How a model's answers are judged: the tasks of its outputs and the metric that counts. Without
-TensorFlow: whoever talks to devices judges what they say."""
+"""The tasks of a model's outputs and its primary metric.
+
+Imports no TensorFlow: the process that talks to devices evaluates their outputs.
+"""
 
 from __future__ import annotations
 
@@ -11,77 +13,75 @@ from typing import Any
 from edgesparse import tasks
 from edgesparse.tasks.task import Array, Metric, Task
 
-Answers = Mapping[str, Array]
-
 
 @dataclass(frozen=True)
-class Judging:
-    """`tasks` by the names of the model's outputs, in their order. `metric` is the one that counts,
-    of the output `judged`. `resolved` is the tasks as plain data."""
+class ModelTasks:
+    """`tasks` by the names of the model's outputs, in their order. `metric` is the primary metric,
+    of the output `primary_output`. `resolved` is the tasks as plain data."""
 
     tasks: Mapping[str, Task]
     resolved: Mapping[str, Any]
-    judged: str
+    primary_output: str
     metric: Metric
 
     @property
-    def several(self) -> bool:
+    def is_multi_output(self) -> bool:
         return len(self.tasks) > 1
 
     @property
-    def name(self) -> str:
-        """Of the metric that counts, as results call it."""
-        return self.named(self.judged, self.metric)
+    def metric_name(self) -> str:
+        """The name of the primary metric in results."""
+        return self.metric_label(self.primary_output, self.metric)
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Every metric, as results call it; the one that counts first."""
-        found = {self.name: self.metric}
+        """Every metric by its name in results; the primary metric first."""
+        metrics = {self.metric_name: self.metric}
         for output, task in self.tasks.items():
             for metric in task.metrics:
-                found.setdefault(self.named(output, metric), metric)
-        return found
+                metrics.setdefault(self.metric_label(output, metric), metric)
+        return metrics
 
     @property
     def reduced(self) -> tuple[bool, ...]:
-        """Of each output, whether devices send the number of the largest only."""
+        """`Task.reduced` of each output: devices send its argmax only."""
         return tuple(task.reduced for task in self.tasks.values())
 
-    def named(self, output: str, metric: Metric) -> str:
-        """What a metric is called in results: with its output, where there are several."""
-        return f"{output} {metric.name}" if self.several else metric.name
+    def metric_label(self, output: str, metric: Metric) -> str:
+        """Return a metric's name in results: with its output if the model has several."""
+        return f"{output} {metric.name}" if self.is_multi_output else metric.name
 
     def scores(
         self, outputs: Mapping[str, Array], targets: Mapping[str, Array]
     ) -> dict[str, float]:
-        """Every metric of answers [n, ...] by output; targets by output, too."""
+        """Compute every metric of outputs [n, ...] against targets [n, ...], both by output."""
         return {
-            self.named(output, metric): metric.judge(outputs[output], targets[output])
+            self.metric_label(output, metric): metric.compute(outputs[output], targets[output])
             for output, task in self.tasks.items()
             for metric in task.metrics
         }
 
     def details(self, outputs: Mapping[str, Array], targets: Mapping[str, Array]) -> dict[str, Any]:
-        """What is no single number, by output where there are several."""
-        each = {
+        """Compute results that are not a single number; by output if the model has several."""
+        by_output = {
             output: task.details(outputs[output], targets[output])
             for output, task in self.tasks.items()
         }
-        return each if self.several else next(iter(each.values()))
+        return by_output if self.is_multi_output else next(iter(by_output.values()))
 
 
-def plain(judging: Judging) -> dict[str, Any]:
-    """As data that can be stored."""
+def to_dict(model_tasks: ModelTasks) -> dict[str, Any]:
+    """Return the tasks as plain data to be stored; see `from_dict`."""
     return {
-        "resolved": judging.resolved,
-        "judged": judging.judged,
-        "metric": judging.metric.name,
+        "resolved": model_tasks.resolved,
+        "output": model_tasks.primary_output,
+        "metric": model_tasks.metric.name,
     }
 
 
-def rebuilt(kept: Mapping[str, Any], base: Path) -> Judging:
-    """From what `plain` gave; `base` is the folder of the pipeline's file."""
-    resolved = kept["resolved"]
-    each = resolved["outputs"] if "outputs" in resolved else {kept["judged"]: resolved}
-    built = {name: tasks.build(one, base) for name, one in each.items()}
-    return Judging(built, resolved, kept["judged"], built[kept["judged"]].metric(kept["metric"]))
+def from_dict(stored: Mapping[str, Any], base: Path) -> ModelTasks:
+    """Rebuild tasks from the result of `to_dict`; `base` is the folder of the pipeline's file."""
+    resolved, output = stored["resolved"], stored["output"]
+    by_output = resolved.get("outputs", {output: resolved})
+    built = {name: tasks.build(task, base) for name, task in by_output.items()}
+    return ModelTasks(built, resolved, output, built[output].metric(stored["metric"]))

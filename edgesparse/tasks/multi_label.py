@@ -7,25 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks.regression import mean_of
-from edgesparse.tasks.task import Array, Metric, Task, finite
+from edgesparse.tasks.regression import mean_outputs
+from edgesparse.tasks.task import Array, Metric, Task, finite_samples
 
 
 def task(resolved: Mapping[str, Any]) -> Task:
-    """`resolved`: logits. Targets are 0 or 1, [n, labels]."""
+    """Build the task for targets of 0 or 1, [n, labels]. `resolved`: logits."""
     logits = bool(resolved.get("logits"))
     threshold = 0.0 if logits else 0.5
 
-    def chosen(outputs: Array) -> Array:
-        return (outputs > threshold) & finite(outputs)[:, None]
+    def predict(outputs: Array) -> Array:
+        return (outputs > threshold) & finite_samples(outputs)[:, None]
 
     def f1(outputs: Array, targets: Array) -> float:
-        found, wanted = chosen(outputs), targets > 0.5
-        hits = (found & wanted).sum()
-        return float(2 * hits / max(1, found.sum() + wanted.sum()))
+        predicted, labels = predict(outputs), targets > 0.5
+        hits = (predicted & labels).sum()
+        return float(2 * hits / max(1, predicted.sum() + labels.sum()))
 
     def exact(outputs: Array, targets: Array) -> float:
-        return float(np.mean((chosen(outputs) == (targets > 0.5)).all(axis=1) & finite(outputs)))
+        matches = (predict(outputs) == (targets > 0.5)).all(axis=1)
+        return float(np.mean(matches & finite_samples(outputs)))
 
     metrics = (
         Metric("mAP", mean_average_precision, unit="%"),
@@ -36,8 +37,8 @@ def task(resolved: Mapping[str, Any]) -> Task:
         "multi-label",
         lambda: _loss(logits),
         metrics,
-        lambda: _watched(threshold),
-        constant=mean_of,
+        lambda: _keras_metrics(threshold),
+        constant=mean_outputs,
     )
 
 
@@ -47,21 +48,21 @@ def _loss(logits: bool) -> Any:
     return tf.keras.losses.BinaryCrossentropy(from_logits=logits)
 
 
-def _watched(threshold: float) -> tuple[Any, ...]:
+def _keras_metrics(threshold: float) -> tuple[Any, ...]:
     import tensorflow as tf
 
     return (tf.keras.metrics.BinaryAccuracy("binary_accuracy", threshold=threshold),)
 
 
 def mean_average_precision(outputs: Array, targets: Array) -> float:
-    """The mean over labels that occur of the area under precision against recall."""
+    """Compute the mean, over labels that occur, of the area under the precision-recall curve."""
     from sklearn.metrics import average_precision_score
 
     values = np.where(np.isfinite(outputs), outputs, np.finfo(np.float32).min)
-    wanted = targets > 0.5
-    found = [
-        average_precision_score(wanted[:, k], values[:, k])
-        for k in range(wanted.shape[1])
-        if wanted[:, k].any()
+    labels = targets > 0.5
+    precisions = [
+        average_precision_score(labels[:, k], values[:, k])
+        for k in range(labels.shape[1])
+        if labels[:, k].any()
     ]
-    return float(np.mean(found)) if found else 0.0
+    return float(np.mean(precisions)) if precisions else 0.0

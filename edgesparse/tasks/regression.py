@@ -1,4 +1,4 @@
-"""Regression: numbers, close to other numbers."""
+"""Regression: outputs are numbers, close to target numbers."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ import numpy as np
 
 from edgesparse.tasks.task import Array, Metric, Task
 
-WRONG = 1e15
-"""The error of what is no number."""
+NON_FINITE_ERROR = 1e15
+"""The error of an output that is NaN or inf: above any real error, and its mean is still finite."""
 
 
 def task(resolved: Mapping[str, Any]) -> Task:
-    """Outputs and targets [n, ...] of one shape, or targets [n] for outputs [n, 1]."""
+    """Build the task for outputs and targets [n, ...] of one shape, or outputs [n, 1] and targets
+    [n]."""
     metrics = (
         Metric("mae", mae, "minimize"),
         Metric("rmse", rmse, "minimize"),
         Metric("r2", r2),
     )
-    return Task("regression", lambda: "mse", metrics, lambda: ("mae",), constant=mean_of)
+    return Task("regression", lambda: "mse", metrics, lambda: ("mae",), constant=mean_outputs)
 
 
-def mean_of(targets: Array) -> Array:
-    """For every sample the mean of all."""
+def mean_outputs(targets: Array) -> Array:
+    """Return the mean of all targets for every sample."""
     return np.repeat(targets.mean(axis=0, keepdims=True), len(targets), axis=0)
 
 
 def errors(outputs: Array, targets: Array) -> Array:
-    """Differences, float64 [n, values]."""
-    found = outputs.reshape(len(outputs), -1).astype(np.float64)
-    wanted = targets.reshape(len(targets), -1).astype(np.float64)
-    return np.where(np.isfinite(found), found - wanted, WRONG)
+    """Return outputs - targets, float64 [n, values]."""
+    flat = outputs.reshape(len(outputs), -1).astype(np.float64)
+    expected = targets.reshape(len(targets), -1).astype(np.float64)
+    return np.where(np.isfinite(flat), flat - expected, NON_FINITE_ERROR)
 
 
 def mae(outputs: Array, targets: Array) -> float:
-    """Mean absolute error."""
-    return float(min(WRONG, np.abs(errors(outputs, targets)).mean()))
+    """Compute the mean absolute error."""
+    return float(min(NON_FINITE_ERROR, np.abs(errors(outputs, targets)).mean()))
 
 
 def rmse(outputs: Array, targets: Array) -> float:
-    """Root of the mean squared error."""
-    return float(min(WRONG, np.sqrt(np.square(errors(outputs, targets)).mean())))
+    """Compute the root of the mean squared error."""
+    return float(min(NON_FINITE_ERROR, np.sqrt(np.square(errors(outputs, targets)).mean())))
 
 
 def r2(outputs: Array, targets: Array) -> float:
-    """The share of the targets' variance that is explained; 1 is all of it."""
-    wanted = targets.reshape(len(targets), -1).astype(np.float64)
-    total = np.square(wanted - wanted.mean(axis=0)).sum()
-    left = np.square(errors(outputs, targets)).sum()
-    return float(max(-WRONG, 1 - left / total)) if total else 0.0
+    """Compute the coefficient of determination: the explained share of the targets' variance."""
+    expected = targets.reshape(len(targets), -1).astype(np.float64)
+    total = np.square(expected - expected.mean(axis=0)).sum()
+    residual = np.square(errors(outputs, targets)).sum()
+    return float(max(-NON_FINITE_ERROR, 1 - residual / total)) if total else 0.0

@@ -1,4 +1,4 @@
-"""Which task a model and its data are for, where a pipeline does not say, and whether they fit."""
+"""Task resolution: infers the task from model and data, and checks that they fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgesparse.spec.task import TaskSpec
 
 @dataclass(frozen=True)
 class Output:
-    """Of a model: `shape` without the batch; `activation` of its last layer, by name."""
+    """An output of a model: `shape` without the batch; the name of its last layer's activation."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -21,8 +21,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Target:
-    """Of a dataset: `shape` of one sample's; `binary`: it has no values but 0 and 1; `is_input`:
-    it is what the model is given; `lowest` is its lowest integer."""
+    """A target of a dataset: `shape` of one sample's; `binary`: all values are 0 or 1; `is_input`:
+    it is the model's input; `lowest` is its lowest integer."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -35,41 +35,43 @@ class Target:
 def resolve(
     spec: TaskSpec, output: Output, target: Target, classes: Sequence[str], logits: bool | None
 ) -> dict[str, Any]:
-    """A task as plain data, from which it is built again.
+    """Return the task of one output as plain data, from which it is built again.
 
     Args:
-        logits: what the pipeline says of the outputs; None: recognized from the last layer.
+        spec: the task in the pipeline; without a name it is inferred.
+        classes: class names of the data.
+        logits: whether outputs are logits; None: inferred from the activation of the last layer.
 
     Raises:
         UsageError: the model does not fit the data, or the task does not fit them.
     """
     if spec.ref is not None:
         return {"name": "ref", "ref": spec.ref, "args": spec.args}
-    name = spec.name if spec.name not in (None, "auto") else _guessed(output, target, classes)
+    name = spec.name if spec.name not in (None, "auto") else _infer(output, target)
     assert name is not None
-    found: dict[str, Any] = {"name": name}
+    resolved: dict[str, Any] = {"name": name}
     if name in ("classification", "segmentation", "multi-label"):
-        recognized = output.activation not in ("softmax", "sigmoid")
-        found["logits"] = recognized if logits is None else logits
+        inferred = output.activation not in ("softmax", "sigmoid")
+        resolved["logits"] = inferred if logits is None else logits
     if name == "classification":
-        found |= _classification(output, target, classes)
+        resolved |= _classification(output, target, classes)
         if spec.top_k is not None:
-            found["top_k"] = spec.top_k
+            resolved["top_k"] = spec.top_k
     elif name == "segmentation":
-        found |= _segmentation(output, target, classes)
+        resolved |= _segmentation(output, target, classes)
     elif name == "multi-label":
         if output.shape != target.shape or not target.binary:
-            raise UsageError(_misfit(output, target, "multi-label takes 0 or 1 for each label"))
+            raise UsageError(_mismatch(output, target, "multi-label needs 0 or 1 for each label"))
     elif name == "reconstruction" and target.integer and not target.shape:
-        found["labels"] = True
-    elif name in ("regression", "reconstruction") and not _alike(output.shape, target.shape):
-        raise UsageError(_misfit(output, target, f"{name} takes one number for each"))
+        resolved["labels"] = True
+    elif name in ("regression", "reconstruction") and not _match(output.shape, target.shape):
+        raise UsageError(_mismatch(output, target, f"{name} needs one number for each output"))
     if name == "reconstruction" and spec.peak is not None:
-        found["peak"] = spec.peak
-    return found
+        resolved["peak"] = spec.peak
+    return resolved
 
 
-def _guessed(output: Output, target: Target, classes: Sequence[str]) -> str:
+def _infer(output: Output, target: Target) -> str:
     if target.is_input:
         return "reconstruction"
     if target.integer and not target.shape:
@@ -78,7 +80,7 @@ def _guessed(output: Output, target: Target, classes: Sequence[str]) -> str:
     if target.integer and len(target.shape) >= 2:
         return "segmentation"
     if target.binary and len(target.shape) == 1 and output.shape == target.shape:
-        # One of several, as softmax gives it, or any of them.
+        # One class of several, as softmax outputs it, or any number of labels.
         return "classification" if output.activation == "softmax" and width != 1 else "multi-label"
     return "regression"
 
@@ -92,55 +94,52 @@ def _classification(output: Output, target: Target, classes: Sequence[str]) -> d
     if output.shape == (1,) and count <= 2:
         return {"classes": list(classes), "binary": True, "one_hot": False}
     if output.shape != (count,):
-        hint = "it must give one value per class" + (", or one value for two" if count == 2 else "")
+        hint = "it must output one value per class" + (", or one for two" if count == 2 else "")
         if output.shape == (count - 1,) and target.lowest == 1:
-            hint = "labels begin at 1, and must count from 0: y - 1"
+            hint = "labels begin at 1, but must count from 0: use y - 1"
         raise UsageError(
-            f"the model gives {list(output.shape)} but the data has {count} classes; {hint}"
+            f"the model outputs {list(output.shape)} but the data has {count} classes; {hint}"
         )
     return {"classes": list(classes), "binary": False, "one_hot": one_hot}
 
 
 def _segmentation(output: Output, target: Target, classes: Sequence[str]) -> dict[str, Any]:
-    places = target.shape[:-1] if target.shape[-1:] == (1,) else target.shape
+    pixels = target.shape[:-1] if target.shape[-1:] == (1,) else target.shape
     count, width = len(classes), output.shape[-1]
-    if len(output.shape) != len(places) + 1 or not _alike(output.shape[:-1], places):
-        raise UsageError(_misfit(output, target, "segmentation takes a class for each pixel"))
+    if len(output.shape) != len(pixels) + 1 or not _match(output.shape[:-1], pixels):
+        raise UsageError(_mismatch(output, target, "segmentation needs a class for each pixel"))
     if width != count and not (width == 1 and count <= 2):
         raise UsageError(
-            f"the model gives {width} values for each pixel but the masks have {count} classes"
+            f"the model outputs {width} values per pixel but the masks have {count} classes"
         )
     return {"classes": list(classes), "binary": width == 1}
 
 
-def _alike(output: tuple[int | None, ...], target: tuple[int | None, ...]) -> bool:
-    same = len(output) == len(target) and all(
+def _match(output: tuple[int | None, ...], target: tuple[int | None, ...]) -> bool:
+    equal = len(output) == len(target) and all(
         o is None or t is None or o == t for o, t in zip(output, target, strict=True)
     )
-    return same or (output == (1,) and target == ())
+    return equal or (output == (1,) and target == ())
 
 
-def _misfit(output: Output, target: Target, why: str) -> str:
-    kind = "integers" if target.integer else "numbers"
+def _mismatch(output: Output, target: Target, requirement: str) -> str:
+    kind = "integers" if target.integer else "floats"
     return (
-        f"the model gives {list(output.shape)} but the data's targets are {kind} of shape "
-        f"{list(target.shape)}; {why}; set 'task' where another is meant"
+        f"the model outputs {list(output.shape)} but the targets are {kind} of shape "
+        f"{list(target.shape)}; {requirement}; set 'task' to choose another"
     )
 
 
-def described(resolved: Mapping[str, Any]) -> str:
-    """A task in a few words, for `plan`."""
+def describe(resolved: Mapping[str, Any]) -> str:
+    """Return a short description of a resolved task, for `plan`."""
     if "outputs" in resolved:
-        parts = [f"{name}: {described(one)}" for name, one in resolved["outputs"].items()]
-        return "; ".join(parts)
+        return "; ".join(f"{name}: {describe(task)}" for name, task in resolved["outputs"].items())
     if resolved["name"] == "ref":
         return str(resolved["ref"])
-    said = str(resolved["name"])
+    parts = [str(resolved["name"])]
     if "classes" in resolved:
-        said += f", {len(resolved['classes'])} classes"
+        parts.append(f"{len(resolved['classes'])} classes")
     if "logits" in resolved:
-        one = "one " if resolved.get("binary") else ""
-        said += (
-            f", from {one}logit{'s' * (not one)}" if resolved["logits"] else ", from probabilities"
-        )
-    return said
+        logits = "from one logit" if resolved.get("binary") else "from logits"
+        parts.append(logits if resolved["logits"] else "from probabilities")
+    return ", ".join(parts)

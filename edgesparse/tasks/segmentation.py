@@ -10,10 +10,13 @@ import numpy as np
 from edgesparse.tasks.classification import confusion
 from edgesparse.tasks.task import Array, Metric, Task
 
+_MAX_REDUCED_CLASSES = 2**15 - 1
+"""Devices send class numbers as int16."""
+
 
 def task(resolved: Mapping[str, Any]) -> Task:
-    """Outputs [n, ..., classes], or [n, ..., 1] for two classes; integers are classes that were
-    chosen already, -1 for none, [n, ...]. Targets int [n, ...].
+    """Build the task for outputs [n, ..., classes], or [n, ..., 1] for two classes; integer outputs
+    [n, ...] are class numbers, -1 for none. Targets are int [n, ...].
 
     `resolved`: classes (names), binary, logits.
     """
@@ -21,34 +24,38 @@ def task(resolved: Mapping[str, Any]) -> Task:
     count, threshold = len(resolved["classes"]), 0.0 if logits else 0.5
 
     def matrix(outputs: Array, targets: Array) -> Array:
-        found = outputs
+        classes = outputs
         if outputs.dtype.kind == "f":
-            found = outputs[..., 0] > threshold if binary else outputs.argmax(axis=-1)
-            found = np.where(np.isfinite(outputs).all(axis=-1), found.astype(np.int64), -1)
-        wanted = targets.reshape(found.shape).astype(np.int64)
-        return confusion(found.reshape(-1), wanted.reshape(-1), count)
+            classes = outputs[..., 0] > threshold if binary else outputs.argmax(axis=-1)
+            finite = np.isfinite(outputs).all(axis=-1)
+            classes = np.where(finite, classes.astype(np.int64), -1)
+        expected = targets.reshape(classes.shape).astype(np.int64)
+        return confusion(classes.reshape(-1), expected.reshape(-1), count)
 
     def mean_iou(outputs: Array, targets: Array) -> float:
-        found = matrix(outputs, targets)
-        hits, sizes = found.diagonal(), found.sum(axis=0) + found.sum(axis=1)
+        counts = matrix(outputs, targets)
+        hits, sizes = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1)
         occur = sizes > 0
-        each = hits[occur] / np.maximum(1, sizes[occur] - hits[occur])
-        return float(each.mean()) if occur.any() else 0.0
+        ious = hits[occur] / np.maximum(1, sizes[occur] - hits[occur])
+        return float(ious.mean()) if occur.any() else 0.0
 
-    def pixels(outputs: Array, targets: Array) -> float:
+    def pixel_accuracy(outputs: Array, targets: Array) -> float:
         return float(matrix(outputs, targets).diagonal().sum() / max(1, targets.size))
 
     def constant(targets: Array) -> Array:
-        most = np.bincount(targets.reshape(-1).astype(np.int64), minlength=count).argmax()
-        return np.full(targets.shape, most, np.int64)
+        mode = np.bincount(targets.reshape(-1).astype(np.int64), minlength=count).argmax()
+        return np.full(targets.shape, mode, np.int64)
 
-    metrics = (Metric("mean-iou", mean_iou, unit="%"), Metric("pixel-accuracy", pixels, unit="%"))
+    metrics = (
+        Metric("mean-iou", mean_iou, unit="%"),
+        Metric("pixel-accuracy", pixel_accuracy, unit="%"),
+    )
     return Task(
         "segmentation",
         lambda: _loss(binary, logits),
         metrics,
-        lambda: _watched(binary, threshold),
-        reduced=not binary and count < 2**15,
+        lambda: _keras_metrics(binary, threshold),
+        reduced=not binary and count <= _MAX_REDUCED_CLASSES,
         constant=constant,
     )
 
@@ -61,7 +68,7 @@ def _loss(binary: bool, logits: bool) -> Any:
     return kind(from_logits=logits)
 
 
-def _watched(binary: bool, threshold: float) -> tuple[Any, ...]:
+def _keras_metrics(binary: bool, threshold: float) -> tuple[Any, ...]:
     import tensorflow as tf
 
     if binary:

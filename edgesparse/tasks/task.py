@@ -1,4 +1,4 @@
-"""What a task is: what it trains on, and how its answers are judged."""
+"""The interface of a task: a loss to train with and metrics that evaluate outputs."""
 
 from __future__ import annotations
 
@@ -11,67 +11,66 @@ import numpy as np
 from edgesparse.spec.errors import UsageError
 
 Array = np.ndarray
-Judge = Callable[[Array, Array], float]
+MetricFunction = Callable[[Array, Array], float]
 
-
-NOTHING: Array = np.empty(0)
+_NO_OUTPUTS: Array = np.empty(0)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a task gives. `judge` takes outputs [n, ...] and targets [n, ...].
+    """A number that a task gives. `compute` takes outputs [n, ...] and targets [n, ...].
 
     `unit` is "%" for shares, which are shown as percentages, or empty.
     """
 
     name: str
-    judge: Judge
+    compute: MetricFunction
     direction: Literal["maximize", "minimize"] = "maximize"
     unit: str = ""
 
-    def drop(self, baseline: float, own: float) -> float:
-        """What is lost against a baseline: positive where it is worse, whatever the direction."""
-        return baseline - own if self.direction == "maximize" else own - baseline
+    def drop(self, baseline: float, value: float) -> float:
+        """Return the loss against a baseline: positive if worse, in either direction."""
+        return baseline - value if self.direction == "maximize" else value - baseline
 
 
 @dataclass(frozen=True)
 class Task:
     """A task for one output.
 
-    `loss` gives what Keras trains on, by name or object, and `watched` the metrics that it reports:
-    functions, since judging needs neither.
-    `metrics` judge answers, the first of them the one that counts where nobody says. `details`
-    gives what is no single number, such as a confusion matrix. `reduced`: of the last axis of an
-    output the number of the largest is enough, as int16 without that axis, -1 where not all are
-    numbers; a device sends no more. `constant` gives, for targets, the outputs of a model that
-    answers every sample alike, as well as that can be done: what a metric is at chance level.
+    `loss` returns what Keras trains on, by name or object, and `keras_metrics` the metrics that it
+    reports while training: functions, since evaluation needs neither, nor TensorFlow.
+    `metrics` evaluate outputs; the first is the primary metric unless the pipeline names another.
+    `details` returns results that are not a single number, such as a confusion matrix.
+    `reduced`: the argmax over an output's last axis is enough, as int16 without that axis, -1 where
+    a value is not finite; a device sends no more. `constant` returns, for targets, the outputs of
+    the best model that gives every sample the same output: its metric is the chance level.
     """
 
     name: str
     loss: Callable[[], Any]
     metrics: tuple[Metric, ...]
-    watched: Callable[[], Sequence[Any]] = tuple
+    keras_metrics: Callable[[], Sequence[Any]] = tuple
     details: Callable[[Array, Array], dict[str, Any]] = field(default=lambda *_: {})
     reduced: bool = False
-    constant: Callable[[Array], Array] = field(default=lambda _: NOTHING)
+    constant: Callable[[Array], Array] = field(default=lambda _: _NO_OUTPUTS)
 
     def chance(self, metric: Metric, targets: Array) -> float | None:
-        """What a metric is for a model that has learned nothing; None where nobody knows."""
+        """Return the metric of a model that has learned nothing; None where it is undefined."""
         if (targets == targets[:1]).all():
-            return None  # Always the same answer is right: that tells nothing.
+            return None  # A constant output is right for all samples: no chance level to compare.
         outputs = self.constant(targets)
-        return metric.judge(outputs, targets) if len(outputs) else None
+        return metric.compute(outputs, targets) if len(outputs) else None
 
     def metric(self, name: str) -> Metric:
-        """One of its metrics. Raises UsageError with those that there are."""
+        """Return the metric called `name`. Raises UsageError that lists the metrics."""
         for metric in self.metrics:
             if metric.name == name:
                 return metric
-        known = ", ".join(metric.name for metric in self.metrics)
-        raise UsageError(f"the task {self.name} has no metric {name!r}; it has {known}")
+        names = ", ".join(metric.name for metric in self.metrics)
+        raise UsageError(f"task {self.name} has no metric {name!r}; available: {names}")
 
 
-def finite(outputs: Array) -> Array:
-    """Of each sample whether all its outputs are numbers: what is none is never right."""
-    found: Array = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-    return found
+def finite_samples(outputs: Array) -> Array:
+    """Return bool [n]: samples whose outputs are all finite; NaN or inf never counts as correct."""
+    finite: Array = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    return finite

@@ -205,23 +205,23 @@ variants:
     quantize: dynamic
 """
 KEYS = {
-    "samples": "8424fbe64a54",
+    "samples": "f333f3a352b6",
     "preflight": "6149dc744bfb",
     "untrained-model": "6e87b0669397",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",
-    "verify dense (ai-edge-litert)": "e93d05dbcb53",
+    "verify dense (ai-edge-litert)": "f0fb747f2ad0",
     "sensitivity qat": "797cbe9f958d",
     "sparsify qat": "88f6db179413",
     "quantize qat": "180e4bed54b0",
     "convert qat": "5b93fb102ea6",
     "encode qat (ai-edge-litert)": "37a535323e18",
-    "verify qat (ai-edge-litert)": "b6c57145c78c",
+    "verify qat (ai-edge-litert)": "6094b2c0737c",
     "sparsify fast (channels)": "65d6b962a728",
     "sparsify fast (magnitude)": "63476afe0d10",
     "convert fast": "cc5768f81356",
     "encode fast (ai-edge-litert)": "1f4be79c21ca",
-    "verify fast (ai-edge-litert)": "355c54b0459e",
+    "verify fast (ai-edge-litert)": "d050d332f93b",
 }
 
 

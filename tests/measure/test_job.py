@@ -19,7 +19,7 @@ MODEL = ModelFile(
 )
 KEPT = {
     "resolved": {"name": "classification", "classes": ["right", "wrong"]},
-    "judged": "y",
+    "output": "y",
     "metric": "accuracy",
 }
 COOL = CpuState(mhz=1000, temperature_c=40, throttled=False)

@@ -13,19 +13,19 @@ def of(count=2, **more):
 
 def value(outputs, targets, metric="accuracy", **more):
     count = more.pop("count", outputs.reshape(len(outputs), -1).shape[1])
-    return of(count, **more).metric(metric).judge(outputs, targets)
+    return of(count, **more).metric(metric).compute(outputs, targets)
 
 
-def test_outputs_are_judged_by_their_highest_value():
+def test_accuracy_is_of_the_argmax():
     assert value(OUTPUTS, TARGETS) == 0.75
     assert value(OUTPUTS, np.eye(2)[TARGETS], one_hot=True) == 0.75
 
 
-def test_a_pixels_dimensions_of_one_make_no_difference():
+def test_spatial_dimensions_of_one_are_ignored():
     assert value(OUTPUTS.reshape(4, 1, 1, 2), TARGETS) == 0.75
 
 
-def test_what_is_no_number_is_never_right():
+def test_non_finite_outputs_are_never_correct():
     outputs = np.full((4, 3), np.nan, np.float32)
     assert value(outputs, np.array([0, 0, 1, 2])) == 0.0
     outputs[0] = [1, 0, 0]
@@ -34,7 +34,7 @@ def test_what_is_no_number_is_never_right():
     assert value(outputs, np.array([0, 1]), binary=True, count=2) == 0.5
 
 
-def test_one_output_stands_for_the_second_of_two_classes():
+def test_binary_output_is_the_second_class():
     outputs, targets = np.array([[0.2], [0.6], [0.9], [0.4]]), np.array([0, 1, 1, 1])
     assert value(outputs, targets, binary=True, count=2) == 0.75
     # The same outputs as logits are all above zero.
@@ -43,7 +43,7 @@ def test_one_output_stands_for_the_second_of_two_classes():
     assert value(outputs - 0.5, targets, binary=True, count=2) == 0.25
 
 
-def test_top_k_counts_what_is_near():
+def test_top_k_accuracy():
     outputs = np.tile(np.arange(10.0), (3, 1))
     assert value(outputs, np.array([9, 7, 0]), "top-5") == pytest.approx(2 / 3)
     assert value(outputs, np.array([9, 7, 0]), "top-2", top_k=2) == pytest.approx(1 / 3)
@@ -51,15 +51,18 @@ def test_top_k_counts_what_is_near():
 
 
 def test_confusion_recall_and_f1():
-    found = of().details(OUTPUTS, TARGETS)
-    assert found == {"recall": [1.0, pytest.approx(2 / 3, abs=1e-6)], "confusion": [[1, 0], [1, 2]]}
+    details = of().details(OUTPUTS, TARGETS)
+    assert details == {
+        "recall": [1.0, pytest.approx(2 / 3, abs=1e-6)],
+        "confusion": [[1, 0], [1, 2]],
+    }
     matrix = confusion(np.array([0, 1, 0, 1]), TARGETS, 2)
     # Precision and recall: 1/2 and 1, 1 and 2/3.
     assert macro_f1(matrix) == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert value(OUTPUTS, TARGETS, "f1") == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
-def test_the_loss_knows_logits():
+def test_loss_from_logits():
     logits = np.array([[2.0, -1.0]], np.float32)
     softmax = np.exp(logits) / np.exp(logits).sum()
     of_softmax = of(logits=False).loss()([0], softmax)

@@ -1,10 +1,10 @@
-"""Metrics against figures made by hand or by scikit-learn."""
+"""Metrics against values computed by hand or by scikit-learn."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn import metrics as known
+from sklearn import metrics as sklearn_metrics
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.task import TaskSpec
@@ -15,47 +15,53 @@ RANDOM = np.random.default_rng(0)
 
 
 def values(task, outputs, targets):
-    return {metric.name: metric.judge(outputs, targets) for metric in task.metrics}
+    return {metric.name: metric.compute(outputs, targets) for metric in task.metrics}
 
 
-def test_regression_is_what_scikit_learn_says():
+def test_regression_metrics_equal_scikit_learn():
     targets, outputs = RANDOM.normal(size=50), RANDOM.normal(size=(50, 1))
-    found = values(regression.task({}), outputs, targets)
-    assert found["mae"] == pytest.approx(known.mean_absolute_error(targets, outputs[:, 0]))
-    assert found["rmse"] ** 2 == pytest.approx(known.mean_squared_error(targets, outputs[:, 0]))
-    assert found["r2"] == pytest.approx(known.r2_score(targets, outputs[:, 0]))
+    scores = values(regression.task({}), outputs, targets)
+    assert scores["mae"] == pytest.approx(
+        sklearn_metrics.mean_absolute_error(targets, outputs[:, 0])
+    )
+    assert scores["rmse"] ** 2 == pytest.approx(
+        sklearn_metrics.mean_squared_error(targets, outputs[:, 0])
+    )
+    assert scores["r2"] == pytest.approx(sklearn_metrics.r2_score(targets, outputs[:, 0]))
     outputs[3] = np.nan
     assert values(regression.task({}), outputs, targets)["mae"] > 1e12
 
 
-def test_labels_are_judged_by_average_precision():
+def test_multi_label_metrics_equal_scikit_learn():
     targets = RANDOM.integers(0, 2, (40, 3))
     outputs = RANDOM.random((40, 3)).astype(np.float32)
-    found = values(multi_label.task({"logits": False}), outputs, targets)
-    expected = known.average_precision_score(targets, outputs, average="macro")
-    assert found["mAP"] == pytest.approx(expected)
-    assert found["f1"] == pytest.approx(known.f1_score(targets, outputs > 0.5, average="micro"))
-    assert found["exact"] == pytest.approx(known.accuracy_score(targets, outputs > 0.5))
+    scores = values(multi_label.task({"logits": False}), outputs, targets)
+    expected = sklearn_metrics.average_precision_score(targets, outputs, average="macro")
+    assert scores["mAP"] == pytest.approx(expected)
+    assert scores["f1"] == pytest.approx(
+        sklearn_metrics.f1_score(targets, outputs > 0.5, average="micro")
+    )
+    assert scores["exact"] == pytest.approx(sklearn_metrics.accuracy_score(targets, outputs > 0.5))
 
 
-def test_segmentation_is_judged_by_overlap():
+def test_segmentation_metrics():
     targets = np.array([[[0, 0], [1, 1]], [[0, 1], [2, 2]]])
     outputs = np.eye(3)[[[[0, 1], [1, 1]], [[0, 1], [2, 0]]]]
-    found = values(segmentation.task({"classes": ["a", "b", "c"]}), outputs, targets)
-    assert found["mean-iou"] == pytest.approx(np.mean([2 / 4, 3 / 4, 1 / 2]))
-    assert found["pixel-accuracy"] == pytest.approx(6 / 8)
-    chosen = outputs.argmax(axis=-1).astype(np.int16)
-    assert values(segmentation.task({"classes": ["a", "b", "c"]}), chosen, targets) == found
-    one = segmentation.task({"classes": ["no", "yes"], "binary": True, "logits": True})
-    two = (targets > 0).astype(int)
-    assert values(one, two[..., None] * 2.0 - 1.0, two)["mean-iou"] == 1.0
+    scores = values(segmentation.task({"classes": ["a", "b", "c"]}), outputs, targets)
+    assert scores["mean-iou"] == pytest.approx(np.mean([2 / 4, 3 / 4, 1 / 2]))
+    assert scores["pixel-accuracy"] == pytest.approx(6 / 8)
+    predicted = outputs.argmax(axis=-1).astype(np.int16)
+    assert values(segmentation.task({"classes": ["a", "b", "c"]}), predicted, targets) == scores
+    binary = segmentation.task({"classes": ["no", "yes"], "binary": True, "logits": True})
+    masks = (targets > 0).astype(int)
+    assert values(binary, masks[..., None] * 2.0 - 1.0, masks)["mean-iou"] == 1.0
 
 
-def test_reconstruction_is_judged_by_its_error():
+def test_reconstruction_metrics():
     x = RANDOM.random((20, 4))
-    found = values(reconstruction.task({"peak": 2.0}), x + 0.1, x)
-    assert found["rmse"] == pytest.approx(0.1)
-    assert found["psnr"] == pytest.approx(10 * np.log10(4 / 0.01))
+    scores = values(reconstruction.task({"peak": 2.0}), x + 0.1, x)
+    assert scores["rmse"] == pytest.approx(0.1)
+    assert scores["psnr"] == pytest.approx(10 * np.log10(4 / 0.01))
     labels = np.arange(20) % 2
     outputs = x + 0.1 * labels[:, None]
     targets = np.concatenate([labels[:, None], x], axis=1)
@@ -84,59 +90,64 @@ def test_reconstruction_is_judged_by_its_error():
          "reconstruction", {}),
     ],
 )  # fmt: skip
-def test_a_task_is_found_from_the_model_and_the_data(output, target, classes, name, more):
+def test_task_is_inferred_from_model_and_data(output, target, classes, name, more):
     names = [str(i) for i in range(classes)]
-    found = resolve(TaskSpec(), output, target, names, None)
-    assert found["name"] == name
-    assert more.items() <= found.items()
-    assert build(found, None).name == name
+    resolved = resolve(TaskSpec(), output, target, names, None)
+    assert resolved["name"] == name
+    assert more.items() <= resolved.items()
+    assert build(resolved, None).name == name
 
 
 @pytest.mark.parametrize(
     ("spec", "output", "target", "message"),
     [
-        ({}, (2,), Target("y", (), True), "the model gives [2] but the data has 3 classes"),
+        ({}, (2,), Target("y", (), True), "the model outputs [2] but the data has 3 classes"),
         ({}, (8, 8, 2), Target("y", (8, 8), True), "the masks have 3 classes"),
         ({}, (4, 4, 3), Target("y", (8, 8), True), "a class for each pixel"),
-        ({"name": "regression"}, (2,), Target("y", (), False), "regression takes one number"),
+        ({"name": "regression"}, (2,), Target("y", (), False), "regression needs one number"),
         ({"name": "multi-label"}, (3,), Target("y", (3,), False), "0 or 1 for each label"),
     ],
 )
-def test_what_does_not_fit_says_so(spec, output, target, message):
+def test_mismatch_is_an_error(spec, output, target, message):
     with pytest.raises(UsageError) as error:
         resolve(TaskSpec(**spec), Output("o", output, "linear"), target, ["a", "b", "c"], None)
     assert message in str(error.value)
 
 
-def test_a_metric_that_is_not_there_is_told_with_those_that_are():
-    with pytest.raises(UsageError, match="has no metric 'acc'; it has mae, rmse, r2"):
+def test_unknown_metric_lists_the_available():
+    with pytest.raises(
+        UsageError, match="task regression has no metric 'acc'; available: mae, rmse, r2"
+    ):
         regression.task({}).metric("acc")
 
 
-def test_a_task_of_ones_own(tmp_path):
+def test_custom_task(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n\n\ndef quantile(q=0.9):\n"
-        "    return {'loss': 'mae', 'lowest': ['worst'],\n"
-        "            'judge': {'worst': lambda o, t: float(np.quantile(abs(o - t), q))}}\n\n\n"
-        "def nothing():\n    return 3\n"
+        "    return {'loss': 'mae', 'minimize': ['worst'],\n"
+        "            'metrics': {'worst': lambda o, t: float(np.quantile(abs(o - t), q))}}\n\n\n"
+        "def nothing():\n    return 3\n\n\n"
+        "def old():\n    return {'loss': 'mae', 'metrics': {'a': max}, 'lowest': ['a']}\n"
     )
     task = build({"name": "ref", "ref": "mine.py:quantile", "args": {"q": 0.5}}, tmp_path)
     (metric,) = task.metrics
     assert (metric.name, metric.direction, task.loss()) == ("worst", "minimize", "mae")
-    assert metric.judge(np.array([1.0, 2.0, 3.0]), np.zeros(3)) == 2.0
+    assert metric.compute(np.array([1.0, 2.0, 3.0]), np.zeros(3)) == 2.0
     assert metric.drop(1.0, 1.5) == 0.5
-    with pytest.raises(UsageError, match="must return a mapping with 'loss' and 'judge'"):
+    with pytest.raises(UsageError, match="must return a mapping with 'loss' and 'metrics'"):
         build({"name": "ref", "ref": "mine.py:nothing"}, tmp_path)
+    with pytest.raises(UsageError, match="unknown key 'lowest'; valid keys: keras_metrics, loss"):
+        build({"name": "ref", "ref": "mine.py:old"}, tmp_path)
 
 
-def test_chance_is_what_always_the_same_answer_gives():
+def test_chance_level_is_the_metric_of_constant_outputs():
     labels = np.array([0, 1, 1, 2])
     task = build({"name": "classification", "classes": ["a", "b", "c"]}, Path())
     assert task.chance(task.metric("accuracy"), labels) == 0.5
     binary = {"name": "classification", "classes": ["a", "b"], "binary": True, "logits": True}
     task = build(binary, Path())
     assert task.chance(task.metric("accuracy"), labels[1:] - 1) == pytest.approx(2 / 3)
-    # Where one class is all there is, nothing can be told.
+    # Undefined if all samples have one class.
     assert task.chance(task.metric("accuracy"), np.zeros(4, int)) is None
     numbers = np.array([1.0, 2.0, 6.0])
     task = build({"name": "regression"}, Path())

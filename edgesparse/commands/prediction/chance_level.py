@@ -66,10 +66,10 @@ def _at_chance(plan: Plan, executor: Executor, key: str) -> str | None:
     base = executor.context.loaded.folder
     judge = read_judge(read_json(folder / samples.TASK), folder / samples.TARGETS, base)
     metric, chance = judge.judging.metric, chance_of(judge)
-    value = read_json(store.path(key) / METRICS).get(judge.judging.name)
+    value = read_json(store.path(key) / METRICS).get(judge.judging.metric_name)
     if chance is None or value is None or not math.isfinite(value):
         return None
-    name, share = judge.judging.name, metric.unit == "%"
+    name, share = judge.judging.metric_name, metric.unit == "%"
     count, interval = len(next(iter(judge.wanted.values()))), None
     if share and 0 <= value <= 1:
         half = _DEVIATIONS * math.sqrt(value * (1 - value) / max(1, count))

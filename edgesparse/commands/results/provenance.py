@@ -24,7 +24,7 @@ from edgesparse.stages.base.artifacts import HISTORY, read_json
 from edgesparse.stages.base.stage import Stage
 from edgesparse.stages.samples import LABELS, TASK, TRANSFORM
 from edgesparse.stages.sparsify import LAYERS
-from edgesparse.tasks.evaluation import rebuilt
+from edgesparse.tasks.evaluation import from_dict
 from edgesparse.tflite.features import Features, features, strongest
 from edgesparse.tflite.format.signature import read_signature
 
@@ -94,8 +94,8 @@ def _sensitivity(stage: Stage, plan: Plan, store: Store) -> LayerSensitivity:
     found = sensitivity.read(store.path(stage.key))
     name, unit, sign = "accuracy", "%", 1
     if store.has(plan.samples):
-        judging = rebuilt(read_json(store.path(plan.samples) / TASK), store.root)
-        name, unit = judging.name, judging.metric.unit
+        judging = from_dict(read_json(store.path(plan.samples) / TASK), store.root)
+        name, unit = judging.metric_name, judging.metric.unit
         sign = 1 if judging.metric.direction == "maximize" else -1
     return LayerSensitivity(
         variants=list(stage.variants),

@@ -92,7 +92,7 @@ class _Judge:
         self.recipe = recipe_of(model, dataset, Train())
         x, y = arrays(dataset.validation, dataset.validation.count)
         self.x, self.ask = x, asking(model)
-        self.y = judged_targets(self.recipe, x, y)[self.recipe.judged]
+        self.y = judged_targets(self.recipe, x, y)[self.recipe.primary_output]
 
     def accuracy(self) -> float:
         """The metric that counts; with its sign turned where less is better, so that what is lost
@@ -100,6 +100,6 @@ class _Judge:
         found = []
         for start in range(0, len(self.y), BATCH):
             part = {name: values[start : start + BATCH] for name, values in self.x.items()}
-            found.append(answers(self.ask, part, self.recipe)[self.recipe.judged])
-        value = self.recipe.metric.judge(np.concatenate(found), self.y)
+            found.append(answers(self.ask, part, self.recipe)[self.recipe.primary_output])
+        value = self.recipe.metric.compute(np.concatenate(found), self.y)
         return value if self.recipe.metric.direction == "maximize" else -value

@@ -31,7 +31,7 @@ class KeepBest(tf.keras.callbacks.Callback):
         self.patience = patience
         self.recipe = recipe
         self.dataset = dataset
-        self.name = recipe.name
+        self.name = recipe.metric_name
         self.begin_again()
 
     def begin_again(self) -> None:
@@ -66,13 +66,13 @@ class KeepBest(tf.keras.callbacks.Callback):
 
     def _value(self, logs: Mapping[str, float]) -> float:
         watched = _WATCHED.get(self.recipe.metric.name, "")
-        if watched in logs and not self.recipe.several and not self.recipe.compiled.metrics:
+        if watched in logs and not self.recipe.is_multi_output and not self.recipe.compiled.metrics:
             return float(logs[watched])
         if self._ask is None:
             self._ask = asking(self.model)
         outputs, targets = answered(self._ask, self.dataset.validation, self.recipe)
-        judged = self.recipe.judged
-        value = self.recipe.metric.judge(outputs[judged], targets[judged])
+        judged = self.recipe.primary_output
+        value = self.recipe.metric.compute(outputs[judged], targets[judged])
         self.computed.setdefault(f"val_{self.name}", []).append(value)
         return value
 

@@ -26,7 +26,7 @@ def label_counts(split: Split, classes: int, most: int = COUNTED) -> np.ndarray:
 
 def missing(dataset: Dataset, recipe: Recipe) -> list[str]:
     """What to say of classes that never occur in a split, where it can be seen whole."""
-    if recipe.several or recipe.resolved["name"] != "classification":
+    if recipe.is_multi_output or recipe.resolved["name"] != "classification":
         return []
     names = list(map(str, recipe.resolved["classes"]))
     lines = []

@@ -83,14 +83,14 @@ def losses(train: Train, recipe: Recipe) -> Any:
     if train.loss is not None:
         kind = _named(train.loss.name, tf.keras.losses, "train.loss")
         one = _made("train.loss", kind, train.loss.args) if isinstance(kind, type) else kind
-        return [one for _ in recipe.tasks] if recipe.several else one
+        return [one for _ in recipe.tasks] if recipe.is_multi_output else one
     own = recipe.compiled.loss
     if own is not None:
         if isinstance(own, Mapping):
             return [own[name] for name in recipe.tasks]
         return own
     found = [task.loss() for task in recipe.tasks.values()]
-    return found if recipe.several else found[0]
+    return found if recipe.is_multi_output else found[0]
 
 
 def doubts(train: Train, recipe: Recipe) -> list[str]:
@@ -178,8 +178,8 @@ def metrics(train: Train, recipe: Recipe) -> Any:
         for m in train.metrics
     ]
     own = [_again(metric) for metric in recipe.compiled.metrics]
-    found = [list(task.watched()) for task in recipe.tasks.values()]
-    if recipe.several:
+    found = [list(task.keras_metrics()) for task in recipe.tasks.values()]
+    if recipe.is_multi_output:
         return found
     names = {str(getattr(metric, "name", metric)) for metric in (*extra, *own)}
     return [*(m for m in found[0] if getattr(m, "name", m) not in names), *extra, *own]
@@ -210,7 +210,7 @@ def class_weights(train: Train, dataset: Dataset, recipe: Recipe) -> dict[int, f
     """
     if train.class_weight is None:
         return None
-    if recipe.several or recipe.resolved["name"] != "classification":
+    if recipe.is_multi_output or recipe.resolved["name"] != "classification":
         raise UsageError("train.class_weight is for classification with one output")
     if train.class_weight != "balanced":
         return dict(train.class_weight)

@@ -98,7 +98,7 @@ def compile_for(model: tf.keras.Model, train: Train, recipe: Recipe, steps: int)
         optimizer=compile_args.optimizer(train, recipe, rate),
         loss=compile_args.losses(train, recipe),
         metrics=compile_args.metrics(train, recipe),
-        loss_weights=list(recipe.loss_weights) if recipe.several else None,
+        loss_weights=list(recipe.loss_weights) if recipe.is_multi_output else None,
     )
 
 
@@ -237,7 +237,7 @@ def _settled(
 
 def _validated(model: tf.keras.Model, dataset: Dataset, recipe: Recipe) -> float:
     outputs, targets = answered(asking(model), dataset.validation, recipe)
-    return recipe.metric.judge(outputs[recipe.judged], targets[recipe.judged])
+    return recipe.metric.compute(outputs[recipe.primary_output], targets[recipe.primary_output])
 
 
 def _fitted(

@@ -19,8 +19,8 @@ from edgesparse.data import Arrays, Dataset, Split, arrays
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.task import Tasks
 from edgesparse.spec.training import Train
-from edgesparse.tasks.evaluation import Judging
-from edgesparse.tasks.resolve import Output, Target, described, resolve
+from edgesparse.tasks.evaluation import ModelTasks
+from edgesparse.tasks.resolve import Output, Target, describe, resolve
 from edgesparse.tasks.task import Metric, Task
 
 _LOOKED_AT = 256
@@ -45,7 +45,7 @@ class Compiled:
 
 
 @dataclass(frozen=True)
-class Recipe(Judging):
+class Recipe(ModelTasks):
     """`inputs` and `targets` are the dataset's names, in the order of the model's inputs and
     outputs; `asked` is what a pipeline says of the task."""
 
@@ -63,7 +63,7 @@ class Recipe(Judging):
     @property
     def said(self) -> list[str]:
         """What is to be told of it before training."""
-        lines = [f"task: {described(self.resolved)}; {self.metric.name} counts", *self.paired]
+        lines = [f"task: {describe(self.resolved)}; {self.metric.name} counts", *self.paired]
         own = [n for n in ("loss", "optimizer") if getattr(self.compiled, n) is not None]
         if own:
             rate = self.compiled.learning_rate

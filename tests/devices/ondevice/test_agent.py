@@ -144,7 +144,7 @@ def test_answers_are_compared_on_the_device_and_judged_here(tflite_files, answer
     found = collect_outputs(as_entry(path, answers), events)
     assert found["y"] == pytest.approx(read_arrays(Path(answers["golden"]), "y")["y"], abs=1e-5)
     resolved = {"name": "classification", "classes": [str(i) for i in range(10)]}
-    kept = {"resolved": resolved, "judged": "y", "metric": "accuracy"}
+    kept = {"resolved": resolved, "output": "y", "metric": "accuracy"}
     judge = read_judge(kept, tmp_path / "targets.npz", tmp_path)
     judgement = judged(as_entry(path, answers), events, judge)
     assert judgement.scores["accuracy"] == 12 / 16

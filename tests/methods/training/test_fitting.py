@@ -107,7 +107,7 @@ def test_divergence_is_an_error(dataset):
 def test_model_and_data_must_fit(dataset):
     with pytest.raises(UsageError, match=r"the model takes \[5\] but the data gives \[12\]"):
         training.check_fit(network(inputs=5), dataset)
-    with pytest.raises(UsageError, match=r"the model gives \[9\] but the data has 3 classes"):
+    with pytest.raises(UsageError, match=r"the model outputs \[9\] but the data has 3 classes"):
         training.check_fit(network(outputs=9), dataset)
 
 
