@@ -60,6 +60,7 @@ struct Step {
   bool direct;  // depthwise without a padded copy
   Addition addition;
   Padded* padded;
+  double work;     // about nanoseconds on one core
   size_t scratch;  // bytes for each thread (depthwise, pools) or in all (windowed)
 };
 

@@ -5,6 +5,9 @@
 namespace edgesparse {
 namespace {
 
+// Nanoseconds of work from which it pays to wake the other threads.
+const double kWorthwhile = 8000;
+
 struct Job {
   Graph* graph;
   const Step* step;
@@ -151,14 +154,15 @@ void run_graph(TfLiteContext* context, Graph* graph) {
     const Value &a = graph->values[step.a], &out = graph->values[step.out];
     const Shape in_shape = a.nhwc ? out.shape : a.shape, out_shape = out.nhwc ? a.shape : out.shape;
     Job job{graph, &step, data(step.a), step.b >= 0 ? data(step.b) : nullptr, data(step.out), in_shape, out_shape, false};
+    Pool* pool = step.work < kWorthwhile ? nullptr : graph->pool;
     for (int i = 0; i < out_shape.images; i++) {
       if (step.kind == kWindowed) {
-        run_parts(graph->pool, run_spread_part, &job);
+        run_parts(pool, run_spread_part, &job);
         job.compact = false;
-        run_parts(graph->pool, run_part, &job);
+        run_parts(pool, run_part, &job);
         job.compact = true;
       }
-      if (step.kind != kWindowed || step.padded->compacted) run_parts(graph->pool, run_part, &job);
+      if (step.kind != kWindowed || step.padded->compacted) run_parts(pool, run_part, &job);
       job.a += image(step.a, in_shape);
       if (job.b) job.b += image(step.b, out_shape);
       job.out += image(step.out, out_shape);

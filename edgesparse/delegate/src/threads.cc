@@ -2,26 +2,23 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "memory.h"
 
 namespace edgesparse {
 
-struct Worker {
-  Pool* pool;
-  int number;
-  pthread_t thread;
-};
-
 struct Pool {
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t work = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
-  Worker* workers = nullptr;
-  int threads = 1;
-  unsigned turn = 0;  // counts calls of run_parts; read without the lock while a worker spins
-  int waiting = 0;    // parts that have not ended; the same
+  pthread_t* workers = nullptr;
+  int threads = 1, parts = 1, asleep = 0;
   bool stop = false;
+  // Which call of run_parts this is (upper half) and how many of its parts are taken (lower half). A thread
+  // takes a part by adding one; what follows cannot change before that part has ended.
+  uint64_t state = 0;
+  int unfinished = 0;
   Part part = nullptr;
   void* argument = nullptr;
 };
@@ -37,24 +34,40 @@ static void pause_briefly() {
 #endif
 }
 
-static void* work(void* argument) {
-  Worker* worker = (Worker*)argument;
-  Pool* pool = worker->pool;
-  unsigned seen = 0;
-  for (;;) {
-    for (int i = 0; i < kSpins && __atomic_load_n(&pool->turn, __ATOMIC_ACQUIRE) == seen; i++) pause_briefly();
+// Takes a part and runs it, if there is one.
+static bool run_one(Pool* pool) {
+  uint64_t state = __atomic_load_n(&pool->state, __ATOMIC_ACQUIRE);
+  do {
+    if ((int)(uint32_t)state >= pool->parts) return false;
+  } while (!__atomic_compare_exchange_n(&pool->state, &state, state + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+  pool->part(pool->argument, (int)(uint32_t)state, pool->parts);
+  if (__atomic_sub_fetch(&pool->unfinished, 1, __ATOMIC_ACQ_REL) == 0) {
     pthread_mutex_lock(&pool->lock);
-    while (pool->turn == seen && !pool->stop) pthread_cond_wait(&pool->work, &pool->lock);
-    seen = pool->turn;
+    pthread_cond_signal(&pool->done);
+    pthread_mutex_unlock(&pool->lock);
+  }
+  return true;
+}
+
+static bool has_work(Pool* pool) {
+  return (int)(uint32_t)__atomic_load_n(&pool->state, __ATOMIC_ACQUIRE) < pool->parts;
+}
+
+static void* work(void* argument) {
+  Pool* pool = (Pool*)argument;
+  for (;;) {
+    for (int i = 0; i < kSpins; i++)
+      if (run_one(pool))
+        i = 0;
+      else
+        pause_briefly();
+    pthread_mutex_lock(&pool->lock);
+    pool->asleep++;
+    while (!has_work(pool) && !pool->stop) pthread_cond_wait(&pool->work, &pool->lock);
+    pool->asleep--;
     const bool stop = pool->stop;
     pthread_mutex_unlock(&pool->lock);
     if (stop) return nullptr;
-    pool->part(pool->argument, worker->number, pool->threads);
-    if (__atomic_sub_fetch(&pool->waiting, 1, __ATOMIC_ACQ_REL) == 0) {
-      pthread_mutex_lock(&pool->lock);
-      pthread_cond_signal(&pool->done);
-      pthread_mutex_unlock(&pool->lock);
-    }
   }
 }
 
@@ -63,13 +76,11 @@ Pool* start_pool(int threads) {
   Pool* pool = (Pool*)malloc(sizeof(Pool));
   if (!pool) return nullptr;
   *pool = Pool();
-  pool->workers = (Worker*)malloc(sizeof(Worker) * (size_t)threads);
+  pool->state = pool->parts = 2 * threads;  // nothing to take
+  pool->workers = (pthread_t*)malloc(sizeof(pthread_t) * (size_t)threads);
   if (!pool->workers) abort();
   for (int i = 1; i < threads; i++) {
-    Worker* worker = &pool->workers[pool->threads];
-    worker->pool = pool;
-    worker->number = pool->threads;
-    if (pthread_create(&worker->thread, nullptr, work, worker)) break;
+    if (pthread_create(&pool->workers[pool->threads], nullptr, work, pool)) break;
     pool->threads++;
   }
   return pool;
@@ -81,27 +92,28 @@ void stop_pool(Pool* pool) {
   pool->stop = true;
   pthread_cond_broadcast(&pool->work);
   pthread_mutex_unlock(&pool->lock);
-  for (int i = 1; i < pool->threads; i++) pthread_join(pool->workers[i].thread, nullptr);
+  for (int i = 1; i < pool->threads; i++) pthread_join(pool->workers[i], nullptr);
   free(pool->workers);
   free(pool);
 }
 
-int pool_size(const Pool* pool) { return pool ? pool->threads : 1; }
+int part_count(const Pool* pool) { return pool ? pool->parts : 1; }
 
 void run_parts(Pool* pool, Part part, void* argument) {
-  if (!pool || pool->threads == 1) return part(argument, 0, 1);
+  if (!pool) return part(argument, 0, 1);
   pthread_mutex_lock(&pool->lock);
   pool->part = part;
   pool->argument = argument;
-  __atomic_store_n(&pool->waiting, pool->threads - 1, __ATOMIC_RELEASE);
-  __atomic_add_fetch(&pool->turn, 1, __ATOMIC_ACQ_REL);
-  pthread_cond_broadcast(&pool->work);
+  __atomic_store_n(&pool->unfinished, pool->parts, __ATOMIC_RELEASE);
+  __atomic_store_n(&pool->state, ((pool->state >> 32) + 1) << 32, __ATOMIC_RELEASE);
+  if (pool->asleep) pthread_cond_broadcast(&pool->work);
   pthread_mutex_unlock(&pool->lock);
-  part(argument, 0, pool->threads);
-  for (int i = 0; i < kSpins && __atomic_load_n(&pool->waiting, __ATOMIC_ACQUIRE); i++) pause_briefly();
-  if (!__atomic_load_n(&pool->waiting, __ATOMIC_ACQUIRE)) return;
+  while (run_one(pool)) {
+  }
+  for (int i = 0; i < kSpins && __atomic_load_n(&pool->unfinished, __ATOMIC_ACQUIRE); i++) pause_briefly();
+  // Also when all have ended: the last one may still hold the lock to say so.
   pthread_mutex_lock(&pool->lock);
-  while (__atomic_load_n(&pool->waiting, __ATOMIC_ACQUIRE)) pthread_cond_wait(&pool->done, &pool->lock);
+  while (__atomic_load_n(&pool->unfinished, __ATOMIC_ACQUIRE)) pthread_cond_wait(&pool->done, &pool->lock);
   pthread_mutex_unlock(&pool->lock);
 }
 
