@@ -112,7 +112,13 @@ const char* check_window(TfLiteContext* context, const Layer& l) {
   if (l.dilation_height < 1 || l.dilation_width < 1 || l.dilation_height > 64 || l.dilation_width > 64)
     return "dilation over 64";
   if (l.filter_height < 1 || l.filter_width < 1 || l.filter_height > 15 || l.filter_width > 15) return "window over 15";
+  const bool trivial = l.filter_height == 1 && l.filter_width == 1;
   for (int i = 0; i < 2; i++) {
+    const int reach = i ? (l.filter_width - 1) * l.dilation_width : (l.filter_height - 1) * l.dilation_height;
+    const int stride = i ? l.stride_width : l.stride_height, in = x.dims->data[1 + i];
+    // The last window ends before the input does: XNNPACK and the reference kernels answer differently.
+    if (l.padding == kSame && !trivial && ((in + stride - 1) / stride - 1) * stride + reach + 1 < in)
+      return "stride beyond the window with SAME padding";
     const Axis a = axis(l.padding, x.dims->data[1 + i], i ? l.filter_width : l.filter_height,
                         i ? l.stride_width : l.stride_height, i ? l.dilation_width : l.dilation_height);
     if (a.out < 1 || a.out != y.dims->data[1 + i]) return "unexpected shape of output";
