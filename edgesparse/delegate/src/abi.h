@@ -149,8 +149,9 @@ struct TfLitePoolParams {
 };
 }  // extern "C"
 
-// The values that we test for; the names and numbers are those of TFLite's enumerations.
-enum Operator {
+// The values that we test for; the names and numbers are those of TFLite's enumerations. Types are fixed
+// where values come from files, which may have others.
+enum Operator : int {
   kAdd = 0,
   kAveragePool = 1,
   kConv2d = 3,
@@ -163,6 +164,6 @@ enum Operator {
 };
 enum TensorType { kFloat32 = 1, kInt32 = 2, kInt64 = 4, kInt8 = 9 };
 enum Allocation { kMmapRo = 1, kArenaRw = 2, kArenaRwPersistent = 3, kDynamic = 4 };
-enum Padding { kSame = 1, kValid = 2 };
-enum Activation { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
+enum Padding : int { kSame = 1, kValid = 2 };
+enum Activation : int { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
 enum DelegateFlags { kAllowDynamicTensors = 1, kRequirePropagatedShapes = 2 };
