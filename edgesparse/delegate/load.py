@@ -16,8 +16,8 @@ MODULES = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
 }
 TESTED: Mapping[str, tuple[str, ...]] = {
-    "tflite-runtime": ("2.14.0",),
-    "ai-edge-litert": ("2.1.6",),
+    "tflite-runtime": ("2.11.0", "2.13.0", "2.14.0"),
+    "ai-edge-litert": ("1.4.0", "2.0.3", "2.1.0", "2.1.5", "2.1.6", "2.2.0", "2.3.0"),
 }
 """Versions with which the delegate was compared; a struct that another one orders in another way
 would be read wrongly, and nothing would say so."""
@@ -64,7 +64,7 @@ def load(runtime: str = "ai-edge-litert", **options: str | float) -> Any:
     if why is None and (sys.platform != "linux" or sys.byteorder != "little"):
         why = f"delegate edgesparse runs on Linux only, not on {sys.platform}"
     if why is not None:
-        raise UsageError(f"{why}: pip install {runtime}=={TESTED[runtime][-1]}, or use xnnpack")
+        raise UsageError(f"{why}; install what it is tested with, or use xnnpack")
     module = import_module(MODULES[runtime])
     try:
         return module.load_delegate(str(library(platform.machine())), options)
