@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections import Counter
@@ -24,6 +25,8 @@ import numpy as np
 from tests.tools.random_nodes import Case, random_case
 
 CHUNK = 250
+OPTIONS = {"min_zeros": "0", "dense": "always"}
+"""All nodes are taken, those without zeros, too."""
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -54,6 +57,13 @@ class Outcome:
         return f"{self.cases} cases equal ({self.alone} without XNNPACK's answer); taken: {counts}"
 
 
+def library_here() -> Path:
+    """The delegate's library for this machine, built where it is missing."""
+    from edgesparse.delegate.build import library
+
+    return library(platform.machine())
+
+
 def answers(interpreter: Any, case: Case) -> list[np.ndarray[Any, Any]]:
     """All outputs for each input in turn; for the first twice: no run depends on another."""
     outputs = []
@@ -80,32 +90,49 @@ def delegated(interpreter: Any) -> tuple[Counter[str], Counter[str]]:
 
 
 def compare(case: Case, library: Path, options: dict[str, str], threads: int) -> dict[str, Any]:
-    """Compare one case: what the delegate took, and the first difference to XNNPACK."""
-    from ai_edge_litert.interpreter import Interpreter, load_delegate
+    """Compare one case: what the delegate took, and the first difference to XNNPACK.
 
-    plain = Interpreter(model_content=case.content, num_threads=1)
-    plain.allocate_tensors()
-    ours = Interpreter(
-        model_content=case.content,
-        num_threads=threads,
-        experimental_delegates=[load_delegate(str(library), options)],
-    )
-    ours.allocate_tensors()
+    Single nodes are compared with the reference kernels as well, whose fixed-point scales round
+    otherwise in places: answers may be apart by 1.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
+
+    def opened(**more: Any) -> Any:
+        interpreter = Interpreter(model_content=case.content, **more)
+        interpreter.allocate_tensors()
+        return interpreter
+
+    plain = opened(num_threads=1)
+    delegate = load_delegate(str(library), options)
+    ours = opened(num_threads=threads, experimental_delegates=[delegate])
     taken, left = delegated(ours)
-    _, refused = delegated(plain)
-    # What XNNPACK refuses is computed by the runtime's own kernels, which round in another way.
-    alone = bool(refused)
-    difference = None
-    for number, (a, b) in enumerate(zip(answers(plain, case), answers(ours, case), strict=True)):
-        apart = np.abs(a.astype(int) - b.astype(int))
-        if apart.max(initial=0) > (1 if alone else 0) and not (alone and case.kind == "chain"):
-            index = tuple(int(i) for i in np.unravel_index(int(apart.argmax()), apart.shape))
-            difference = (
-                f"answer {number}: {np.count_nonzero(apart)} of {apart.size} differ, at most by "
-                f"{apart.max()}, first at {index}: XNNPACK {a[index]}, delegate {b[index]}"
-            )
-            break
+    # What XNNPACK refuses is computed by the runtime's own kernels.
+    alone = bool(delegated(plain)[1])
+    outputs = answers(ours, case)
+    single = case.kind not in ("chain", "residual")
+    difference = None if alone else first_difference("XNNPACK", answers(plain, case), outputs, 0)
+    if single and difference is None:
+        reference = opened(experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+        difference = first_difference("reference", answers(reference, case), outputs, 1)
     return {"alone": alone, "taken": taken, "left": left, "difference": difference}
+
+
+def first_difference(
+    name: str,
+    expected: Sequence[np.ndarray[Any, Any]],
+    outputs: Sequence[np.ndarray[Any, Any]],
+    tolerance: int,
+) -> str | None:
+    """Describe the first output that is further apart than `tolerance`."""
+    for number, (a, b) in enumerate(zip(expected, outputs, strict=True)):
+        apart = np.abs(a.astype(int) - b.astype(int))
+        if apart.max(initial=0) > tolerance:
+            index = tuple(int(i) for i in np.unravel_index(int(apart.argmax()), apart.shape))
+            return (
+                f"answer {number}: {np.count_nonzero(apart)} of {apart.size} differ, at most by "
+                f"{apart.max()}, first at {index}: {name} {a[index]}, delegate {b[index]}"
+            )
+    return None
 
 
 def run(
@@ -173,21 +200,12 @@ def main() -> int:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seeds", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    # All nodes, those without zeros, too.
-    options = {
-        "min_zeros": "0",
-        "dense": "always",
-        **({"isa": arguments.isa} if arguments.isa else {}),
-    }
+    options = {**OPTIONS, **({"isa": arguments.isa} if arguments.isa else {})}
     if arguments.child:
         _child(arguments.child, arguments.seeds, options, arguments.threads)
         return 0
     if arguments.library is None:
-        import platform
-
-        from edgesparse.delegate.build import library
-
-        arguments.library = library(platform.machine())
+        arguments.library = library_here()
     seeds = range(arguments.seed, arguments.seed + arguments.count)
     outcome = run(seeds, arguments.isa, arguments.library, threads=arguments.threads)
     if outcome.difference is None:
