@@ -99,6 +99,10 @@ void sizes(TfLiteContext* context, const Graph& graph, Array<int>* dims) {
 TfLiteStatus kernel_prepare(TfLiteContext* context, TfLiteNode* node) {
   auto* graph = (Graph*)node->user_data;
   if (!graph) return kTfLiteError;
+  if (!propagate_shapes(context, *graph)) {
+    context->ReportError(context, "edgesparse: the shape of an input does not fit its node");
+    return kTfLiteError;
+  }
   Array<int> now;
   sizes(context, *graph, &now);
   if (graph->steps.size && now.size == graph->dims.size && !memcmp(now.data, graph->dims.data, sizeof(int) * now.size))
