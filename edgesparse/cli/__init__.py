@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. Heavy imports stand inside the commands."""
+"""Command line: parse, call the API, emit. Commands import heavy modules when they run."""

@@ -1,4 +1,4 @@
-"""How a run looks while it goes on, on a terminal and in a pipe."""
+"""Progress of a run on a terminal or in a pipe, and its results on stdout."""
 
 from __future__ import annotations
 
@@ -40,42 +40,42 @@ PIPED_INTERVAL_SECONDS = 10.0
 
 
 def result_console() -> Console:
-    """For results on stdout: as wide as a terminal, and elsewhere as always, without control
-    codes."""
+    """Console for results on stdout: as wide as the terminal; in a pipe of fixed width and without
+    control codes."""
     width = WIDTH
     if sys.stdout.isatty():
         width = min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROW), WIDE)
     return Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False)
 
 
-def print_results(results: Results, form: str) -> None:
-    """Print results on stdout as "table", "markdown", "csv", "json", or by an installed plug-in."""
-    if form == "table":
+def print_results(results: Results, style: str) -> None:
+    """Print results on stdout as "table", "markdown", "csv", "json", or by a plug-in."""
+    if style == "table":
         terminal.print_results(results, result_console())
     else:
         builtin = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}
-        sys.stdout.write(str(choose("reports", form, builtin)(results)))
+        sys.stdout.write(str(choose("reports", style, builtin)(results)))
 
 
 @contextmanager
 def open_project(*, jobs: int | None = None, cluster: str | None = None) -> Iterator[Project]:
-    """The project in the current folder, for a block; its progress is shown on stderr.
+    """Open the project in the current folder and show its progress on stderr.
 
-    Whoever calls the program in their own process may give it workers as click's `obj`.
+    Programs that call the CLI in-process can pass warm workers as click's `obj`.
     """
     from edgesparse.project import Project
 
     workers = click.get_current_context().find_root().obj
     with (
-        Shown() as listener,
+        ProgressDisplay() as listener,
         Project(listener=listener, jobs=jobs, cluster=cluster, workers=workers) as project,
     ):
         yield project
 
 
-def leave_page(project: Project, results: Results, tracking: Sequence[Tracking] = ()) -> None:
-    """Write the page beside a run's results, and the run to trackers, and say where they are. A run
-    is none the worse without: the results are there."""
+def write_reports(project: Project, results: Results, tracking: Sequence[Tracking] = ()) -> None:
+    """Write the page beside a run's results, and the run to its trackers. A failure of either does
+    not fail the run."""
     import edgesparse
 
     path = project.workspace().results_path(results.run).with_name("page.html")
@@ -83,28 +83,28 @@ def leave_page(project: Project, results: Results, tracking: Sequence[Tracking] 
         say(f"models: {path.with_name('models')}", err=True)
     try:
         say(f"page: {edgesparse.write_page(results, path)}", err=True)
-    except Exception as error:  # Also a fault of ours: the results are printed by then.
+    except Exception as error:  # Even a bug: the results are already printed.
         say(f"no page: {error}", err=True)
-    for one in tracking:
+    for tracker in tracking:
         try:
-            say(f"{one.name}: {edgesparse.track(results, one, path.parent)}", err=True)
+            say(f"{tracker.name}: {edgesparse.track(results, tracker, path.parent)}", err=True)
         except Exception as error:
-            say(f"not tracked by {one.name}: {error}", err=True)
+            say(f"not tracked by {tracker.name}: {error}", err=True)
 
 
 @dataclass
 class _Running:
-    """A stage that goes on: when it began, when it last printed, and its bar."""
+    """A running stage: when it started, when it last printed a line, and its bar."""
 
     started: float
     printed: float
     task: TaskID | None = None
 
 
-class Shown:
-    """Shows progress on stderr: a bar for each running stage, now and then a line elsewhere.
+class ProgressDisplay:
+    """Progress on stderr: a bar for each running stage on a terminal, else a line now and then.
 
-    Draws on a duplicate of stderr, since stages have stderr itself redirected into their log.
+    Draws on a duplicate of stderr, since stages redirect stderr itself into their log.
     """
 
     def __enter__(self) -> events.Listener:
@@ -112,14 +112,14 @@ class Shown:
         self.console = Console(file=self.stream, highlight=False, emoji=False, markup=False)
         self.bars: Progress | None = None
         self.running: dict[str, _Running] = {}
-        return self.tell
+        return self.show
 
     def __exit__(self, *_: object) -> None:
         for label in list(self.running):
             self._end(label)
         self.stream.close()
 
-    def tell(self, event: events.RunEvent) -> None:
+    def show(self, event: events.RunEvent) -> None:
         if isinstance(event, events.StageStarted):
             now = time.monotonic()
             self._end(event.label)
@@ -127,13 +127,13 @@ class Shown:
             if self.console.is_terminal:
                 self._begin_bar(event.label)
             else:
-                self._line(f"{_place(event.number, event.total)}{event.label} ...")
+                self._line(f"{_counter(event.number, event.total)}{event.label} ...")
         elif isinstance(event, events.StageProgress):
             self._progress(event)
         elif isinstance(event, events.StageDone):
             started = self._end(event.label)
             took = "cached" if started is None else f"{time.monotonic() - started:.1f} s"
-            self._line(f"{_place(event.number, event.total)}{event.label}: {took}")
+            self._line(f"{_counter(event.number, event.total)}{event.label}: {took}")
         elif isinstance(event, events.StageFailed):
             self._end(event.label)
             self._line(f"FAILED {event.label}: {event.error}", "red")
@@ -155,39 +155,39 @@ class Shown:
                 transient=True,
             )
             self.bars.start()
-        # Without a total the bar only moves: not every stage can tell how far it is.
+        # Without a total the bar only moves: not every stage knows its progress.
         self.running[label].task = self.bars.add_task(clean(label), total=None, detail="")
 
     def _end(self, label: str) -> float | None:
-        """Take a stage's bar away; when the stage was started."""
-        known = self.running.pop(label, None)
-        if known is None:
+        """Remove a stage's bar, and return when the stage started."""
+        stage = self.running.pop(label, None)
+        if stage is None:
             return None
-        if self.bars is not None and known.task is not None:
-            self.bars.refresh()  # Even a short stage shows how far it came.
-            self.bars.remove_task(known.task)
+        if self.bars is not None and stage.task is not None:
+            self.bars.refresh()  # Even a short stage shows its progress.
+            self.bars.remove_task(stage.task)
             if not self.running:
                 self.bars.stop()
                 self.bars = None
-        return known.started
+        return stage.started
 
     def _progress(self, event: events.StageProgress) -> None:
-        known = self.running.get(event.label)
-        if known is None:
+        stage = self.running.get(event.label)
+        if stage is None:
             return
-        if self.bars is not None and known.task is not None:
-            self.bars.update(known.task, total=1.0, completed=event.share, detail=clean(event.text))
+        if self.bars is not None and stage.task is not None:
+            self.bars.update(stage.task, total=1.0, completed=event.share, detail=clean(event.text))
             return
         now = time.monotonic()
-        if now - known.printed < PIPED_INTERVAL_SECONDS or not 0 < event.share < 1:
+        if now - stage.printed < PIPED_INTERVAL_SECONDS or not 0 < event.share < 1:
             return
-        known.printed = now
-        left = (now - known.started) * (1 - event.share) / event.share
+        stage.printed = now
+        left = (now - stage.started) * (1 - event.share) / event.share
         minutes, seconds = divmod(round(left), 60)
         self._line(
             f"  {event.label}: {event.share:.0%}, {event.text}, {minutes}:{seconds:02d} left"
         )
 
 
-def _place(number: int, total: int) -> str:
+def _counter(number: int, total: int) -> str:
     return f"[{number}/{total}] " if total > 1 else ""

@@ -1,13 +1,14 @@
-"""`edgesparse device ...`: look at devices, set them up, and manage what is released on them."""
+"""`edgesparse device ...`: list, check, set up and probe devices, and manage their releases."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from edgesparse.cli.options import FAILED, JSON, NAME, print_json, say
+from edgesparse.cli.options import FAILED, JSON, NAME, emit
 
 if TYPE_CHECKING:
     from edgesparse.devices.agent.probe import CellResult
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def device() -> None:
-    """Look at devices, set them up, and manage what is released on them."""
+    """List, check, set up and probe devices, and manage their releases."""
 
 
 @device.command("list")
@@ -26,113 +27,100 @@ def list_devices(as_json: bool) -> None:
     import edgesparse
     from edgesparse.report.terminal import WIDTH
 
-    found = edgesparse.Project().device_files()
-    if as_json:
-        print_json([vars(file) for file in found])
-        return
-    if not found:
-        say("no device files in devices/; 'edgesparse init .' writes a first one")
-        return
-    first = max(len(file.name) for file in found)
-    second = max(len(file.connect) for file in found)
-    for file in found:
-        line = f"{file.name:<{first}}  {file.connect:<{second}}  {file.description}"
-        say(line[:WIDTH].rstrip())
+    files = edgesparse.Project().device_files()
+    first = max((len(file.name) for file in files), default=0)
+    second = max((len(file.connect) for file in files), default=0)
+    lines = [
+        f"{file.name:<{first}}  {file.connect:<{second}}  {file.description}"[:WIDTH].rstrip()
+        for file in files
+    ]
+    lines = lines or ["no device files in devices/; 'edgesparse init .' writes a first one"]
+    emit(as_json, [vars(file) for file in files], lines)
 
 
 @device.command()
 @NAME
 @JSON
 def check(name: str, as_json: bool) -> None:
-    """Say in one screen what a device is, what it lacks and what to type."""
+    """Report on a device: hardware, software, what is missing and the command that installs it."""
     from edgesparse.cli.console import open_project
     from edgesparse.devices.setup.checkup import MISSING
 
     with open_project() as project:
-        found = project.check_device(name)
-    if as_json:
-        print_json([vars(finding) for finding in found])
-    else:
-        width = max(len(finding.subject) for finding in found)
-        for finding in found:
-            say(f"{finding.subject:<{width}}  {finding.state:<7}  {finding.text}")
-            if finding.todo:
-                say(f"{'':<{width}}  {'':<7}  -> {finding.todo}")
-    sys.exit(FAILED if any(finding.state == MISSING for finding in found) else 0)
+        findings = project.check_device(name)
+    width = max(len(finding.subject) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.subject:<{width}}  {finding.state:<7}  {finding.text}")
+        if finding.todo:
+            lines.append(f"{'':<{width}}  {'':<7}  -> {finding.todo}")
+    emit(as_json, [vars(finding) for finding in findings], lines)
+    sys.exit(FAILED if any(finding.state == MISSING for finding in findings) else 0)
 
 
 @device.command()
 @NAME
 @JSON
 def setup(name: str, as_json: bool) -> None:
-    """Install the runtimes on a device; does nothing where they are there."""
+    """Install the runtimes on a device; does nothing where they are installed."""
     from edgesparse.cli.console import open_project
 
     with open_project() as project:
-        found = project.set_up_device(name)
-    label, done = found.device.name, found.done
-    if as_json:
-        about = {"changed": done.changed, "versions": done.versions, "refused": done.refused}
-        print_json(about)
-        return
+        result = project.set_up_device(name)
+    label, done = result.device.name, result.done
     versions = ", ".join(f"{runtime} {version}" for runtime, version in done.versions.items())
-    if found.venv is None:
-        say(f"{label}: uses the runtimes of its own Python; nothing to set up")
+    if result.venv is None:
+        line = f"{label}: uses the runtimes of its own Python; nothing to set up"
     elif done.changed:
-        say(f"{label}: installed {versions} in {found.venv}")
+        line = f"{label}: installed {versions} in {result.venv}"
     else:
-        say(f"{label}: {versions} in {found.venv} already")
-    for problem in done.refused.values():
-        say(f"{label}: left out: {problem}")
+        line = f"{label}: {versions} already installed in {result.venv}"
+    record = {"changed": done.changed, "versions": done.versions, "refused": done.refused}
+    emit(as_json, record, [line, *(f"{label}: left out: {why}" for why in done.refused.values())])
 
 
 @device.command()
 @NAME
 @JSON
 def probe(name: str, as_json: bool) -> None:
-    """Try on a device which sparse storage its runtimes refuse, run and exploit, and whether they
-    compute in half precision; minutes."""
-    from dataclasses import asdict
-
+    """Measure which sparse storage a device's runtimes refuse, run and exploit, and whether they
+    compute in half precision; takes minutes."""
     from edgesparse.cli.console import open_project
     from edgesparse.report.terminal import WIDTH
 
     with open_project() as project:
         probed = project.probe_device(name)
-    found = probed.found
-    if as_json:
-        print_json(asdict(found))
-        return
+    result = probed.result
+    lines = []
     for runtime in probed.runtimes:
-        say(f"{name} | {runtime.name} {runtime.version}")
-        for trial in found.trials:
-            if trial.runtime == runtime.name:
-                say(f"  {_trial_line(trial)}"[:WIDTH])
-        gains = found.gains[runtime.name]
-        say(f"  {_path_line(gains.zeros)}")
-        say(f"  {_half_line(gains.half)}")
-    say(
-        f"{probed.surprises} of {len(found.trials)} are not as the table of compatibility says"
-        + "; what was found here counts from now on"
+        gains = result.gains[runtime.name]
+        lines.append(f"{name} | {runtime.name} {runtime.version}")
+        trials = [trial for trial in result.trials if trial.runtime == runtime.name]
+        lines += [f"  {_trial_line(trial)}"[:WIDTH] for trial in trials]
+        lines += [f"  {_zeros_line(gains.zeros)}", f"  {_half_precision_line(gains.half)}"]
+    lines.append(
+        f"{probed.surprises} of {len(result.trials)} results differ from the built-in "
+        "compatibility table; probed results will be used"
     )
+    emit(as_json, asdict(result), lines)
 
 
-def _path_line(gain: float) -> str:
+def _zeros_line(gain: float) -> str:
     from edgesparse.tflite.runtimes.compatibility import SKIPS
 
     if gain == 0:
-        return "zeros in 1x1 convolutions: refuses them, or answers wrong"
-    said = "skips them" if gain >= SKIPS else "skips none"
-    return f"zeros in 1x1 convolutions: {said}, {gain:.2f} times as fast with 90 %"
+        return "zeros in 1x1 convolutions: refused, or wrong outputs"
+    verdict = "skipped" if gain >= SKIPS else "not skipped"
+    return f"zeros in 1x1 convolutions: {verdict}, {gain:.2f}x as fast with 90 %"
 
 
-def _half_line(gain: float) -> str:
+def _half_precision_line(gain: float) -> str:
     from edgesparse.tflite.runtimes.compatibility import SKIPS
 
     if gain == 0:
-        return "half-precision arithmetic: refuses it, or answers wrong"
-    said = "computes so" if gain >= SKIPS else "without effect"
-    return f"half-precision arithmetic: {said}, {gain:.2f} times as fast"
+        return "half precision: refused, or wrong outputs"
+    verdict = "supported" if gain >= SKIPS else "no effect"
+    return f"half precision: {verdict}, {gain:.2f}x as fast"
 
 
 def _trial_line(trial: CellResult) -> str:
@@ -140,12 +128,12 @@ def _trial_line(trial: CellResult) -> str:
 
     cell, verdict = trial.cell, trial.verdict
     if not verdict.runs:
-        said = f"refuses: {verdict.why.removeprefix('RuntimeError: ')}"
+        text = f"refused: {verdict.why.removeprefix('RuntimeError: ')}"
     elif verdict.cost is None:
-        said = "runs"
+        text = "runs"
     else:
-        said = f"pays where at most {min(1, PAYS / verdict.cost):.0%} is stored"
-    return f"{cell.op:<17}  {cell.scheme:<19}  {cell.form:<10}  {said}"
+        text = f"pays where at most {min(1, PAYS / verdict.cost):.0%} is stored"
+    return f"{cell.op:<17}  {cell.scheme:<19}  {cell.form:<10}  {text}"
 
 
 @device.command()
@@ -157,8 +145,7 @@ def releases(name: str, pipeline: str, as_json: bool) -> None:
     from edgesparse.cli.console import open_project
 
     with open_project() as project:
-        state = project.releases(name, pipeline)
-    _show_state(state, as_json)
+        _emit_state(project.releases(name, pipeline), as_json)
 
 
 @device.command()
@@ -170,14 +157,10 @@ def rollback(name: str, pipeline: str, as_json: bool) -> None:
     from edgesparse.cli.console import open_project
 
     with open_project() as project:
-        state = project.rollback(name, pipeline)
-    _show_state(state, as_json)
+        _emit_state(project.rollback(name, pipeline), as_json)
 
 
-def _show_state(state: State, as_json: bool) -> None:
-    if as_json:
-        print_json(state.model_dump())
-        return
+def _emit_state(state: State, as_json: bool) -> None:
     marks = {state.previous: "previous", state.current: "current"}
-    for digest in state.releases:
-        say(f"{digest}  {marks.get(digest, '')}".rstrip())
+    lines = [f"{digest}  {marks.get(digest, '')}".rstrip() for digest in state.releases]
+    emit(as_json, state.model_dump(), lines)

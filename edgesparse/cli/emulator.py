@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesparse.cli.options import JSON, NAME, print_json, say
+from edgesparse.cli.options import JSON, NAME, emit
 
 if TYPE_CHECKING:
     from edgesparse.spec.device import Device, Emulator
@@ -23,7 +23,7 @@ def _emulated(name: str) -> tuple[Device, Emulator]:
 
     device = edgesparse.Project().device(name)
     if device.connect.emulator is None:
-        raise UsageError(f"device {name} is no emulated one: its file has no connect.emulator")
+        raise UsageError(f"device {name} is not emulated: its file has no connect.emulator")
     return device, device.connect.emulator
 
 
@@ -31,40 +31,38 @@ def _emulated(name: str) -> tuple[Device, Emulator]:
 @NAME
 @JSON
 def build(name: str, as_json: bool) -> None:
-    """Build the disk image of an emulated device, unless there is one."""
-    from edgesparse.cli.console import Shown
+    """Build the disk image of an emulated device, unless it exists."""
+    from edgesparse.cli.console import ProgressDisplay
     from edgesparse.devices.setup.connection import build_image
     from edgesparse.graph.events import stage_progress
 
     device, _ = _emulated(name)
-    with Shown() as listener, stage_progress(listener, f"build the image of {name}") as progress:
+    with (
+        ProgressDisplay() as listener,
+        stage_progress(listener, f"build the image of {name}") as progress,
+    ):
         folder = build_image(device, progress)
-    if as_json:
-        print_json({"image": folder.name, "folder": str(folder)})
-    else:
-        say(f"image {folder.name} is there")
+    record = {"image": folder.name, "folder": str(folder)}
+    emit(as_json, record, [f"image {folder.name} is ready"])
 
 
 @emulator.command()
 @NAME
 @JSON
 def up(name: str, as_json: bool) -> None:
-    """Boot an emulated device and leave it on; its disk forgets everything when it goes down."""
-    from edgesparse.cli.console import Shown
+    """Boot an emulated device and leave it on; its disk is reset when it is shut down."""
+    from edgesparse.cli.console import ProgressDisplay
     from edgesparse.devices.emulator import machine as machines
     from edgesparse.devices.setup.connection import build_image
     from edgesparse.graph.events import stage_progress
 
     device, spec = _emulated(name)
-    with Shown() as listener, stage_progress(listener, f"start {name}") as progress:
+    with ProgressDisplay() as listener, stage_progress(listener, f"start {name}") as progress:
         built = build_image(device, progress)
         progress(0.9, "booting")
         machine = machines.up(device.name, spec, built)
-    if as_json:
-        print_json(vars(machine))
-        return
-    say(machines.describe(machine))
-    say(f"log in with: {machines.login(machine, built)}")
+    login = f"log in with: {machines.login(machine, built)}"
+    emit(as_json, vars(machine), [machines.describe(machine), login])
 
 
 @emulator.command()
@@ -75,29 +73,22 @@ def down(name: str, as_json: bool) -> None:
     from edgesparse.devices.emulator import machine as machines
 
     was_up = machines.down(_emulated(name)[0].name)
-    if as_json:
-        print_json({"name": name, "was_up": was_up})
-    else:
-        say(f"{name}: {'shut down' if was_up else 'was not up'}")
+    line = f"{name}: {'shut down' if was_up else 'was not running'}"
+    emit(as_json, {"name": name, "was_up": was_up}, [line])
 
 
 @emulator.command()
 @JSON
 def status(as_json: bool) -> None:
-    """List the emulated devices that are on, and the images."""
+    """List the emulated devices that are running, and the images."""
     from edgesparse.devices.emulator import machine as machines
 
-    on, images = machines.machines(), machines.images()
-    if as_json:
-        about = {
-            "machines": [vars(machine) for machine in on],
-            "images": [{"name": path.name, "bytes": size} for path, size in images],
-        }
-        print_json(about)
-        return
-    for machine in on:
-        say(machines.describe(machine))
-    if not on:
-        say("no emulated device is up")
-    for path, size in images:
-        say(f"image {path.name}: {size / 1e6:.0f} MB in {path}")
+    running, images = machines.machines(), machines.images()
+    record = {
+        "machines": [vars(machine) for machine in running],
+        "images": [{"name": path.name, "bytes": size} for path, size in images],
+    }
+    lines = [machines.describe(machine) for machine in running]
+    lines = lines or ["no emulated device is running"]
+    lines += [f"image {path.name}: {size / 1e6:.0f} MB in {path}" for path, size in images]
+    emit(as_json, record, lines)

@@ -1,4 +1,4 @@
-"""Commands for the first minutes: a project to begin with, and what shells need to complete."""
+"""Commands that start a project and that complete words in a shell."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from edgesparse.cli.options import say
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--example", metavar="NAME", help="A shipped pipeline, with its code and data; 'list' lists."
+    "--example",
+    metavar="NAME",
+    help="Start from a shipped pipeline and its files; 'list' lists them.",
 )
-@click.option("--ci", is_flag=True, help="Also a workflow for GitHub Actions.")
+@click.option("--ci", is_flag=True, help="Also write a workflow for GitHub Actions.")
 def init(folder: Path, example: str | None, ci: bool) -> None:
-    """Start a project: a first pipeline, the local device, and schemas for editors."""
+    """Start a project: a first pipeline, the local device and JSON Schemas for editors."""
     import shlex
 
     from edgesparse.commands.init import examples, write_project
@@ -34,14 +36,14 @@ def init(folder: Path, example: str | None, ci: bool) -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what a shell needs to complete commands, options, devices, variants and runs.
+    """Print a script that completes commands, options, devices, variants and runs.
 
     bash, in ~/.bashrc: eval "$(edgesparse completion bash)"; zsh likewise in ~/.zshrc; fish:
     edgesparse completion fish > ~/.config/fish/completions/edgesparse.fish
     """
     from click.shell_completion import get_completion_class
 
-    found = get_completion_class(shell)
-    assert found is not None
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
     root = click.get_current_context().find_root().command
-    click.echo(found(root, {}, "edgesparse", "_EDGESPARSE_COMPLETE").source())
+    click.echo(completion_class(root, {}, "edgesparse", "_EDGESPARSE_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""The `edgesparse` command and how its errors end."""
+"""The `edgesparse` command, its errors and exit codes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from edgesparse.spec.errors import EdgesparseError
 
 _EPILOG = (
     "Exit codes: 0 done; 1 a stage or device failed; 2 wrong usage or invalid file; "
-    "3 a gate is not met; 130 interrupted (what is finished is kept)."
+    "3 a gate failed or a run regressed; 130 interrupted (finished stages are kept)."
 )
 
 
 class _Group(click.Group):
-    """Ends every error that a user can cause in one message and a documented exit code."""
+    """Group that turns every user error into one message and a documented exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        _end_as_by_ctrl_c()
+        _interrupt_on_signals()
         try:
             return super().main(*args, **kwargs)
         except SystemExit as ended:
@@ -35,14 +35,14 @@ class _Group(click.Group):
                 _exit_interrupted()
             raise
         except BrokenPipeError:
-            # The reader of our output (head, less) has seen enough.
+            # The reader of our output (head, less) has closed the pipe.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(0)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         try:
             return super().make_context(*args, **kwargs)
-        except KeyboardInterrupt:  # Click would say "Aborted!" and that it failed.
+        except KeyboardInterrupt:  # Click would print "Aborted!" and exit with 1.
             _exit_interrupted()
             raise
 
@@ -55,16 +55,13 @@ class _Group(click.Group):
         except BrokenPipeError:
             raise
         except OSError as error:
-            # A full or read-only disk, most likely; what was finished before is kept.
-            place = f": {error.filename}" if error.filename else ""
-            say(f"error: {error.strerror or error}{place}", err=True)
+            # A full or read-only disk, most likely; finished stages are kept.
+            file = f": {error.filename}" if error.filename else ""
+            say(f"error: {error.strerror or error}{file}", err=True)
             ctx.exit(FAILED)
         except KeyboardInterrupt:
-            with suppress(OSError):  # The terminal may be what went away.
-                say(
-                    "interrupted; finished stages are kept, the same command goes on from there",
-                    err=True,
-                )
+            with suppress(OSError):  # The terminal may have been closed.
+                say("interrupted; finished stages are kept, the same command resumes", err=True)
             ctx.exit(INTERRUPTED)
 
 
@@ -78,17 +75,16 @@ def _exit_interrupted() -> None:
     os._exit(INTERRUPTED)
 
 
-def _end_as_by_ctrl_c() -> None:
-    """Let SIGTERM (kill, systemd, CI) and SIGHUP (a closed terminal) do what Ctrl-C does: what is
-    measured is written, devices and this machine are tidied up. A second one does not cut that
-    short."""
+def _interrupt_on_signals() -> None:
+    """Treat SIGTERM (kill, systemd, CI) and SIGHUP (a closed terminal) like Ctrl-C: results are
+    written, devices and this machine are tidied up. Further signals are ignored meanwhile."""
 
     def interrupt(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # Under nohup it is ignored already, and stays so.
+        # Under nohup SIGHUP is ignored already, and stays so.
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, interrupt)
 

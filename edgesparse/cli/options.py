@@ -1,11 +1,11 @@
 """Options, exit codes and output that several commands share.
 
-These files import click and nothing else before a command runs: --help must be quick.
+Modules of this package import nothing but click before a command runs, so that --help is quick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,14 @@ GATE_NOT_MET = 3
 INTERRUPTED = 130
 
 
-def _devices(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
-    """What a shell offers: the files in devices/."""
-    found = {path.stem for path in Path("devices").glob("*.yaml")} | {"local"}
-    return sorted(name for name in found if name.startswith(begun) and name != "published")
+def _devices(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:
+    """Complete the name of a file in devices/."""
+    names = {path.stem for path in Path("devices").glob("*.yaml")} | {"local"}
+    return sorted(name for name in names if name.startswith(prefix) and name != "published")
 
 
-def _variants(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
-    """The variants of the pipeline that stands before."""
+def _variants(context: click.Context, _: click.Parameter, prefix: str) -> list[str]:
+    """Complete a variant of the pipeline earlier on the command line."""
     import yaml
 
     # With an option that still lacks its value, click has parsed nothing yet.
@@ -35,19 +35,19 @@ def _variants(context: click.Context, _: click.Parameter, begun: str) -> list[st
     try:
         path = next(str(word) for word in words if str(word).endswith((".yaml", ".yml")))
         variants = yaml.safe_load(Path(path).read_text())["variants"]
-        return sorted(str(name) for name in variants if str(name).startswith(begun))
+        return sorted(str(name) for name in variants if str(name).startswith(prefix))
     except (OSError, ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError):
         return []
 
 
-def complete_runs(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
-    """The runs in .edgesparse."""
-    found = Path(".edgesparse", "runs").glob("*/results.json")
-    return sorted(path.parent.name for path in found if path.parent.name.startswith(begun))
+def complete_runs(_: click.Context, __: click.Parameter, prefix: str) -> list[str]:
+    """Complete the id of a run in .edgesparse."""
+    paths = Path(".edgesparse", "runs").glob("*/results.json")
+    return sorted(path.parent.name for path in paths if path.parent.name.startswith(prefix))
 
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-QUICK = click.option("--quick", is_flag=True, help="Measure briefly; the result is labelled so.")
+QUICK = click.option("--quick", is_flag=True, help="Measure briefly; results are indicative only.")
 DEVICES = click.option(
     "--device",
     "devices",
@@ -55,7 +55,7 @@ DEVICES = click.option(
     default=("local",),
     show_default=True,
     shell_complete=_devices,
-    help="Name of a file in devices/, or a path; may be given many times.",
+    help="Name of a file in devices/, or a path; repeatable.",
 )
 PIPELINE = click.argument("pipeline", type=click.Path(path_type=Path))
 VARIANTS = click.option(
@@ -63,45 +63,55 @@ VARIANTS = click.option(
     "variants",
     multiple=True,
     shell_complete=_variants,
-    help="Only this variant (and the baseline).",
+    help="Only this variant and the baseline; repeatable.",
 )
 JOBS = click.option(
     "--jobs",
     "-j",
     type=click.IntRange(1, 64),
-    help="Stages that run side by side.  [default: by cores and memory]",
+    help="Stages that run in parallel.  [default: by cores and memory]",
 )
 CLUSTER = click.option(
     "--cluster",
     metavar="ADDRESS|FILE",
-    help="A Dask cluster that makes the models: its scheduler's address or file.",
+    help="Scheduler (address or file) of a Dask cluster that runs the stages.",
 )
 NAME = click.argument("name")
 
 
-def one_device(said: str) -> Callable[[Any], Any]:
-    """The option of commands that take one device."""
+def device_option(text: str) -> Callable[[Any], Any]:
+    """Option of commands that take exactly one device."""
     return click.option(
-        "--device", default="local", show_default=True, shell_complete=_devices, help=said
+        "--device", default="local", show_default=True, shell_complete=_devices, help=text
     )
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines of text: what is in them from outside does nothing but be read."""
+    """Print lines of text, cleaned of control characters."""
     from edgesparse.spec.safe.text import clean_lines
 
     click.echo(clean_lines(text), err=err)
 
 
-def print_json(value: Any) -> None:
-    """What --json prints: ASCII, with everything else escaped."""
+def emit(as_json: bool, record: Any, lines: Iterable[str] | Callable[[], None]) -> None:
+    """Print the result of a command.
+
+    Args:
+        as_json: print `record` as ASCII JSON; otherwise print `lines`, or call it.
+    """
     import json
 
-    click.echo(json.dumps(value, indent=1))
+    if as_json:
+        click.echo(json.dumps(record, indent=1))
+    elif callable(lines):
+        lines()
+    else:
+        for line in lines:
+            say(line)
 
 
 def exit_code(results: Results) -> int:
-    """What is wrong with results, as a number."""
+    """Exit code for results: failed rows come before gates."""
     if results.failed:
         return FAILED
     return 0 if results.gates_met else GATE_NOT_MET

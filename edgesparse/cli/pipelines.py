@@ -1,4 +1,4 @@
-"""Commands that take a pipeline: validate, plan, run, deploy, sweep, sensitivity; and schema."""
+"""Commands on a pipeline: validate, plan, run, deploy, sweep, sensitivity; and schema."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from edgesparse.cli.options import (
     PIPELINE,
     QUICK,
     VARIANTS,
+    device_option,
+    emit,
     exit_code,
-    one_device,
-    print_json,
     say,
 )
 
@@ -28,30 +28,30 @@ from edgesparse.cli.options import (
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @JSON
 def validate(files: tuple[Path, ...], as_json: bool) -> None:
-    """Check pipeline and device files; every mistake at once."""
+    """Check pipeline and device files, and report every error at once."""
     from edgesparse.spec.errors import Problem, SpecError, UsageError
     from edgesparse.spec.reading.load import load_any
 
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for file in files:
-        said = f"{file}: valid"
         try:
             load_any(file)
         except UsageError as error:
-            said = str(error)
-            own = error.problems if isinstance(error, SpecError) else ()
-            found += own or [Problem(str(file), 1, 1, said)]
-        if not as_json:
-            say(said, err=not said.endswith(": valid"))
-    if as_json:
-        problems = [problem._asdict() for problem in found]
-        print_json({"valid": not found, "problems": problems})
-    sys.exit(INVALID if found else 0)
+            in_file = error.problems if isinstance(error, SpecError) else ()
+            problems += in_file or [Problem(str(file), 1, 1, str(error))]
+            if not as_json:
+                say(str(error), err=True)
+        else:
+            if not as_json:
+                say(f"{file}: valid")
+    record = {"valid": not problems, "problems": [problem._asdict() for problem in problems]}
+    emit(as_json, record, ())
+    sys.exit(INVALID if problems else 0)
 
 
 @click.command()
 @PIPELINE
-@one_device("The device to plan for.")
+@device_option("Target device.")
 @VARIANTS
 @JSON
 def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) -> None:
@@ -60,33 +60,19 @@ def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) 
 
     with open_project() as project:
         planned = project.plan(pipeline, device, variants=variants or None)
-    if as_json:
-        stages = [
-            {
-                "stage": s.stage.name,
-                "label": s.stage.label,
-                "key": s.stage.key,
-                "variants": s.stage.variants,
-                "cached": s.cached,
-                "why": s.why,
-            }
-            for s in planned.stages
-        ]
-        print_json({"stages": stages, "said": planned.said, "advice": planned.advice})
-        return
     width = max(len(s.stage.label) for s in planned.stages)
-    for s in planned.stages:
-        say(f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}")
+    lines = [
+        f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}"
+        for s in planned.stages
+    ]
     waiting = sum(not s.cached for s in planned.stages)
-    say(f"{waiting} of {len(planned.stages)} stages to run; the benchmark always runs")
-    for line in planned.said:
-        say(line)
-    for line in planned.advice:
-        say(f"note: {line}")
+    lines.append(f"{waiting} of {len(planned.stages)} stages to run; the benchmark always runs")
+    lines += [f"{p.severity}: {p.message}" for p in planned.predictions]
+    emit(as_json, planned.record, lines)
 
 
 FORCE = click.option(
-    "--force", is_flag=True, help="Go on where the dense model is at chance level."
+    "--force", is_flag=True, help="Continue where the dense model is at chance level."
 )
 
 
@@ -105,7 +91,7 @@ def run(
     cluster: str | None,
     as_json: bool,
 ) -> None:
-    """Make and verify every variant on this machine, without a benchmark."""
+    """Create and verify every variant on this machine, without a benchmark."""
     _deploy(pipeline, ("local",), variants, jobs, cluster, as_json, benchmark=False, force=force)
 
 
@@ -114,7 +100,9 @@ def run(
 @DEVICES
 @VARIANTS
 @click.option(
-    "--canary", metavar="DEVICE", help="Use this device first; go on only when all is well there."
+    "--canary",
+    metavar="DEVICE",
+    help="Deploy to this device first; continue only where it has no failure and meets its gates.",
 )
 @QUICK
 @FORCE
@@ -132,7 +120,7 @@ def deploy(
     cluster: str | None,
     as_json: bool,
 ) -> None:
-    """Make every variant, measure and release it on the devices, and print the table."""
+    """Create every variant, measure it on the devices, release the best, and print the table."""
     _deploy(
         pipeline, devices, variants, jobs, cluster, as_json, quick=quick, canary=canary, force=force
     )
@@ -152,7 +140,7 @@ def _deploy(
     force: bool = False,
 ) -> None:
     import edgesparse
-    from edgesparse.cli.console import leave_page, open_project, print_results
+    from edgesparse.cli.console import open_project, print_results, write_reports
 
     with open_project(jobs=jobs, cluster=cluster) as project:
         loaded = edgesparse.load_pipeline(pipeline)
@@ -166,16 +154,16 @@ def _deploy(
             force=force,
         )
     print_results(results, "json" if as_json else "table")
-    leave_page(project, results, loaded.spec.tracking)
+    write_reports(project, results, loaded.spec.tracking)
     sys.exit(exit_code(results))
 
 
 @click.command()
 @PIPELINE
-@one_device("Where trials are measured.")
+@device_option("Device that measures the trials.")
 @click.option(
     "--trials", type=click.IntRange(1, 100_000), default=50, show_default=True,
-    help="In all, those of earlier calls among them.",
+    help="Total trials, including earlier runs.",
 )  # fmt: skip
 @QUICK
 @JOBS
@@ -190,42 +178,42 @@ def sweep(
     cluster: str | None,
     as_json: bool,
 ) -> None:
-    """Try many variants, as the pipeline's 'search' says, and show which no other one beats.
+    """Search for the best variants, as the pipeline's 'search' defines, and show the Pareto front.
 
-    The same command goes on where an earlier one was stopped.
+    The same command resumes an earlier search.
     """
     from edgesparse.cli.console import open_project, result_console
     from edgesparse.report.page.several import write_sweep
     from edgesparse.report.trials import print_sweep
 
     with open_project(jobs=jobs, cluster=cluster) as project:
-        found, folder = project.sweep(pipeline, device, trials=trials, quick=quick)
-    if as_json:
-        print_json({**found.model_dump(mode="json"), "front": [t.name for t in found.front]})
-    else:
-        print_sweep(found, result_console())
+        result, folder = project.sweep(pipeline, device, trials=trials, quick=quick)
+    record = {**result.model_dump(mode="json"), "front": [trial.name for trial in result.front]}
+    emit(as_json, record, lambda: print_sweep(result, result_console()))
     say(f"front, as variants to paste: {folder / 'front.yaml'}", err=True)
-    say(f"page: {write_sweep(found, folder / 'page.html')}", err=True)
-    sys.exit(0 if found.front else FAILED)
+    say(f"page: {write_sweep(result, folder / 'page.html')}", err=True)
+    sys.exit(0 if result.front else FAILED)
 
 
 @click.command()
 @PIPELINE
-@click.option("--variant", help="Whose pattern counts; default: the first pruned by magnitude.")
-@one_device("The target of 'pattern: auto'.")
+@click.option(
+    "--variant", help="Variant to take the pattern from (default: first magnitude-pruned)."
+)
+@device_option("Target device of 'pattern: auto'.")
 @click.option(
     "--max-accuracy-drop",
     type=click.FloatRange(0),
     default=0.02,
     show_default=True,
-    help="What the proposal may lose of the metric, on validation data, before fine-tuning.",
+    help="Maximum drop of the proposal on validation data, before fine-tuning.",
 )
 @click.option(
     "--level",
     "levels",
     multiple=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="A sparsity to try; may be given many times.  [default: 0.5 0.7 0.8 0.9 0.95]",
+    help="Sparsity to try; repeatable.  [default: 0.5 0.7 0.8 0.9 0.95]",
 )
 @JSON
 def sensitivity(
@@ -236,26 +224,27 @@ def sensitivity(
     levels: tuple[float, ...],
     as_json: bool,
 ) -> None:
-    """Prune each layer alone, show what accuracy is left, and propose a sparsity for each."""
+    """Prune each layer alone, show the metric that is left, and propose a sparsity for each."""
     from edgesparse.cli.console import open_project, result_console
     from edgesparse.report.sensitivity import print_sensitivity
     from edgesparse.spec.sparsify import LEVELS
 
     with open_project() as project:
-        found = project.sensitivity(
+        result = project.sensitivity(
             pipeline,
             device,
             variant=variant,
             max_accuracy_drop=max_accuracy_drop,
             levels=levels or LEVELS,
         )
-    if as_json:
-        print_json(found.record)
-        return
-    print_sensitivity(
-        found.variant, found.sensitivity, max_accuracy_drop, found.proposal, result_console()
-    )
-    say(f"saved in {found.path}")
+
+    def show() -> None:
+        print_sensitivity(
+            result.variant, result.sensitivity, max_accuracy_drop, result.proposal, result_console()
+        )
+        say(f"saved in {result.path}")
+
+    emit(as_json, result.record, show)
 
 
 @click.command()

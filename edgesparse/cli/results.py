@@ -1,4 +1,4 @@
-"""Commands that take files or runs that are there: bench, inspect, report."""
+"""Commands on .tflite files: bench, inspect, encode; and report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from edgesparse.cli.options import (
     JSON,
     QUICK,
     complete_runs,
+    device_option,
+    emit,
     exit_code,
-    one_device,
-    print_json,
     say,
 )
 
@@ -29,14 +29,14 @@ from edgesparse.cli.options import (
     "shapes",
     multiple=True,
     metavar="[NAME=]1x224x224x3",
-    help="Of an input whose size the file leaves open.",
+    help="Shape of an input with dynamic dimensions; repeatable.",
 )
 @click.option(
     "--delegate",
     "delegates",
     multiple=True,
     type=click.Choice(["xnnpack", "edgesparse"]),
-    help="In place of the device file's; both are measured in turns.",
+    help="Delegate to use instead of the device file's; repeatable: measured in turns.",
 )
 @QUICK
 @JSON
@@ -49,8 +49,8 @@ def bench(
     quick: bool,
     as_json: bool,
 ) -> None:
-    """Measure any .tflite files; ratios refer to the first."""
-    from edgesparse.cli.console import leave_page, open_project, print_results
+    """Measure .tflite files; ratios refer to the first."""
+    from edgesparse.cli.console import open_project, print_results, write_reports
 
     with open_project() as project:
         results = project.bench(
@@ -62,78 +62,57 @@ def bench(
             quick=quick,
         )
     print_results(results, "json" if as_json else "table")
-    leave_page(project, results)
+    write_reports(project, results)
     sys.exit(exit_code(results))
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--device", help="Say for its runtimes which zeros pay, and why the others do not.")
-@click.option(
-    "--data", "samples", help="A .npy or .npz of samples: how much between operators is zero."
-)
-@click.option("--features", is_flag=True, help="Which inputs still reach the outputs.")
-@click.option("--of", "pipeline", help="A pipeline file, whose data names inputs and outputs.")
+@click.option("--device", help="Explain for its runtimes which zeros pay, and why others do not.")
+@click.option("--samples", help="A .npy or .npz of samples: measure zeros between operators.")
+@click.option("--attribution", is_flag=True, help="Show which inputs reach the outputs.")
+@click.option("--pipeline", help="A pipeline file, whose data names inputs and outputs.")
 @JSON
 def inspect(
     model: Path,
     device: str | None,
     samples: str | None,
-    features: bool,
+    attribution: bool,
     pipeline: str | None,
     as_json: bool,
 ) -> None:
-    """Show every weight of a .tflite file: its zeros, how it is stored, and what that costs."""
+    """Show every weight of a .tflite file: its zeros, storage and size."""
     import edgesparse
     from edgesparse.cli.console import result_console
-    from edgesparse.report.features import print_activations, print_features
     from edgesparse.report.inspection import print_inspection
 
-    found = edgesparse.inspect(
-        model, device, samples=samples, with_features=features, pipeline=pipeline
+    inspection = edgesparse.inspect(
+        model, device, samples=samples, attribution=attribution, pipeline=pipeline
     )
-    if as_json:
-        print_json(found.record)
-        return
-    console = result_console()
-    print_inspection(
-        found.file,
-        found.info,
-        found.signature,
-        found.tensors,
-        found.explained,
-        found.half_precision,
-        console,
-    )
-    if found.activations is not None:
-        print_activations(found.activations, console)
-    for one in found.features or ():
-        print_features(one, found.strongest(one), console)
+    emit(as_json, inspection.record, lambda: print_inspection(inspection, result_console()))
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@one_device("For whose runtime.")
-@click.option("--runtime", help="One of the device's; default: its first.")
+@device_option("Target device.")
+@click.option("--runtime", help="Runtime of the device (default: its first).")
 @JSON
 def encode(source: Path, target: Path, device: str, runtime: str | None, as_json: bool) -> None:
-    """Rewrite a .tflite file with its weights stored as a device's runtime likes them.
+    """Store the weights of a .tflite file in the format that a device's runtime exploits.
 
-    Every value stays what it is."""
+    No value changes.
+    """
     import edgesparse
 
-    done = edgesparse.encode(source, target, device, runtime=runtime)
-    if as_json:
-        print_json(dataclasses.asdict(done))
-        return
-    sparse = sum(decision.form != "dense" for decision in done.decisions)
-    say(
-        f"{done.target}: for {done.runtime}, {done.bytes_before:,} -> {done.bytes_after:,} bytes, "
-        f"{sparse} of {len(done.decisions)} weights stored sparse"
+    encoded = edgesparse.encode(source, target, device, runtime=runtime)
+    sparse = sum(decision.form != "dense" for decision in encoded.decisions)
+    line = (
+        f"{encoded.target}: for {encoded.runtime}, {encoded.bytes_before:,} -> "
+        f"{encoded.bytes_after:,} bytes, {sparse} of {len(encoded.decisions)} weights stored sparse"
     )
-    for note in done.notes:
-        say(f"note: {note}")
+    lines = [line, *(f"note: {note}" for note in encoded.notes)]
+    emit(as_json, dataclasses.asdict(encoded), lines)
 
 
 @click.command()
@@ -147,19 +126,19 @@ def encode(source: Path, target: Path, device: str, runtime: str | None, as_json
 )
 @click.option("--html", "as_html", is_flag=True, help="Write the page instead.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where to; default: RUN.html here."
+    "-o", "--output", type=click.Path(path_type=Path), help="Output file (default: RUN.html)."
 )
-@click.option("--list", "as_list", is_flag=True, help="List the runs, with what they found.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--list", "as_list", is_flag=True, help="List the runs with their status.")
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 def report(
     run: str | None, form: str, as_html: bool, output: Path | None, as_list: bool, as_json: bool
 ) -> None:
-    """Print a run's results again, by default the last one's; or write them as a page."""
+    """Print the results of a run (default: the last), or write them as an HTML page."""
     import edgesparse
     from edgesparse.cli.console import print_results
 
     if output is not None and not as_html:
-        raise click.UsageError("-o goes with --html")
+        raise click.UsageError("-o needs --html")
     if as_html:
         results = edgesparse.load_results(run)
         say(f"wrote {edgesparse.write_page(results, output or f'{results.run}.html')}")
@@ -169,11 +148,9 @@ def report(
 
         project = edgesparse.Project()
         runs, outdated = project.runs(), project.outdated_runs()
-        if as_json:
-            print_json(run_records(runs, outdated))
-        elif runs or outdated:
-            print_runs(runs, result_console(), outdated)
-        else:
-            say("no runs yet")
+        listed = (
+            (lambda: print_runs(runs, result_console(), outdated)) if runs or outdated else None
+        )
+        emit(as_json, run_records(runs, outdated), listed or ["no runs yet"])
     else:
         print_results(edgesparse.load_results(run), "json" if as_json else form)

@@ -1,4 +1,4 @@
-"""Commands about runs that are there, compare, history, export; and compress, which makes one."""
+"""Commands on runs: compare, history, export; and compress, which starts one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from edgesparse.cli.options import (
     JSON,
     QUICK,
     complete_runs,
+    device_option,
+    emit,
     exit_code,
-    one_device,
-    print_json,
     say,
 )
 
 HTML = click.option(
-    "--html", "page", type=click.Path(path_type=Path), help="Write a page to this file, too."
+    "--html", "page", type=click.Path(path_type=Path), help="Also write a page to this file."
 )
 
 
@@ -29,27 +29,25 @@ HTML = click.option(
 @HTML
 @JSON
 def compare(before: str | None, after: str | None, page: Path | None, as_json: bool) -> None:
-    """Compare two runs; exit code 3 where something is slower, less accurate or fails now.
+    """Compare two runs; exit code 3 where a row is slower, less accurate or fails now.
 
-    Each is a run's id or its beginning, a pipeline's name or file (its last run counts), or a git
-    revision. By default the last run is compared with the one before of its pipeline.
+    BEFORE and AFTER are a run's id or a prefix of it, a pipeline's name or file (its last run), or
+    a git revision. Default: the last run, and the run of the same pipeline before it.
     """
     import edgesparse
     from edgesparse.cli.console import result_console
     from edgesparse.report.comparison import comparison_record, print_comparison
 
     if as_json and page is not None:
-        raise click.UsageError("--json and --html do not go together")
-    found = edgesparse.compare(before, after)
-    if as_json:
-        print_json(comparison_record(found))
-    else:
-        print_comparison(found, result_console())
+        raise click.UsageError("--json and --html cannot be combined")
+    comparison = edgesparse.compare(before, after)
+    record = comparison_record(comparison)
+    emit(as_json, record, lambda: print_comparison(comparison, result_console()))
     if page is not None:
         from edgesparse.report.page.several import write_comparison
 
-        say(f"page: {write_comparison(found, page)}", err=True)
-    sys.exit(GATE_NOT_MET if found.regressed else 0)
+        say(f"page: {write_comparison(comparison, page)}", err=True)
+    sys.exit(GATE_NOT_MET if comparison.regressed else 0)
 
 
 @click.command()
@@ -57,16 +55,14 @@ def compare(before: str | None, after: str | None, page: Path | None, as_json: b
 @HTML
 @JSON
 def history(pipeline: str, page: Path | None, as_json: bool) -> None:
-    """Show a pipeline over its runs: latency, metric and size of each variant, and what changed."""
+    """Show latency, metric and size of each variant over a pipeline's runs, and what changed."""
     import edgesparse
     from edgesparse.cli.console import result_console
     from edgesparse.report.comparison import history_record, print_history
 
     runs, changed = edgesparse.history(pipeline)
-    if as_json:
-        print_json(history_record(runs, changed))
-    else:
-        print_history(runs, changed, result_console())
+    record = history_record(runs, changed)
+    emit(as_json, record, lambda: print_history(runs, changed, result_console()))
     if page is not None:
         from edgesparse.report.page.several import write_history
 
@@ -76,12 +72,15 @@ def history(pipeline: str, page: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("variant")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="A new folder; default: the variant."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="New folder (default: VARIANT).",
 )
-@click.option("--run", help="A run's id; default: the last where it is ok.")
-@click.option("--runtime", help="For which it is stored; default: the one it was faster with.")
+@click.option("--run", help="Id of the run (default: the last in which the variant is ok).")
+@click.option("--runtime", help="Target runtime (default: the one it is faster with).")
 def export(variant: str, output: Path | None, run: str | None, runtime: str | None) -> None:
-    """Write a variant's model with labels, transforms and the code that runs it to a folder."""
+    """Write a variant's model, labels, transforms and code that runs it to a folder."""
     from edgesparse.cli.console import open_project
 
     with open_project() as project:
@@ -94,20 +93,20 @@ def export(variant: str, output: Path | None, run: str | None, runtime: str | No
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path),
-    help="A .npz or .npy of samples, with or without labels; or a pipeline file, for its data.",
+    help="A .npz or .npy of samples, with or without labels; or a pipeline file with data.",
 )  # fmt: skip
-@one_device("For which it is to be better.")
+@device_option("Target device.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("compressed.tflite"),
-    show_default=True, help="The file to write.",
+    show_default=True, help="Output file.",
 )  # fmt: skip
 @click.option(
     "--sparsity", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of zeros; default: 0.7, of a .tflite file as many as keep the limit.",
+    help="Share of zeros (default: 0.7; for a .tflite file the most within --max-error).",
 )  # fmt: skip
 @click.option(
-    "--limit", type=click.FloatRange(0, 1, min_open=True), default=0.02, show_default=True,
-    help="Of a .tflite file: how far its answers may be, as a mean share of their range.",
+    "--max-error", type=click.FloatRange(0, 1, min_open=True), default=0.02, show_default=True,
+    help="Largest output error of a .tflite file: mean difference as a share of the output range.",
 )  # fmt: skip
 @QUICK
 @JSON
@@ -117,33 +116,35 @@ def compress(
     device: str,
     output: Path,
     sparsity: float | None,
-    limit: float,
+    max_error: float,
     quick: bool,
     as_json: bool,
 ) -> None:
-    """Make a trained model smaller and faster for a device, without training and without labels.
+    """Compress a trained model for a device, without training and without labels.
 
-    MODEL is a .keras or .h5 file, or a float .tflite file of anybody's.
+    MODEL is a .keras or .h5 file, a SavedModel folder, or a float .tflite file.
     """
     import dataclasses
 
-    from edgesparse.cli.console import leave_page, open_project, print_results
+    from edgesparse.cli.console import open_project, print_results, write_reports
     from edgesparse.report.table import size_text
 
     with open_project() as project:
-        done = project.compress(
-            model, data, device, output, sparsity=sparsity, limit=limit, quick=quick
+        compressed = project.compress(
+            model, data, device, output, sparsity=sparsity, max_error=max_error, quick=quick
         )
-    if as_json:
-        own = {f.name: getattr(done, f.name) for f in dataclasses.fields(done)}
-        print_json({**own, "results": done.results.model_dump(mode="json")})
-    else:
-        print_results(done.results, "table")
-        off = "" if done.off is None else f", its answers {done.off:.2%} of their range off"
-        zeros = "" if done.sparsity is None else f" with {done.sparsity:.0%} zeros"
+    results, error = compressed.results, compressed.output_error
+
+    def show() -> None:
+        print_results(results, "table")
+        suffix = "" if error is None else f", output error {error:.2%}"
+        zeros = "" if compressed.sparsity is None else f" with {compressed.sparsity:.0%} zeros"
         say(
-            f"wrote {done.target}: {done.variant}{zeros}, {size_text(done.bytes_before)} -> "
-            f"{size_text(done.bytes_after)}{off}"
+            f"wrote {compressed.target}: {compressed.variant}{zeros}, "
+            f"{size_text(compressed.bytes_before)} -> {size_text(compressed.bytes_after)}{suffix}"
         )
-    leave_page(project, done.results)
-    sys.exit(exit_code(done.results))
+
+    fields = {f.name: getattr(compressed, f.name) for f in dataclasses.fields(compressed)}
+    emit(as_json, {**fields, "results": results.model_dump(mode="json")}, show)
+    write_reports(project, results)
+    sys.exit(exit_code(results))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgesparse.commands.candidates import delegated, ready, too_many_threads
 from edgesparse.commands.fleet.connect import Target
-from edgesparse.commands.fleet.parallel import at_once
+from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.results.record import recorded
@@ -103,7 +103,7 @@ def measured(
     baseline = next(iter(files))
     stop, workspace = threading.Event(), project.workspace()
     with recorded(workspace, "bench", baseline, devices, quick=quick, command=command) as record:
-        log = workspace.log_path(record.begun.run)
+        log = workspace.log_path(record.initial.run)
 
         def measure(target: Target) -> None:
             own = target.device
@@ -118,15 +118,15 @@ def measured(
             record.explain(own.name, lambda row: _why(files[row.variant], row, known))
 
         def alone(target: Target) -> None:
-            with record.alone(target.device, list(files), log):
+            with record.isolated(target.device, list(files), log):
                 measure(target)
 
         with project.connect(devices, stop) as fleet:
-            for dead, error in fleet.dead:
-                record.add_dead(dead, list(files), error)
+            for dead, error in fleet.failed:
+                record.add_failed_device(dead, list(files), error)
             for target in fleet.targets:
                 record.add_device(target.info, target.notes)
-            at_once(alone, fleet.targets, stop)
+            for_each(alone, fleet.targets, stop)
     return record.results()
 
 

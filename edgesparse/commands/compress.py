@@ -42,8 +42,8 @@ SPARSITIES = (0.7, 0.6, 0.5, 0.4, 0.3)
 
 @dataclass(frozen=True)
 class Compressed:
-    """What was written to `target`, and what was measured. `off` is how far a .tflite file's
-    answers are from the original's; see Made."""
+    """A compressed model, written to `target`, and its measurement. `output_error` is that of a
+    .tflite file, see `tflite.reconstruction`; None for a Keras model."""
 
     source: str
     target: str
@@ -51,7 +51,7 @@ class Compressed:
     bytes_before: int
     bytes_after: int
     sparsity: float | None
-    off: float | None
+    output_error: float | None
     results: Results
 
 
@@ -63,7 +63,7 @@ def compress(
     output: str | Path = "compressed.tflite",
     *,
     sparsity: float | None = None,
-    limit: float = 0.02,
+    max_error: float = 0.02,
     quick: bool = False,
 ) -> Compressed:
     """Make a trained model smaller and faster for a device, without training it.
@@ -81,7 +81,8 @@ def compress(
             of samples.
         sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES that keeps
             the limit.
-        limit: of a .tflite file: how far its answers may be, as a mean share of their range.
+        max_error: largest output error of a .tflite file: the mean difference to the original's
+            outputs as a share of their range.
 
     Raises:
         UsageError: a file is wrong; nothing was run.
@@ -95,7 +96,7 @@ def compress(
     if target.is_dir() or not os.access(target.parent, os.W_OK):
         raise UsageError(f"{target}: cannot be written; name another file with -o")
     if source.suffix == ".tflite":
-        return _file(project, source, Path(data), device, target, sparsity, limit, quick)
+        return _file(project, source, Path(data), device, target, sparsity, max_error, quick)
     return _keras(project, source, Path(data), device, target, sparsity or 0.7, quick)
 
 
@@ -106,7 +107,7 @@ def _file(
     device: DeviceName,
     target: Path,
     sparsity: float | None,
-    limit: float,
+    max_error: float,
     quick: bool,
 ) -> Compressed:
     content = read_model(source)
@@ -124,20 +125,20 @@ def _file(
             project.listener(events.StageStarted(label, number + 1, len(wanted)))
             tried.append(reconstruct(source, data, share, pattern, place))
             project.listener(events.StageDone(label, number + 1, len(wanted)))
-            if tried[-1].output_error <= limit:
+            if tried[-1].output_error <= max_error:
                 break
         else:
             nearest = min(made.output_error for made in tried)
             raise EdgesparseError(
-                f"{source}: its answers are {nearest:.1%} of their range off, where {limit:.1%} "
-                "are allowed; allow more (--limit), ask for fewer zeros (--sparsity), or give more "
-                "samples that are like those it will see"
+                f"{source}: output error {nearest:.1%} exceeds --max-error {max_error:.1%}; raise "
+                "it, lower --sparsity, or add representative samples"
             )
         stored, _ = store(place.read_bytes(), profile, "auto", source.name)
         kept = min(stored + appended(content, str(source)), content, key=len)
         if kept is content:
             raise EdgesparseError(
-                f"{source}: {share:.0%} zeros make no smaller file for {profile.machine.runtime}"
+                f"{source}: {share:.0%} sparsity does not shrink the file for "
+                f"{profile.machine.runtime}"
             )
         # Where nobody sees it until all is done: a run that is interrupted leaves no output.
         new = folder / target.name

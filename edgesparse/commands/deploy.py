@@ -1,4 +1,4 @@
-"""A run: from a pipeline and devices to results."""
+"""The deploy command: from a pipeline and devices to results and releases."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import json
 import re
 import shlex
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgesparse.commands import candidates
 from edgesparse.commands.bench import shortened
 from edgesparse.commands.fleet.connect import Target
-from edgesparse.commands.fleet.parallel import at_once
+from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.plan import check_full_int8, check_variants, executor_for, plan_for
-from edgesparse.commands.prediction.auto_variants import left_out
+from edgesparse.commands.prediction.auto_variants import left_out, useless_variants
 from edgesparse.commands.prediction.chance_level import require_learned
-from edgesparse.commands.prediction.predict import advise
+from edgesparse.commands.prediction.predict import predict
 from edgesparse.commands.results.models import FOLDER, keep_models
 from edgesparse.commands.results.provenance import provenance_of
 from edgesparse.commands.results.record import RunRecord, recorded
@@ -41,11 +41,10 @@ from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline
 from edgesparse.spec.reading.load import Loaded, load_pipeline
-from edgesparse.tflite.runtimes.compatibility import Profile
 
 _PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _SOURCE = 100_000
-"""So many characters of a pipeline's file are kept with the results."""
+"""Characters of a pipeline's file that are kept in results: enough for any file written by hand."""
 
 
 def deploy(
@@ -59,23 +58,23 @@ def deploy(
     canary: str | None = None,
     force: bool = False,
 ) -> Results:
-    """Make every variant, measure each on each device, release the best, and write results.json.
+    """Create every variant, measure each on each device, release the best, and write results.json.
 
-    What is finished is written even when the run is interrupted or a device fails; a variant or
-    device that fails is a row with its error.
+    Results are written even when the run is interrupted or a device fails; a variant or device that
+    fails is a row with its error.
 
     Args:
-        pipeline: a pipeline file, or what `load_pipeline` made of one.
+        pipeline: a pipeline file, or one loaded by `load_pipeline`.
         devices: names of files in the project's devices/, paths, or Devices.
         variants: these only, and the baseline.
-        quick: measure briefly; the result is labelled so.
+        quick: measure briefly; results are indicative only.
         benchmark: False ends with verified models.
-        canary: the device that goes first; the others follow only when all is well there.
-        force: go on where the dense model is at chance level.
+        canary: the device to deploy to first; the others are skipped if it fails or misses a gate.
+        force: continue where the dense model is at chance level.
 
     Raises:
         UsageError: a file or name is wrong; nothing was run.
-        DeviceError: not one device can be used.
+        DeviceError: no device can be used.
     """
     loaded, fleet = load_pipeline(pipeline), project.devices(devices)
     check_variants(loaded, variants)
@@ -108,20 +107,20 @@ def deploy(
             force,
         )
         if first:
-            _wave(run, first)
-            so_far = record.results()
-            if rest and (so_far.failed or not so_far.gates_met):
+            _deploy_to(run, first)
+            canary_results = record.results()
+            if rest and (canary_results.failed or not canary_results.gates_met):
                 names = ", ".join(device.name for device in rest)
                 record.notes.append(f"canary {canary} failed; skipped {names}")
                 return record.results()
         if rest:
-            _wave(run, rest)
+            _deploy_to(run, rest)
     return record.results()
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What every part of one `deploy` shares."""
+    """State shared by the parts of one `deploy`."""
 
     project: Resources
     loaded: Loaded[Pipeline]
@@ -143,51 +142,49 @@ class _Run:
 
     @property
     def log(self) -> Path:
-        return self.workspace.log_path(self.record.begun.run)
+        return self.workspace.log_path(self.record.initial.run)
 
     @property
     def chosen(self) -> list[str]:
-        wanted = self.variants
-        return [v for v in self.pipeline.variants if wanted is None or v in wanted]
+        return [v for v in self.pipeline.variants if self.variants is None or v in self.variants]
 
 
-def _wave(run: _Run, devices: Sequence[Device]) -> None:
-    """Make and verify models for these devices one after another, then use all devices at once."""
+def _deploy_to(run: _Run, devices: Sequence[Device]) -> None:
+    """Create and verify models device by device, then measure on all devices in parallel."""
     record, benchmark = run.record, run.benchmark
-    # All connect at once: the slowest board, not their sum, is waited for. Models are made one
-    # device after another, since training takes every core; what devices share is made once.
+    # Models are created device by device, since training takes every core; what devices share is
+    # created once.
     with run.project.connect(devices, run.stop) as fleet:
-        for device, error in fleet.dead:
-            record.add_dead(device, run.chosen, error)
+        for device, error in fleet.failed:
+            record.add_failed_device(device, run.chosen, error)
         work = []
         for target in fleet.targets:
-            with record.alone(target.device, run.chosen, run.log, one=len(devices) == 1):
-                work.append((target, *_make(run, target)))
+            with record.isolated(target.device, run.chosen, run.log, reraise=len(devices) == 1):
+                work.append((target, *_create_models(run, target)))
         if benchmark is None:
-            for target, _, found in work:
-                record.add_rows(target, found, None)
+            for target, _, models in work:
+                record.add_rows(target, models, None)
             return
-        # Measuring takes nothing of this machine, unless it is the device itself.
-        at_once(lambda item: _use(run, benchmark, *item), work, run.stop)
+        for_each(lambda item: _measure_and_release(run, benchmark, *item), work, run.stop)
 
 
-def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
-    """Carry out the stages up to verified models for one device."""
+def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
+    """Execute the stages up to verified models for one device."""
     record, device = run.record, target.device
     record.add_device(target.info, target.notes)
     for note in target.notes:
         run.listener(events.Note(note))
-    known = profiles(target, run.workspace)
+    runtime_profiles = profiles(target, run.workspace)
     inputs = inputs_of(run.loaded)
-    plan = plan_for(run.loaded, target, known, inputs, run.variants)
+    plan = plan_for(run.loaded, target, runtime_profiles, inputs, run.variants)
     if any(stage.spec.get("compiler") == edgetpu.NO_COMPILER for stage in plan.stages):
-        # Said now, not only after an hour of training.
-        note = f"{device.name}: the Edge TPU's compiler does not run: {edgetpu.WHERE_TO_GET_IT}"
+        # Reported before an hour of training, too.
+        note = f"{device.name}: the Edge TPU compiler is not available: {edgetpu.WHERE_TO_GET_IT}"
         run.listener(events.Note(note))
     others = [v for v in run.chosen if v not in plan.converted]
     if others:
         record.notes.append(
-            f"{device.name}: {', '.join(others)} left out: the Edge TPU takes full int8 only"
+            f"{device.name}: {', '.join(others)} left out: the Edge TPU requires full int8"
         )
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
     with executor_for(
@@ -195,99 +192,84 @@ def _make(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         target,
         run.workspace.store,
         run.project.workers(run.log),
-        record.begun.run,
-        known,
+        record.initial.run,
+        runtime_profiles,
         inputs,
         run.stop,
         run.cluster,
     ) as executor:
         try:
-            advised = advise(plan, executor, target, run.listener)
-            for one in advised:  # Before training, and under the table what came true.
-                if one.kind != "said":
-                    run.listener(events.Note(one.line))
-            with record.lock:
-                record.foreseen[device.name] = advised
+            predictions = predict(plan, executor, target, run.listener)
+            for prediction in predictions:
+                if prediction.topic != "task":
+                    run.listener(events.Note(prediction.message))
             if run.pipeline.has_auto_variants and run.variants is None:
-                plan = _worth_it(run, target, known, plan, executor)
+                useless = useless_variants(plan, executor)
+                remaining = [prediction.without(useless) for prediction in predictions]
+                omitted = left_out(useless, device.name)
+                predictions = [*(p for p in remaining if p is not None), *omitted]
+                for prediction in omitted:
+                    run.listener(events.Note(prediction.message))
+                useful = [name for name in plan.converted if name not in useless]
+                if useless:
+                    plan = plan_for(run.loaded, target, runtime_profiles, inputs, useful)
+            with record.lock:
+                record.predictions[device.name] = predictions
             check = () if run.force else (require_learned(plan, executor, run.listener),)
             errors = execute(plan.work, executor, run.listener, *check)
-            _keep_made(record, plan, executor)
-        # Also of a run that was interrupted: what it did is what the next plan is compared with.
+            _record_provenance(record, plan, executor)
+        # After an interrupt, too: the next plan is compared with what this run executed.
         finally:
             try:
                 run.workspace.remember(run.loaded, plan)
             except OSError as error:
-                record.notes.append(f"what the next plan says may be old: {error.strerror}")
-        found = candidates.planned(plan, errors, executor, target, threads)
-        with suppress(OSError, EdgesparseError):  # A help, and no more: the store has them.
-            keep_models(_models_folder(run, device), executor.store.path(plan.samples), found)
-        return plan, found
+                record.notes.append(f"the next plan can be outdated: {error.strerror}")
+        models = candidates.planned(plan, errors, executor, target, threads)
+        with suppress(OSError, EdgesparseError):  # Only for convenience: the store has the models.
+            keep_models(_models_folder(run, device), executor.store.path(plan.samples), models)
+        return plan, models
 
 
-def _keep_made(record: RunRecord, plan: Plan, executor: Executor) -> None:
-    """How the variants were made; a run is none the worse where that cannot be told."""
+def _record_provenance(record: RunRecord, plan: Plan, executor: Executor) -> None:
+    """Add the provenance of the variants; a failure is a note."""
     try:
         record.provenance = record.provenance.merge(provenance_of(plan, executor.store))
     except (ValueError, LookupError, TypeError, OSError) as error:
         with record.lock:
-            record.notes.append(f"how the variants were made cannot be told: {error}"[:300])
-
-
-def _worth_it(
-    run: _Run, target: Target, known: Mapping[str, Profile], plan: Plan, executor: Executor
-) -> Plan:
-    """The plan without variants that will gain nothing on this device, which is said."""
-    left = left_out(plan, executor)
-    for name, why in left.items():
-        note = f"{target.device.name}: {name} left out: {why}"
-        run.listener(events.Note(note))
-        with run.record.lock:
-            run.record.notes.append(note)
-    # What was said of them is of no interest any more.
-    with run.record.lock:
-        said = run.record.foreseen[target.device.name]
-        run.record.foreseen[target.device.name] = [
-            replace(one, variants=still)
-            for one in said
-            if (still := tuple(v for v in one.variants if v not in left)) or not one.variants
-        ]
-    kept = [name for name in plan.converted if name not in left]
-    inputs = executor.context.inputs
-    return plan_for(run.loaded, target, known, inputs, kept) if left else plan
+            record.notes.append(f"provenance is incomplete: {error}"[:300])
 
 
 def _models_folder(run: _Run, device: Device) -> Path:
-    """The first device's models lie in the run's folder, and each other one's in its own: storage
-    differs by device."""
+    """Folder for a device's models: the run's for its first device, else one per device, since
+    storage differs by device."""
     folder = run.log.with_name(FOLDER)
     first = run.record.order[0] if run.record.order else device.name
     return folder if device.name == first else folder / device.name
 
 
-def _use(
-    run: _Run, benchmark: Benchmark, target: Target, plan: Plan, found: list[Candidate]
+def _measure_and_release(
+    run: _Run, benchmark: Benchmark, target: Target, plan: Plan, models: list[Candidate]
 ) -> None:
-    """Measure on one device, and release the best variant there."""
+    """Measure the models on one device, and release the best variant there."""
     record = run.record
-    with record.alone(target.device, run.chosen, run.log):
-        record.measure(target, found, benchmark, run.listener, run.stop)
+    with record.isolated(target.device, run.chosen, run.log):
+        record.measure(target, models, benchmark, run.listener, run.stop)
         rows = record.rows_of(target.device.name)
         gates = check_gates(run.pipeline.gates, rows)
         with record.lock:
             record.gates += gates
-            record.notes += _baseline_notes(target.device.name, record.begun.baseline, rows)
+            record.notes += _baseline_notes(target.device.name, record.initial.baseline, rows)
         if run.pipeline.release != "none" and not run.stop.is_set():
             samples = run.workspace.store.path(plan.samples)
-            release_best(run.pipeline, record, run.listener, run.stop, target, samples, found)
+            release_best(run.pipeline, record, run.listener, run.stop, target, samples, models)
 
 
 def _baseline_notes(device: str, baseline: str, rows: Sequence[Row]) -> list[str]:
-    """Where the baseline has learned nothing, nothing can be lost against it."""
+    """Warn where the baseline is at chance level: drops against it mean nothing."""
     if any(r.variant == baseline and r.score is not None and r.score.at_chance for r in rows):
         return [
-            f"{device}: the baseline {baseline} is at chance level: what the others keep of that "
-            "says nothing; look at data, loss and training"
+            f"{device}: the baseline {baseline} is at chance level, so drops against it mean "
+            "nothing; check data, loss and training"
         ]
     return []
 
@@ -295,7 +277,7 @@ def _baseline_notes(device: str, baseline: str, rows: Sequence[Row]) -> list[str
 def _source(path: Path) -> list[str]:
     with suppress(OSError, UnicodeDecodeError):
         text = path.read_text(encoding="utf-8")[:_SOURCE]
-        return _PASSWORD.sub("://***@", text).split("\n")  # Of a URL.
+        return _PASSWORD.sub("://***@", text).split("\n")
     return []
 
 
@@ -307,7 +289,7 @@ def _command(
     quick: bool,
     benchmark: bool,
 ) -> str:
-    """What to type for the same."""
+    """Command line that repeats the run."""
     path = loaded.path
     with suppress(ValueError):
         path = path.absolute().relative_to(Path.cwd())

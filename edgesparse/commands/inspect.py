@@ -1,4 +1,4 @@
-"""What is in a .tflite file, and which of its zeros pay on a device."""
+"""The inspect command: weights of a .tflite file, and which of their zeros pay on a device."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from edgesparse.tflite.format.signature import Signature, read_signature
 from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo, describe, explain
 
 STRONGEST = 8
-"""So many inputs are named for each output."""
+"""Inputs that are named for each output."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file, its weights, and with a device what each of its runtimes makes of each weight; a
-    runtime's key is "DEVICE | RUNTIME VERSION"."""
+    """A file, its weights, and how each runtime of a device treats each weight.
+
+    Runtimes have the keys "DEVICE | RUNTIME VERSION".
+    """
 
     file: str
     info: ModelInfo
@@ -36,16 +38,16 @@ class Inspection:
     explained: Mapping[str, tuple[Explanation, ...]]
     signature: Signature
     half_precision: Mapping[str, str] = field(default_factory=dict)
-    """Where a file may be computed so: by runtime why it is not; empty where it is."""
+    """For a file that allows half precision: by runtime why it is not used, empty where it is."""
     activations: Mapping[str, float] | None = None
-    """The share of zeros in what each operator gives, for samples."""
+    """Share of zeros in each operator's output, over samples."""
     features: tuple[Features, ...] | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of an input's values and of the outputs, as the data has them; outputs are "labels"."""
+    """Names of each input's values in the data, and of the outputs as "labels"."""
 
     @property
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """A JSON record."""
         return {
             "file": self.file,
             **ModelFile.of(self.info).model_dump(),
@@ -67,27 +69,28 @@ class Inspection:
     def _features(self) -> list[dict[str, Any]]:
         return [
             {
-                "input": one.name,
-                "reach": int(one.reach.sum()),
-                "of": len(one.reach),
-                "followed": one.followed,
-                "silent": [self.name_of(one, i) for i in np.flatnonzero(~one.reach)],
+                "input": features.name,
+                "reach": int(features.reach.sum()),
+                "of": len(features.reach),
+                "followed": features.followed,
+                "silent": [self.name_of(features, i) for i in np.flatnonzero(~features.reach)],
                 "strongest": {
-                    label: [[name, round(value, 6)] for name, value in found]
-                    for label, found in self.strongest(one).items()
+                    label: [[name, round(value, 6)] for name, value in inputs]
+                    for label, inputs in self.strongest(features).items()
                 },
             }
-            for one in self.features or ()
+            for features in self.features or ()
         ]
 
-    def name_of(self, one: Features, place: int) -> str:
-        known = self.names.get(one.name) or self.names.get("x", ())
-        return known[place] if place < len(known) else str(place)
+    def name_of(self, features: Features, index: int) -> str:
+        """Name of an input's value."""
+        names = self.names.get(features.name) or self.names.get("x", ())
+        return names[index] if index < len(names) else str(index)
 
-    def strongest(self, one: Features) -> dict[str, list[tuple[str, float]]]:
-        """For each output the inputs that speak for it most."""
-        called = self.names.get(one.name) or self.names.get("x", ())
-        return strongest(one, self.names.get("labels", ()), called, STRONGEST)
+    def strongest(self, features: Features) -> dict[str, list[tuple[str, float]]]:
+        """By output the input values with the largest weights."""
+        names = self.names.get(features.name) or self.names.get("x", ())
+        return strongest(features, self.names.get("labels", ()), names, STRONGEST)
 
 
 def inspect(
@@ -96,28 +99,27 @@ def inspect(
     device: DeviceName | None = None,
     *,
     samples: str | Path | None = None,
-    with_features: bool = False,
+    attribution: bool = False,
     pipeline: str | Path | None = None,
 ) -> Inspection:
-    """Describe every weight of a .tflite file, and say what pays on a device.
+    """Describe every weight of a .tflite file, and which zeros pay on a device.
 
     Args:
-        samples: a .npy or .npz, for which it is measured how much between operators is zero.
-        with_features: say which inputs still reach the outputs, and which are strong for which.
+        samples: a .npy or .npz, for which zeros between operators are measured.
+        attribution: find which inputs reach the outputs, and with what weight.
         pipeline: a pipeline file whose data names inputs and outputs.
 
     Raises:
-        EdgesparseError: the file cannot be read or is none; the device cannot be used.
+        EdgesparseError: the file cannot be read or is not a .tflite; the device cannot be used.
     """
     content = read_model(Path(file))
     info, tensors = inspect_file(content, str(file)), describe(content, str(file))
     explained: dict[str, tuple[Explanation, ...]] = {}
     half: dict[str, str] = {}
     if device is not None:
-        # The device is only asked what it is: weights are explained by what is known of it.
         with project.target(device) as target:
-            known = profiles(target, project.workspace())
-        for name, profile in known.items():
+            runtime_profiles = profiles(target, project.workspace())
+        for name, profile in runtime_profiles.items():
             runtime = f"{target.device.name} | {name} {profile.machine.version}"
             explained[runtime] = explain(content, profile, str(file))
             if info.half_precision:
@@ -130,13 +132,13 @@ def inspect(
         read_signature(content, str(file)),
         half,
         zeros_between(Path(file), Path(samples)) if samples is not None else None,
-        tuple(features(content, str(file))) if with_features else None,
+        tuple(features(content, str(file))) if attribution else None,
         _names(pipeline) if pipeline is not None else {},
     )
 
 
 def _names(pipeline: str | Path) -> dict[str, tuple[str, ...]]:
-    """What a pipeline's data calls its values and labels; loads it."""
+    """Load a pipeline's data for the names of its values and labels."""
     from edgesparse import data
 
     loaded = load_pipeline(pipeline)

@@ -1,5 +1,4 @@
-"""What a pipeline means on one device: its plan, what is known of it before training, and what its
-stages need."""
+"""Plan of a pipeline for one device: its stages, predictions, and the executor that runs them."""
 
 from __future__ import annotations
 
@@ -10,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.commands.fleet.connect import Target, own_runtimes, this_machine
+from edgesparse.commands.fleet.connect import Target, installed_runtimes, this_machine
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
-from edgesparse.commands.prediction.auto_variants import left_out
-from edgesparse.commands.prediction.predict import advise
+from edgesparse.commands.prediction.auto_variants import left_out, useless_variants
+from edgesparse.commands.prediction.outcomes import Prediction
+from edgesparse.commands.prediction.predict import predict
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.job import new_id
 from edgesparse.devices.setup.tidy import leave
@@ -38,12 +38,26 @@ from edgesparse.tflite.runtimes.compatibility import Profile
 
 @dataclass(frozen=True)
 class Planned:
-    """Each stage as cached or to run, and what should be known before anything is trained."""
+    """Stages of a plan, each cached or to run, and the predictions before training."""
 
     stages: tuple[StageStatus, ...]
-    advice: tuple[str, ...]
-    said: tuple[str, ...] = ()
-    """What task was found, and what counts in training."""
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """A JSON record."""
+        stages = [
+            {
+                "stage": status.stage.name,
+                "label": status.stage.label,
+                "key": status.stage.key,
+                "variants": status.stage.variants,
+                "cached": status.cached,
+                "why": status.why,
+            }
+            for status in self.stages
+        ]
+        return {"stages": stages, "predictions": [p.record for p in self.predictions]}
 
 
 def plan(
@@ -53,7 +67,7 @@ def plan(
     *,
     variants: Sequence[str] | None = None,
 ) -> Planned:
-    """What `deploy` would do for a device, and why. Nothing is written.
+    """Show what `deploy` would do for a device, and why. Nothing is written.
 
     Args:
         device: name of a file in the project's devices/, a path, or a Device.
@@ -66,45 +80,47 @@ def plan(
     loaded = load_pipeline(pipeline)
     workspace = project.workspace(loaded.spec.store)
     with project.target(device) as target:
-        known = profiles(target, workspace)
+        runtime_profiles = profiles(target, workspace)
         inputs = inputs_of(loaded)
-        planned = plan_for(loaded, target, known, inputs, variants)
-        # An untrained model that is not stored yet is made for this time only.
-        with temporary_folder() as place:
-            workers = project.workers(place / "log.txt")
-            wanted = [
-                k for one in planned.training_groups for k in (one.preflight, one.untrained_model)
-            ]
-            kept = all(workspace.has(key) for key in wanted if key)
-            own = Store(place / "store", project=workspace.project)
-            store = workspace.store if kept else own
+        planned = plan_for(loaded, target, runtime_profiles, inputs, variants)
+        # Stages that predictions need and that are not stored yet run in a temporary store.
+        with temporary_folder() as folder:
+            workers = project.workers(folder / "log.txt")
+            keys = [k for g in planned.training_groups for k in (g.preflight, g.untrained_model)]
+            if all(workspace.has(key) for key in keys if key):
+                store = workspace.store
+            else:
+                store = Store(folder / "store", project=workspace.project)
             run = new_id("plan")
-            with executor_for(loaded, target, store, workers, run, known, inputs) as executor:
-                advised = advise(planned, executor, target, project.listener)
-                left = (
-                    left_out(planned, executor)
-                    if loaded.spec.has_auto_variants and not variants
-                    else {}
-                )
-        if left:
-            kept_ones = [name for name in planned.converted if name not in left]
-            planned = plan_for(loaded, target, known, inputs, kept_ones)
-    stages = tuple(workspace.status(loaded, planned))
-    shown = [one for one in advised if not set(one.variants) or set(one.variants) - left.keys()]
-    lines = tuple(one.line for one in shown if one.kind != "said")
-    lines += tuple(f"{target.device.name}: {name} left out: {why}" for name, why in left.items())
-    return Planned(stages, lines, tuple(one.line for one in advised if one.kind == "said"))
+            with executor_for(
+                loaded, target, store, workers, run, runtime_profiles, inputs
+            ) as executor:
+                predictions = predict(planned, executor, target, project.listener)
+                prune = loaded.spec.has_auto_variants and not variants
+                useless = useless_variants(planned, executor) if prune else {}
+        if useless:
+            useful = [name for name in planned.converted if name not in useless]
+            planned = plan_for(loaded, target, runtime_profiles, inputs, useful)
+    remaining = [prediction.without(useless) for prediction in predictions]
+    return Planned(
+        tuple(workspace.status(loaded, planned)),
+        (*(p for p in remaining if p is not None), *left_out(useless, target.device.name)),
+    )
 
 
 def plan_for(
     loaded: Loaded[Pipeline],
     target: Target,
-    known: Mapping[str, Profile],
+    runtime_profiles: Mapping[str, Profile],
     inputs: Inputs,
     variants: Sequence[str] | None = None,
 ) -> Plan:
-    """The plan of a pipeline for one device; `known` is what its runtimes do with sparse storage,
-    by their names, `inputs` what the pipeline refers to."""
+    """Build the plan of a pipeline for one device.
+
+    Args:
+        runtime_profiles: profile of each runtime, by name.
+        inputs: digests of code and files that the pipeline refers to.
+    """
     check_variants(loaded, variants)
     local = target.device.connect.local is not None
     tpu = target.device.tpu
@@ -113,7 +129,7 @@ def plan_for(
         inputs.digests,
         library_versions(),
         target.runtimes,
-        known,
+        runtime_profiles,
         target.device.agent_delegate,
         variants,
         machine="" if local else f"{target.host.machine} {target.host.cpu}",
@@ -130,21 +146,21 @@ def executor_for(
     store: Store,
     workers: Workers,
     run: str,
-    known: Mapping[str, Profile],
+    runtime_profiles: Mapping[str, Profile],
     inputs: Inputs,
     stop: threading.Event | None = None,
     cluster: Cluster | None = None,
 ) -> Iterator[Executor]:
-    """What runs the stages of a plan, made of the same `inputs`, for one device; on this machine
-    nothing of them is left when the block ends."""
+    """Open the executor of a plan that was built from the same `inputs`, for a block; temporary
+    files on this machine are removed at its end."""
     device = target.device
     golden = EMULATED_GOLDEN_SAMPLES if device.emulated else None
     context = PlanContext(
-        loaded, known, device.tpu, golden, user_code(inputs), inputs, store.project
+        loaded, runtime_profiles, device.tpu, golden, user_code(inputs), inputs, store.project
     )
     host = None if device.connect.local is not None else this_machine()
     stop = stop or threading.Event()
-    devices = Devices(target.transport, run, host, own_runtimes(), stop)
+    devices = Devices(target.transport, run, host, installed_runtimes(), stop)
     try:
         yield Executor(context, devices, store, workers, cluster)
     finally:
@@ -153,31 +169,33 @@ def executor_for(
 
 
 def _compiler(tpu: EdgeTpu | None) -> dict[str, Any] | None:
-    """What the result of compiling depends on; None where nothing is compiled."""
+    """Key inputs of the compile stage; None where nothing is compiled."""
     if tpu is None or tpu.compiler.none is not None:
         return None
-    way = tpu.model_dump(mode="json", exclude_none=True, exclude={"library", "options", "compiler"})
-    return {**way, "compiler": edgetpu.identify(tpu)}
+    compiler = tpu.model_dump(
+        mode="json", exclude_none=True, exclude={"library", "options", "compiler"}
+    )
+    return {**compiler, "compiler": edgetpu.identify(tpu)}
 
 
 def check_full_int8(
     loaded: Loaded[Pipeline], devices: Sequence[Device], variants: Sequence[str] | None
 ) -> None:
-    """Raise UsageError where a device with an Edge TPU would have nothing to run."""
+    """Raise UsageError for a device with an Edge TPU where no variant is full int8."""
     chosen = [v for name, v in loaded.spec.variants.items() if variants is None or name in variants]
     if any(variant.quantize.numbers == "int8" for variant in chosen):
         return
     for device in devices:
         if device.tpu is not None:
             raise UsageError(
-                f"{loaded.path}: device {device.name} runs full int8 only (delegate: edgetpu), and "
-                "no variant to deploy is; add one with 'quantize: int8'"
+                f"{loaded.path}: device {device.name} requires full int8 (delegate: edgetpu), "
+                "which no variant has; add one with 'quantize: int8'"
             )
 
 
 def check_variants(loaded: Loaded[Pipeline], variants: Sequence[str] | None) -> None:
     """Raise UsageError for a variant that the pipeline does not have."""
-    known = loaded.spec.variants
+    names = loaded.spec.variants
     for name in variants or ():
-        if name not in known:
-            raise UsageError(f"{loaded.path}: no variant {name!r}{did_you_mean(name, known)}")
+        if name not in names:
+            raise UsageError(f"{loaded.path}: unknown variant {name!r}{did_you_mean(name, names)}")

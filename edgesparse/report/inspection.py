@@ -1,4 +1,4 @@
-"""What is in a .tflite file and what pays in it, for the terminal."""
+"""Inspection of a .tflite file in the terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from rich.table import Table
 from edgesparse.report.console import shown
 from edgesparse.report.table import percent_text, size_text
 from edgesparse.spec.safe.text import listed
+from edgesparse.tflite.format.graph import label
 from edgesparse.tflite.format.signature import explain_custom
 
 if TYPE_CHECKING:
-    from edgesparse.tflite.format.inspect import ModelInfo
+    from edgesparse.commands.inspect import Inspection
+    from edgesparse.tflite.features import Features
     from edgesparse.tflite.format.signature import Signature, TensorSpec
     from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo
 
@@ -38,73 +40,91 @@ _COLUMNS = (
 )
 _LEFT = ("layer", "op", "type", "pattern", "stored")
 NAMED_LAYERS = 3
-"""So many layers are named in one line about several."""
+"""Layers that are named in a line about several."""
+NOTICED = 0.01
+"""Smallest share of zeros between operators that is shown."""
 
 
-def print_inspection(
-    name: str,
-    info: ModelInfo,
-    signature: Signature,
-    tensors: Sequence[TensorInfo],
-    explained: Mapping[str, Sequence[Explanation]],
-    half_precision: Mapping[str, str],
-    console: Console,
-) -> None:
-    """Print every weight; then, for each runtime, which zeros pay and why the others do not.
-
-    Args:
-        explained: by what is to be called the runtime.
-        half_precision: the same: why a file that may be is not computed in half precision there.
-    """
+def print_inspection(inspection: Inspection, console: Console) -> None:
+    """Print every weight; then, for each runtime, which zeros pay and why the others do not."""
+    info, tensors = inspection.info, inspection.tensors
     console.print(
         shown(
-            f"{name}: {size_text(info.bytes)} ({size_text(info.bytes_gzip)} with gzip), "
+            f"{inspection.file}: {size_text(info.bytes)} ({size_text(info.bytes_gzip)} with gzip), "
             f"{info.parameters:,} parameters, {percent_text(info.sparsity)} % zeros, stored "
             f"{info.storage}",
             style="bold",
         )
     )
-    for line in _about(signature):
+    for line in _signature_lines(inspection.signature):
         console.print(shown(line))
     if info.half_precision:
-        console.print(shown("computed in half precision where the CPU can"))
+        console.print(shown("computed in half precision where the CPU supports it"))
     if not tensors:
-        console.print("no weights are visible in it")
+        console.print("no weights are visible in the file")
         return
     console.print(_table(tensors))
     stored = sum(tensor.stored_bytes for tensor in tensors)
     bound = sum(tensor.entropy_bytes for tensor in tensors)
     console.print(
         shown(
-            f"weights: {size_text(stored)}, {stored / max(1, bound):.2f} times the bound "
-            "(entropy of which are zero, and of the others' values)"
+            f"weights: {size_text(stored)}, {stored / max(1, bound):.2f}x the bound (entropy of "
+            "the zeros' positions and of the other values)"
         )
     )
-    for runtime, found in explained.items():
+    for runtime, explanations in inspection.explained.items():
         console.print()
         console.print(shown(runtime, style="bold cyan"))
-        if runtime in half_precision:
-            why = half_precision[runtime]
-            said = f"gains nothing: half precision: {why}" if why else "half precision pays"
-            console.print(shown(said, style="yellow" if why else "green"))
-        for line, style in lines(found):
+        if runtime in inspection.half_precision:
+            why = inspection.half_precision[runtime]
+            text = f"no speed-up: half precision: {why}" if why else "half precision pays"
+            console.print(shown(text, style="yellow" if why else "green"))
+        for line, style in lines(explanations):
             console.print(shown(line, style=style))
+    if inspection.activations is not None:
+        _print_activations(inspection.activations, console)
+    for features in inspection.features or ():
+        _print_attribution(features, inspection.strongest(features), console)
 
 
-def _about(signature: Signature) -> list[str]:
-    """What a model takes and gives, and what it is made of."""
+def _print_activations(zeros: Mapping[str, float], console: Console) -> None:
+    console.print(shown("zeros between operators, over the samples:", style="bold"))
+    noticeable = {name: share for name, share in zeros.items() if share >= NOTICED}
+    for name, share in noticeable.items():
+        console.print(shown(f"  {percent_text(share):>5} %  {label(name)}"))
+    if not noticeable:
+        console.print(shown("  none"))
+
+
+def _print_attribution(
+    features: Features, strongest: Mapping[str, Sequence[tuple[str, float]]], console: Console
+) -> None:
+    connected, count = int(features.reach.sum()), len(features.reach)
+    if not features.followed:
+        text = f"{features.name}: paths of weights are unknown; all {count:,} values may matter"
+        console.print(shown(text, style="yellow"))
+        return
+    text = f"{features.name}: {connected:,} of {count:,} values reach the outputs"
+    console.print(shown(f"{text} ({connected / count:.1%})", style="bold"))
+    for name, weights in strongest.items():
+        values = ", ".join(f"{value} ({weight:+.2g})" for value, weight in weights)
+        console.print(shown(f"  {name}: {values}"))
+
+
+def _signature_lines(signature: Signature) -> list[str]:
+    """Lines about inputs, outputs and operators."""
     sides = (("input", signature.inputs), ("output", signature.outputs))
     lines = [f"{side}{'s' * (len(e) > 1)}: {', '.join(map(_tensor_line, e))}" for side, e in sides]
     lines.append(
         "operators: " + ", ".join(f"{n} {kind}" for kind, n in signature.operators.items())
     )
-    said = explain_custom(signature.custom)
-    return [*lines, said] if said else lines
+    custom = explain_custom(signature.custom)
+    return [*lines, custom] if custom else lines
 
 
 def _tensor_line(spec: TensorSpec) -> str:
     sizes = "x".join("?" if size < 1 else str(size) for size in spec.shape)
-    return f"{spec.name} {sizes} {spec.dtype}" + (" (of open size)" if spec.is_dynamic else "")
+    return f"{spec.name} {sizes} {spec.dtype}" + (" (dynamic)" if spec.is_dynamic else "")
 
 
 def _table(tensors: Sequence[TensorInfo]) -> Table:
@@ -133,14 +153,22 @@ def _table(tensors: Sequence[TensorInfo]) -> Table:
     return table
 
 
-def lines(found: Sequence[Explanation]) -> list[tuple[str, str]]:
-    """One line, and its style, for each thing that is true of some weights."""
+def lines(explanations: Sequence[Explanation]) -> list[tuple[str, str]]:
+    """Lines with their styles, one for each verdict and reason."""
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for one in found:
-        verdict = "pays" if one.exploited else "gains nothing" if one.accepted else "REFUSED"
-        style = "green" if one.exploited else "yellow" if one.accepted else "bold red"
-        groups.setdefault((verdict, one.reason, style), []).append(one.name)
-    order = {"pays": 0, "gains nothing": 1, "REFUSED": 2}
+    for explanation in explanations:
+        verdict = (
+            "pays"
+            if explanation.exploited
+            else "no speed-up"
+            if explanation.accepted
+            else "REFUSED"
+        )
+        style = (
+            "green" if explanation.exploited else "yellow" if explanation.accepted else "bold red"
+        )
+        groups.setdefault((verdict, explanation.reason, style), []).append(explanation.name)
+    order = {"pays": 0, "no speed-up": 1, "REFUSED": 2}
     return [
         (f"{verdict}: {listed(names, NAMED_LAYERS)}: {reason}", style)
         for (verdict, reason, style), names in sorted(groups.items(), key=lambda g: order[g[0][0]])

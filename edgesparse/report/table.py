@@ -124,7 +124,7 @@ def _zeros(row: Row) -> str | None:
     return f"{row.coverage.target:.0%}".rstrip("%") + f"->{reached}"
 
 
-MARKED = "best of its column or, by its interval, as good"
+MARKED = "best, or not significantly different from the best (95 % CI)"
 TIMES = ("p50 ms", "p90 ms", "speed-up")
 _METRIC_AT = 2
 """Where the task's metric and what is lost of it stand among the columns."""

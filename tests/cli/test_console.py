@@ -12,9 +12,9 @@ from edgesparse.cli import console
 from edgesparse.graph import events
 
 SCRIPT = """
-from edgesparse.cli.console import Shown
+from edgesparse.cli.console import ProgressDisplay
 from edgesparse.graph import events
-with Shown() as tell:
+with ProgressDisplay() as tell:
     tell(events.StageStarted("train", 1, 2))
     tell(events.StageProgress("train", 0.5, "epoch 1/2"))
     tell(events.StageDone("train", 1, 2))
@@ -59,7 +59,7 @@ def test_a_pipe_gets_lines():
 def test_a_pipe_is_told_the_time_left_now_and_then(monkeypatch, capfd):
     clock = iter([0.0, 5.0, 12.0, 13.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    with console.Shown() as tell:
+    with console.ProgressDisplay() as tell:
         tell(events.StageStarted("train", 1, 1))
         for share in (0.1, 0.25, 0.3):
             tell(events.StageProgress("train", share, "epoch"))
@@ -80,7 +80,7 @@ def test_results_have_control_codes_on_a_terminal_only(monkeypatch, terminal):
 def test_a_page_that_fails_takes_nothing_away(tmp_path, monkeypatch, capsys):
     """The results are printed by then."""
     import edgesparse
-    from edgesparse.cli.console import leave_page
+    from edgesparse.cli.console import write_reports
     from tests.report.page.made import run
 
     def broken(results, path):
@@ -88,5 +88,5 @@ def test_a_page_that_fails_takes_nothing_away(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(edgesparse, "write_page", broken)
-    leave_page(edgesparse.Project(), run())
+    write_reports(edgesparse.Project(), run())
     assert capsys.readouterr().err == "no page: a chart\n"

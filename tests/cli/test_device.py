@@ -61,11 +61,11 @@ def test_setup_of_a_local_device_has_nothing_to_do(cli, folder):
     [
         (("device", "check", "her"), 2, "did you mean 'here'?"),
         (("device", "check", "lab"), 2, "lab is a group of 2 devices; name a single device"),
-        (("device", "rollback", "here", "../x"), 2, "is no pipeline's name"),
+        (("device", "rollback", "here", "../x"), 2, "invalid pipeline name"),
         (("device", "rollback", "here", "digits"), 1, "nothing was released yet"),
         (("device", "releases", "here", "digits"), 1, "nothing was released yet"),
-        (("emulator", "up", "here"), 2, "is no emulated one"),
-        (("emulator", "down", "here"), 2, "is no emulated one"),
+        (("emulator", "up", "here"), 2, "is not emulated"),
+        (("emulator", "down", "here"), 2, "is not emulated"),
         (("deploy", "x.yaml", "--device", "gone-group"), 2, "devices/gone.yaml"),
     ],
 )
@@ -82,7 +82,7 @@ def test_mistakes_are_one_line(cli, folder, arguments, code, words):
 
 def test_nothing_is_up(cli, tmp_path):
     done = cli("emulator", "status", XDG_CACHE_HOME=str(tmp_path))
-    assert done.stdout == "no emulated device is up\n"
+    assert done.stdout == "no emulated device is running\n"
     about = json.loads(cli("emulator", "status", "--json", XDG_CACHE_HOME=str(tmp_path)).stdout)
     assert about == {"machines": [], "images": []}
 
@@ -90,7 +90,8 @@ def test_nothing_is_up(cli, tmp_path):
 def test_a_machine_that_is_not_up_needs_no_shutting_down(cli, tmp_path):
     shutil.copytree(ROOT / "devices", tmp_path / "devices")
     cache = {"XDG_CACHE_HOME": str(tmp_path)}
-    assert cli("emulator", "down", "pi5-emulated", **cache).stdout == "pi5-emulated: was not up\n"
+    done = cli("emulator", "down", "pi5-emulated", **cache)
+    assert done.stdout == "pi5-emulated: was not running\n"
     said = json.loads(cli("emulator", "down", "pi5-emulated", "--json", **cache).stdout)
     assert said == {"name": "pi5-emulated", "was_up": False}
 

@@ -52,10 +52,10 @@ def test_an_output_is_whole_or_not_there_and_keeps_what_is_appended(
 
     words = (source, tmp_path / "x.npy", "here", out)
     with Project(tmp_path, listener=interrupt) as project, pytest.raises(KeyboardInterrupt):
-        project.compress(*words, sparsity=0.5, limit=1.0, quick=True)
+        project.compress(*words, sparsity=0.5, max_error=1.0, quick=True)
     assert not list(tmp_path.glob("out*"))
     with Project(tmp_path) as project:
-        done = project.compress(*words, sparsity=0.5, limit=1.0, quick=True)
+        done = project.compress(*words, sparsity=0.5, max_error=1.0, quick=True)
         assert {row.variant for row in done.results.rows} == {"m", "out"}
         assert f"{source} {out}" in done.results.command
         with pytest.raises(UsageError, match="cannot be written"):

@@ -73,7 +73,7 @@ def test_runs_can_be_read_again(project, deployed):
 def test_a_plan_says_what_is_there(project, deployed):
     planned = es.plan(project / "tiny.yaml", "here", project=project)
     assert all(status.cached for status in planned.stages)
-    assert isinstance(planned.advice, tuple)
+    assert isinstance(planned.predictions, tuple)
 
 
 def test_files_are_inspected_and_measured(project, deployed):

@@ -97,14 +97,14 @@ def photographs(count):
 
 def test_a_public_file_gets_smaller_and_answers_within_its_limit(here, detector):
     np.save(here / "photos.npy", photographs(40))
-    words = (detector, "--data", "photos.npy", "--sparsity", "0.4", "--limit", "0.03")
+    words = (detector, "--data", "photos.npy", "--sparsity", "0.4", "--max-error", "0.03")
     done, found = compress(here, *words)
     assert done.returncode == 0, done.stderr
-    assert found["off"] <= 0.03
+    assert found["output_error"] <= 0.03
     assert found["bytes_after"] < 0.9 * found["bytes_before"]
     rows = {row["variant"]: row for row in found["results"]["rows"]}
     assert {row["status"] for row in rows.values()} == {"ok"}
     assert rows["out"]["model"]["sparsity"] == pytest.approx(0.4, abs=0.03)
-    far, _ = compress(here, *words[:3], "--sparsity", "0.9", "--limit", "0.001")
+    far, _ = compress(here, *words[:3], "--sparsity", "0.9", "--max-error", "0.001")
     assert far.returncode == 1
-    assert "of their range off, where 0.1% are allowed" in far.stderr
+    assert "exceeds --max-error 0.1%" in far.stderr

@@ -73,7 +73,7 @@ def test_full_int8_variants_are_compiled_verified_measured_and_released(
         assert row.speedup.baseline == "dense-int8"
         assert any(note.startswith("Edge TPU: ") for note in row.notes)
     assert rows["sparse-int8"].model.sparsity > 0.4
-    assert any("left out: the Edge TPU takes full int8" in note for note in results.notes)
+    assert any("left out: the Edge TPU requires full int8" in note for note in results.notes)
     # Every process on the device had the options: check and rounds of each, and the release's.
     assert trace.read_text().count(f"trace={trace}") > 4
     (release,) = results.releases

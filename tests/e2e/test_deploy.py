@@ -118,14 +118,14 @@ def test_only_what_changed_would_run_again(deployed):
 def test_what_will_not_pay_is_told_before_training_and_under_the_table(deployed):
     project, done = deployed
     said = (
-        "local: zeros in 13 layers of sparse-f32, channels-sparse-f32 gain no time with "
-        "tflite-runtime, ai-edge-litert"
+        "local: no speed-up expected from zeros in 13 layers of sparse-f32, channels-sparse-f32 "
+        "on tflite-runtime, ai-edge-litert"
     )
     before, _, _ = done.stderr.partition("train ...")
     assert said in before
     assert said in " ".join(done.stdout.split())
     planned = project.shell(".venv/bin/edgesparse plan pipelines/digits.yaml")
-    assert f"note: {said}: XNNPACK skips no zeros on x86 with AVX" in planned.stdout
+    assert f"warning: {said}: XNNPACK skips no zeros on x86 with AVX" in planned.stdout
 
 
 def test_fully_connected_blocks(deployed_mlp):

@@ -46,7 +46,7 @@ def test_a_runtime_that_is_missing_or_of_another_version(trained):
     (trained / "devices" / "here.yaml").write_text(text)
     done = deploy(trained)
     assert done.returncode == 1
-    assert "but its file asks for 9.9.9" in done.stdout
+    assert "but its file requires 9.9.9" in done.stdout
 
 
 def test_a_device_that_cannot_be_used_keeps_what_is_finished(trained):

@@ -1,4 +1,4 @@
-"""A device that has been asked what it is and which runtimes it has."""
+"""Connection to a device, and the inventory of its runtimes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from edgesparse.spec.device import DEFAULT_WORKDIR, Device, Local, Runtime, Runt
 
 @dataclass(frozen=True)
 class Target:
-    """A device that has been asked what it is.
+    """A connected device.
 
-    `runtimes` are those it has of the ones its file lists; `missing` are (runtime, why) of the
-    others, `notes` say which optional ones were left out.
+    `runtimes` are the installed ones of those in its file; `missing` are (runtime, why) of the
+    others, `notes` name optional ones that were left out.
     """
 
     device: Device
@@ -40,15 +40,16 @@ class Target:
 
     @property
     def all_runtimes(self) -> list[tuple[RuntimeInfo, str | None]]:
-        """Every runtime of the device file, with why it is missing if it is."""
+        """Every runtime of the device file, with the reason where it is missing."""
         return [*((runtime, None) for runtime in self.runtimes), *self.missing]
 
     def close(self) -> None:
-        """Take away what was brought, and end the connection."""
+        """Remove temporary files from the device and close the connection."""
         leave(self.transport)
 
     @property
     def info(self) -> DeviceInfo:
+        """The device, as results describe it."""
         return DeviceInfo(
             name=self.device.name,
             description=self.device.description,
@@ -63,14 +64,17 @@ class Target:
 def open_target(
     device: Device, progress: Progress = lambda _, __: None, killed: Sequence[str] = ()
 ) -> Target:
-    """Connect to a device, install its runtimes where it has not, and ask what it has.
+    """Connect to a device, install missing runtimes, and take inventory.
 
-    `killed` are runs whose host was killed: what they left there is removed. Raises DeviceError;
-    nothing is left open then.
+    Args:
+        killed: runs whose host was killed; their leftovers on the device are removed.
+
+    Raises:
+        DeviceError: the device cannot be used; the connection is closed.
     """
     transport = connect(device, progress)
     try:
-        target = _asked(device, transport, progress)
+        target = _inventory(device, transport, progress)
         clear(transport, killed)
         return target
     except BaseException:
@@ -78,35 +82,35 @@ def open_target(
         raise
 
 
-def _asked(device: Device, transport: Transport, progress: Progress) -> Target:
+def _inventory(device: Device, transport: Transport, progress: Progress) -> Target:
     provisioned = provision(transport, device, progress)
     notes: list[str] = []
     if device.emulated and device.clock == "wall":
         notes.append(
-            f"{device.name}: these are times of an emulation, not of a board: they scatter and "
-            "flatter sparse code; 'clock: instructions' is exact"
+            f"{device.name}: times of an emulation are noisy and favour sparse code; "
+            "'clock: instructions' is exact"
         )
     if device.tpu is not None:
         edgetpu.require_tpu(device.name, device.tpu, provisioned.platform)
         notes += edgetpu.connection_notes(device.name, device.tpu, provisioned.platform)
-    # Only now: before it was provisioned its Python may have had no runtime.
+    # After provisioning: before it the device may have had no runtime.
     host = host_info(transport)
-    found, missing = [], []
+    installed, missing = [], []
     for runtime in device.runtimes:
         version = host.runtimes.get(runtime.name)
         problem = provisioned.refused.get(runtime.name)
         problem = problem or _runtime_problem(device, runtime, version, host)
         if problem is None:
             assert version is not None
-            found.append(RuntimeInfo(name=runtime.name, version=version))
+            installed.append(RuntimeInfo(name=runtime.name, version=version))
         elif runtime.optional and version is None:
             notes.append(f"left out on {device.name}: {problem}")
         else:
             info = RuntimeInfo(name=runtime.name, version=version or runtime.version or "none")
             missing.append((info, problem))
-    if not found and not missing:
+    if not installed and not missing:
         raise DeviceError(f"device {device.name} has no runtime: {'; '.join(notes)}")
-    return Target(device, transport, host, tuple(found), tuple(missing), tuple(notes))
+    return Target(device, transport, host, tuple(installed), tuple(missing), tuple(notes))
 
 
 def _runtime_problem(
@@ -117,35 +121,35 @@ def _runtime_problem(
     if version is None:
         return (
             f"{runtime.name} is not installed on device {device.name} for Python {host.python}; "
-            f"install it there (pip install {runtime.name}) or take it out of the device file"
+            f"run 'pip install {runtime.name}' on the device, or remove it from the device file"
         )
     if runtime.version is not None and runtime.version != version:
         return (
-            f"device {device.name} has {runtime.name} {version}, but its file asks for "
+            f"device {device.name} has {runtime.name} {version}, but its file requires "
             f"{runtime.version}"
         )
     return None
 
 
 def _minor(version: str) -> int:
-    """11 of "3.11.7"; 0 where a device says something else."""
+    """Minor version, such as 11 of "3.11.7"; 0 for invalid text from a device."""
     parts = version.split(".")
     return int(parts[1]) if len(parts) > 1 and re.fullmatch("[0-9]{1,4}", parts[1]) else 0
 
 
 def this_machine() -> Transport:
-    """The machine edgesparse runs on, for what a device is compared with."""
+    """Transport to the machine edgesparse runs on, where files are verified."""
     transport = LocalTransport("this machine", Local(), DEFAULT_WORKDIR)
     claim(transport)
     clear(transport, ())
     return transport
 
 
-def own_runtimes() -> tuple[str, ...]:
-    """The runtimes of the Python edgesparse runs in."""
-    found = []
+def installed_runtimes() -> tuple[str, ...]:
+    """Runtimes installed in the Python that edgesparse runs in."""
+    names = []
     for name in get_args(RuntimeName):
         with suppress(metadata.PackageNotFoundError):
             metadata.version(name)
-            found.append(name)
-    return tuple(found)
+            names.append(name)
+    return tuple(names)

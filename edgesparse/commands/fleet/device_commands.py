@@ -1,4 +1,4 @@
-"""What is done to devices beside runs: list, check, set up, probe, and go back to a release."""
+"""Commands on devices: list, check, set up, probe, and roll back a release."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgesparse.spec.reading.load import (
 
 @dataclass(frozen=True)
 class DeviceFile:
-    """A file in devices/; `connect` is "invalid" where it is, and `description` then says why."""
+    """A file in devices/; `connect` is "invalid" for an invalid file, `description` the error."""
 
     name: str
     connect: str
@@ -33,29 +33,29 @@ class DeviceFile:
 
 
 def device_files(project: Resources) -> list[DeviceFile]:
-    """The project's device files, without connecting to anything."""
-    found = []
+    """List the project's device files, without connecting."""
+    files = []
     for path in files_of_devices(project.folder / DEVICES):
         try:
             spec = load_device_or_group(path).spec
         except (SpecError, UsageError) as error:
-            found.append(DeviceFile(path.stem, "invalid", str(error).splitlines()[0]))
+            files.append(DeviceFile(path.stem, "invalid", str(error).splitlines()[0]))
             continue
-        found.append(DeviceFile(spec.name, _way(spec), spec.description))
-    return found
+        files.append(DeviceFile(spec.name, _connection_text(spec), spec.description))
+    return files
 
 
-def _way(spec: Device | Group) -> str:
+def _connection_text(spec: Device | Group) -> str:
     if isinstance(spec, Group):
         return f"group of {len(spec.devices)}"
-    way = spec.connect
-    if way.ssh is not None:
-        return f"ssh {way.ssh.host}"
-    return f"emulator {way.emulator.cpu}" if way.emulator is not None else "local"
+    connect = spec.connect
+    if connect.ssh is not None:
+        return f"ssh {connect.ssh.host}"
+    return f"emulator {connect.emulator.cpu}" if connect.emulator is not None else "local"
 
 
 def check(project: Resources, name: DeviceName) -> list[Finding]:
-    """What a device is, what it lacks, and what to type."""
+    """Report on a device: hardware, software, what is missing and the command that installs it."""
     device = project.device(name)
     with project.transport(device) as (transport, _):
         return checkup(transport, device)
@@ -63,8 +63,7 @@ def check(project: Resources, name: DeviceName) -> list[Finding]:
 
 @dataclass(frozen=True)
 class SetUp:
-    """A device that has its runtimes, and where: in `venv`, unless it uses those of its own
-    Python."""
+    """A device with its runtimes, in `venv` unless the device uses those of its Python."""
 
     device: Device
     done: Provisioned
@@ -72,7 +71,7 @@ class SetUp:
 
 
 def set_up(project: Resources, name: DeviceName) -> SetUp:
-    """Install the runtimes that a device lacks."""
+    """Install the runtimes that a device lacks. Raises DeviceError."""
     device = project.device(name)
     with project.transport(device) as (transport, progress):
         done = provision(transport, device, progress)
@@ -81,31 +80,31 @@ def set_up(project: Resources, name: DeviceName) -> SetUp:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe found, and which of it is not as the table of compatibility says."""
+    """Results of a probe, and how many differ from the built-in compatibility table."""
 
     runtimes: tuple[RuntimeInfo, ...]
-    found: probes.Found
+    result: probes.ProbeResult
     surprises: int
 
 
 def probe(project: Resources, name: DeviceName) -> Probed:
-    """Try on a device which sparse storage its runtimes refuse, run and exploit, and keep it."""
+    """Measure which sparse storage a device's runtimes refuse, run and exploit, for later runs."""
     device = project.device(name)
     with (
         project.target(device) as target,
         events.stage_progress(project.listener, f"probe {device.name}") as progress,
     ):
-        found = probes.probe(target, project.workspace(), progress)
-    return Probed(target.runtimes, found, len(probes.surprises(target, found.trials)))
+        result = probes.probe(target, project.workspace(), progress)
+    return Probed(target.runtimes, result, len(probes.mismatches(target, result.trials)))
 
 
 def releases(project: Resources, name: DeviceName, pipeline: str) -> install.State:
-    """A pipeline's releases on a device."""
+    """List a pipeline's releases on a device."""
     return _state(project, name, pipeline, install.released)
 
 
 def rollback(project: Resources, name: DeviceName, pipeline: str) -> install.State:
-    """Make a pipeline's earlier release on a device current again; what there is then."""
+    """Make a pipeline's earlier release on a device current again, and list its releases."""
     return _state(project, name, pipeline, install.rollback)
 
 
@@ -116,6 +115,6 @@ def _state(
     act: Callable[[Transport, str], install.State],
 ) -> install.State:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", pipeline):
-        raise UsageError(f"{pipeline!r} is no pipeline's name; give the name inside its file")
+        raise UsageError(f"invalid pipeline name {pipeline!r}; use the name inside its file")
     with project.transport(project.device(name)) as (transport, _):
         return act(transport, pipeline)

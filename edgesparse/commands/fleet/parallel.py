@@ -1,4 +1,4 @@
-"""Several devices at once: each works alone on itself, and none waits for another."""
+"""Devices in parallel: each in a thread of its own, so that none waits for another."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from edgesparse.graph import events, open_runs
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
 
-# Threads mostly wait; more than this many connections at once only trip servers' limits.
-MAX_AT_ONCE = 64
+# Threads mostly wait; more connections at a time exceed servers' limits.
+MAX_THREADS = 64
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Devices that can be used, and (device, why) for those that cannot."""
+    """Connected devices, and (device, error) of those that failed."""
 
     targets: tuple[Target, ...]
-    dead: tuple[tuple[Device, str], ...]
+    failed: tuple[tuple[Device, str], ...]
 
 
 class Connections:
-    """Devices that stay connected from command to command."""
+    """Devices that stay connected between commands."""
 
     def __init__(self) -> None:
         self._targets: dict[str, Target] = {}
@@ -43,15 +43,16 @@ class Connections:
         listener: events.Listener,
         stop: threading.Event,
     ) -> Iterator[Fleet]:
-        """Connect to all devices at once and set up those that need it; when the block ends,
-        nothing is left there of what it brought.
+        """Connect to all devices in parallel and set up those that need it, for a block.
 
-        What runs in `runs` left on a device whose host was killed is removed there.
+        Temporary files on the devices are removed at its end; so are at its start those of runs in
+        `runs` whose host was killed.
 
-        Raises the devices' errors when not one can be used.
+        Raises:
+            EdgesparseError: no device can be used; the message has each device's error.
         """
         ready: dict[str, Target] = {}
-        dead: dict[str, EdgesparseError] = {}
+        failed: dict[str, EdgesparseError] = {}
 
         def connect(device: Device) -> None:
             killed = open_runs.killed(runs, device.name)
@@ -59,33 +60,33 @@ class Connections:
                 ready[device.name] = self._target(device, killed, listener, stop)
                 open_runs.tidied(runs, device.name, killed)
             except EdgesparseError as error:
-                dead[device.name] = error
-            except Exception as error:  # A mistake of ours is no reason to stop the other devices.
+                failed[device.name] = error
+            except Exception as error:  # A bug must not stop the other devices.
                 text = f"device {device.name}: {type(error).__name__}: {error}"
-                dead[device.name] = EdgesparseError(text)
-            if device.name in dead and len(devices) > 1:  # Else it is raised, and shown once.
-                listener(events.StageFailed(set_up_label(device), (), str(dead[device.name])))
+                failed[device.name] = EdgesparseError(text)
+            if device.name in failed and len(devices) > 1:  # Else it is raised, and shown once.
+                listener(events.StageFailed(set_up_label(device), (), str(failed[device.name])))
 
         try:
-            at_once(connect, devices, stop)
-            if dead and not ready:
-                errors = [dead[device.name] for device in devices]
+            for_each(connect, devices, stop)
+            if failed and not ready:
+                errors = [failed[device.name] for device in devices]
                 if len(errors) == 1:
                     raise errors[0]
                 lines = "".join(f"\n  {error}" for error in errors)
                 raise EdgesparseError(f"no device can be used:{lines}")
             yield Fleet(
                 tuple(ready[device.name] for device in devices if device.name in ready),
-                tuple((d, str(dead[d.name])) for d in devices if d.name in dead),
+                tuple((d, str(failed[d.name])) for d in devices if d.name in failed),
             )
         finally:
-            at_once(self._release, list(ready.values()), threading.Event())
+            for_each(self._release, list(ready.values()), threading.Event())
 
     def close(self) -> None:
         """End all connections; emulated devices are shut down."""
         targets = list(self._targets.values())
         self._targets.clear()
-        at_once(lambda target: target.close(), targets, threading.Event())
+        for_each(lambda target: target.close(), targets, threading.Event())
 
     def _target(
         self,
@@ -94,11 +95,11 @@ class Connections:
         listener: events.Listener,
         stop: threading.Event,
     ) -> Target:
-        """The device as it is connected, if it still answers; else connected anew."""
+        """Reuse the connection of a device that still responds, or connect again."""
         connected = self._targets.pop(device.name, None)
         if connected is not None:
             connected.transport.stop = stop
-            if connected.device == device and _answers(connected):
+            if connected.device == device and _is_responding(connected):
                 self._targets[device.name] = connected
                 clear(connected.transport, killed)
                 return connected
@@ -110,13 +111,13 @@ class Connections:
         return target
 
     def _release(self, target: Target) -> None:
-        """After a command: nothing that it brought stays; a device that is away is let go of."""
+        """Remove temporary files after a command; drop a device that does not respond."""
         if not remove_used(target.transport):
             self._targets.pop(target.device.name, None)
             target.transport.close()
 
 
-def _answers(target: Target) -> bool:
+def _is_responding(target: Target) -> bool:
     try:
         return target.transport.run(["true"]).returncode == 0
     except EdgesparseError:
@@ -124,23 +125,23 @@ def _answers(target: Target) -> bool:
 
 
 def set_up_label(device: Device) -> str:
-    """How it is called while a device is waited for."""
+    """Label of the stage in progress events."""
     return f"set up {device.name}"
 
 
-def at_once(work: Callable[[Item], None], items: Sequence[Item], stop: threading.Event) -> None:
-    """Do `work` on every item in threads of their own.
+def for_each(work: Callable[[Item], None], items: Sequence[Item], stop: threading.Event) -> None:
+    """Call `work` on every item, each in a thread.
 
-    On Ctrl-C, or when one of them raises, sets `stop`, waits for all to end and raises that.
+    On Ctrl-C, or when a call raises, sets `stop`, waits for all threads and raises the exception.
     """
     if not items:
         return
-    with ThreadPoolExecutor(min(len(items), MAX_AT_ONCE)) as pool:
+    with ThreadPoolExecutor(min(len(items), MAX_THREADS)) as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
             for future in futures:
                 future.result()
-        # The others hear of it and end their devices' work before we leave.
+        # The other threads end their devices' work before the exception leaves.
         except BaseException:
             stop.set()
             raise

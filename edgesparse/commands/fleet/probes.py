@@ -1,4 +1,4 @@
-"""What `device probe` found, kept in the project and put before the table of compatibility."""
+"""Results of `device probe`, kept in the project: they override the compatibility table."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ from edgesparse.tflite.runtimes.compatibility import Cell, Machine, Profile, Ver
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a probe found: each cell, and by runtime what networks gain."""
+class ProbeResult:
+    """Results of a probe: each cell of the compatibility table, and by runtime the speed-ups of
+    networks."""
 
     trials: tuple[CellResult, ...]
     gains: Mapping[str, NetworkSpeedups]
 
 
-def probe(target: Target, workspace: Workspace, progress: Progress) -> Found:
-    """Try everything on a device and keep what was found. Raises DeviceError.
+def probe(target: Target, workspace: Workspace, progress: Progress) -> ProbeResult:
+    """Probe every cell of the compatibility table on a device and save the results.
 
-    What TensorFlow prints while it makes the models goes to a log beside it.
+    TensorFlow's output while models are created goes to a log beside them.
+
+    Raises:
+        DeviceError: the device failed.
     """
     with _captured_output(_path(workspace, target).with_suffix(".log")):
-        found = _tried(target, progress)
-    replace_json(_path(workspace, target), _record(target, found))
-    return found
+        result = _measure(target, progress)
+    replace_json(_path(workspace, target), _record(target, result))
+    return result
 
 
-def _tried(target: Target, progress: Progress) -> Found:
+def _measure(target: Target, progress: Progress) -> ProbeResult:
     names = [runtime.name for runtime in target.runtimes]
     delegate = target.device.cpu_delegate
     trials = probe_cells(
@@ -47,23 +51,23 @@ def _tried(target: Target, progress: Progress) -> Found:
     gains = probe_networks(
         target.transport, names, delegate, lambda share, text: progress(0.85 + 0.15 * share, text)
     )
-    return Found(tuple(trials), gains)
+    return ProbeResult(tuple(trials), gains)
 
 
 def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
-    """What each runtime, by its name, does with sparse storage on a device."""
+    """Profile of each runtime on a device, by name: probed results, else the table's."""
     features = frozenset((target.host.features or "").split())
-    known = _read(workspace, target)
-    found = {}
+    probed = _read(workspace, target)
+    profiles_by_name = {}
     for runtime in target.runtimes:
         machine = Machine(runtime.name, runtime.version, target.host.machine, features)
-        own = known.get((runtime.name, runtime.version), ({}, None, None))
-        found[runtime.name] = Profile(machine, *own)
-    return found
+        results = probed.get((runtime.name, runtime.version), ({}, None, None))
+        profiles_by_name[runtime.name] = Profile(machine, *results)
+    return profiles_by_name
 
 
-def surprises(target: Target, trials: Sequence[CellResult]) -> list[CellResult]:
-    """Trials whose outcome is not the table's."""
+def mismatches(target: Target, trials: Sequence[CellResult]) -> list[CellResult]:
+    """Select the results that differ from the built-in table."""
     table = profiles(target, None)
     return [t for t in trials if table[t.runtime].verdict(t.cell).runs != t.verdict.runs]
 
@@ -72,17 +76,17 @@ def _path(workspace: Workspace, target: Target) -> Path:
     return workspace.folder / "probes" / f"{target.device.name}.json"
 
 
-def _record(target: Target, found: Found) -> dict[str, Any]:
+def _record(target: Target, result: ProbeResult) -> dict[str, Any]:
     runtimes: dict[str, Any] = {
         runtime.name: {
             "version": runtime.version,
-            "path_gain": found.gains[runtime.name].zeros,
-            "half_gain": found.gains[runtime.name].half,
+            "path_gain": result.gains[runtime.name].zeros,
+            "half_gain": result.gains[runtime.name].half,
             "cells": {},
         }
         for runtime in target.runtimes
     }
-    for trial in found.trials:
+    for trial in result.trials:
         verdict = trial.verdict
         runtimes[trial.runtime]["cells"][trial.cell.name] = {
             "runs": verdict.runs,
@@ -95,38 +99,38 @@ def _record(target: Target, found: Found) -> dict[str, Any]:
 def _read(
     workspace: Workspace | None, target: Target
 ) -> dict[tuple[str, str], tuple[dict[Cell, Verdict], float | None, float | None]]:
-    """By runtime and version; nothing where the device is another one than it was."""
+    """Read saved results by runtime and version; none where the device is a different board."""
     if workspace is None:
         return {}
     try:
         record = json.loads(_path(workspace, target).read_text())
-        # A name that now leads to another board must not inherit what was found.
+        # A name that now leads to another board must not inherit its results.
         if (record["machine"], record["cpu"]) != (target.host.machine, target.host.cpu):
             return {}
-        by_name = {cell.name: cell for cell in cells()}
+        cells_by_name = {cell.name: cell for cell in cells()}
         return {
-            (name, kept["version"]): (
+            (name, entry["version"]): (
                 {
-                    by_name[cell]: Verdict(bool(v["runs"]), v["cost"], str(v["why"]))
-                    for cell, v in kept["cells"].items()
-                    if cell in by_name
+                    cells_by_name[cell]: Verdict(bool(v["runs"]), v["cost"], str(v["why"]))
+                    for cell, v in entry["cells"].items()
+                    if cell in cells_by_name
                 },
-                _gain(kept, "path_gain"),
-                _gain(kept, "half_gain"),
+                _gain(entry, "path_gain"),
+                _gain(entry, "half_gain"),
             )
-            for name, kept in record["runtimes"].items()
+            for name, entry in record["runtimes"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _gain(kept: Mapping[str, Any], name: str) -> float | None:
-    return None if kept.get(name) is None else float(kept[name])
+def _gain(record: Mapping[str, Any], name: str) -> float | None:
+    return None if record.get(name) is None else float(record[name])
 
 
 @contextmanager
 def _captured_output(log: Path) -> Iterator[None]:
-    """Send what this process prints to `log`, also what TensorFlow's C++ parts print."""
+    """Redirect this process's output to `log`, TensorFlow's C++ output included."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,5 +1,5 @@
-"""What commands work with: the store, worker processes, a cluster, connected devices; each opened
-when it is first needed, here and nowhere else."""
+"""Resources of a project: store, worker processes, cluster and connected devices, each opened on
+first use, here and nowhere else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Self = TypeVar("Self", bound="Resources")
 
 
 class Resources:
-    """A project's folder, and what its commands have open. A context manager that closes it."""
+    """A project's folder and its open resources; a context manager that closes them."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class Resources:
     ) -> None:
         """
         Args:
-            folder: has devices/ and .edgesparse.
-            listener: called with each event of `edgesparse.graph.events`; `print` will do.
-            jobs: how many stages run side by side; default: by cores and memory.
-            cluster: the address of a Dask scheduler, or its file; it runs the stages then.
-            workers: processes that several projects share; they are not ended with this one.
+            folder: the project, with devices/ and .edgesparse.
+            listener: called with each event of `edgesparse.graph.events`, for example `print`.
+            jobs: stages that run in parallel; default: by cores and memory.
+            cluster: address or file of the scheduler of a Dask cluster that runs the stages.
+            workers: processes shared by several projects; closing this one keeps them.
 
         Raises:
             UsageError: `jobs` is less than 1.
@@ -54,7 +54,7 @@ class Resources:
         self._address = cluster
         self._cluster: DaskCluster | None = None
         self._shared_workers = workers
-        self._own_workers: Workers | None = None
+        self._private_workers: Workers | None = None
         self._connections = Connections()
         self._workspaces: dict[str | None, Workspace] = {}
 
@@ -65,32 +65,32 @@ class Resources:
         self.close()
 
     def close(self) -> None:
-        """End processes and connections; what is used afterwards is opened again."""
+        """End processes and connections; later use opens them again."""
         try:
             self._connections.close()
         finally:
-            if self._own_workers is not None:
-                self._own_workers.close()
+            if self._private_workers is not None:
+                self._private_workers.close()
             if self._cluster is not None:
                 self._cluster.close()
                 self._cluster = None
 
     def workspace(self, shared: str | None = None) -> Workspace:
-        """Artifacts and runs; `shared` is the URL of a store that other machines use, too."""
+        """Workspace of artifacts and runs; `shared` is the URL of a store of several machines."""
         if shared not in self._workspaces:
             self._workspaces[shared] = Workspace(self.folder, shared)
         return self._workspaces[shared]
 
     def workers(self, log: Path) -> Workers:
-        """Processes for stages; what they print from now on goes to `log`."""
-        workers = self._shared_workers or self._own_workers
+        """Worker processes for stages; their output goes to `log` from now on."""
+        workers = self._shared_workers or self._private_workers
         if workers is None:
-            workers = self._own_workers = Workers(log, self.jobs)
+            workers = self._private_workers = Workers(log, self.jobs)
         workers.log = log
         return workers
 
     def cluster(self) -> DaskCluster | None:
-        """The Dask cluster that stages run on, connected; None where they run here.
+        """Dask cluster that stages run on, connected; None where they run on this machine.
 
         Raises:
             UsageError: no scheduler answers, or Dask is not installed.
@@ -102,16 +102,16 @@ class Resources:
         return self._cluster
 
     def device(self, device: DeviceName) -> Device:
-        """What a device file says. Raises UsageError."""
+        """Read a device file. Raises UsageError."""
         return find_device(device, self.folder)
 
     def devices(self, devices: DeviceName | Sequence[DeviceName]) -> list[Device]:
-        """The same for several devices and groups, each once."""
+        """Read several device files and groups, each device once. Raises UsageError."""
         return find_devices(devices, self.folder)
 
     @contextmanager
     def connect(self, devices: Sequence[Device], stop: threading.Event) -> Iterator[Fleet]:
-        """Devices connected and set up, for a block; `stop` ends what they do.
+        """Connect and set up devices, for a block; `stop` ends their work.
 
         Raises the devices' errors where not one can be used.
         """
@@ -121,14 +121,17 @@ class Resources:
 
     @contextmanager
     def target(self, device: DeviceName) -> Iterator[Target]:
-        """One device for a block."""
+        """Connect and set up one device, for a block."""
         with self.connect([self.device(device)], threading.Event()) as fleet:
             yield fleet.targets[0]
 
     @contextmanager
     def transport(self, device: Device) -> Iterator[tuple[Transport, Progress]]:
-        """The way to a device that need not be set up, for a block; and how its progress is shown,
-        once there is something to wait for."""
+        """Connect to a device without setting it up, for a block.
+
+        Yields:
+            The transport and a function that reports progress.
+        """
         with (
             events.stage_progress(self.listener, set_up_label(device)) as progress,
             connected(device, progress) as transport,

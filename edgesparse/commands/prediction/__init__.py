@@ -1,1 +1,1 @@
-"""What is known before anything is trained: what will fail, be partial, or gain no time."""
+"""Predictions before training: feasibility, speed-up and variants that are not worth training."""

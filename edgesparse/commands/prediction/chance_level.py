@@ -1,11 +1,11 @@
-"""Whether the dense model has learned anything, before hours are spent on what is made of it."""
+"""Stop before variants are fine-tuned where the trained dense model is at chance level."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-from edgesparse.commands.prediction.predict import error_of
+from edgesparse.commands.prediction.predict import ensure_artifact
 from edgesparse.graph.events import Listener
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
@@ -20,46 +20,49 @@ _DEVIATIONS = 1.96
 
 
 def require_learned(plan: Plan, executor: Executor, listener: Listener) -> Callable[[Stage], None]:
-    """What is to be called when a stage is done: it raises EdgesparseError where that has trained a
-    dense model that is at chance level, and variants are still to be trained from it."""
-    costly = [one for one in plan.work if _trains(one) and not executor.store.has(one.key)]
-    trainings = {key for one in costly for key in _before(plan, one)}
-    # What chance is, targets say.
-    known = bool(costly) and error_of(plan, plan.samples, executor, listener) is None
+    """Return a check to call after each stage.
+
+    The check raises EdgesparseError where the stage trained a dense model that is at chance level,
+    and variants are still to be fine-tuned from it.
+    """
+    costly = [stage for stage in plan.work if _trains(stage) and not executor.store.has(stage.key)]
+    trainings = {key for stage in costly for key in _before(plan, stage)}
+    # The chance level follows from the targets.
+    has_targets = bool(costly) and ensure_artifact(plan, plan.samples, executor, listener) is None
 
     def check(stage: Stage) -> None:
-        if not known or stage.name != "train" or stage.key not in trainings:
+        if not has_targets or stage.name != "train" or stage.key not in trainings:
             return
         why = _at_chance(plan, executor, stage.key)
         if why is not None:
             raise EdgesparseError(
                 f"{stage.label}: {why}; look at data (its scale, its labels), loss and training; "
-                "--force goes on"
+                "--force continues"
             )
 
     return check
 
 
 def _trains(stage: Stage) -> bool:
-    """Whether it fine-tunes a variant."""
+    """Check whether a stage fine-tunes a variant."""
     return stage.name in ("sparsify", "quantize") and stage.spec[stage.name].get("epochs") != 0
 
 
 def _before(plan: Plan, stage: Stage) -> set[str]:
-    """The keys of all stages that one waits for."""
-    known = {one.key: one for one in plan.stages}
-    found: set[str] = set()
-    open_ = [stage.key]
-    while open_:
-        for key in known[open_.pop()].inputs.values():
-            if key in known and key not in found:
-                found.add(key)
-                open_.append(key)
-    return found
+    """Keys of all stages that a stage depends on."""
+    stages = {other.key: other for other in plan.stages}
+    keys: set[str] = set()
+    queue = [stage.key]
+    while queue:
+        for key in stages[queue.pop()].inputs.values():
+            if key in stages and key not in keys:
+                keys.add(key)
+                queue.append(key)
+    return keys
 
 
 def _at_chance(plan: Plan, executor: Executor, key: str) -> str | None:
-    """Why a trained model is no better than always the same answer, by its interval."""
+    """Error text for a trained model that is not better than a constant answer, by its interval."""
     store, folder = executor.store, executor.store.path(plan.samples)
     if not (folder / samples.TASK).is_file():
         return None
@@ -83,7 +86,7 @@ def _at_chance(plan: Plan, executor: Executor, key: str) -> str | None:
         samples=count,
         chance_level=chance,
     )
-    if not score.at_chance:  # The rule that rows are judged by.
+    if not score.at_chance:  # The same rule as for rows.
         return None
     shown, always = (f"{v:.1%}" if share else f"{v:.4g}" for v in (value, chance))
     return (

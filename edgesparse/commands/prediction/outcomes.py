@@ -1,54 +1,94 @@
-"""Something that is known before training, and whether it came true."""
+"""Predictions made before training, and which of them the measurement confirmed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from edgesparse.measure.rows import PAYS_FROM, Row
 
-Kind = Literal["said", "note", "fails", "partial", "slow"]
-"""said: for `plan` only; fails: the variant; partial: its coverage; slow: its zeros gain no time.
-Where it is so, a row says itself that it failed or is partial."""
+Topic = Literal["task", "note", "coverage", "speed", "failure"]
+Severity = Literal["info", "warning", "error"]
+_SEVERITY: dict[Topic, Severity] = {
+    "task": "info",
+    "note": "info",
+    "coverage": "warning",
+    "speed": "warning",
+    "failure": "error",
+}
 
 
 @dataclass(frozen=True)
-class Foreseen:
-    """`text` follows the names of the variants; `runtimes` are those that it is about, or all."""
+class Prediction:
+    """A prediction about variants of a plan.
 
-    kind: Kind
-    text: str
+    Args:
+        topic: task: which task and data were detected, for `plan` only; coverage: less sparsity
+            than requested; speed: no speed-up from zeros; failure: the variant will fail.
+        template: the message, in which "{variants}" stands for their names.
+        variants: the variants it applies to.
+        runtimes: the runtimes it applies to; none for all of them.
+        prefix: text before the message, such as a device's name.
+    """
+
+    topic: Topic
+    template: str
     variants: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     prefix: str = ""
 
     @property
-    def line(self) -> str:
-        """What is told."""
-        return self.prefix + self.text.replace("{variants}", ", ".join(self.variants))
+    def message(self) -> str:
+        """The message with the variants' names."""
+        return self.prefix + self.template.replace("{variants}", ", ".join(self.variants))
+
+    @property
+    def severity(self) -> Severity:
+        """info, warning or error, by topic."""
+        return _SEVERITY[self.topic]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """A JSON record."""
+        return {
+            "severity": self.severity,
+            "topic": self.topic,
+            "message": self.message,
+            "variants": list(self.variants),
+            "runtimes": list(self.runtimes),
+        }
+
+    def without(self, variants: Iterable[str]) -> Prediction | None:
+        """Leave out variants; None where none of its variants remain."""
+        rest = tuple(name for name in self.variants if name not in variants)
+        return replace(self, variants=rest) if rest or not self.variants else None
 
 
-def came_true(foreseen: Iterable[Foreseen], rows: Sequence[Row]) -> list[str]:
-    """The lines that are worth being read again once everything was measured."""
-    lines = []
-    for one in foreseen:
-        if one.kind == "note":
-            lines.append(one.line)
-        elif one.kind == "slow":
-            still = tuple(v for v in one.variants if not _gained(one, v, rows))
-            if still:
-                lines.append(Foreseen("slow", one.text, still, one.runtimes, one.prefix).line)
-    return lines
+def confirmed(predictions: Iterable[Prediction], rows: Sequence[Row]) -> list[str]:
+    """Select the messages to repeat below the measured rows.
+
+    Notes are repeated, and missing speed-ups that the rows do not disprove. Failures and missing
+    coverage are not: the rows themselves have them.
+    """
+    messages = []
+    for prediction in predictions:
+        if prediction.topic == "note":
+            messages.append(prediction.message)
+        elif prediction.topic == "speed":
+            disproved = [v for v in prediction.variants if _is_disproved(prediction, v, rows)]
+            rest = prediction.without(disproved)
+            messages += [rest.message] if rest is not None else []
+    return messages
 
 
-def _gained(one: Foreseen, variant: str, rows: Sequence[Row]) -> bool:
-    """Whether it was wrong about a variant, or there is no row that could tell."""
-    own = [r for r in rows if r.variant == variant and r.runtime.name in one.runtimes]
-    measured = [row for row in own if row.status == "ok"]
-    # Where channels went, too, a gain is theirs, unless the runtime is known to skip the zeros.
-    telling = [r for r in measured if "channels" not in r.steps or r.zeros_exploited]
-    gains = [row.speedup_vs_dense for row in telling if row.speedup_vs_dense is not None]
-    # What is known of a runtime is given up for a gain that is plain, not for a busy machine's.
-    faster = any(g.ci95[0] >= PAYS_FROM for g in gains)
-    return faster or (bool(own) and not measured)
+def _is_disproved(prediction: Prediction, variant: str, rows: Sequence[Row]) -> bool:
+    """Check whether a variant was faster after all, or has no row that could show it."""
+    own_rows = [r for r in rows if r.variant == variant and r.runtime.name in prediction.runtimes]
+    measured = [row for row in own_rows if row.status == "ok"]
+    # Where channels were removed too, they explain a gain, unless the runtime skips the zeros.
+    relevant = [r for r in measured if "channels" not in r.steps or r.zeros_exploited]
+    gains = [row.speedup_vs_dense for row in relevant if row.speedup_vs_dense is not None]
+    # Only a clear gain disproves it: a busy machine makes small ones.
+    faster = any(gain.ci95[0] >= PAYS_FROM for gain in gains)
+    return faster or (bool(own_rows) and not measured)

@@ -1,10 +1,10 @@
-"""Everything that is known of a plan before it is carried out."""
+"""Predictions about a plan before it is executed."""
 
 from __future__ import annotations
 
 from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.prediction import feasibility, speedup
-from edgesparse.commands.prediction.outcomes import Foreseen
+from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.scheduler import execute
@@ -13,49 +13,56 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.stages import preflight, untrained_model
 
 
-def advise(
+def predict(
     plan: Plan, executor: Executor, target: Target, listener: events.Listener
-) -> list[Foreseen]:
-    """What will fail, be partial or gain no time; makes what it looks at where that is not there.
-    A preflight that itself fails is a note: the training may do better.
+) -> list[Prediction]:
+    """Predict failures, missing coverage and missing speed-ups.
+
+    Runs the preflight and untrained-model stages that the store lacks. A preflight that fails is a
+    note: the training may still succeed.
 
     Raises:
-        UsageError: the pipeline's data, model or training do not work or fit; the message says
-            where in the file and why.
+        UsageError: the pipeline's data, model or training do not work or match; the message has
+            the place in the file.
     """
     context, store = executor.context, executor.store
-    found: list[Foreseen] = []
-    for one in plan.training_groups:
-        error = error_of(plan, one.preflight, executor, listener)
+    predictions: list[Prediction] = []
+    for group in plan.training_groups:
+        error = ensure_artifact(plan, group.preflight, executor, listener)
         if error is not None:
-            names = ", ".join(one.variants)
-            found.append(Foreseen("note", f"preflight failed for {names}: {error}"))
+            names = ", ".join(group.variants)
+            predictions.append(Prediction("note", f"preflight failed for {names}: {error}"))
         else:
-            facts = preflight.read_facts(store.path(one.preflight))
+            facts = preflight.read_facts(store.path(group.preflight))
             try:
-                found += feasibility.check(context.loaded, one.variants, facts)
+                predictions += feasibility.check(context.loaded, group.variants, facts)
             except UsageError:
-                # What was wrong may lie outside of what the key covers: it is looked at again.
-                store.discard(one.preflight)
+                # The cause can lie outside of the key, such as in a file: check again next time.
+                store.discard(group.preflight)
                 raise
-    name = target.device.name
+    prefix = f"{target.device.name}: "
     if target.device.tpu is not None:
         pipeline = context.pipeline
         zeros = tuple(v for v in plan.converted if pipeline.variants[v].has_zeros)
-        text = "an Edge TPU gains nothing by zeros ({variants}); channels would"
-        return [*found, Foreseen("note", text, zeros, prefix=f"{name}: ")] if zeros else found
-    asked = {v: context.pipeline.variants[v] for v in plan.converted}
-    found += speedup.half_precision(asked, context.profiles, f"{name}: ")
-    for one in plan.training_groups:
-        if one.untrained_model and error_of(plan, one.untrained_model, executor, listener) is None:
-            graph = untrained_model.read(store.path(one.untrained_model))
-            of = {v: context.pipeline.variants[v] for v in one.variants if v in plan.converted}
-            found += speedup.lines(plan, of, graph, context.profiles, f"{name}: ")
-    return list(dict.fromkeys(found))
+        text = "no speed-up from zeros on an Edge TPU ({variants}); channel pruning would help"
+        if zeros:
+            predictions.append(Prediction("note", text, zeros, prefix=prefix))
+        return predictions
+    chosen = {v: context.pipeline.variants[v] for v in plan.converted}
+    predictions += speedup.half_precision(chosen, context.profiles, prefix)
+    for group in plan.training_groups:
+        key = group.untrained_model
+        if key and ensure_artifact(plan, key, executor, listener) is None:
+            graph = untrained_model.read(store.path(key))
+            variants = {name: chosen[name] for name in group.variants if name in chosen}
+            predictions += speedup.zeros(plan, variants, graph, context.profiles, prefix)
+    return list(dict.fromkeys(predictions))
 
 
-def error_of(plan: Plan, key: str, executor: Executor, listener: events.Listener) -> str | None:
-    """Why an artifact cannot be made; None where it is there."""
+def ensure_artifact(
+    plan: Plan, key: str, executor: Executor, listener: events.Listener
+) -> str | None:
+    """Make an artifact that the store lacks; return the error, None for success."""
     store = executor.store
     if store.has(key) and store.ready(key) and store.wrong(key) is None:
         return None
@@ -64,8 +71,8 @@ def error_of(plan: Plan, key: str, executor: Executor, listener: events.Listener
 
 
 def _without_failures(listener: events.Listener) -> events.Listener:
-    def tell(event: events.RunEvent) -> None:
+    def forward(event: events.RunEvent) -> None:
         if not isinstance(event, events.StageFailed):
             listener(event)
 
-    return tell
+    return forward

@@ -1,10 +1,10 @@
-"""Which zeros will gain no time on a target, and what its runtimes will refuse."""
+"""Predictions of zeros without speed-up on a device, and of models that its runtimes refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgesparse.commands.prediction.outcomes import Foreseen
+from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.graph.plan import Plan
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.sparsify import L1, Magnitude, OneShot, PatternChoice, Rigl, leaves_zeros
@@ -13,58 +13,58 @@ from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 
-def lines(
+def zeros(
     plan: Plan,
     variants: Mapping[str, Variant],
     graph: patterns.ModelGraph,
     profiles: Mapping[str, Profile],
     prefix: str,
-) -> list[Foreseen]:
-    """One for each reason for which zeros will not pay, and for each refusal of a runtime."""
-    # Grouped by reason: ten layers with one cause are one line.
-    found: dict[tuple[str, int], list[tuple[str, str]]] = {}
+) -> list[Prediction]:
+    """Predict, by reason, zeros without speed-up and refusals of runtimes."""
+    # Grouped by reason: ten layers with the same cause are one line.
+    uses: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for name, variant in variants.items():
-        zeros, scheme = zeros_of(variant), variant.quantize.numbers
-        if zeros is None:
+        expected, scheme = zeros_of(variant), variant.quantize.numbers
+        if expected is None:
             continue
-        sparsity, pattern, exclude = zeros
+        sparsity, pattern, exclude = expected
         for runtime, profile in profiles.items():
             reasons = patterns.advice(graph, profile, scheme, sparsity, pattern, exclude)
             for reason, layers in reasons.items():
-                found.setdefault((reason, layers), []).append((name, runtime))
-    told = _refusals(plan, variants, graph, profiles, prefix)
-    for (reason, layers), where in found.items():
-        named = tuple(dict.fromkeys(name for name, _ in where))
-        runtimes = tuple(dict.fromkeys(runtime for _, runtime in where))
+                uses.setdefault((reason, layers), []).append((name, runtime))
+    predictions = _refusals(plan, variants, graph, profiles, prefix)
+    for (reason, layers), users in uses.items():
+        names = tuple(dict.fromkeys(name for name, _ in users))
+        runtimes = tuple(dict.fromkeys(runtime for _, runtime in users))
         text = (
-            f"zeros in {layers} layer{'s' * (layers > 1)} of {{variants}} gain no time with "
-            f"{', '.join(runtimes)}: {reason}"
+            f"no speed-up expected from zeros in {layers} layer{'s' * (layers > 1)} of "
+            f"{{variants}} on {', '.join(runtimes)}: {reason}"
         )
-        told.append(Foreseen("slow", text, named, runtimes, prefix))
-    return told
+        predictions.append(Prediction("speed", text, names, runtimes, prefix))
+    return predictions
 
 
 def half_precision(
     variants: Mapping[str, Variant], profiles: Mapping[str, Profile], prefix: str
-) -> list[Foreseen]:
-    """Where half precision is asked for and not computed; that zeros gain nothing beside it."""
+) -> list[Prediction]:
+    """Predict half precision that is not computed, and zeros beside it without effect."""
     half = {name: v for name, v in variants.items() if v.quantize.compute == "f16"}
-    found: dict[str, list[str]] = {}
+    names_by_reason: dict[str, list[str]] = {}
     for runtime, profile in profiles.items():
         if half and not profile.half_precision.exists:
-            found.setdefault(profile.half_precision.why, []).append(runtime)
-    told = []
-    for why, runtimes in found.items():
-        text = f"half precision of {{variants}} gains no time with {', '.join(runtimes)}: {why}"
-        told.append(Foreseen("slow", text, tuple(half), tuple(runtimes), prefix))
+            names_by_reason.setdefault(profile.half_precision.why, []).append(runtime)
+    predictions = []
+    for why, runtimes in names_by_reason.items():
+        text = f"no speed-up from half precision of {{variants}} on {', '.join(runtimes)}: {why}"
+        predictions.append(Prediction("speed", text, tuple(half), tuple(runtimes), prefix))
     zeros = tuple(name for name, v in half.items() if v.has_zeros)
     if zeros:
         text = (
-            "zeros of {variants} are stored densely and gain nothing: with sparse storage, half "
-            "precision crashes or is slower"
+            "no speed-up from zeros of {variants}: they are stored densely, since half precision "
+            "with sparse storage crashes or is slower"
         )
-        told.append(Foreseen("note", text, zeros, prefix=prefix))
-    return told
+        predictions.append(Prediction("note", text, zeros, prefix=prefix))
+    return predictions
 
 
 def _refusals(
@@ -73,25 +73,26 @@ def _refusals(
     graph: patterns.ModelGraph,
     profiles: Mapping[str, Profile],
     prefix: str,
-) -> list[Foreseen]:
-    """Of variants without zeros: those with zeros have one scale for all outputs."""
-    found: dict[tuple[str, str], list[str]] = {}
+) -> list[Prediction]:
+    """Predict refusals of variants without zeros; those with zeros have one scale per tensor."""
+    names_by_reason: dict[tuple[str, str], list[str]] = {}
     for name, variant in variants.items():
         if not variant.has_zeros:
             one_scale = bool(plan.stage(plan.converted[name]).spec["one_scale"])
             scheme = variant.quantize.numbers
             for runtime, profile in profiles.items():
                 for reason in patterns.refusals(graph, profile, scheme, one_scale=one_scale):
-                    found.setdefault((runtime, reason), []).append(name)
-    told = []
-    for (runtime, reason), names in found.items():
+                    names_by_reason.setdefault((runtime, reason), []).append(name)
+    predictions = []
+    for (runtime, reason), names in names_by_reason.items():
         text = f"{runtime} will refuse {{variants}}: {reason}"
-        told.append(Foreseen("fails", text, tuple(names), (runtime,), prefix))
-    return told
+        predictions.append(Prediction("failure", text, tuple(names), (runtime,), prefix))
+    return predictions
 
 
 def zeros_of(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] | None:
-    """What is known of a variant's zeros: how many, in which pattern, and where not."""
+    """Expected sparsity, pattern and excluded layers of a variant's zeros; None where it has none,
+    or chooses the pattern itself."""
     if not variant.stores_sparse:
         return None
     step = next((s for s in reversed(variant.sparsify) if leaves_zeros(s)), None)
@@ -104,6 +105,6 @@ def zeros_of(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] |
         return step.sparsity, step.pattern, tuple(step.exclude)
     if not isinstance(step, Magnitude):
         return patterns.LIKELY_SPARSITY, "unstructured", ()
-    if step.pattern == "auto":  # It takes what pays.
+    if step.pattern == "auto":  # It chooses a pattern that pays.
         return None
     return untrained_model.likely_sparsity(step), step.pattern, tuple(step.exclude)

@@ -1,4 +1,4 @@
-"""A run's results as they come in: written to results.json whatever happens."""
+"""Record of a run while it executes; results.json is written however the run ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgesparse.commands.fleet.connect import Target
-from edgesparse.commands.prediction.outcomes import Foreseen, came_true
+from edgesparse.commands.prediction.outcomes import Prediction, confirmed
 from edgesparse.devices.agent.event_stream import ProtocolError
 from edgesparse.devices.agent.events import Check, Event, Failed, Round, Waiting
 from edgesparse.devices.agent.job import Job
@@ -35,40 +35,41 @@ from edgesparse.spec.safe.text import clean
 
 @dataclass
 class RunRecord:
-    """What a run has so far."""
+    """Results of a run so far."""
 
-    begun: Results
+    initial: Results
+    """The run without rows."""
     devices: list[DeviceInfo]
     rows: list[Row]
     gates: list[GateResult]
     notes: list[str]
     releases: list[ReleaseInfo] = field(default_factory=list)
     order: tuple[str, ...] = ()
-    """The devices' names, in the order in which they are shown: not that in which they end."""
-    foreseen: dict[str, list[Foreseen]] = field(default_factory=dict)
-    """By device: what was said before anything was trained there."""
+    """Devices in the order in which reports show them."""
+    predictions: dict[str, list[Prediction]] = field(default_factory=dict)
+    """By device, as made before training."""
     provenance: Provenance = field(default_factory=Provenance)
     failures: list[str] = field(default_factory=list)
-    """What failed beside the rows."""
+    """Failures besides those of rows."""
     left: set[str] = field(default_factory=set)
-    """The devices where something may be left, since they went away."""
+    """Devices that can have leftovers, since the connection was lost."""
     finished: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
-    """Devices are measured at the same time."""
+    """Devices are measured in parallel threads."""
 
     def add_device(self, info: DeviceInfo, notes: Sequence[str] = ()) -> None:
         self.devices.append(info)
         self.notes += notes
 
-    def add_dead(self, device: Device, variants: Sequence[str], error: str) -> None:
-        """A device that cannot be used is a block of failed rows."""
+    def add_failed_device(self, device: Device, variants: Sequence[str], error: str) -> None:
+        """Add a device that cannot be used, as failed rows."""
         self.add_device(DeviceInfo(name=device.name, description=device.description, error=error))
         self.rows += self._failed(device, variants, error)
 
     def _failed(self, device: Device, variants: Sequence[str], error: str) -> list[Row]:
         return [
             Row(
-                pipeline=self.begun.pipeline,
+                pipeline=self.initial.pipeline,
                 device=device.name,
                 runtime=RuntimeInfo(name=runtime.name, version=runtime.version or "unknown"),
                 delegate=device.delegate_used,
@@ -84,55 +85,60 @@ class RunRecord:
         ]
 
     def results(self) -> Results:
-        place = {name: number for number, name in enumerate(self.order)}
-        last = len(place)
-        return self.begun.model_copy(
+        """Assemble the results, with devices in their order."""
+        position = {name: number for number, name in enumerate(self.order)}
+        last = len(position)
+        return self.initial.model_copy(
             update={
-                "devices": sorted(self.devices, key=lambda d: place.get(d.name, last)),
-                "rows": sorted(self.rows, key=lambda row: place.get(row.device, last)),
-                "gates": sorted(self.gates, key=lambda gate: place.get(gate.device, last)),
-                "releases": sorted(self.releases, key=lambda r: place.get(r.device, last)),
+                "devices": sorted(self.devices, key=lambda d: position.get(d.name, last)),
+                "rows": sorted(self.rows, key=lambda row: position.get(row.device, last)),
+                "gates": sorted(self.gates, key=lambda gate: position.get(gate.device, last)),
+                "releases": sorted(self.releases, key=lambda r: position.get(r.device, last)),
                 "provenance": self.provenance,
                 "failures": self.failures,
-                "notes": [*self.notes, *self._came_true()],
+                "notes": [*self.notes, *self._confirmed()],
                 "finished": self.finished,
             }
         )
 
-    def _came_true(self) -> list[str]:
-        lines = [
-            line
-            for device, said in self.foreseen.items()
-            for line in came_true(said, self.rows_of(device))
+    def _confirmed(self) -> list[str]:
+        messages = [
+            message
+            for device, predictions in self.predictions.items()
+            for message in confirmed(predictions, self.rows_of(device))
         ]
-        return list(dict.fromkeys(lines))  # What is known of the model is said for each device.
+        return list(dict.fromkeys(messages))  # Devices share predictions about the model.
 
     @contextmanager
-    def alone(
-        self, device: Device, variants: Sequence[str], log: Path, *, one: bool = False
+    def isolated(
+        self, device: Device, variants: Sequence[str], log: Path, *, reraise: bool = False
     ) -> Iterator[None]:
-        """A block about one device, which never takes the other ones with it: whatever ends it
-        becomes failed rows. Where there is but this `one`, an error of ours is raised."""
+        """Run a block about one device so that its failure does not end the other devices.
+
+        Args:
+            variants: those that become failed rows where the block fails.
+            log: gets the traceback of an unexpected exception.
+            reraise: raise an EdgesparseError instead, for a run on a single device.
+        """
         try:
             yield
         except EdgesparseError as error:
-            if one:
+            if reraise:
                 raise
             self._fail(device, variants, error, log)
         except Exception as error:
             self._fail(device, variants, error, log)
 
     def _fail(self, device: Device, variants: Sequence[str], error: Exception, log: Path) -> None:
-        """Failed rows for the variants that have none. What is no error of ours has its traceback
-        in `log`, since it is a mistake of this program."""
+        """Add failed rows for the variants without rows; the traceback of a bug goes to `log`."""
         text = clean(str(error))
         if not isinstance(error, EdgesparseError):
             text = f"device {device.name}: {type(error).__name__}: {text[:200]} (details in {log})"
             with suppress(OSError), log.open("a") as file:
                 traceback.print_exception(error, file=file)
         with self.lock:
-            known = {row.variant for row in self.rows if row.device == device.name}
-            self.rows += self._failed(device, [v for v in variants if v not in known], text)
+            names = {row.variant for row in self.rows if row.device == device.name}
+            self.rows += self._failed(device, [v for v in variants if v not in names], text)
             self.failures.append(text)
 
     def measure(
@@ -142,32 +148,36 @@ class RunRecord:
         benchmark: Benchmark,
         listener: events.Listener,
         stop: threading.Event,
-        heard: Sequence[Event] = (),
+        previous: Sequence[Event] = (),
         part: str = "",
     ) -> list[Event]:
-        """Measure on one device and add the rows: also of what an interrupt or error left.
+        """Measure on one device and add rows, also for a part that an interrupt or error ended.
 
-        What the device has said of candidates before (`heard`) is not asked again; a run that
-        measures in parts names each. Returns all that the device has said by now.
+        Args:
+            previous: events of candidates that were measured before; they are not repeated.
+            part: names the job of a run that measures in parts.
+
+        Returns:
+            All events, `previous` included.
         """
-        # Nothing drifts on such a clock and every run of a model costs minutes: one round says all.
+        # Such a clock does not drift, and every run of a model costs minutes: one round suffices.
         if target.device.clock == "instructions":
             benchmark = benchmark.model_copy(update=EXACT)
-        known = {event.entry for event in heard if isinstance(event, Check | Round | Failed)}
-        asked = [one for one in candidates if one.name not in known]
-        job = build_job(f"{self.begun.run}-{target.device.name}{part}", benchmark, asked)
-        job_events: list[Event] = list(heard)
+        measured = {event.entry for event in previous if isinstance(event, Check | Round | Failed)}
+        pending = [candidate for candidate in candidates if candidate.name not in measured]
+        job = build_job(f"{self.initial.run}-{target.device.name}{part}", benchmark, pending)
+        job_events: list[Event] = list(previous)
         lost = NOT_MEASURED
         try:
             if job.entries:
                 _measure(target, job, job_events, listener, stop)
         except ProtocolError as error:
-            job_events, lost = list(heard), str(error)
+            job_events, lost = list(previous), str(error)
         except EdgesparseError as error:
             if isinstance(error, ConnectionLost):
                 self.left.add(target.device.name)
             lost = str(error)
-        # Whatever ended it: what was measured so far is kept.
+        # However it ended: measurements so far are kept.
         finally:
             self.add_rows(target, candidates, job_events, lost)
         return job_events
@@ -179,17 +189,16 @@ class RunRecord:
         job_events: Sequence[Event] | None,
         lost: str = NOT_MEASURED,
     ) -> None:
-        """Add a row per candidate; see build_rows. `lost` is why some were not measured."""
-        about = (self.begun.pipeline, target.device.name, self.begun.baseline, candidates)
+        """Add a row per candidate; see build_rows. `lost` is the error of those not measured."""
+        about = (self.initial.pipeline, target.device.name, self.initial.baseline, candidates)
         try:
             rows = build_rows(*about, job_events)
         except (ArithmeticError, ValueError) as error:
-            # Each value was looked at alone; it is together that they make no sense.
-            lost = f"device {target.device.name}: its figures make no sense: {error}"
+            # Each value is valid alone; it is their combination that is not.
+            lost = f"device {target.device.name}: inconsistent measurements: {error}"
             rows = build_rows(*about, [])
         if target.device.connect.local is None:
-            rows = [_with_update(row, one) for row, one in zip(rows, candidates, strict=True)]
-        # Each device's thread ends in its own time.
+            rows = [_with_transfer(row, c) for row, c in zip(rows, candidates, strict=True)]
         with self.lock:
             self.rows += [
                 row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
@@ -197,22 +206,23 @@ class RunRecord:
             ]
 
     def explain(self, device: str, why: Callable[[Row], str | None]) -> None:
-        """Put what is known of them in place of the errors of failed rows."""
+        """Replace the errors of a device's failed rows by explanations, where `why` returns one."""
         with self.lock:
             self.rows = [
-                row.model_copy(update={"error": said})
-                if row.device == device and row.status == "failed" and (said := why(row))
+                row.model_copy(update={"error": text})
+                if row.device == device and row.status == "failed" and (text := why(row))
                 else row
                 for row in self.rows
             ]
 
     def rows_of(self, device: str) -> list[Row]:
+        """Rows of a device so far."""
         with self.lock:
             return [row for row in self.rows if row.device == device]
 
 
-def _with_update(row: Row, candidate: Candidate) -> Row:
-    """With what the file costs on the way to the device."""
+def _with_transfer(row: Row, candidate: Candidate) -> Row:
+    """Add the compressed size of the file on the wire to the device."""
     if candidate.path is None or row.status != "ok":
         return row
     return row.model_copy(update={"transfer_bytes": wire_bytes(candidate.path)})
@@ -263,8 +273,8 @@ def recorded(
     pipeline_digest: str = "",
     source: Sequence[str] = (),
 ) -> Iterator[RunRecord]:
-    """A new run; its results are written when the block ends, however it ends."""
-    begun = Results(
+    """Start a run; its results are written when the block ends, however it ends."""
+    initial = Results(
         run=workspace.new_run(pipeline),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         quick=quick,
@@ -278,9 +288,9 @@ def recorded(
         command=command,
     )
     order = tuple(device.name for device in devices)
-    path = workspace.results_path(begun.run)
+    path = workspace.results_path(initial.run)
     with held(path.parent, order) as left:
-        record = RunRecord(begun, [], [], [], [], order=order, left=left)
+        record = RunRecord(initial, [], [], [], [], order=order, left=left)
         try:
             yield record
             record.finished = True
@@ -289,12 +299,12 @@ def recorded(
 
 
 def _write(record: RunRecord, path: Path) -> None:
-    """Write the results, also when Ctrl-C comes while they are written; a disk that is full does
-    not take away the table, which is printed from the record."""
+    """Write the results, also when Ctrl-C arrives meanwhile; a full disk becomes a failure, so that
+    the table is still printed from the record."""
     try:
         write_results(record.results(), path)
     except OSError as error:
-        record.failures.append(f"the results could not be written: {error.strerror}: {path}")
+        record.failures.append(f"results could not be written: {error.strerror}: {path}")
     except KeyboardInterrupt:
         write_results(record.results(), path)
         raise

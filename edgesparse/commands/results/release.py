@@ -75,7 +75,7 @@ def _install(
 ) -> ReleaseInfo:
     assert candidate.limits is not None
     about = {
-        "pipeline_digest": record.begun.pipeline_digest,
+        "pipeline_digest": record.initial.pipeline_digest,
         "variant": row.variant,
         "runtime": row.runtime.model_dump(),
     }
@@ -94,7 +94,7 @@ def _install(
             candidate.limits.min_agreement,
         )
         keep = target.device.keep_releases
-        done = install(transport, release, keep, f"{record.begun.run}-{target.device.name}", stop)
+        done = install(transport, release, keep, f"{record.initial.run}-{target.device.name}", stop)
     rows = record.rows_of(target.device.name)
     apart = formats_apart(rows, target.info.cpu)
     # An emulated device that is booted for a run forgets everything at its end.

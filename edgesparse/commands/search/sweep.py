@@ -91,7 +91,7 @@ def sweep(
         quick=quick,
         command=shlex.join([*command, "--trials", str(trials), *(["--quick"] if quick else [])]),
     ) as record:
-        workers = project.workers(workspace.log_path(record.begun.run))
+        workers = project.workers(workspace.log_path(record.initial.run))
         with project.connect([found], stop) as fleet:
             (target,) = fleet.targets
             record.add_device(target.info, target.notes)
@@ -156,7 +156,7 @@ class _Bench:
         return found
 
     def _made(self, loaded: Loaded[Pipeline]) -> list[Candidate]:
-        target, run = self.target, self.record.begun.run
+        target, run = self.target, self.record.initial.run
         inputs, store = inputs_of(loaded), self.workspace.store
         plan = plan_for(loaded, target, self.known, inputs)
         with executor_for(
@@ -193,9 +193,9 @@ def _searched(bench: _Bench, folder: Path, trials: int, references: list[Trial] 
     references = [_valued(one, search) for one in references]
 
     def alive(run: str) -> bool:
-        return run != record.begun.run and open_runs.goes_on(runs / run)
+        return run != record.initial.run and open_runs.goes_on(runs / run)
 
-    while asked := study.batch(trials, record.begun.run, alive):
+    while asked := study.batch(trials, record.initial.run, alive):
         for one, trial in _tried(bench, asked, study.done()):
             study.tell(one, trial, _how_far(trial, search))
         bench.listener(events.Note(_so_far(study, references, directions, bench, trials)))

@@ -39,7 +39,7 @@ def test_installed_runtimes_and_their_versions(tmp_path):
 def test_another_version_is_missing(tmp_path):
     found = target(tmp_path, "[{name: ai-edge-litert, version: 0.0.1}]")
     assert found.runtimes == ()
-    assert "but its file asks for 0.0.1" in found.missing[0][1]
+    assert "but its file requires 0.0.1" in found.missing[0][1]
 
 
 def test_a_required_runtime_that_is_not_there(tmp_path, bare):

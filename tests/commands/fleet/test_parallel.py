@@ -17,7 +17,7 @@ def local(name, workdir):
 
 def test_all_items_are_worked_on_at_the_same_time():
     together = threading.Barrier(20, timeout=60)
-    fleet.at_once(lambda _: together.wait(), list(range(20)), threading.Event())
+    fleet.for_each(lambda _: together.wait(), list(range(20)), threading.Event())
 
 
 def test_one_that_fails_stops_the_others_and_is_raised():
@@ -29,7 +29,7 @@ def test_one_that_fails_stops_the_others_and_is_raised():
         assert stop.wait(60)
 
     with pytest.raises(EdgesparseError, match="broke"):
-        fleet.at_once(work, [0, 1, 2], stop)
+        fleet.for_each(work, [0, 1, 2], stop)
 
 
 def test_dead_devices_stand_beside_live_ones(tmp_path):
@@ -41,7 +41,7 @@ def test_dead_devices_stand_beside_live_ones(tmp_path):
         devices, tmp_path, events.thread_safe(said.append), threading.Event()
     ) as connected:
         assert [target.device.name for target in connected.targets] == ["live"]
-        ((dead, why),) = connected.dead
+        ((dead, why),) = connected.failed
     connections.close()
     assert (dead.name, "cannot write to" in why) == ("dead", True)
     assert [event.label for event in said if isinstance(event, events.StageFailed)] == [
@@ -64,7 +64,7 @@ def test_a_device_stays_connected_until_it_changes_or_goes_away(tmp_path):
 
     def connected(device):
         with connections.use([device], tmp_path, events.null_listener, stop) as ready:
-            assert not ready.dead
+            assert not ready.failed
             return ready.targets[0]
 
     device = local("live", tmp_path / "work")

@@ -32,7 +32,7 @@ def workspace(tmp_path, target, monkeypatch):
     )
     done = probes.probe(target, Workspace(tmp_path), lambda *_: None)
     assert list(done.trials) == found
-    assert probes.surprises(target, found) == found
+    assert probes.mismatches(target, found) == found
     return Workspace(tmp_path)
 
 

@@ -54,6 +54,6 @@ def test_a_device_leaves_out_what_gains_nothing_there(cli, tmp_path, text, kept,
     made = {one["label"].split()[1] for one in found["stages"] if one["stage"] == "convert"}
     assert kept | {"dense-f32", "dense-int8"} <= made
     assert not made & left
-    told = [line for line in found["advice"] if "left out" in line]
+    told = [p["message"] for p in found["predictions"] if "left out" in p["message"]]
     assert {line.split()[1] for line in told} >= left
     assert "here: half-f16 left out: XNNPACK computes in 32 bits on x86" in told

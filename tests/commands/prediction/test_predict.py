@@ -1,4 +1,4 @@
-"""What is known before anything is trained, as `plan` tells it."""
+"""Predictions before training, as `plan` prints them."""
 
 import json
 
@@ -23,7 +23,7 @@ def advice(cli, folder, variants):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert not any(s["cached"] for s in found["stages"] if s["stage"] not in AHEAD)
-    return found["advice"]
+    return [p["message"] for p in found["predictions"] if p["topic"] != "task"]
 
 
 def test_what_a_runtime_would_refuse_is_converted_as_it_takes_it(cli, tmp_path):
@@ -42,15 +42,16 @@ def test_what_will_not_be_reached_is_told(cli, tmp_path):
         "  moved: {sparsify: {method: rigl, sparsity: 0.9, exclude: ['dense*']}}\n"
         "  enough: {sparsify: {method: rigl, sparsity: 0.9, exclude: [classifier]}}\n",
     )
-    start = "90% zeros are asked for, 12.2% of the weights can be; left dense: "
+    start = "at most 12.2% of the requested 90% sparsity is reachable; left dense: "
     assert found[0].startswith(f"little: {start}")
-    assert found[0].endswith(": excluded; it will fail without 'allow_partial: true'")
+    assert found[0].endswith(": excluded; fails without 'allow_partial: true'")
     assert found[1].startswith(f"meant: {start}")
     assert found[1].endswith(": excluded")
     # All of the rest but what must pass something on.
-    assert found[2].startswith("shrunk: 90% zeros are asked for, 13.4% of the weights can be; left")
-    assert found[3].startswith("moved: 90% zeros are asked for, 13.4% of the weights can be; left")
-    assert not any(line.startswith("enough: 90%") for line in found)
+    start = "at most 13.4% of the requested 90% sparsity is reachable; left"
+    assert found[2].startswith(f"shrunk: {start}")
+    assert found[3].startswith(f"moved: {start}")
+    assert not any(line.startswith("enough: at most") for line in found)
 
 
 def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_path):
@@ -65,16 +66,16 @@ def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_
         "  auto: {sparsify: {method: magnitude, sparsity: 0.9, pattern: auto}, quantize: int8}\n"
         "  channels: {sparsify: {method: channels, ratio: 0.5}, quantize: int8}\n",
     )
-    told = "left dense: classifier (13.5%): excluded"
+    left = "left dense: classifier (13.5%): excluded"
     assert found[:2] == [
-        f"random: 90% zeros are asked for, 77.8% of the weights can be; {told}",
-        f"blocks: 90% zeros are asked for, 77.8% of the weights can be; {told}",
+        f"random: at most 77.8% of the requested 90% sparsity is reachable; {left}",
+        f"blocks: at most 77.8% of the requested 90% sparsity is reachable; {left}",
     ]
     assert found[2:] == [
-        "both: zeros in 1 layer of random gain no time with tflite-runtime, ai-edge-litert: its "
-        "int8 kernel needs the pattern block-1x16 (or auto), not unstructured",
-        "both: zeros in 1 layer of few gain no time with tflite-runtime, ai-edge-litert: no sparse "
-        "f32 kernel is faster for fully connected layers at 30%",
+        "both: no speed-up expected from zeros in 1 layer of random on tflite-runtime, "
+        "ai-edge-litert: its int8 kernel needs the pattern block-1x16 (or auto), not unstructured",
+        "both: no speed-up expected from zeros in 1 layer of few on tflite-runtime, "
+        "ai-edge-litert: no sparse f32 kernel is faster for fully connected layers at 30%",
     ]
 
 
@@ -87,10 +88,10 @@ def test_half_precision_that_will_not_be_computed_is_told(cli, tmp_path):
         "quantize: {compute: f16}}\n",
     )
     assert found[-2:] == [
-        "both: half precision of half, zeros gains no time with tflite-runtime, ai-edge-litert: "
-        "XNNPACK computes in 32 bits on x86",
-        "both: zeros of zeros are stored densely and gain nothing: with sparse storage, half "
-        "precision crashes or is slower",
+        "both: no speed-up from half precision of half, zeros on tflite-runtime, "
+        "ai-edge-litert: XNNPACK computes in 32 bits on x86",
+        "both: no speed-up from zeros of zeros: they are stored densely, since half precision "
+        "with sparse storage crashes or is slower",
     ]
 
 
@@ -223,5 +224,5 @@ def test_a_training_of_the_models_own_is_not_left_out_in_silence(
         assert done.returncode == 0, done.stderr
     else:
         assert done.returncode == 2
-        assert f"p.yaml:3:8: Stepping.train_step() takes no part in {when}, " in done.stderr
+        assert f"p.yaml:3:8: Stepping.train_step() is not used in {when}, " in done.stderr
         assert "train: {ref: my_loop.py:train}" in done.stderr

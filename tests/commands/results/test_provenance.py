@@ -45,4 +45,4 @@ def test_a_run_keeps_how_its_variants_were_made_and_leaves_a_page(cli, tmp_path)
     assert (tmp_path / "again.html").read_text() == page.read_text()
     wrong = cli("report", "-o", "page.html")
     assert wrong.returncode == 2
-    assert "-o goes with --html" in wrong.stderr
+    assert "-o needs --html" in wrong.stderr
