@@ -7,7 +7,6 @@ from tests.tools.language import PACKAGE, offenders
 PENDING = {
     "project.py",
     "commands",
-    "data",
     "devices",
     "graph",
     "layers",

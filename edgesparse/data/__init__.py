@@ -1,6 +1,6 @@
 """Typed datasets: three splits of samples with targets. One file per dataset or format.
 
-Each loader is a function that returns a `Dataset`; `from_arrays` makes one from NumPy arrays.
+Each loader is a function that returns a `Dataset`; `from_arrays` builds one from NumPy arrays.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgesparse.data.splits import Order, is_integer, is_label, places_of, shuffled
+from edgesparse.data.splits import Order, is_integer, is_label, random_indices, split_indices
 from edgesparse.data.transforms import Transform
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError, cause_of
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Arrays = dict[str, np.ndarray]
-Given = np.ndarray | Mapping[str, np.ndarray]
+ArrayOrArrays = np.ndarray | Mapping[str, np.ndarray]
+Transforms = Mapping[str, Transform] | Transform | None
 X, Y = "x", "y"
-"""What the one input and the one target are called where nobody names them."""
-MOST_CLASSES = 10_000
-"""Of integer targets that have no class names, unless there are very many samples."""
+"""Names of a single input and a single target that the data does not name."""
+MAX_UNNAMED_CLASSES = 10_000
+"""Limit for integer targets without class names, unless there are ten times as many samples: more
+are likely to be values of a regression."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or target: `shape` is a sample's, without the batch, None where it varies."""
+    """An input or target: `shape` is a sample's, without the batch, None for a dynamic size."""
 
     shape: tuple[int | None, ...]
     dtype: str
@@ -39,8 +41,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """`count` samples in a fixed order: pairs (x, y), or (x, y, weight) with a number for how much
-    a sample counts. x and y are tensors, or mappings of them by name where there are several."""
+    """`count` samples in a fixed order: pairs (x, y), or (x, y, sample weight). x and y are
+    tensors, or mappings of them by name if there are several."""
 
     count: int
     samples: tf.data.Dataset
@@ -51,11 +53,11 @@ class Dataset:
     """Samples in three splits that stream.
 
     `inputs` and `targets` are in the order of the model's. Labels count from 0 in `class_names`,
-    which is empty where targets are no labels. `target_is_input`: what the model is given is what
-    it is to give. `transforms`: how raw files become inputs, by their names, where that is known
-    (see transforms.py). `damaged`: looks for the file that TensorFlow failed to read, and says why.
-    `recipe`: how models are trained on it, put there by a pipeline.
-    `interrupted`: where trainings on it are kept while they last, put there by a stage.
+    which is empty for other targets. `target_is_input`: the model is to reconstruct its input.
+    `transforms`: preprocessing from raw files to inputs, by input, if declared (transforms.py).
+    `find_damaged` returns the file that TensorFlow failed to read, with the reason.
+    `recipe`: how models are trained on it, set by a pipeline.
+    `checkpoints`: where interrupted trainings resume from, set by a stage.
     """
 
     name: str
@@ -67,88 +69,96 @@ class Dataset:
     test: Split
     target_is_input: bool = False
     transforms: Mapping[str, Transform] = field(default_factory=dict)
-    damaged: Callable[[], str | None] = lambda: None
+    find_damaged: Callable[[], str | None] = lambda: None
     recipe: Any = None
-    interrupted: Any = None
+    checkpoints: Any = None
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """Of the first input, which is the only one of most."""
+        """The shape of the first input, which is the only input of most datasets."""
         return next(iter(self.inputs.values())).shape
 
     @property
     def dtype(self) -> str:
-        """Of the first input."""
+        """The dtype of the first input."""
         return next(iter(self.inputs.values())).dtype
 
 
 def arrays(split: Split, count: int) -> tuple[Arrays, Arrays]:
-    """The first `count` samples (or all), inputs and targets by name, each [n, ...]."""
+    """Return the first `count` samples (or all), inputs and targets by name, each [n, ...].
+
+    Raises:
+        EdgesparseError: the split is empty, or has fewer samples than it declares.
+    """
     count = min(count, split.count)
     if count == 0:
-        raise EdgesparseError("the dataset has an empty split; give it more samples")
+        raise EdgesparseError("the dataset has an empty split; add samples")
     x, y, *_ = next(iter(split.samples.take(count).batch(count)))
-    found = _named(x, X), _named(y, Y)
-    came = len(next(iter(found[0].values())))
-    if came != count:
-        raise EdgesparseError(f"a split says that it has {split.count} samples, and has {came}")
-    return found
+    inputs, targets = _by_name(x, X), _by_name(y, Y)
+    if (length := len(next(iter(inputs.values())))) != count:
+        raise EdgesparseError(f"a split declares {split.count} samples but yields {length}")
+    return inputs, targets
 
 
-def _named(tensors: Any, name: str) -> Arrays:
-    given = tensors if isinstance(tensors, Mapping) else {name: tensors}
-    return {key: tensor.numpy() for key, tensor in given.items()}
+def _by_name(tensors: Any, name: str) -> Arrays:
+    named = tensors if isinstance(tensors, Mapping) else {name: tensors}
+    return {key: tensor.numpy() for key, tensor in named.items()}
 
 
 def representative(dataset: Dataset, count: int) -> Arrays:
-    """Samples for calibrating a quantizer, each input [n, ...]; from training data only."""
+    """Return calibration samples for a quantizer, each input [n, ...]; from training data only."""
     return arrays(dataset.train, count)[0]
 
 
 def from_arrays(
     name: str,
-    x: Given,
-    y: Given | None = None,
+    x: ArrayOrArrays,
+    y: ArrayOrArrays | None = None,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
     sample_weight: np.ndarray | None = None,
-    transforms: Mapping[str, Transform] | Transform | None = None,
+    transforms: Transforms = None,
     split: Order = "random",
     gap: int = 0,
 ) -> Dataset:
-    """A dataset from samples [n, ...], split 70/10/20.
+    """Build a dataset from samples [n, ...], split 70/10/20.
 
     Args:
         x: an array, or arrays by the names of the model's inputs.
         y: targets: integer labels [n]; or numbers, masks, 0 and 1 for each label; or arrays by the
-            names of the model's outputs. None: the model is to give its input again.
-        sample_weight: how much each sample counts in training, [n].
-        transforms: what was done to raw files, of the one input or by input.
-        split: `random`: labels class by class; `time`: samples are in the order of their time, and
-            those to train with come first, those to test last.
-        gap: with `time`, how many samples are left out between two splits; with windows of n rows,
-            one after each row, n - 1, so that no row is in two splits.
+            names of the model's outputs. None: the model is to reconstruct its input.
+        sample_weight: weights of samples in training, [n].
+        transforms: preprocessing from raw files, of the only input or by input.
+        split: `random`, stratified by label; or `time`: samples are in the order of their time,
+            the first for training, the last for testing.
+        gap: with `split="time"`, the number of samples left out between two splits; for windows of
+            n rows, one after each row, n - 1, so that no row is in two splits.
+
+    Raises:
+        EdgesparseError: shapes or values are invalid, or there are too few samples.
     """
-    inputs, again = _arrays(x, X), y is None
+    inputs, reconstruct = _arrays(x, X), y is None
     if y is None and len(inputs) > 1:
         raise EdgesparseError(f"{name}: several inputs need targets")
     targets = {Y: next(iter(inputs.values()))} if y is None else _arrays(y, Y)
     weights = None if sample_weight is None else np.asarray(sample_weight, np.float32)
     _check(name, inputs, targets, weights)
     first = next(iter(targets.values()))
-    single = len(targets) == 1 or split == "time"
-    places = (
-        places_of(name, first, seed, split, gap) if single else shuffled(name, len(first), seed)
+    by_target = len(targets) == 1 or split == "time"
+    indices_by_split = (
+        split_indices(name, first, seed, split, gap)
+        if by_target
+        else random_indices(name, len(first), seed)
     )
     parts = [
         (
-            {key: values[place] for key, values in inputs.items()},
-            {key: values[place] for key, values in targets.items()},
-            None if weights is None else weights[place],
+            {key: values[indices] for key, values in inputs.items()},
+            {key: values[indices] for key, values in targets.items()},
+            None if weights is None else weights[indices],
         )
-        for place in places
+        for indices in indices_by_split
     ]
-    return _dataset(name, parts, class_names, again, transforms)
+    return _dataset(name, parts, class_names, reconstruct, transforms)
 
 
 def from_splits(
@@ -157,22 +167,27 @@ def from_splits(
     validation: Sequence[Any],
     test: Sequence[Any],
     class_names: Sequence[str] | None = None,
-    transforms: Mapping[str, Transform] | Transform | None = None,
+    transforms: Transforms = None,
 ) -> Dataset:
-    """A dataset from three ready splits, each (x, y) or (x, y, sample weights), as in
-    `from_arrays`."""
+    """Build a dataset from three splits, each (x, y) or (x, y, sample weights), with the arguments
+    of `from_arrays`.
+
+    Raises:
+        EdgesparseError: shapes or values are invalid or differ between splits.
+    """
     parts: list[tuple[Arrays, Arrays, np.ndarray | None]] = []
-    for given in (train, validation, test):
-        x, y, *weights = given
+    for split in (train, validation, test):
+        x, y, *weights = split
         weight = np.asarray(weights[0], np.float32) if weights else None
         inputs, targets = _arrays(x, X), _arrays(y, Y)
         _check(name, inputs, targets, weight)
-        for values, known in ((inputs, parts[0][0]), (targets, parts[0][1])) if parts else ():
-            for key in known:
-                if key not in values or values[key].shape[1:] != known[key].shape[1:]:
-                    own = values[key].shape[1:] if key in values else "nothing"
+        for values, expected in ((inputs, parts[0][0]), (targets, parts[0][1])) if parts else ():
+            for key in expected:
+                if key not in values or values[key].shape[1:] != expected[key].shape[1:]:
+                    shape = values[key].shape[1:] if key in values else "none"
                     raise EdgesparseError(
-                        f"{name}: samples of shape {own} and {known[key].shape[1:]} in one dataset"
+                        f"{name}: {key} has samples of shape {expected[key].shape[1:]} in one "
+                        f"split and {shape} in another"
                     )
         parts.append((inputs, targets, weight))
     return _dataset(name, parts, class_names, False, transforms)
@@ -184,66 +199,67 @@ def from_datasets(
     validation: tf.data.Dataset,
     test: tf.data.Dataset,
     class_names: Sequence[str] = (),
-    transforms: Mapping[str, Transform] | Transform | None = None,
+    transforms: Transforms = None,
 ) -> Dataset:
-    """A dataset from three that stream single samples, (x, y) or (x, y, weight), not batched; x and
-    y are tensors or mappings of them by name. Each is counted once, by going through it, where
-    TensorFlow does not know its length.
+    """Build a dataset from three that stream single samples, (x, y) or (x, y, weight), not batched.
+
+    x and y are tensors or mappings of them by name. A dataset whose length TensorFlow does not know
+    is iterated once to count its samples.
 
     Raises:
-        EdgesparseError: one is empty, endless, or gives something else.
+        EdgesparseError: a dataset is empty, endless, or yields something else.
     """
     first, second, third = (
-        Split(_counted(name, given), given) for given in (train, validation, test)
+        Split(_count(name, samples), samples) for samples in (train, validation, test)
     )
     parts = train.element_spec
     if not isinstance(parts, tuple) or len(parts) not in (2, 3):
-        raise EdgesparseError(f"{name}: its samples must be (x, y) or (x, y, weight)")
+        raise EdgesparseError(f"{name}: samples must be (x, y) or (x, y, weight)")
     inputs, targets = ({} if part is None else _specs(part, key) for part, key in
                        zip(parts, (X, Y), strict=False))  # fmt: skip
-    named, raw = tuple(class_names), _by_input(transforms, inputs)
-    return Dataset(name, inputs, targets, named, first, second, third, transforms=raw)
+    classes, raw = tuple(class_names), _by_input(transforms, inputs)
+    return Dataset(name, inputs, targets, classes, first, second, third, transforms=raw)
 
 
-def damaged_file(
+def damaged_file_finder(
     files: Sequence[str], base: Path, read: Callable[[str], object]
 ) -> Callable[[], str | None]:
-    """For `Dataset.damaged`: the first file, relative to `base`, that `read` cannot read, and why.
-    TensorFlow's own errors do not name the file."""
+    """Return a function for `Dataset.find_damaged`: it names the first file, relative to `base`,
+    that `read` fails on, with the reason. TensorFlow's own errors do not name the file."""
 
-    def first() -> str | None:
+    def find() -> str | None:
         import tensorflow as tf
 
         for file in files:
             try:
                 read(file)
             except tf.errors.OpError as error:
-                place = Path(file)
-                shown = place.relative_to(base) if place.is_relative_to(base) else place
+                path = Path(file)
+                shown = path.relative_to(base) if path.is_relative_to(base) else path
                 return f"{shown}: cannot be read: {cause_of(error)}"
         return None
 
-    return first
+    return find
 
 
-def _by_input(
-    given: Mapping[str, Transform] | Transform | None, inputs: Mapping[str, Tensor]
-) -> Mapping[str, Transform]:
-    if not given:
+def _by_input(transforms: Transforms, inputs: Mapping[str, Tensor]) -> Mapping[str, Transform]:
+    if not transforms:
         return {}
-    return {next(iter(inputs)): given} if "kind" in given else given
+    return {next(iter(inputs)): transforms} if "kind" in transforms else transforms
 
 
 def _specs(part: Any, name: str) -> dict[str, Tensor]:
-    given = part if isinstance(part, Mapping) else {name: part}
-    return {key: Tensor(tuple(spec.shape), spec.dtype.name) for key, spec in given.items()}
+    named = part if isinstance(part, Mapping) else {name: part}
+    return {key: Tensor(tuple(spec.shape), spec.dtype.name) for key, spec in named.items()}
 
 
-def _counted(name: str, samples: tf.data.Dataset) -> int:
+def _count(name: str, samples: tf.data.Dataset) -> int:
+    import tensorflow as tf
+
     count = int(samples.cardinality())
-    if count == -1:
-        raise EdgesparseError(f"{name}: a split never ends; give it a length, .take(N)")
-    if count < 0:  # Unknown.
+    if count == tf.data.INFINITE_CARDINALITY:
+        raise EdgesparseError(f"{name}: a split is endless; limit it with .take(N)")
+    if count == tf.data.UNKNOWN_CARDINALITY:
         count = sum(1 for _ in samples)
     if count == 0:
         raise EdgesparseError(f"{name}: a split is empty")
@@ -254,114 +270,141 @@ def _dataset(
     name: str,
     parts: Sequence[tuple[Arrays, Arrays, np.ndarray | None]],
     class_names: Sequence[str] | None,
-    again: bool,
-    transforms: Mapping[str, Transform] | Transform | None,
+    reconstruct: bool,
+    transforms: Transforms,
 ) -> Dataset:
     import tensorflow as tf
 
     splits = []
     for inputs, targets, weights in parts:
-        # Kept on the host as NumPy until TensorFlow asks for it.
-        given = [_packed(inputs, X), _packed(targets, Y)]
-        given += [] if weights is None else [weights]
+        # Stays a NumPy array on the host until TensorFlow reads a batch.
+        sample = [_unwrap(inputs, X), _unwrap(targets, Y)]
+        sample += [] if weights is None else [weights]
         count = len(next(iter(inputs.values())))
-        splits.append(Split(count, tf.data.Dataset.from_tensor_slices(tuple(given))))
+        splits.append(Split(count, tf.data.Dataset.from_tensor_slices(tuple(sample))))
     inputs, targets, _ = parts[0]
-    labels = [t for _, found, _ in parts for t in found.values() if is_integer(t) and not again]
+    labels = [t for _, y, _ in parts for t in y.values() if is_integer(t) and not reconstruct]
+    names = _class_names(name, labels, class_names)
+    first, second, third = splits
+    x, y = _describe(inputs), _describe(targets)
+    raw = _by_input(transforms, x)
+    return Dataset(name, x, y, names, first, second, third, reconstruct, raw)
+
+
+def _class_names(
+    name: str, labels: Sequence[np.ndarray], class_names: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return the names of the classes, checked against the labels; numbers by default."""
     classes = int(max((values.max() for values in labels), default=-1)) + 1
-    if not class_names and classes > max(MOST_CLASSES, 10 * sum(v.size for v in labels)):
+    samples = sum(values.size for values in labels)
+    if not class_names and classes > max(MAX_UNNAMED_CLASSES, 10 * samples):
         raise EdgesparseError(
-            f"{name}: labels go up to {classes - 1}; labels count from 0 to the number of classes "
-            "less 1; targets that are numbers are floats"
+            f"{name}: labels go up to {classes - 1}; labels must count from 0 to the number of "
+            "classes - 1; for regression use float targets"
         )
     names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
     if len(names) < classes:
         lowest = min(int(values.min()) for values in labels)
-        hint = "; labels count from 0: y - 1" if lowest == 1 and len(names) == classes - 1 else ""
-        raise EdgesparseError(
-            f"{name}: labels go up to {classes - 1}, but {len(names)} class names{hint}"
+        hint = (
+            "; labels must count from 0: use y - 1"
+            if lowest == 1 and len(names) == classes - 1
+            else ""
         )
-    first, second, third = splits
-    known, wanted = _described(inputs), _described(targets)
-    raw = _by_input(transforms, known)
-    return Dataset(name, known, wanted, names, first, second, third, again, raw)
+        raise EdgesparseError(
+            f"{name}: labels go up to {classes - 1}, but there are {len(names)} class names{hint}"
+        )
+    return names
 
 
-def _described(arrays: Arrays) -> dict[str, Tensor]:
+def _describe(arrays: Arrays) -> dict[str, Tensor]:
     return {key: Tensor(tuple(v.shape[1:]), str(v.dtype)) for key, v in arrays.items()}
 
 
-def _arrays(given: Given, name: str) -> Arrays:
-    """By name, in the types that models take: floats of 32 bits, integers as they are."""
-    named = given if isinstance(given, Mapping) else {name: given}
-    found = {}
-    for key, values in named.items():
-        array = np.asarray(values)
+def _arrays(values: ArrayOrArrays, name: str) -> Arrays:
+    """Return arrays by name in the dtypes that models take: float32, integers unchanged."""
+    named = values if isinstance(values, Mapping) else {name: values}
+    converted = {}
+    for key, value in named.items():
+        array = np.asarray(value)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
         elif array.dtype.kind in "iu" and name == Y:
             array = array.astype(np.int64)
         elif array.dtype == np.int64:
             array = array.astype(np.int32)
-        found[str(key)] = array
-    return found
+        converted[str(key)] = array
+    return converted
 
 
-def _packed(arrays: Arrays, name: str) -> Any:
+def _unwrap(arrays: Arrays, name: str) -> Any:
     return arrays[name] if list(arrays) == [name] else arrays
 
 
 def files_by_class(
     folder: Path, path: str, suffixes: Sequence[str]
 ) -> tuple[list[str], list[str], np.ndarray]:
-    """Class names, files and their labels int64 [files], of a folder with a folder per class."""
+    """List class names, files and their labels int64 [files] of a folder with a folder per class.
+
+    Args:
+        path: the folder as the YAML file has it, for messages.
+
+    Raises:
+        UsageError: the folder does not exist, or has fewer than two classes or no files.
+    """
     if not folder.is_dir():
         raise UsageError(f"{path}: no such folder beside the YAML file")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir())
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        every = (folder / name).iterdir()
-        own = sorted(p for p in every if p.suffix.lower() in suffixes and p.is_file())
-        files += [str(p) for p in own]
-        labels += [label] * len(own)
+        entries = (folder / name).iterdir()
+        of_class = sorted(p for p in entries if p.suffix.lower() in suffixes and p.is_file())
+        files += [str(p) for p in of_class]
+        labels += [label] * len(of_class)
     if len(names) < 2 or not files:
         raise UsageError(f"{path}: needs a folder of files ({', '.join(suffixes)}) per class")
     return names, files, np.array(labels, np.int64)
 
 
 def _check(name: str, inputs: Arrays, targets: Arrays, weights: np.ndarray | None) -> None:
-    counts = {len(values) if values.ndim else 0 for values in (*inputs.values(), *targets.values())}
-    if weights is not None:
-        counts.add(len(weights))
-    if len(counts) != 1 or counts == {0} or any(v.ndim < 2 for v in inputs.values()):
-        shapes = " and ".join(
-            f"{key} {values.shape}" for key, values in (*inputs.items(), *targets.items())
-        )
-        raise EdgesparseError(
-            f"{name}: {shapes} do not go together; x is [samples, ...] and y has as many"
-        )
-    for key, values in (*inputs.items(), *targets.items()):
-        if values.dtype.kind not in "fiub":
-            raise EdgesparseError(f"{name}: {key} must be numbers, not {values.dtype}")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            place = np.argwhere(~np.isfinite(values))[0]
+    arrays = {**inputs, **({} if weights is None else {"sample_weight": weights}), **targets}
+    tensors = (*inputs.items(), *targets.items())
+    for key, values in inputs.items():
+        if values.ndim < 2:
             raise EdgesparseError(
-                f"{name}: {key} has values that are no numbers, the first in sample {place[0]} at "
-                f"{place[1:].tolist()}"
+                f"{name}: {key} has shape {values.shape}; it must be [samples, ...]"
+            )
+    counts = {key: len(values) if values.ndim else 0 for key, values in arrays.items()}
+    if len(set(counts.values())) != 1:
+        text = " but ".join(f"{key} has {count} samples" for key, count in counts.items())
+        raise EdgesparseError(f"{name}: {text}")
+    if set(counts.values()) == {0}:
+        raise EdgesparseError(f"{name}: x is empty; it needs samples")
+    for key, values in tensors:
+        if values.dtype.kind not in "fiub":
+            raise EdgesparseError(f"{name}: {key} must be numeric, not {values.dtype}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            sample, *index = np.argwhere(~np.isfinite(values))[0].tolist()
+            at = f", index {index}" if index else ""
+            raise EdgesparseError(
+                f"{name}: {key} contains NaN or inf; first at sample {sample}{at}"
             )
     for values in targets.values():
         if is_label(values) and values.min() < 0:
-            raise EdgesparseError(f"{name}: labels must be integers from 0, not {values.min()}")
+            raise EdgesparseError(f"{name}: labels must count from 0; the lowest is {values.min()}")
 
 
 def load(source: Source, base: Path) -> Dataset:
-    """The dataset that a pipeline names; `base` is the folder of its YAML file."""
+    """Load the dataset that a pipeline names; `base` is the folder of its YAML file.
+
+    Raises:
+        UsageError: the loader fails or returns something else than a Dataset.
+    """
     target = references.find("data", source.name, source.ref, base)
     dataset = references.call(target, source.args, {"base": base})
     if not isinstance(dataset, Dataset):
         raise UsageError(
             f"{target.label} returned {type(dataset).__name__}; it must return an "
-            "edgesparse.data.Dataset (edgesparse.data.from_arrays makes one)"
+            "edgesparse.data.Dataset (edgesparse.data.from_arrays builds one)"
         )
     return dataset

@@ -1,4 +1,4 @@
-"""Recordings in one folder per class, as the logarithm of their energy by time and pitch."""
+"""Recordings in one folder per class, as log-mel spectrograms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgesparse.data import (
     Tensor,
     X,
     Y,
-    damaged_file,
+    damaged_file_finder,
     files_by_class,
     transforms,
 )
@@ -32,13 +32,19 @@ def audio_folder(
     highest_hz: float | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """`path`/CLASS/RECORDING.wav, split 70/10/20 by class; float32 [frames, mels, 1].
+    """Load `path`/CLASS/RECORDING.wav, split 70/10/20 by class, as float32 [frames, mels, 1].
 
-    Each recording is cut, or filled with silence, to `seconds`; the log-mel spectrum is the natural
-    logarithm of the energy in `mels` triangular bands (Davis and Mermelstein 1980) plus 1e-6.
+    Each recording is cut, or padded with silence, to `seconds`; the log-mel spectrogram is the
+    natural logarithm of the energy in `mels` triangular bands (Davis and Mermelstein 1980) plus
+    1e-6.
 
     Args:
         path: the folder, relative to the YAML file; WAV files of `sample_rate`, the first channel.
+        window_ms, hop_ms: length of a frame of the spectrogram and distance of two.
+        lowest_hz, highest_hz: range of the bands; up to half the sample rate by default.
+
+    Raises:
+        UsageError: the folder or an argument is invalid.
     """
     import tensorflow as tf
 
@@ -57,21 +63,27 @@ def audio_folder(
     def read(file: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sound, rate = tf.audio.decode_wav(tf.io.read_file(file), 1, length)
         message = f"its sample rate is not {sample_rate} Hz"
-        known = tf.debugging.assert_equal(rate, sample_rate, message)
-        with tf.control_dependencies([known] if known is not None else []):
+        check = tf.debugging.assert_equal(rate, sample_rate, message)
+        with tf.control_dependencies([check] if check is not None else []):
             spectrum = tf.abs(tf.signal.stft(sound[:, 0], window, hop, size)) ** 2
         energy = tf.math.log(tf.matmul(spectrum, bands) + 1e-6)[..., None]
         return tf.ensure_shape(energy, (frames, mels, 1)), label
 
-    def split(places: np.ndarray) -> Split:
-        pairs = tf.data.Dataset.from_tensor_slices(([files[i] for i in places], labels[places]))
-        return Split(len(places), pairs.map(read, num_parallel_calls=tf.data.AUTOTUNE))
+    def split(indices: np.ndarray) -> Split:
+        pairs = tf.data.Dataset.from_tensor_slices(([files[i] for i in indices], labels[indices]))
+        return Split(len(indices), pairs.map(read, num_parallel_calls=tf.data.AUTOTUNE))
 
-    train, validation, test = (split(places) for places in stratified_indices(labels, seed))
+    train, validation, test = (split(indices) for indices in stratified_indices(labels, seed))
     inputs, targets = {X: Tensor((frames, mels, 1), "float32")}, {Y: Tensor((), "int64")}
     raw = transforms.log_mel(sample_rate, length, window, hop, mels, lowest_hz, highest)
-    name, named = Path(path).name, tuple(names)
-    damaged = damaged_file(files, base, lambda file: read(tf.constant(file), 0))
     return Dataset(
-        name, inputs, targets, named, train, validation, test, transforms={X: raw}, damaged=damaged
+        Path(path).name,
+        inputs,
+        targets,
+        tuple(names),
+        train,
+        validation,
+        test,
+        transforms={X: raw},
+        find_damaged=damaged_file_finder(files, base, lambda file: read(tf.constant(file), 0)),
     )

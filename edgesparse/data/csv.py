@@ -1,4 +1,4 @@
-"""Tables: rows of a CSV or TSV file, columns by their names."""
+"""Tables: rows of a CSV or TSV file, columns by name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from edgesparse.data import Dataset, from_splits, transforms
-from edgesparse.data.splits import Order, places_of
+from edgesparse.data.splits import Order, split_indices
 from edgesparse.spec.errors import UsageError, did_you_mean
 
 MAX_CATEGORIES = 1000
+"""More texts are likely to be identifiers."""
 
 
 def csv(
@@ -28,39 +29,39 @@ def csv(
     split: Order = "random",
     window: int | None = None,
 ) -> Dataset:
-    """x float32 [columns]: numbers, and for each category of a categorical column a 0 or 1; y the
-    target's labels where it holds texts or is named categorical, else its numbers.
+    """Load x float32 [columns]: numbers, and one-hot encoded categories; y are labels if the target
+    has texts or is listed as categorical, else its numbers.
 
     Args:
         path: the file, relative to the YAML file; its first line names the columns.
         features: columns to take; default: all but the target.
-        categorical: columns whose numbers are names; those with texts are anyway.
+        categorical: columns whose numbers are categories, besides those with texts.
         standardize: numbers become (value - mean) / deviation, both of the training split.
-        split: `random`, labels class by class; or `time`: rows are in the order of their time, the
-            first 70 % are to train with, the last 20 % to test.
-        window: with `split: time`, a sample is so many rows one after another, x float32
+        split: `random`, stratified by label; or `time`: rows are in the order of their time, the
+            first 70 % for training, the last 20 % for testing.
+        window: with `split: time`, a sample is this number of consecutive rows, x float32
             [window, columns], and y the target of its last row; no row is in two splits.
 
     Raises:
-        UsageError: the file or an argument is wrong; the message names row and column.
+        UsageError: the file or an argument is invalid; the message names row and column.
     """
     if window is not None and (split != "time" or window < 1):
-        raise UsageError(f"{path}: window is a number of rows, and goes with 'split: time'")
+        raise UsageError(f"{path}: window must be a number of rows, with 'split: time'")
     names, rows = _read(base / path, path, separator)
-    chosen = list(features) or [name for name in names if name != target]
-    for name in [target, *chosen, *categorical]:
+    selected = list(features) or [name for name in names if name != target]
+    for name in [target, *selected, *categorical]:
         if name not in names:
             raise UsageError(f"{path}: no column {name!r}{did_you_mean(name, names)}")
     table = dict(zip(names, zip(*rows, strict=True), strict=True))
-    columns = {name: table[name] for name in [target, *chosen]}
+    columns = {name: table[name] for name in [target, *selected]}
     y, classes = _target(path, target, columns[target], target in categorical)
-    places = places_of(path, y, seed, split)
-    parts = [
-        _feature(path, n, columns[n], n in categorical, standardize, places[0]) for n in chosen
+    splits = split_indices(path, y, seed, split)
+    encoded = [
+        _feature(path, n, columns[n], n in categorical, standardize, splits[0]) for n in selected
     ]
-    x = np.concatenate([values for values, _ in parts], axis=1)
-    train, validation, test = (_windows(path, x[place], y[place], window) for place in places)
-    raw = transforms.columns([done for _, done in parts], separator, window)
+    x = np.concatenate([values for values, _ in encoded], axis=1)
+    train, validation, test = (_windows(path, x[rows], y[rows], window) for rows in splits)
+    raw = transforms.columns([feature for _, feature in encoded], separator, window)
     return from_splits(Path(path).stem, train, validation, test, classes, raw)
 
 
@@ -84,7 +85,7 @@ def _read(file: Path, path: str, separator: str) -> tuple[list[str], list[list[s
     except (OSError, UnicodeDecodeError, reader.Error, TypeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
     if len(lines) < 2:
-        raise UsageError(f"{path}: needs a line of column names, and rows")
+        raise UsageError(f"{path}: needs a line of column names and rows")
     names, *rows = lines
     for number, row in enumerate(rows, start=2):
         if len(row) != len(names):
@@ -93,30 +94,40 @@ def _read(file: Path, path: str, separator: str) -> tuple[list[str], list[list[s
 
 
 def _numbers(path: str, name: str, texts: Sequence[str]) -> np.ndarray | None:
-    """None where a column holds no numbers; UsageError where it holds some."""
-    found, wrong = [], []
-    for number, text in enumerate(texts, start=2):
+    """Parse a column of numbers.
+
+    Returns:
+        float64 [rows]; None if more than half of the values are texts.
+
+    Raises:
+        UsageError: some values are texts.
+    """
+    values, invalid = [], []
+    for row, text in enumerate(texts, start=2):
         try:
-            found.append(float(text))
+            values.append(float(text))
         except ValueError:
-            wrong.append((number, text))
-    if not wrong:
-        return np.array(found)
-    if len(wrong) == len(texts) or len(wrong) > len(texts) / 2:
+            invalid.append((row, text))
+    if not invalid:
+        return np.array(values)
+    if len(invalid) > len(texts) / 2:
         return None
-    number, text = wrong[0]
-    raise UsageError(f"{path}: row {number}: {name} is {text!r}, and no number as elsewhere")
+    row, text = invalid[0]
+    raise UsageError(f"{path}: row {row}: expected a number in column {name!r}, got {text!r}")
 
 
 def _target(
-    path: str, name: str, texts: Sequence[str], named: bool
+    path: str, name: str, texts: Sequence[str], categorical: bool
 ) -> tuple[np.ndarray, list[str] | None]:
-    numbers = None if named else _numbers(path, name, texts)
+    numbers = None if categorical else _numbers(path, name, texts)
     if numbers is not None:
         return numbers.astype(np.float32), None
     classes = sorted(set(texts))
     if not 2 <= len(classes) <= MAX_CATEGORIES:
-        raise UsageError(f"{path}: the target {name} has {len(classes)} different values")
+        raise UsageError(
+            f"{path}: the target {name!r} has {len(classes)} classes; 2 to {MAX_CATEGORIES} are "
+            "supported"
+        )
     return np.array([classes.index(text) for text in texts]), classes
 
 
@@ -124,19 +135,22 @@ def _feature(
     path: str,
     name: str,
     texts: Sequence[str],
-    named: bool,
+    categorical: bool,
     standardize: bool,
     training: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Its values [rows, 1 or categories], and what was done for them."""
-    numbers = None if named else _numbers(path, name, texts)
+    """Return a column's values float32 [rows, 1 or categories], and their transform."""
+    numbers = None if categorical else _numbers(path, name, texts)
     if numbers is None:
-        # Categories of the training split only: what is unknown there is unknown on the device.
-        known = sorted({texts[place] for place in training})
-        if len(known) > MAX_CATEGORIES:
-            raise UsageError(f"{path}: the column {name} has more than {MAX_CATEGORIES} categories")
-        values = np.array([[text == one for one in known] for text in texts], np.float32)
-        return values, {"name": name, "categories": known}
+        # Categories of the training split only: the device knows no others.
+        categories = sorted({texts[row] for row in training})
+        if len(categories) > MAX_CATEGORIES:
+            raise UsageError(
+                f"{path}: column {name!r} has {len(categories)} categories; the maximum is "
+                f"{MAX_CATEGORIES}; leave it out of 'features'"
+            )
+        one_hot = [[text == category for category in categories] for text in texts]
+        return np.array(one_hot, np.float32), {"name": name, "categories": categories}
     mean, deviation = 0.0, 1.0
     if standardize:
         mean, deviation = float(numbers[training].mean()), float(numbers[training].std()) or 1.0

@@ -11,12 +11,14 @@ from edgesparse.spec.errors import UsageError
 
 
 def digits(input_shape: Sequence[int] = (32, 32, 3)) -> Dataset:
-    """The digits, resized bilinearly from 8x8 to [height, width, channels], values 0 to 1."""
+    """Load the digits, resized bilinearly from 8x8 to [height, width, channels], float32 0 to 1."""
     import tensorflow as tf
     from sklearn.datasets import load_digits
 
     if len(input_shape) != 3 or min(input_shape) < 1:
-        raise UsageError(f"digits: input_shape is [height, width, channels], not {input_shape}")
+        raise UsageError(
+            f"digits: input_shape must be [height, width, channels], not {list(input_shape)}"
+        )
     height, width, channels = input_shape
     x, y = load_digits(return_X_y=True)
     images = x.reshape(-1, 8, 8, 1).astype(np.float32) / 16.0

@@ -1,4 +1,4 @@
-"""Which samples are to train with, to validate and to test."""
+"""Splits of samples into training, validation and test data."""
 
 from __future__ import annotations
 
@@ -11,38 +11,44 @@ from edgesparse.spec.errors import EdgesparseError, UsageError
 VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
 Order = Literal["random", "time"]
+Indices = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of training, validation and test samples."""
 
 
-def places_of(
+def split_indices(
     name: str, targets: np.ndarray, seed: int, split: Order = "random", gap: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training, validation and test places for targets [n, ...]: labels class by class, or in the
-    order of time, with `gap` samples left out between two splits.
+) -> Indices:
+    """Return training, validation and test indices for targets [n, ...].
+
+    Labels are stratified, other targets shuffled; with `split="time"` the order is kept and `gap`
+    samples are left out between two splits.
 
     Raises:
         UsageError: `split` has another value.
         EdgesparseError: there are too few samples.
     """
     if split not in get_args(Order):
-        raise UsageError(f"split: 'random' or 'time', not {split!r}")
+        raise UsageError(f"split: must be 'random' or 'time', not {split!r}")
     if split == "time":
-        return _by_time(name, len(targets), gap)
+        return _ordered_indices(name, len(targets), gap)
     if is_label(targets):
         return stratified_indices(targets.reshape(len(targets)), seed)
-    return shuffled(name, len(targets), seed)
+    return random_indices(name, len(targets), seed)
 
 
-def stratified_indices(
-    labels: np.ndarray, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shuffled train, validation and test indices with each class's share kept."""
+def stratified_indices(labels: np.ndarray, seed: int = 0) -> Indices:
+    """Return shuffled training, validation and test indices that keep each class's share.
+
+    Raises:
+        EdgesparseError: a class has too few samples.
+    """
     from sklearn.model_selection import train_test_split
 
-    everything = np.arange(len(labels))
+    indices = np.arange(len(labels))
     # By class: with few samples a class could be missing from a split.
     try:
         rest, test = train_test_split(
-            everything, test_size=TEST_SHARE, stratify=labels, random_state=seed
+            indices, test_size=TEST_SHARE, stratify=labels, random_state=seed
         )
         train, validation = train_test_split(
             rest,
@@ -55,14 +61,14 @@ def stratified_indices(
     return train, validation, test
 
 
-def shuffled(name: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training, validation and test places at random."""
+def random_indices(name: str, count: int, seed: int) -> Indices:
+    """Return shuffled training, validation and test indices of `count` samples."""
     order = np.random.default_rng(seed).permutation(count)
     test, validation = _sizes(name, count)
     return order[test + validation :], order[test : test + validation], order[:test]
 
 
-def _by_time(name: str, count: int, gap: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _ordered_indices(name: str, count: int, gap: int) -> Indices:
     test, validation = _sizes(name, count)
     order = np.arange(count)
     rest, last = order[: count - test], order[count - test + gap :]
@@ -73,10 +79,10 @@ def _by_time(name: str, count: int, gap: int) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _sizes(name: str, count: int) -> tuple[int, int]:
-    """Of the test and the validation split."""
+    """Return the sizes of the test and the validation split."""
     test, validation = round(count * TEST_SHARE), round(count * VALIDATION_SHARE)
     if not test or not validation:
-        raise EdgesparseError(f"{name}: {count} samples are too few to be split in three")
+        raise EdgesparseError(f"{name}: {count} samples are too few for three splits")
     return test, validation
 
 

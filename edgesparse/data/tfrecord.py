@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.data import Dataset, damaged_file, from_datasets, transforms
+from edgesparse.data import Dataset, damaged_file_finder, from_datasets, transforms
 from edgesparse.spec.errors import UsageError, cause_of
 
 _DTYPES = ("float32", "int64", "image")
@@ -22,28 +22,31 @@ def tfrecord(
     target: str,
     class_names: Sequence[str] = (),
 ) -> Dataset:
-    """Splits that stream from files.
+    """Load splits that stream from files.
 
     Args:
-        train: a file or a glob, relative to the YAML file; `validation` and `test` alike.
-        features: each by name with its shape and dtype: float32, int64, or image, an encoded
-            picture that becomes float32 [height, width, channels], 0 to 1.
-        target: the feature that the model is to give; all others are its inputs.
+        train, validation, test: a file or a glob, relative to the YAML file.
+        features: by name, each with its shape and dtype: float32, int64, or image, an encoded
+            image that becomes float32 [height, width, channels], 0 to 1.
+        target: the feature that is the target; all others are inputs.
+
+    Raises:
+        UsageError: a file or a feature is invalid.
     """
     import tensorflow as tf
 
     if target not in features or len(features) < 2:
-        raise UsageError(f"tfrecord: 'features' must have the target {target!r} and an input")
-    for name, given in features.items():
-        if given.get("dtype") not in _DTYPES or not isinstance(given.get("shape"), list):
+        raise UsageError(f"tfrecord: 'features' must contain the target {target!r} and an input")
+    for name, feature in features.items():
+        if feature.get("dtype") not in _DTYPES or not isinstance(feature.get("shape"), list):
             raise UsageError(
-                f"tfrecord: {name} needs a shape, a list, and a dtype: {', '.join(_DTYPES)}"
+                f"tfrecord: feature {name} needs a shape (a list) and a dtype: {', '.join(_DTYPES)}"
             )
-    wanted = {
+    schema = {
         name: tf.io.FixedLenFeature([], tf.string)
-        if given["dtype"] == "image"
-        else tf.io.FixedLenFeature(given["shape"], given["dtype"])
-        for name, given in features.items()
+        if feature["dtype"] == "image"
+        else tf.io.FixedLenFeature(feature["shape"], feature["dtype"])
+        for name, feature in features.items()
     }
     names = [name for name in features if name != target]
 
@@ -56,7 +59,7 @@ def tfrecord(
         return tf.ensure_shape(image, (height, width, channels))
 
     def read(record: tf.Tensor) -> tuple[Any, Any]:
-        parsed = tf.io.parse_single_example(record, wanted)
+        parsed = tf.io.parse_single_example(record, schema)
         x = {name: value(name, parsed) for name in names}
         return x[names[0]] if len(names) == 1 else x, value(target, parsed)
 
@@ -64,20 +67,20 @@ def tfrecord(
         for _ in tf.data.TFRecordDataset(file).map(read):
             pass
 
-    splits, every = [], []
+    splits, all_files = [], []
     for pattern in (train, validation, test):
         files = sorted(str(file) for file in base.glob(pattern))
         if not files:
-            raise UsageError(f"tfrecord: no file {pattern} beside the YAML file")
-        every += files
+            raise UsageError(f"tfrecord: no file matches {pattern} beside the YAML file")
+        all_files += files
         splits.append(tf.data.TFRecordDataset(files).map(read, tf.data.AUTOTUNE))
     first, second, third = splits
-    pictures = [name for name in names if features[name]["dtype"] == "image"]
-    raw = {name: transforms.image(features[name]["shape"]) for name in pictures}
-    keyed = raw if len(names) > 1 else next(iter(raw.values()), None)
-    damaged = damaged_file(every, base, read_all)
+    images = [name for name in names if features[name]["dtype"] == "image"]
+    by_input = {name: transforms.image(features[name]["shape"]) for name in images}
+    raw = by_input if len(names) > 1 else next(iter(by_input.values()), None)
+    find_damaged = damaged_file_finder(all_files, base, read_all)
     try:
-        dataset = from_datasets(Path(train).stem, first, second, third, class_names, keyed)
+        dataset = from_datasets(Path(train).stem, first, second, third, class_names, raw)
     except tf.errors.OpError as error:
-        raise UsageError(damaged() or f"tfrecord: {cause_of(error)}") from error
-    return replace(dataset, damaged=damaged)
+        raise UsageError(find_damaged() or f"tfrecord: {cause_of(error)}") from error
+    return replace(dataset, find_damaged=find_damaged)

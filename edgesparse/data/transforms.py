@@ -1,7 +1,7 @@
-"""What data does to raw inputs, said so that a device can repeat it.
+"""Preprocessing of raw inputs, described as data so that a device can repeat it.
 
-A `Dataset` carries one of these for each input that it knows; a release takes them along, and its
-predict.py reads raw files by them. raw.py does what they say.
+A `Dataset` has a transform for each input whose preprocessing it declares; a release contains them,
+and its predict.py reads raw files by them. raw.py applies them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,23 @@ def image(
     deviation: float | Sequence[float] = 1.0,
     order: str | None = None,
 ) -> Transform:
-    """An image file to [height, width, channels]: resized bilinearly, pixels of 0 to 255 times
-    `scale`, minus `mean`, by `deviation`, each a number or one for each channel."""
+    """Describe an image file as [height, width, channels]: resized bilinearly, then
+    (pixel * scale - mean) / deviation of pixels 0 to 255.
+
+    Args:
+        shape: [height, width, channels].
+        mean, deviation: a number, or one for each channel.
+        order: of colours: rgb, bgr or grey, whose one channel is repeated; default by channels.
+
+    Raises:
+        UsageError: channels and order do not match.
+    """
     height, width, channels = shape
     order = order or ("grey" if channels == 1 else "rgb")
     if order not in ORDERS or (order != "grey" and channels != 3):
         raise UsageError(
-            f"an image of {channels} channels has an order of {', '.join(ORDERS)}, not {order!r}"
+            f"invalid order {order!r} for an image of {channels} channels; valid: "
+            f"{', '.join(ORDERS)} (rgb and bgr need 3 channels)"
         )
     means, deviations = _by_channel(mean, channels), _by_channel(deviation, channels)
     return {
@@ -42,50 +52,54 @@ def image(
     }
 
 
-def _by_channel(given: float | Sequence[float], channels: int) -> list[float]:
-    found = [float(v) for v in given] if isinstance(given, Sequence) else [float(given)] * channels
-    if len(found) != channels:
-        raise UsageError(f"{len(found)} values for {channels} channels")
-    return found
+def _by_channel(value: float | Sequence[float], channels: int) -> list[float]:
+    values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * channels
+    if len(values) != channels:
+        raise UsageError(f"{len(values)} values for {channels} channels")
+    return values
 
 
 def value_names(transforms: Mapping[str, Transform]) -> dict[str, tuple[str, ...]]:
-    """What an input's values are called, by the inputs' names, where data says so."""
-    found = {}
-    for name, said in transforms.items():
-        if said["kind"] == "text":
-            found[name] = tuple(said["words"])
-        elif said["kind"] == "columns" and "window" not in said:
-            found[name] = tuple(
+    """Return the names of an input's values, by input, for texts and tables: words or columns."""
+    names = {}
+    for input_name, transform in transforms.items():
+        if transform["kind"] == "text":
+            names[input_name] = tuple(transform["words"])
+        elif transform["kind"] == "columns" and "window" not in transform:
+            names[input_name] = tuple(
                 label
-                for column in said["columns"]
+                for column in transform["columns"]
                 for label in (
-                    [f"{column['name']}={one}" for one in column["categories"]]
+                    [f"{column['name']}={category}" for category in column["categories"]]
                     if "categories" in column
                     else [column["name"]]
                 )
             )
-    return found
+    return names
 
 
 def numbers(scale: float = 1.0, offset: float = 0.0) -> Transform:
-    """A .npy file of raw values: value * scale + offset."""
+    """Describe a .npy file of raw values: value * scale + offset."""
     return {"kind": "numbers", "file": "npy", "scale": float(scale), "offset": float(offset)}
 
 
 def columns(
-    found: Sequence[Mapping[str, Any]], separator: str = ",", window: int | None = None
+    features: Sequence[Mapping[str, Any]], separator: str = ",", window: int | None = None
 ) -> Transform:
-    """A row of a CSV file, or `window` rows: each column with its `name`, and `mean` and
-    `deviation` or `categories`."""
-    read = {"kind": "columns", "file": "csv", "columns": [dict(one) for one in found]}
-    return {**read, "separator": separator, **({} if window is None else {"window": window})}
+    """Describe a row of a CSV file, or `window` rows.
+
+    Args:
+        features: columns, each with its `name`, and `mean` and `deviation` or `categories`.
+    """
+    entries = [dict(feature) for feature in features]
+    transform = {"kind": "columns", "file": "csv", "columns": entries, "separator": separator}
+    return {**transform, **({} if window is None else {"window": window})}
 
 
-def text(reading: Mapping[str, Any], give: str) -> Transform:
-    """A text, or a sentence on the command line; `give` is which of its arrays an input takes. See
-    data/text.py."""
-    return {**reading, "give": give}
+def text(encoding: Mapping[str, Any], give: str) -> Transform:
+    """Describe a text, or a sentence on the command line, as in data/text.py; `give` is the array
+    of the encoding that the input takes: ids, counts or tokens."""
+    return {**encoding, "give": give}
 
 
 def log_mel(
@@ -97,7 +111,8 @@ def log_mel(
     lowest_hz: float,
     highest_hz: float,
 ) -> Transform:
-    """A WAV file; `length`, `window` and `hop` in samples. See data/audio_folder.py."""
+    """Describe a WAV file as a log-mel spectrogram, as in data/audio_folder.py; `length`, `window`
+    and `hop` are in audio samples."""
     return {
         "kind": "log-mel",
         "file": "wav",

@@ -22,11 +22,11 @@ def folder(tmp_path):
 
 
 def load(folder, **args):
-    given = {"path": "sounds", "sample_rate": 8000, **args}
-    return data.load(Source(name="audio-folder", args=given), folder)
+    defaults = {"path": "sounds", "sample_rate": 8000, **args}
+    return data.load(Source(name="audio-folder", args=defaults), folder)
 
 
-def test_recordings_become_energies_by_time_and_pitch(folder):
+def test_log_mel_spectrogram(folder):
     dataset = load(folder, mels=20)
     assert dataset.class_names == ("high", "low")
     x, y = data.arrays(dataset.train, 99)
@@ -37,7 +37,7 @@ def test_recordings_become_energies_by_time_and_pitch(folder):
     assert loudest[y["y"] == 0].min() > loudest[y["y"] == 1].max()
 
 
-def test_another_rate_is_an_error(folder):
+def test_errors(folder):
     dataset = load(folder, sample_rate=16_000)
     with pytest.raises(tf.errors.InvalidArgumentError, match="its sample rate is not 16000 Hz"):
         data.arrays(dataset.train, 1)

@@ -15,7 +15,7 @@ def load(folder, text=TABLE, **args):
     return data.load(Source(name="csv", args={"path": "t.csv", **args}), folder)
 
 
-def test_numbers_are_standardized_by_the_training_split_and_texts_become_categories(tmp_path):
+def test_numbers_are_standardized_and_texts_are_one_hot(tmp_path):
     dataset = load(tmp_path, target="price")
     assert dataset.input_shape == (4,)  # size, blue, red, kind
     assert dataset.class_names == ()
@@ -26,7 +26,7 @@ def test_numbers_are_standardized_by_the_training_split_and_texts_become_categor
     assert y["y"].dtype == np.float32
 
 
-def test_texts_are_labels(tmp_path):
+def test_text_targets_are_labels(tmp_path):
     dataset = load(tmp_path, target="colour", features=["size"], standardize=False)
     assert dataset.class_names == ("blue", "red")
     x, y = data.arrays(dataset.test, 99)
@@ -39,12 +39,16 @@ def test_texts_are_labels(tmp_path):
     [
         (TABLE, {"target": "prise"}, "no column 'prise'; did you mean 'price'"),
         (TABLE + "1,2\n", {"target": "price"}, "row 62 has 2 values for 4 columns"),
-        (TABLE + "many,red,1,3\n", {"target": "price"}, "row 62: size is 'many', and no number"),
-        ("a,b\n", {"target": "a"}, "needs a line of column names, and rows"),
-        ("a,b\n1,x\n2,x\n", {"target": "b"}, "the target b has 1 different values"),
+        (
+            TABLE + "many,red,1,3\n",
+            {"target": "price"},
+            "row 62: expected a number in column 'size', got 'many'",
+        ),
+        ("a,b\n", {"target": "a"}, "needs a line of column names and rows"),
+        ("a,b\n1,x\n2,x\n", {"target": "b"}, "the target 'b' has 1 classes; 2 to 1000"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_row(tmp_path, text, args, message):
+def test_errors_name_row_and_column(tmp_path, text, args, message):
     with pytest.raises(UsageError) as error:
         load(tmp_path, text, **args)
     assert message in str(error.value)
@@ -52,7 +56,7 @@ def test_what_is_wrong_is_said_with_its_row(tmp_path, text, args, message):
         data.load(Source(name="csv", args={"path": "no.csv", "target": "a"}), tmp_path)
 
 
-def test_rows_in_the_order_of_time(tmp_path):
+def test_split_by_time_with_windows(tmp_path):
     rows = "".join(f"{i},{i * 2}\n" for i in range(100))
     read = {"target": "y", "split": "time", "standardize": False}
     dataset = load(tmp_path, "t,y\n" + rows, **read, window=4)
@@ -67,7 +71,7 @@ def test_rows_in_the_order_of_time(tmp_path):
         file.write("y,t\n" + "".join(f"0,{t}\n" for t in range(7, 12)))
     sample = raw.read(str(tmp_path / "recent.csv"), dataset.transforms["x"], (1, 4, 1))
     np.testing.assert_array_equal(sample[0, :, 0], [7, 8, 9, 10])
-    with pytest.raises(UsageError, match="window is a number of rows, and goes with 'split: time'"):
+    with pytest.raises(UsageError, match="window must be a number of rows, with 'split: time'"):
         load(tmp_path, target="price", window=4)
-    with pytest.raises(UsageError, match="split: 'random' or 'time', not 'rime'"):
+    with pytest.raises(UsageError, match="split: must be 'random' or 'time', not 'rime'"):
         load(tmp_path, target="price", split="rime")

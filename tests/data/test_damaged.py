@@ -1,4 +1,4 @@
-"""Files that TensorFlow cannot read are named."""
+"""Errors name the file that TensorFlow cannot read."""
 
 import os
 import wave
@@ -45,40 +45,40 @@ def records(folder):
         with tf.io.TFRecordWriter(str(folder / f"{name}.rec")) as file:
             for _ in range(10):
                 file.write(record)
-    place = folder / "validation.rec"
-    place.write_bytes(place.read_bytes()[:-7])
+    file = folder / "validation.rec"
+    file.write_bytes(file.read_bytes()[:-7])
     shapes = {"x": {"shape": [4], "dtype": "float32"}, "y": {"shape": [], "dtype": "int64"}}
     args = {name: f"{name}.rec" for name in ("train", "validation", "test")}
     return {"name": "tfrecord", "args": {**args, "features": shapes, "target": "y"}}
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("write", "message"),
     [
         (images, "images/a/5.png: cannot be read: Unknown image file format"),
         (recordings, "sounds/b/4.wav: cannot be read: its sample rate is not 16000 Hz"),
         (records, "validation.rec: cannot be read: truncated record"),
     ],
 )
-def test_the_file_is_named(tmp_path, written, said):
-    source = Source(**written(tmp_path))
+def test_damaged_file_is_named(tmp_path, write, message):
+    source = Source(**write(tmp_path))
     if source.name == "tfrecord":  # Its samples are counted when it is loaded.
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             data.load(source, tmp_path)
         return
     dataset = data.load(source, tmp_path)
     splits = (dataset.train, dataset.validation, dataset.test)
     with pytest.raises(tf.errors.InvalidArgumentError):
         list(chain.from_iterable(split.samples for split in splits))
-    assert dataset.damaged().startswith(said)
-    (tmp_path / said.partition(":")[0]).unlink()
-    assert data.load(source, tmp_path).damaged() is None
+    assert dataset.find_damaged().startswith(message)
+    (tmp_path / message.partition(":")[0]).unlink()
+    assert data.load(source, tmp_path).find_damaged() is None
 
 
 @pytest.mark.slow
-def test_it_is_named_before_training(cli, tmp_path):
+def test_damaged_file_is_named_before_training(cli, tmp_path):
     source = images(tmp_path)
-    os.mkfifo(tmp_path / "images" / "a" / "waits.png")  # Nobody writes to it.
+    os.mkfifo(tmp_path / "images" / "a" / "waits.png")  # Has no writer: reading blocks.
     model = {"name": "mlp", "args": {"input_shape": [8, 8, 3], "classes": 2}}
     text = f"name: p\ndata: {source}\nmodel: {model}\nvariants: {{dense: {{}}}}\n"
     (tmp_path / "p.yaml").write_text(text)

@@ -6,7 +6,7 @@ from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Source
 
 
-def test_digits_are_split_by_class_and_always_alike(tmp_path):
+def test_digits_split_is_stratified_and_reproducible(tmp_path):
     source = Source(name="digits", args={"input_shape": [16, 16, 3]})
     first, second = data.load(source, tmp_path), data.load(source, tmp_path)
     sizes = [first.train.count, first.validation.count, first.test.count]
@@ -19,7 +19,7 @@ def test_digits_are_split_by_class_and_always_alike(tmp_path):
     np.testing.assert_array_equal(data.arrays(second.test, 10_000)[0]["x"], x)
 
 
-def test_splits_do_not_overlap_and_calibration_is_from_training(tmp_path):
+def test_splits_are_disjoint_and_calibration_samples_are_from_training(tmp_path):
     rows = np.arange(200, dtype=np.float32)[:, None]
     dataset = data.from_arrays("d", rows, np.arange(200) % 4)
     seen = [set(data.arrays(s, 999)[0]["x"].ravel()) for s in (dataset.train, dataset.validation)]
@@ -32,32 +32,42 @@ def test_splits_do_not_overlap_and_calibration_is_from_training(tmp_path):
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((3, 2)), np.zeros(2, int), "do not go together"),
-        (np.zeros((3, 2)), np.zeros(3), "3 samples are too few to be split"),
-        (np.zeros((3, 2)), np.array([0.0, np.nan, 1.0]), "y has values that are no numbers"),
-        (np.full((3, 2), np.inf), np.zeros(3, int), r"the first in sample 0 at \[0\]"),
-        (np.zeros((3, 2)), np.array([-1, 0, 1]), "labels must be integers"),
-        (np.zeros((0, 2)), np.zeros(0, int), "do not go together"),
-        (np.array([["a"], ["b"]]), np.zeros(2, int), "x must be numbers"),
+        (np.zeros((3, 2)), np.zeros(2, int), "x has 3 samples but y has 2 samples"),
+        (np.zeros((3, 2)), np.zeros(3), "3 samples are too few for three splits"),
+        (
+            np.zeros((3, 2)),
+            np.array([0.0, np.nan, 1.0]),
+            "y contains NaN or inf; first at sample 1",
+        ),
+        (
+            np.full((3, 2), np.inf),
+            np.zeros(3, int),
+            r"x contains NaN or inf; first at sample 0, index \[0\]",
+        ),
+        (np.zeros((3, 2)), np.array([-1, 0, 1]), "labels must count from 0; the lowest is -1"),
+        (np.zeros((0, 2)), np.zeros(0, int), "x is empty"),
+        (np.zeros(3), np.zeros(3, int), r"x has shape \(3,\); it must be \[samples, ...\]"),
+        (np.array([["a"], ["b"]]), np.zeros(2, int), "x must be numeric, not"),
         (np.zeros((3, 2)), np.array([0, 1, 2]), "cannot be split by class"),
     ],
 )
-def test_bad_arrays(x, y, message):
+def test_invalid_arrays(x, y, message):
     with pytest.raises(EdgesparseError, match=message):
         data.from_arrays("d", x, y)
 
 
-def test_labels_that_are_no_class_numbers_are_refused():
+def test_invalid_labels():
     x = np.zeros((100, 2))
-    with pytest.raises(EdgesparseError, match=r"labels go up to 100000000; .*numbers are floats"):
+    with pytest.raises(EdgesparseError, match=r"labels go up to 100000000; .*use float targets"):
         data.from_arrays("d", x, np.arange(100) % 2 * 10**8)
     with pytest.raises(
-        EdgesparseError, match="up to 10, but 10 class names; labels count from 0: y -"
+        EdgesparseError,
+        match="up to 10, but there are 10 class names; labels must count from 0: use y - 1",
     ):
         data.from_arrays("d", x, 1 + np.arange(100) % 10, [str(i) for i in range(10)])
 
 
-def test_samples_in_the_order_of_time_leave_a_gap():
+def test_split_by_time_leaves_a_gap():
     x = np.arange(100, dtype=np.float32)[:, None]
     dataset = data.from_arrays("d", x, x[:, 0], split="time", gap=3)
     train, validation, test = (

@@ -32,7 +32,7 @@ def test_images_are_decoded_resized_and_labelled(folder):
     np.testing.assert_allclose(x.mean(axis=(1, 2, 3)), y, atol=0.02)
 
 
-def test_pixels_are_scaled_as_asked(folder):
+def test_scale(folder):
     dataset = load(folder, input_shape=[6, 7, 3], scale=1.0)
     x = data.arrays(dataset.test, 100)[0]["x"]
     assert x.max() == pytest.approx(255, abs=3)
@@ -43,8 +43,8 @@ def test_grey(folder):
     assert data.arrays(load(folder, input_shape=[6, 7, 1]).train, 2)[0]["x"].shape == (2, 6, 7, 1)
 
 
-def test_clear_errors(folder):
-    with pytest.raises(UsageError, match="input_shape is"):
+def test_errors(folder):
+    with pytest.raises(UsageError, match="input_shape must be"):
         load(folder, input_shape=[6, 7])
     with pytest.raises(UsageError, match="no such folder"):
         load(folder / "pets")
@@ -53,7 +53,7 @@ def test_clear_errors(folder):
         load(folder, path="pets/empty")
 
 
-def test_masks_go_with_their_images(tmp_path):
+def test_masks(tmp_path):
     random = np.random.default_rng(0)
     for name in ("pictures", "masks"):
         (tmp_path / name).mkdir()
@@ -64,24 +64,24 @@ def test_masks_go_with_their_images(tmp_path):
             content = tf.io.encode_png(values).numpy()
             (tmp_path / name / f"{number}.png").write_bytes(content)
     args = {"path": "pictures", "masks": "masks", "input_shape": [8, 8, 3]}
-    given = Source(name="image-folder", args={**args, "class_names": ["no", "yes"]})
-    dataset = data.load(given, tmp_path)
+    source = Source(name="image-folder", args={**args, "class_names": ["no", "yes"]})
+    dataset = data.load(source, tmp_path)
     x, y = data.arrays(dataset.train, 99)
     assert y["y"].shape == (14, 8, 8)
     np.testing.assert_array_equal(x["x"][..., 0] > 0.5, y["y"] == 1)
     (tmp_path / "masks" / "3.png").unlink()
     with pytest.raises(UsageError, match=r"no mask 3\.png for 3\.png"):
-        data.load(given, tmp_path)
+        data.load(source, tmp_path)
 
 
 def test_a_list_says_which_file_is_in_which_split(folder):
     files = [str(p.relative_to(folder / "pets")) for p in sorted((folder / "pets").rglob("*.*"))]
     names = ["test", "validation", "train"]
-    lines = [f"{file},{names[place % 3]}" for place, file in enumerate(files)]
+    lines = [f"{file},{names[i % 3]}" for i, file in enumerate(files)]
     (folder / "splits.csv").write_text("\n".join(lines))
     dataset = load(folder, input_shape=[6, 7, 3], splits="splits.csv")
     assert dataset.train.count + dataset.validation.count + dataset.test.count == len(files)
     assert dataset.test.count == (len(files) + 2) // 3
     (folder / "splits.csv").write_text("nothing.png,train\n")
-    with pytest.raises(UsageError, match=r"splits\.csv:1: write FILE,SPLIT"):
+    with pytest.raises(UsageError, match=r"splits\.csv:1: expected FILE,SPLIT"):
         load(folder, splits="splits.csv")

@@ -18,7 +18,7 @@ def test_x_and_y_are_split(tmp_path):
     assert data.arrays(dataset.train, 1)[0]["x"].max() == 1.0
 
 
-def test_ready_splits_are_kept(tmp_path):
+def test_explicit_splits(tmp_path):
     parts = {}
     for split, count in (("train", 8), ("val", 2), ("test", 4)):
         parts[f"x_{split}"] = np.zeros((count, 4), np.float32)
@@ -28,7 +28,7 @@ def test_ready_splits_are_kept(tmp_path):
     assert (dataset.train.count, dataset.validation.count, dataset.test.count) == (8, 2, 4)
 
 
-def test_clear_errors(tmp_path):
+def test_errors(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         load(tmp_path)
     (tmp_path / "d.npz").write_text("not a zip")

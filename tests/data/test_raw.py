@@ -1,4 +1,4 @@
-"""Raw files become on a device what they were in training."""
+"""Preprocessing of raw files on a device equals that of training data."""
 
 import csv
 import math
@@ -31,21 +31,21 @@ def test_images(tmp_path, shape):
     dataset = load(tmp_path, "image-folder", path="pictures", input_shape=list(shape))
     files = sorted((tmp_path / "pictures").rglob("*.png"))
     (x,) = data.arrays(dataset.train, 3)[0].values()
-    said = dataset.transforms["x"]
+    transform = dataset.transforms["x"]
     for values in x:
-        found = [raw.read(str(file), said, (1, *shape))[0] for file in files]
+        inputs = [raw.read(str(file), transform, (1, *shape))[0] for file in files]
         # TensorFlow and Pillow weigh colours for grey a little differently.
-        nearest = min(np.abs(one - values).max() for one in found)
+        nearest = min(np.abs(x - values).max() for x in inputs)
         assert nearest < (0.01 if shape[2] == 1 else 1e-5)
 
 
-def test_an_image_by_mean_deviation_and_order(tmp_path):
+def test_image_mean_deviation_and_order(tmp_path):
     pixels = R.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    said = transforms.image((4, 5, 3), 1.0, [10, 20, 30], [2, 4, 8], "bgr")
-    found = raw.read(str(tmp_path / "a.png"), said, (1, 4, 5, 3))[0]
+    transform = transforms.image((4, 5, 3), 1.0, [10, 20, 30], [2, 4, 8], "bgr")
+    result = raw.read(str(tmp_path / "a.png"), transform, (1, 4, 5, 3))[0]
     expected = (pixels[..., ::-1] - np.array([10, 20, 30])) / [2, 4, 8]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 def test_rows_of_a_table(tmp_path):
@@ -55,14 +55,14 @@ def test_rows_of_a_table(tmp_path):
         rows.writerows([20 + i, "ABC"[i % 3], f"{i % 2}x"] for i in range(40))
     dataset = load(tmp_path, "csv", path="t.csv", target="y")
     (x,) = data.arrays(dataset.train, 5)[0].values()
-    known = [[20 + i, "ABC"[i % 3]] for i in range(40)]
+    rows = [[20 + i, "ABC"[i % 3]] for i in range(40)]
     for values in x:
         matches = 0
-        for age, town in known:
+        for age, town in rows:
             # More columns than the model reads, in another order.
             (tmp_path / "one.csv").write_text(f"town,more,age\n{town},7,{age}\n")
-            found = raw.read(str(tmp_path / "one.csv"), dataset.transforms["x"], (1, 4))
-            matches += np.allclose(found[0], values, atol=1e-5)
+            result = raw.read(str(tmp_path / "one.csv"), dataset.transforms["x"], (1, 4))
+            matches += np.allclose(result[0], values, atol=1e-5)
         assert matches == 1
 
 
@@ -80,8 +80,8 @@ def test_recordings(tmp_path):
     (x,) = data.arrays(dataset.train, 4)[0].values()
     files = sorted((tmp_path / "sounds").rglob("*.wav"))
     for values in x:
-        found = [raw.read(str(f), dataset.transforms["x"], (1, *values.shape)) for f in files]
-        assert min(np.abs(one[0] - values).max() for one in found) < 2e-3
+        inputs = [raw.read(str(f), dataset.transforms["x"], (1, *values.shape)) for f in files]
+        assert min(np.abs(x[0] - values).max() for x in inputs) < 2e-3
 
 
 def test_raw_numbers(tmp_path):
@@ -89,22 +89,22 @@ def test_raw_numbers(tmp_path):
     np.savez(tmp_path / "d.npz", x=x, y=np.arange(40) % 2)
     dataset = load(tmp_path, "npz", path="d.npz", scale=255)
     np.save(tmp_path / "one.npy", x[0])
-    found = raw.read(str(tmp_path / "one.npy"), dataset.transforms["x"], (1, 6))
-    np.testing.assert_allclose(found[0], x[0] / 255, rtol=1e-6)
+    result = raw.read(str(tmp_path / "one.npy"), dataset.transforms["x"], (1, 6))
+    np.testing.assert_allclose(result[0], x[0] / 255, rtol=1e-6)
 
 
-def test_what_the_data_does_not_say_is_refused(tmp_path):
+def test_errors(tmp_path):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="data does not say"):
+    with pytest.raises(ValueError, match="declares no preprocessing"):
         raw.read(str(tmp_path / "a.png"), None, (1, 4, 4, 3))
     np.save(tmp_path / "a.npy", np.zeros(5))
-    with pytest.raises(ValueError, match=r"has shape \(5,\), the model takes \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"has shape \(5,\), but the model needs \(4, 4\)"):
         raw.read(str(tmp_path / "a.npy"), None, (1, 4, 4))
 
 
 def test_it_needs_numpy_only():
     code = (
         "import runpy, sys; sys.modules['PIL'] = None; "
-        f"found = runpy.run_path({raw.__file__!r}); assert 'read' in found"
+        f"module = runpy.run_path({raw.__file__!r}); assert 'read' in module"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -27,8 +27,8 @@ def load(folder, **args):
     return data.load(Source(name="text", args={"path": "t.tsv", "length": 8, **args}), folder)
 
 
-def test_counts_are_those_of_the_words(folder):
-    dataset = load(folder, least=2)
+def test_counts(folder):
+    dataset = load(folder, min_df=2)
     assert dataset.class_names == ("bad", "good")
     x, y = data.arrays(dataset.train, 200)
     words = dataset.transforms["ids"]["words"]
@@ -38,26 +38,26 @@ def test_counts_are_those_of_the_words(folder):
     assert x["counts"].dtype == np.float32
     assert x["counts"].sum(axis=1).tolist() == [7.0] * len(y["y"])
     for ids, counts, label in zip(x["ids"], x["counts"], y["y"], strict=True):
-        there = {words[i] for i, count in zip(ids, counts, strict=True) if count}
-        assert there <= {*(GOOD if label else BAD).split(), "the"}
+        present = {words[i] for i, count in zip(ids, counts, strict=True) if count}
+        assert present <= {*(GOOD if label else BAD).split(), "the"}
 
 
 def test_the_vocabulary_is_of_the_training_texts_only(folder):
     dataset = load(folder)
-    known = {word for word in dataset.transforms["ids"]["words"] if word.startswith("rare")}
-    assert len(known) == dataset.train.count
+    rare = {word for word in dataset.transforms["ids"]["words"] if word.startswith("rare")}
+    assert len(rare) == dataset.train.count
     assert load(folder, vocabulary=3).transforms["ids"]["size"] == 3
 
 
 def test_tokens_keep_their_order(folder):
-    dataset = load(folder, form="tokens", least=2)
+    dataset = load(folder, form="tokens", min_df=2)
     (x,) = data.arrays(dataset.test, 5)[0].values()
-    said = dataset.transforms["tokens"]
-    assert said["size"] == len(said["words"]) + 2
+    transform = dataset.transforms["tokens"]
+    assert transform["size"] == len(transform["words"]) + 2
     assert x.shape == (5, 8)
-    assert (x[:, 5] == 1).all()  # The rare one, unknown.
+    assert (x[:, 5] == 1).all()  # The rare word, unknown.
     assert (x[:, 6] == 2).all()  # The most frequent of all.
-    short, _ = raw.encoded("good", said)
+    short, _ = raw.encode_text("good", transform)
     assert short[1:] == [0] * 7
 
 
@@ -66,20 +66,21 @@ def test_tokens_keep_their_order(folder):
              {"form": "tokens", "hashing": True, "vocabulary": 50},
              {"hashing": True, "tf_idf": True, "vocabulary": 50}]
 )  # fmt: skip
-def test_a_device_makes_the_same_of_a_text(folder, args, tmp_path):
+def test_device_encodes_texts_alike(folder, args, tmp_path):
     dataset = load(folder, **args)
     lines = (folder / "t.tsv").read_text().splitlines()[1:]
     texts = [line.split("\t")[0] for line in lines]
     x, _ = data.arrays(dataset.test, 40)
     size = dataset.transforms[next(iter(x))]["size"]
     for name, values in x.items():
-        said = dataset.transforms[name]
+        transform = dataset.transforms[name]
         (tmp_path / "one.txt").write_text(texts[0])
         assert np.array_equal(
-            raw.read(str(tmp_path / "one.txt"), said, (1, 8)), raw.read(texts[0], said, (1, 8))
+            raw.read(str(tmp_path / "one.txt"), transform, (1, 8)),
+            raw.read(texts[0], transform, (1, 8)),
         )
-        made = np.stack([raw.read(text, said, (1, 8))[0] for text in texts])
-        assert all((made == row).all(axis=1).any() for row in values)
+        encoded = np.stack([raw.read(text, transform, (1, 8))[0] for text in texts])
+        assert all((encoded == row).all(axis=1).any() for row in values)
         if name != "counts":
             assert values.max() < size
     if args.get("tf_idf"):
@@ -98,15 +99,15 @@ def test_folders_of_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         ({"path": "no.csv"}, "no such file or folder"),
         ({"text": "texd"}, "no column 'texd'; did you mean 'text'?"),
-        ({"form": "words"}, "form is 'counts' or 'tokens'"),
-        ({"form": "tokens", "tf_idf": True}, "tf_idf goes with form 'counts'"),
-        ({"least": 500}, "no word is in 500 training texts"),
+        ({"form": "words"}, "form must be 'counts' or 'tokens'"),
+        ({"form": "tokens", "tf_idf": True}, "tf_idf needs form 'counts'"),
+        ({"min_df": 500}, "no word occurs in 500 training texts"),
     ],
 )
-def test_what_is_wrong_is_said(folder, args, said):
-    with pytest.raises(UsageError, match=said.replace("?", r"\?")):
+def test_errors(folder, args, message):
+    with pytest.raises(UsageError, match=message.replace("?", r"\?")):
         load(folder, **args)

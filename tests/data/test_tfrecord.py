@@ -20,24 +20,24 @@ def folder(tmp_path):
         with tf.io.TFRecordWriter(str(tmp_path / f"{split}.tfrecord")) as writer:
             for number in range(count):
                 picture = np.full((6, 5, 3), number * 20, np.uint8)
-                found = {
+                features = {
                     "picture": feature(
                         bytes_list=train.BytesList(value=[tf.io.encode_png(picture).numpy()])
                     ),
                     "meta": feature(float_list=train.FloatList(value=[number, 1.0])),
                     "label": feature(int64_list=train.Int64List(value=[number % 2])),
                 }
-                example = train.Example(features=train.Features(feature=found))
+                example = train.Example(features=train.Features(feature=features))
                 writer.write(example.SerializeToString())
     return tmp_path
 
 
 def load(folder, **args):
-    given = {
+    defaults = {
         "train": "train*", "validation": "val*", "test": "test*",
         "features": FEATURES, "target": "label", "class_names": ["even", "odd"], **args,
     }  # fmt: skip
-    return data.load(Source(name="tfrecord", args=given), folder)
+    return data.load(Source(name="tfrecord", args=defaults), folder)
 
 
 def test_records_stream_with_several_inputs(folder):
@@ -50,10 +50,10 @@ def test_records_stream_with_several_inputs(folder):
     assert y["y"].tolist() == [0, 1, 0]
 
 
-def test_what_is_missing_is_said(folder):
-    with pytest.raises(UsageError, match=r"no file trian\*"):
+def test_errors(folder):
+    with pytest.raises(UsageError, match=r"no file matches trian\*"):
         load(folder, train="trian*")
-    with pytest.raises(UsageError, match="must have the target 'labl'"):
+    with pytest.raises(UsageError, match="must contain the target 'labl'"):
         load(folder, target="labl")
-    with pytest.raises(UsageError, match="label needs a shape, a list, and a dtype"):
+    with pytest.raises(UsageError, match=r"feature label needs a shape \(a list\) and a dtype"):
         load(folder, features={**FEATURES, "label": {"dtype": "int64"}})

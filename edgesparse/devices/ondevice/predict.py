@@ -31,7 +31,7 @@ sources = {end["index"]: end for end in interpreter.get_input_details()}
 targets = {end["index"]: end for end in interpreter.get_output_details()}
 inputs = manifest.get("inputs") or [["input", index] for index in sources]
 outputs = manifest.get("outputs") or [["output", index] for index in targets]
-transforms = raw.transforms(os.path.join(HERE, "transform.json"))
+transforms = raw.read_transforms(os.path.join(HERE, "transform.json"))
 
 
 def about(name):

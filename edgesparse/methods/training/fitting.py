@@ -180,7 +180,7 @@ def fit(
     best = KeepBest(best_from_epoch, train.early_stopping, recipe, dataset)
     report = Report(progress, train.epochs, steps, best)
     own = compile_args.callbacks(train, recipe)
-    place = dataset.interrupted.next() if dataset.interrupted and train.ref is None else None
+    place = dataset.checkpoints.next() if dataset.checkpoints and train.ref is None else None
     resumed = Resumed(place, best, callbacks) if place else None
     given = [*callbacks, *own, *extra, best, *([resumed] if resumed else []), report]
     first = resumed.restore(model) if resumed else 0

@@ -102,14 +102,14 @@ class PlanContext:
                     "not; set 'scale' in the data's args, to 1 for pixels of 0 to 255"
                 )
             return self.parent.data
-        from edgesparse.data import lengths
+        from edgesparse.data.dynamic_shapes import with_fixed_shapes
 
-        return lengths.closed(self._raw, self.pipeline.benchmark.input_shapes)
+        return with_fixed_shapes(self._raw, self.pipeline.benchmark.input_shapes)
 
     def damaged_file(self) -> str | None:
         """Find the damaged file, and its problem, after TensorFlow failed to read the data."""
         raw = vars(self.parent or self).get("_raw")
-        return None if raw is None else raw.damaged()
+        return None if raw is None else raw.find_damaged()
 
     @property
     def watched_folders(self) -> tuple[Path, ...]:
@@ -130,9 +130,9 @@ class PlanContext:
     @property
     def open_inputs(self) -> dict[str, tuple[int | None, ...]]:
         """The shapes of inputs whose samples differ in size, by name."""
-        from edgesparse.data import lengths
+        from edgesparse.data.dynamic_shapes import dynamic_inputs
 
-        return lengths.open_inputs((self.parent or self)._raw)
+        return dynamic_inputs((self.parent or self)._raw)
 
     @cached_property
     def _raw(self) -> Dataset:
@@ -253,7 +253,7 @@ class StageContext:
 
         # Beside the store: the temporary folder of a killed run is swept.
         checkpoints = Interrupted(self.folder.parent.with_name("interrupted") / self.stage.key)
-        yield replace(self.plan.dataset, interrupted=checkpoints)
+        yield replace(self.plan.dataset, checkpoints=checkpoints)
         checkpoints.done()
 
     def notes_of(self, role: str) -> list[str]:
