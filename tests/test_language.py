@@ -9,7 +9,6 @@ PENDING = {
     "commands",
     "devices",
     "graph",
-    "layers",
     "measure",
     "methods",
     "models",

@@ -1,4 +1,4 @@
-"""Keras layers whose sparsity stock TFLite operators exploit: what is not needed is not read.
+"""Keras layers whose sparsity stock TFLite operators exploit: they skip the reads of zeros.
 
     from edgesparse.layers import Experts, SparseAttention, SparseDense, TopK
 

@@ -8,26 +8,26 @@ import numpy as np
 import tensorflow as tf
 
 _NEVER = -30.0
-"""What is added where nothing is to be attended: e to the power of it is nothing in float32, and it
-leaves int8 a scale that still tells scores apart."""
+"""Added to the scores of masked positions: exp(-30) is negligible in float32, and the range leaves
+int8 a scale that resolves the other scores."""
 _NEIGHBOURS = 3
 
 
 @tf.keras.utils.register_keras_serializable("edgesparse")
 class SparseAttention(tf.keras.layers.Layer):
     """Self-attention of float32 [batch, length, width] in blocks of half a window: each token
-    attends to its own block and the ones beside it, all by batched products of dense blocks.
+    attends to its block and both neighbours, by batched products of dense blocks.
 
     - `window`: local attention (Beltagy et al. 2020, arXiv 2004.05150). The length is a multiple of
-      half of it; at either end of the sequence a block looks two blocks inwards. 0: full attention,
-      with the same weights.
-    - `global_tokens`: the first tokens are attended by all, and attend to all.
-    - `random_blocks`: so many blocks more for each block, drawn by `seed` (Zaheer et al. 2020,
+      half of it; the first and last block attend to the two next to them. 0: full attention, with
+      the same weights.
+    - `global_tokens`: number of first tokens that attend to all, and are attended by all.
+    - `random_blocks`: number of further blocks for each block, drawn by `seed` (Zaheer et al. 2020,
       arXiv 2007.14062).
     - `stride`: windows of every stride-th token (dilated, Beltagy et al. 2020); the length is a
-      multiple of stride times half a window, and there are no global or random ones.
+      multiple of stride times half a window; excludes global and random tokens.
 
-    Takes the tokens, and where there is padding a mask [batch, length], 1 where a token is one.
+    Inputs: the tokens, and with padding a mask [batch, length], 1 for a token.
     """
 
     def __init__(
@@ -43,9 +43,11 @@ class SparseAttention(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(**more)
         if window % 2 or window < 0:
-            raise ValueError(f"{self.name}: window is even, or 0 for full attention, not {window}")
+            raise ValueError(
+                f"{self.name}: window must be even, or 0 for full attention, not {window}"
+            )
         if stride > 1 and (global_tokens or random_blocks):
-            raise ValueError(f"{self.name}: stride goes with neither global nor random tokens")
+            raise ValueError(f"{self.name}: stride excludes global_tokens and random_blocks")
         self.heads, self.key_dim, self.window = int(heads), int(key_dim), int(window)
         self.global_tokens, self.random_blocks = int(global_tokens), int(random_blocks)
         self.stride, self.seed = int(stride), int(seed)
@@ -66,7 +68,7 @@ class SparseAttention(tf.keras.layers.Layer):
         super().build(shape)
 
     def _table(self, length: int) -> np.ndarray:
-        """Which blocks each block attends to: int [blocks, some]."""
+        """Return the blocks that each block attends to, int [blocks, attended blocks]."""
         block = self.window // 2
         if length % (block * self.stride) or length < _NEIGHBOURS * block * self.stride:
             raise ValueError(
@@ -79,21 +81,23 @@ class SparseAttention(tf.keras.layers.Layer):
         if not self.random_blocks:
             return local
         random = np.random.default_rng(self.seed)
-        # None twice: neither a neighbour nor where the global tokens are.
+        # Not the neighbours and the blocks of global tokens, which are attended already.
         ahead = -(-self.global_tokens // block)
         drawn = []
-        for own in local:
-            free = np.setdiff1d(np.arange(ahead, count), own)
+        for neighbours in local:
+            free = np.setdiff1d(np.arange(ahead, count), neighbours)
             if len(free) < self.random_blocks:
-                raise ValueError(f"{self.name}: {count} blocks are too few for random ones")
+                raise ValueError(
+                    f"{self.name}: {count} blocks are too few for {self.random_blocks} random ones"
+                )
             drawn.append(np.sort(random.choice(free, self.random_blocks, replace=False)))
         return np.concatenate([local, np.array(drawn)], axis=1)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        x, given = (inputs[0], inputs[1]) if isinstance(inputs, (list, tuple)) else (inputs, None)
-        if given is None and mask is not None:
-            given = mask[0] if isinstance(mask, (list, tuple)) else mask
-        added = None if given is None else (1.0 - tf.cast(given, tf.float32)) * _NEVER
+        x, padding = (inputs[0], inputs[1]) if isinstance(inputs, (list, tuple)) else (inputs, None)
+        if padding is None and mask is not None:
+            padding = mask[0] if isinstance(mask, (list, tuple)) else mask
+        added = None if padding is None else (1.0 - tf.cast(padding, tf.float32)) * _NEVER
         query, key, value = (
             self._split(tf.matmul(x, getattr(self, name)) + getattr(self, f"{name}_bias"))
             for name in ("query", "key", "value")
@@ -102,13 +106,13 @@ class SparseAttention(tf.keras.layers.Layer):
         if added is not None:  # [batch * heads, length]
             added = tf.reshape(_copies(added, self.heads), (-1, added.shape[1]))
         if self.table is None:
-            found = self._attend(query, key, value, None if added is None else added[:, None])
+            attended = self._attend(query, key, value, None if added is None else added[:, None])
         else:
-            found = self._in_blocks(query, key, value, added)
-        return tf.matmul(self._joined(found), self.output_kernel) + self.output_bias
+            attended = self._in_blocks(query, key, value, added)
+        return tf.matmul(self._joined(attended), self.output_kernel) + self.output_bias
 
     def _split(self, x: Any) -> Any:
-        """[batch, length, heads * dim] to [batch * heads, length, dim]."""
+        """Split [batch, length, heads * dim] into [batch * heads, length, dim]."""
         length = x.shape[1]
         x = tf.reshape(x, (-1, length, self.heads, self.key_dim))
         return tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, length, self.key_dim))
@@ -126,7 +130,7 @@ class SparseAttention(tf.keras.layers.Layer):
         return tf.matmul(tf.nn.softmax(scores), value)
 
     def _in_blocks(self, query: Any, key: Any, value: Any, added: Any) -> Any:
-        """Each [sequences, length, dim]; added [sequences, length] or None."""
+        """Attend in blocks; tensors [sequences, length, dim], added [sequences, length] or None."""
         assert self.table is not None
         count, some = self.table.shape
         length, block, dim = query.shape[1], self.window // 2, self.key_dim
@@ -138,16 +142,16 @@ class SparseAttention(tf.keras.layers.Layer):
             extra = tf.transpose(self._gathered(phases, some), (0, 1, 3, 2))
         if self.global_tokens:
             keys, values, extra = self._with_global(key, value, keys, values, added, extra)
-        found = self._attend(shaped[0], keys, values, extra)
-        found = self._back(found, length, dim)
+        attended = self._attend(shaped[0], keys, values, extra)
+        attended = self._back(attended, length, dim)
         if not self.global_tokens:
-            return found
+            return attended
         first = query[:, : self.global_tokens]
         whole = self._attend(first, key, value, None if added is None else added[:, None])
-        return tf.concat([whole, found[:, self.global_tokens :]], 1)
+        return tf.concat([whole, attended[:, self.global_tokens :]], 1)
 
     def _phases(self, x: Any, count: int, block: int) -> Any:
-        """[sequences, length, dim] to [sequences * stride, blocks, block, dim]."""
+        """Reshape [sequences, length, dim] to [sequences * stride, blocks, block, dim]."""
         dim = x.shape[-1]
         if self.stride > 1:
             x = tf.reshape(x, (-1, count * block, self.stride, dim))
@@ -161,22 +165,22 @@ class SparseAttention(tf.keras.layers.Layer):
         return tf.reshape(x, (-1, length, dim))
 
     def _gathered(self, x: Any, some: int) -> Any:
-        """[sequences, blocks, block, dim] to the blocks that each attends to, side by side."""
+        """Gather the blocks that each block attends to from [sequences, blocks, block, dim]."""
         assert self.table is not None
         count, block, dim = x.shape[1:]
-        found = tf.gather(x, self.table.reshape(-1), axis=1)
-        return tf.reshape(found, (-1, count, some * block, dim))
+        gathered = tf.gather(x, self.table.reshape(-1), axis=1)
+        return tf.reshape(gathered, (-1, count, some * block, dim))
 
     def _with_global(
         self, key: Any, value: Any, keys: Any, values: Any, added: Any, extra: Any
     ) -> tuple[Any, Any, Any]:
-        """The global tokens beside each block's own; what is there already counts once."""
+        """Append the global tokens to each block's; those that it has already are masked."""
         assert self.table is not None
         count, some = self.table.shape
         block, few = self.window // 2, self.global_tokens
 
-        def beside(own: Any, all_of: Any) -> Any:
-            return tf.concat([own, _copies(all_of[:, :few], count)], 2)
+        def beside(blocks: Any, all_of: Any) -> Any:
+            return tf.concat([blocks, _copies(all_of[:, :few], count)], 2)
 
         places = (self.table[..., None] * block + np.arange(block)).reshape(count, some * block)
         twice = np.where(places < few, _NEVER, 0.0).astype(np.float32)
@@ -189,18 +193,18 @@ class SparseAttention(tf.keras.layers.Layer):
         return beside(keys, key), beside(values, value), extra
 
     def attends(self, length: int) -> np.ndarray:
-        """Which token attends to which: bool [length, length]."""
+        """Return bool [length, length]: True where a token (row) attends to another."""
         if not self.window:
             return np.ones((length, length), bool)
         table, block = self._table(length), self.window // 2
-        found = np.zeros((length, length), bool)
+        mask = np.zeros((length, length), bool)
         for phase in range(self.stride):
             for number, blocks in enumerate(table):
                 rows = (np.arange(block) + number * block) * self.stride + phase
                 columns = (blocks[:, None] * block + np.arange(block)).ravel()
-                found[np.ix_(rows, columns * self.stride + phase)] = True
-        found[: self.global_tokens] = found[:, : self.global_tokens] = True
-        return found
+                mask[np.ix_(rows, columns * self.stride + phase)] = True
+        mask[: self.global_tokens] = mask[:, : self.global_tokens] = True
+        return mask
 
     def get_config(self) -> dict[str, Any]:
         names = ("heads", "key_dim", "window", "global_tokens", "random_blocks", "stride", "seed")
@@ -208,5 +212,5 @@ class SparseAttention(tf.keras.layers.Layer):
 
 
 def _copies(x: Any, count: int) -> Any:
-    """[batch, ...] to [batch, count, ...]; by a gather, since TILE knows no 16 bits."""
+    """Repeat [batch, ...] to [batch, count, ...]; by a gather, since TILE lacks int16."""
     return tf.gather(x[:, None], np.zeros(count, np.int32), axis=1)

@@ -1,4 +1,4 @@
-"""A fully connected layer that reads only the rows of its inputs that are not zero."""
+"""A fully connected layer that reads only the kernel rows of nonzero inputs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import tensorflow as tf
 
 @tf.keras.utils.register_keras_serializable("edgesparse")
 class SparseDense(tf.keras.layers.Layer):
-    """The product of a sparse vector and a kernel: the rows of the ids that there are, each times
-    its value, added up. Equal to a fully connected layer on the dense vector.
+    """Product of a sparse vector and a kernel: the sum of the rows of its ids, each times its
+    value. Equal to a fully connected layer on the dense vector.
 
-    Takes int32 ids [batch, n], below `inputs`, and float32 values [batch, n], in a list; a value of
-    0 is padding, whatever its id. Gives float32 [batch, units]. With word counts n of a vocabulary
-    it reads n rows of the table instead of all.
+    Inputs: a list of int32 ids [batch, n], below `inputs`, and float32 values [batch, n]; a value
+    of 0 is padding, whatever its id. Output: float32 [batch, units]. With the counts of n words of
+    a vocabulary it reads n rows of the table instead of all.
 
     Args:
-        units: how many values it gives.
-        inputs: how long the dense vector would be.
-        rows: how many rows the table has, where inputs have left; see `compact`.
+        units: number of output values.
+        inputs: length of the dense vector.
+        rows: number of rows of the table, where inputs were removed; see `compact`.
     """
 
     def __init__(
@@ -66,8 +66,10 @@ class SparseDense(tf.keras.layers.Layer):
         return self.activation(total)
 
     def compact(self) -> tuple[SparseDense, list[np.ndarray]]:
-        """The same layer without the inputs whose weights are all zero, and its weights. They all
-        share a last row of zeros; where an input's row is takes four bytes."""
+        """Return a layer without rows for inputs whose weights are all zero, and its weights.
+
+        Removed inputs share a last row of zeros; an index of four bytes per input maps to rows.
+        """
         values = self.get_weights()
         kernel = values[0]
         alive = np.flatnonzero((kernel != 0).any(axis=1))
@@ -83,7 +85,7 @@ class SparseDense(tf.keras.layers.Layer):
         return smaller, [table, *bias, places]
 
     def active_weights(self) -> int:
-        """How many weights one inference reads, at most."""
+        """Return the largest number of weights that an inference reads."""
         return min(self.reads, self.inputs) * self.units + (self.units if self.use_bias else 0)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Only the largest activations go on."""
+"""Layer that keeps only the largest activations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import tensorflow as tf
 @tf.keras.utils.register_keras_serializable("edgesparse")
 class TopK(tf.keras.layers.Layer):
     """The k largest of float32 [batch, width] (k-winners; Makhzani and Frey 2013, arXiv 1312.5663):
-    their places int32 [batch, k] and their values [batch, k].
+    their indices int32 [batch, k] and values float32 [batch, k].
 
-    A `SparseDense` behind it reads only the rows of those places: `SparseDense(units,
+    A `SparseDense` behind it reads only the rows of these indices: `SparseDense(units,
     inputs=width)(TopK(k)(x))`.
     """
 
@@ -22,7 +22,7 @@ class TopK(tf.keras.layers.Layer):
 
     def build(self, shape: Any) -> None:
         if not 1 <= self.k <= int(shape[-1]):
-            raise ValueError(f"{self.name}: k is {self.k}, of {shape[-1]} values")
+            raise ValueError(f"{self.name}: k must be 1 to {shape[-1]}, not {self.k}")
         super().build(shape)
 
     def call(self, x: Any) -> tuple[Any, Any]:

@@ -238,10 +238,10 @@ def test_a_loop_and_callbacks_of_ones_own(tmp_path):
         (
             lambda: network(L.Dense(3)),
             data.from_arrays("d", X, 1 + KIND),
-            "labels begin at 1, and must count from 0: y - 1",
+            "labels begin at 1, but must count from 0: use y - 1",
         ),
         (lambda: network(L.Dense(3), inputs=5), LABELS, r"takes \[5\] but the data gives \[6\]"),
-        (lambda: network(L.Dense(2)), LABELS, r"gives \[2\] but the data has 3 classes"),
+        (lambda: network(L.Dense(2)), LABELS, r"outputs \[2\] but the data has 3 classes"),
         (
             lambda: network(L.Dense(3)),
             data.from_arrays("two", {"a": X, "b": X}, KIND),
