@@ -32,7 +32,7 @@ from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.sparsify import Pattern
 from edgesparse.tflite.format.appended import appended
 from edgesparse.tflite.format.inspect import read_model
-from edgesparse.tflite.reconstruction import Made, reconstruct
+from edgesparse.tflite.reconstruction import Reconstruction, reconstruct
 from edgesparse.tflite.runtimes.compatibility import Cell, Profile
 from edgesparse.tflite.runtimes.storage import store
 
@@ -117,7 +117,7 @@ def _file(
         raise EdgesparseError(f"device {connected.device.name} has no runtime that could be asked")
     profile = next(iter(known.values()))
     pattern: Pattern = "block-1x4" if _takes_blocks(profile) else "unstructured"
-    tried: list[Made] = []
+    tried: list[Reconstruction] = []
     with temporary_folder() as folder:
         place, wanted = folder / "pruned.tflite", [sparsity] if sparsity else list(SPARSITIES)
         for number, share in enumerate(wanted):

@@ -106,7 +106,7 @@ def _converted(
     try:
         found = made([named.get(name) for name in inputs])
     except EdgesparseError as error:
-        reason = str(error).removeprefix("the TFLite converter does not take this model: ")
+        reason = str(error).removeprefix(convert.CONVERSION_FAILED)
         return fixed([f"the file takes {told} and nothing else: {reason}"])
     notes = [f"sizes stay open in the file; measured with {told}"]
     if "bias_correction" in spec:

@@ -1,17 +1,16 @@
-"""Biases of an int8 file that make up for what rounding its weights did to the layers' means.
+"""Corrects the biases of an int8 file for the shift that rounded weights cause in layers' means.
 
     python -m edgesparse.tflite.bias_correction EXACT QUANTIZED SAMPLES OUT
 
 A program of its own, since a runtime can take its process down with it. Empirical bias correction
 (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv
-1906.04721, appendix D), without labels: layer after layer, the mean over samples and positions of
-what each output channel sums up becomes what it is in the float file, given what the layers before
-it give by then.
+1906.04721, appendix D), without labels: layer by layer, the mean of each output channel before its
+activation, over samples and positions, becomes what it is in the float file, on the outputs of the
+layers that were corrected before it.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.programs import run_json_module
+from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.tflite.format.encode import packed
 from edgesparse.tflite.format.graph import (
     Constant,
@@ -43,45 +42,45 @@ from edgesparse.tflite.recording import (
     run,
 )
 
-MOST = 100
-"""Samples that are looked at, at most; a fifth of those that are given is kept apart."""
-KNOWN = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+MOST_SAMPLES = 100
+"""At most; a fifth of them is held out."""
+WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 TIMEOUT_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """What came of it."""
+    """The effect of a correction."""
 
     layers: int
-    """Whose biases changed."""
+    """The number of layers whose biases changed."""
     before: float
-    """How far the answers were from the float file's on samples that were kept apart: the mean of
-    the differences, as a share of an output's range."""
+    """Output error against the float file on held-out samples: the mean difference, as a share of
+    the output's range."""
     after: float
-    """How far they are now. Where that is further, the file stayed as it was."""
+    """The same afterwards. Where it is larger, the file was left unchanged."""
 
 
 def correct_biases(exact: Path, quantized: Path, samples: Path, target: Path) -> Corrected:
     """Write `quantized` to `target` with biases that keep the means of `exact`, the same network in
-    float, where that brings its answers nearer.
+    float, if that lowers its output error.
 
     Args:
         samples: a .npy with [n, ...] for one input; a .npz with such arrays by the inputs' names.
 
     Raises:
-        UsageError: the samples do not fit, or the two are not the same network.
+        UsageError: the samples do not match the inputs, or the files are not the same network.
         EdgesparseError: a file does not run here.
     """
     words = (exact, quantized, samples, target)
     module = "edgesparse.tflite.bias_correction"
-    found = run_json_module(module, words, str(quantized), TIMEOUT_SECONDS)
-    return Corrected(int(found["layers"]), float(found["before"]), float(found["after"]))
+    reply = run_json_module(module, words, str(quantized), TIMEOUT_SECONDS)
+    return Corrected(int(reply["layers"]), float(reply["before"]), float(reply["after"]))
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """An operator with weights, and with a bias that is its own where it has one."""
+    """An operator with weights, and its bias unless another operator shares it."""
 
     operator: Any
     source: int
@@ -91,28 +90,28 @@ class _Layer:
     bias: Constant | None
     bias_scales: np.ndarray[Any, Any]
 
-    def means(self, given: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Of what it is given once, the mean of what its outputs are summed up from: [inputs], of a
-        depthwise convolution [taps, channels]."""
+    def means(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Average its input values over positions: [inputs], of a depthwise convolution
+        [taps, channels]."""
         shape = self.weights.values.shape
         if self.weights.op == "FULLY_CONNECTED":
-            return given.reshape(-1, shape[1]).mean(axis=0)
-        rows = patches(given, shape, self.operator.builtinOptions).mean(axis=0)
-        channels = given.shape[-1]
+            return inputs.reshape(-1, shape[1]).mean(axis=0)
+        rows = patches(inputs, shape, self.operator.builtinOptions).mean(axis=0)
+        channels = inputs.shape[-1]
         return rows.reshape(-1, channels) if self.weights.op == "DEPTHWISE_CONV_2D" else rows
 
     def sums(self, means: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The mean of each output channel before its activation function."""
+        """Compute the mean of each output channel before its activation, from the inputs' means."""
         values = self.weights.values.astype(np.float64)
         if self.weights.op == "DEPTHWISE_CONV_2D":
             outputs = values.shape[-1]
             each = np.repeat(means, outputs // means.shape[-1], axis=-1)
-            found = np.sum(values.reshape(-1, outputs) * each, axis=0) * self.scales
+            sums = np.sum(values.reshape(-1, outputs) * each, axis=0) * self.scales
         else:
-            found = values.reshape(len(values), -1) @ means * self.scales
+            sums = values.reshape(len(values), -1) @ means * self.scales
         if self.bias is None:
-            return np.asarray(found)
-        return np.asarray(found + self.bias.values.reshape(-1) * self.bias_scales)
+            return np.asarray(sums)
+        return np.asarray(sums + self.bias.values.reshape(-1) * self.bias_scales)
 
 
 def _scales(model: Any, constant: Constant | None) -> np.ndarray[Any, Any]:
@@ -125,80 +124,82 @@ def _scales(model: Any, constant: Constant | None) -> np.ndarray[Any, Any]:
 
 
 def _layers(model: Any, content: bytes) -> list[_Layer]:
-    """In the file's order."""
+    """List the layers with weights, in the file's order."""
     every = [c for c in constants(model, content) if c.graph == 0]
     shared = Counter(c.buffer for c in every)
-    weights = {c.operator: c for c in every if c.slot == 1 and c.op in KNOWN and c.is_weight}
+    weights = {c.operator: c for c in every if c.slot == 1 and c.op in WEIGHTED and c.is_weight}
     biases = {c.operator: c for c in every if c.slot == 2 and shared[c.buffer] == 1}
-    found = []
-    for place, operator in enumerate(model.subgraphs[0].operators or ()):
-        if operator_name(model, operator) not in KNOWN or place not in weights:
+    layers = []
+    for i, operator in enumerate(model.subgraphs[0].operators or ()):
+        if operator_name(model, operator) not in WEIGHTED or i not in weights:
             continue
-        own, bias = weights[place], biases.get(place)
+        bias = biases.get(i)
+        scales = _scales(model, weights[i]), _scales(model, bias)
         source = indices(operator.inputs)[0]
-        scales = _scales(model, own)
-        found.append(_Layer(operator, source, own, scales, bias, _scales(model, bias)))
-    return found
+        layers.append(_Layer(operator, source, weights[i], scales[0], bias, scales[1]))
+    return layers
 
 
-def _means(content: bytes, layers: Sequence[_Layer], given: Arrays) -> list[np.ndarray[Any, Any]]:
-    """Over the samples, of each layer."""
+def _means(content: bytes, layers: Sequence[_Layer], samples: Arrays) -> list[np.ndarray[Any, Any]]:
+    """Average each layer's inputs over the samples."""
     interpreter = open_interpreter(content)
-    details = {one["index"]: one for one in interpreter.get_tensor_details()}
+    details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     sums: list[Any] = [0.0] * len(layers)
     count = 0
-    for _ in run(interpreter, content, given, MOST):
+    for _ in run(interpreter, content, samples, MOST_SAMPLES):
         count += 1
-        for place, layer in enumerate(layers):
+        for i, layer in enumerate(layers):
             values = interpreter.get_tensor(layer.source)
-            sums[place] = sums[place] + layer.means(dequantize(values, details[layer.source]))
-    return [np.asarray(one / count, np.float64) for one in sums]
+            sums[i] = sums[i] + layer.means(dequantize(values, details[layer.source]))
+    return [np.asarray(total / count, np.float64) for total in sums]
 
 
-def _corrected(exact: bytes, quantized: bytes, given: Arrays) -> tuple[bytes, int]:
+def _correct(exact: bytes, quantized: bytes, samples: Arrays) -> tuple[bytes, int]:
+    """Return the corrected file, and the number of layers that changed."""
     float_layers = _layers(open_model(exact, "exact.tflite"), exact)
     model = open_model(quantized, "quantized.tflite")
     layers = _layers(model, quantized)
-    kinds = [[(one.weights.op, one.weights.values.shape) for one in own]
-             for own in (float_layers, layers)]  # fmt: skip
+    kinds = [[(layer.weights.op, layer.weights.values.shape) for layer in both]
+             for both in (float_layers, layers)]  # fmt: skip
     if kinds[0] != kinds[1]:
-        raise UsageError("its layers are not those of the float file")
-    wanted = [
+        raise UsageError("its layers differ from the float file's")
+    targets = [
         layer.sums(means)
-        for layer, means in zip(float_layers, _means(exact, float_layers, given), strict=True)
+        for layer, means in zip(float_layers, _means(exact, float_layers, samples), strict=True)
     ]
-    now, changed = quantized, 0
-    for layer, goal in zip(layers, wanted, strict=True):
+    corrected, changed = quantized, 0
+    for layer, target in zip(layers, targets, strict=True):
         if layer.bias is None or layer.bias.values.dtype != np.int32:
             continue
-        (means,) = _means(now, [layer], given)
-        shift = np.rint((goal - layer.sums(means)) / layer.bias_scales)
+        (means,) = _means(corrected, [layer], samples)
+        shift = np.rint((target - layer.sums(means)) / layer.bias_scales)
         if not shift.any():
             continue
         limits = np.iinfo(np.int32)
         values = np.clip(layer.bias.values + shift, limits.min, limits.max).astype(np.int32)
         put(model, layer.bias, values)
-        now, changed = packed(model, aligned=True), changed + 1
-    return now, changed
+        corrected, changed = packed(model, aligned=True), changed + 1
+    return corrected, changed
+
+
+def _correct_file(exact: Path, quantized: Path, samples_file: Path, target: Path) -> dict[str, Any]:
+    reference, content = exact.read_bytes(), quantized.read_bytes()
+    all_samples = read_samples(samples_file, content)
+    count = min(MOST_SAMPLES, min(len(values) for values in all_samples.values()))
+    samples, held_out = hold_out(all_samples, count)
+    corrected, changed = _correct(reference, content, samples)
+    effect = Corrected(
+        changed,
+        output_error(reference, content, held_out, MOST_SAMPLES),
+        output_error(reference, corrected, held_out, MOST_SAMPLES),
+    )
+    target.write_bytes(corrected if effect.after < effect.before else content)
+    return asdict(effect)
 
 
 def main(exact: str, quantized: str, samples: str, target: str) -> None:
-    try:
-        before, content = Path(exact).read_bytes(), Path(quantized).read_bytes()
-        every = read_samples(Path(samples), content)
-        count = min(MOST, min(len(values) for values in every.values()))
-        given, kept = hold_out(every, count)
-        made, changed = _corrected(before, content, given)
-        done = Corrected(
-            changed,
-            output_error(before, content, kept, MOST),
-            output_error(before, made, kept, MOST),
-        )
-        Path(target).write_bytes(made if done.after < done.before else content)
-        said: dict[str, Any] = asdict(done)
-    except (UsageError, ValueError, RuntimeError) as error:
-        said = {"wrong": f"{Path(quantized).name}: {error}"}
-    sys.stdout.write(json.dumps(said) + "\n")
+    files = Path(exact), Path(quantized), Path(samples), Path(target)
+    print_json_reply(lambda: _correct_file(*files), f"{files[1].name}: ")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a Keras model to .tflite bytes."""
+"""Converts a Keras model to .tflite bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _INTEGER: dict[Scheme, tuple[Any, Any]] = {
     "uint8": (tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.uint8),
     "int16x8": (_WIDE, tf.int16),
 }
-"""The operators of a scheme, and the numbers at the model's ends."""
+"""The operators of a scheme, and the dtype of the model's inputs and outputs."""
+
+CONVERSION_FAILED = "TFLite conversion failed: "
+"""What the converter's errors begin with, before the reason."""
 
 
 def convert(
@@ -46,7 +49,7 @@ def convert(
         open_shapes: of each input, without the batch, where the file is to leave sizes open.
 
     Raises:
-        EdgesparseError: the converter does not take the model.
+        EdgesparseError: the converter fails.
     """
     try:
         with temporary_folder() as folder:
@@ -55,10 +58,10 @@ def convert(
             with _without_loops() if scheme in _INTEGER else nullcontext():
                 _export(model, str(folder), open_shapes)
             converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-            given = [representative] if isinstance(representative, np.ndarray) else representative
+            arrays = [representative] if isinstance(representative, np.ndarray) else representative
             samples = {
                 name: values.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype)
-                for name, values, tensor in zip(_names(model), given, model.inputs, strict=True)
+                for name, values, tensor in zip(_names(model), arrays, model.inputs, strict=True)
             }
             _set_up(converter, scheme, samples, one_scale)
             return mended(converter.convert())
@@ -71,32 +74,32 @@ def convert(
             )
         else:
             reason = cause_of(error)
-        raise EdgesparseError(f"the TFLite converter does not take this model: {reason}") from error
+        raise EdgesparseError(f"{CONVERSION_FAILED}{reason}") from error
 
 
 def _complex(message: str) -> bool:
-    """Whether the operators without a counterpart compute with complex numbers."""
+    """Return True where an operator without a counterpart computes with complex numbers."""
     return "complex<" in message.partition("Details:")[2].partition("\n\n")[0]
 
 
 def _way_out(model: tf.keras.Model, is_complex: bool) -> str:
-    """What to do about layers that TFLite lacks operators for."""
+    """Suggest what to do about layers that TFLite lacks operators for."""
     signal = [x.name for x in model.layers if x.name.startswith(("tf.signal.", "tf.audio."))]
     if not signal and not is_complex:
         return "replace the layers that use it"
-    named = ", ".join(signal) or "layers that compute with complex numbers"
+    layers = ", ".join(signal) or "layers that compute with complex numbers"
     return (
-        f"the model computes spectra by itself ({named}): let it begin behind them, and compute "
-        "them where the data is prepared (audio-folder gives spectrograms)"
+        f"the model computes spectra itself ({layers}): remove these layers, and compute the "
+        "spectra with the data (audio-folder does)"
     )
 
 
 def _unroll(model: tf.keras.Model, scheme: Scheme) -> None:
-    """Let recurrent layers be a step after another in the graph: the quantizer crashes on loops
-    (TensorFlow 2.21). An LSTM becomes one operator, which it knows but with 16 bits."""
+    """Unroll recurrent layers in the graph: the quantizer crashes on loops (TensorFlow 2.21). An
+    LSTM becomes one operator, which it supports in all schemes but int16x8."""
     layers = tf.keras.layers
     for layer in model._flatten_layers(recursive=True, include_self=False):
-        # A convolutional one refuses to be told; see _without_loops.
+        # Convolutional ones reject the attribute; see _without_loops.
         convolutional = "ConvLSTM" in type(layer).__name__
         if (
             isinstance(layer, layers.RNN)
@@ -109,12 +112,11 @@ def _unroll(model: tf.keras.Model, scheme: Scheme) -> None:
 
 @contextmanager
 def _without_loops() -> Iterator[None]:
-    """Within, convolutional recurrent layers are a step after another, too: they have a loop
-    whatever they are told."""
+    """Unroll convolutional recurrent layers within the block: they ignore their `unroll`."""
     looped = backend.rnn
 
-    def unrolled(*given: Any, **named: Any) -> Any:
-        return looped(*given, **{**named, "unroll": True})
+    def unrolled(*args: Any, **kwargs: Any) -> Any:
+        return looped(*args, **{**kwargs, "unroll": True})
 
     backend.rnn = unrolled
     try:
@@ -124,42 +126,42 @@ def _without_loops() -> Iterator[None]:
 
 
 def _names(model: tf.keras.Model) -> list[str]:
-    """What the file's signature calls the inputs."""
+    """Name the inputs as the file's signature does."""
     return [str(name) for name in model.input_names]
 
 
 def _export(
     model: tf.keras.Model, folder: str, open_shapes: Sequence[tuple[int | None, ...] | None]
 ) -> None:
-    """Save the model's inference, and nothing else of it.
+    """Save the model's inference function alone.
 
     Given a Keras model, the converter would have Keras trace every layer on its own, to be trained
     on later: three times the time, for a file that differs in one byte, its provenance.
     """
     # A fixed batch: with an open one Keras' Reshape becomes a computed shape, which makes tensors
     # dynamic and keeps XNNPACK away.
-    wanted = [*open_shapes, *[None] * (len(model.inputs) - len(open_shapes))]
+    shapes = [*open_shapes, *[None] * (len(model.inputs) - len(open_shapes))]
     inputs = [
-        tf.keras.Input(batch_shape=(1, *(own or t.shape[1:])), dtype=t.dtype)
-        for t, own in zip(model.inputs, wanted, strict=True)
+        tf.keras.Input(batch_shape=(1, *(shape or t.shape[1:])), dtype=t.dtype)
+        for t, shape in zip(model.inputs, shapes, strict=True)
     ]
-    given = inputs[0] if len(inputs) == 1 else inputs
-    if any(open_shapes):  # Its layers anew: the model itself insists on its sizes.
-        fixed = tf.keras.Model(given, through(model, inputs, False))
+    x = inputs[0] if len(inputs) == 1 else inputs
+    if any(open_shapes):  # Its layers are called again: the model itself checks its sizes.
+        fixed = tf.keras.Model(x, through(model, inputs, False))
         _require_open(fixed, model)
     else:
-        fixed = tf.keras.Model(given, model(given, training=False))
+        fixed = tf.keras.Model(x, model(x, training=False))
     signature = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
         for tensor, name in zip(inputs, _names(model), strict=True)
     ]
 
-    def answers(*xs: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = fixed(xs[0] if len(xs) == 1 else list(xs), training=False)
-        values = found if isinstance(found, list | tuple) else [found]
+    def predict(*xs: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = fixed(xs[0] if len(xs) == 1 else list(xs), training=False)
+        values = outputs if isinstance(outputs, list | tuple) else [outputs]
         return dict(zip(model.output_names, values, strict=True))
 
-    infer = tf.function(answers, input_signature=signature)
+    infer = tf.function(predict, input_signature=signature)
     holder = tf.Module()
     holder.weights = fixed.variables
     # With debug information the operators keep their layers' names.
@@ -168,15 +170,15 @@ def _export(
 
 
 def _require_open(opened: tf.keras.Model, model: tf.keras.Model) -> None:
-    """Raise what the layers raise where they take one size only, though nothing says so."""
+    """Raise the layers' error where they accept a single size only, though no shape says so."""
     longer = []
-    for tensor, known in zip(opened.inputs, model.inputs, strict=True):
-        sizes = [k + 3 if s is None else s for s, k in zip(tensor.shape, known.shape, strict=True)
-                 if s is not None or k is not None]  # fmt: skip
+    for tensor, fixed in zip(opened.inputs, model.inputs, strict=True):
+        sizes = [f + 3 if s is None else s for s, f in zip(tensor.shape, fixed.shape, strict=True)
+                 if s is not None or f is not None]  # fmt: skip
         longer.append(tf.zeros(sizes, tensor.dtype))
-    found = opened(longer[0] if len(longer) == 1 else longer, training=False)
-    for one in tf.nest.flatten(found):
-        if one.shape[0] != 1:
+    outputs = opened(longer[0] if len(longer) == 1 else longer, training=False)
+    for output in tf.nest.flatten(outputs):
+        if output.shape[0] != 1:
             raise ValueError("a layer reshapes one size only")
 
 
@@ -184,7 +186,7 @@ def _set_up(
     converter: Any, scheme: Scheme, representative: Mapping[str, np.ndarray], one_scale: bool
 ) -> None:
     if scheme != "f32":
-        # Without it the converter ignores every other wish.
+        # Without it the converter ignores every other setting.
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "f16":
         converter.target_spec.supported_types = [tf.float16]
@@ -194,11 +196,11 @@ def _set_up(
             for number in range(min(map(len, representative.values()))):
                 yield {name: values[number][None] for name, values in representative.items()}
 
-        operators, ends = _INTEGER[scheme]
+        operators, dtype = _INTEGER[scheme]
         converter.representative_dataset = samples
         converter.target_spec.supported_ops = [operators]
-        # Tokens and other integers come as they are.
+        # Tokens and other integers are not quantized.
         if all(values.dtype.kind == "f" for values in representative.values()):
-            converter.inference_input_type = ends
-        converter.inference_output_type = ends
+            converter.inference_input_type = dtype
+        converter.inference_output_type = dtype
     converter._experimental_disable_per_channel_quantization_for_dense_layers = one_scale

@@ -1,4 +1,4 @@
-"""Models for the Edge TPU: the compiler's command line, its log, and what it must have made.
+"""The Edge TPU compiler: its command line, its log, and checks of the file that it writes.
 
 Written from the public documentation of edgetpu_compiler 16.0, https://coral.ai/docs/edgetpu/compiler.
 """
@@ -23,7 +23,7 @@ _MAX_OPERATORS = 1000
 
 @dataclass(frozen=True)
 class Operator:
-    """A line of the log's table: `count` operators of a kind, and what became of them."""
+    """A line of the log's table: `count` operators of a kind, and whether they were mapped."""
 
     name: str
     count: int
@@ -32,7 +32,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class CompilerLog:
-    """What the compiler said of a model; None for what it did not say. Sizes are of parameters."""
+    """A parsed log; None for lines that it lacks. Sizes are those of parameters."""
 
     version: str | None
     on_chip_bytes: int | None
@@ -56,14 +56,14 @@ class CompilerLog:
 
 def arguments(tpu: EdgeTpu, source: str, folder: str) -> list[str]:
     """The compiler's arguments that make `folder`/STEM_edgetpu.tflite of `source`."""
-    given = ["-s", "-o", folder, "-t", str(tpu.timeout_seconds)]
+    options = ["-s", "-o", folder, "-t", str(tpu.timeout_seconds)]
     if tpu.min_runtime_version is not None:
-        given += ["-m", str(tpu.min_runtime_version)]
+        options += ["-m", str(tpu.min_runtime_version)]
     if tpu.multiple_subgraphs:
-        given.append("-a")
+        options.append("-a")
     if tpu.search_delegate:
-        given.append("-d")
-    return [*given, source]
+        options.append("-d")
+    return [*options, source]
 
 
 def parse_log(text: str) -> CompilerLog:
@@ -79,18 +79,18 @@ def parse_log(text: str) -> CompilerLog:
 
 
 def compiler_version(text: str) -> str | None:
-    found = re.search(r"^Edge TPU Compiler version ([0-9.]{1,40})", text, re.MULTILINE)
-    return found.group(1) if found else None
+    match = re.search(r"^Edge TPU Compiler version ([0-9.]{1,40})", text, re.MULTILINE)
+    return match.group(1) if match else None
 
 
 def _size(text: str, what: str) -> int | None:
-    found = re.search(rf"^{re.escape(what)}: ([0-9.]+)(B|KiB|MiB|GiB)\s*$", text, re.MULTILINE)
-    return round(float(found.group(1)) * _UNITS[found.group(2)]) if found else None
+    match = re.search(rf"^{re.escape(what)}: ([0-9.]+)(B|KiB|MiB|GiB)\s*$", text, re.MULTILINE)
+    return round(float(match.group(1)) * _UNITS[match.group(2)]) if match else None
 
 
 def _number(text: str, what: str) -> int | None:
-    found = re.search(rf"^{re.escape(what)}: (\d{{1,9}})\s*$", text, re.MULTILINE)
-    return int(found.group(1)) if found else None
+    match = re.search(rf"^{re.escape(what)}: (\d{{1,9}})\s*$", text, re.MULTILINE)
+    return int(match.group(1)) if match else None
 
 
 def _operators(text: str) -> tuple[Operator, ...]:
@@ -111,33 +111,33 @@ _REASONS = {
     "Model not quantized": "the model is not fully quantized",
     "dynamic-sized tensors": "the model has tensors of dynamic size; give its input a fixed shape",
     "large activation tensors": "its activations are too large for the chip; use a smaller input",
-    "Internal compiler error": "the compiler broke down (internal compiler error); "
+    "Internal compiler error": "the compiler failed (internal compiler error); "
     "'search_delegate: true' in the device file looks for a part that compiles",
 }
 
 
 def failure(text: str) -> str:
-    """One line on why the compiler made nothing, from what it printed."""
+    """Summarize in one line why the compiler wrote no file, from its output."""
     for words, reason in _REASONS.items():
         if words in text:
             return reason
-    found = re.search(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'", text)
-    if found:
+    match = re.search(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'", text)
+    if match:
         return (
-            f"this compiler does not know {found.group(1)} version {found.group(2)}: its TFLite "
+            f"this compiler does not support {match.group(1)} version {match.group(2)}: its TFLite "
             "is older than the file"
         )
-    telling = [
+    errors = [
         line.strip()
         for line in text.splitlines()
         if re.search(r"error|invalid|failed|timed? ?out", line, re.IGNORECASE)
         and line.strip() != "Compilation failed!"
     ]
-    return telling[-1][:300] if telling else "it gave no reason"
+    return errors[-1][:300] if errors else "it printed no reason"
 
 
 def notes(log: CompilerLog) -> list[str]:
-    """What a reader of the table must know of how the model lies on the chip."""
+    """Describe in notes for the table which operators and parameters are on the chip."""
     if not log.operators:
         return ["Edge TPU: compiled elsewhere, without a log beside it"]
     text = f"Edge TPU: {log.mapped} of {log.total} operators mapped"
@@ -145,11 +145,11 @@ def notes(log: CompilerLog) -> list[str]:
         text += f", {_size_text(log.on_chip_bytes)} of parameters on chip"
     if log.off_chip_bytes:
         text += f", {_size_text(log.off_chip_bytes)} streamed to it on every inference"
-    found = [text]
+    lines = [text]
     if log.unmapped:
         listed = "; ".join(f"{op.count} {op.name}: {op.status}" for op in log.unmapped[:8])
-        found.append(f"not on the Edge TPU, but on the CPU: {listed}")
-    return found
+        lines.append(f"on the CPU instead of the Edge TPU: {listed}")
+    return lines
 
 
 def _size_text(size_bytes: int) -> str:
@@ -168,16 +168,14 @@ def require_compiled(compiled: bytes, source: bytes, name: str) -> None:
         raise EdgesparseError(f"{name}: is damaged; compile it again ({error})") from None
     if CUSTOM_OPERATOR not in ours.custom:
         raise EdgesparseError(
-            f"{name}: no operator of it is mapped to the Edge TPU (it has no edgetpu-custom-op)"
+            f"{name}: none of its operators is mapped to the Edge TPU (no edgetpu-custom-op)"
         )
     if ours.interface != theirs.interface:
-        raise EdgesparseError(
-            f"{name}: was compiled from another model: its inputs or outputs differ"
-        )
+        raise EdgesparseError(f"{name}: compiled from another model: its inputs or outputs differ")
 
 
 def is_compiled(content: bytes) -> bool:
-    """Whether a .tflite file has a part for the Edge TPU."""
+    """Return True for a .tflite file with a part for the Edge TPU."""
     try:
         return CUSTOM_OPERATOR in _Outline.of(content).custom
     except (struct.error, IndexError, ValueError, TypeError, AttributeError):
@@ -196,12 +194,12 @@ class _Outline:
         model = schema.Model.GetRootAs(content, 0)
         codes = [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
         graph = model.Subgraphs(0)
-        ends = [
+        tensors = [
             *(graph.Inputs(i) for i in range(graph.InputsLength())),
             *(graph.Outputs(i) for i in range(graph.OutputsLength())),
         ]
         return cls(
-            frozenset(code for code in codes if code), tuple(_tensor(graph, i) for i in ends)
+            frozenset(code for code in codes if code), tuple(_tensor(graph, i) for i in tensors)
         )
 
 

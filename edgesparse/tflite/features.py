@@ -1,9 +1,9 @@
-"""Which inputs of a model still reach its outputs, and which speak for which of them.
+"""Input attribution: which inputs of a sparse model still reach its outputs, and how strongly.
 
-A path goes from an input to an output over weights that are not zero. Followed are fully connected
-layers, tables of rows, and what works value by value; behind anything else every input is taken to
-reach everything. How strong an input is for an output is the sum over its paths of the products of
-their weights, as if every activation let them pass.
+A path goes from an input to an output over weights that are not zero. Paths are followed through
+fully connected layers, embedding tables and element-wise operators; behind any other operator every
+input counts as connected. The strength of an input for an output is the sum over its paths of the
+products of their weights, as if every activation were linear.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from edgesparse.tflite.format.graph import (
 )
 from edgesparse.tflite.format.signature import read_signature
 
-_ALIKE = (
+_ELEMENTWISE = (
     "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "RELU", "RELU6", "LOGISTIC",
     "TANH", "SOFTMAX", "LEAKY_RELU", "ELU", "CAST",
 )  # fmt: skip
 """Operators whose outputs are their first input's values, one by one."""
 _PRODUCTS = ("BATCH_MATMUL", "MUL")
 LARGEST = 1 << 26
-"""No matrix of inputs by values is made larger."""
+"""Elements of the largest matrix of inputs by outputs: 256 MB of floats."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Of one input: `reach` bool [values], whether a path of weights leads to an output; `strength`
-    float [values, outputs], None where something on the way cannot be followed."""
+    """The attribution of one input: `reach` bool [values], true where a path leads to an output;
+    `strength` float [values, outputs], None where an operator cannot be followed."""
 
     name: str
     reach: np.ndarray[Any, Any]
@@ -49,7 +49,7 @@ class Features:
 
 @dataclass(frozen=True)
 class _Paths:
-    """From an input's values to a tensor's: signed strengths, and how much there is at all."""
+    """Paths from an input's values to a tensor's: sums of signed and of absolute weights."""
 
     source: int
     signed: np.ndarray[Any, Any]
@@ -57,86 +57,89 @@ class _Paths:
 
 
 def features(content: bytes, name: str = "model.tflite") -> list[Features]:
-    """What of each input of the first graph reaches the first output.
+    """Attribute the first output to each input of the first graph.
 
     Raises:
-        UsageError: the file is none, or damaged.
+        UsageError: the content is not a .tflite file, or it is damaged.
     """
     with damaged(name):
         model = open_model(content, name)
         graph = model.subgraphs[0]
-        fixed = _fixed(model, content)
-        paths = _followed(model, graph, fixed)
-        found = []
-        known = paths.get(indices(graph.outputs)[0])
+        weights = _weights(model, content)
+        paths = _follow(model, graph, weights)
+        attributed = []
+        to_output = paths.get(indices(graph.outputs)[0])
         for spec in read_signature(content, name).inputs:
             if spec.index in paths and spec.index not in _read(graph):
                 continue
-            own = known if known is not None and known.source == spec.index else None
-            if own is not None:
-                found.append(Features(spec.name, own.size.any(axis=1), own.signed))
+            if to_output is not None and to_output.source == spec.index:
+                reach = to_output.size.any(axis=1)
+                attributed.append(Features(spec.name, reach, to_output.signed))
             elif not _counts_only(model, graph, spec.index, paths):
                 count = int(np.prod([max(1, size) for size in spec.shape[1:]]))
-                found.append(Features(spec.name, np.ones(count, bool), None))
-    return found
+                attributed.append(Features(spec.name, np.ones(count, bool), None))
+    return attributed
 
 
 def strongest(
-    one: Features, labels: Sequence[str], names: Sequence[str], count: int
+    features: Features, labels: Sequence[str], names: Sequence[str], count: int
 ) -> dict[str, list[tuple[str, float]]]:
-    """For each output the inputs that speak for it most, against the others' mean; and, where
-    there is only one output, those that speak most for it and against it.
+    """List the `count` strongest inputs of each output, relative to the mean over outputs; of a
+    single output, those with the largest weight of either sign.
 
     Args:
-        labels: what outputs are called, as far as somebody knows; else their numbers.
-        names: the same of the input's values.
+        labels: names of the outputs; those that are missing are numbered.
+        names: names of the input's values, the same way.
     """
-    if one.strength is None:
+    if features.strength is None:
         return {}
-    several = one.strength.shape[1] > 1
-    own = one.strength - (one.strength.mean(axis=1, keepdims=True) if several else 0)
-    found = {}
-    for output, values in enumerate(own.T):
+    several = features.strength.shape[1] > 1
+    mean = features.strength.mean(axis=1, keepdims=True) if several else 0
+    by_output = {}
+    for output, values in enumerate((features.strength - mean).T):
         order = np.argsort(-values if several else -np.abs(values), kind="stable")
-        chosen = [int(i) for i in order[:count] if one.reach[i]]
+        chosen = [int(i) for i in order[:count] if features.reach[i]]
         label = labels[output] if output < len(labels) else str(output)
-        found[label] = [(names[i] if i < len(names) else str(i), float(values[i])) for i in chosen]
-    return found
+        by_output[label] = [
+            (names[i] if i < len(names) else str(i), float(values[i])) for i in chosen
+        ]
+    return by_output
 
 
-def _fixed(model: Any, content: bytes) -> dict[int, np.ndarray[Any, Any]]:
-    """The constants of the first graph as real numbers, by tensor."""
-    found: dict[int, np.ndarray[Any, Any]] = {}
+def _weights(model: Any, content: bytes) -> dict[int, np.ndarray[Any, Any]]:
+    """Dequantize the constants of the first graph; by tensor."""
+    weights: dict[int, np.ndarray[Any, Any]] = {}
     for constant in constants(model, content):
         if constant.graph:
             continue
         values = constant.values
-        given = model.subgraphs[0].tensors[constant.tensor].quantization
-        if values.dtype.kind == "i" and given is not None and given.scale is not None:
-            # Of fully connected layers scales are by output, which is the first axis.
-            scale = np.asarray(given.scale, np.float32)
+        quantization = model.subgraphs[0].tensors[constant.tensor].quantization
+        is_integer = values.dtype.kind == "i" and quantization is not None
+        if is_integer and quantization.scale is not None:
+            # Fully connected layers have a scale for each output, which is the first axis.
+            scale = np.asarray(quantization.scale, np.float32)
             shape = (-1,) + (1,) * (values.ndim - 1)
             zero = constant.zero_point or 0
             values = (values.astype(np.float32) - zero) * (
                 scale.reshape(shape) if len(scale) > 1 else scale[0]
             )
-        found[constant.tensor] = np.asarray(values, np.float32)
-    return found
+        weights[constant.tensor] = np.asarray(values, np.float32)
+    return weights
 
 
-def _followed(
-    model: Any, graph: Any, fixed: Mapping[int, np.ndarray[Any, Any]]
+def _follow(
+    model: Any, graph: Any, weights: Mapping[int, np.ndarray[Any, Any]]
 ) -> dict[int, _Paths]:
     paths: dict[int, _Paths] = {}
     tables: dict[int, tuple[int, np.ndarray[Any, Any]]] = {}
-    plain = {index: _plain(model, graph, index) for index in range(len(graph.tensors))}
+    integers = {index: _integers(model, graph, index) for index in range(len(graph.tensors))}
     sources = {index: index for index in indices(graph.inputs)}
     for operator in graph.operators or ():
         kind = operator_name(model, operator)
-        given, (target, *_) = indices(operator.inputs), indices(operator.outputs)
-        first = given[0] if given else -1
-        if kind == "FULLY_CONNECTED" and given[1] in fixed:
-            weight = fixed[given[1]].reshape(-1, fixed[given[1]].shape[-1]).T
+        inputs, (target, *_) = indices(operator.inputs), indices(operator.outputs)
+        first = inputs[0] if inputs else -1
+        if kind == "FULLY_CONNECTED" and inputs[1] in weights:
+            weight = weights[inputs[1]].reshape(-1, weights[inputs[1]].shape[-1]).T
             if first in sources and weight.size <= LARGEST:
                 paths[target] = _Paths(sources[first], weight, np.abs(weight))
             elif first in paths and paths[first].signed.shape[1] == len(weight):
@@ -144,25 +147,27 @@ def _followed(
                 paths[target] = _Paths(
                     before.source, before.signed @ weight, before.size @ np.abs(weight)
                 )
-        elif kind == "GATHER" and len(given) > 1:
-            table = fixed.get(first)
-            table = plain[first] if table is None else table
-            ids = given[1]
+        elif kind == "GATHER" and len(inputs) > 1:
+            table = weights.get(first)
+            table = integers[first] if table is None else table
+            ids = inputs[1]
             if table is not None and ids in sources:
                 tables[target] = (sources[ids], np.asarray(table))
             elif table is not None and ids in tables:  # Rows that several inputs share.
-                source, places = tables[ids]
-                tables[target] = (source, np.asarray(table)[places.astype(int)])
-        elif kind in _PRODUCTS and any(one in tables for one in given):
-            source, table = tables[next(one for one in given if one in tables)]
+                source, rows = tables[ids]
+                tables[target] = (source, np.asarray(table)[rows.astype(int)])
+        elif kind in _PRODUCTS and any(index in tables for index in inputs):
+            source, table = tables[next(index for index in inputs if index in tables)]
             if table.ndim == 2:
                 paths[target] = _Paths(source, table, np.abs(table))
-        elif kind == "ADD" and len([one for one in given if one in paths]) == 2:
-            one, two = (paths[index] for index in given)
-            if one.source == two.source and one.signed.shape == two.signed.shape:
-                paths[target] = _Paths(one.source, one.signed + two.signed, one.size + two.size)
-        elif kind in (*_ALIKE, "ADD", "MUL", "SUB", "SUM"):
-            for index in given:
+        elif kind == "ADD" and len([index for index in inputs if index in paths]) == 2:
+            left, right = (paths[index] for index in inputs)
+            if left.source == right.source and left.signed.shape == right.signed.shape:
+                paths[target] = _Paths(
+                    left.source, left.signed + right.signed, left.size + right.size
+                )
+        elif kind in (*_ELEMENTWISE, "ADD", "MUL", "SUB", "SUM"):
+            for index in inputs:
                 if index in paths:
                     paths[target] = paths[index]
                 if index in sources:
@@ -172,8 +177,8 @@ def _followed(
     return paths
 
 
-def _plain(model: Any, graph: Any, index: int) -> np.ndarray[Any, Any] | None:
-    """A constant of whole numbers, which is no parameter of the network."""
+def _integers(model: Any, graph: Any, index: int) -> np.ndarray[Any, Any] | None:
+    """Read a constant of int32, such as the indices of rows; None for any other tensor."""
     tensor = graph.tensors[index]
     data = model.buffers[tensor.buffer].data
     if data is None or not len(data) or tensor.type != 2:  # int32
@@ -188,12 +193,12 @@ def _read(graph: Any) -> set[int]:
 
 
 def _counts_only(model: Any, graph: Any, index: int, paths: Mapping[int, _Paths]) -> bool:
-    """Whether an input says no more than how often rows of a table come."""
+    """Return True where an input does nothing but weigh rows of a table."""
     for operator in graph.operators or ():
         if index in indices(operator.inputs):
             kind, target = operator_name(model, operator), indices(operator.outputs)[0]
             if kind in _PRODUCTS:
                 return target in paths
-            if kind in (*_ALIKE, "STRIDED_SLICE"):
+            if kind in (*_ELEMENTWISE, "STRIDED_SLICE"):
                 return _counts_only(model, graph, target, paths)
     return False

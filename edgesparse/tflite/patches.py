@@ -1,4 +1,4 @@
-"""What a convolution of a .tflite file computes its outputs from."""
+"""Extracts the patches that a convolution of a .tflite file reads (im2col)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 
-def patches(given: np.ndarray[Any, Any], shape: Sequence[int], options: Any) -> Any:
-    """Of an image batch [1, h, w, channels] the patches of a convolution whose weights have the
-    shape [outputs, h, w, channels]: [positions, h * w * channels]."""
+def patches(image: np.ndarray[Any, Any], shape: Sequence[int], options: Any) -> Any:
+    """Extract from an image batch [1, h, w, channels] the patches of a convolution whose weights
+    have the shape [outputs, h, w, channels]: [positions, h * w * channels]."""
     _, high, wide, _ = shape
     sizes = []
     for size, kernel, stride, rate in (
-        (given.shape[1], high, options.strideH, options.dilationHFactor),
-        (given.shape[2], wide, options.strideW, options.dilationWFactor),
+        (image.shape[1], high, options.strideH, options.dilationHFactor),
+        (image.shape[2], wide, options.strideW, options.dilationWFactor),
     ):
         reach = (kernel - 1) * rate + 1
         same = options.padding == schema.Padding.SAME
@@ -25,7 +25,7 @@ def patches(given: np.ndarray[Any, Any], shape: Sequence[int], options: Any) -> 
         sizes.append((count, stride, rate, before))
     (rows, down, rate_y, pad_y), (columns, right, rate_x, pad_x) = sizes
     padded = np.pad(
-        given,
+        image,
         (
             (0, 0),
             (pad_y // 2, pad_y - pad_y // 2),

@@ -1,16 +1,15 @@
-"""Zeros for a ready .tflite file, without its training: weights go in the order of the error that
-this causes, and the others make up for them, on what the file itself makes of samples.
+"""Prunes a ready .tflite file without training data: weights are removed in the order of the error
+that this causes, and the others are refitted to the file's own outputs on samples.
 
     python -m edgesparse.tflite.reconstruction MODEL SAMPLES SPARSITY PATTERN OUT
 
 A program of its own, since a runtime can take its process down with it. The method is that of
-methods/network/least_squares.py; layers go in groups, each with what the groups before it give by
-then.
+methods/network/least_squares.py; layers are pruned in groups, each on the outputs of those pruned
+before it.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,8 +30,8 @@ from edgesparse.methods.network.least_squares import (
     too_large,
     watching,
 )
-from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.safe.programs import run_json_module
+from edgesparse.spec.errors import UsageError
+from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.sparsify import BLOCK, Pattern
 from edgesparse.tflite.format.encode import decode, packed
@@ -47,10 +46,12 @@ from edgesparse.tflite.recording import (
     run,
 )
 
-MOST = 200
-"""Samples that are looked at, at most."""
+MOST_SAMPLES = 200
+"""More change the least-squares solution by less than the samples differ."""
 ROWS = 20_000
+"""Positions of all samples together that enter a layer's moments: several for each input."""
 GROUPS = 6
+"""Passes over the samples, in each of which a share of the layers is pruned."""
 MIN_SIZE = 512
 """Smaller weights stay dense."""
 IMAGE_CHANNELS = 4
@@ -59,34 +60,37 @@ TIMEOUT_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class Made:
-    """What became of a file: shares of zeros in weights that were pruned, by layer."""
+class Reconstruction:
+    """The result of pruning a file."""
 
     layers: dict[str, float]
+    """The share of zeros in each weight that was pruned, by layer."""
     left: int
-    """Weights that no method knows, or that are few."""
+    """The number of weights that stay dense: of other operators, or few."""
     output_error: float
-    """How far the answers are from the file's own on samples that were kept apart: the mean of the
-    differences, as a share of an output's range; of the output where that is largest."""
+    """Mean difference from the file's own outputs on held-out samples, as a share of the output's
+    range; of the output where that is largest."""
 
 
 def reconstruct(
     model: Path, samples: Path, sparsity: float, pattern: Pattern, target: Path
-) -> Made:
-    """Write `model` with a share of zeros over all of its weights to `target`.
+) -> Reconstruction:
+    """Write `model` to `target` with a share of zeros over all of its weights.
 
     Args:
+        sparsity: the target share, in (0, 1).
+        pattern: blocks where the weights' inputs divide into them, else single weights.
         samples: a .npy with [n, ...] for one input; a .npz with such arrays by the inputs' names,
             or x.
 
     Raises:
-        UsageError: the samples do not fit the model, or it has no float weights.
+        UsageError: the samples do not match the model's inputs, or it has no float weights.
         EdgesparseError: the file does not run here.
     """
     words = (model, samples, sparsity, pattern, target)
-    found = run_json_module("edgesparse.tflite.reconstruction", words, str(model), TIMEOUT_SECONDS)
-    layers = {clean(str(name)): float(share) for name, share in found["layers"].items()}
-    return Made(layers, int(found["left"]), float(found["output_error"]))
+    reply = run_json_module("edgesparse.tflite.reconstruction", words, str(model), TIMEOUT_SECONDS)
+    layers = {clean(str(name)): float(share) for name, share in reply["layers"].items()}
+    return Reconstruction(layers, int(reply["left"]), float(reply["output_error"]))
 
 
 @dataclass(frozen=True)
@@ -106,26 +110,26 @@ class _Layer:
         values = self.constant.values
         return values.reshape(len(values), -1).T.astype(np.float64)
 
-    def seen(self, given: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """What the operator's outputs are computed from, as rows of its matrix's inputs."""
+    def rows(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The operator's input values [n, d], a row for each position of its outputs."""
         if self.constant.op == "FULLY_CONNECTED":
-            return given.reshape(-1, self.constant.values.shape[1])
-        return patches(given, self.constant.values.shape, self.operator.builtinOptions)
+            return inputs.reshape(-1, self.constant.values.shape[1])
+        return patches(inputs, self.constant.values.shape, self.operator.builtinOptions)
 
 
 def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer], int]:
-    """What can be pruned, in the file's order; and how many other weights there are."""
+    """List the layers that can be pruned, in the file's order; and count all other weights."""
     every = [c for c in constants(model, content) if c.graph == 0]
     shared = Counter(c.buffer for c in every)
     biases = {c.operator: c for c in every if c.slot == 2 and c.values.dtype == np.float32}
-    found, left = [], 0
+    layers, left = [], 0
     for constant in every:
         if not constant.is_weight:
             continue
         operator = model.subgraphs[0].operators[constant.operator]
         source = indices(operator.inputs)[0]
         values = constant.values
-        known = (
+        is_prunable = (
             constant.op in ("FULLY_CONNECTED", "CONV_2D")
             and constant.slot == 1
             and values.dtype in (np.float32, np.float16)
@@ -134,44 +138,46 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
             and (constant.op == "FULLY_CONNECTED" or values.shape[3] > IMAGE_CHANNELS)
             and not too_large(values.size // len(values), len(values))
         )
-        if not known:
+        if not is_prunable:
             left += values.size
             continue
         fits = constant.op == "FULLY_CONNECTED" and values.shape[1] % BLOCK.get(pattern, 1) == 0
-        own: Pattern = pattern if fits or pattern == "unstructured" else "unstructured"
-        found.append(_Layer(constant, biases.get(constant.operator), source, operator, own))
-    return found, left
+        layer_pattern: Pattern = pattern if fits else "unstructured"
+        bias = biases.get(constant.operator)
+        layers.append(_Layer(constant, bias, source, operator, layer_pattern))
+    return layers, left
 
 
-def _seen(
-    layers: Sequence[_Layer], now: bytes, then: bytes, given: Arrays
+def _moments(
+    layers: Sequence[_Layer], pruned_file: bytes, original: bytes, samples: Arrays
 ) -> Iterator[tuple[_Layer, Seen | Tiles]]:
-    """What is known of each layer: with what it is given in `now`, for what it gives in `then`."""
-    runs = (
-        [open_interpreter(now), open_interpreter(then)]
-        if now is not then
-        else [open_interpreter(then)]
-    )
-    count = min(MOST, min(len(values) for values in given.values()))
+    """Collect each layer's moments: its inputs in `pruned_file`, its outputs in `original`."""
+    files = [original] if pruned_file is original else [pruned_file, original]
+    interpreters = [open_interpreter(content) for content in files]
+    count = min(MOST_SAMPLES, min(len(values) for values in samples.values()))
     matrices = [layer.matrix for layer in layers]
-    known = [watching(matrix) for matrix in matrices]
-    numbers = [
-        run(one, content, given, MOST) for one, content in zip(runs, (now, then), strict=False)
+    moments = [watching(matrix) for matrix in matrices]
+    runs = [
+        run(interpreter, content, samples, MOST_SAMPLES)
+        for interpreter, content in zip(interpreters, files, strict=True)
     ]
-    for number in zip(*numbers, strict=True):
-        random = np.random.default_rng(number[0])
-        for place, layer in enumerate(layers):
-            x, before = (layer.seen(one.get_tensor(layer.source)) for one in (runs[0], runs[-1]))
-            wanted = max(1, max(ROWS, 4 * len(matrices[place])) // count)
-            if len(x) > wanted:  # The same positions in both.
-                chosen = np.sort(random.choice(len(x), wanted, replace=False))
+    for number, *_ in zip(*runs, strict=True):
+        random = np.random.default_rng(number)
+        for i, layer in enumerate(layers):
+            x, before = (
+                layer.rows(interpreter.get_tensor(layer.source))
+                for interpreter in (interpreters[0], interpreters[-1])
+            )
+            limit = max(1, max(ROWS, 4 * len(matrices[i])) // count)
+            if len(x) > limit:  # The same positions in both.
+                chosen = np.sort(random.choice(len(x), limit, replace=False))
                 x, before = x[chosen], before[chosen]
-            known[place].add(x.astype(np.float64), before.astype(np.float64) @ matrices[place])
-    yield from zip(layers, known, strict=True)
+            moments[i].add(x.astype(np.float64), before.astype(np.float64) @ matrices[i])
+    yield from zip(layers, moments, strict=True)
 
 
-def _within_memory(layers: Sequence[_Layer]) -> list[list[_Layer]]:
-    """Layers in their order, in as few groups as may be looked at together."""
+def _group_by_memory(layers: Sequence[_Layer]) -> list[list[_Layer]]:
+    """Split layers, in their order, into the fewest groups whose moments fit in memory together."""
     groups: list[list[_Layer]] = []
     room = 0.0
     for layer in layers:
@@ -186,62 +192,61 @@ def _within_memory(layers: Sequence[_Layer]) -> list[list[_Layer]]:
     return groups
 
 
-def _carried_out(
-    model: Path, samples: Path, sparsity: float, pattern: Pattern, target: Path
-) -> Any:
+def _prune_file(
+    model: Path, samples_file: Path, sparsity: float, pattern: Pattern, target: Path
+) -> dict[str, Any]:
     content = decode(model.read_bytes(), model.name)
-    every = read_samples(samples, content)
-    count = min(len(values) for values in every.values())
+    all_samples = read_samples(samples_file, content)
+    count = min(len(values) for values in all_samples.values())
     if count < MIN_SAMPLES:
-        raise UsageError(f"{samples} has {count} samples; give at least {MIN_SAMPLES}")
-    given, kept = hold_out(every, count)
-    read = open_model(content, model.name)
-    layers, left = _layers(read, content, pattern)
+        raise UsageError(f"{samples_file} has {count} samples; at least {MIN_SAMPLES} are required")
+    samples, held_out = hold_out(all_samples, count)
+    graph = open_model(content, model.name)
+    layers, left = _layers(graph, content, pattern)
     if not layers:
-        raise UsageError("it has no float weights that could be pruned; give the float model")
-    sizes = {str(place): layer.constant.values.size for place, layer in enumerate(layers)}
-    # Asked for are zeros over all weights: what stays dense is made up for by the others.
+        raise UsageError("no float weights to prune; pass the float model")
+    sizes = {str(i): layer.constant.values.size for i, layer in enumerate(layers)}
+    # The target counts all weights: prunable layers make up for those that stay dense.
     goal = min(0.99, sparsity * (sum(sizes.values()) + left) / sum(sizes.values()))
     errors: dict[str, list[float]] = {}
-    for group in _within_memory(layers):
-        for layer, seen in _seen(group, content, content, given):
-            known = seen.centred() if layer.bias is not None else seen
-            errors[str(len(errors))] = losses(layer.matrix, known, layer.pattern)
+    for group in _group_by_memory(layers):
+        for layer, moments in _moments(group, content, content, samples):
+            centred = moments.centred() if layer.bias is not None else moments
+            errors[str(len(errors))] = losses(layer.matrix, centred, layer.pattern)
     shares = allocated(errors, sizes, goal)
-    now = content
-    for group in np.array_split(np.arange(len(layers)), min(GROUPS, len(layers))):
-        own = [layers[place] for place in group]
-        for place, (layer, seen) in zip(group, _seen(own, now, content, given), strict=True):
-            _replace(read, layer, seen, shares[str(place)])
-        now = packed(read, aligned=True)
-    target.write_bytes(now)
+    pruned_file = content
+    for indexes in np.array_split(np.arange(len(layers)), min(GROUPS, len(layers))):
+        group = [layers[i] for i in indexes]
+        collected = _moments(group, pruned_file, content, samples)
+        for i, (layer, moments) in zip(indexes, collected, strict=True):
+            _replace(graph, layer, moments, shares[str(i)])
+        pruned_file = packed(graph, aligned=True)
+    target.write_bytes(pruned_file)
     return {
         "layers": {layer.constant.label: shares[str(n)] for n, layer in enumerate(layers)},
         "left": left,
-        "output_error": output_error(content, now, kept, MOST),
+        "output_error": output_error(content, pruned_file, held_out, MOST_SAMPLES),
     }
 
 
-def _replace(model: Any, layer: _Layer, seen: Seen | Tiles, sparsity: float) -> None:
-    """Put a layer's new weights, and bias, into the model."""
-    known = seen.centred() if layer.bias is not None else seen
-    found = pruned(layer.matrix, known, sparsity, layer.pattern)
+def _replace(model: Any, layer: _Layer, moments: Seen | Tiles, sparsity: float) -> None:
+    """Put a layer's pruned weights, and refitted bias, into the model."""
+    centred = moments.centred() if layer.bias is not None else moments
+    weights = pruned(layer.matrix, centred, sparsity, layer.pattern)
     values = layer.constant.values
-    put(model, layer.constant, found.T.reshape(values.shape).astype(values.dtype))
+    put(model, layer.constant, weights.T.reshape(values.shape).astype(values.dtype))
     if layer.bias is not None:
-        # What the wanted outputs, which are without bias, lost on average.
-        shift = seen.mean_wanted - seen.mean_input @ found
+        # What the original outputs, which are without bias, lost on average.
+        shift = moments.mean_wanted - moments.mean_input @ weights
         put(model, layer.bias, (layer.bias.values + shift).astype(np.float32))
 
 
 def main(model: str, samples: str, sparsity: str, pattern: str, target: str) -> None:
-    try:
-        said = _carried_out(
-            Path(model), Path(samples), float(sparsity), cast(Pattern, pattern), Path(target)
-        )
-    except (EdgesparseError, ValueError, RuntimeError) as error:
-        said = {"wrong": f"{model}: {error}"}
-    sys.stdout.write(json.dumps(said) + "\n")
+    files = Path(model), Path(samples)
+    print_json_reply(
+        lambda: _prune_file(*files, float(sparsity), cast(Pattern, pattern), Path(target)),
+        f"{model}: ",
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What of a network one inference uses: weights that are read, activations that are zero, experts
-that are chosen."""
+"""The share of a network that one inference uses: weights read, activations not zero, experts
+chosen."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from edgesparse.methods.activations import overall, shares_of_zeros, uses
 
 
 def usage(model: tf.keras.Model, samples: list[np.ndarray]) -> dict[str, Any]:
-    """For samples [n, ...] of each input: `active_parameters`, where layers read less than they
-    have; `activation_zeros`, the share among what rectifiers give, and `activations` by layer;
+    """Measure on samples [n, ...] of each input: `active_parameters`, where layers read a part of
+    theirs; `activation_zeros`, the share among rectifiers' outputs, and `activations` by layer;
     `experts`, by layer how often each was chosen."""
-    found: dict[str, Any] = {}
+    usage: dict[str, Any] = {}
     reading = [layer for layer in model.layers if hasattr(layer, "active_weights")]
     total = model.count_params()
-    active = total - sum(one.count_params() - one.active_weights() for one in reading)
+    active = total - sum(layer.count_params() - layer.active_weights() for layer in reading)
     if active < total:
-        found["active_parameters"] = int(active)
+        usage["active_parameters"] = int(active)
     shares = shares_of_zeros(model, samples)
     if shares:
-        found["activation_zeros"] = round(overall(shares), 6)
-        found["activations"] = {name: round(share, 6) for name, (share, _) in shares.items()}
+        usage["activation_zeros"] = round(overall(shares), 6)
+        usage["activations"] = {name: round(share, 6) for name, (share, _) in shares.items()}
     experts = {
         layer.name: chosen(model, layer, samples)
         for layer in model.layers
         if isinstance(layer, Experts)
     }
-    return {**found, **({"experts": experts} if experts else {})}
+    return {**usage, **({"experts": experts} if experts else {})}
 
 
 def chosen(model: tf.keras.Model, layer: Experts, samples: list[np.ndarray]) -> list[float]:
-    """How often each expert of a layer is among those chosen, as a share of all choices."""
+    """Count how often each expert of a layer is chosen, as a share of all choices."""
     before = tf.keras.Model(model.inputs, uses(model, layer)[0].keras_inputs[0])
     x = before(samples[0] if len(samples) == 1 else samples, training=False)
     best = tf.math.top_k(layer.route(x), layer.top_k).indices.numpy()

@@ -1,4 +1,4 @@
-"""Whether a .tflite file is what the Keras model promised: its zeros and its answers."""
+"""Limits that a .tflite file must keep: its zeros, and its outputs against the Keras model's."""
 
 from __future__ import annotations
 
@@ -32,30 +32,29 @@ class Limits:
 
 
 def limits(quantize: Quantize, verify: Verify) -> Limits:
-    """The pipeline's own limits, or the scheme's."""
-    own = HALF_TOLERANCE if quantize.compute == "f16" else TOLERANCE[quantize.scheme]
+    """Return the pipeline's limits, or the scheme's defaults."""
+    default = HALF_TOLERANCE if quantize.compute == "f16" else TOLERANCE[quantize.scheme]
     return Limits(
-        own if verify.tolerance is None else verify.tolerance,
+        default if verify.tolerance is None else verify.tolerance,
         MIN_AGREEMENT[quantize.scheme] if verify.min_agreement is None else verify.min_agreement,
     )
 
 
 def lost_zeros(zeros: int, keras_zeros: int) -> str | None:
-    """Why the file fails, when zeros made by sparsify did not arrive in it."""
+    """Describe the loss where zeros of the Keras model are missing in the file, else None."""
     if zeros >= MIN_ZEROS_KEPT * keras_zeros:
         return None
     return (
-        f"{keras_zeros - zeros:,} of {keras_zeros:,} zeros were lost on the way to the .tflite "
-        "file (pruning-preserving QAT is known to drift): train fewer quantize.epochs, or use "
-        "'qat: false'"
+        f"conversion lost {keras_zeros - zeros:,} of {keras_zeros:,} zeros (pruning-preserving QAT "
+        "is known to drift): reduce quantize.epochs, or set 'qat: false'"
     )
 
 
 def disagreement(agreement: float, limit: Limits) -> str | None:
-    """Why the file fails, when too few of its answers are the Keras model's."""
+    """Describe the difference where too few outputs match the Keras model's, else None."""
     if agreement >= limit.min_agreement:
         return None
     return (
-        f"only {agreement:.0%} of the golden outputs are within {limit.tolerance:g} of the output "
-        f"range of the Keras model's (at least {limit.min_agreement:.0%} are required)"
+        f"{agreement:.0%} of golden outputs match the Keras model (tolerance {limit.tolerance:g} x "
+        f"range); {limit.min_agreement:.0%} required"
     )

@@ -67,7 +67,7 @@ benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_se
     assert found["own"].model.sparsity > 0.2
     assert found["broken"].status == "failed"
     assert "KeyError" in found["broken"].error
-    assert "460 of 460 zeros were lost on the way to the .tflite" in found["lost"].error
+    assert "conversion lost 460 of 460 zeros" in found["lost"].error
     assert "hello from my own method" not in done.stdout
     (log,) = (folder / ".edgesparse" / "runs").glob("*/log.txt")
     assert "hello from my own method" in log.read_text()

@@ -79,9 +79,9 @@ def test_a_file_that_gets_no_nearer_stays_as_it_was(files, tmp_path):
     assert target.read_bytes() == exact.read_bytes()
 
 
-def test_other_networks_and_samples_are_told(files, tmp_path):
+def test_other_networks_and_samples_are_refused(files, tmp_path):
     target = tmp_path / "out.tflite"
-    with pytest.raises(UsageError, match="not those of the float file"):
+    with pytest.raises(UsageError, match="layers differ from the float file"):
         correct_biases(files / "f32.tflite", files / "other.tflite", files / "x.npy", target)
     np.save(tmp_path / "y.npy", np.zeros((9, 3), np.float32))
     with pytest.raises(UsageError, match=r"a sample of .* has shape"):

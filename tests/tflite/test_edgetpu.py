@@ -61,7 +61,7 @@ def test_a_log_is_read():
     assert edgetpu.notes(log) == [
         "Edge TPU: 26 of 31 operators mapped, 5.90 MiB of parameters on chip, 41.8 KiB streamed "
         "to it on every inference",
-        "not on the Edge TPU, but on the CPU: 1 LOGISTIC: More than one subgraph is not supported; "
+        "on the CPU instead of the Edge TPU: 1 LOGISTIC: More than one subgraph is not supported; "
         "4 CUSTOM: Operation is working on an unsupported data type",
     ]
 
@@ -88,7 +88,7 @@ def test_the_command_line_says_what_the_device_file_says():
         ("Invalid model: m.tflite\nModel not quantized\n", "the model is not fully quantized"),
         (
             "ERROR: Didn't find op for builtin opcode 'TRANSPOSE_CONV' version '3'\n",
-            "this compiler does not know TRANSPOSE_CONV version 3: its TFLite is older than the "
+            "this compiler does not support TRANSPOSE_CONV version 3: its TFLite is older than the "
             "file",
         ),
         (
@@ -98,11 +98,11 @@ def test_the_command_line_says_what_the_device_file_says():
         ),
         (
             "\nInternal compiler error. Aborting! \n",
-            "the compiler broke down (internal compiler error); 'search_delegate: true' in the "
+            "the compiler failed (internal compiler error); 'search_delegate: true' in the "
             "device file looks for a part that compiles",
         ),
         ("ERROR: something new\nCompilation failed!\n", "ERROR: something new"),
-        ("Compilation failed!\n", "it gave no reason"),
+        ("Compilation failed!\n", "it printed no reason"),
     ],
 )
 def test_every_known_failure_has_its_own_words(said, reason):
@@ -119,7 +119,7 @@ def test_a_compiled_file_must_be_of_its_source(compiler, tflite_files, tmp_path)
     edgetpu.require_compiled(content, source.read_bytes(), "int8")
     assert edgetpu.is_compiled(content)
     assert not edgetpu.is_compiled(source.read_bytes())
-    with pytest.raises(EdgesparseError, match="no operator of it is mapped"):
+    with pytest.raises(EdgesparseError, match="none of its operators is mapped"):
         edgetpu.require_compiled(source.read_bytes(), source.read_bytes(), "int8")
     with pytest.raises(EdgesparseError, match="from another model"):
         edgetpu.require_compiled(content, tflite_files["dense"].read_bytes(), "int8")

@@ -83,11 +83,11 @@ def _smallest(source, share, target):
     return target
 
 
-def test_what_cannot_be_done_says_so(file, tmp_path):
-    with pytest.raises(UsageError, match="no float weights that could be pruned"):
+def test_impossible_requests_are_refused(file, tmp_path):
+    with pytest.raises(UsageError, match="no float weights to prune"):
         reconstruct(file / "int8.tflite", file / "x.npy", 0.5, "unstructured", tmp_path / "o")
     np.save(tmp_path / "few.npy", np.zeros((3, 12, 12, 8), np.float32))
-    with pytest.raises(UsageError, match="has 3 samples; give at least 10"):
+    with pytest.raises(UsageError, match="has 3 samples; at least 10 are required"):
         reconstruct(file / "f32.tflite", tmp_path / "few.npy", 0.5, "unstructured", tmp_path / "o")
     np.save(tmp_path / "wide.npy", np.zeros((20, 5), np.float32))
     with pytest.raises(UsageError, match=r"a sample of .* has shape \(5,\)"):

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -40,6 +40,17 @@ def python(start: str, *words: object) -> list[str]:
 def python_module(name: str, *words: object) -> list[str]:
     """Return the command line of `python -m name words`, isolated."""
     return python(_MODULE, name, *words)
+
+
+def print_json_reply(call: Callable[[], Mapping[str, Any]], prefix: str = "") -> None:
+    """Answer `run_json_module` from the program's side: print what `call` returns as JSON, or the
+    message of the error that it raises as "wrong", after `prefix`."""
+    try:
+        reply = call()
+    except (EdgesparseError, OSError, ValueError, RuntimeError) as error:
+        reply = {"wrong": f"{prefix}{error}"}
+    # A library may have printed half a line before.
+    sys.stdout.write("\n" + json.dumps(reply) + "\n")
 
 
 def run_json_module(
