@@ -161,7 +161,8 @@ def run(
             if result is not None:
                 outcome.add(result)
         if outcome.difference is None and done.returncode:
-            outcome.difference = f"the process ended with {done.returncode}: {done.stderr[-3000:]}"
+            reason = f"{done.stderr[:2500]} ... {done.stderr[-500:]}"
+            outcome.difference = f"the process ended with {done.returncode}: {reason}"
         if outcome.difference is not None:
             seed = printed[-1][0] if printed else chunk[0]
             outcome.difference = f"seed {seed}: {random_case(seed)}\n  {outcome.difference}"
