@@ -111,11 +111,13 @@ __attribute__((noinline)) void tile(const Matrix& m, const uint8_t* in, uint8_t*
 }
 
 typedef void (*Tile)(const Matrix&, const uint8_t*, uint8_t*, int, int);
-const Tile kTiles1[] = {tile<1, 1>, tile<1, 2>, tile<1, 3>, tile<1, 4>, tile<1, 5>, tile<1, 6>, tile<1, 7>, tile<1, 8>};
+const Tile kTiles1[] = {tile<1, 1>, tile<1, 2>, tile<1, 3>, tile<1, 4>,
+                        tile<1, 5>, tile<1, 6>, tile<1, 7>, tile<1, 8>};
 const Tile kTiles2[] = {tile<2, 1>, tile<2, 2>, tile<2, 3>, tile<2, 4>};
 const Tile kTiles4[] = {tile<4, 1>, tile<4, 2>};
 
-void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row_end, int vector, int vector_end) {
+void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row_end, int vector,
+              int vector_end) {
   const Tile* tiles = m.block == 1 ? kTiles1 : m.block == 2 ? kTiles2 : kTiles4;
   const int most = 8 / m.block, all = vector_end - vector, count = (all + most - 1) / most;
   for (int i = 0; i < count; i++) {
@@ -158,7 +160,8 @@ void depthwise(const Depthwise& d, int group, const uint8_t* padded, uint8_t* ou
       Vector acc[4] = {bias, bias, bias, bias};
       for (int i = 0; i < pairs; i++) {
         const uint8_t *a = in + d.shifts[2 * i], *b = in + d.shifts[2 * i + (2 * i + 1 < d.taps)];
-        const Vector w = _mm256_set1_epi64x(weights[i]), a0 = load(a), b0 = load(b), a1 = load(a + 32), b1 = load(b + 32);
+        const Vector w = _mm256_set1_epi64x(weights[i]), a0 = load(a), b0 = load(b), a1 = load(a + 32),
+                     b1 = load(b + 32);
         acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_unpacklo_epi16(a0, b0), w));
         acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_unpackhi_epi16(a0, b0), w));
         acc[2] = _mm256_add_epi32(acc[2], _mm256_madd_epi16(_mm256_unpacklo_epi16(a1, b1), w));

@@ -25,7 +25,6 @@ INLINE Vector dpbusd(Vector sum, Vector a, Vector w) { return _mm512_dpbusd_epi3
 }  // namespace
 }  // namespace edgesparse
 
-#include "vnni.h"
 #include "avx512vnni_depthwise.h"
 
 namespace edgesparse {
@@ -98,7 +97,8 @@ void from_rgb(const int8_t* in, int pixels, uint8_t* out) {
   }
 }
 
-void from_nhwc(const int8_t* in, int pixels, int channels, uint8_t* out, size_t plane, int group, int group_end) {
+void from_nhwc(const int8_t* in, int pixels, int channels, uint8_t* out, size_t plane, int group,
+               int group_end) {
   if (channels == 3) return from_rgb(in, pixels, out);
   const Vector flip = _mm512_set1_epi8((char)0x80);
   for (int p = 0; p < pixels; p += 16)
@@ -127,7 +127,8 @@ void to_nhwc(const uint8_t* in, size_t plane, int pixels, int channels, int8_t* 
       const __mmask16 mask = (__mmask16)(left >= 16 ? 0xffff : (1 << left) - 1);
       const uint8_t* a = in + (size_t)g * plane + (size_t)p * 4;
       Vector v[4];
-      for (int i = 0; i < 4; i++) v[i] = _mm512_xor_si512(flip, _mm512_loadu_si512(a + (i < n ? i : 0) * plane));
+      for (int i = 0; i < 4; i++)
+        v[i] = _mm512_xor_si512(flip, _mm512_loadu_si512(a + (i < n ? i : 0) * plane));
       transpose(v);
       const auto store = [&](int i, __m128i bytes) {
         if (p + i < pixels) _mm_mask_storeu_epi8(out + (size_t)(p + i) * channels + g * 4, mask, bytes);

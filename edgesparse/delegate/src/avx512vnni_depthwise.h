@@ -10,8 +10,11 @@
 // and from p + 2 give one output each. What lies beyond the ends of a row is blended to the zero point.
 //
 // Flat: rows of a multiple of four pixels do not share a lane, so that vectors of sixteen pixels go over all
-// rows as one; with stride 2 even and odd rows lie apart. Rows: anything else, each row from a vector of its own.
+// rows as one; with stride 2 even and odd rows lie apart. Rows: anything else, each row from a vector of its
+// own.
 #pragma once
+
+#include "vnni.h"
 
 namespace edgesparse {
 namespace {
@@ -122,7 +125,9 @@ struct Flat {
   Vector outside;
 
   Flat(const Depthwise& depthwise, const int8_t* packed)
-      : d(depthwise), row((size_t)depthwise.width * 4), bytes(windows_bytes(depthwise)),
+      : d(depthwise),
+        row((size_t)depthwise.width * 4),
+        bytes(windows_bytes(depthwise)),
         edges(edges_of(depthwise, packed)),
         outside(_mm512_set1_epi8((char)(depthwise.in_zero_point + 128))) {}
 
@@ -155,7 +160,8 @@ struct Flat {
       for (int x = 0; x < d.width; x += 16) {  // what is written beyond the row is repaired by the next one
         const size_t o = (size_t)x * 4;
         const Vector a = _mm512_loadu_si512(in + o);
-        const Vector b = _mm512_mask_blend_epi8(from_pixel(d.width - 2 - x), _mm512_loadu_si512(in + o + 8), outside);
+        const Vector b =
+            _mm512_mask_blend_epi8(from_pixel(d.width - 2 - x), _mm512_loadu_si512(in + o + 8), outside);
         _mm512_storeu_si512(at + o, interleaved(a));
         _mm512_storeu_si512(at + bytes + o, interleaved(b));
       }
@@ -191,13 +197,13 @@ struct Rows {
   size_t pitch, bytes;  // of a row of windows, of an array
   Vector outside;
 
-  static size_t pitch_of(const Depthwise& d) {
-    return (size_t)(d.out_width * d.stride_width + 31) / 32 * 128;
-  }
+  static size_t pitch_of(const Depthwise& d) { return (size_t)(d.out_width * d.stride_width + 31) / 32 * 128; }
   static size_t scratch_bytes(const Depthwise& d) { return 2 * (d.height + 1) * pitch_of(d); }
 
   Rows(const Depthwise& depthwise, const int8_t*)
-      : d(depthwise), pitch(pitch_of(depthwise)), bytes((depthwise.height + 1) * pitch_of(depthwise)),
+      : d(depthwise),
+        pitch(pitch_of(depthwise)),
+        bytes((depthwise.height + 1) * pitch_of(depthwise)),
         outside(_mm512_set1_epi8((char)(depthwise.in_zero_point + 128))) {}
 
   // The last row of each array stays blank: it stands for those above and below.
@@ -237,7 +243,8 @@ struct Rows {
 };
 
 template <class Windows>
-void run_direct(const Depthwise& d, const uint8_t* in, uint8_t* out, int group, int group_end, uint8_t* scratch) {
+void run_direct(const Depthwise& d, const uint8_t* in, uint8_t* out, int group, int group_end,
+                uint8_t* scratch) {
   const Requantizer rq(d.output);
   const int8_t* packed = (const int8_t*)d.packed + packed_taps_bytes(d);
   const Windows direct(d, packed);

@@ -26,7 +26,8 @@ struct Quad {
     const __m128i a = _mm_loadu_si128((const __m128i*)(in + (size_t)pixel * 4));
     if (!kPairs) return _mm_xor_si128(a, _mm_set1_epi8((char)0x80));
     const __m128i b = _mm_loadu_si128((const __m128i*)(in + plane + (size_t)pixel * 4));
-    return _mm_shuffle_epi8(_mm_packs_epi16(a, b), _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
+    return _mm_shuffle_epi8(_mm_packs_epi16(a, b),
+                            _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
   }
 };
 
@@ -87,9 +88,11 @@ void quads_to_nhwc(const uint8_t* in, size_t plane, int pixels, int channels, in
       n = n < 4 * (group_end - g) ? n : 4 * (group_end - g);
       __m128i v[4];
       for (int i = 0; i < 4; i++)
-        v[i] = g + i < group_end ? Quad<kPairs>::get(in + (size_t)(g + i) * stride, plane, p) : _mm_setzero_si128();
+        v[i] = g + i < group_end ? Quad<kPairs>::get(in + (size_t)(g + i) * stride, plane, p)
+                                 : _mm_setzero_si128();
       transpose4(v);
-      for (int i = 0; i < 4 && p + i < pixels; i++) store_part(out + (size_t)(p + i) * channels + g * 4, v[i], n);
+      for (int i = 0; i < 4 && p + i < pixels; i++)
+        store_part(out + (size_t)(p + i) * channels + g * 4, v[i], n);
     }
 }
 
@@ -106,7 +109,8 @@ struct QuadPixels {
     }
     if (stride == 2)
       for (; i + 5 <= pixels; i += 4) {  // reads one pixel more than it needs
-        const __m128 a = _mm_loadu_ps((const float*)(in + i * 8)), b = _mm_loadu_ps((const float*)(in + i * 8 + 16));
+        const __m128 a = _mm_loadu_ps((const float*)(in + i * 8)),
+                     b = _mm_loadu_ps((const float*)(in + i * 8 + 16));
         _mm_storeu_ps((float*)(out + i * 4), _mm_shuffle_ps(a, b, 0x88));
       }
     for (; i < pixels; i++) memcpy(out + i * 4, in + (size_t)i * stride * 4, 4);

@@ -6,16 +6,6 @@
 
 namespace edgesparse {
 
-uint8_t* own(Graph* graph, size_t bytes) { return graph->owned.push(allocate(bytes)); }
-
-void clear_graph(Graph* graph) {
-  for (uint8_t* p : graph->owned) release(p);
-  for (Slot& s : graph->slots) release(s.data);
-  release(graph->scratch);
-  graph->scratch = nullptr, graph->scratch_bytes = 0;
-  graph->owned.clear(), graph->slots.clear(), graph->steps.clear(), graph->values.clear();
-}
-
 namespace {
 
 struct Builder {
@@ -109,11 +99,13 @@ struct Builder {
   // Fills the spreads of a window and the distances of its taps, of `groups` groups that lie together.
   Padded* pad(const Window& w, int groups, uint32_t outside, Array<int32_t>* offsets) {
     Padded* p = (Padded*)own(graph, sizeof(Padded));
-    const int reach_y = (w.kernel_height - 1) * w.dilation_height, reach_x = (w.kernel_width - 1) * w.dilation_width;
+    const int reach_y = (w.kernel_height - 1) * w.dilation_height,
+              reach_x = (w.kernel_width - 1) * w.dilation_width;
     p->pitch = w.out_width + reach_x / w.stride_width;
     p->rows = w.out_height + reach_y / w.stride_height;
     p->wide_pixels = (w.out_height - 1) * p->pitch + w.out_width;
-    p->by_row = p->pitch != w.out_width && w.out_width % layout().vector == 0 && w.out_width / layout().vector >= 3;
+    p->by_row =
+        p->pitch != w.out_width && w.out_width % layout().vector == 0 && w.out_width / layout().vector >= 3;
     p->compacted = p->pitch != w.out_width && !p->by_row;
     p->plane = plane_bytes(layout(), p->rows * p->pitch);
     p->wide_plane = plane_bytes(layout(), p->wide_pixels);
@@ -126,11 +118,12 @@ struct Builder {
         const int fy = y % w.stride_height, fx = x % w.stride_width, f = fy * w.stride_width + fx;
         if (phase_of[f] < 0) {
           phase_of[f] = p->phases;
-          p->spreads[p->phases++] = Spread{w.height, w.width, p->rows, p->pitch, w.stride_height, w.stride_width,
-                                           fy - w.top, fx - w.left, outside};
+          p->spreads[p->phases++] = Spread{w.height,       w.width,    p->rows,     p->pitch, w.stride_height,
+                                           w.stride_width, fy - w.top, fx - w.left, outside};
         }
         const size_t first = (size_t)phase_of[f] * groups * layout().planes * p->plane;
-        offsets->push((int32_t)(first + (size_t)((y / w.stride_height) * p->pitch + x / w.stride_width) * layout().unit));
+        offsets->push(
+            (int32_t)(first + (size_t)((y / w.stride_height) * p->pitch + x / w.stride_width) * layout().unit));
       }
     return p;
   }
@@ -141,8 +134,18 @@ struct Builder {
     for (const Layer& p : pads)
       if (p.output == l.input) t = p.input, top = p.pads[0], left = p.pads[2];
     const Shape in = shape_of(tensor(t)), out = shape_of(tensor(l.output));
-    *w = Window{in.height,       in.width,      out.height,        out.width,        l.filter_height, l.filter_width,
-                l.stride_height, l.stride_width, l.dilation_height, l.dilation_width, top,             left};
+    *w = Window{in.height,
+                in.width,
+                out.height,
+                out.width,
+                l.filter_height,
+                l.filter_width,
+                l.stride_height,
+                l.stride_width,
+                l.dilation_height,
+                l.dilation_width,
+                top,
+                left};
     if (top < 0) {
       w->top = axis(l.padding, in.height, l.filter_height, l.stride_height, l.dilation_height).before;
       w->left = axis(l.padding, in.width, l.filter_width, l.stride_width, l.dilation_width).before;
@@ -230,7 +233,8 @@ struct Builder {
       if (!weights) return false;
       Array<float> scales;
       scales_of(l, out.channels, &scales);
-      pack_depthwise(graph, weights, out.channels, taps, Quantization{scales.data, biases_of(l), zero, output_of(l)}, &d);
+      pack_depthwise(graph, weights, out.channels, taps,
+                     Quantization{scales.data, biases_of(l), zero, output_of(l)}, &d);
     } else {
       int32_t* shifts = (int32_t*)own(graph, sizeof(int32_t) * (size_t)taps.count);
       memcpy(shifts, taps.offsets, sizeof(int32_t) * (size_t)taps.count);
@@ -241,7 +245,8 @@ struct Builder {
     size_t scratch = 0;
     if (kind == kDepthwise && graph->kernels->can_depthwise_direct) {
       Depthwise direct = d;
-      direct.in_plane = plane_bytes(layout(), in.pixels()), direct.out_plane = plane_bytes(layout(), out.pixels());
+      direct.in_plane = plane_bytes(layout(), in.pixels()),
+      direct.out_plane = plane_bytes(layout(), out.pixels());
       direct.pixels = out.pixels();
       if (graph->kernels->can_depthwise_direct(direct, &scratch)) {
         step.direct = true, step.scratch = scratch + kMargin;
@@ -259,7 +264,8 @@ struct Builder {
   void addition(int index) {
     const Layer& l = graph->layers[index];
     const Shape shape = shape_of(tensor(l.output));
-    const int a = chain(l.input, shape), b = chain(l.input2, shape), o = add_value(l.output, false, shape, false);
+    const int a = chain(l.input, shape), b = chain(l.input2, shape),
+              o = add_value(l.output, false, shape, false);
     Step step = add_step(kSum, a, o, index);
     step.b = b;
     const TfLiteQuantizationParams &qa = tensor(l.input).params, &qb = tensor(l.input2).params;
@@ -294,8 +300,10 @@ struct Builder {
     Step step = add_step(kPadding, a, o, index);
     step.padded = (Padded*)own(graph, sizeof(Padded));
     step.padded->phases = 1;
-    step.padded->spreads[0] = Spread{in.height, in.width,   out.height,  out.width, 1, 1, -l.pads[0],
-                                     -l.pads[2], repeated(layout(), tensor(l.input).params.zero_point)};
+    step.padded->spreads[0] =
+        Spread{in.height,  in.width,   out.height,
+               out.width,  1,          1,
+               -l.pads[0], -l.pads[2], repeated(layout(), tensor(l.input).params.zero_point)};
     graph->steps[graph->steps.size - 1] = step;
     finish(l.output);
   }
@@ -306,45 +314,10 @@ struct Builder {
     const Shape& shape = out.nhwc ? a.shape : out.shape;
     const double bytes = 4.0 * shape.groups() * shape.pixels();
     if (s.kind == kMultiply || s.kind == kWindowed)
-      return 4.0 * s.matrix.block * s.matrix.starts[s.matrix.rows / s.matrix.block] * shape.pixels() / 100 + bytes / 10;
+      return 4.0 * s.matrix.block * s.matrix.starts[s.matrix.rows / s.matrix.block] * shape.pixels() / 100 +
+             bytes / 10;
     if (s.kind == kDepthwise || s.kind == kMaximum) return bytes * (s.depthwise.taps + 4) / 50;
     return bytes / 10;
-  }
-
-  // Buffers for all values that are not the runtime's, shared by those that are never alive together.
-  void place() {
-    Array<Value>& values = graph->values;
-    for (int i = 0; i < graph->steps.size; i++) {
-      const Step& s = graph->steps[i];
-      values[s.a].last = i;
-      if (s.b >= 0) values[s.b].last = i;
-      values[s.out].first = i;
-      if (values[s.out].last < i) values[s.out].last = i;
-    }
-    for (int i = 0; i < graph->steps.size; i++) {
-      for (Value& v : values) {
-        if (v.external || v.first != i) continue;
-        int best = -1;
-        for (int s = 0; s < graph->slots.size; s++) {
-          const Slot& slot = graph->slots[s];
-          if (slot.used) continue;
-          const size_t now = best < 0 ? 0 : graph->slots[best].bytes;
-          if (best < 0 || (now < v.bytes ? slot.bytes > now : slot.bytes >= v.bytes && slot.bytes < now)) best = s;
-        }
-        if (best < 0) {
-          graph->slots.push(Slot{0, nullptr, false});
-          best = graph->slots.size - 1;
-        }
-        Slot& slot = graph->slots[best];
-        slot.used = true;
-        if (slot.bytes < v.bytes) slot.bytes = v.bytes;
-        v.slot = best;
-      }
-      for (const Value& v : values)
-        if (!v.external && v.last == i && v.slot >= 0) graph->slots[v.slot].used = false;
-    }
-    for (Slot& s : graph->slots) s.data = allocate(s.bytes);
-    graph->scratch = allocate(graph->scratch_bytes);
   }
 };
 
@@ -365,7 +338,7 @@ bool build_graph(TfLiteContext* context, Graph* graph) {
     }
     if (!good) return false;
   }
-  b.place();
+  place_values(graph);
   for (Step& s : graph->steps) s.work = b.work_of(s);
   return true;
 }

@@ -36,14 +36,16 @@ const char* check_weights(TfLiteContext* context, const Array<Densify>& densify,
     const TfLiteTensor& s = context->tensors[l->sparse_weights];
     if (s.type != kInt8 || !s.dims || elements(s) != elements(w)) return "weights are not constant";
   }
-  const TfLiteTensor& q = w.quantization.params || l->sparse_weights < 0 ? w : context->tensors[l->sparse_weights];
+  const TfLiteTensor& q =
+      w.quantization.params || l->sparse_weights < 0 ? w : context->tensors[l->sparse_weights];
   const auto* affine = (const TfLiteAffineQuantization*)q.quantization.params;
   if (q.quantization.type != 1 || !affine || !affine->scale) return "weights without scales";
   const int scales = affine->scale->size;
   if (scales != 1 && (scales != w.dims->data[dimension] || affine->quantized_dimension != dimension))
     return "scales of another dimension";
   for (int i = 0; i < scales; i++)
-    if (!(affine->scale->data[i] > 0) || !isfinite(affine->scale->data[i])) return "a scale of weights is not positive";
+    if (!(affine->scale->data[i] > 0) || !isfinite(affine->scale->data[i]))
+      return "a scale of weights is not positive";
   if (affine->zero_point)
     for (int i = 0; i < affine->zero_point->size; i++)
       if (affine->zero_point->data[i]) return "weights with a zero point";
@@ -60,7 +62,8 @@ const char* check_weights(TfLiteContext* context, const Array<Densify>& densify,
   if (l->bias >= 0) {
     const TfLiteTensor& b = context->tensors[l->bias];
     if (b.type != kInt32 || !is_constant(b)) return "bias is not constant int32";
-    if (elements(b) != w.dims->data[dimension] || b.bytes < (size_t)elements(b) * 4) return "unexpected size of bias";
+    if (elements(b) != w.dims->data[dimension] || b.bytes < (size_t)elements(b) * 4)
+      return "unexpected size of bias";
   }
   // The accumulator must fit 32 bits and the scaled one an int, whatever the input (see kernels.h).
   const int outputs = w.dims->data[dimension];
@@ -98,9 +101,11 @@ const char* describe_convolution(TfLiteContext* context, const TfLiteNode* node,
   }
   if ((why = check_weights(context, densify, 4, depthwise ? 3 : 0, l))) return why;
   const int channels = x.dims->data[3], outputs = y.dims->data[3];
-  if (depthwise && (w.dims->data[0] != 1 || w.dims->data[3] != channels)) return "depth multiplier other than 1";
+  if (depthwise && (w.dims->data[0] != 1 || w.dims->data[3] != channels))
+    return "depth multiplier other than 1";
   if (!depthwise && w.dims->data[3] != channels) return "grouped convolution";
-  if (outputs != w.dims->data[depthwise ? 3 : 0] || y.dims->data[0] != x.dims->data[0]) return "unexpected shape";
+  if (outputs != w.dims->data[depthwise ? 3 : 0] || y.dims->data[0] != x.dims->data[0])
+    return "unexpected shape";
   l->filter_height = w.dims->data[1], l->filter_width = w.dims->data[2];
   return nullptr;
 }
@@ -108,10 +113,12 @@ const char* describe_convolution(TfLiteContext* context, const TfLiteNode* node,
 const char* check_window(TfLiteContext* context, const Layer& l) {
   const TfLiteTensor &x = context->tensors[l.input], &y = context->tensors[l.output];
   if (l.padding != kSame && l.padding != kValid) return "unknown padding";
-  if (l.stride_height < 1 || l.stride_width < 1 || l.stride_height > 8 || l.stride_width > 8) return "stride over 8";
+  if (l.stride_height < 1 || l.stride_width < 1 || l.stride_height > 8 || l.stride_width > 8)
+    return "stride over 8";
   if (l.dilation_height < 1 || l.dilation_width < 1 || l.dilation_height > 64 || l.dilation_width > 64)
     return "dilation over 64";
-  if (l.filter_height < 1 || l.filter_width < 1 || l.filter_height > 15 || l.filter_width > 15) return "window over 15";
+  if (l.filter_height < 1 || l.filter_width < 1 || l.filter_height > 15 || l.filter_width > 15)
+    return "window over 15";
   const bool trivial = l.filter_height == 1 && l.filter_width == 1;
   for (int i = 0; i < 2; i++) {
     const int reach = i ? (l.filter_width - 1) * l.dilation_width : (l.filter_height - 1) * l.dilation_height;
@@ -152,7 +159,8 @@ const char* describe_add(TfLiteContext* context, const TfLiteNode* node, Layer* 
   for (int i = 0; i < 4; i++)
     if (a.dims->data[i] != y.dims->data[i] || b.dims->data[i] != y.dims->data[i]) return "broadcast";
   const float ratio_a = a.params.scale / y.params.scale, ratio_b = b.params.scale / y.params.scale;
-  if (!(ratio_a >= 1.0f / 1024 && ratio_a < 256 && ratio_b >= 1.0f / 1024 && ratio_b < 256)) return "scale out of range";
+  if (!(ratio_a >= 1.0f / 1024 && ratio_a < 256 && ratio_b >= 1.0f / 1024 && ratio_b < 256))
+    return "scale out of range";
   l->activation = (Activation)((const TfLiteAddParams*)node->builtin_data)->activation;
   return nullptr;
 }
@@ -163,11 +171,14 @@ const char* describe_pad(TfLiteContext* context, Layer* l) {
   if (why || (why = check_activation_tensor(y, 4))) return why;
   const TfLiteTensor& p = context->tensors[l->input2];
   l->input2 = -1;
-  if (!is_constant(p) || (p.type != kInt32 && p.type != kInt64) || elements(p) != 8) return "paddings are not constant";
+  if (!is_constant(p) || (p.type != kInt32 && p.type != kInt64) || elements(p) != 8)
+    return "paddings are not constant";
   if (p.bytes < (p.type == kInt64 ? 64u : 32u)) return "paddings are not constant";
-  if (x.params.scale != y.params.scale || x.params.zero_point != y.params.zero_point) return "another quantization";
+  if (x.params.scale != y.params.scale || x.params.zero_point != y.params.zero_point)
+    return "another quantization";
   int64_t pads[8];
-  for (int i = 0; i < 8; i++) pads[i] = p.type == kInt64 ? ((const int64_t*)p.data)[i] : ((const int32_t*)p.data)[i];
+  for (int i = 0; i < 8; i++)
+    pads[i] = p.type == kInt64 ? ((const int64_t*)p.data)[i] : ((const int32_t*)p.data)[i];
   if (pads[0] || pads[1] || pads[6] || pads[7]) return "padded batch or channels";
   for (int i = 0; i < 4; i++) {
     if (pads[2 + i] < 0 || pads[2 + i] > 4096) return "unexpected paddings";
@@ -184,7 +195,8 @@ const char* describe_max_pool(TfLiteContext* context, const TfLiteNode* node, La
   const TfLiteTensor &x = context->tensors[l->input], &y = context->tensors[l->output];
   const char* why = check_activation_tensor(x, 4);
   if (why || (why = check_activation_tensor(y, 4))) return why;
-  if (x.params.scale != y.params.scale || x.params.zero_point != y.params.zero_point) return "another quantization";
+  if (x.params.scale != y.params.scale || x.params.zero_point != y.params.zero_point)
+    return "another quantization";
   if (x.dims->data[0] != y.dims->data[0] || x.dims->data[3] != y.dims->data[3]) return "unexpected shape";
   const auto* p = (const TfLitePoolParams*)node->builtin_data;
   l->padding = (Padding)p->padding;
@@ -214,7 +226,8 @@ const char* describe(TfLiteContext* context, int index, const TfLiteNode* node,
                      const TfLiteRegistration* registration, const Array<Densify>& densify,
                      const Kernels& kernels, Layer* l) {
   const int code = registration->builtin_code;
-  *l = Layer{index, (Operator)code, -1, -1, -1, -1, -1, -1, kValid, 1, 1, 1, 1, 1, 1, kNone, {0, 0, 0, 0}, 0, 0, 0};
+  *l = Layer{index, (Operator)code, -1,           -1, -1, -1, -1, -1, kValid, 1, 1, 1, 1, 1,
+             1,     kNone,          {0, 0, 0, 0}, 0,  0,  0};
   const bool convolution = code == kConv2d || code == kDepthwiseConv2d || code == kFullyConnected;
   if (!convolution && code != kAdd && code != kPad && code != kMaxPool) return "operator not supported";
   const int inputs = convolution || code == kAdd || code == kPad ? 2 : 1;
@@ -247,7 +260,8 @@ const char* describe(TfLiteContext* context, int index, const TfLiteNode* node,
   if (!why) {
     const TfLiteTensor& y = context->tensors[l->output];
     const int* d = y.dims->data;
-    l->pixels = code == kFullyConnected ? (int)(elements(y) / context->tensors[l->weights].dims->data[0]) : d[1] * d[2];
+    l->pixels =
+        code == kFullyConnected ? (int)(elements(y) / context->tensors[l->weights].dims->data[0]) : d[1] * d[2];
   }
   if (!why && is_convolution(*l)) {
     Array<int8_t> decoded;

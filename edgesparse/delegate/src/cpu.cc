@@ -35,7 +35,7 @@ int candidates(Candidate* list) {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) b = c = 0;
   if (!__get_cpuid_count(7, 1, &a1, &ignored, &ignored, &ignored)) a1 = 0;
   const bool ymm = (registers & 6) == 6, zmm = (registers & 0xe6) == 0xe6;
-  const bool avx2 = ymm && (b >> 5 & 1) && (features >> 12 & 1);                              // and FMA
+  const bool avx2 = ymm && (b >> 5 & 1) && (features >> 12 & 1);                                // and FMA
   const bool avx512 = zmm && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1);  // F, DQ, BW, VL
   list[0] = {&avx512vnni_kernels, avx2 && avx512 && (c >> 11 & 1)};
   list[1] = {&avxvnni_kernels, avx2 && (a1 >> 4 & 1)};

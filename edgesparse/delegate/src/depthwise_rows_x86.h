@@ -35,7 +35,8 @@ struct DepthwiseRows {
   static bool can(const Depthwise& d, size_t* scratch_bytes) {
     *scratch_bytes = (size_t)(d.width + 64) * 4 + (narrow(d) ? d.in_plane : 0);
     const int stride = d.stride_width;
-    if (d.kernel_height != 3 || d.kernel_width != 3 || d.dilation_height != 1 || d.dilation_width != 1) return false;
+    if (d.kernel_height != 3 || d.kernel_width != 3 || d.dilation_height != 1 || d.dilation_width != 1)
+      return false;
     if (d.stride_height != stride || stride > 2 || d.pad_left > 1 || d.pad_top > 1) return false;
     if (d.out_width < (Arithmetic::kPlanes == 2 ? kNarrowest : kWide)) return false;
     return (d.out_width - 1) * stride - d.pad_left + 1 < d.width;
@@ -103,10 +104,11 @@ struct DepthwiseRows {
     }
   }
 
-  static void run(const Depthwise& d, const uint8_t* in, uint8_t* out, int group, int group_end, uint8_t* scratch) {
+  static void run(const Depthwise& d, const uint8_t* in, uint8_t* out, int group, int group_end,
+                  uint8_t* scratch) {
     const int zero = d.in_zero_point;
-    const __m256i outside = Arithmetic::kPlanes == 2 ? _mm256_set1_epi16((short)zero)
-                                                     : _mm256_set1_epi8((char)(zero + 128));
+    const __m256i outside =
+        Arithmetic::kPlanes == 2 ? _mm256_set1_epi16((short)zero) : _mm256_set1_epi8((char)(zero + 128));
     for (int i = 0; i < d.width + 56; i += 8) {
       _mm256_storeu_si256((__m256i*)(scratch + i * 4), outside);
       if (narrow(d)) _mm256_storeu_si256((__m256i*)(scratch + d.in_plane + i * 4), outside);

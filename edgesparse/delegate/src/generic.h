@@ -11,7 +11,8 @@ namespace {
 // round to nearest even by adding 1.5 * 2^23: exact for |f| < 2^22, and f is clamped before.
 inline int requantize(int32_t accumulator, float scale, const Output& output) {
   float f = (float)accumulator * scale;
-  const float low = (float)(output.lowest - output.zero_point), high = (float)(output.highest - output.zero_point);
+  const float low = (float)(output.lowest - output.zero_point),
+              high = (float)(output.highest - output.zero_point);
   f = f < low ? low : f;
   f = f > high ? high : f;
   f += 12582912.0f;
@@ -74,7 +75,8 @@ struct Generic {
             }
         }
         for (int i = 0; i < kBlock; i++) {
-          Element* o = (Element*)at(out + (size_t)((r + i) / 4) * kPlanes * m.out_plane, m.out_plane, (r + i) % 4);
+          Element* o =
+              (Element*)at(out + (size_t)((r + i) / 4) * kPlanes * m.out_plane, m.out_plane, (r + i) % 4);
           for (int x = 0; x < n; x++)
             o[(size_t)(p + x) * kInPlane] = stored(requantize(acc[i][x], m.scale[r + i], m.output));
         }
@@ -169,7 +171,8 @@ struct Generic {
                       int group_end) {
     for (int channel = group * 4; channel < channels && channel < group_end * 4; channel++) {
       const Element* a = at(in + (size_t)(channel / 4) * kPlanes * plane, plane, channel % 4);
-      for (int p = 0; p < pixels; p++) out[(size_t)p * channels + channel] = (int8_t)(a[(size_t)p * kInPlane] - kOffset);
+      for (int p = 0; p < pixels; p++)
+        out[(size_t)p * channels + channel] = (int8_t)(a[(size_t)p * kInPlane] - kOffset);
     }
   }
 

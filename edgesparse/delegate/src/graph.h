@@ -32,8 +32,8 @@ struct Window {
   int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
   int top, left;
   bool trivial() const {  // each output pixel is made from the input pixel with the same number
-    return kernel_height == 1 && kernel_width == 1 && stride_height == 1 && stride_width == 1 && !top && !left &&
-           height == out_height && width == out_width;
+    return kernel_height == 1 && kernel_width == 1 && stride_height == 1 && stride_width == 1 && !top &&
+           !left && height == out_height && width == out_width;
   }
 };
 
@@ -73,8 +73,8 @@ struct Slot {
 struct Graph {
   const Kernels* kernels;
   bool verbose;
-  Array<Layer> layers;   // in the order of execution
-  Array<int> outputs;    // tensors that the runtime or other partitions read
+  Array<Layer> layers;  // in the order of execution
+  Array<int> outputs;   // tensors that the runtime or other partitions read
   Array<Value> values;
   Array<Step> steps;
   Array<Slot> slots;
@@ -94,6 +94,8 @@ bool propagate_shapes(TfLiteContext*, const Graph&);
 bool build_graph(TfLiteContext*, Graph*);
 void run_graph(TfLiteContext*, Graph*);
 void clear_graph(Graph*);  // steps and buffers; layers stay
+// Gives all values of the steps their buffers, and the graph its scratch memory.
+void place_values(Graph*);
 
 // `bytes` zeroed bytes that live as long as the steps.
 uint8_t* own(Graph*, size_t bytes);
@@ -106,7 +108,7 @@ struct Taps {
 };
 
 struct Quantization {
-  const float* scales;   // [outputs], input * weights / output
+  const float* scales;    // [outputs], input * weights / output
   const int32_t* biases;  // [outputs] or null
   int in_zero_point;
   Output output;

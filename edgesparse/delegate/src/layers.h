@@ -9,7 +9,7 @@ namespace edgesparse {
 struct Options {
   char isa[16];
   double min_zeros = 0.5;  // share of zeros from which a node counts as sparse
-  int dense = 0;           // nodes with fewer zeros: 0 auto (where connected to sparse ones), 1 always, -1 never
+  int dense = 0;  // nodes with fewer zeros: 0 auto (where connected to sparse ones), 1 always, -1 never
   bool verbose = false, report = false;
 };
 

@@ -76,7 +76,8 @@ void pack_matrix(Graph* graph, const int8_t* weights, int outputs, int channels,
         if (!occupied(weights, outputs, inner, row, block, at, inputs)) continue;
         offsets.push((int32_t)(taps.offsets[t] + (int64_t)g * taps.group_stride));
         for (int r = row; r < row + block; r++)
-          for (int c = 0; c < 4; c++) values.push(r < outputs && c < inputs ? weights[(size_t)r * inner + at + c] : 0);
+          for (int c = 0; c < 4; c++)
+            values.push(r < outputs && c < inputs ? weights[(size_t)r * inner + at + c] : 0);
       }
     starts.push(offsets.size);
   }
@@ -105,7 +106,8 @@ void pack_matrix(Graph* graph, const int8_t* weights, int outputs, int channels,
   memcpy(packed_starts, starts.data, sizeof(int32_t) * (size_t)starts.size);
   m->rows = rows, m->block = block;
   m->starts = packed_starts, m->offsets = packed_offsets, m->weights = packed;
-  m->scale = folded.scale, m->bias = folded.bias, m->bound = folded.bound, m->result_bound = folded.result_bound;
+  m->scale = folded.scale, m->bias = folded.bias, m->bound = folded.bound,
+  m->result_bound = folded.result_bound;
   m->output = q.output;
 }
 
@@ -126,7 +128,8 @@ void pack_depthwise(Graph* graph, const int8_t* weights, int channels, const Tap
   memcpy(shifts, taps.offsets, sizeof(int32_t) * (size_t)taps.count);
   const Rows folded = fold(graph, rows, channels, q, sums.data, magnitudes.data);
   d->taps = taps.count, d->shifts = shifts, d->weights = packed, d->groups = groups;
-  d->scale = folded.scale, d->bias = folded.bias, d->bound = folded.bound, d->result_bound = folded.result_bound;
+  d->scale = folded.scale, d->bias = folded.bias, d->bound = folded.bound,
+  d->result_bound = folded.result_bound;
   d->output = q.output, d->in_zero_point = q.in_zero_point;
   if (graph->kernels->pack_depthwise) {
     uint8_t* memory = own(graph, graph->kernels->packed_depthwise_bytes(*d));

@@ -105,7 +105,8 @@ TfLiteStatus kernel_prepare(TfLiteContext* context, TfLiteNode* node) {
   }
   Array<int> now;
   sizes(context, *graph, &now);
-  if (graph->steps.size && now.size == graph->dims.size && !memcmp(now.data, graph->dims.data, sizeof(int) * now.size))
+  if (graph->steps.size && now.size == graph->dims.size &&
+      !memcmp(now.data, graph->dims.data, sizeof(int) * now.size))
     return kTfLiteOk;
   graph->dims.clear();
   for (int d : now) graph->dims.push(d);
@@ -145,7 +146,8 @@ const char* why_leave(const Delegate& d, const Layer& l, const Array<Candidate>&
       before |= l.input == n.layer.output || l.input2 == n.layer.output;
       after |= n.layer.input == l.output || n.layer.input2 == l.output;
     }
-  if (!before && !after) return is_convolution(l) ? "too few zeros, and not next to a taken node" : "not next to a taken node";
+  if (!before && !after)
+    return is_convolution(l) ? "too few zeros, and not next to a taken node" : "not next to a taken node";
   if (!is_convolution(l) || (before && after)) return nullptr;
   if (l.op == kFullyConnected) return "too few zeros at the end of a chain";
   if (l.pixels * 2 < d.kernels->layout.vector) return "too few pixels for its zeros";
@@ -184,7 +186,11 @@ void report(const Delegate& d, const Array<Candidate>& nodes) {
     const char* name = operator_name(c.code);
     snprintf(number, sizeof number, "operator %d", c.code);
     fprintf(stderr, "edgesparse-node\t%d\t%s\t%s\t%s\t%.4f\t%d\n", c.node, name ? name : number,
-            c.taken ? "taken" : "left", c.taken ? "" : c.why ? c.why : "", c.layer.zeros, c.layer.block);
+            c.taken ? "taken" : "left",
+            c.taken ? ""
+            : c.why ? c.why
+                    : "",
+            c.layer.zeros, c.layer.block);
   }
 }
 
@@ -228,7 +234,8 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* raw) {
     Candidate c;
     memset((void*)&c, 0, sizeof c);
     c.node = index, c.code = registration->builtin_code;
-    if (c.code == kDensify && node->inputs->size == 1 && node->outputs->size == 1 && node->inputs->data[0] >= 0) {
+    if (c.code == kDensify && node->inputs->size == 1 && node->outputs->size == 1 &&
+        node->inputs->data[0] >= 0) {
       densify.push(Densify{index, node->inputs->data[0], node->outputs->data[0]});
       c.layer.op = kDensify, c.layer.node = index;
     } else {
@@ -263,7 +270,8 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* raw) {
   registration.builtin_code = kDelegate;
   registration.custom_name = "EdgeSparse";
   registration.version = 1;
-  return context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, (const TfLiteIntArray*)claimed.data, raw);
+  return context->ReplaceNodeSubsetsWithDelegateKernels(context, registration,
+                                                        (const TfLiteIntArray*)claimed.data, raw);
 }
 
 }  // namespace
@@ -271,8 +279,8 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteDelegate* raw) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values, size_t n,
-                                                     void (*report_error)(const char*)) {
+EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values,
+                                                     size_t n, void (*report_error)(const char*)) {
   using namespace edgesparse;
   char message[256] = "edgesparse: ";
   char* reason = message + strlen(message);

@@ -42,7 +42,8 @@ void multiply_rows(const Job& j, int part, int parts) {
   const Kernels& k = *j.graph->kernels;
   const Matrix& m = j.step->matrix;
   const Range r = share(j.out_shape.height, part, parts);
-  const size_t in_row = (size_t)j.step->padded->pitch * k.layout.unit, out_row = (size_t)m.pixels * k.layout.unit;
+  const size_t in_row = (size_t)j.step->padded->pitch * k.layout.unit,
+               out_row = (size_t)m.pixels * k.layout.unit;
   for (int y = r.from; y < r.to; y++)
     k.multiply(m, j.graph->scratch + y * in_row, j.out + y * out_row, 0, m.rows, 0, m.pixels / k.layout.vector);
 }
@@ -54,8 +55,9 @@ void run_spread(const Job& j, int part, int parts) {
   const size_t in_plane = plane_bytes(layout, j.in_shape.pixels());
   const Range r = share(groups, part, parts);
   for (int f = 0; f < p.phases; f++)
-    j.graph->kernels->spread(p.spreads[f], r.to - r.from, j.a + (size_t)r.from * layout.planes * in_plane, in_plane,
-                             j.graph->scratch + ((size_t)f * groups + r.from) * layout.planes * p.plane, p.plane);
+    j.graph->kernels->spread(
+        p.spreads[f], r.to - r.from, j.a + (size_t)r.from * layout.planes * in_plane, in_plane,
+        j.graph->scratch + ((size_t)f * groups + r.from) * layout.planes * p.plane, p.plane);
 }
 
 void run_groups(const Job& j, int part, int parts) {
@@ -122,12 +124,14 @@ void run_part(void* argument, int part, int parts) {
     case kSum: {
       const Range r = share(j.out_shape.groups(), part, parts);
       const size_t group = group_bytes(layout, j.out_shape.pixels());
-      k.add(s.addition, j.a + r.from * group, j.b + r.from * group, j.out + r.from * group, (r.to - r.from) * group);
+      k.add(s.addition, j.a + r.from * group, j.b + r.from * group, j.out + r.from * group,
+            (r.to - r.from) * group);
       return;
     }
     case kPadding: {
       const Range r = share(j.out_shape.groups(), part, parts);
-      const size_t in = plane_bytes(layout, j.in_shape.pixels()), out = plane_bytes(layout, j.out_shape.pixels());
+      const size_t in = plane_bytes(layout, j.in_shape.pixels()),
+                   out = plane_bytes(layout, j.out_shape.pixels());
       k.spread(s.padded->spreads[0], r.to - r.from, j.a + (size_t)r.from * layout.planes * in, in,
                j.out + (size_t)r.from * layout.planes * out, out);
       return;
@@ -153,7 +157,8 @@ void run_graph(TfLiteContext* context, Graph* graph) {
   for (const Step& step : graph->steps) {
     const Value &a = graph->values[step.a], &out = graph->values[step.out];
     const Shape in_shape = a.nhwc ? out.shape : a.shape, out_shape = out.nhwc ? a.shape : out.shape;
-    Job job{graph, &step, data(step.a), step.b >= 0 ? data(step.b) : nullptr, data(step.out), in_shape, out_shape, false};
+    Job job{graph,          &step,    data(step.a), step.b >= 0 ? data(step.b) : nullptr,
+            data(step.out), in_shape, out_shape,    false};
     Pool* pool = step.work < kWorthwhile ? nullptr : graph->pool;
     for (int i = 0; i < out_shape.images; i++) {
       if (step.kind == kWindowed) {

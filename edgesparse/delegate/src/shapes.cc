@@ -51,7 +51,8 @@ int output_dims(TfLiteContext* context, const Layer& l, int* dims) {
       if (l.op == kConv2d) dims[3] = w[0];
     }
   }
-  return (int64_t)dims[0] * dims[1] * dims[2] * dims[3] < (int64_t)1 << 30 && dims[1] > 0 && dims[2] > 0 ? 4 : 0;
+  return (int64_t)dims[0] * dims[1] * dims[2] * dims[3] < (int64_t)1 << 30 && dims[1] > 0 && dims[2] > 0 ? 4
+                                                                                                         : 0;
 }
 
 }  // namespace

@@ -39,7 +39,8 @@ static bool run_one(Pool* pool) {
   uint64_t state = __atomic_load_n(&pool->state, __ATOMIC_ACQUIRE);
   do {
     if ((int)(uint32_t)state >= pool->parts) return false;
-  } while (!__atomic_compare_exchange_n(&pool->state, &state, state + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+  } while (
+      !__atomic_compare_exchange_n(&pool->state, &state, state + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
   pool->part(pool->argument, (int)(uint32_t)state, pool->parts);
   if (__atomic_sub_fetch(&pool->unfinished, 1, __ATOMIC_ACQ_REL) == 0) {
     pthread_mutex_lock(&pool->lock);

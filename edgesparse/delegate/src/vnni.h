@@ -31,8 +31,7 @@ struct Requantizer {
 
 // From four rows, each four pixels of a lane, to pixels of four channels.
 INLINE Vector interleaved(Vector rows) {
-  return WIDE(shuffle_epi8)(rows, lanes(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7,
-                                                                        11, 15)));
+  return WIDE(shuffle_epi8)(rows, lanes(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
 }
 
 // ---- sparse matrix ----
@@ -59,8 +58,8 @@ INLINE void block(Vector (&acc)[R][NV], const uint8_t* in, const int8_t* weights
 // Scaled sums of R rows. With few accumulators blocks alternate between U sets of them, or each would wait
 // for the one before (vpdpbusd has a latency of four to five cycles).
 template <int R, int NV>
-INLINE void rows(const Matrix& m, int row, int n, const uint8_t* in, const int32_t*& offsets, const int8_t*& weights,
-                 Vector (&q)[R][NV]) {
+INLINE void rows(const Matrix& m, int row, int n, const uint8_t* in, const int32_t*& offsets,
+                 const int8_t*& weights, Vector (&q)[R][NV]) {
   constexpr int U = R * NV >= 6 ? 1 : R * NV >= 3 ? 2 : R * NV == 2 ? 3 : 4;
   Vector acc[U][R][NV];
 #pragma GCC unroll 4
@@ -108,7 +107,8 @@ __attribute__((noinline)) void tile(const Matrix& m, const uint8_t* in, uint8_t*
     if constexpr (R == 4) {
       next(0);
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; v++) pairs[0][v] = rq.pair(q[0][v], q[1][v]), pairs[1][v] = rq.pair(q[2][v], q[3][v]);
+      for (int v = 0; v < NV; v++)
+        pairs[0][v] = rq.pair(q[0][v], q[1][v]), pairs[1][v] = rq.pair(q[2][v], q[3][v]);
     } else if constexpr (R == 2) {
 #pragma GCC unroll 2
       for (int h = 0; h < 2; h++) {
@@ -129,16 +129,18 @@ __attribute__((noinline)) void tile(const Matrix& m, const uint8_t* in, uint8_t*
       }
     }
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; v++)
-      store(out + v * kBytes, interleaved(rq.bytes(pairs[0][v], pairs[1][v])));
+    for (int v = 0; v < NV; v++) store(out + v * kBytes, interleaved(rq.bytes(pairs[0][v], pairs[1][v])));
   }
 }
 
 typedef void (*Tile)(const Matrix&, const uint8_t*, uint8_t*, int, int);
-const Tile kTiles1[] = {tile<1, 1>, tile<1, 2>, tile<1, 3>, tile<1, 4>, tile<1, 5>, tile<1, 6>, tile<1, 7>, tile<1, 8>};
-const Tile kTiles2[] = {tile<2, 1>, tile<2, 2>, tile<2, 3>, tile<2, 4>,
+const Tile kTiles1[] = {tile<1, 1>, tile<1, 2>, tile<1, 3>, tile<1, 4>,
+                        tile<1, 5>, tile<1, 6>, tile<1, 7>, tile<1, 8>};
+const Tile kTiles2[] = {tile<2, 1>, tile<2, 2>, tile<2, 3>,
+                        tile<2, 4>,
 #if WIDE_REGISTERS == 32
-                        tile<2, 5>, tile<2, 6>, tile<2, 7>, tile<2, 8>
+                        tile<2, 5>, tile<2, 6>, tile<2, 7>,
+                        tile<2, 8>
 #endif
 };
 const Tile kTiles4[] = {tile<4, 1>, tile<4, 2>,
@@ -147,7 +149,8 @@ const Tile kTiles4[] = {tile<4, 1>, tile<4, 2>,
 #endif
 };
 
-void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row_end, int vector, int vector_end) {
+void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row_end, int vector,
+              int vector_end) {
   const Tile* tiles = m.block == 1 ? kTiles1 : m.block == 2 ? kTiles2 : kTiles4;
   const int most = (int)(m.block == 1   ? sizeof kTiles1
                          : m.block == 2 ? sizeof kTiles2
@@ -168,14 +171,17 @@ void multiply(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row
 // Four vectors, one for each tap, are interleaved bytewise: a dword then holds the four taps of one channel
 // of one pixel, which is what vpdpbusd sums. Register j has pixels j, 4 + j, ... of its lanes of four.
 
-size_t packed_taps_bytes(const Depthwise& d) { return ((size_t)d.groups * ((d.taps + 3) / 4) * 16 + 63) / 64 * 64; }
+size_t packed_taps_bytes(const Depthwise& d) {
+  return ((size_t)d.groups * ((d.taps + 3) / 4) * 16 + 63) / 64 * 64;
+}
 
 void pack_taps(const Depthwise& d, void* packed) {
   int8_t* out = (int8_t*)packed;
   for (int g = 0; g < d.groups; g++)
     for (int t = 0; t < d.taps; t += 4, out += 16)
       for (int c = 0; c < 4; c++)
-        for (int i = 0; i < 4; i++) out[c * 4 + i] = t + i < d.taps ? d.weights[((size_t)g * d.taps + t + i) * 4 + c] : 0;
+        for (int i = 0; i < 4; i++)
+          out[c * 4 + i] = t + i < d.taps ? d.weights[((size_t)g * d.taps + t + i) * 4 + c] : 0;
 }
 
 INLINE void add_taps(Vector (&acc)[4], Vector a, Vector b, Vector c, Vector e, Vector w) {
