@@ -1,6 +1,7 @@
 """Loading the delegate: from Python, by any program, again and again, and what is refused."""
 
 import ctypes
+import os
 import platform
 import re
 import subprocess
@@ -134,3 +135,21 @@ def test_repeated_interpreters_leave_nothing(model):
 
     # What the runtime itself loses is not ours: 300 leaks of the model's weights would be 2 MB.
     assert growth(lambda: [delegate.load()]) < growth(lambda: None) + 1_000_000
+
+
+def test_the_programs_of_the_readme_run(model, tmp_path):
+    text = (ROOT / "devices" / "README.md").read_text()
+    programs = re.findall(r"```python\n(.*?)```", text.split("own delegate")[1], re.DOTALL)
+    assert len(programs) == 2
+    (tmp_path / "model.tflite").write_bytes(model.read_bytes())
+    library = tmp_path / "libedgesparse-aarch64.so"
+    library.write_bytes(delegate.library(HERE).read_bytes())
+    for program in programs:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
