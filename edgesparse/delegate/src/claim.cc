@@ -14,7 +14,7 @@ const char* check_activation_tensor(const TfLiteTensor& t, int rank) {
   if (!t.dims || t.dims->size != rank) return "unexpected rank";
   for (int i = 0; i < rank; i++)
     if (t.dims->data[i] < 1) return "dimension without elements";
-  if (elements(t) >= (int64_t)1 << 30) return "too large";
+  if (elements(t) >= kMostElements) return "too large";
   if (!(t.params.scale > 0) || !isfinite(t.params.scale)) return "no scale";
   if (t.params.zero_point < -128 || t.params.zero_point > 127) return "zero point out of range";
   return nullptr;
@@ -28,7 +28,7 @@ const char* check_weights(TfLiteContext* context, const Array<Densify>& densify,
   if (!w.dims || w.dims->size != rank) return "unexpected rank of weights";
   for (int i = 0; i < rank; i++)
     if (w.dims->data[i] < 1) return "weights without elements";
-  if (elements(w) >= (int64_t)1 << 29) return "too many weights";
+  if (elements(w) >= (int64_t)1 << 26) return "too many weights";
   if (!is_constant(w)) {
     for (const Densify& d : densify)
       if (d.output == l->weights) l->sparse_weights = d.input;
@@ -119,10 +119,13 @@ const char* check_window(TfLiteContext* context, const Layer& l) {
     return "dilation over 64";
   if (l.filter_height < 1 || l.filter_width < 1 || l.filter_height > 15 || l.filter_width > 15)
     return "window over 15";
+  double padded = 8.0 * ((x.dims->data[3] + 3) / 4) * l.stride_height * l.stride_width;  // bytes, at most
   const bool trivial = l.filter_height == 1 && l.filter_width == 1;
   for (int i = 0; i < 2; i++) {
     const int reach = i ? (l.filter_width - 1) * l.dilation_width : (l.filter_height - 1) * l.dilation_height;
     const int stride = i ? l.stride_width : l.stride_height, in = x.dims->data[1 + i];
+    if (reach > 64) return "window over 64 pixels";
+    padded *= (in + 2.0 * reach) / stride + 1;
     // The last window ends before the input does: XNNPACK and the reference kernels answer differently.
     if (l.padding == kSame && !trivial && ((in + stride - 1) / stride - 1) * stride + reach + 1 < in)
       return "stride beyond the window with SAME padding";
@@ -130,7 +133,7 @@ const char* check_window(TfLiteContext* context, const Layer& l) {
                         i ? l.stride_width : l.stride_height, i ? l.dilation_width : l.dilation_height);
     if (a.out < 1 || a.out != y.dims->data[1 + i]) return "unexpected shape of output";
   }
-  return nullptr;
+  return padded < 1 << 30 ? nullptr : "too large";
 }
 
 const char* describe_fully_connected(TfLiteContext* context, const TfLiteNode* node,

@@ -6,6 +6,9 @@
 
 namespace edgesparse {
 
+// Of a tensor: offsets are 32 bits, and padded copies of int16 must not exceed them.
+const int64_t kMostElements = (int64_t)1 << 26;
+
 struct Options {
   char isa[16];
   double min_zeros = 0.5;  // share of zeros from which a node counts as sparse

@@ -19,7 +19,7 @@ int output_dims(TfLiteContext* context, const Layer& l, int* dims) {
     if (x.dims->data[i] < 1) return 0;
     n *= x.dims->data[i];
   }
-  if (n >= (int64_t)1 << 30) return 0;
+  if (n >= kMostElements) return 0;
   if (l.op == kFullyConnected) {
     const int* w = context->tensors[l.weights].dims->data;
     if (n % w[1]) return 0;
@@ -51,7 +51,7 @@ int output_dims(TfLiteContext* context, const Layer& l, int* dims) {
       if (l.op == kConv2d) dims[3] = w[0];
     }
   }
-  return (int64_t)dims[0] * dims[1] * dims[2] * dims[3] < (int64_t)1 << 30 && dims[1] > 0 && dims[2] > 0 ? 4
+  return (int64_t)dims[0] * dims[1] * dims[2] * dims[3] < kMostElements && dims[1] > 0 && dims[2] > 0 ? 4
                                                                                                          : 0;
 }
 
