@@ -12,7 +12,6 @@ PENDING = {
     "measure",
     "methods",
     "models",
-    "report",
     "stages",
     "tflite",
 }

@@ -183,7 +183,7 @@ def sweep(
     The same command resumes an earlier search.
     """
     from edgesparse.cli.console import open_project, result_console
-    from edgesparse.report.page.several import write_sweep
+    from edgesparse.report.page.overview import write_sweep
     from edgesparse.report.trials import print_sweep
 
     with open_project(jobs=jobs, cluster=cluster) as project:

@@ -44,7 +44,7 @@ def compare(before: str | None, after: str | None, page: Path | None, as_json: b
     record = comparison_record(comparison)
     emit(as_json, record, lambda: print_comparison(comparison, result_console()))
     if page is not None:
-        from edgesparse.report.page.several import write_comparison
+        from edgesparse.report.page.overview import write_comparison
 
         say(f"page: {write_comparison(comparison, page)}", err=True)
     sys.exit(GATE_NOT_MET if comparison.regressed else 0)
@@ -64,7 +64,7 @@ def history(pipeline: str, page: Path | None, as_json: bool) -> None:
     record = history_record(runs, changed)
     emit(as_json, record, lambda: print_history(runs, changed, result_console()))
     if page is not None:
-        from edgesparse.report.page.several import write_history
+        from edgesparse.report.page.overview import write_history
 
         say(f"page: {write_history(runs, changed, page)}", err=True)
 
@@ -127,7 +127,7 @@ def compress(
     import dataclasses
 
     from edgesparse.cli.console import open_project, print_results, write_reports
-    from edgesparse.report.table import size_text
+    from edgesparse.report.units import size_text
 
     with open_project() as project:
         compressed = project.compress(

@@ -1,1 +1,1 @@
-"""Results as a table, markdown, CSV and JSON."""
+"""Reports on results: table, markdown, CSV, JSON, page, experiment trackers."""

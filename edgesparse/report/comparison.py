@@ -1,98 +1,107 @@
-"""The runs that there are, two of them side by side, and one pipeline over its own."""
+"""Runs in the terminal and as JSON: a list, a comparison of two, a pipeline's history."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from edgesparse.measure.comparison import Change, Comparison, place_of
 from edgesparse.measure.results import Results, SchemaError
 from edgesparse.measure.rows import PAYS_FROM, Row
 from edgesparse.measure.selection import best_row
-from edgesparse.report.console import shown
-from edgesparse.report.table import metric_text, ms_text, ratio_text, size_text
+from edgesparse.report.console import add_columns, plain_table, print_line, shown
+from edgesparse.report.table import score_text
+from edgesparse.report.units import DASH, ms_text, ratio_text, size_text
 
+COMPARISON_TITLES = ("variant", "p50 ms", "ratio", "95 % CI", "metric", "size", "")
+HISTORY_TITLES = ("variant", "p50", "ms", "metric", "", "size")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def print_comparison(found: Comparison, console: Console) -> None:
-    """Print what changed, row by row, and what was changed between the runs."""
-    console.print(shown(f"{found.before} -> {found.after}", style="bold"))
-    for line in found.differences:
-        console.print(shown(f"changed: {line}"))
-    for place in dict.fromkeys(change.place for change in found.changes):
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the changes of each row, and what differs between the runs besides."""
+    print_line(console, f"{comparison.before} -> {comparison.after}", "bold")
+    for line in comparison.differences:
+        print_line(console, f"changed: {line}")
+    for location in dict.fromkeys(change.place for change in comparison.changes):
         console.print()
-        console.print(shown(place, style="bold cyan"))
-        for line in shared_lines(found, place):
-            console.print(shown(line))
-        table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+        print_line(console, location, "bold cyan")
+        for line in shared_lines(comparison, location):
+            print_line(console, line)
+        table = plain_table()
         table.add_column("variant", overflow="fold")
-        for title in ("p50 ms", "times as long", "95 %", "metric", "size", ""):
-            table.add_column(title, justify="right" if title else "left", no_wrap=bool(title))
-        for change in found.changes:
-            if change.place == place:
-                *texts, words = comparison_lines(change)
-                table.add_row(*map(shown, texts), shown(words, style=verdict(change)[1]))
+        add_columns(table, COMPARISON_TITLES[1:-1])
+        table.add_column("")
+        for change in comparison.changes:
+            if change.place == location:
+                *texts, words = comparison_texts(change)
+                table.add_row(*map(shown, texts), shown(words, verdict(change)[1]))
         console.print(table)
-    for title, names in (("no more there", found.gone), ("new", found.new)):
-        for name in names:
-            console.print(shown(f"{title}: {name}", style="yellow"))
-    told = "regressed" if found.regressed else "nothing regressed beyond the intervals"
-    console.print(shown(told, style="bold red" if found.regressed else "green"))
+    for line in presence_lines(comparison):
+        print_line(console, line, "yellow")
+    if comparison.regressed:
+        print_line(console, "significant regression", "bold red")
+    else:
+        print_line(console, "no significant regression", "green")
 
 
-def shared_lines(found: Comparison, place: str) -> list[str]:
-    """What all rows of a place have in common, where it is something."""
-    ratio = found.shared.get(place, 1.0)
+def presence_lines(comparison: Comparison) -> list[str]:
+    """Name the rows that only one of the runs has."""
+    return [
+        *(f"removed: {name}" for name in comparison.gone),
+        *(f"new: {name}" for name in comparison.new),
+    ]
+
+
+def shared_lines(comparison: Comparison, location: str) -> list[str]:
+    """Describe the slowdown that all rows of a device and runtime have in common, if any."""
+    ratio = comparison.shared.get(location, 1.0)
     if 1 / PAYS_FROM < ratio < PAYS_FROM:
         return []
-    text = f"all rows took {ratio_text(ratio)} times as long; each is judged against that"
-    return [text]
+    return [f"latency of all rows changed by {ratio_text(ratio)}x; verdicts are relative to that"]
 
 
-def comparison_lines(change: Change) -> list[str]:
-    """The texts of a row: variant, p50, ratio, its interval, metric, size, verdict."""
+def comparison_texts(change: Change) -> list[str]:
+    """List the texts of a row, as in `COMPARISON_TITLES`."""
     both = (change.before, change.after)
+    interval = change.slowdown_ci95
     return [
         change.variant,
-        _pair([_p50(row) for row in both]),
-        "-" if change.slowdown is None else f"{ratio_text(change.slowdown)}x",
-        "-" if change.slowdown_ci95 is None else "-".join(map(ratio_text, change.slowdown_ci95)),
-        _pair([_metric(row) for row in both]),
-        _pair([size_text(row.model.bytes) if row.model else None for row in both]),
+        _pair(map(_p50, both)),
+        DASH if change.slowdown is None else f"{ratio_text(change.slowdown)}x",
+        DASH if interval is None else "-".join(map(ratio_text, interval)),
+        _pair(score_text(row.score) for row in both),
+        _pair(map(_size, both)),
         verdict(change)[0],
     ]
 
 
 def verdict(change: Change) -> tuple[str, str]:
-    """What happened to a row, and the style that it is shown in."""
+    """Name what happened to a row, and the style to show it in."""
     if change.broken:
         return f"FAILED: {change.after.error}", "bold red"
     if change.after.status == "failed":
         return "still fails", "yellow"
     if change.before.status == "failed":
         return "works now", "green"
-    words = [
-        word
-        for word, is_so in (
-            ("slower", change.slower),
-            ("less accurate", change.worse),
-            ("faster", change.faster),
-            ("more accurate", change.better),
-        )
-        if is_so
-    ]
+    outcomes = {
+        "slower": change.slower,
+        "less accurate": change.worse,
+        "faster": change.faster,
+        "more accurate": change.better,
+    }
+    words = [word for word, applies in outcomes.items() if applies]
     if change.unstable:
-        words.append("time not judged: unstable")
+        words.append("time not compared: unstable")
         return ", ".join(words), "red" if change.regressed else "yellow"
-    return ", ".join(words) or "as before", "red" if change.regressed else "green" if words else ""
+    style = "red" if change.regressed else "green" if words else ""
+    return ", ".join(words) or "unchanged", style
 
 
-def _pair(texts: Sequence[str | None]) -> str:
-    before, after = (text or "-" for text in texts)
+def _pair(texts: Iterable[str | None]) -> str:
+    before, after = (text or DASH for text in texts)
     return before if before == after else f"{before} -> {after}"
 
 
@@ -100,44 +109,43 @@ def _p50(row: Row) -> str | None:
     return ms_text(row.latency_ms.p50) if row.latency_ms else None
 
 
-def _metric(row: Row) -> str | None:
-    score = row.score
-    value = score.shown if score else None
-    return None if score is None or value is None else metric_text(value, score.unit)
+def _size(row: Row) -> str | None:
+    return size_text(row.model.bytes) if row.model else None
 
 
-def comparison_record(found: Comparison) -> dict[str, Any]:
-    """For JSON."""
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """Convert a comparison to data for JSON."""
     return {
-        "before": found.before,
-        "after": found.after,
-        "regressed": found.regressed,
-        "shared": dict(found.shared),
-        "differences": list(found.differences),
-        "gone": list(found.gone),
-        "new": list(found.new),
+        "before": comparison.before,
+        "after": comparison.after,
+        "regressed": comparison.regressed,
+        "shared": dict(comparison.shared),
+        "differences": list(comparison.differences),
+        "gone": list(comparison.gone),
+        "new": list(comparison.new),
         "changes": [
             {
-                "place": one.place,
-                "variant": one.variant,
-                "verdict": verdict(one)[0],
-                "slowdown": one.slowdown,
-                "slowdown_ci95": one.slowdown_ci95,
-                "lost": one.lost,
+                "place": change.place,
+                "variant": change.variant,
+                "verdict": verdict(change)[0],
+                "slowdown": change.slowdown,
+                "slowdown_ci95": change.slowdown_ci95,
+                "lost": change.lost,
                 "p50_ms": [r.latency_ms.p50 if r.latency_ms else None
-                           for r in (one.before, one.after)],
-                "bytes": [r.model.bytes if r.model else None for r in (one.before, one.after)],
-                "regressed": one.regressed,
+                           for r in (change.before, change.after)],
+                "bytes": [r.model.bytes if r.model else None
+                          for r in (change.before, change.after)],
+                "regressed": change.regressed,
             }
-            for one in found.changes
+            for change in comparison.changes
         ],
     }  # fmt: skip
 
 
 def spark(values: Sequence[float | None]) -> str:
-    """Values as bars, from the smallest to the largest; a blank for what is not there."""
-    known = [value for value in values if value is not None]
-    low, span = (min(known), max(known) - min(known)) if known else (0.0, 0.0)
+    """Draw values as bars, from the smallest to the largest; a blank for a missing value."""
+    present = [value for value in values if value is not None]
+    low, span = (min(present), max(present) - min(present)) if present else (0.0, 0.0)
     steps = len(_BARS) - 1
     return "".join(
         " " if v is None else _BARS[round(steps * (v - low) / span) if span else steps // 2]
@@ -148,8 +156,11 @@ def spark(values: Sequence[float | None]) -> str:
 def run_records(
     runs: Sequence[Results], outdated: Sequence[SchemaError] = ()
 ) -> list[dict[str, Any]]:
-    """Records of a list of runs for JSON, oldest first; those that are `outdated` have an id and a
-    status only."""
+    """Convert a list of runs to data for JSON, the oldest first.
+
+    Args:
+        outdated: runs of earlier versions, of which only the id and a status can be shown.
+    """
     records = [
         {
             "run": run.run,
@@ -185,82 +196,84 @@ def _status(run: Results) -> str:
 def print_runs(
     runs: Sequence[Results], console: Console, outdated: Sequence[SchemaError] = ()
 ) -> None:
-    """Print the runs, the latest last, each with its status and its best variants."""
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    """Print a list of runs, the latest last, each with its status and its best variants."""
+    table = plain_table()
     for title in ("run", "pipeline", "date", "devices", "status", "best"):
         table.add_column(title, overflow="fold", no_wrap=title in ("run", "date"))
-    for one in run_records(runs, outdated):
-        best = ", ".join(dict.fromkeys(one["best"].values()))
-        texts = (
-            one["run"],
-            one["pipeline"],
-            one["started"][:10],
-            ", ".join(one["devices"]),
-            one["status"],
-            best or "-",
+    for record in run_records(runs, outdated):
+        table.add_row(
+            shown(record["run"]),
+            shown(record["pipeline"]),
+            shown(record["started"][:10]),
+            shown(", ".join(record["devices"])),
+            shown(record["status"], "" if record["status"] in ("ok", "quick") else "yellow"),
+            shown(", ".join(dict.fromkeys(record["best"].values())) or DASH),
         )
-        good = one["status"] in ("ok", "quick")
-        table.add_row(*(shown(t, "" if n != 4 or good else "yellow") for n, t in enumerate(texts)))
     console.print(table)
 
 
 def history_lines(runs: Sequence[Results]) -> dict[str, list[list[str]]]:
-    """By place, a line for each variant: latency and metric over the runs, first and last."""
-    found: dict[str, dict[str, list[Row | None]]] = {}
+    """List the texts of each variant, as in `HISTORY_TITLES`, by device and runtime: latency and
+    metric over the runs, the first and the last value."""
+    series: dict[str, dict[str, list[Row | None]]] = {}
     for number, run in enumerate(runs):
         for row in run.rows:
-            each = found.setdefault(place_of(row), {}).setdefault(row.variant, [None] * len(runs))
-            each[number] = row if row.status == "ok" else None
-    lines: dict[str, list[list[str]]] = {}
-    for place, variants in found.items():
-        for variant, rows in variants.items():
-            times = [row.latency_ms.p50 if row and row.latency_ms else None for row in rows]
-            scores = [row.score.shown if row and row.score else None for row in rows]
-            there = [row for row in rows if row is not None]
-            ends = (there[0], there[-1]) if there else ()
-            lines.setdefault(place, []).append(
-                [
-                    variant,
-                    spark(times),
-                    _pair([_p50(row) for row in ends]) if ends else "-",
-                    spark(scores),
-                    _pair([_metric(row) for row in ends]) if ends else "-",
-                    _pair([size_text(r.model.bytes) if r.model else None for r in ends])
-                    if ends
-                    else "-",
-                ]
-            )
-    return lines
+            variants = series.setdefault(place_of(row), {})
+            rows = variants.setdefault(row.variant, [None] * len(runs))
+            rows[number] = row if row.status == "ok" else None
+    return {
+        location: [_history_texts(variant, rows) for variant, rows in variants.items()]
+        for location, variants in series.items()
+    }
+
+
+def _history_texts(variant: str, rows: Sequence[Row | None]) -> list[str]:
+    present = [row for row in rows if row is not None]
+    ends = (present[0], present[-1]) if present else ()
+    return [
+        variant,
+        spark([row.latency_ms.p50 if row and row.latency_ms else None for row in rows]),
+        _pair(map(_p50, ends)) if ends else DASH,
+        spark([row.score.shown if row and row.score else None for row in rows]),
+        _pair(score_text(row.score) for row in ends) if ends else DASH,
+        _pair(map(_size, ends)) if ends else DASH,
+    ]
 
 
 def print_history(
     runs: Sequence[Results], changed: Sequence[Sequence[str]], console: Console
 ) -> None:
-    """Print each variant over the runs of a pipeline, and what was changed between them.
+    """Print each variant over the runs of a pipeline, and what changed between them.
 
     Args:
-        changed: for each run what was changed since the one before.
+        runs: of one pipeline, the oldest first.
+        changed: for each run what changed since the run before.
     """
-    for run, lines in zip(runs, changed, strict=True):
-        told = f": {'; '.join(lines)}" if lines else ""
-        quick = " (quick)" if run.quick else ""
-        console.print(shown(f"{run.run}{quick}{told}"))
-    for place, variants in history_lines(runs).items():
+    for line in history_run_lines(runs, changed):
+        print_line(console, line)
+    for location, variants in history_lines(runs).items():
         console.print()
-        console.print(shown(place, style="bold cyan"))
-        table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+        print_line(console, location, "bold cyan")
+        table = plain_table()
         table.add_column("variant", overflow="fold")
-        for title in ("p50", "ms", "metric", "", "size"):
-            table.add_column(title, no_wrap=True)
+        add_columns(table, HISTORY_TITLES[1:], left=HISTORY_TITLES)
         for texts in variants:
             table.add_row(*map(shown, texts))
         console.print(table)
 
 
+def history_run_lines(runs: Sequence[Results], changed: Sequence[Sequence[str]]) -> list[str]:
+    """List the runs of a history with what changed in each."""
+    return [
+        f"{run.run}{' (quick)' if run.quick else ''}{': ' if lines else ''}{'; '.join(lines)}"
+        for run, lines in zip(runs, changed, strict=True)
+    ]
+
+
 def history_record(
     runs: Sequence[Results], changed: Sequence[Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """For JSON: the runs, oldest first."""
+    """Convert a history to data for JSON: the runs, the oldest first."""
     return [
         {
             "run": run.run,

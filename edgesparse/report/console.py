@@ -1,19 +1,32 @@
-"""The one way in which text reaches the terminal from a report."""
+"""Safe text and plain tables for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from edgesparse.spec.safe.text import clean
 
 
 def shown(text: str, style: str = "") -> Text:
-    """A text that does nothing but be read, whoever it is from."""
+    """Make text from any source safe to print: no control codes, no markup."""
     return Text(clean(text), style=style)
 
 
-def shown_lines(lines: Sequence[str], style: str = "") -> Text:
-    """The same of a text that was broken into lines."""
-    return Text("\n").join(shown(line, style) for line in lines)
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Print a line of text from any source."""
+    console.print(shown(text, style))
+
+
+def plain_table() -> Table:
+    """Create a table without borders."""
+    return Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+
+
+def add_columns(table: Table, titles: Sequence[str], left: Sequence[str] = ()) -> None:
+    """Add columns that do not wrap, aligned to the right but for those in `left`."""
+    for title in titles:
+        table.add_column(shown(title), justify="left" if title in left else "right", no_wrap=True)

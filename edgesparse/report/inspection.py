@@ -1,4 +1,4 @@
-"""Inspection of a .tflite file in the terminal."""
+"""Contents of a .tflite file in the terminal: weights, their storage, the inputs in use."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.report.console import shown
-from edgesparse.report.table import percent_text, size_text
+from edgesparse.report.console import plain_table, print_line, shown
+from edgesparse.report.units import percent_text, size_text
 from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.format.graph import label
 from edgesparse.tflite.format.signature import explain_custom
@@ -41,46 +41,44 @@ _COLUMNS = (
 _LEFT = ("layer", "op", "type", "pattern", "stored")
 NAMED_LAYERS = 3
 """Layers that are named in a line about several."""
-NOTICED = 0.01
-"""Smallest share of zeros between operators that is shown."""
+MIN_ACTIVATION_ZEROS = 0.01
+"""Smallest share of zeros among an operator's outputs that is listed."""
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
-    """Print every weight; then, for each runtime, which zeros pay and why the others do not."""
+    """Print every weight; then, for each runtime, which zeros save time and why others do not."""
     info, tensors = inspection.info, inspection.tensors
-    console.print(
-        shown(
-            f"{inspection.file}: {size_text(info.bytes)} ({size_text(info.bytes_gzip)} with gzip), "
-            f"{info.parameters:,} parameters, {percent_text(info.sparsity)} % zeros, stored "
-            f"{info.storage}",
-            style="bold",
-        )
+    print_line(
+        console,
+        f"{inspection.file}: {size_text(info.bytes)} ({size_text(info.bytes_gzip)} with gzip), "
+        f"{info.parameters:,} parameters, {percent_text(info.sparsity)} % zeros, stored "
+        f"{info.storage}",
+        "bold",
     )
     for line in _signature_lines(inspection.signature):
-        console.print(shown(line))
+        print_line(console, line)
     if info.half_precision:
-        console.print(shown("computed in half precision where the CPU supports it"))
+        print_line(console, "computed in half precision where the CPU can")
     if not tensors:
-        console.print("no weights are visible in the file")
+        print_line(console, "no weights")
         return
     console.print(_table(tensors))
     stored = sum(tensor.stored_bytes for tensor in tensors)
     bound = sum(tensor.entropy_bytes for tensor in tensors)
-    console.print(
-        shown(
-            f"weights: {size_text(stored)}, {stored / max(1, bound):.2f}x the bound (entropy of "
-            "the zeros' positions and of the other values)"
-        )
+    print_line(
+        console,
+        f"weights: {size_text(stored)}, {stored / max(1, bound):.2f} times the bound (entropy of "
+        "zero positions and nonzero values)",
     )
     for runtime, explanations in inspection.explained.items():
         console.print()
-        console.print(shown(runtime, style="bold cyan"))
-        if runtime in inspection.half_precision:
-            why = inspection.half_precision[runtime]
-            text = f"no speed-up: half precision: {why}" if why else "half precision pays"
-            console.print(shown(text, style="yellow" if why else "green"))
-        for line, style in lines(explanations):
-            console.print(shown(line, style=style))
+        print_line(console, runtime, "bold cyan")
+        if reason := inspection.half_precision.get(runtime):
+            print_line(console, f"no speed-up from half precision: {reason}", "yellow")
+        elif runtime in inspection.half_precision:
+            print_line(console, "computes in half precision", "green")
+        for line, style in explanation_lines(explanations):
+            print_line(console, line, style)
     if inspection.activations is not None:
         _print_activations(inspection.activations, console)
     for features in inspection.features or ():
@@ -88,33 +86,46 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
 
 
 def _print_activations(zeros: Mapping[str, float], console: Console) -> None:
-    console.print(shown("zeros between operators, over the samples:", style="bold"))
-    noticeable = {name: share for name, share in zeros.items() if share >= NOTICED}
-    for name, share in noticeable.items():
-        console.print(shown(f"  {percent_text(share):>5} %  {label(name)}"))
-    if not noticeable:
-        console.print(shown("  none"))
+    """Print the share of zeros in the outputs of operators, by tensor."""
+    print_line(console, "zeros in operator outputs (share over the samples):", "bold")
+    listed_zeros = {n: share for n, share in zeros.items() if share >= MIN_ACTIVATION_ZEROS}
+    for name, share in listed_zeros.items():
+        print_line(console, f"  {percent_text(share):>5} %  {label(name)}")
+    if not listed_zeros:
+        print_line(console, "  none")
 
 
 def _print_attribution(
     features: Features, strongest: Mapping[str, Sequence[tuple[str, float]]], console: Console
 ) -> None:
+    """Print how many values of an input reach the outputs, and the strongest for each output.
+
+    Args:
+        strongest: by output, values of the input with their weights.
+    """
     connected, count = int(features.reach.sum()), len(features.reach)
     if not features.followed:
-        text = f"{features.name}: paths of weights are unknown; all {count:,} values may matter"
-        console.print(shown(text, style="yellow"))
+        text = (
+            f"{features.name}: cannot trace its paths; all {count:,} values count as reaching the "
+            "outputs"
+        )
+        print_line(console, text, "yellow")
         return
-    text = f"{features.name}: {connected:,} of {count:,} values reach the outputs"
-    console.print(shown(f"{text} ({connected / count:.1%})", style="bold"))
-    for name, weights in strongest.items():
-        values = ", ".join(f"{value} ({weight:+.2g})" for value, weight in weights)
-        console.print(shown(f"  {name}: {values}"))
+    share = f"{connected / count:.1%}"
+    text = f"{features.name}: {connected:,} of {count:,} values reach the outputs ({share})"
+    print_line(console, text, "bold")
+    for name, values in strongest.items():
+        weights = ", ".join(f"{value} ({weight:+.2g})" for value, weight in values)
+        print_line(console, f"  {name}: {weights}")
 
 
 def _signature_lines(signature: Signature) -> list[str]:
-    """Lines about inputs, outputs and operators."""
+    """Describe a model's inputs, outputs and operators."""
     sides = (("input", signature.inputs), ("output", signature.outputs))
-    lines = [f"{side}{'s' * (len(e) > 1)}: {', '.join(map(_tensor_line, e))}" for side, e in sides]
+    lines = [
+        f"{side}{'s' * (len(specs) > 1)}: {', '.join(map(_tensor_line, specs))}"
+        for side, specs in sides
+    ]
     lines.append(
         "operators: " + ", ".join(f"{n} {kind}" for kind, n in signature.operators.items())
     )
@@ -124,11 +135,11 @@ def _signature_lines(signature: Signature) -> list[str]:
 
 def _tensor_line(spec: TensorSpec) -> str:
     sizes = "x".join("?" if size < 1 else str(size) for size in spec.shape)
-    return f"{spec.name} {sizes} {spec.dtype}" + (" (dynamic)" if spec.is_dynamic else "")
+    return f"{spec.name} {sizes} {spec.dtype}" + (" (dynamic shape)" if spec.is_dynamic else "")
 
 
 def _table(tensors: Sequence[TensorInfo]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    table = plain_table()
     for title in _COLUMNS:
         left = title in _LEFT
         table.add_column(
@@ -153,23 +164,25 @@ def _table(tensors: Sequence[TensorInfo]) -> Table:
     return table
 
 
-def lines(explanations: Sequence[Explanation]) -> list[tuple[str, str]]:
-    """Lines with their styles, one for each verdict and reason."""
+_OUTCOMES = {
+    (True, True): ("saves time", "green"),
+    (True, False): ("saves time", "green"),
+    (False, True): ("no speed-up", "yellow"),
+    (False, False): ("REFUSED", "bold red"),
+}
+"""By whether a weight's zeros are exploited and its storage accepted: outcome and style."""
+
+
+def explanation_lines(explanations: Sequence[Explanation]) -> list[tuple[str, str]]:
+    """Group weights with the same explanation: a line and its style for each group."""
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for explanation in explanations:
-        verdict = (
-            "pays"
-            if explanation.exploited
-            else "no speed-up"
-            if explanation.accepted
-            else "REFUSED"
-        )
-        style = (
-            "green" if explanation.exploited else "yellow" if explanation.accepted else "bold red"
-        )
-        groups.setdefault((verdict, explanation.reason, style), []).append(explanation.name)
-    order = {"pays": 0, "no speed-up": 1, "REFUSED": 2}
+    for weight in explanations:
+        key = (*_OUTCOMES[weight.exploited, weight.accepted], weight.reason)
+        groups.setdefault(key, []).append(weight.name)
+    outcomes = [outcome for outcome, _ in _OUTCOMES.values()]
     return [
-        (f"{verdict}: {listed(names, NAMED_LAYERS)}: {reason}", style)
-        for (verdict, reason, style), names in sorted(groups.items(), key=lambda g: order[g[0][0]])
+        (f"{outcome}: {listed(names, NAMED_LAYERS)}: {reason}", style)
+        for (outcome, style, reason), names in sorted(
+            groups.items(), key=lambda group: outcomes.index(group[0][0])
+        )
     ]

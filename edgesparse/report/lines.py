@@ -1,61 +1,69 @@
-"""What is said under the tables: the best of each device, releases, gates."""
+"""Text lines around the tables: devices, advice, releases, gates."""
 
 from __future__ import annotations
 
-from edgesparse.measure.clock import formats_apart
 from edgesparse.measure.results import ReleaseInfo, Results
-from edgesparse.measure.rows import GateResult, Row
-from edgesparse.measure.selection import best_row, recommended
-from edgesparse.report.table import DASH, ms_text, size_text
+from edgesparse.measure.rows import GateResult
+from edgesparse.report.units import size_text
+
+QUICK = "QUICK: indicative only"
 
 
-def summary(results: Results) -> list[str]:
-    """The best variant of each device, where there are several devices; and what to take where a
-    point of the metric may be lost."""
+def device_lines(results: Results) -> list[str]:
+    """Describe each device, or its error."""
     lines = []
     for device in results.devices:
-        rows = [row for row in results.rows if row.device == device.name]
-        if len(results.devices) > 1:
-            best = best_row(rows, results.gates)
-            told = _told(best) if best else "none ran and met its gates"
-            lines.append(f"best on {device.name}: {told}")
-        found = recommended(rows) if len(rows) > 1 else None
-        if found is not None:
-            same = found.fastest is found.smallest
-            told = f"fastest {'and smallest ' * same}{_told(found.fastest)}"
-            told += "" if same else f"; smallest {_told(found.smallest)}"
-            apart = formats_apart(rows, device.cpu)
-            told += f" ({apart})" if apart else ""
-            lines.append(f"recommended on {device.name}, with at most a point lost: {told}")
+        if device.error:
+            lines.append(f"{device.name}: {device.error}")
+            continue
+        cores = f", {device.cores} core{'s' * (device.cores != 1)}" if device.cores else ""
+        governor = f", governor {device.governor}" if device.governor else ""
+        lines.append(
+            f"{device.name}: {device.machine}, {device.cpu}{cores}{governor}, "
+            f"Python {device.python}"
+        )
     return lines
 
 
-def _told(row: Row) -> str:
-    unit = "ms of instructions" if row.clock == "instructions" else "ms"
-    size = f", {size_text(row.model.bytes)}" if row.model else ""
-    p50 = ms_text(row.latency_ms.p50) if row.latency_ms else DASH
-    return f"{row.variant} with {row.runtime.name}, p50 {p50} {unit}{size}"
+def legend(results: Results) -> str:
+    """Name the baseline that speed-ups refer to; on a device that cannot run it, the substitute."""
+    others = {
+        row.device: row.speedup.baseline
+        for row in results.rows
+        if row.speedup is not None and row.speedup.baseline != results.baseline
+    }
+    exceptions = "".join(f" ({name} on {device})" for device, name in others.items())
+    return f"speed-up vs {results.baseline}{exceptions}"
+
+
+def advice(results: Results) -> list[str]:
+    """Suggest how to make unstable rows stable, once for all of them."""
+    if not any("unstable" in note for row in results.rows for note in row.notes):
+        return []
+    return ["unstable rows: stop other programs, fix the CPU governor or raise benchmark.rounds"]
 
 
 def release_line(release: ReleaseInfo) -> str:
-    earlier = f", before it {release.previous}" if release.previous else ""
-    then = (
-        f"try it there: {release.run_command}"
+    """Describe a release: what it is, what it replaces, how to run it."""
+    transfer = f", {size_text(release.transfer_bytes)} sent" if release.transfer_bytes else ""
+    replaced = f", replaces {release.previous}" if release.previous else ""
+    usage = (
+        f"run on the device: {release.run_command}"
         if release.run_command
-        else "gone with the emulated device, which is shut down"
+        else "not kept: the emulated device is ephemeral"
     )
-    then += f"; {release.warning}" if release.warning else ""
-    sent = f", {size_text(release.transfer_bytes)} to send" if release.transfer_bytes else ""
+    warning = f"; {release.warning}" if release.warning else ""
     return (
         f"released on {release.device}: {release.pipeline} {release.digest} "
-        f"({release.variant}, {release.runtime}{sent}){earlier}; {then}"
+        f"({release.variant}, {release.runtime}{transfer}){replaced}; {usage}{warning}"
     )
 
 
 def gate_line(gate: GateResult) -> str:
+    """Describe the outcome of a gate on a row."""
     limits = [] if gate.min is None else [f"at least {gate.min:g}"]
     limits += [] if gate.max is None else [f"at most {gate.max:g}"]
-    value = "no value" if gate.value is None else f"{gate.value:.4g}"
+    value = "has no value" if gate.value is None else f"{gate.value:.4g}"
     return (
         f"gate {'met' if gate.passed else 'NOT MET'}: {gate.variant} {gate.metric} {value} "
         f"({' and '.join(limits)}) on {gate.device}, {gate.runtime}"

@@ -1,69 +1,68 @@
-"""How sensitive each layer is, for the terminal."""
+"""Layer sensitivities in the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.table import Table
 
 from edgesparse.methods.choosing.curves import Proposal, Sensitivity
-from edgesparse.report.console import shown
-from edgesparse.report.table import metric_text, percent_text
+from edgesparse.report.console import add_columns, plain_table, print_line, shown
+from edgesparse.report.units import metric_text, percent_text
 
 
 def print_sensitivity(
     variant: str,
-    found: Sensitivity,
+    sensitivity: Sensitivity,
     max_accuracy_drop: float,
     proposal: Proposal | None,
     console: Console,
 ) -> None:
-    """Print the metric with each layer pruned alone, and the proposal."""
+    """Print the metric with each layer pruned alone, and the proposed sparsities.
+
+    Args:
+        max_accuracy_drop: largest loss of the metric that the proposal accepts, in its unit (a
+            share of 1 for percent).
+        proposal: None where no sparsity keeps the metric.
+    """
+    metric, unit = sensitivity.metric, f" {sensitivity.unit}".rstrip()
 
     def text(value: float) -> str:
-        return metric_text(found.value(value), found.unit)
+        return metric_text(sensitivity.value(value), sensitivity.unit)
 
-    unit = f" {found.unit}" if found.unit else ""
-    console.print(
-        shown(
-            f"{variant}: {found.metric} {text(found.accuracy)}{unit} on the validation samples; "
-            "with one layer pruned, untrained:",
-            style="bold",
-        )
+    print_line(
+        console,
+        f"{variant}: {metric} {text(sensitivity.accuracy)}{unit} on validation data; with one "
+        "layer pruned, without training:",
+        "bold",
     )
-    chosen: Mapping[str, float] = proposal.sparsities if proposal is not None else {}
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    sparsities: Mapping[str, float] = proposal.sparsities if proposal is not None else {}
+    table = plain_table()
     table.add_column("layer", overflow="fold")
-    table.add_column("pattern", no_wrap=True)
-    for title in ("weights", *(f"{level:.0%}" for level in found.levels), "proposed"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for layer in found.layers:
+    levels = [f"{level:.0%}" for level in sensitivity.levels]
+    add_columns(table, ["pattern", "weights", *levels, "proposed"], left=["pattern"])
+    for layer in sensitivity.layers:
+        styles = [
+            "green" if sensitivity.keeps(value, max_accuracy_drop) else "red"
+            for value in layer.accuracy
+        ]
         table.add_row(
             shown(layer.name),
             layer.pattern,
             f"{layer.size:,}",
-            *(
-                shown(
-                    text(value),
-                    style="green" if found.keeps(value, max_accuracy_drop) else "red",
-                )
-                for value in layer.accuracy
-            ),
-            f"{chosen[layer.name]:.0%}" if layer.name in chosen else "-",
+            *map(shown, map(text, layer.accuracy), styles),
+            f"{sparsities[layer.name]:.0%}" if layer.name in sparsities else "-",
         )
     console.print(table)
     if proposal is None:
-        line = f"no proposal: no sparsity keeps {found.metric} without training"
-        console.print(shown(line, style="yellow"))
+        print_line(console, f"no proposal: no sparsity keeps {metric} without training", "yellow")
         return
-    size = sum(layer.size for layer in found.layers)
-    zeros = sum(chosen[layer.name] * layer.size for layer in found.layers)
-    console.print(
-        shown(
-            f"proposed: {percent_text(zeros / max(1, size))} % zeros in all of them at once, "
-            f"{found.metric} {text(proposal.accuracy)}{unit} before any fine-tuning (at most "
-            f"{metric_text(max_accuracy_drop, found.unit)} may be lost)",
-            style="green",
-        )
+    size = sum(layer.size for layer in sensitivity.layers)
+    zeros = sum(sparsities[layer.name] * layer.size for layer in sensitivity.layers)
+    print_line(
+        console,
+        f"proposed: {percent_text(zeros / max(1, size))} % sparsity over all layers, {metric} "
+        f"{text(proposal.accuracy)}{unit} before fine-tuning (maximum drop "
+        f"{metric_text(max_accuracy_drop, sensitivity.unit)})",
+        "green",
     )

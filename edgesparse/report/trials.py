@@ -1,71 +1,72 @@
-"""A search in the terminal: its front, and where the pipeline's own variants stand."""
+"""A search in the terminal: its Pareto front, and how the pipeline's own variants compare."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from edgesparse.measure.clock import formats_apart
 from edgesparse.measure.trials import Sweep, Trial
-from edgesparse.report.console import shown
-from edgesparse.report.table import DASH, metric_text, ms_text, ratio_text, size_text
+from edgesparse.report.console import add_columns, plain_table, print_line, shown
+from edgesparse.report.units import DASH, metric_text, ms_text, ratio_text, size_text
+
+MAX_REASONS = 3
+"""Reasons of failed trials that are listed."""
+_MAX_LINE = 300
 
 
-def print_sweep(found: Sweep, console: Console) -> None:
-    """Print the front, the pipeline's own variants, and what became of the others."""
-    tried = sum(trial.number is not None for trial in found.trials)
-    title = f"{found.pipeline} on {found.device}: {tried} trials for {' and '.join(goals(found))}"
-    console.print(shown(title, style="bold"))
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+def print_sweep(sweep: Sweep, console: Console) -> None:
+    """Print the front, then notes on the pipeline's own variants and on failed trials."""
+    count = sum(trial.number is not None for trial in sweep.trials)
+    title = f"{sweep.pipeline} on {sweep.device}: {count} trials, {goals(sweep)}"
+    print_line(console, title, "bold")
+    table = plain_table()
     table.add_column("front", no_wrap=True)
-    for objective in found.objectives:
-        table.add_column(objective, justify="right", no_wrap=True)
-    table.add_column("runtime", no_wrap=True)
-    table.add_column("chosen", overflow="fold")
-    for trial in found.front:
-        name, *texts, chosen = trial_lines(found, trial)
-        table.add_row(shown(name, style="green"), *map(shown, texts), shown(chosen))
+    add_columns(table, [*sweep.objectives, "runtime"], left=["runtime"])
+    table.add_column("parameters", overflow="fold")
+    for trial in sweep.front:
+        name, *texts = trial_texts(sweep, trial)
+        table.add_row(shown(name, style="green"), *map(shown, texts))
     console.print(table)
-    for line in sweep_notes(found):
-        console.print(shown(line))
+    for line in sweep_notes(sweep):
+        print_line(console, line)
 
 
-def goals(found: Sweep) -> list[str]:
-    """Each objective with its direction."""
-    pairs = zip(found.objectives, found.directions, strict=True)
-    return [f"{'high' if d == 'maximize' else 'low'} {objective}" for objective, d in pairs]
+def goals(sweep: Sweep) -> str:
+    """Name the objectives with their directions."""
+    pairs = zip(sweep.directions, sweep.objectives, strict=True)
+    return ", ".join(f"{direction} {objective}" for direction, objective in pairs)
 
 
-def trial_lines(found: Sweep, trial: Trial) -> list[str]:
-    """The texts of a trial: its name, each objective's value, the runtime, what was chosen."""
+def trial_texts(sweep: Sweep, trial: Trial) -> list[str]:
+    """List a trial's texts: name, value of each objective, runtime, parameters."""
     values = [
         objective_text(objective, value, trial)
-        for objective, value in zip(found.objectives, trial.values, strict=False)
+        for objective, value in zip(sweep.objectives, trial.values, strict=False)
     ]
-    values += [DASH] * (len(found.objectives) - len(values))
+    values += [DASH] * (len(sweep.objectives) - len(values))
     runtime = trial.row.runtime.name if trial.row else DASH
-    return [trial.name, *values, runtime, chosen_text(trial)]
+    return [trial.name, *values, runtime, parameters_text(trial)]
 
 
-def chosen_text(trial: Trial) -> str:
-    """What was chosen, by the last word of its place."""
+def parameters_text(trial: Trial) -> str:
+    """List a trial's parameters, each by the last part of its path in the variant."""
     if trial.number is None:
-        return "named in the pipeline"
+        return "variant of the pipeline"
     return ", ".join(f"{path.split('.')[-1]} {_short(v)}" for path, v in trial.chosen.items())
 
 
 def objective_text(objective: str, value: float, trial: Trial) -> str:
-    """A value as the tables have it, with its unit."""
+    """Format an objective's value with its unit."""
     unit = unit_of(objective, trial)
-    text = plain_text(objective, value, trial)
+    text = value_text(objective, value, trial)
     return f"{text} {unit}" if unit and unit != "ms" else text
 
 
 def unit_of(objective: str, trial: Trial) -> str:
-    """Of an objective's values; sizes have theirs in the text."""
+    """Return the unit of an objective's values; sizes have theirs in the text."""
     if objective.endswith("_ms"):
         return "ms"
     name = objective.removesuffix("_drop")
@@ -73,8 +74,8 @@ def unit_of(objective: str, trial: Trial) -> str:
     return next((score.unit for score in scores if score.name == name), "")
 
 
-def plain_text(objective: str, value: float, trial: Trial) -> str:
-    """A value without its unit."""
+def value_text(objective: str, value: float, trial: Trial) -> str:
+    """Format an objective's value without its unit."""
     if objective.endswith("bytes"):
         return size_text(round(value))
     if objective.endswith("_ms"):
@@ -84,38 +85,46 @@ def plain_text(objective: str, value: float, trial: Trial) -> str:
     return metric_text(value, unit_of(objective, trial))
 
 
-def sweep_notes(found: Sweep) -> list[str]:
-    """Where the pipeline's own variants stand, what failed, and what the figures do not say."""
-    front = {trial.name for trial in found.front}
-    lines = []
-    for trial in found.trials:
+def sweep_notes(sweep: Sweep) -> list[str]:
+    """Say why variants of the pipeline are not on the front, why trials failed, and what limits the
+    figures."""
+    return [*_variant_notes(sweep), *_failure_notes(sweep), *_caveats(sweep)]
+
+
+def _variant_notes(sweep: Sweep) -> Iterator[str]:
+    front = {trial.name for trial in sweep.front}
+    for trial in sweep.trials:
         if trial.number is None and trial.name not in front:
-            other = found.beaten_by(trial)
-            why = f"{other.name} is better" if other else trial.reason or "another is as good"
-            lines.append(f"{trial.name} (in the pipeline): {why}")
-    for status, told in (("over", "left out"), ("failed", "failed")):
-        own = [t for t in found.trials if t.status == status and t.number is not None]
-        if own:
-            reasons = dict.fromkeys(trial.reason or "" for trial in own)
-            lines.append(f"{len(own)} {told}: {'; '.join(list(reasons)[:3])}"[:300])
-    rows = [trial.row for trial in found.trials if trial.row is not None]
-    timed = any(objective.endswith("_ms") for objective in found.objectives)
-    if timed and any(row.clock == "instructions" for row in rows):
-        apart = formats_apart(rows, found.cpu)
-        limit = f"; {apart}" if apart else ""
-        lines.append(f"latencies there count instructions, not time{limit}")
-    samples = max((s.samples for t in found.trials if t.row for s in t.row.metrics), default=0)
-    if found.front and samples:
-        lines.append(
-            f"chosen by {samples} samples: the best of many look better on those than they are; "
-            "look at others before you ship"
+            better = sweep.beaten_by(trial)
+            reason = f"{better.name} is better" if better else trial.reason or "equal to another"
+            yield f"{trial.name} (variant of the pipeline): {reason}"
+
+
+def _failure_notes(sweep: Sweep) -> Iterator[str]:
+    for status, outcome in (("over", "beyond the constraints"), ("failed", "failed")):
+        trials = [t for t in sweep.trials if t.status == status and t.number is not None]
+        if trials:
+            reasons = list(dict.fromkeys(trial.reason or "" for trial in trials))[:MAX_REASONS]
+            yield f"{len(trials)} trials {outcome}: {'; '.join(reasons)}"[:_MAX_LINE]
+
+
+def _caveats(sweep: Sweep) -> Iterator[str]:
+    rows = [trial.row for trial in sweep.trials if trial.row is not None]
+    is_timed = any(objective.endswith("_ms") for objective in sweep.objectives)
+    if is_timed and any(row.clock == "instructions" for row in rows):
+        reason = formats_apart(rows, sweep.cpu)
+        yield "latencies are instruction counts (simulated)" + (f"; {reason}" if reason else "")
+    samples = max((score.samples for row in rows for score in row.metrics), default=0)
+    if sweep.front and samples:
+        yield (
+            f"selected on {samples} test samples: the best of many trials look better on these "
+            "than they are; evaluate on other data before release"
         )
-    return lines
 
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("method") or value.get("scheme") or value.get("name") or "...")
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + " ".join(_short(one) for one in value) + "]"
+        return "[" + " ".join(map(_short, value)) + "]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -81,7 +81,7 @@ def test_a_page_that_fails_takes_nothing_away(tmp_path, monkeypatch, capsys):
     """The results are printed by then."""
     import edgesparse
     from edgesparse.cli.console import write_reports
-    from tests.report.page.made import run
+    from tests.report.page.sample_run import run
 
     def broken(results, path):
         raise ZeroDivisionError("a chart")

@@ -87,7 +87,7 @@ def test_a_second_deploy_does_nothing_but_measure(deployed):
     stages = [line for line in done.stderr.splitlines() if line.startswith("[")]
     assert len(stages) > 10
     assert all(line.endswith(": cached") for line in stages), done.stderr
-    assert "QUICK, not for claims" in done.stdout
+    assert "QUICK: indicative only" in done.stdout
     assert done.returncode in (0, 3), done.stderr
 
 

@@ -82,7 +82,7 @@ def test_a_dead_device_is_a_failed_block_beside_the_others(trained):
     assert {status for device, _, status in found if device == "dead"} == {"failed"}
     assert {status for device, _, status in found if device == "one"} == {"ok"}
     assert "FAILED set up dead: device dead (127.0.0.1): nothing listens there" in done.stderr
-    assert "best on dead: none" in done.stdout
+    assert "best on dead: no variant" in done.stdout
     assert "Traceback" not in done.stderr + done.stdout
 
 

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from edgesparse.report.page import write_page
-from tests.report.page.made import HOSTILE, run
+from tests.report.page.sample_run import HOSTILE, run
 from tests.tools.browser import chromium, requests
 
 pytestmark = pytest.mark.slow

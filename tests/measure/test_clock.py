@@ -5,8 +5,9 @@ import yaml
 from edgesparse.measure.clock import CHECKED, LIMIT, formats_apart
 from edgesparse.measure.results import DeviceInfo, ReleaseInfo
 from edgesparse.measure.rows import RuntimeInfo
-from edgesparse.report.lines import release_line, summary
-from edgesparse.report.table import blocks, cells, number_notes
+from edgesparse.report.lines import release_line
+from edgesparse.report.table import block_cells, blocks, number_notes
+from edgesparse.report.verdicts import recommendations
 from tests.conftest import ROOT
 from tests.report.test_table import results, row
 
@@ -38,18 +39,18 @@ def shown(cpu):
     device = DeviceInfo(name="pi", description="", machine="aarch64", cpu=cpu)
     found = results(*rows()).model_copy(update={"devices": [device]})
     (block,) = blocks(found)
-    return found, block, cells(block, number_notes(found.rows))
+    return found, block, block_cells(block, number_notes(found.rows))
 
 
 def test_no_best_is_marked_across_formats_and_the_header_says_why():
     found, block, lines = shown("Cortex-A72")
-    assert block.title.endswith(f"INSTRUCTIONS, not time; {LIMIT} with ai-edge-litert on this CPU")
-    assert "1.000*" not in lines[2]
-    assert any(text.endswith("*") for line in lines for text in line)  # Of the size, say.
-    assert summary(found)[0].endswith(f"({LIMIT} with ai-edge-litert on this CPU)")
+    assert block.title.endswith(f"(simulated); {LIMIT} with ai-edge-litert on this CPU")
+    assert not any(cell.best for cell in lines[2] if cell.text == "1.000")
+    assert any(cell.best for line in lines for cell in line)  # The size, for one.
+    assert next(recommendations(found)).endswith(f"({LIMIT} with ai-edge-litert on this CPU)")
     _, block, lines = shown("Cortex-A76")
-    assert block.title.endswith("INSTRUCTIONS, not time")
-    assert "1.000*" in lines[2]
+    assert block.title.endswith("time = INSTRUCTION COUNT (simulated)")
+    assert any(cell.best for cell in lines[2] if cell.text == "1.000")
 
 
 def test_a_release_says_that_it_was_chosen_so():

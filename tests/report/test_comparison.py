@@ -11,16 +11,16 @@ from edgesparse.report.comparison import (
     run_records,
     spark,
 )
-from edgesparse.report.page.several import write_comparison, write_history
+from edgesparse.report.page.overview import write_comparison, write_history
 from tests.measure.test_comparison import row
-from tests.report.page.made import HOSTILE
+from tests.report.page.sample_run import HOSTILE
 from tests.report.test_table import results
 from tests.report.test_table import row as table_row
 
 
-def printed(show, *given):
+def printed(show, *arguments):
     stream = io.StringIO()
-    show(*given, Console(file=stream, width=100))
+    show(*arguments, Console(file=stream, width=100))
     return stream.getvalue()
 
 
@@ -29,8 +29,8 @@ def test_each_row_has_a_verdict():
     after = results(
         row("a", p50=1.2), row("b", value=0.7), table_row("c", error="it crashed"), row("d")
     )
-    found = compare_runs(before, after)
-    text = printed(print_comparison, found)
+    comparison = compare_runs(before, after)
+    text = printed(print_comparison, comparison)
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert "1.000 -> 1.20" in lines["a"]
     assert "1.20x" in lines["a"]
@@ -38,9 +38,9 @@ def test_each_row_has_a_verdict():
     assert lines["b"].rstrip().endswith("less accurate")
     assert "FAILED: it crashed" in lines["c"]
     assert lines["d"].rstrip().endswith("works now")
-    assert text.rstrip().endswith("regressed")
-    record = comparison_record(found)
-    assert [one["regressed"] for one in record["changes"]] == [True, True, True, False]
+    assert text.rstrip().endswith("significant regression")
+    record = comparison_record(comparison)
+    assert [change["regressed"] for change in record["changes"]] == [True, True, True, False]
 
 
 def test_a_history_has_a_bar_for_each_run():
@@ -52,7 +52,7 @@ def test_a_history_has_a_bar_for_each_run():
     assert spark([1.0, None, 1.0]) == "▄ ▄"
 
 
-def test_their_pages_only_show(tmp_path):
+def test_pages_escape_every_text(tmp_path):
     before, after = results(row(HOSTILE)), results(row(HOSTILE, p50=2.0))
     pages = [
         write_comparison(compare_runs(before, after), tmp_path / "a.html"),
@@ -66,13 +66,13 @@ def test_their_pages_only_show(tmp_path):
     assert "<svg" in pages[1].read_text()
 
 
-def test_a_list_of_runs_says_what_each_found():
+def test_list_of_runs_has_status_and_best_variants():
     good = results(row("a", p50=2.0), row("b", p50=1.0), finished=True)
     bad = results(row("a"), table_row("c", error="no"), finished=True)
     cut = results(row("a"), finished=False)
-    found = run_records([good, bad, cut])
-    assert [one["status"] for one in found] == ["ok", "1 of 2 rows failed", "interrupted"]
-    assert found[0]["best"] == {"pi": "b"}
+    records = run_records([good, bad, cut])
+    assert [record["status"] for record in records] == ["ok", "1 of 2 rows failed", "interrupted"]
+    assert records[0]["best"] == {"pi": "b"}
     lines = printed(print_runs, [good, bad, cut]).splitlines()
     assert lines[0].split() == ["run", "pipeline", "date", "devices", "status", "best"]
     assert lines[1].split()[-1] == "b"

@@ -4,11 +4,11 @@ import json
 
 from edgesparse.measure.results import Results
 from edgesparse.report.text import csv_text, json_text, markdown
-from tests.report.test_table import FOUND, results, row
+from tests.report.test_table import RUN, results, row
 
 
 def test_markdown_is_a_table_of_equal_width():
-    lines = [line for line in markdown(FOUND).splitlines() if line.startswith("|")]
+    lines = [line for line in markdown(RUN).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 3
     assert len({line.count("|") for line in lines}) == 1
     assert "**41.20**" in lines[3]
@@ -20,7 +20,7 @@ def test_markdown_escapes():
 
 
 def test_csv_has_a_line_per_row_and_dotted_names():
-    found = list(csv.DictReader(io.StringIO(csv_text(FOUND))))
+    found = list(csv.DictReader(io.StringIO(csv_text(RUN))))
     assert [line["variant"] for line in found] == [
         "dense-f32", "sparse-int8-of-a-long-name", "broken"
     ]  # fmt: skip
@@ -34,4 +34,4 @@ def test_csv_texts_are_no_formulas():
 
 
 def test_json_round_trip():
-    assert Results.model_validate(json.loads(json_text(FOUND))) == FOUND
+    assert Results.model_validate(json.loads(json_text(RUN))) == RUN

@@ -1,8 +1,8 @@
-"""A run as one HTML file: everything that its results hold, to be looked at.
+"""A run's results as one HTML page.
 
-It needs no network and no JavaScript; with JavaScript, tables can be sorted. What it shows was
-measured on devices, which may say anything: Jinja escapes every text, and a content security policy
-lets nothing but this file's own style and script do anything.
+It needs no network and no JavaScript; with JavaScript, tables can be sorted. Its texts come from
+devices, which are not trusted: Jinja escapes every text, and a content security policy allows
+nothing but the file's own style and script.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from edgesparse.measure.results import Results
 from edgesparse.report.page.document import render, write
 
 MAX_BYTES = 5_000_000
-CHARTS = (60, 12, 0)
-"""Of trainings at most so many have charts; fewer where the page would be larger."""
+TRAINING_CHARTS = (60, 12, 0)
+"""Largest number of trainings with charts; the next where the page would exceed MAX_BYTES, which
+browsers still show at once."""
 
 
 def html_text(results: Results) -> str:
-    """The page."""
-    from edgesparse.report.page.content import content
+    """Render the page."""
+    from edgesparse.report.page.content import page_content
 
-    text, count = "", len(results.provenance.trainings)
-    given = content(results, CHARTS[0])
-    # Charts of trainings are many where variants are many: rather fewer of them than a page that
-    # no browser likes.
-    for most in CHARTS:
-        shown = given["trainings"][:most]
-        left = {"trainings": shown, "more_trainings": count - len(shown)}
-        text = render("page.html", **{**given, **left})
+    content = page_content(results, TRAINING_CHARTS[0])
+    trainings, count = content["trainings"], len(results.provenance.trainings)
+    text = ""
+    for limit in TRAINING_CHARTS:
+        content["trainings"] = trainings[:limit]
+        content["more_trainings"] = count - len(content["trainings"])
+        text = render("page.html", **content)
         if len(text.encode()) <= MAX_BYTES:
             break
     return text
@@ -37,7 +37,13 @@ def html_text(results: Results) -> str:
 def write_page(results: Results, path: str | Path) -> Path:
     """Write the page of a run whole, or not at all.
 
+    Args:
+        path: the HTML file.
+
+    Returns:
+        The path.
+
     Raises:
-        EdgesparseError: it cannot be written there.
+        EdgesparseError: the file cannot be written.
     """
     return write(Path(path), html_text(results))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,46 +16,48 @@ from edgesparse.measure.provenance import InputAttribution, LayerSensitivity, Tr
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row, Score
 from edgesparse.measure.trials import Sweep, Trial
-from edgesparse.report.page.drawing import Drawing, colour, drawn, legend, marker
-from edgesparse.report.table import metric_text, ms_text, size_text
-from edgesparse.report.trials import plain_text, trial_lines, unit_of
+from edgesparse.report.page.drawing import Drawing, color, legend, marker, render_svg
+from edgesparse.report.trials import trial_texts, unit_of, value_text
+from edgesparse.report.units import metric_text, ms_text, size_text
 
-_WIDE = 8.0
-"""From this ratio on an axis is logarithmic."""
-_LAYERS = 16
+LOGARITHMIC_FROM = 8.0
+"""Smallest ratio of largest to smallest value with a logarithmic axis."""
+MAX_LAYERS = 16
+ATTRIBUTION_COLUMNS = 6
 
 
-def trade_off(title: str, rows: Sequence[Row], places: Mapping[str, int]) -> Markup | None:
-    """The metric against latency, with intervals and the Pareto front."""
+def metric_by_latency(title: str, rows: Sequence[Row], indices: Mapping[str, int]) -> Markup | None:
+    """Plot the metric against latency, with intervals and the Pareto front."""
     points = [row for row in rows if row.latency_ms and row.score and row.score.shown is not None]
     if len(points) < 2:
         return None
     score = _score(points[0])
-    unit = "ms of instructions" if points[0].clock == "instructions" else "ms"
+    unit = "ms, simulated" if points[0].clock == "instructions" else "ms"
 
     def draw(drawing: Drawing) -> None:
         (axes,) = drawing.axes(1)
         for row in points:
             assert row.latency_ms is not None
-            own, value = _score(row), _percent(row)
-            low, high = own.ci95 or (own.shown or 0.0, own.shown or 0.0)
-            scale = _scale(own)
+            row_score, value = _score(row), _percent(row)
+            shown = row_score.shown or 0.0
+            low, high = row_score.ci95 or (shown, shown)
+            scale = _scale(row_score)
             p50, (left, right) = row.latency_ms.p50, row.latency_ms.ci95
-            place = places[row.variant]
+            index = indices[row.variant]
             line = axes.errorbar(
                 [p50],
                 [value],
                 xerr=[[max(0.0, p50 - left)], [max(0.0, right - p50)]],
                 yerr=[[max(0.0, value - low * scale)], [max(0.0, high * scale - value)]],
-                fmt=marker(place),
-                color=colour(place),
+                fmt=marker(index),
+                color=color(index),
                 capsize=2,
                 elinewidth=0.9,
                 label=row.variant,
             )
-            text = f"{row.variant}: {ms_text(p50)} {unit}, {_told(own)}"
-            drawing.name(line.lines[0], text)
-        front = _front(points, score.sign)
+            text = f"{row.variant}: {ms_text(p50)} {unit}, {_score_text(row_score)}"
+            drawing.add_tooltip(line.lines[0], text)
+        front = _pareto_front(points, score.sign)
         axes.step(
             [row.latency_ms.p50 for row in front if row.latency_ms],
             [_percent(row) for row in front],
@@ -67,15 +69,15 @@ def trade_off(title: str, rows: Sequence[Row], places: Mapping[str, int]) -> Mar
         )
         _axis(axes, "x", [row.latency_ms.p50 for row in points if row.latency_ms], ms_text)
         axes.set_xlabel(f"p50 [{unit}]")
-        axes.set_ylabel(_named(score))
+        axes.set_ylabel(_score_label(score))
         legend(axes, len(points))
 
-    label = f"{_named(score)} against latency, {title}: the values are in the table"
-    return drawn(label, draw)
+    label = f"{_score_label(score)} against latency, {title}: the values are in the table"
+    return render_svg(label, draw)
 
 
-def sizes(title: str, rows: Sequence[Row], places: Mapping[str, int]) -> Markup | None:
-    """The metric against the file's size."""
+def metric_by_size(title: str, rows: Sequence[Row], indices: Mapping[str, int]) -> Markup | None:
+    """Plot the metric against the file's size."""
     points = [row for row in rows if row.model and row.score and row.score.shown is not None]
     if len(points) < 2:
         return None
@@ -85,56 +87,58 @@ def sizes(title: str, rows: Sequence[Row], places: Mapping[str, int]) -> Markup 
         (axes,) = drawing.axes(1)
         for row in points:
             assert row.model is not None
-            place = places[row.variant]
+            index = indices[row.variant]
             (line,) = axes.plot(
                 [row.model.bytes],
                 [_percent(row)],
-                marker(place),
-                color=colour(place),
+                marker(index),
+                color=color(index),
                 label=row.variant,
             )
-            text = f"{row.variant}: {size_text(row.model.bytes)}, {_told(_score(row))}"
-            drawing.name(line, text)
+            text = f"{row.variant}: {size_text(row.model.bytes)}, {_score_text(_score(row))}"
+            drawing.add_tooltip(line, text)
         values = [float(row.model.bytes) for row in points if row.model]
         _axis(axes, "x", values, lambda value: size_text(max(0, int(value))))
         axes.set_xlabel("file")
-        axes.set_ylabel(_named(score))
+        axes.set_ylabel(_score_label(score))
         legend(axes, len(points))
 
-    return drawn(f"{_named(score)} against size, {title}: the values are in the table", draw)
+    return render_svg(
+        f"{_score_label(score)} against size, {title}: the values are in the table", draw
+    )
 
 
-def by_round(title: str, rows: Sequence[Row], places: Mapping[str, int]) -> Markup | None:
-    """The median of each round, relative to the first: drift and throttling."""
-    known = [row for row in rows if row.latency_ms and len(row.latency_ms.by_round) > 1]
-    if not known:
+def latency_by_round(title: str, rows: Sequence[Row], indices: Mapping[str, int]) -> Markup | None:
+    """Plot the median of each round relative to the first: shows drift and throttling."""
+    measured = [row for row in rows if row.latency_ms and len(row.latency_ms.by_round) > 1]
+    if not measured:
         return None
 
     def draw(drawing: Drawing) -> None:
         (axes,) = drawing.axes(1)
-        for row in known:
+        for row in measured:
             assert row.latency_ms is not None
-            found = row.latency_ms.by_round
-            place = places[row.variant]
+            medians = row.latency_ms.by_round
+            index = indices[row.variant]
             (line,) = axes.plot(
-                range(1, len(found) + 1),
-                [100 * value / found[0] for value in found],
-                marker=marker(place),
-                color=colour(place),
+                range(1, len(medians) + 1),
+                [100 * value / medians[0] for value in medians],
+                marker=marker(index),
+                color=color(index),
                 label=row.variant,
             )
-            told = ", ".join(map(ms_text, found))
-            drawing.name(line, f"{row.variant}: {told} ms")
+            texts = ", ".join(map(ms_text, medians))
+            drawing.add_tooltip(line, f"{row.variant}: {texts} ms")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("round")
         axes.set_ylabel("median [% of the first round's]")
-        legend(axes, len(known))
+        legend(axes, len(measured))
 
-    return drawn(f"latency by round, {title}", draw)
+    return render_svg(f"latency by round, {title}", draw)
 
 
-def learning(training: Training) -> Markup:
-    """The loss and each metric by epoch."""
+def learning_curves(training: Training) -> Markup:
+    """Plot the loss and the first metric by epoch."""
     metrics = [name for name in training.history if not name.startswith("val_") and name != "loss"]
     metrics += [
         name.removeprefix("val_")
@@ -145,133 +149,139 @@ def learning(training: Training) -> Markup:
 
     def draw(drawing: Drawing) -> None:
         for axes, name in zip(drawing.axes(len(shown)), shown, strict=True):
-            for place, (key, text) in enumerate(
+            for index, (key, text) in enumerate(
                 ((name, "training"), (f"val_{name}", "validation"))
             ):
                 values = training.history.get(key)
                 if values:
-                    given = [math.nan if value is None else value for value in values]
-                    axes.plot(range(1, len(given) + 1), given, **_line(place, given), label=text)
+                    points = [math.nan if value is None else value for value in values]
+                    axes.plot(
+                        range(1, len(points) + 1), points, **_line_style(index, points), label=text
+                    )
             axes.set_title(name)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             axes.legend(fontsize=8)
 
-    return drawn(f"{training.label}: {' and '.join(shown)} by epoch", draw, 6.4, 2.6)
+    return render_svg(f"{training.label}: {' and '.join(shown)} by epoch", draw, 6.4, 2.6)
 
 
-def sensitivity(found: LayerSensitivity) -> Markup:
-    """What is left of the metric with one layer pruned alone, untrained."""
-    scale = 100 if found.unit == "%" else 1
-    chosen = list(found.layers.items())[:_LAYERS]
+def sensitivity_curves(curves: LayerSensitivity) -> Markup:
+    """Plot the metric with one layer pruned alone, without training."""
+    scale = 100 if curves.unit == "%" else 1
+    layers = list(curves.layers.items())[:MAX_LAYERS]
 
     def draw(drawing: Drawing) -> None:
         (axes,) = drawing.axes(1)
-        for place, (name, values) in enumerate(chosen):
+        for index, (name, values) in enumerate(layers):
             (line,) = axes.plot(
-                [100 * level for level in found.levels],
+                [100 * level for level in curves.levels],
                 [scale * value for value in values],
-                marker=marker(place),
-                color=colour(place),
+                marker=marker(index),
+                color=color(index),
                 label=name,
             )
-            drawing.name(line, name)
-        axes.axhline(scale * found.dense, color="#020202", linewidth=0.9, linestyle="--")
-        axes.set_xlabel("zeros in this layer alone [%]")
-        axes.set_ylabel(f"{found.metric} [{found.unit}]" if found.unit else found.metric)
-        legend(axes, len(chosen))
+            drawing.add_tooltip(line, name)
+        axes.axhline(scale * curves.dense, color="#020202", linewidth=0.9, linestyle="--")
+        axes.set_xlabel("sparsity of this layer alone [%]")
+        axes.set_ylabel(f"{curves.metric} [{curves.unit}]" if curves.unit else curves.metric)
+        legend(axes, len(layers))
 
-    return drawn("the metric on validation data with one layer pruned alone", draw)
+    return render_svg("the metric on validation data with one layer pruned alone", draw)
 
 
-def attribution(found: InputAttribution) -> Markup:
-    """Which pixels speak for each output, and which against it."""
-    height, width = found.shape[:2]
-    rows = math.ceil(len(found.attribution) / 6)
+def attribution_maps(inputs: InputAttribution) -> Markup:
+    """Show the weight of each pixel for (red) and against (blue) each output."""
+    height, width = inputs.shape[:2]
+    columns = min(ATTRIBUTION_COLUMNS, len(inputs.attribution))
+    rows = math.ceil(len(inputs.attribution) / ATTRIBUTION_COLUMNS)
 
     def draw(drawing: Drawing) -> None:
-        grid = drawing.figure.subplots(rows, min(6, len(found.attribution)), squeeze=False)
+        grid = drawing.figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        for axes, (label, values) in zip(grid.flat, found.attribution.items(), strict=False):
+        for axes, (label, values) in zip(grid.flat, inputs.attribution.items(), strict=False):
             picture = [values[row * width : (row + 1) * width] for row in range(height)]
             axes.imshow(picture, cmap="RdBu_r", vmin=-99, vmax=99, interpolation="nearest")
             axes.set_title(label)
 
-    return drawn(
-        "for each output the pixels that speak for it and against it", draw, 6.4, 1.3 * rows
-    )
+    return render_svg("weight of each pixel for and against each output", draw, 6.4, 1.3 * rows)
 
 
-def over_runs(place: str, runs: Sequence[Results]) -> Markup | None:
-    """The median latency of each variant over the runs of a pipeline, relative to its first."""
-    found: dict[str, list[float]] = {}
+def latency_history(location: str, runs: Sequence[Results]) -> Markup | None:
+    """Plot the median latency of each variant over a pipeline's runs, relative to its first."""
+    medians: dict[str, list[float]] = {}
     for number, run in enumerate(runs):
         for row in run.rows:
-            if place_of(row) == place and row.status == "ok" and row.latency_ms:
-                values = found.setdefault(row.variant, [math.nan] * len(runs))
+            if place_of(row) == location and row.status == "ok" and row.latency_ms:
+                values = medians.setdefault(row.variant, [math.nan] * len(runs))
                 values[number] = row.latency_ms.p50
-    if not found or len(runs) < 2:
+    if not medians or len(runs) < 2:
         return None
 
     def draw(drawing: Drawing) -> None:
         (axes,) = drawing.axes(1)
-        for number, (variant, values) in enumerate(found.items()):
+        for index, (variant, values) in enumerate(medians.items()):
             first = next(value for value in values if not math.isnan(value))
             (line,) = axes.plot(
                 range(1, len(values) + 1),
                 [100 * value / first for value in values],
-                marker=marker(number),
-                color=colour(number),
+                marker=marker(index),
+                color=color(index),
                 label=variant,
             )
-            drawing.name(line, variant)
+            drawing.add_tooltip(line, variant)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("run")
         axes.set_ylabel("p50 [% of the first run's]")
-        legend(axes, len(found))
+        legend(axes, len(medians))
 
-    return drawn(f"latency over runs, {place}", draw)
+    return render_svg(f"latency over runs, {location}", draw)
 
 
-def front(found: Sweep) -> list[tuple[str, str, Markup]]:
-    """Each objective against the first: every trial, and the front among them."""
-    shown = [trial for trial in found.trials if trial.values]
-    best = {trial.name for trial in found.front}
-    kinds = (
-        ("trials", 0, [t for t in shown if t.number is not None and t.name not in best]),
-        ("in the pipeline", 1, [t for t in shown if t.number is None and t.name not in best]),
-        ("front", 2, [t for t in shown if t.name in best]),
-    )
-    charts = []
-    for place in range(1, len(found.objectives)):
-        first, second = found.objectives[0], found.objectives[place]
+def front(sweep: Sweep) -> list[tuple[str, Markup]]:
+    """Plot the first objective against each of the others: every trial, the front highlighted."""
+    trials = [trial for trial in sweep.trials if trial.values]
+    if not trials:
+        return []
+    return [
+        (
+            f"{sweep.objectives[0]} and {objective}",
+            render_svg(
+                f"{sweep.objectives[0]} against {objective}",
+                partial(_draw_front, sweep=sweep, trials=trials, second=index),
+            ),
+        )
+        for index, objective in enumerate(sweep.objectives[1:], start=1)
+    ]
 
-        def draw(drawing: Drawing, place: int = place) -> None:
-            (axes,) = drawing.axes(1)
-            for name, number, own in kinds:
-                for trial in own:
-                    (line,) = axes.plot(
-                        [trial.values[place]],
-                        [trial.values[0]],
-                        marker(number),
-                        color=colour(number),
-                        label=name if trial is own[0] else None,
-                    )
-                    texts = trial_lines(found, trial)
-                    drawing.name(line, ", ".join(texts))
-            for which, objective, values in (
-                ("x", found.objectives[place], [t.values[place] for t in shown]),
-                ("y", found.objectives[0], [t.values[0] for t in shown]),
-            ):
-                _axis(axes, which, values, partial(plain_text, objective, trial=shown[0]))
-            axes.set_xlabel(_with_unit(found.objectives[place], shown[0]))
-            axes.set_ylabel(_with_unit(found.objectives[0], shown[0]))
-            axes.legend(fontsize=8)
 
-        if shown:
-            charts.append((first, second, drawn(f"{first} against {second}", draw)))
-    return charts
+def _draw_front(drawing: Drawing, sweep: Sweep, trials: Sequence[Trial], second: int) -> None:
+    """Draw the first objective (y) against the one with index `second` (x)."""
+    best = {trial.name for trial in sweep.front}
+    groups = {
+        "trials": [t for t in trials if t.number is not None and t.name not in best],
+        "variants of the pipeline": [t for t in trials if t.number is None and t.name not in best],
+        "front": [t for t in trials if t.name in best],
+    }
+    (axes,) = drawing.axes(1)
+    for index, (name, members) in enumerate(groups.items()):
+        for trial in members:
+            (line,) = axes.plot(
+                [trial.values[second]],
+                [trial.values[0]],
+                marker(index),
+                color=color(index),
+                label=name if trial is members[0] else None,
+            )
+            drawing.add_tooltip(line, ", ".join(trial_texts(sweep, trial)))
+    for which, objective_index in (("x", second), ("y", 0)):
+        objective = sweep.objectives[objective_index]
+        values = [trial.values[objective_index] for trial in trials]
+        _axis(axes, which, values, partial(value_text, objective, trial=trials[0]))
+    axes.set_xlabel(_with_unit(sweep.objectives[second], trials[0]))
+    axes.set_ylabel(_with_unit(sweep.objectives[0], trials[0]))
+    axes.legend(fontsize=8)
 
 
 def _with_unit(objective: str, trial: Trial) -> str:
@@ -279,30 +289,33 @@ def _with_unit(objective: str, trial: Trial) -> str:
     return f"{objective.removesuffix('_ms')} [{unit}]" if unit else objective
 
 
-def _line(place: int, values: Sequence[float]) -> dict[str, Any]:
-    """One value alone makes no line."""
-    return {"color": colour(place), "marker": "o" if len(values) == 1 else ""}
+def _line_style(index: int, values: Sequence[float]) -> dict[str, Any]:
+    """Style of a line; a single value gets a marker, since it makes no line."""
+    return {"color": color(index), "marker": "o" if len(values) == 1 else ""}
 
 
-def _axis(axes: Axes, which: str, values: Sequence[float], text: object) -> None:
-    positive = [value for value in values if value > 0]
+def _axis(axes: Axes, which: str, values: Sequence[float], text: Callable[[float], str]) -> None:
+    """Scale an axis ("x" or "y") to its values, and format its ticks."""
     axis = axes.xaxis if which == "x" else axes.yaxis
-    assert callable(text)
-    if positive and len(positive) == len(values) and max(positive) > _WIDE * min(positive):
-        axes.set_xscale("log")
+    if min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         axis.set_minor_formatter(NullFormatter())
     else:
         axis.set_major_locator(MaxNLocator(nbins=5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value > 0 else "0"))
 
 
-def _front(rows: Sequence[Row], sign: int) -> list[Row]:
-    """Those that no other one beats in both, the fastest first."""
-    found: list[Row] = []
+def _pareto_front(rows: Sequence[Row], sign: int) -> list[Row]:
+    """Select the rows that no other row beats in latency and metric, the fastest first.
+
+    Args:
+        sign: 1 where a larger metric is better, else -1.
+    """
+    best: list[Row] = []
     for row in sorted(rows, key=lambda r: r.latency_ms.p50 if r.latency_ms else 0.0):
-        if not found or sign * _percent(row) > sign * _percent(found[-1]):
-            found.append(row)
-    return found
+        if not best or sign * _percent(row) > sign * _percent(best[-1]):
+            best.append(row)
+    return best
 
 
 def _score(row: Row) -> Score:
@@ -315,14 +328,15 @@ def _scale(score: Score) -> float:
 
 
 def _percent(row: Row) -> float:
+    """A row's metric as it is plotted: shares in percent."""
     score = _score(row)
     return (score.shown or 0.0) * _scale(score)
 
 
-def _named(score: Score) -> str:
+def _score_label(score: Score) -> str:
     return f"{score.name} [{score.unit}]" if score.unit else score.name
 
 
-def _told(score: Score) -> str:
+def _score_text(score: Score) -> str:
     unit = f" {score.unit}" if score.unit else ""
     return f"{score.name} {metric_text(score.shown or 0.0, score.unit)}{unit}"

@@ -1,4 +1,4 @@
-"""What stands on a page, as plain values for its template."""
+"""The content of a run's page, as plain values for its template."""
 
 from __future__ import annotations
 
@@ -8,132 +8,123 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgesparse.measure.provenance import Provenance
+from edgesparse.measure.provenance import LayerSparsity, Provenance
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
-from edgesparse.report.lines import gate_line, release_line, summary
-from edgesparse.report.page import charts
-from edgesparse.report.page.drawing import places
-from edgesparse.report.seeds import over_seeds
-from edgesparse.report.table import (
-    BEST,
-    Block,
+from edgesparse.report.lines import (
+    QUICK,
     advice,
-    blocks,
-    cells,
-    columns_of,
     device_lines,
-    metric_text,
-    number_notes,
-    percent_text,
-    place_of,
-    size_text,
-    verdicts,
+    gate_line,
+    legend,
+    release_line,
 )
+from edgesparse.report.page import charts
+from edgesparse.report.page.drawing import series_indices
+from edgesparse.report.table import (
+    BEST_LEGEND,
+    Block,
+    Cell,
+    block_cells,
+    blocks,
+    number_notes,
+)
+from edgesparse.report.units import metric_text, percent_text, size_text
+from edgesparse.report.verdicts import recommendations, row_location, seed_lines, verdicts
 
-_CONFUSION = 24
-"""More classes than this make no readable matrix."""
-_POINTS = 400
-"""Of more rows in a block no chart is drawn."""
+MAX_CLASSES = 24
+"""Largest number of classes with a readable confusion matrix."""
+MAX_POINTS = 400
+"""Largest number of rows in a block with charts."""
+REPORTED_DIFFERENCE = 0.01
+"""Smallest difference of target and achieved sparsity that is reported for a layer."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of a table: its text, what it is sorted by where that is something else, and whether
-    it is the best of its column."""
-
-    text: str
-    value: str | None = None
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A block of the table with its charts."""
+class BlockView:
+    """A block of the table with its charts, by caption."""
 
     anchor: str
     title: str
-    columns: tuple[str, ...]
-    lines: tuple[tuple[Cell, ...], ...]
-    charts: tuple[tuple[str, Markup], ...]
+    columns: list[str]
+    lines: list[list[Cell]]
+    charts: list[tuple[str, Markup]]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A share as a bar: `asked` is marked on it, where somebody asked."""
+    """A share as a bar, with a mark at the target, if there is one."""
 
     text: str
     share: float
     target: float | None = None
 
 
-def content(results: Results, most_charts: int) -> dict[str, Any]:
-    """Everything the template needs, but for how many trainings are left out. At most so many of
-    them have charts."""
-    # Once more, also what was put in after it was checked: an error, a note.
+def page_content(results: Results, max_training_charts: int) -> dict[str, Any]:
+    """Collect everything that the template needs."""
+    # Validation cleans texts that were added since the results were read: an error, a note.
     results = Results.model_validate(results.model_dump())
-    numbered = number_notes(results.rows)
-    order = places([row.variant for row in results.rows])
-    trainings = results.provenance.trainings
+    provenance = results.provenance
+    note_numbers = number_notes(results.rows)
+    indices = series_indices(row.variant for row in results.rows)
     return {
         "results": results,
+        "quick": QUICK,
         "devices": device_lines(results),
-        "blocks": [_shown(n, block, numbered, order) for n, block in enumerate(blocks(results))],
-        "numbered": numbered,
-        "said": [*advice(results), *results.notes],
-        "verdicts": [(line, line.endswith((" pay", " pays"))) for line in verdicts(results)],
-        "seeds": over_seeds(results),
-        "summary": summary(results),
+        "blocks": [
+            _block_view(f"block{number}", block, note_numbers, indices)
+            for number, block in enumerate(blocks(results))
+        ],
+        "legend": f"{BEST_LEGEND}; {legend(results)}",
+        "note_numbers": note_numbers,
+        "notes": [*advice(results), *results.notes],
+        "verdicts": verdicts(results),
+        "seeds": list(seed_lines(results)),
+        "recommendations": list(recommendations(results)),
         "gates": [(gate_line(gate), gate.passed) for gate in results.gates],
         "releases": list(map(release_line, results.releases)),
-        "trainings": [(one, charts.learning(one)) for one in trainings[:most_charts]],
+        "trainings": [
+            (training, charts.learning_curves(training))
+            for training in provenance.trainings[:max_training_charts]
+        ],
         "gaps": list(_gaps(results)),
-        "layers": list(_layers(results)),
-        "layer_variants": list(results.provenance.layers),
-        "left": list(_left_dense(results)),
+        "layers": list(_layers(provenance.layers)),
+        "layer_variants": list(provenance.layers),
+        "coverages": list(_coverages(results)),
         "sensitivities": [
-            (one, charts.sensitivity(one)) for one in results.provenance.sensitivities
+            (curves, charts.sensitivity_curves(curves)) for curves in provenance.sensitivities
         ],
         "weights": list(_weights(results)),
         "experts": list(_experts(results)),
         "activations": _activations(results),
-        "inputs": list(_inputs(results.provenance)),
+        "inputs": list(_inputs(provenance)),
         "confusions": list(_confusions(results)),
     }
 
 
-def _shown(number: int, block: Block, numbered: dict[str, int], order: Mapping[str, int]) -> Shown:
-    columns = columns_of(block.rows)
-    lines = []
-    for row, texts in zip(block.rows, cells(block, numbered), strict=True):
-        line = [Cell(texts[0])]
-        for column, text in zip(columns, texts[1:], strict=True):
-            value = column.value(row) if column.value and row.status == "ok" else None
-            plain = text.removesuffix(BEST)
-            told = plain if value is None else f"{value:.7g}"
-            best = text.endswith(BEST)
-            line.append(Cell(plain, told if best or told != plain else None, best))
-        lines.append(tuple(line))
+def _block_view(
+    anchor: str, block: Block, note_numbers: dict[str, int], indices: Mapping[str, int]
+) -> BlockView:
     rows = [row for row in block.rows if row.status == "ok"]
     metric = next((row.score.name for row in rows if row.score), "metric")
-    drawn: tuple[tuple[str, Markup | None], ...] = ()
-    if len(rows) <= _POINTS:
-        drawn = (
-            (f"{metric} against latency", charts.trade_off(block.title, rows, order)),
-            (f"{metric} against size", charts.sizes(block.title, rows, order)),
-            ("latency by round", charts.by_round(block.title, rows, order)),
-        )
-    return Shown(
-        f"block{number}",
+    drawings: dict[str, Markup | None] = {}
+    if len(rows) <= MAX_POINTS:
+        drawings = {
+            f"{metric} against latency": charts.metric_by_latency(block.title, rows, indices),
+            f"{metric} against size": charts.metric_by_size(block.title, rows, indices),
+            "latency by round": charts.latency_by_round(block.title, rows, indices),
+        }
+    return BlockView(
+        anchor,
         block.title,
-        ("variant", *(column.title for column in columns)),
-        tuple(lines),
-        tuple((name, chart) for name, chart in drawn if chart is not None),
+        block.titles,
+        block_cells(block, note_numbers),
+        [(caption, chart) for caption, chart in drawings.items() if chart is not None],
     )
 
 
-def _once(results: Results) -> Iterator[Row]:
-    """A row of each variant: what is the same wherever it runs."""
+def _variant_rows(results: Results) -> Iterator[Row]:
+    """Yield a row of each variant, for facts that do not depend on where it runs."""
     seen = set()
     for row in results.rows:
         if row.status == "ok" and row.variant not in seen:
@@ -142,8 +133,8 @@ def _once(results: Results) -> Iterator[Row]:
 
 
 def _gaps(results: Results) -> Iterator[tuple[str, ...]]:
-    """By variant the metric on what it was trained on, on test data, and how far apart they are."""
-    for row in _once(results):
+    """Yield by variant the metric on training data and on test data, and the gap."""
+    for row in _variant_rows(results):
         score = row.score
         if score is None or score.keras_train is None or score.keras is None:
             continue
@@ -152,130 +143,145 @@ def _gaps(results: Results) -> Iterator[tuple[str, ...]]:
         yield (row.variant, f"{score.name} {score.unit}".strip(), *texts)
 
 
-def _layers(results: Results) -> Iterator[tuple[str, str, list[Bar | None]]]:
-    """By layer what each variant reached."""
-    made = results.provenance.layers
+def _layers(
+    variants: Mapping[str, Sequence[LayerSparsity]],
+) -> Iterator[tuple[str, str, list[Bar | None]]]:
+    """Yield by layer its name, its size before pruning, and each variant's sparsity."""
     sizes: dict[str, int] = {}
-    for layer in (layer for layers in made.values() for layer in layers):
+    for layer in (layer for layers in variants.values() for layer in layers):
         sizes[layer.name] = max(sizes.get(layer.name, 0), layer.size_before or layer.size)
     for name, size in sizes.items():
-        bars: list[Bar | None] = []
-        for layers in made.values():
-            one = next((layer for layer in layers if layer.name == name), None)
-            if one is None:
-                bars.append(None)
-                continue
-            pattern = "" if one.pattern == "unstructured" else f" {one.pattern}"
-            text = f"{percent_text(one.achieved)} %{pattern}"
-            if abs(one.target - one.achieved) > 0.01 and one.target:
-                text += f", {one.target:.0%} asked"
-            if one.size != size:
-                text += f", {one.size:,} weights left"
-            bars.append(Bar(text, one.achieved, one.target or None))
-        yield name, f"{size:,}", bars
+        matches = (
+            next((layer for layer in layers if layer.name == name), None)
+            for layers in variants.values()
+        )
+        yield name, f"{size:,}", [_layer_bar(layer, size) if layer else None for layer in matches]
 
 
-def _left_dense(results: Results) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
-    """By variant: what was asked for and reached, and what stayed dense and why."""
-    for row in _once(results):
+def _layer_bar(layer: LayerSparsity, size: int) -> Bar:
+    pattern = "" if layer.pattern == "unstructured" else f" {layer.pattern}"
+    text = f"{percent_text(layer.achieved)} %{pattern}"
+    if abs(layer.target - layer.achieved) > REPORTED_DIFFERENCE and layer.target:
+        text += f", target {layer.target:.0%}"
+    if layer.size != size:
+        text += f", {layer.size:,} weights left"
+    return Bar(text, layer.achieved, layer.target or None)
+
+
+def _coverages(results: Results) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
+    """Yield by variant its target and achieved sparsity, and the layers left dense with their share
+    of the weights and the reason."""
+    for row in _variant_rows(results):
         if row.coverage is not None:
-            done = row.coverage
-            text = f"{done.target:.0%} zeros asked for, {percent_text(done.achieved)} % reached"
-            left = [
-                (one.name, f"{percent_text(one.share)} %", one.reason) for one in done.left_dense
+            target, achieved = f"{row.coverage.target:.0%}", percent_text(row.coverage.achieved)
+            left_dense = [
+                (layer.name, f"{percent_text(layer.share)} %", layer.reason)
+                for layer in row.coverage.left_dense
             ]
-            yield row.variant, text, left
+            yield row.variant, f"target {target}, achieved {achieved} %", left_dense
 
 
 def _weights(results: Results) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """By row: how each weight is stored, whether that saves time, and why."""
+    """Yield by variant and runtime how each weight is stored, whether its zeros save time, and
+    why."""
     seen = set()
     for row in results.rows:
-        place = f"{row.variant} ({place_of(row, results)})"
-        if row.weights and row.status == "ok" and place not in seen:
-            seen.add(place)
+        title = f"{row.variant} ({row_location(row, results)})"
+        if row.weights and row.status == "ok" and title not in seen:
+            seen.add(title)
             yield (
-                place,
+                title,
                 [
                     (
-                        one.name,
-                        one.operator,
-                        one.storage,
-                        f"{size_text(one.dense_bytes)} → {size_text(one.stored_bytes)}",
-                        "saves time" if one.exploited else "no time",
-                        one.reason,
+                        weight.name,
+                        weight.operator,
+                        weight.storage,
+                        f"{size_text(weight.dense_bytes)} → {size_text(weight.stored_bytes)}",
+                        "yes" if weight.exploited else "no",
+                        weight.reason,
                     )
-                    for one in row.weights
+                    for weight in row.weights
                 ],
             )
 
 
 def _experts(results: Results) -> Iterator[tuple[str, str, list[Bar]]]:
-    for row in _once(results):
+    """Yield by variant and mixture-of-experts layer how often each expert is selected."""
+    for row in _variant_rows(results):
         for layer, shares in (row.model.experts if row.model else {}).items():
             largest = max([*shares, 1e-9])
             bars = [
-                Bar(f"{place}: {percent_text(share)} %", share / largest)
-                for place, share in enumerate(shares)
+                Bar(f"{index}: {percent_text(share)} %", share / largest)
+                for index, share in enumerate(shares)
             ]
             yield row.variant, layer, bars
 
 
 def _activations(results: Results) -> tuple[list[str], list[tuple[str, list[Bar | None]]]]:
-    """The variants, and by layer how much each rectifier of theirs gives that is zero."""
-    found = {r.variant: r.model.activations for r in _once(results) if r.model}
-    found = {variant: layers for variant, layers in found.items() if layers}
-    names = dict.fromkeys(name for layers in found.values() for name in layers)
-    return list(found), [
+    """List the variants, and by layer the share of zeros in its rectifier's output."""
+    variants = {
+        row.variant: row.model.activations
+        for row in _variant_rows(results)
+        if row.model and row.model.activations
+    }
+    names = dict.fromkeys(name for layers in variants.values() for name in layers)
+    return list(variants), [
         (
             name,
             [
                 Bar(f"{percent_text(layers[name])} %", layers[name]) if name in layers else None
-                for layers in found.values()
+                for layers in variants.values()
             ],
         )
         for name in names
     ]
 
 
-def _inputs(made: Provenance) -> Iterator[tuple[str, str, Markup | None, list[tuple[str, str]]]]:
-    """By variant and input: how many values reach the outputs, and the strongest of them."""
-    for variant, inputs in made.inputs.items():
-        for one in inputs:
-            share = one.n_connected / max(1, one.n_values)
-            text = (
-                f"{variant}, {one.input}: {one.n_connected:,} of {one.n_values:,} values reach the "
-                f"outputs ({share:.1%})"
+def _inputs(
+    provenance: Provenance,
+) -> Iterator[tuple[str, Markup | None, list[tuple[str, str]]]]:
+    """Yield by variant and input a caption with how many values reach the outputs, their picture
+    or, without one, the strongest by name."""
+    for variant, inputs in provenance.inputs.items():
+        for entry in inputs:
+            share = entry.n_connected / max(1, entry.n_values)
+            caption = (
+                f"{variant}, {entry.input}: {entry.n_connected:,} of {entry.n_values:,} values "
+                f"reach the outputs ({share:.1%})"
             )
-            picture = charts.attribution(one) if one.attribution else None
-            named = [
-                (label, ", ".join(f"{name} ({value:+.2g})" for name, value in values))
-                for label, values in one.strongest.items()
+            if entry.attribution:
+                yield caption, charts.attribution_maps(entry), []
+                continue
+            strongest = [
+                (label, ", ".join(f"{name} ({weight:+.2g})" for name, weight in weights))
+                for label, weights in entry.strongest.items()
             ]
-            yield variant, text, picture, [] if picture is not None else named
+            yield caption, None, strongest
 
 
 def _confusions(results: Results) -> Iterator[tuple[str, list[str], list[list[Bar]]]]:
-    """By variant and output: how often each class (row) was taken for each (column)."""
-    for row in _once(results):
-        nested = {k: v for k, v in row.details.items() if isinstance(v, Mapping)}
-        for output, found in (nested or {"": row.details}).items():
-            matrix: Any = found.get("confusion")
+    """Yield by variant and output the confusion matrix: true classes in rows, predicted ones in
+    columns."""
+    for row in _variant_rows(results):
+        by_output = {k: v for k, v in row.details.items() if isinstance(v, Mapping)}
+        for output, details in (by_output or {"": row.details}).items():
+            matrix: Any = details.get("confusion")
             if not _is_matrix(matrix):
                 continue
             names = list(results.provenance.class_names)
             if len(names) != len(matrix):
-                names = [str(place) for place in range(len(matrix))]
+                names = list(map(str, range(len(matrix))))
             lines = [
                 [Bar(str(count), count / max(1, sum(line))) for count in line] for line in matrix
             ]
             yield f"{row.variant}{output and ', '}{output}", names, lines
 
 
-def _is_matrix(found: Any) -> bool:
+def _is_matrix(value: Any) -> bool:
+    """Check for a square matrix of counts, small enough to show."""
     return (
-        isinstance(found, Sequence)
-        and 1 < len(found) <= _CONFUSION
-        and all(isinstance(line, list) and len(line) == len(found) for line in found)
-        and all(isinstance(count, int) and count >= 0 for line in found for count in line)
+        isinstance(value, Sequence)
+        and 1 < len(value) <= MAX_CLASSES
+        and all(isinstance(line, list) and len(line) == len(value) for line in value)
+        and all(isinstance(count, int) and count >= 0 for line in value for count in line)
     )

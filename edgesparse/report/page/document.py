@@ -1,4 +1,4 @@
-"""Templates, style and script put together to one file."""
+"""Rendering of templates with style and script into one HTML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def render(name: str, **content: Any) -> str:
-    """A template with its content; every text in it is escaped."""
+    """Render a template; every text of its content is escaped."""
     import jinja2
 
     style, script = ((HERE / file).read_text() for file in ("page.css", "page.js"))
@@ -31,9 +31,13 @@ def render(name: str, **content: Any) -> str:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a page whole, or not at all. Raises EdgesparseError where that is not possible."""
+    """Write a page whole, or not at all.
+
+    Raises:
+        EdgesparseError: the file cannot be written.
+    """
     try:
         replace_text(path, text)
     except OSError as error:
-        raise EdgesparseError(f"{path}: cannot be written: {error.strerror}") from None
+        raise EdgesparseError(f"{path}: cannot write the page: {error.strerror}") from None
     return path

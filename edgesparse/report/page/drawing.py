@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG that takes its colours from the page: dark or light, as readers like.
+"""Matplotlib figures as SVG that takes its colours from the page, in dark and light mode.
 
 Text stays text, so that it can be searched, copied and read aloud.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,16 +20,16 @@ from matplotlib.figure import Figure
 
 SERIES = 8
 MARKERS = "os^DvPX*<>"
-_NAMED = 16
-"""More series than this have no legend; they are named when they are pointed at."""
+MAX_LEGEND = 16
+"""Largest number of series with a legend; tooltips name more."""
 _INK, _LINE, _GRID = "#010101", "#020202", "#030303"
-_COLOURS = {
+_COLORS = {
     _INK: "var(--ink)",
     _LINE: "var(--line)",
     _GRID: "var(--grid)",
-    **{f"#0{place}0a0b": f"var(--s{place})" for place in range(SERIES)},
+    **{f"#0{index}0a0b": f"var(--s{index})" for index in range(SERIES)},
 }
-"""Stand-ins, which no chart has by chance, for what the page's style says."""
+"""Placeholder colours, which no chart has by chance, and the page's CSS variables for them."""
 _SETTINGS: Any = {
     "svg.hashsalt": "edgesparse",
     "svg.fonttype": "none",
@@ -59,38 +59,44 @@ _SETTINGS: Any = {
 _ID = re.compile(r'(\bid="|url\(#|href="#)')
 
 
-def colour(place: int) -> str:
-    """Of a series, the same in every chart of a page."""
-    return f"#0{place % SERIES}0a0b"
+def color(index: int) -> str:
+    """Return the colour of a series, the same in every chart of a page."""
+    return f"#0{index % SERIES}0a0b"
 
 
-def marker(place: int) -> str:
-    """Told apart without colour, too."""
-    return MARKERS[place % len(MARKERS)]
+def marker(index: int) -> str:
+    """Return the marker of a series: it tells series apart without colour."""
+    return MARKERS[index % len(MARKERS)]
 
 
 @dataclass
 class Drawing:
-    """A figure that is being drawn; `named` are texts for parts of it, shown when pointed at."""
+    """A figure that is being drawn, with the tooltips of its parts by SVG id."""
 
     figure: Figure
-    named: dict[str, str] = field(default_factory=dict)
+    tooltips: dict[str, str] = field(default_factory=dict)
 
-    def name(self, artist: Any, text: str) -> None:
-        """Let a part be named when somebody points at it."""
-        gid = f"part{len(self.named)}"
+    def add_tooltip(self, artist: Any, text: str) -> None:
+        """Show a text when the pointer is on an artist."""
+        gid = f"part{len(self.tooltips)}"
         artist.set_gid(gid)
-        self.named[gid] = text
+        self.tooltips[gid] = text
 
     def axes(self, count: int) -> Sequence[Axes]:
-        found = self.figure.subplots(1, count, squeeze=False)[0]
-        return list(found)
+        """Add axes side by side."""
+        return list(self.figure.subplots(1, count, squeeze=False)[0])
 
 
-def drawn(
+def render_svg(
     label: str, draw: Callable[[Drawing], None], width: float = 6.4, height: float = 3.6
 ) -> Markup:
-    """What `draw` puts into a figure of so many inches, as SVG; `label` says it in words."""
+    """Draw a figure as SVG.
+
+    Args:
+        label: its description for screen readers.
+        draw: draws into the figure.
+        width: in inches, as is the height.
+    """
     with mpl.rc_context(_SETTINGS):
         # Fixed margins: finding the best ones draws everything twice.
         drawing = Drawing(Figure(figsize=(width, height)))
@@ -98,35 +104,36 @@ def drawn(
         draw(drawing)
         canvas = FigureCanvasSVG(drawing.figure)
         stream = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        canvas.print_svg(stream, metadata=nothing)  # type: ignore[no-untyped-call]
-    return _embedded(stream.getvalue(), label, drawing.named)
+        # No metadata: the same results give the same page.
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        canvas.print_svg(stream, metadata=metadata)  # type: ignore[no-untyped-call]
+    return _embedded(stream.getvalue(), label, drawing.tooltips)
 
 
-def _embedded(text: str, label: str, named: dict[str, str]) -> Markup:
-    """An SVG document as a part of the page; what it holds is matplotlib's, which escapes texts."""
+def _embedded(text: str, label: str, tooltips: dict[str, str]) -> Markup:
+    """Turn an SVG document of matplotlib, which escapes texts, into a part of the page."""
     text = text[text.index("<svg") :]
-    for stand_in, own in _COLOURS.items():
-        text = text.replace(stand_in, own)
-    for gid, said in named.items():
-        text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(said)}</title>')
-    # Of all charts of a page no two parts have one name.
+    for placeholder, variable in _COLORS.items():
+        text = text.replace(placeholder, variable)
+    for gid, tooltip in tooltips.items():
+        text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(tooltip)}</title>')
+    # Ids must be unique on the page, which has several charts.
     prefix = f"c{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
-    text = _ID.sub(lambda found: found.group(1) + prefix, text)
+    text = _ID.sub(lambda match: match.group(1) + prefix, text)
     head = f'<svg role="img" aria-label="{escape(label)}"'
     text = re.sub(r"^<svg|(?<=^<svg)[^>]*?(?= viewBox)", "", text, count=2)
     return Markup(head + text)  # noqa: S704 (escaped above)
 
 
 def legend(axes: Axes, count: int) -> None:
-    """Beside the axes, as long as it can be read."""
-    if 1 < count <= _NAMED:
+    """Add a legend beside the axes, unless it would have more than `MAX_LEGEND` entries."""
+    if 1 < count <= MAX_LEGEND:
         longest = max(len(name) for name in axes.get_legend_handles_labels()[1])
         right = 0.93 - min(0.45, 0.0115 * longest)
         axes.figure.subplots_adjust(right=right)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
 
 
-def places(names: Iterator[str] | Sequence[str]) -> dict[str, int]:
-    """A number for each name, in order."""
-    return {name: place for place, name in enumerate(dict.fromkeys(names))}
+def series_indices(names: Iterable[str]) -> dict[str, int]:
+    """Number the distinct names in order, for `color` and `marker`."""
+    return {name: index for index, name in enumerate(dict.fromkeys(names))}

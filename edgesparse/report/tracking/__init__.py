@@ -1,4 +1,4 @@
-"""Results where people already look at theirs: MLflow, TensorBoard."""
+"""Export of runs to experiment trackers: MLflow, TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def track(results: Results, to: str | Tracking, folder: str | Path) -> str:
 
     Args:
         to: "mlflow", "tensorboard" or the name of an installed plug-in, whose entry point in the
-            group edgesparse.trackers is a function like `mlflow.write`; or what a pipeline has
-            under `tracking`.
-        folder: the run's, with its page and models.
+            group edgesparse.trackers is a function like `mlflow.write`; or an entry of a pipeline's
+            `tracking`.
+        folder: the run's folder, with its page and models.
 
     Returns:
-        Where it is to be looked at.
+        The address or folder to open in the tracker.
 
     Raises:
-        UsageError: unknown tracker, its package is not installed, or no server is named.
-        EdgesparseError: the server does not take it.
+        UsageError: unknown tracker, its package is not installed, or no server is configured.
+        EdgesparseError: the server is unreachable or rejects the run.
     """
     from edgesparse.report.tracking import mlflow, tensorboard
 

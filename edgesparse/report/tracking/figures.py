@@ -1,4 +1,4 @@
-"""What of results trackers take: numbers by name, over epochs, and settings as text."""
+"""Figures and settings of results in the form that trackers take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgesparse.spec.pipeline import ROW_METRICS
 
 
 def row_name(results: Results, row: Row) -> str:
-    """A row's name among its run's."""
+    """Name a row uniquely within its run."""
     parts = [row.variant]
     parts += [row.device] if len(results.devices) > 1 else []
     parts += [row.runtime.name]
@@ -20,23 +20,23 @@ def row_name(results: Results, row: Row) -> str:
     return " ".join(parts)
 
 
-def numbers(row: Row) -> dict[str, float]:
-    """A row's figures by name; of metrics and drops also the ends of their intervals."""
+def row_figures(row: Row) -> dict[str, float]:
+    """Collect a row's figures by name, with the ends of intervals as `_low` and `_high`."""
     names = [score.name for score in row.metrics]
-    found = {n: metric_of(row, n) for n in (*names, *(f"{n}_drop" for n in names), *ROW_METRICS)}
+    figures = {n: metric_of(row, n) for n in (*names, *(f"{n}_drop" for n in names), *ROW_METRICS)}
     for score in row.metrics:
         for name, ends in ((score.name, score.ci95), (f"{score.name}_drop", score.drop_ci95)):
             if ends is not None:
-                found |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+                figures |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
     if row.latency_ms is not None:
-        found["p50_ms_low"], found["p50_ms_high"] = row.latency_ms.ci95
-    return {plain(name): float(value) for name, value in found.items() if value is not None}
+        figures["p50_ms_low"], figures["p50_ms_high"] = row.latency_ms.ci95
+    return {tracker_name(n): float(value) for n, value in figures.items() if value is not None}
 
 
-def settings(results: Results, row: Row) -> dict[str, str]:
-    """What a row is of."""
+def row_settings(row: Row) -> dict[str, str]:
+    """Collect the settings that a row was measured with, by name."""
     coverage = row.coverage
-    found = {
+    settings = {
         "variant": row.variant,
         "device": row.device,
         "runtime": f"{row.runtime.name} {row.runtime.version}",
@@ -48,17 +48,17 @@ def settings(results: Results, row: Row) -> dict[str, str]:
         "storage": row.model.storage if row.model else "",
         "target_sparsity": f"{coverage.target:g}" if coverage else "",
     }
-    return {name: text for name, text in found.items() if text}
+    return {name: text for name, text in settings.items() if text}
 
 
 def curves(training: Training) -> Iterator[tuple[str, int, float]]:
-    """Each value of a training: its name, the epoch, from 1, and the value."""
+    """Yield each value of a training's history: its name, the epoch (from 1) and the value."""
     for name, values in training.history.items():
         for epoch, value in enumerate(values, start=1):
             if value is not None:
-                yield plain(name), epoch, float(value)
+                yield tracker_name(name), epoch, float(value)
 
 
-def plain(name: str) -> str:
-    """Letters, digits and what else every tracker takes in a name."""
+def tracker_name(name: str) -> str:
+    """Replace the characters that not every tracker takes in a name."""
     return re.sub(r"[^A-Za-z0-9_./ -]", "_", name)[:200]

@@ -8,7 +8,7 @@ import yaml
 import edgesparse
 from edgesparse.commands.search import sweep as sweeping
 from edgesparse.graph import events
-from edgesparse.report.page.several import write_sweep
+from edgesparse.report.page.overview import write_sweep
 from edgesparse.report.text import json_text
 from edgesparse.report.trials import print_sweep
 from edgesparse.spec.errors import UsageError
@@ -108,8 +108,8 @@ def test_it_is_shown(swept, tmp_path):
     out = io.StringIO()
     print_sweep(found, Console(file=out, width=100))
     text = out.getvalue()
-    assert "6 trials for high accuracy and low bytes" in text
-    assert "chosen by" in text
+    assert "6 trials, maximize accuracy, minimize bytes" in text
+    assert "selected on" in text
     page = write_sweep(found, tmp_path / "page.html").read_text()
     assert page.count("<svg") == 1
     assert "trial-000" in page

@@ -9,7 +9,7 @@ import pytest
 from edgesparse.measure.provenance import LayerSparsity
 from edgesparse.report.page import html_text
 from tests.conftest import HERE, TINY
-from tests.report.page.made import run
+from tests.report.page.sample_run import run
 
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "k": 1e3, "M": 1e6, "%": 0.01}
@@ -75,8 +75,8 @@ def check_rows(table, rows):
         value = score["host"] if score["device"] is None else score["device"]
         expected = {
             "size": [model["bytes"]], "p50 ms": [latency["p50"]], "p90 ms": [latency["p90"]],
-            "95 % of p50": latency["ci95"], "speed-up": [speedup["ratio"]],
-            "95 %": speedup["ci95"], "MB RAM": [row["peak_rss_bytes"] / 1e6],
+            "p50 95 % CI": latency["ci95"], "speed-up": [speedup["ratio"]],
+            "95 % CI": speedup["ci95"], "RAM MB": [row["peak_rss_bytes"] / 1e6],
             "acc %": [100 * value], "MACs": [model["macs"]],
         }  # fmt: skip
         for name, values in expected.items():
@@ -103,13 +103,13 @@ def check_layers(table, layers):
                 continue
             share, *more = cell.split(", ")
             same(share.partition("%")[0] + "%", one["achieved"])
-            asked = [part for part in more if part.endswith("asked")]
+            targets = [part for part in more if part.startswith("target")]
             left = [part for part in more if part.endswith("left")]
-            assert len(asked) + len(left) == len(more)
+            assert len(targets) + len(left) == len(more)
             if one["target"] and abs(one["target"] - one["achieved"]) > 0.01:
-                same(asked[0], one["target"])
+                same(targets[0], one["target"])
             else:
-                assert not asked
+                assert not targets
             if left:
                 same(left[0], one["size"])
             else:
@@ -133,8 +133,8 @@ def check(results, page):
     for row in ok:
         done = row["coverage"]
         if done is not None:
-            said = f"{row['variant']}: {done['target']:.0%} zeros asked for, {done['achieved']:.1%}"
-            assert said.replace("%", "") in tables.texts["layers"].replace(" %", "").replace(
+            line = f"{row['variant']}: target {done['target']:.0%}, achieved {done['achieved']:.1%}"
+            assert line.replace("%", "") in tables.texts["layers"].replace(" %", "").replace(
                 "%", ""
             )
     return tables
@@ -155,7 +155,7 @@ def test_figures_of_every_kind_are_those_of_the_results():
     rows = json.loads(found.model_dump_json())
     tables = check(rows, html_text(found))
     (cells,) = [line for line in tables.tables["layers"][0] if line[0] == "dense_1"]
-    assert cells[1:] == ["1,000,000", *2 * ["80.0 % block-1x16, 90% asked"],
+    assert cells[1:] == ["1,000,000", *2 * ["80.0 % block-1x16, target 90%"],
                          "50.0 % channels, 250,000 weights left"]  # fmt: skip
     assert tables.tables["confusions"][0][1:] == [["cat", "9", "1"], ["dog", "3", "7"]]
     assert "0: 50.0 %" in tables.texts["activity"]

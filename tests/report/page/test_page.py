@@ -7,7 +7,7 @@ import pytest
 
 from edgesparse.report.page import MAX_BYTES, html_text, write_page
 from edgesparse.spec.errors import EdgesparseError
-from tests.report.page.made import HOSTILE, run
+from tests.report.page.sample_run import HOSTILE, run
 from tests.report.test_hostile import NASTY, results
 from tests.report.test_table import results as table_of
 from tests.report.test_table import row
@@ -34,11 +34,11 @@ def test_everything_that_results_hold_is_shown():
     for said in [
         "ai-edge-litert 2.1.6 | delegate xnnpack", "accuracy against latency", "latency by round",
         "accuracy against size", "gate met: sparse-f32 accuracy_drop 0.01", "its process crashed",
-        "accuracy % 99.0 97.5 1.5", "dense_1", "1.00 MB → 123.5 KB", "saves time",
-        "90% zeros asked for, 80.0 % reached",
+        "accuracy % 99.0 97.5 1.5", "dense_1", "1.00 MB → 123.5 KB yes", "zeros save time",
+        "target 90%, achieved 80.0 %",
         "out (10.0 %): it", "with one layer pruned alone", "3 of 4 values reach the outputs",
-        "lovely (+2.5), fine (+1)", "how often each expert was chosen",
-        "zeros in what rectifiers give", "What was taken for what", "tensorflow 2.21.0",
+        "lovely (+2.5), fine (+1)", "how often each expert is selected",
+        "zeros in the outputs of rectifiers", "Confusion matrices", "tensorflow 2.21.0",
         "edgesparse deploy p.yaml --device pi",
         "name: p",
     ]:  # fmt: skip
@@ -103,5 +103,5 @@ def test_its_library_is_loaded_when_a_page_is_made():
 
 def test_a_page_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EdgesparseError, match="cannot be written"):
+    with pytest.raises(EdgesparseError, match="cannot write the page"):
         write_page(run(), tmp_path / "file" / "page.html")

@@ -12,7 +12,7 @@ import pytest
 
 from edgesparse.measure.provenance import Provenance, Training
 from edgesparse.report.tracking import track
-from edgesparse.report.tracking.figures import plain
+from edgesparse.report.tracking.figures import tracker_name
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Tracking
 from tests.report.test_table import results, row
@@ -107,7 +107,9 @@ def test_mlflow_has_rows_curves_and_files(server, folder):
 def test_a_server_that_is_not_there_is_told_without_its_password(folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     tracking = Tracking(name="mlflow", uri="http://me:secret@127.0.0.1:9")
-    with pytest.raises(EdgesparseError, match=r"MLflow at http://127\.0\.0\.1:9 did not") as caught:
+    with pytest.raises(
+        EdgesparseError, match=r"cannot log the run to MLflow at http://127\.0\.0\.1:9: "
+    ) as caught:
         track(FOUND, tracking, folder)
     assert "secret" not in str(caught.value)
 
@@ -115,7 +117,7 @@ def test_a_server_that_is_not_there_is_told_without_its_password(folder, monkeyp
 def test_no_server_is_told(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "runs")
-    with pytest.raises(UsageError, match="names no server"):
+    with pytest.raises(UsageError, match="has no server"):
         track(FOUND, "mlflow", folder)
 
 
@@ -143,4 +145,4 @@ def test_tensorboard_reads_what_is_written(folder):
 
 
 def test_names_are_such_as_trackers_take():
-    assert plain("sparse <b> 50 %") == "sparse _b_ 50 _"
+    assert tracker_name("sparse <b> 50 %") == "sparse _b_ 50 _"

@@ -1,0 +1,103 @@
+"""Pages about several runs: a comparison of two, a pipeline's history, a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgesparse.measure.comparison import Change, Comparison, place_of
+from edgesparse.measure.results import Results
+from edgesparse.measure.trials import Sweep
+from edgesparse.report.comparison import (
+    COMPARISON_TITLES,
+    HISTORY_TITLES,
+    comparison_texts,
+    history_lines,
+    history_run_lines,
+    presence_lines,
+    shared_lines,
+    verdict,
+)
+from edgesparse.report.page.document import render, write
+from edgesparse.report.trials import goals, sweep_notes, trial_texts
+
+_TEMPLATE = "overview.html"
+
+
+def write_comparison(comparison: Comparison, path: Path) -> Path:
+    """Write the page of a comparison.
+
+    Raises:
+        EdgesparseError: the file cannot be written.
+    """
+    tables = []
+    for location in dict.fromkeys(change.place for change in comparison.changes):
+        changes = [change for change in comparison.changes if change.place == location]
+        rows = [(comparison_texts(change), _style(change)) for change in changes]
+        tables.append((location, COMPARISON_TITLES, rows))
+    notes = [f"changed: {line}" for line in comparison.differences]
+    notes += [
+        f"{location}: {line}"
+        for location, _, _ in tables
+        for line in shared_lines(comparison, location)
+    ]
+    notes += presence_lines(comparison)
+    title = f"{comparison.before} → {comparison.after}"
+    return write(path, render(_TEMPLATE, title=title, notes=notes, tables=tables, charts=[]))
+
+
+def _style(change: Change) -> str:
+    if change.regressed:
+        return "bad"
+    return "good" if verdict(change)[1] == "green" else ""
+
+
+def write_sweep(sweep: Sweep, path: Path) -> Path:
+    """Write the page of a search.
+
+    Raises:
+        EdgesparseError: the file cannot be written.
+    """
+    from edgesparse.report.page.charts import front
+
+    titles = ("", *sweep.objectives, "runtime", "parameters")
+    best = {trial.name for trial in sweep.front}
+    others = [trial for trial in sweep.trials if trial.name not in best]
+    tables = [
+        ("front", titles, [(trial_texts(sweep, trial), "good") for trial in sweep.front]),
+        (
+            "other trials",
+            (*titles, "reason"),
+            [([*trial_texts(sweep, trial), trial.reason or ""], "") for trial in others],
+        ),
+    ]
+    title = f"{sweep.pipeline} on {sweep.device}: {goals(sweep)}"
+    content = {"notes": sweep_notes(sweep), "tables": tables, "charts": front(sweep)}
+    return write(path, render(_TEMPLATE, title=title, **content))
+
+
+def write_history(runs: Sequence[Results], changed: Sequence[Sequence[str]], path: Path) -> Path:
+    """Write the page of a pipeline's runs.
+
+    Args:
+        runs: of one pipeline, the oldest first.
+        changed: for each run what changed since the run before.
+
+    Raises:
+        EdgesparseError: the file cannot be written.
+    """
+    from edgesparse.report.page.charts import latency_history
+
+    tables = [
+        (location, HISTORY_TITLES, [(texts, "") for texts in lines])
+        for location, lines in history_lines(runs).items()
+    ]
+    locations = dict.fromkeys(place_of(row) for run in runs for row in run.rows)
+    charts = [(location, latency_history(location, runs)) for location in locations]
+    content = {
+        "title": f"{runs[-1].pipeline}: {len(runs)} runs",
+        "notes": history_run_lines(runs, changed),
+        "tables": tables,
+        "charts": [(location, chart) for location, chart in charts if chart is not None],
+    }
+    return write(path, render(_TEMPLATE, **content))
