@@ -23,7 +23,7 @@ def dataset():
 
 
 def kept_in(dataset, place):
-    return replace(dataset, interrupted=checkpoints.Interrupted(place))
+    return replace(dataset, checkpoints=checkpoints.Interrupted(place))
 
 
 def network():
@@ -76,7 +76,7 @@ def test_an_interrupted_training_goes_on_where_it_was(dataset, tmp_path, monkeyp
     same = training.fit(network(), kept, settings, lambda share, text: told.append(text))
     assert not told
     assert same["loss"] == history["loss"]
-    kept.interrupted.done()
+    kept.checkpoints.done()
     assert not place.exists()
     # What is of another network, or torn, is not taken.
     (place / "1").mkdir(parents=True)
