@@ -67,7 +67,7 @@ ARM_INLINE void finish(const Requant& q, const int32x4_t (&sum)[4], float32x4_t 
   const auto two = [&](int i) __attribute__((always_inline)) {
     return joined<kWay>(q, rounded<kWay, -1>(q, sum[i], scale), rounded<kWay, -1>(q, sum[i + 1], scale));
   };
-  vst1q_s8(out, clamped(q, two(0), two(2)));
+  vst1q_s8(out, clamped<kWay>(q, two(0), two(2)));
 }
 
 // Kernels copy their arguments: what lies in memory would be read again after each store of bytes.
@@ -291,11 +291,11 @@ void depthwise_direct(const Depthwise& d, const uint8_t* in, uint8_t* out, int g
                       uint8_t* scratch) {
   const Requant q(d.output);
   const Rounding way = rounding_of(d.bound, d.result_bound, d.output);
-  const auto choose = [way](auto even, auto odd, auto wide) { return way == kEven ? even : way == kOdd ? odd : wide; };
-  const auto kernel =
-      !is_3x3(d) ? choose(depthwise_any<kEven>, depthwise_any<kOdd>, depthwise_any<kWide>)
-      : d.stride_width == 1 ? choose(depthwise_3x3_1<kEven>, depthwise_3x3_1<kOdd>, depthwise_3x3_1<kWide>)
-                            : choose(depthwise_3x3_2<kEven>, depthwise_3x3_2<kOdd>, depthwise_3x3_2<kWide>);
+#define ALL(f) choose(way, f<kPlain>, f<kEven>, f<kOdd>, f<kWide>)
+  const auto kernel = !is_3x3(d)           ? ALL(depthwise_any)
+                      : d.stride_width == 1 ? ALL(depthwise_3x3_1)
+                                            : ALL(depthwise_3x3_2);
+#undef ALL
   const bool direct = reads_input(d);
   const Size size = padded_size(d);
   const size_t row = (size_t)(direct ? d.width : size.pitch) * 4, weights = packed_depthwise_bytes(d) / d.groups;

@@ -69,7 +69,7 @@ __attribute__((noinline)) void depthwise_plane(const Plane& plane, const Requant
       const auto eight = [&](int i) __attribute__((always_inline)) {
         return joined<kWay>(q, rounded<kWay, -1>(q, sum[i], p.scale), rounded<kWay, -1>(q, sum[i + 1], p.scale));
       };
-      vst1q_s8(p.out + (size_t)y * p.out_row + x, clamped(q, eight(0), eight(2)));
+      vst1q_s8(p.out + (size_t)y * p.out_row + x, clamped<kWay>(q, eight(0), eight(2)));
     }
 }
 
@@ -144,9 +144,8 @@ void depthwise_groups(const Depthwise& d, const uint8_t* in, uint8_t* out, int g
 
 void depthwise_direct(const Depthwise& d, const uint8_t* in, uint8_t* out, int group, int group_end,
                       uint8_t* scratch) {
-  const Rounding way = rounding_of(d.bound, d.result_bound, d.output);
-  (way == kEven ? depthwise_groups<kEven> : way == kOdd ? depthwise_groups<kOdd> : depthwise_groups<kWide>)(
-      d, in, out, group, group_end, scratch);
+  choose(rounding_of(d.bound, d.result_bound, d.output), depthwise_groups<kPlain>, depthwise_groups<kEven>,
+         depthwise_groups<kOdd>, depthwise_groups<kWide>)(d, in, out, group, group_end, scratch);
 }
 
 }  // namespace

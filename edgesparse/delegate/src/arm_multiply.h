@@ -87,8 +87,10 @@ ARM_INLINE void accumulate(int32x4_t (&sum)[R][V * kSums], Stream& s, int32x4_t 
   const int32_t *offset = s.offsets, *const end = offset + (s.starts[1] - s.starts[0]);
   const int8_t* w = s.weights;
   s.starts++;
-  __builtin_prefetch(w + kAhead);
-  __builtin_prefetch((const char*)offset + kAhead);
+  if (kLane == 0) {
+    __builtin_prefetch(w + kAhead);
+    __builtin_prefetch((const char*)offset + kAhead);
+  }
   if constexpr (R == 1) {
     for (; offset < end - 3; offset += 4, w += 16) {
       const int8x16_t four = vld1q_s8(w);
@@ -125,7 +127,7 @@ ARM_INLINE void narrow(const Requant& q, const int32x4_t* a, const int32x4_t* b,
 #pragma clang loop unroll(full)
   for (int i = 0; i < N; i += 2) {
     const int16x8_t first = pair(i);
-    bytes[i / 2] = clamped(q, first, i + 1 < N ? pair(i + 1 < N ? i + 1 : i) : first);
+    bytes[i / 2] = clamped<kWay>(q, first, i + 1 < N ? pair(i + 1 < N ? i + 1 : i) : first);
   }
 }
 
@@ -220,9 +222,9 @@ void multiply_tiles(const Matrix& m, const int8_t* in, int8_t* out, int row, int
 
 void multiply_sparse(const Matrix& m, const uint8_t* in, uint8_t* out, int row, int row_end, int vector,
                      int vector_end) {
-  const Rounding way = rounding_of(m.bound, m.result_bound, m.output);
-  (way == kEven ? multiply_tiles<kEven> : way == kOdd ? multiply_tiles<kOdd> : multiply_tiles<kWide>)(
-      m, (const int8_t*)in, (int8_t*)out, row, row_end, vector, vector_end);
+  choose(rounding_of(m.bound, m.result_bound, m.output), multiply_tiles<kPlain>, multiply_tiles<kEven>,
+         multiply_tiles<kOdd>, multiply_tiles<kWide>)(m, (const int8_t*)in, (int8_t*)out, row, row_end, vector,
+                                                      vector_end);
 }
 
 }  // namespace

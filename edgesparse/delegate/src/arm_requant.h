@@ -21,11 +21,18 @@ namespace {
 
 enum : int32_t { kMagic = 0x4B400000 };  // the bits of 1.5 * 2^23
 
-enum Rounding { kEven, kOdd, kWide };  // narrow with an even zero point, narrow with an odd one, wide
+// Narrow with an even zero point and all of int8 allowed; with an even one; with an odd one; wide.
+enum Rounding { kPlain, kEven, kOdd, kWide };
 
 inline Rounding rounding_of(double bound, double result_bound, const Output& output) {
   if (bound >= 4.19e6 || result_bound >= 32000) return kWide;
-  return output.zero_point % 2 ? kOdd : kEven;
+  if (output.zero_point % 2) return kOdd;
+  return output.lowest == -128 && output.highest == 127 ? kPlain : kEven;
+}
+
+template <class F>
+F choose(Rounding way, F plain, F even, F odd, F wide) {
+  return way == kPlain ? plain : way == kEven ? even : way == kOdd ? odd : wide;
 }
 
 struct Requant {
@@ -84,8 +91,10 @@ ARM_INLINE int16x8_t paired(const Requant& q, int32x4_t a, int32x4_t b) {
 }
 
 // Sixteen bytes, within the range of the fused activation.
+template <Rounding kWay>
 ARM_INLINE int8x16_t clamped(const Requant& q, int16x8_t a, int16x8_t b) {
-  return vmaxq_s8(vminq_s8(vqmovn_high_s16(vqmovn_s16(a), b), q.high), q.low);
+  const int8x16_t x = vqmovn_high_s16(vqmovn_s16(a), b);
+  return kWay == kPlain ? x : vmaxq_s8(vminq_s8(x, q.high), q.low);
 }
 
 }  // namespace
