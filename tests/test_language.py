@@ -9,7 +9,6 @@ PENDING = {
     "commands",
     "devices",
     "graph",
-    "measure",
     "methods",
     "models",
     "stages",

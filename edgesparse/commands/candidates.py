@@ -12,7 +12,7 @@ from edgesparse.delegate import BuildError, library, refused
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
-from edgesparse.measure.evaluation import Judge, read_answers, read_judge
+from edgesparse.measure.evaluation import Evaluator, read_evaluator, read_outputs
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.rows import Coverage, EdgeTpuInfo, ModelFile, StoredWeight
 from edgesparse.spec.device import Device
@@ -40,7 +40,7 @@ def planned(
 
     `errors` are those of the plan's stages, by key.
     """
-    judge = _judge(plan, executor)
+    evaluator = _evaluator(plan, executor)
     found = []
     # Runtimes outermost: a block of the table is one runtime with one number of threads.
     for runtime, missing in target.all_runtimes:
@@ -62,7 +62,7 @@ def planned(
                 if error or key is None:
                     found.append(replace(candidate, error=error or "was not planned"))
                     continue
-                found.append(_verified(candidate, plan, executor, key, convert, judge))
+                found.append(_verified(candidate, plan, executor, key, convert, evaluator))
     return [within_macs(one, found, executor.context.pipeline) for one in found]
 
 
@@ -86,14 +86,14 @@ def within_macs(one: Candidate, others: Sequence[Candidate], pipeline: Pipeline)
     return one
 
 
-def _judge(plan: Plan, executor: Executor) -> Judge | None:
+def _evaluator(plan: Plan, executor: Executor) -> Evaluator | None:
     """How every candidate's answers are judged; None where there are no samples."""
     folder = executor.store.path(plan.samples)
     if not (folder / samples.TASK).is_file():
         return None
     kept = read_json(folder / samples.TASK)
     executor.context.inputs.check_task_code()
-    return read_judge(kept, folder / samples.TARGETS, executor.context.loaded.folder)
+    return read_evaluator(kept, folder / samples.TARGETS, executor.context.loaded.folder)
 
 
 def too_many_threads(target: Target, threads: int) -> str | None:
@@ -154,9 +154,9 @@ def _verified(
     executor: Executor,
     key: str,
     convert: str,
-    judge: Judge | None,
+    evaluator: Evaluator | None,
 ) -> Candidate:
-    assert judge is not None, "nothing is verified without samples"
+    assert evaluator is not None, "nothing is verified without samples"
     decided = _decided(plan, executor, key)
     store, pipeline = executor.store, executor.context.pipeline
     verdict = read_json(store.path(key) / "verify.json")
@@ -177,10 +177,10 @@ def _verified(
         golden=store.path(convert) / "golden.npz",
         samples=sampled / "samples.npz",
         limits=limits(pipeline.variants[candidate.variant].quantize, pipeline.verify),
-        judge=judge,
+        evaluator=evaluator,
         keras_scores=metrics,
         trained_scores=network["trained"],
-        host_answers=read_answers(store.path(key) / verify.ANSWERS, judge),
+        host_evaluation=read_outputs(store.path(key) / verify.ANSWERS, evaluator),
         agreement=verdict["agreement"],
         notes=(*candidate.notes, *trained, *verdict["notes"], *aware, *network["notes"]),
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,

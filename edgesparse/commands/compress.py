@@ -21,7 +21,7 @@ from edgesparse.commands.results.models import FOLDER
 from edgesparse.graph import events
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
-from edgesparse.measure.selection import recommended
+from edgesparse.measure.selection import recommend
 from edgesparse.models.files.reference_outputs import answers
 from edgesparse.spec.auto_variants import untrained_variants
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -174,7 +174,7 @@ def _keras(
     except EdgesparseError as error:
         kind = UsageError if isinstance(error, UsageError) else EdgesparseError
         raise kind(_by_file(error, loaded, source, data)) from error
-    found = recommended(results.rows)
+    found = recommend(results.rows)
     if found is None:
         raise EdgesparseError(
             f"{source}: no variant ran and lost at most a point; see 'edgesparse report'"

@@ -1,1 +1,1 @@
-"""What to measure, and what the measurements say."""
+"""Measurement: jobs, rows, statistics, evaluation, gates, selection and comparison of runs."""

@@ -1,4 +1,4 @@
-"""What a clock can say: instructions are no time.
+"""Limits of a clock that counts instructions, which are not time.
 
 An emulated board counts instructions, and is blind to how many of them a core carries out at once,
 and to its memory. Within one number format the ratios of published figures come out; across formats
@@ -16,16 +16,15 @@ from edgesparse.measure.rows import Row
 
 CHECKED = (("Cortex-A76", "ai-edge-litert"),)
 """Cores and runtimes whose ratios across formats are within 30 % of what is published of them."""
-LIMIT = "instructions cannot tell number formats apart"
+LIMIT = "instruction counts are not comparable across number formats"
 
 
-def formats_apart(rows: Iterable[Row], cpu: str) -> str | None:
-    """Why times of a device's rows may not be compared across number formats; None where they
-    may."""
+def incomparable_formats(rows: Iterable[Row], cpu: str) -> str | None:
+    """Reason why times of a device's rows cannot be compared across number formats, or None."""
     rows = [row for row in rows if row.clock == "instructions"]
     numbers = {row.compute_dtype for row in rows if row.compute_dtype is not None}
-    known = {runtime for core, runtime in CHECKED if core in cpu}
-    unknown = sorted({row.runtime.name for row in rows} - known)
+    checked = {runtime for core, runtime in CHECKED if core in cpu}
+    unknown = sorted({row.runtime.name for row in rows} - checked)
     if len(numbers) < 2 or not unknown:
         return None
-    return f"{LIMIT} with {' and '.join(unknown)} on this CPU"
+    return f"{LIMIT} for {' and '.join(unknown)} on this CPU"

@@ -1,13 +1,12 @@
-"""Two runs, row by row: what became slower, less accurate, larger; and what was changed between
-them.
+"""Comparison of two runs, row by row: slower, less accurate or larger; and their differences.
 
 A comparison makes many tests at a time, so its intervals are simultaneous (Bonferroni 1936): all of
 them hold together in 95 of 100 comparisons. Rounds of different runs are not pairs, and a machine
-may be slower for the length of a run, which no interval of that run shows. So, where a place has
-many rows, a row is judged against what its rows have in common, round by round, since they are
-interleaved; otherwise by how far single rounds are apart, not by how well their mean is known. A
-change must also be larger than what two runs of the same file differ by: 2 % in time, 0.5 % in
-instructions. Times of an unstable row are not judged.
+can be slower for the length of a run, which no interval of that run shows. So, where a placement
+(device, runtime, threads) has many rows, a row is compared with what they have in common, round by
+round, since they are interleaved; otherwise by the spread of single rounds, not by that of their
+mean. A change must also be larger than what two runs of the same file differ by: 2 % in time, 0.5 %
+in instructions. Times of an unstable row are not compared.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from edgesparse.measure.results import Results
 from edgesparse.measure.rows import PAYS_FROM, Interval, Row, Score
 
 EXACT_FROM = 1.005
-"""From this ratio on, a clock that counts instructions tells two files apart: what differs from run
-to run is how many timer interrupts fall into an inference."""
+"""Smallest ratio that counts for instructions: runs of one file differ by the timer interrupts that
+fall into an inference."""
 SHARED_FROM = 1.15
-"""From this ratio on, what all rows of a place have in common is a change of what they share, such
-as a runtime; below, it may be the machine's."""
+"""Smallest shift of all rows of a placement that counts as a change of what they share, such as a
+runtime; a smaller one can be the machine's."""
 MANY_ROWS = 5
-"""From so many rows on, what they have in common is known well."""
+"""Smallest number of rows whose common shift is well determined."""
 _LEVEL = 0.05
 _Z95 = 1.96
 
@@ -41,17 +40,20 @@ Pairs = Mapping[Key, tuple[Row, Row]]
 
 @dataclass(frozen=True)
 class Change:
-    """A row that both runs have. `slowdown` is after's p50 by before's; `slowdown_ci95` is its
-    interval, simultaneous with those of the other rows, None where times are not judged; `lost` is
-    what is lost of the metric, positive where it is worse."""
+    """A row that both runs have.
 
-    place: str
+    `slowdown` is the ratio of p50, after by before; `slowdown_ci95` its interval, simultaneous with
+    those of the other rows, None where times are not compared; `drop` is the loss of the metric,
+    positive where it is worse.
+    """
+
+    placement: str
     variant: str
     before: Row
     after: Row
     slowdown: float | None = None
     slowdown_ci95: Interval | None = None
-    lost: float | None = None
+    drop: float | None = None
     slower: bool = False
     faster: bool = False
     worse: bool = False
@@ -59,42 +61,44 @@ class Change:
 
     @property
     def broken(self) -> bool:
-        """Whether it worked before and fails now."""
+        """True where the row worked before and fails now."""
         return self.before.status == "ok" and self.after.status == "failed"
 
     @property
     def unstable(self) -> bool:
-        """Whether its rounds did not agree in one of the runs, so that times are not judged."""
+        """True where rounds disagreed in one of the runs, so that times are not compared."""
         return any("unstable" in note for row in (self.before, self.after) for note in row.notes)
 
     @property
     def regressed(self) -> bool:
+        """True where the row is slower, worse or broken."""
         return self.slower or self.worse or self.broken
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`gone` and `new` are rows, by place and variant, that only one of the runs has."""
+    """Changes of rows, and rows (placement and variant) that only one of the runs has."""
 
     before: str
     after: str
     changes: tuple[Change, ...]
-    gone: tuple[str, ...]
-    new: tuple[str, ...]
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
     differences: tuple[str, ...]
-    """What was changed between the two."""
+    """Differences between the runs besides their measurements."""
     shared: Mapping[str, float] = field(default_factory=dict)
-    """By place, the slowdown that its rows have in common, where it has many of them."""
+    """By placement with many rows, the slowdown that its rows have in common."""
 
     @property
     def regressed(self) -> bool:
+        """True where a row regressed."""
         return any(change.regressed for change in self.changes)
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the rows of a place have in common: the drift of each run, by round, and the shift from
-    one run to the other (logarithms); `margin` is how far the shift may be off."""
+    """Common part of a placement's rows, as logarithms: the drift of each run by round, and the
+    shift between the runs with its `margin`."""
 
     shift: float
     before: Sequence[float]
@@ -109,14 +113,14 @@ class _Shared:
 def compare_runs(before: Results, after: Results) -> Comparison:
     """Compare every row that both runs have: device, runtime, threads and variant.
 
-    Times are judged by simultaneous intervals, metrics too; an unstable row's times are not.
+    Times and metrics are compared by simultaneous intervals; times of unstable rows are not.
     """
     first, second = _rows(before), _rows(after)
     pairs = {key: (first[key], second[key]) for key in second if key in first}
     tests = sum(_comparable(*pair) for pair in pairs.values())
-    tests += sum(_lost(*pair) is not None for pair in pairs.values())
-    places = dict.fromkeys(place for place, _ in pairs)
-    shared = {place: _shared(pairs, place, tests) for place in places}
+    tests += sum(_drop(*pair) is not None for pair in pairs.values())
+    placements = dict.fromkeys(placement for placement, _ in pairs)
+    shared = {placement: _shared(pairs, placement, tests) for placement in placements}
     return Comparison(
         before.run,
         after.run,
@@ -124,16 +128,20 @@ def compare_runs(before: Results, after: Results) -> Comparison:
         tuple(" ".join(key) for key in first if key not in second),
         tuple(" ".join(key) for key in second if key not in first),
         tuple(differences(before, after)),
-        {place: math.exp(common.shift) for place, common in shared.items() if common is not None},
+        {
+            placement: math.exp(common.shift)
+            for placement, common in shared.items()
+            if common is not None
+        },
     )
 
 
 def _rows(results: Results) -> dict[Key, Row]:
-    return {(place_of(row), row.variant): row for row in results.rows}
+    return {(placement_of(row), row.variant): row for row in results.rows}
 
 
-def place_of(row: Row) -> str:
-    """Where a row was measured; a runtime's version may change."""
+def placement_of(row: Row) -> str:
+    """Device, runtime and threads of a row; the runtime's version can differ."""
     threads = f", {row.threads} threads" if row.threads > 1 else ""
     return f"{row.device}, {row.runtime.name}{threads}"
 
@@ -141,31 +149,31 @@ def place_of(row: Row) -> str:
 def _change(key: Key, before: Row, after: Row, shared: _Shared | None, tests: int) -> Change:
     if before.status != "ok" or after.status != "ok":
         return Change(*key, before, after)
-    slowdown, half = _slowdown(before, after), _half(before, after, shared, tests)
-    own = 0.0 if slowdown is None else slowdown - (shared.shift if shared else 0.0)
+    slowdown, margin = _slowdown(before, after), _half(before, after, shared, tests)
+    relative = 0.0 if slowdown is None else slowdown - (shared.shift if shared else 0.0)
     limit = math.log(_limit(before, after))
 
     def moved(way: int) -> bool:
-        if slowdown is None or half is None or way * slowdown < limit:
+        if slowdown is None or margin is None or way * slowdown < limit:
             return False
-        # What is shared counts only where it is more than a machine does.
-        common = shared is not None and shared.real and way * shared.shift > 0
-        return way * own >= max(limit, half) or common
+        # A common shift counts only where it is larger than a machine's.
+        shifted = shared is not None and shared.real and way * shared.shift > 0
+        return way * relative >= max(limit, margin) or shifted
 
-    lost = _lost(before, after)
-    apart = lost is not None and abs(lost) > _lost_half(before.score, after.score, tests)
+    drop = _drop(before, after)
+    apart = drop is not None and abs(drop) > _drop_half(before.score, after.score, tests)
     return Change(
         *key,
         before,
         after,
         None if slowdown is None else math.exp(slowdown),
-        None if slowdown is None or half is None
-        else (math.exp(slowdown - half), math.exp(slowdown + half)),
-        lost,
+        None if slowdown is None or margin is None
+        else (math.exp(slowdown - margin), math.exp(slowdown + margin)),
+        drop,
         slower=moved(1),
         faster=moved(-1),
-        worse=apart and (lost or 0) > 0,
-        better=apart and (lost or 0) < 0,
+        worse=apart and (drop or 0) > 0,
+        better=apart and (drop or 0) < 0,
     )  # fmt: skip
 
 
@@ -174,11 +182,16 @@ def _limit(before: Row, after: Row) -> float:
 
 
 def _slowdown(before: Row, after: Row) -> float | None:
-    """The logarithm of after's p50 by before's; None where they cannot be compared."""
-    one, two = before.latency_ms, after.latency_ms
-    if one is None or two is None or before.clock != after.clock or not (one.p50 and two.p50):
+    """Logarithm of the ratio of p50, after by before; None where they are not comparable."""
+    first, second = before.latency_ms, after.latency_ms
+    if (
+        first is None
+        or second is None
+        or before.clock != after.clock
+        or not (first.p50 and second.p50)
+    ):
         return None
-    return math.log(two.p50 / one.p50)
+    return math.log(second.p50 / first.p50)
 
 
 def _comparable(before: Row, after: Row) -> bool:
@@ -188,14 +201,14 @@ def _comparable(before: Row, after: Row) -> bool:
 
 
 def _half(before: Row, after: Row, shared: _Shared | None, tests: int) -> float | None:
-    """Half the interval of a slowdown's logarithm; None where times are not judged."""
-    one, two = before.latency_ms, after.latency_ms
-    if one is None or two is None or not _comparable(before, after):
+    """Half-width of the interval of a slowdown's logarithm; None where times are not compared."""
+    first, second = before.latency_ms, after.latency_ms
+    if first is None or second is None or not _comparable(before, after):
         return None
-    if before.clock == "instructions" or not (one.by_round and two.by_round):
-        # No drift; or a run that did not keep its rounds.
+    if before.clock == "instructions" or not (first.by_round and second.by_round):
+        # No drift.
         errors = [math.log(max(ci[1], 1e-12) / max(ci[0], 1e-12)) / (2 * _Z95)
-                  for ci in (one.ci95, two.ci95)]  # fmt: skip
+                  for ci in (first.ci95, second.ci95)]  # fmt: skip
         return _quantile(tests, math.inf) * math.hypot(*errors)
     logs = _logs(before), _logs(after)
     if shared is None:
@@ -205,67 +218,73 @@ def _half(before: Row, after: Row, shared: _Shared | None, tests: int) -> float 
 
 
 def _logs(row: Row) -> Logs:
-    """The logarithms of the rounds' medians."""
+    """Logarithms of the rounds' medians."""
     assert row.latency_ms is not None
     logs: Logs = np.log(np.maximum(row.latency_ms.by_round, 1e-12))
     return logs
 
 
-def _margin(one: Logs, two: Logs, tests: int, *, averaged: bool) -> float | None:
-    """Half an interval of the difference of two runs (Welch 1947); None of single rounds.
+def _margin(first: Logs, second: Logs, tests: int, *, averaged: bool) -> float | None:
+    """Half-width of the interval of a difference of two runs (Welch 1947); None for single rounds.
 
     Args:
-        averaged: whether rounds are independent, so that their mean is known better than each.
+        averaged: whether rounds are independent, so that their mean has a smaller error.
     """
-    if min(len(one), len(two)) < 2:
+    if min(len(first), len(second)) < 2:
         return None
-    parts = [float(np.var(v, ddof=1)) / (len(v) if averaged else 1) for v in (one, two)]
+    parts = [float(np.var(v, ddof=1)) / (len(v) if averaged else 1) for v in (first, second)]
     total = sum(parts)
     if not total:
         return 0.0
-    freedom = total**2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (one, two), strict=True))
+    freedom = total**2 / sum(
+        p**2 / (len(v) - 1) for p, v in zip(parts, (first, second), strict=True)
+    )
     return _quantile(tests, freedom) * math.sqrt(total)
 
 
 @lru_cache(maxsize=1024)
 def _quantile(tests: int, freedom: float) -> float:
-    """How many standard errors make an interval that holds together with all the others."""
+    """Standard errors in the half-width of a simultaneous interval."""
     from scipy.stats import t  # With scikit-learn; half a second, for those who need it.
 
     return float(t.ppf(1 - _LEVEL / (2 * max(tests, 1)), freedom))
 
 
-def _shared(pairs: Pairs, place: str, tests: int) -> _Shared | None:
-    """What a place's rows have in common; None where they are few, or their rounds not alike."""
-    own = [pair for key, pair in pairs.items() if key[0] == place and _comparable(*pair)]
-    own = [pair for pair in own if all(row.clock == "wall" for row in pair)]
-    if len(own) < MANY_ROWS:
+def _shared(pairs: Pairs, placement: str, tests: int) -> _Shared | None:
+    """Common part of a placement's rows; None for few rows, or different numbers of rounds."""
+    comparable = [pair for key, pair in pairs.items() if key[0] == placement and _comparable(*pair)]
+    comparable = [pair for pair in comparable if all(row.clock == "wall" for row in pair)]
+    if len(comparable) < MANY_ROWS:
         return None
     runs = []
     for side in (0, 1):
-        logs = [_logs(pair[side]) for pair in own]
+        logs = [_logs(pair[side]) for pair in comparable]
         if len({len(values) for values in logs}) > 1 or len(logs[0]) < 2:
             return None
         runs.append(np.stack(logs))
-    shift = float(np.median([_slowdown(*pair) or 0.0 for pair in own]))
+    shift = float(np.median([_slowdown(*pair) or 0.0 for pair in comparable]))
     drifts = [np.median(run - run.mean(axis=1, keepdims=True), axis=0) for run in runs]
     margin = _margin(drifts[0], drifts[1], tests, averaged=False)
     return _Shared(shift, list(drifts[0]), list(drifts[1]), margin or 0.0)
 
 
-def _lost(before: Row, after: Row) -> float | None:
-    """What is lost of the metric; None where it cannot be compared."""
-    one, two = before.score, after.score
-    if one is None or two is None or one.name != two.name or before.status != after.status:
+def _drop(before: Row, after: Row) -> float | None:
+    """Drop of the metric; None where it is not comparable."""
+    first, second = before.score, after.score
+    if (
+        first is None
+        or second is None
+        or first.name != second.name
+        or before.status != after.status
+    ):
         return None
-    if one.shown is None or two.shown is None:
+    if first.shown is None or second.shown is None:
         return None
-    return two.sign * (one.shown - two.shown)
+    return second.sign * (first.shown - second.shown)
 
 
-def _lost_half(before: Score | None, after: Score | None, tests: int) -> float:
-    """Half its interval: the two runs may have judged the same samples, but nobody knows which
-    answers changed."""
+def _drop_half(before: Score | None, after: Score | None, tests: int) -> float:
+    """Half-width of the drop's interval, unpaired: outputs by sample are not stored."""
     halves = [
         (ci[1] - ci[0]) / 2 if (score is not None and (ci := score.ci95)) else 0.0
         for score in (before, after)
@@ -274,24 +293,25 @@ def _lost_half(before: Score | None, after: Score | None, tests: int) -> float:
 
 
 def differences(before: Results, after: Results) -> Iterator[str]:
-    """What two runs do not have in common, besides what they measured."""
+    """Differences between two runs besides their measurements."""
     if before.pipeline != after.pipeline:
         yield f"pipeline: {before.pipeline} -> {after.pipeline}"
     elif before.pipeline_digest != after.pipeline_digest:
-        yield "the pipeline's file"
+        yield "the pipeline file"
     if before.commit != after.commit:
         yield f"commit: {_short(before.commit)} -> {_short(after.commit)}"
     for name in dict.fromkeys([*before.versions, *after.versions]):
-        one, two = before.versions.get(name), after.versions.get(name)
-        if one != two:
-            yield f"{name}: {one or 'none'} -> {two or 'none'}"
+        first, second = before.versions.get(name), after.versions.get(name)
+        if first != second:
+            yield f"{name}: {first or 'none'} -> {second or 'none'}"
     machines = {device.name: device for device in before.devices}
     for device in after.devices:
-        known = machines.get(device.name)
-        if known is not None and (known.cpu, known.machine) != (device.cpu, device.machine):
-            yield f"{device.name}: {known.machine}, {known.cpu} -> {device.machine}, {device.cpu}"
+        earlier = machines.get(device.name)
+        if earlier and (earlier.cpu, earlier.machine) != (device.cpu, device.machine):
+            machine = f"{device.machine}, {device.cpu}"
+            yield f"{device.name}: {earlier.machine}, {earlier.cpu} -> {machine}"
     if before.quick != after.quick:
-        yield "one of them is quick"
+        yield "a single run is quick"
     runtimes = {(r.device, r.runtime.name): r.runtime.version for r in before.rows}
     for row in after.rows:
         version = runtimes.pop((row.device, row.runtime.name), row.runtime.version)
@@ -300,5 +320,5 @@ def differences(before: Results, after: Results) -> Iterator[str]:
 
 
 def _short(commit: str) -> str:
-    """A commit as people write it, with its plus."""
+    """Abbreviated commit, with its plus."""
     return commit[:12] + "+" * commit.endswith("+") if commit else "none"

@@ -1,7 +1,7 @@
-"""What answers are worth: the task judges them here, wherever they were given.
+"""Evaluation of outputs by the metrics of their task, wherever a model ran.
 
-Intervals are percentile bootstraps over samples (Efron 1979); what is lost against a baseline is
-judged on the same samples, drawn for both alike.
+Intervals are percentile bootstraps over samples (Efron 1979); drops against a baseline are paired:
+both models are resampled with the same samples.
 """
 
 from __future__ import annotations
@@ -22,93 +22,107 @@ from edgesparse.devices.agent.run_job import collect_outputs
 from edgesparse.measure.rows import Interval, Score
 from edgesparse.tasks.evaluation import ModelTasks, from_dict
 
-LOST = "its answers to the samples did not arrive whole"
+INCOMPLETE_OUTPUTS = "outputs for the test samples are incomplete"
 RESAMPLES = 300
 _LARGE = 2_000_000
-"""Answers of so many numbers are drawn less often: each draw judges them all."""
+"""Outputs with more values are resampled a tenth as often: each resample evaluates all of them."""
 _KEPT_BYTES = 50_000_000
 
-Answers = Mapping[str, NDArray[Any]]
+Outputs = Mapping[str, NDArray[Any]]
+"""By output name, arrays [samples, ...]."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """How answers to a pipeline's samples are judged; `targets` by output, each [n, ...]."""
+class EvaluationResult:
+    """Outputs for `samples` test samples, and the value of each metric."""
 
-    judging: ModelTasks
-    targets: Path
-
-    @cached_property
-    def wanted(self) -> dict[str, NDArray[Any]]:
-        with np.load(self.targets, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-
-
-def read_judge(kept: Mapping[str, Any], targets: Path, base: Path) -> Judge:
-    """From what the samples stage left."""
-    return Judge(from_dict(kept, base), targets)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Answers to `samples` samples, and each metric of them."""
-
-    answers: Answers
+    outputs: Outputs
     scores: Mapping[str, float]
     samples: int
 
 
-def judged(entry: Entry, events: Iterable[Event], judge: Judge | None) -> Judgement | None:
-    """What an entry's answers to its samples are worth; None where it gave none, or not all."""
-    answers = collect_outputs(entry, events)
-    return None if answers is None or judge is None else judgement_of(answers, judge)
+@dataclass(frozen=True)
+class Evaluator:
+    """The tasks of a pipeline, and the file with the targets of its test samples."""
+
+    tasks: ModelTasks
+    targets_path: Path
+
+    @cached_property
+    def targets(self) -> dict[str, NDArray[Any]]:
+        """Targets by output name, each [samples, ...]."""
+        with np.load(self.targets_path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    @property
+    def samples(self) -> int:
+        """Number of test samples."""
+        return len(next(iter(self.targets.values())))
+
+    def evaluate(self, outputs: Outputs) -> EvaluationResult:
+        """Compute every metric of outputs for all test samples."""
+        return EvaluationResult(outputs, self.tasks.scores(outputs, self.targets), self.samples)
+
+    def evaluate_entry(self, entry: Entry, events: Iterable[Event]) -> EvaluationResult | None:
+        """Evaluate the outputs in a device's events; None where they are missing or incomplete."""
+        outputs = collect_outputs(entry, events)
+        return None if outputs is None else self.evaluate(outputs)
+
+    def chance_level(self) -> float | None:
+        """Primary metric of the best constant output; None where it is undefined."""
+        tasks = self.tasks
+        task, targets = tasks.tasks[tasks.primary_output], self.targets[tasks.primary_output]
+        level = task.chance(tasks.metric, targets)
+        return level if level is not None and math.isfinite(level) else None
 
 
-def judgement_of(answers: Answers, judge: Judge) -> Judgement:
-    """What answers are worth."""
-    samples = len(next(iter(judge.wanted.values())))
-    return Judgement(answers, judge.judging.scores(answers, judge.wanted), samples)
+def read_evaluator(stored: Mapping[str, Any], targets: Path, base: Path) -> Evaluator:
+    """Read an evaluator that the samples stage stored; `base` is the folder of the user's code."""
+    return Evaluator(from_dict(stored, base), targets)
 
 
-def save_answers(judgement: Judgement, path: Path) -> None:
-    """Keep answers, as long as they are not many."""
-    if sum(values.nbytes for values in judgement.answers.values()) <= _KEPT_BYTES:
-        np.savez(path, **judgement.answers)
+def save_outputs(result: EvaluationResult, path: Path) -> None:
+    """Save outputs, unless they are large."""
+    if sum(values.nbytes for values in result.outputs.values()) <= _KEPT_BYTES:
+        np.savez(path, **result.outputs)
 
 
-def read_answers(path: Path, judge: Judge) -> Judgement | None:
-    """What `save_answers` kept, judged again."""
+def read_outputs(path: Path, evaluator: Evaluator) -> EvaluationResult | None:
+    """Read and evaluate outputs that `save_outputs` saved; None where it saved none."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:
-        return judgement_of({name: stored[name] for name in stored.files}, judge)
+        return evaluator.evaluate({name: stored[name] for name in stored.files})
 
 
 def scores_of(
-    judge: Judge,
+    evaluator: Evaluator,
     keras: Mapping[str, float],
     host: Mapping[str, float],
-    own: Judgement | None,
-    baseline: Judgement | None,
+    result: EvaluationResult | None,
+    baseline: EvaluationResult | None,
     *,
     on_device: bool,
 ) -> list[Score]:
-    """Every metric of a row, the one that counts first, with its interval.
+    """Every metric of a row, the primary one first, with its intervals.
 
     Args:
-        own: the answers that are shown, given on the device or on this machine.
-        baseline: those of the variant that drops refer to, to the same samples.
+        keras: metrics of the Keras model.
+        host: metrics of the .tflite file on this machine.
+        result: evaluation to show, on the device or on this machine.
+        baseline: evaluation of the baseline variant on the same samples.
+        on_device: whether `result` is the device's.
     """
-    found: list[Score] = []
-    for name, metric in judge.judging.metrics.items():
-        value = own.scores.get(name) if own else None
-        before = baseline.scores.get(name) if baseline else None
-        drop = None if value is None or before is None else metric.drop(before, value)
-        ci95, drop_ci95, chance = None, None, None
-        if not found and own is not None:
-            ci95, drop_ci95 = _intervals(judge, own, baseline)
-            chance = chance_of(judge)
-        found.append(
+    scores: list[Score] = []
+    for name, metric in evaluator.tasks.metrics.items():
+        value = result.scores.get(name) if result else None
+        reference = baseline.scores.get(name) if baseline else None
+        drop = None if value is None or reference is None else metric.drop(reference, value)
+        ci95, drop_ci95, chance_level = None, None, None
+        if not scores and result is not None:
+            ci95, drop_ci95 = _intervals(evaluator, result, baseline)
+            chance_level = evaluator.chance_level()
+        scores.append(
             Score(
                 name=name,
                 unit=metric.unit,
@@ -119,39 +133,31 @@ def scores_of(
                 drop=drop,
                 ci95=ci95,
                 drop_ci95=drop_ci95,
-                samples=own.samples if own else 0,
-                chance_level=chance,
+                samples=result.samples if result else 0,
+                chance_level=chance_level,
             )
         )
-    return found
-
-
-def chance_of(judge: Judge) -> float | None:
-    """The metric that counts where every sample gets the same answer, as good as that can be."""
-    judging = judge.judging
-    task, targets = judging.tasks[judging.primary_output], judge.wanted[judging.primary_output]
-    found = task.chance(judging.metric, targets)
-    return found if found is not None and math.isfinite(found) else None
+    return scores
 
 
 def _intervals(
-    judge: Judge, own: Judgement, baseline: Judgement | None
+    evaluator: Evaluator, result: EvaluationResult, baseline: EvaluationResult | None
 ) -> tuple[Interval | None, Interval | None]:
-    """Of the metric that counts, and of what is lost of it."""
-    output, metric = judge.judging.primary_output, judge.judging.metric
-    targets, mine = judge.wanted[output], own.answers[output]
-    theirs = baseline.answers[output] if baseline is not None else None
+    """Intervals of the primary metric and of its drop."""
+    output, metric = evaluator.tasks.primary_output, evaluator.tasks.metric
+    targets, outputs = evaluator.targets[output], result.outputs[output]
+    reference = baseline.outputs[output] if baseline is not None else None
     count = len(targets)
     if count < 2:
         return None, None
     random = np.random.default_rng(0)
     values, drops = [], []
-    for _ in range(RESAMPLES if mine.size <= _LARGE else RESAMPLES // 10):
+    for _ in range(RESAMPLES if outputs.size <= _LARGE else RESAMPLES // 10):
         drawn = random.integers(count, size=count)
-        value = metric.compute(mine[drawn], targets[drawn])
+        value = metric.compute(outputs[drawn], targets[drawn])
         values.append(value)
-        if theirs is not None:
-            drops.append(metric.drop(metric.compute(theirs[drawn], targets[drawn]), value))
+        if reference is not None:
+            drops.append(metric.drop(metric.compute(reference[drawn], targets[drawn]), value))
     return _interval(values), _interval(drops) if drops else None
 
 

@@ -1,4 +1,4 @@
-"""Gates: limits that rows must keep."""
+"""Gates: limits on metrics of rows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from edgesparse.spec.pipeline import Gate
 
 
 def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
-    """Every gate against every row of its variant; a row without the value does not pass."""
-    found = []
+    """Check every gate on every row of its variant; a row without the value does not pass."""
+    results = []
     rows = list(rows)
     for gate in gates:
         for row in rows:
             if row.variant != gate.variant:
                 continue
-            # A row that failed has no value, and a limit that cannot be checked is not met.
             value = metric_of(row, gate.metric)
             passed = (
                 value is not None
                 and (gate.min is None or value >= gate.min)
                 and (gate.max is None or value <= gate.max)
             )
-            found.append(
+            results.append(
                 GateResult(
                     variant=gate.variant,
                     metric=gate.metric,
@@ -34,14 +33,14 @@ def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
                     min=gate.min,
                     max=gate.max,
                     passed=passed,
-                    warning=_doubt(gate, row),
+                    warning=_warning(gate, row),
                 )
             )
-    return found
+    return results
 
 
-def _doubt(gate: Gate, row: Row) -> str | None:
-    """Why a gate on what is lost says little: its interval is wider than what may be lost."""
+def _warning(gate: Gate, row: Row) -> str | None:
+    """Warn about a gate on a drop whose interval is wider than its limit."""
     score = row.score
     if score is None or gate.metric != f"{score.name}_drop" or score.drop_ci95 is None:
         return None
@@ -49,6 +48,6 @@ def _doubt(gate: Gate, row: Row) -> str | None:
     if gate.max is None or half <= abs(gate.max):
         return None
     return (
-        f"its interval of {half:.2g} either way is wider than the gate; more samples would tell "
+        f"its interval of ±{half:.2g} is wider than the gate; use more samples "
         "(benchmark.test_samples)"
     )

@@ -1,4 +1,4 @@
-"""What to measure: candidates on a device become a job for its agent, and its events rows."""
+"""Measurement of candidates: a job for a device's agent, and rows from its events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgesparse.delegate.report import summarize
 from edgesparse.devices.agent.events import Check, Event, Failed, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.measure import statistics
-from edgesparse.measure.evaluation import LOST, Judge, Judgement, judged, scores_of
+from edgesparse.measure.evaluation import INCOMPLETE_OUTPUTS, EvaluationResult, Evaluator, scores_of
 from edgesparse.measure.rows import (
     Clock,
     Coverage,
@@ -31,42 +31,41 @@ from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.verify import Limits, disagreement
 
 QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
-"""What --quick puts in place of the pipeline's own benchmark settings."""
+"""Benchmark settings of --quick, in place of the pipeline's."""
 EXACT = {"rounds": 1, "min_runs": 12, "min_seconds": 0.5, "warmup_runs": 2, "warmup_seconds": 0.0}
-"""The same for a clock that counts instructions: nothing drifts there, and emulation is slow. Half
-a second, since what differs between runs is how many timer interrupts a short inference sees."""
+"""Benchmark settings for a clock that counts instructions, which does not drift, and for slow
+emulation. Half a second, since runs differ by the timer interrupts in a short inference."""
 EMULATED_GOLDEN_SAMPLES = 8
-
-
+"""An emulated board needs minutes for all of them."""
 CHIP_DROP = 0.02
-"""Accuracy that an Edge TPU may lose against the CPU without a warning."""
-HALF_SEEN = 1.2
-"""From this gain against the same numbers in 32-bit arithmetic on, half precision was seen."""
+"""Accuracy drop of an Edge TPU against the CPU from which on a row has a warning."""
+HALF_CONFIRMED = 1.2
+"""Smallest speed-up over 32-bit arithmetic that confirms half precision."""
 NOT_MEASURED = "was not measured"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant on one runtime with one number of threads; without `path` it already failed."""
+    """A variant on one runtime and number of threads; without `path` it has failed already."""
 
     variant: str
     runtime: RuntimeInfo
     delegate: str
-    """As it is named in tables; `external` is how it is loaded when it is no built-in one."""
+    """Name in tables; `external` describes how to load one that is not built in."""
     threads: int
     dense_twin: str | None = None
-    """The variant with the same quantization and the fewest steps less: what its last steps do is
-    told against it."""
+    """The variant with the same quantization without the last steps: their effect is measured
+    against it."""
     path: Path | None = None
     model: ModelFile | None = None
     golden: Path | None = None
     samples: Path | None = None
     limits: Limits | None = None
-    judge: Judge | None = None
+    evaluator: Evaluator | None = None
     keras_scores: Mapping[str, float] = field(default_factory=dict)
     trained_scores: Mapping[str, float] = field(default_factory=dict)
-    host_answers: Judgement | None = None
-    """What this machine's runtimes answer; what counts where the device answers too few."""
+    host_evaluation: EvaluationResult | None = None
+    """Evaluation on this machine; it counts where the device evaluates too few samples."""
     agreement: float | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
@@ -78,17 +77,17 @@ class Candidate:
     compute_dtype: str | None = None
     zeros_exploited: bool | None = None
     half_precision: bool | None = None
-    """Where that is asked for: whether a probe has seen it there."""
+    """Where half precision was requested: whether a probe has confirmed it on the device."""
     weights: tuple[StoredWeight, ...] = ()
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    """Of inputs that the file leaves open, by tensor."""
+    """Shapes of dynamic inputs, by tensor index."""
     clock: Clock = "wall"
     on_host: bool = False
-    """Accuracy is the host's: on an emulated device it would take an hour."""
+    """Evaluate on this machine: an emulated device would take an hour."""
 
     @property
     def entry(self) -> Entry:
-        """What the device's agent is asked to run."""
+        """Entry of the agent's job."""
         assert self.path is not None
         return Entry(
             self.name,
@@ -101,25 +100,26 @@ class Candidate:
             self.limits.tolerance if self.limits else 0.0,
             EMULATED_GOLDEN_SAMPLES if self.on_host else None,
             shapes=self.shapes,
-            reduced=self.judge.judging.reduced if self.judge else (),
+            reduced=self.evaluator.tasks.reduced if self.evaluator else (),
         )
 
     @property
     def name(self) -> str:
+        """Name of the entry, unique on its device."""
         return self.name_of(self.variant)
 
     def name_of(self, variant: str) -> str:
-        """The name of `variant` on this runtime with as many threads."""
+        """Name of the entry of `variant` on this runtime with as many threads."""
         return f"{variant}@{self.runtime.name}@{self.threads}"
 
 
 def build_job(run: str, benchmark: Benchmark, candidates: Iterable[Candidate]) -> Job:
-    """The job that measures every candidate that has a model."""
+    """Build the job that measures every candidate with a model."""
     entries = tuple(c.entry for c in candidates if c.path is not None and c.error is None)
     settings = Settings(
         benchmark.warmup_runs,
         benchmark.warmup_seconds,
-        # Totals are what a user asks for; each round does its share.
+        # Settings are totals; each round does its share.
         math.ceil(benchmark.min_runs / benchmark.rounds),
         benchmark.min_seconds / benchmark.rounds,
         benchmark.timeout_seconds,
@@ -134,34 +134,36 @@ def build_rows(
     candidates: Sequence[Candidate],
     events: Iterable[Event] | None,
 ) -> list[Row]:
-    """A row per candidate, in order; failures are rows too.
+    """Build a row per candidate, in order; failures are rows, too.
 
-    Without events nothing was to be measured: rows say what verification on the host found.
+    Args:
+        events: events of the job; None where nothing was measured: rows then have the results of
+            verification on this machine.
     """
-    seen = None if events is None else _collect(list(events), candidates)
+    measured = None if events is None else _collect(list(events), candidates)
     baseline = _baseline_here(baseline, candidates)
-    bases = {c.name: c.host_answers for c in candidates if c.variant == baseline}
+    bases = {c.name: c.host_evaluation for c in candidates if c.variant == baseline}
     return [
-        _row(pipeline, device, baseline, c, seen, bases.get(c.name_of(baseline)))
+        _row(pipeline, device, baseline, c, measured, bases.get(c.name_of(baseline)))
         for c in candidates
     ]
 
 
 def _baseline_here(baseline: str, candidates: Sequence[Candidate]) -> str:
-    """What ratios refer to: an Edge TPU runs full int8 only, so the baseline may be missing."""
+    """Variant that ratios refer to; on an Edge TPU (full int8 only) the baseline can be missing."""
     if not candidates or any(c.variant == baseline for c in candidates):
         return baseline
-    # Any dense one is a fairer reference than another sparse one.
+    # A dense variant is a fairer reference than another sparse one.
     dense = [c.variant for c in candidates if c.dense_twin is None]
     return dense[0] if dense else candidates[0].variant
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Measurements:
     """A job's events by entry."""
 
     checks: Mapping[str, Check]
-    judgements: Mapping[str, Judgement]
+    evaluations: Mapping[str, EvaluationResult]
     rounds: Mapping[str, Mapping[int, Round]]
     errors: Mapping[str, str]
 
@@ -169,7 +171,7 @@ class _Seen:
         return None if entry in self.errors else self.rounds.get(entry)
 
 
-def _collect(events: Sequence[Event], candidates: Iterable[Candidate]) -> _Seen:
+def _collect(events: Sequence[Event], candidates: Iterable[Candidate]) -> _Measurements:
     checks: dict[str, Check] = {}
     rounds: dict[str, dict[int, Round]] = {}
     errors: dict[str, str] = {}
@@ -180,17 +182,18 @@ def _collect(events: Sequence[Event], candidates: Iterable[Candidate]) -> _Seen:
             rounds.setdefault(event.entry, {})[event.round] = event
         elif isinstance(event, Failed):
             errors[event.entry] = event.error
-    judgements: dict[str, Judgement] = {}
+    evaluations: dict[str, EvaluationResult] = {}
     for candidate in candidates:
         check = checks.get(candidate.name)
         if check is None or not check.samples:
             continue
-        judgement = judged(candidate.entry, events, candidate.judge)
-        if judgement is None:
-            errors.setdefault(candidate.name, LOST)
+        evaluator = candidate.evaluator
+        evaluation = evaluator.evaluate_entry(candidate.entry, events) if evaluator else None
+        if evaluation is None:
+            errors.setdefault(candidate.name, INCOMPLETE_OUTPUTS)
         else:
-            judgements[candidate.name] = judgement
-    return _Seen(checks, judgements, rounds, errors)
+            evaluations[candidate.name] = evaluation
+    return _Measurements(checks, evaluations, rounds, errors)
 
 
 def _row(
@@ -198,10 +201,10 @@ def _row(
     device: str,
     baseline: str,
     candidate: Candidate,
-    seen: _Seen | None,
-    host_base: Judgement | None,
+    measured: _Measurements | None,
+    host_base: EvaluationResult | None,
 ) -> Row:
-    error = candidate.error or (_error(candidate, seen) if seen else None)
+    error = candidate.error or (_error(candidate, measured) if measured else None)
     row = Row(
         pipeline=pipeline,
         device=device,
@@ -225,74 +228,82 @@ def _row(
     )
     if error:
         return row
-    if seen is None:
-        known = _scores(candidate, candidate.host_answers, host_base, False)
-        return row.model_copy(update={"agreement": candidate.agreement, **known})
-    # Two ratios: against what the user compares with, and against the same numbers without
-    # sparsity, which tells what the zeros alone do.
-    name, twin = candidate.name, candidate.dense_twin
-    rounds = seen.rounds[name]
-    base = candidate.name_of(baseline)
-    speedup = _speedup(seen.measured(base), rounds, baseline)
-    zeros = _speedup(seen.measured(candidate.name_of(twin)), rounds, twin) if twin else None
+    if measured is None:
+        scores = _scores(candidate, candidate.host_evaluation, host_base, False)
+        return row.model_copy(update={"agreement": candidate.agreement, **scores})
+    # Two ratios: against the user's baseline, and against the same quantization without sparsity,
+    # which is the effect of the zeros alone.
+    name, dense_twin = candidate.name, candidate.dense_twin
+    rounds, base = measured.rounds[name], candidate.name_of(baseline)
+    speedup = _speedup(measured.measured(base), rounds, baseline)
+    vs_dense = None
+    if dense_twin is not None:
+        vs_dense = _speedup(measured.measured(candidate.name_of(dense_twin)), rounds, dense_twin)
     half = candidate.half_precision
-    if half is False and zeros is not None:
-        half = zeros.ci95[0] > HALF_SEEN
-    check = seen.checks.get(name)
+    if half is False and vs_dense is not None:
+        half = vs_dense.ci95[0] > HALF_CONFIRMED
+    check = measured.checks.get(name)
     answers: dict[str, object] = {}
     if check is not None and check.agreement is not None:
-        # An emulated device answers eight samples only: its metrics are this machine's.
-        own, before = seen.judgements.get(name), seen.judgements.get(base)
-        here = candidate.on_host or own is None
-        if here:
-            own, before = candidate.host_answers, host_base
+        # An emulated device runs eight samples only: its metrics are those of this machine.
+        evaluation, reference = measured.evaluations.get(name), measured.evaluations.get(base)
+        use_host = candidate.on_host or evaluation is None
+        if use_host:
+            evaluation, reference = candidate.host_evaluation, host_base
         answers = {
             "agreement": check.agreement,
-            **_scores(candidate, own, before, not here),
+            **_scores(candidate, evaluation, reference, not use_host),
         }
     nodes = [summarize(check.nodes)] if check is not None and check.nodes else []
-    doubts = [*_chip_doubts(candidate, answers), *_at_chance(answers)]
+    warnings = [*_chip_warnings(candidate, answers), *_chance_warnings(answers)]
     return row.model_copy(
         update={
-            **_measured(rounds, [*row.notes, *nodes, *doubts]),
+            **_measured(rounds, [*row.notes, *nodes, *warnings]),
             **answers,
             "speedup": speedup,
-            "speedup_vs_dense": zeros,
+            "speedup_vs_dense": vs_dense,
             "half_precision": half,
         }
     )
 
 
-def _error(candidate: Candidate, seen: _Seen) -> str | None:
-    """Why a candidate has no figures: it crashed, was not reached, or answers wrong there."""
+def _error(candidate: Candidate, measured: _Measurements) -> str | None:
+    """Error of a candidate that crashed, was not measured, or has wrong outputs on the device."""
     name = candidate.name
-    if name in seen.errors:
-        return seen.errors[name]
-    if not seen.rounds.get(name):
+    if name in measured.errors:
+        return measured.errors[name]
+    if not measured.rounds.get(name):
         return NOT_MEASURED
-    check = seen.checks.get(name)
+    check = measured.checks.get(name)
     if check is None or check.agreement is None or candidate.limits is None:
         return None
     return disagreement(check.agreement, candidate.limits)
 
 
 def _scores(
-    candidate: Candidate, own: Judgement | None, baseline: Judgement | None, on_device: bool
+    candidate: Candidate,
+    evaluation: EvaluationResult | None,
+    baseline: EvaluationResult | None,
+    on_device: bool,
 ) -> dict[str, object]:
-    """A row's metrics, by what the device or this machine has answered."""
-    judge = candidate.judge
-    if judge is None:
+    """Metrics and details of a row, from the evaluation on the device or on this machine."""
+    evaluator = candidate.evaluator
+    if evaluator is None:
         return {}
-    host = candidate.host_answers.scores if candidate.host_answers else {}
-    scores = scores_of(judge, candidate.keras_scores, host, own, baseline, on_device=on_device)
+    host = candidate.host_evaluation.scores if candidate.host_evaluation else {}
+    scores = scores_of(
+        evaluator, candidate.keras_scores, host, evaluation, baseline, on_device=on_device
+    )
     trained = candidate.trained_scores
     return {
         "metrics": [s.model_copy(update={"keras_train": trained.get(s.name)}) for s in scores],
-        "details": judge.judging.details(own.answers, judge.wanted) if own else {},
+        "details": evaluator.tasks.details(evaluation.outputs, evaluator.targets)
+        if evaluation
+        else {},
     }
 
 
-def _chip_doubts(candidate: Candidate, answers: Mapping[str, Any]) -> list[str]:
+def _chip_warnings(candidate: Candidate, answers: Mapping[str, Any]) -> list[str]:
     """Warn where an Edge TPU is less accurate than the CPU with the same weights."""
     on_cpu = candidate.edgetpu.cpu_accuracy if candidate.edgetpu else None
     scores = {score.name: score for score in answers.get("metrics", ())}
@@ -300,20 +311,20 @@ def _chip_doubts(candidate: Candidate, answers: Mapping[str, Any]) -> list[str]:
     if on_cpu is None or on_chip is None or on_cpu - on_chip <= CHIP_DROP:
         return []
     return [
-        f"the Edge TPU answers {on_chip:.1%} right, this device's CPU {on_cpu:.1%} with the same "
+        f"accuracy {on_chip:.1%} on the Edge TPU, {on_cpu:.1%} on this device's CPU with the same "
         "weights: do not ship this"
     ]
 
 
-def _at_chance(answers: Mapping[str, object]) -> list[str]:
-    """Whether a model has learned nothing."""
+def _chance_warnings(answers: Mapping[str, object]) -> list[str]:
+    """Warn where a model is at chance level."""
     scores = answers.get("metrics")
     score = scores[0] if isinstance(scores, list) and scores else None
     if not isinstance(score, Score) or not score.at_chance or score.chance_level is None:
         return []
     scale, unit = (100, " %") if score.unit == "%" else (1, "")
     level = f"{score.chance_level * scale:.3g}{unit}"
-    return [f"at chance level: always the same answer has {score.name} {level}"]
+    return [f"at chance level: a constant answer has {score.name} {level}"]
 
 
 def _milliseconds(rounds: Mapping[int, Round]) -> list[statistics.Samples]:
@@ -324,12 +335,11 @@ def _measured(rounds: Mapping[int, Round], notes: list[str]) -> dict[str, object
     samples = _milliseconds(rounds)
     ordered = [rounds[i] for i in sorted(rounds)]
     first, last = ordered[0].cpu_before, ordered[-1].cpu_after
-    # The hottest moment counts: throttling begins there.
     temperatures = [
         t for r in ordered for t in (r.cpu_before.temperature_c, r.cpu_after.temperature_c) if t
     ]
     throttles = [t for r in ordered for t in (r.cpu_before.throttled, r.cpu_after.throttled)]
-    known = [t for t in throttles if t is not None]
+    states = [t for t in throttles if t is not None]
     return {
         "latency_ms": statistics.summarize(samples),
         "init_ms": float(np.median([r.init_ms for r in ordered])),
@@ -339,50 +349,51 @@ def _measured(rounds: Mapping[int, Round], notes: list[str]) -> dict[str, object
             mhz_before=first.mhz,
             mhz_after=last.mhz,
             temperature_c=max(temperatures, default=None),
-            throttled=any(known) if known else None,
+            throttled=any(states) if states else None,
         ),
-        "notes": [*notes, *_doubts(samples, ordered, any(known))],
+        "notes": [*notes, *_latency_warnings(samples, ordered, any(states))],
     }
 
 
-def _doubts(
+def _latency_warnings(
     samples: Sequence[statistics.Samples], rounds: Sequence[Round], throttled: bool
 ) -> list[str]:
-    """Why a latency should not be trusted."""
-    doubts = []
-    apart = statistics.spread(samples)
-    if apart > statistics.UNSTABLE_SPREAD:
-        doubts.append(f"unstable: the rounds' medians are {apart:.0%} apart")
-    # One round that never settled is bad luck; most of them, a warm-up that is too short.
+    """Reasons not to trust a latency."""
+    warnings = []
+    spread = statistics.spread(samples)
+    if spread > statistics.UNSTABLE_SPREAD:
+        warnings.append(f"unstable: medians of rounds differ by {spread:.0%}")
+    # A single unsettled round is bad luck; most of them mean a warm-up that is too short.
     unsettled = sum(not r.stable for r in rounds)
     if unsettled > len(rounds) // 2:
-        doubts.append(
-            f"unstable: {unsettled} of {len(rounds)} rounds never settled; "
+        warnings.append(
+            f"unstable: {unsettled} of {len(rounds)} rounds did not settle; "
             "raise benchmark.warmup_seconds"
         )
     if throttled:
-        doubts.append("the CPU was throttled: improve cooling or power supply, then measure again")
+        warnings.append("the CPU was throttled; improve cooling or power supply, and measure again")
     clocks = [c for r in rounds for c in (r.cpu_before.mhz, r.cpu_after.mhz) if c]
     if clocks and max(clocks) > min(clocks) * (1 + statistics.CHANGED_CLOCK):
-        doubts.append(
-            f"the CPU clock moved between {min(clocks):.0f} and {max(clocks):.0f} MHz; "
+        warnings.append(
+            f"the CPU clock varied between {min(clocks):.0f} and {max(clocks):.0f} MHz; "
             "fix the governor"
         )
-    return doubts
+    return warnings
 
 
 def _speedup(
-    baseline: Mapping[int, Round] | None, own: Mapping[int, Round], name: str
+    baseline: Mapping[int, Round] | None, rounds: Mapping[int, Round], name: str
 ) -> Speedup | None:
     if not baseline:
         return None
-    if baseline is own:
+    if baseline is rounds:
         return Speedup(ratio=1.0, ci95=(1.0, 1.0), baseline=name)
-    # Only rounds that both have: pairing is what cancels drift.
-    common = sorted(set(baseline) & set(own))
+    # Only common rounds: pairing them cancels drift.
+    common = sorted(set(baseline) & set(rounds))
     if not common:
         return None
     ratio = statistics.compare(
-        _milliseconds({i: baseline[i] for i in common}), _milliseconds({i: own[i] for i in common})
+        _milliseconds({i: baseline[i] for i in common}),
+        _milliseconds({i: rounds[i] for i in common}),
     )
     return Speedup(ratio=ratio.ratio, ci95=ratio.ci95, baseline=name)

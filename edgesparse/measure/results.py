@@ -101,12 +101,12 @@ class Results(Data):
 
     @property
     def failed(self) -> bool:
-        """Whether a row failed, or anything besides."""
+        """True where a row failed, or anything besides."""
         return bool(self.failures) or any(row.status == "failed" for row in self.rows)
 
     @property
     def gates_met(self) -> bool:
-        """Whether every gate passed."""
+        """True where every gate passed."""
         return all(gate.passed for gate in self.gates)
 
     def best(self, device: str | None = None) -> Row | None:

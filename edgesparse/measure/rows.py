@@ -110,7 +110,7 @@ class Score(Data):
 
     @property
     def at_chance(self) -> bool:
-        """Whether the interval includes the chance level, or lies on its worse side."""
+        """True where the interval includes the chance level, or lies on its worse side."""
         if self.chance_level is None or self.shown is None:
             return False
         low, high = self.ci95 or (self.shown, self.shown)
@@ -118,7 +118,7 @@ class Score(Data):
 
     @property
     def is_significant_loss(self) -> bool:
-        """Whether the drop against the baseline is beyond its interval."""
+        """True where the drop against the baseline is beyond its interval."""
         return self.drop_ci95 is not None and self.drop_ci95[0] > 0
 
 

@@ -1,4 +1,4 @@
-"""Which variant is the best on a device: the one to release there."""
+"""Selection of the best variant on a device: for the release and for the recommendation."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from dataclasses import dataclass
 from edgesparse.measure.rows import PAYS_FROM, GateResult, Row
 
 MAX_DROP = 0.02
-"""Of a share, for a variant without a gate on the metric that counts."""
+"""Largest drop of a released variant without a gate on the primary metric, for shares."""
 MAX_RELATIVE_DROP = 0.05
-"""The same for other numbers, as a share of the baseline's."""
+"""Largest drop of other metrics, relative to the baseline."""
 
 ONE_POINT = 0.01
 RELATIVE = 0.025
-"""What a recommended variant may lose: of a share, and of another number."""
+"""Largest drop of a recommended variant: for shares, and relative for other metrics."""
 
 
 def best_row(
     rows: Iterable[Row], gates: Sequence[GateResult], variant: str | None = None
 ) -> Row | None:
-    """The best of the good rows of one device: measured, its gates met, its accuracy kept. Of those
-    that are not clearly slower than the fastest it is the one with the smallest file: so it does
-    not change from run to run where two are as fast.
+    """Select the row to release on a device, among those measured that meet their gates and keep
+    their metric: the smallest file of those not clearly slower than the fastest, so that noise
+    between equally fast rows does not decide.
 
     Args:
         rows: of one device, whose clock they share.
-        variant: consider this one only.
+        variant: consider only this variant.
     """
-    # Speed decides only among what may be released at all.
     good = [
         row
         for row in rows
@@ -42,7 +41,7 @@ def best_row(
 
 
 def _smallest_of_the_fastest(rows: Sequence[Row]) -> Row | None:
-    """Of rows with a latency, among those that are not clearly slower than the fastest."""
+    """Select the smallest file among rows that are not clearly slower than the fastest."""
     fastest = min(rows, key=_p50, default=None)
     if fastest is None:
         return None
@@ -54,22 +53,22 @@ def _size(row: Row) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Recommended:
-    """Of one device's rows that lose at most a point: the fastest, and the smallest file."""
+class Recommendation:
+    """The fastest row and the smallest file of a device, among those that lose at most a point."""
 
     fastest: Row
     smallest: Row
 
 
-def recommended(rows: Iterable[Row]) -> Recommended | None:
-    """What to take where no gate says what may be lost; None where nothing keeps its metric.
+def recommend(rows: Iterable[Row]) -> Recommendation | None:
+    """Recommend rows where no gate limits the drop; None where no row keeps its metric.
 
     Args:
         rows: of one device.
     """
     kept = [row for row in rows if row.status == "ok" and row.latency_ms and _loses_little(row)]
     fastest = _smallest_of_the_fastest(kept)
-    return None if fastest is None else Recommended(fastest, min(kept, key=_size))
+    return None if fastest is None else Recommendation(fastest, min(kept, key=_size))
 
 
 def _loses_little(row: Row) -> bool:
@@ -87,8 +86,8 @@ def _p50(row: Row) -> float:
 
 
 def clearly_slower(row: Row, other: Row) -> bool:
-    """Whether a row is slower than another one of its device: beyond both intervals, and by more
-    than two measurements of one model differ."""
+    """Check whether a row is slower than another one of its device: beyond both intervals, and by
+    more than two measurements of one file differ."""
     mine, theirs = row.latency_ms, other.latency_ms
     if mine is None or theirs is None:
         return False

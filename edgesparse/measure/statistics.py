@@ -29,7 +29,7 @@ CHANGED_CLOCK = 0.10
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times the first took as long as the second."""
+    """Ratio of the first's time to the second's."""
 
     ratio: float
     ci95: tuple[float, float]
@@ -37,7 +37,7 @@ class Ratio:
 
 def summarize(rounds: Sequence[Samples], seed: int = 0) -> Latency:
     """Summarize latencies [ms], one array per round."""
-    # Percentiles over all runs: a user meets single inferences, not rounds.
+    # Percentiles over all inferences: a user sees those, not rounds.
     pooled = np.concatenate(rounds)
     p50, p90, p99 = (float(v) for v in np.percentile(pooled, [50, 90, 99]))
     random = np.random.default_rng(seed)
@@ -56,15 +56,14 @@ def summarize(rounds: Sequence[Samples], seed: int = 0) -> Latency:
         std=float(pooled.std(ddof=1)) if len(pooled) > 1 else 0.0,
         samples=len(pooled),
         rounds=len(rounds),
-        # A bootstrap of few rounds can miss the estimate itself; an interval without it helps
-        # nobody.
+        # A bootstrap of few rounds can miss the estimate itself.
         ci95=(min(low, p50), max(high, p50)),
         by_round=[float(np.median(values)) for values in rounds],
     )
 
 
 def compare(first: Sequence[Samples], second: Sequence[Samples], seed: int = 0) -> Ratio:
-    """The ratio of medians, first over second, paired by round.
+    """Compute the ratio of medians, first over second, paired by round.
 
     The ratio is the geometric mean of the rounds' ratios: round by round both ran under the same
     conditions, so what slows both down cancels out.
@@ -88,7 +87,7 @@ def compare(first: Sequence[Samples], second: Sequence[Samples], seed: int = 0) 
 
 
 def spread(rounds: Sequence[Samples]) -> float:
-    """How far apart the rounds' medians are, as a share of their median."""
+    """Range of the rounds' medians as a share of their median."""
     medians = [float(np.median(values)) for values in rounds]
     return (max(medians) - min(medians)) / float(np.median(medians))
 

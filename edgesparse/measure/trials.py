@@ -1,4 +1,4 @@
-"""A search as data: its trials, and those that no other one beats."""
+"""A search as data: its trials and their Pareto front."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _LOWER = {"bytes", "p50_ms", "p90_ms", "p99_ms", "peak_rss_bytes"}
 
 
 class Trial(Data):
-    """One variant that was tried. `number` is None for those that the pipeline names itself."""
+    """One trial: a variant of the search space, or (without `number`) of the pipeline itself."""
 
     name: str
     number: int | None = None
     chosen: dict[str, Any] = Field({})
-    """By its place in the variant, what was chosen there."""
+    """By path in the variant, the value chosen there (Optuna: params)."""
     variant: dict[str, Any] = Field({})
-    """As a pipeline file has it."""
-    status: Literal["ok", "failed", "over"]
-    """over: beyond a limit, whether that was seen before it was measured or after."""
+    """The variant as in a pipeline file."""
+    status: Literal["ok", "failed", "infeasible"]
+    """infeasible: a constraint is violated, by a prediction or by the measurement."""
     reason: str | None = None
     values: list[float] = Field([])
-    """Of the objectives."""
+    """Values of the objectives."""
     row: Row | None = None
-    """On the runtime that is the fastest of the device's."""
+    """The row on the fastest runtime of the device."""
 
 
 class Sweep(Data):
-    """What a search has found on a device."""
+    """Trials of a search on a device."""
 
     pipeline: str
     device: str
@@ -43,40 +43,41 @@ class Sweep(Data):
     directions: list[Direction]
     limits: list[Constraint]
     trials: list[Trial]
-    asked: int
-    """So many trials there were to be."""
+    n_trials: int
+    """Requested number of trials."""
 
     @cached_property
     def front(self) -> list[Trial]:
-        """Those that keep the limits and that no other one beats in every objective, the pipeline's
-        own variants among them; in the order of the last objective."""
+        """Trials that no other dominates (Pareto), the pipeline's variants among them, by the last
+        objective."""
         good = [trial for trial in self.trials if trial.status == "ok"]
-        kept = [
-            one
-            for place, one in enumerate(good)
+        front = [
+            trial
+            for position, trial in enumerate(good)
             if not any(
-                self._beats(other, one) or (other.values == one.values and number < place)
+                self._dominates(other, trial)
+                or (other.values == trial.values and number < position)
                 for number, other in enumerate(good)
             )
         ]
-        return sorted(kept, key=lambda trial: self._signed(trial)[::-1])
+        return sorted(front, key=lambda trial: self._signed(trial)[::-1])
 
-    def beaten_by(self, trial: Trial) -> Trial | None:
-        """One of the front that is better than a trial."""
-        return next((one for one in self.front if self._beats(one, trial)), None)
+    def dominated_by(self, trial: Trial) -> Trial | None:
+        """Trial of the front that dominates a trial."""
+        return next((other for other in self.front if self._dominates(other, trial)), None)
 
     def _signed(self, trial: Trial) -> list[float]:
-        """Its values, the lower the better."""
+        """Values with signs such that lower is better."""
         pairs = zip(trial.values, self.directions, strict=True)
         return [-value if direction == "maximize" else value for value, direction in pairs]
 
-    def _beats(self, one: Trial, other: Trial) -> bool:
-        first, second = self._signed(one), self._signed(other)
+    def _dominates(self, trial: Trial, other: Trial) -> bool:
+        first, second = self._signed(trial), self._signed(other)
         return first != second and all(a <= b for a, b in zip(first, second, strict=True))
 
 
 def direction_of(objective: str, rows: Sequence[Row]) -> Direction | None:
-    """Which way an objective is good, by rows that have it; None where no row has it."""
+    """Direction of an objective, by rows that have it; None where no row has it."""
     if objective in _LOWER or objective.endswith("_drop"):
         return "minimize"
     if objective in _HIGHER:
@@ -85,12 +86,12 @@ def direction_of(objective: str, rows: Sequence[Row]) -> Direction | None:
     return next((score.direction for score in scores if score.name == objective), None)
 
 
-def over(limit: Constraint, row: Row) -> float:
-    """How far a row is beyond a limit; not at all at 0 and below."""
-    value = metric_of(row, limit.metric)
+def violation(constraint: Constraint, row: Row) -> float:
+    """Amount by which a row violates a constraint; 0 or less where it does not."""
+    value = metric_of(row, constraint.metric)
     if value is None:
         return 1.0
-    below = limit.min - value if limit.min is not None else float("-inf")
-    above = value - limit.max if limit.max is not None else float("-inf")
-    found = max(below, above)
-    return found if found > float("-inf") else 0.0
+    below = constraint.min - value if constraint.min is not None else float("-inf")
+    above = value - constraint.max if constraint.max is not None else float("-inf")
+    amount = max(below, above)
+    return amount if amount > float("-inf") else 0.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgesparse.measure.comparison import Change, Comparison, place_of
+from edgesparse.measure.comparison import Change, Comparison, placement_of
 from edgesparse.measure.results import Results, SchemaError
 from edgesparse.measure.rows import PAYS_FROM, Row
 from edgesparse.measure.selection import best_row
@@ -25,7 +25,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     print_line(console, f"{comparison.before} -> {comparison.after}", "bold")
     for line in comparison.differences:
         print_line(console, f"changed: {line}")
-    for location in dict.fromkeys(change.place for change in comparison.changes):
+    for location in dict.fromkeys(change.placement for change in comparison.changes):
         console.print()
         print_line(console, location, "bold cyan")
         for line in shared_lines(comparison, location):
@@ -35,7 +35,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         add_columns(table, COMPARISON_TITLES[1:-1])
         table.add_column("")
         for change in comparison.changes:
-            if change.place == location:
+            if change.placement == location:
                 *texts, words = comparison_texts(change)
                 table.add_row(*map(shown, texts), shown(words, verdict(change)[1]))
         console.print(table)
@@ -50,8 +50,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def presence_lines(comparison: Comparison) -> list[str]:
     """Name the rows that only one of the runs has."""
     return [
-        *(f"removed: {name}" for name in comparison.gone),
-        *(f"new: {name}" for name in comparison.new),
+        *(f"removed: {name}" for name in comparison.removed),
+        *(f"new: {name}" for name in comparison.added),
     ]
 
 
@@ -121,16 +121,16 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         "regressed": comparison.regressed,
         "shared": dict(comparison.shared),
         "differences": list(comparison.differences),
-        "gone": list(comparison.gone),
-        "new": list(comparison.new),
+        "removed": list(comparison.removed),
+        "added": list(comparison.added),
         "changes": [
             {
-                "place": change.place,
+                "placement": change.placement,
                 "variant": change.variant,
                 "verdict": verdict(change)[0],
                 "slowdown": change.slowdown,
                 "slowdown_ci95": change.slowdown_ci95,
-                "lost": change.lost,
+                "drop": change.drop,
                 "p50_ms": [r.latency_ms.p50 if r.latency_ms else None
                            for r in (change.before, change.after)],
                 "bytes": [r.model.bytes if r.model else None
@@ -218,7 +218,7 @@ def history_lines(runs: Sequence[Results]) -> dict[str, list[list[str]]]:
     series: dict[str, dict[str, list[Row | None]]] = {}
     for number, run in enumerate(runs):
         for row in run.rows:
-            variants = series.setdefault(place_of(row), {})
+            variants = series.setdefault(placement_of(row), {})
             rows = variants.setdefault(row.variant, [None] * len(runs))
             rows[number] = row if row.status == "ok" else None
     return {
@@ -283,7 +283,7 @@ def history_record(
             "changed": list(lines),
             "rows": [
                 {
-                    "place": place_of(row),
+                    "placement": placement_of(row),
                     "variant": row.variant,
                     "status": row.status,
                     "p50_ms": row.latency_ms.p50 if row.latency_ms else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edgesparse.measure.clock import formats_apart
+from edgesparse.measure.clock import incomparable_formats
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Interval, ModelFile, Row, Score
 from edgesparse.report.units import (
@@ -73,13 +73,13 @@ class Block:
     """Rows that are comparable: one device, runtime and number of threads.
 
     Attributes:
-        formats_apart: why times are not comparable across number formats; None where they are.
+        incomparable_formats: why times of number formats are not comparable, or None.
     """
 
     title: str
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
-    formats_apart: str | None = None
+    incomparable_formats: str | None = None
 
     @property
     def titles(self) -> list[str]:
@@ -98,7 +98,7 @@ def blocks(results: Results) -> list[Block]:
 
 
 def _block(rows: Sequence[Row], cpu: str) -> Block:
-    row, reason = rows[0], formats_apart(rows, cpu)
+    row, reason = rows[0], incomparable_formats(rows, cpu)
     parts = [
         row.device,
         f"{row.runtime.name} {row.runtime.version}",
@@ -277,7 +277,7 @@ def block_cells(block: Block, note_numbers: dict[str, int]) -> list[list[Cell]]:
 
 def _best_rows(block: Block, column: Column) -> set[int]:
     """Indices of the rows that are best in a column; none where all of them are equally good."""
-    if column.value is None or (block.formats_apart and column.title in TIME_COLUMNS):
+    if column.value is None or (block.incomparable_formats and column.title in TIME_COLUMNS):
         return set()
     values = {
         index: value

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgesparse.measure.clock import formats_apart
+from edgesparse.measure.clock import incomparable_formats
 from edgesparse.measure.trials import Sweep, Trial
 from edgesparse.report.console import add_columns, plain_table, print_line, shown
 from edgesparse.report.units import DASH, metric_text, ms_text, ratio_text, size_text
@@ -95,13 +95,13 @@ def _variant_notes(sweep: Sweep) -> Iterator[str]:
     front = {trial.name for trial in sweep.front}
     for trial in sweep.trials:
         if trial.number is None and trial.name not in front:
-            better = sweep.beaten_by(trial)
+            better = sweep.dominated_by(trial)
             reason = f"{better.name} is better" if better else trial.reason or "equal to another"
             yield f"{trial.name} (variant of the pipeline): {reason}"
 
 
 def _failure_notes(sweep: Sweep) -> Iterator[str]:
-    for status, outcome in (("over", "beyond the constraints"), ("failed", "failed")):
+    for status, outcome in (("infeasible", "beyond the constraints"), ("failed", "failed")):
         trials = [t for t in sweep.trials if t.status == status and t.number is not None]
         if trials:
             reasons = list(dict.fromkeys(trial.reason or "" for trial in trials))[:MAX_REASONS]
@@ -112,7 +112,7 @@ def _caveats(sweep: Sweep) -> Iterator[str]:
     rows = [trial.row for trial in sweep.trials if trial.row is not None]
     is_timed = any(objective.endswith("_ms") for objective in sweep.objectives)
     if is_timed and any(row.clock == "instructions" for row in rows):
-        reason = formats_apart(rows, sweep.cpu)
+        reason = incomparable_formats(rows, sweep.cpu)
         yield "latencies are instruction counts (simulated)" + (f"; {reason}" if reason else "")
     samples = max((score.samples for row in rows for score in row.metrics), default=0)
     if sweep.front and samples:

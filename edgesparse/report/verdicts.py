@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edgesparse.measure.clock import formats_apart
+from edgesparse.measure.clock import incomparable_formats
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import PAYS_FROM, Row
-from edgesparse.measure.selection import best_row, recommended
+from edgesparse.measure.selection import best_row, recommend
 from edgesparse.report.table import blocks
 from edgesparse.report.units import DASH, ms_text, ratio_text, size_text
 
@@ -99,12 +99,12 @@ def recommendations(results: Results) -> Iterator[str]:
             best = best_row(rows, results.gates)
             text = _row_text(best) if best else "no variant ran and met its gates"
             yield f"best on {device.name}: {text}"
-        choice = recommended(rows) if len(rows) > 1 else None
+        choice = recommend(rows) if len(rows) > 1 else None
         if choice is not None:
             same = choice.fastest is choice.smallest
             text = f"fastest {'and smallest ' * same}{_row_text(choice.fastest)}"
             text += "" if same else f"; smallest {_row_text(choice.smallest)}"
-            reason = formats_apart(rows, device.cpu)
+            reason = incomparable_formats(rows, device.cpu)
             text += f" ({reason})" if reason else ""
             yield f"recommended on {device.name} (drop at most 1 point): {text}"
 

@@ -12,7 +12,13 @@ from edgesparse.devices.agent.events import Check, Event, Failed
 from edgesparse.devices.agent.job import Entry, check_only
 from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import Transport
-from edgesparse.measure.evaluation import LOST, Judge, Judgement, judged, read_judge, save_answers
+from edgesparse.measure.evaluation import (
+    INCOMPLETE_OUTPUTS,
+    EvaluationResult,
+    Evaluator,
+    read_evaluator,
+    save_outputs,
+)
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant, Verify
@@ -62,11 +68,11 @@ def run(context: StageContext) -> None:
     chosen = next((form for form in paths if form in tried.checks), None)
     if chosen is None:
         raise EdgesparseError(_why_none(context, paths, tried))
-    judgement = tried.judgements.get(chosen)
+    evaluation = tried.evaluations.get(chosen)
     if devices.host is not None:
-        judgement = _host_judgement(context, chosen, _readable(context, paths[chosen]), limit)
-    if judgement is not None:
-        save_answers(judgement, context.folder / ANSWERS)
+        evaluation = _host_evaluation(context, chosen, _readable(context, paths[chosen]), limit)
+    if evaluation is not None:
+        save_outputs(evaluation, context.folder / ANSWERS)
     write_json(
         context.folder / "verify.json",
         {
@@ -75,12 +81,12 @@ def run(context: StageContext) -> None:
             "path": paths[chosen].parent.name + "/" + paths[chosen].name,
             "model": files[chosen],
             "agreement": tried.checks[chosen].agreement,
-            "scores": dict(judgement.scores) if judgement else {},
+            "scores": dict(evaluation.scores) if evaluation else {},
             "notes": [
                 *context.notes_of("sparsify"),
                 *_storage_notes(context, chosen, tried.refused),
             ],
-            **_on_chip(context, tried.judgements.get(_ON_CPU)),
+            **_on_chip(context, tried.evaluations.get(_ON_CPU)),
         },
     )
 
@@ -90,7 +96,7 @@ class _Tried:
     """What became of each form, by its name."""
 
     checks: dict[str, Check] = field(default_factory=dict)
-    judgements: dict[str, Judgement] = field(default_factory=dict)
+    evaluations: dict[str, EvaluationResult] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
     """Those of the refused that did run."""
@@ -113,7 +119,7 @@ def _try(context: StageContext, paths: Mapping[str, Path], limit: verify.Limits)
     ]
     if "compile" in context.inputs:
         entries.append(_cpu_twin(context, runtime, limit))
-    by_name, judge = {entry.name: entry for entry in entries}, _judge(context)
+    by_name, evaluator = {entry.name: entry for entry in entries}, _evaluator(context)
     found = _Tried()
     events = _checked(context, devices.transport, entries)
     for event in events:
@@ -121,11 +127,11 @@ def _try(context: StageContext, paths: Mapping[str, Path], limit: verify.Limits)
             found.refused[event.entry] = _explained(event.error, context)
         elif isinstance(event, Check):
             wrong = verify.disagreement(event.agreement or 0.0, limit)
-            judgement = judged(by_name[event.entry], events, judge)
-            if judgement is not None:
-                found.judgements[event.entry] = judgement
+            evaluation = evaluator.evaluate_entry(by_name[event.entry], events)
+            if evaluation is not None:
+                found.evaluations[event.entry] = evaluation
             elif event.samples:
-                wrong = LOST
+                wrong = INCOMPLETE_OUTPUTS
             if wrong and event.entry != _ON_CPU:
                 found.refused[event.entry] = wrong
                 found.wrong.add(event.entry)
@@ -162,14 +168,12 @@ def _cpu_twin(context: StageContext, runtime: str, limit: verify.Limits) -> Entr
     return replace(entry, delegate="xnnpack", samples=_samples_of(context))
 
 
-def _on_chip(context: StageContext, on_cpu: Judgement | None) -> dict[str, Any]:
+def _on_chip(context: StageContext, on_cpu: EvaluationResult | None) -> dict[str, Any]:
     if "compile" not in context.inputs:
         return {}
     stored = read_json(context.inputs["compile"] / "edgetpu.json")
-    judging = _judge(context).judging
-    known = (
-        on_cpu.scores.get(judging.metric_name) if on_cpu and judging.metric.unit == "%" else None
-    )
+    tasks = _evaluator(context).tasks
+    known = on_cpu.scores.get(tasks.metric_name) if on_cpu and tasks.metric.unit == "%" else None
     return {"edgetpu": {**stored["about"], "cpu_accuracy": known}, "notes": stored["notes"]}
 
 
@@ -193,14 +197,14 @@ def _entry(
         1,
         golden=golden,
         tolerance=limit.tolerance,
-        reduced=_judge(context).judging.reduced,
+        reduced=_evaluator(context).tasks.reduced,
     )
 
 
-def _judge(context: StageContext) -> Judge:
+def _evaluator(context: StageContext) -> Evaluator:
     folder = context.inputs["samples"]
     kept = read_json(folder / samples.TASK)
-    return read_judge(kept, folder / samples.TARGETS, context.plan.loaded.folder)
+    return read_evaluator(kept, folder / samples.TARGETS, context.plan.loaded.folder)
 
 
 def _samples_of(context: StageContext) -> Path:
@@ -218,9 +222,9 @@ def _readable(context: StageContext, path: Path) -> Path:
     return context.inputs["convert"] / "dense.tflite" if "compile" in context.inputs else path
 
 
-def _host_judgement(
+def _host_evaluation(
     context: StageContext, name: str, path: Path, limit: verify.Limits
-) -> Judgement | None:
+) -> EvaluationResult | None:
     """What a file that another machine runs answers on this one.
 
     By the same runtime where this machine has it; None where no runtime here takes the file.
@@ -235,9 +239,11 @@ def _host_judgement(
             samples=_samples_of(context),
             delegate="xnnpack",
         )
-        judgement = judged(entry, _checked(context, devices.host, [entry]), _judge(context))
-        if judgement is not None:
-            return judgement
+        evaluation = _evaluator(context).evaluate_entry(
+            entry, _checked(context, devices.host, [entry])
+        )
+        if evaluation is not None:
+            return evaluation
     return None
 
 

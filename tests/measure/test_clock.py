@@ -2,7 +2,7 @@
 
 import yaml
 
-from edgesparse.measure.clock import CHECKED, LIMIT, formats_apart
+from edgesparse.measure.clock import CHECKED, LIMIT, incomparable_formats
 from edgesparse.measure.results import DeviceInfo, ReleaseInfo
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.report.lines import release_line
@@ -25,14 +25,14 @@ def rows(clock="instructions", second="int8", runtime="ai-edge-litert"):
 
 
 def test_formats_are_apart_on_an_instruction_clock_that_nobody_checked():
-    assert formats_apart(rows(), "Cortex-A72")
-    assert formats_apart(rows(), "Raspberry Pi Zero 2, Cortex-A53")
-    assert not formats_apart(rows(), "Cortex-A76")
-    told = formats_apart(rows(runtime="tflite-runtime"), "Cortex-A76")
-    assert told == f"{LIMIT} with tflite-runtime on this CPU"
-    assert formats_apart([*rows(), *rows(runtime="tflite-runtime")], "Cortex-A76") == told
-    assert not formats_apart(rows(clock="wall"), "Cortex-A72")
-    assert not formats_apart(rows(second="f32"), "Cortex-A72")
+    assert incomparable_formats(rows(), "Cortex-A72")
+    assert incomparable_formats(rows(), "Raspberry Pi Zero 2, Cortex-A53")
+    assert not incomparable_formats(rows(), "Cortex-A76")
+    told = incomparable_formats(rows(runtime="tflite-runtime"), "Cortex-A76")
+    assert told == f"{LIMIT} for tflite-runtime on this CPU"
+    assert incomparable_formats([*rows(), *rows(runtime="tflite-runtime")], "Cortex-A76") == told
+    assert not incomparable_formats(rows(clock="wall"), "Cortex-A72")
+    assert not incomparable_formats(rows(second="f32"), "Cortex-A72")
 
 
 def shown(cpu):
@@ -44,10 +44,10 @@ def shown(cpu):
 
 def test_no_best_is_marked_across_formats_and_the_header_says_why():
     found, block, lines = shown("Cortex-A72")
-    assert block.title.endswith(f"(simulated); {LIMIT} with ai-edge-litert on this CPU")
+    assert block.title.endswith(f"(simulated); {LIMIT} for ai-edge-litert on this CPU")
     assert not any(cell.best for cell in lines[2] if cell.text == "1.000")
     assert any(cell.best for line in lines for cell in line)  # The size, for one.
-    assert next(recommendations(found)).endswith(f"({LIMIT} with ai-edge-litert on this CPU)")
+    assert next(recommendations(found)).endswith(f"({LIMIT} for ai-edge-litert on this CPU)")
     _, block, lines = shown("Cortex-A76")
     assert block.title.endswith("time = INSTRUCTION COUNT (simulated)")
     assert any(cell.best for cell in lines[2] if cell.text == "1.000")

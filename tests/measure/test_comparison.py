@@ -51,7 +51,7 @@ def test_slower_is_what_is_so_beyond_both_intervals(clock, half, p50, slower):
 def test_times_of_unstable_rows_are_not_judged(side):
     pair = [row(), row(p50=3.0)]
     pair[side] = pair[side].model_copy(
-        update={"notes": ["unstable: the rounds' medians are 20% apart"]}
+        update={"notes": ["unstable: medians of rounds differ by 20%"]}
     )
     found, change = compared(*pair)
     assert change.slowdown == pytest.approx(3)
@@ -85,7 +85,7 @@ def measured(random, slower=(), rounds=5, places=1, noise=0.008, drift=0.02, mac
         runs = [median * random.lognormal(0, 0.02, 30) for median in by_round]
         latency, apart = summarize(runs), spread(runs)
         one = row(f"v{place}", value=0.9)
-        notes = [f"unstable: the rounds' medians are {apart:.0%} apart"] * (apart > UNSTABLE_SPREAD)
+        notes = [f"unstable: medians of rounds differ by {apart:.0%}"] * (apart > UNSTABLE_SPREAD)
         runtime = {"runtime": RuntimeInfo(name=f"r{place % places}", version="1")}
         rows.append(one.model_copy(update={"latency_ms": latency, "notes": notes, **runtime}))
     return results(*rows)
@@ -154,7 +154,7 @@ def test_what_is_lost_of_the_metric_counts_beyond_both_intervals():
     found, change = compared(row(value=0.9), row(value=0.8))
     assert change.worse
     assert found.regressed
-    assert change.lost == pytest.approx(0.1)
+    assert change.drop == pytest.approx(0.1)
     assert compared(row(value=0.8), row(value=0.9))[1].better
 
 
@@ -178,10 +178,10 @@ def test_what_was_changed_between_them_is_told():
     )
     found = compare_runs(before.model_copy(update={"versions": {"tensorflow": "2.20.0"}}), after)
     assert found.differences == (
-        "the pipeline's file",
+        "the pipeline file",
         f"commit: none -> {'b' * 12}+",
         "tensorflow: 2.20.0 -> 2.21.0",
     )
-    assert found.gone == ("pi, ai-edge-litert old",)
-    assert found.new == ("pi, ai-edge-litert new",)
+    assert found.removed == ("pi, ai-edge-litert old",)
+    assert found.added == ("pi, ai-edge-litert new",)
     assert isinstance(before, Results)

@@ -6,9 +6,9 @@ import pytest
 
 from edgesparse.devices.agent.events import Answers, Check, CpuState, Failed, Round
 from edgesparse.devices.agent.samples import save_golden, save_samples
-from edgesparse.measure.evaluation import read_judge
+from edgesparse.measure.evaluation import read_evaluator
 from edgesparse.measure.gates import check_gates
-from edgesparse.measure.job import QUICK, Candidate, _at_chance, build_job, build_rows
+from edgesparse.measure.job import QUICK, Candidate, _chance_warnings, build_job, build_rows
 from edgesparse.measure.rows import ModelFile, RuntimeInfo, Score
 from edgesparse.spec.pipeline import Benchmark, Gate
 from edgesparse.tflite.verify import Limits
@@ -36,7 +36,7 @@ def candidate(variant, **more):
             "model": MODEL,
             "golden": Path("golden.npz"),
             "samples": Path("samples.npz"),
-            "judge": read_judge(KEPT, Path("targets.npz"), Path()),
+            "evaluator": read_evaluator(KEPT, Path("targets.npz"), Path()),
             **more,
         },
     )
@@ -146,14 +146,14 @@ def test_wrong_answers_on_the_device_fail_the_row():
     wrong = right.model_copy(update={"agreement": 0.5})
     (row,) = rows([answers, wrong, *GOOD[4:]], candidate("dense", limits=limits))
     assert row.status == "failed"
-    assert "only 50% of the golden outputs" in row.error
+    assert "50% of golden outputs match" in row.error
 
 
 def test_answers_that_did_not_arrive_fail_the_row_and_no_other():
     dense, sparse = rows(GOOD[1:])
     assert (dense.status, dense.error) == (
         "failed",
-        "its answers to the samples did not arrive whole",
+        "outputs for the test samples are incomplete",
     )
     assert (sparse.status, sparse.score.drop) == ("ok", None)
 
@@ -172,8 +172,8 @@ def test_doubts_are_said():
     ]
     (row,) = rows(events, candidate("dense"))
     text = " ".join(row.notes)
-    assert "medians are 40% apart" in text
-    assert "2 of 2 rounds never settled" in text
+    assert "medians of rounds differ by 40%" in text
+    assert "2 of 2 rounds did not settle" in text
     assert "throttled" in text
     assert "between 600 and 1000 MHz" in text
 
@@ -197,18 +197,20 @@ def test_a_gate_that_samples_cannot_decide_says_so():
     gate = Gate(variant=row.variant, metric="accuracy_drop", max=0.02)
     (found,) = check_gates([gate], [row.model_copy(update={"metrics": [wide]})])
     assert found.passed
-    assert found.warning.startswith("its interval of 0.035 either way is wider than the gate")
+    assert found.warning.startswith("its interval of ±0.035 is wider than the gate")
     narrow = wide.model_copy(update={"drop_ci95": (0.0, 0.01)})
     (found,) = check_gates([gate], [row.model_copy(update={"metrics": [narrow]})])
     assert found.warning is None
 
 
 def test_a_model_that_learned_nothing_has_a_note():
-    assert _at_chance({"metrics": [Score(name="accuracy", unit="%", device=0.11, chance_level=0.103,
-                                         ci95=(0.09, 0.14), samples=360)]}) == [
-        "at chance level: always the same answer has accuracy 10.3 %"
-    ]  # fmt: skip
-    assert _at_chance({}) == []
+    score = Score(
+        name="accuracy", unit="%", device=0.11, chance_level=0.103, ci95=(0.09, 0.14), samples=360
+    )
+    assert _chance_warnings({"metrics": [score]}) == [
+        "at chance level: a constant answer has accuracy 10.3 %"
+    ]
+    assert _chance_warnings({}) == []
 
 
 def test_a_gate_on_a_failed_row_is_not_met():

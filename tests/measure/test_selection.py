@@ -10,7 +10,7 @@ from edgesparse.measure.rows import (
     RuntimeInfo,
     Score,
 )
-from edgesparse.measure.selection import best_row, recommended
+from edgesparse.measure.selection import best_row, recommend
 
 
 def row(variant, p50, drop=0.0, status="ok", half=0.0, size=None, **score):
@@ -99,6 +99,6 @@ def test_what_is_recommended_loses_at_most_a_point():
         row("wild", 0.5, drop=0.02, size=10),
         row("chance", 0.4, size=10, chance_level=0.9),
     ]
-    found = recommended(rows)
+    found = recommend(rows)
     assert (found.fastest.variant, found.smallest.variant) == ("fast", "small")
-    assert recommended(rows[3:]) is None
+    assert recommend(rows[3:]) is None

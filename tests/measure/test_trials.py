@@ -1,7 +1,7 @@
 """A search's front: by objectives, directions and limits."""
 
 from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo, Score
-from edgesparse.measure.trials import Sweep, Trial, direction_of, over
+from edgesparse.measure.trials import Sweep, Trial, direction_of, violation
 from edgesparse.spec.auto_variants import Constraint
 
 
@@ -42,7 +42,7 @@ def swept(*trials, directions=("maximize", "minimize")):
         directions=list(directions),
         limits=[],
         trials=list(trials),
-        asked=len(trials),
+        n_trials=len(trials),
     )
 
 
@@ -55,8 +55,8 @@ def test_the_front_is_what_no_other_one_beats():
         trial("beaten", 0.9, 501),
     )
     assert [one.name for one in found.front] == ["small", "middle", "good"]
-    assert found.beaten_by(found.trials[2]).name == "good"
-    assert found.beaten_by(found.trials[0]) is None
+    assert found.dominated_by(found.trials[2]).name == "good"
+    assert found.dominated_by(found.trials[0]) is None
 
 
 def test_directions_count():
@@ -68,7 +68,7 @@ def test_of_equals_the_first_is_on_it_and_what_is_over_a_limit_or_failed_is_not(
     found = swept(
         trial("named", 0.9, 100, number=None),
         trial("same", 0.9, 100),
-        trial("over", 1.0, 1, status="over"),
+        trial("infeasible", 1.0, 1, status="infeasible"),
         Trial(name="failed", number=3, status="failed", reason="x"),
     )
     assert [one.name for one in found.front] == ["named"]
@@ -84,9 +84,9 @@ def test_which_way_is_good():
 
 
 def test_how_far_a_row_is_beyond_a_limit():
-    assert over(Constraint(metric="bytes", max=900), row(size=1000)) == 100
-    assert over(Constraint(metric="bytes", max=1000), row(size=1000)) == 0
-    assert over(Constraint(metric="accuracy", min=0.95), row(accuracy=0.9)) > 0
-    assert over(Constraint(metric="p50_ms", max=1), row()) == 1.0, (
+    assert violation(Constraint(metric="bytes", max=900), row(size=1000)) == 100
+    assert violation(Constraint(metric="bytes", max=1000), row(size=1000)) == 0
+    assert violation(Constraint(metric="accuracy", min=0.95), row(accuracy=0.9)) > 0
+    assert violation(Constraint(metric="p50_ms", max=1), row()) == 1.0, (
         "what has no value keeps no limit"
     )

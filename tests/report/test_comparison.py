@@ -45,8 +45,8 @@ def test_each_row_has_a_verdict():
 
 def test_a_history_has_a_bar_for_each_run():
     runs = [results(row("a", p50=p50)) for p50 in (1.0, 2.0, 1.5)]
-    text = printed(print_history, runs, [[], ["the pipeline's file"], []])
-    assert ": the pipeline's file" in text
+    text = printed(print_history, runs, [[], ["the pipeline file"], []])
+    assert ": the pipeline file" in text
     assert "▁█▅" in text.replace("▄", "▅")
     assert "1.000 -> 1.500" in text
     assert spark([1.0, None, 1.0]) == "▄ ▄"

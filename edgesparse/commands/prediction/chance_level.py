@@ -9,7 +9,7 @@ from edgesparse.commands.prediction.predict import ensure_artifact
 from edgesparse.graph.events import Listener
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
-from edgesparse.measure.evaluation import chance_of, read_judge
+from edgesparse.measure.evaluation import read_evaluator
 from edgesparse.measure.rows import Score
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.stages import samples
@@ -67,13 +67,13 @@ def _at_chance(plan: Plan, executor: Executor, key: str) -> str | None:
     if not (folder / samples.TASK).is_file():
         return None
     base = executor.context.loaded.folder
-    judge = read_judge(read_json(folder / samples.TASK), folder / samples.TARGETS, base)
-    metric, chance = judge.judging.metric, chance_of(judge)
-    value = read_json(store.path(key) / METRICS).get(judge.judging.metric_name)
+    evaluator = read_evaluator(read_json(folder / samples.TASK), folder / samples.TARGETS, base)
+    metric, chance = evaluator.tasks.metric, evaluator.chance_level()
+    value = read_json(store.path(key) / METRICS).get(evaluator.tasks.metric_name)
     if chance is None or value is None or not math.isfinite(value):
         return None
-    name, share = judge.judging.metric_name, metric.unit == "%"
-    count, interval = len(next(iter(judge.wanted.values()))), None
+    name, share = evaluator.tasks.metric_name, metric.unit == "%"
+    count, interval = evaluator.samples, None
     if share and 0 <= value <= 1:
         half = _DEVIATIONS * math.sqrt(value * (1 - value) / max(1, count))
         interval = (value - half, value + half)

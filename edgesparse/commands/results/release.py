@@ -12,7 +12,7 @@ from edgesparse.commands.results.record import RunRecord
 from edgesparse.devices.emulator import machine as emulator
 from edgesparse.devices.setup.install import Release, install
 from edgesparse.graph import events
-from edgesparse.measure.clock import formats_apart
+from edgesparse.measure.clock import incomparable_formats
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import ReleaseInfo
 from edgesparse.measure.rows import Row
@@ -96,7 +96,7 @@ def _install(
         keep = target.device.keep_releases
         done = install(transport, release, keep, f"{record.initial.run}-{target.device.name}", stop)
     rows = record.rows_of(target.device.name)
-    apart = formats_apart(rows, target.info.cpu)
+    apart = incomparable_formats(rows, target.info.cpu)
     # An emulated device that is booted for a run forgets everything at its end.
     lasts = not target.device.emulated or emulator.running(target.device.name) is not None
     return ReleaseInfo(

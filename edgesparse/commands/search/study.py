@@ -97,7 +97,7 @@ class Study:
         if trial.values:
             self._study.tell(own, trial.values)
         else:  # Pruned: beyond a limit, which was seen before it was measured.
-            pruned = trial.status == "over"
+            pruned = trial.status == "infeasible"
             self._study.tell(own, state=states.PRUNED if pruned else states.FAIL)
 
     def _chosen(self, trial: optuna.trial.Trial, run: str) -> Asked:

@@ -30,7 +30,7 @@ from edgesparse.graph.fingerprints import inputs_of
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import Candidate, build_rows
 from edgesparse.measure.rows import Row, metric_of
-from edgesparse.measure.trials import Sweep, Trial, direction_of, over
+from edgesparse.measure.trials import Sweep, Trial, direction_of, violation
 from edgesparse.spec.auto_variants import Constraint, Search
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
@@ -211,7 +211,7 @@ def _how_far(trial: Trial, search: Search) -> float:
     if row is None:
         return 0.0
     limits = search.constraints if trial.values else _known(row, search)
-    return max((over(limit, row) for limit in limits), default=0.0)
+    return max((violation(limit, row) for limit in limits), default=0.0)
 
 
 def _sweep(
@@ -225,7 +225,7 @@ def _sweep(
         directions=list(directions),
         limits=bench.search.constraints,
         trials=[*references, *study.done()],
-        asked=trials,
+        n_trials=trials,
     )
 
 
@@ -294,7 +294,7 @@ def _tried(
             if pruned is not None:
                 said = f"{', '.join(_over(pruned, bench.search))} beyond the limit: not measured"
                 about |= {"variant": one.variant, "reason": said, "row": _short(pruned)}
-                yield one, Trial(**about, status="over")
+                yield one, Trial(**about, status="infeasible")
                 continue
             trial = _trial(first, one.number, one.chosen, one.variant, rows)
             yield one, _valued(trial, bench.search).model_copy(update=about)
@@ -321,7 +321,7 @@ def _short(row: Row) -> Row:
 
 def _over(row: Row, search: Search) -> list[str]:
     """The metrics whose limits a row does not keep, as far as it has them."""
-    return [limit.metric for limit in _known(row, search) if over(limit, row) > 0]
+    return [limit.metric for limit in _known(row, search) if violation(limit, row) > 0]
 
 
 def _known(row: Row, search: Search) -> list[Constraint]:
@@ -339,10 +339,10 @@ def _valued(trial: Trial, search: Search) -> Trial:
         return trial.model_copy(
             update={"status": "failed", "reason": f"it has no {', '.join(missing)} there"}
         )
-    beyond = [limit.metric for limit in search.constraints if over(limit, trial.row) > 0]
+    beyond = [limit.metric for limit in search.constraints if violation(limit, trial.row) > 0]
     update: dict[str, Any] = {"values": values}
     if beyond:
-        update |= {"status": "over", "reason": f"{', '.join(beyond)} beyond the limit"}
+        update |= {"status": "infeasible", "reason": f"{', '.join(beyond)} beyond the limit"}
     return trial.model_copy(update=update)
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from edgesparse.measure.comparison import place_of
+from edgesparse.measure.comparison import placement_of
 from edgesparse.measure.provenance import InputAttribution, LayerSensitivity, Training
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row, Score
@@ -213,7 +213,7 @@ def latency_history(location: str, runs: Sequence[Results]) -> Markup | None:
     medians: dict[str, list[float]] = {}
     for number, run in enumerate(runs):
         for row in run.rows:
-            if place_of(row) == location and row.status == "ok" and row.latency_ms:
+            if placement_of(row) == location and row.status == "ok" and row.latency_ms:
                 values = medians.setdefault(row.variant, [math.nan] * len(runs))
                 values[number] = row.latency_ms.p50
     if not medians or len(runs) < 2:

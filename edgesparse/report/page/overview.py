@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgesparse.measure.comparison import Change, Comparison, place_of
+from edgesparse.measure.comparison import Change, Comparison, placement_of
 from edgesparse.measure.results import Results
 from edgesparse.measure.trials import Sweep
 from edgesparse.report.comparison import (
@@ -31,8 +31,8 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         EdgesparseError: the file cannot be written.
     """
     tables = []
-    for location in dict.fromkeys(change.place for change in comparison.changes):
-        changes = [change for change in comparison.changes if change.place == location]
+    for location in dict.fromkeys(change.placement for change in comparison.changes):
+        changes = [change for change in comparison.changes if change.placement == location]
         rows = [(comparison_texts(change), _style(change)) for change in changes]
         tables.append((location, COMPARISON_TITLES, rows))
     notes = [f"changed: {line}" for line in comparison.differences]
@@ -92,7 +92,7 @@ def write_history(runs: Sequence[Results], changed: Sequence[Sequence[str]], pat
         (location, HISTORY_TITLES, [(texts, "") for texts in lines])
         for location, lines in history_lines(runs).items()
     ]
-    locations = dict.fromkeys(place_of(row) for run in runs for row in run.rows)
+    locations = dict.fromkeys(placement_of(row) for run in runs for row in run.rows)
     charts = [(location, latency_history(location, runs)) for location in locations]
     content = {
         "title": f"{runs[-1].pipeline}: {len(runs)} runs",

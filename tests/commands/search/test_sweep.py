@@ -89,7 +89,9 @@ def test_what_is_beyond_a_limit_is_not_measured(project, swept):
     text = (TINY + SEARCH).replace("max: 100000", "max: 4000").replace("name: tiny", "name: tight")
     path.write_text(text)
     found, _ = swept(4, name="tight")
-    over = [trial for trial in found.trials if trial.number is not None and trial.status == "over"]
+    over = [
+        trial for trial in found.trials if trial.number is not None and trial.status == "infeasible"
+    ]
     assert over
     for trial in over:
         assert trial.reason == "bytes beyond the limit: not measured"

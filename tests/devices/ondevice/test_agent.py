@@ -29,7 +29,7 @@ from edgesparse.devices.agent.job import Entry
 from edgesparse.devices.agent.run_job import AGENT, collect_outputs
 from edgesparse.devices.agent.samples import read_arrays, save_golden, save_samples
 from edgesparse.devices.ondevice import agent
-from edgesparse.measure.evaluation import judged, read_judge
+from edgesparse.measure.evaluation import read_evaluator
 from tests.conftest import require
 
 SETTINGS = {
@@ -145,10 +145,10 @@ def test_answers_are_compared_on_the_device_and_judged_here(tflite_files, answer
     assert found["y"] == pytest.approx(read_arrays(Path(answers["golden"]), "y")["y"], abs=1e-5)
     resolved = {"name": "classification", "classes": [str(i) for i in range(10)]}
     kept = {"resolved": resolved, "output": "y", "metric": "accuracy"}
-    judge = read_judge(kept, tmp_path / "targets.npz", tmp_path)
-    judgement = judged(as_entry(path, answers), events, judge)
-    assert judgement.scores["accuracy"] == 12 / 16
-    assert judgement.samples == 16
+    evaluator = read_evaluator(kept, tmp_path / "targets.npz", tmp_path)
+    evaluation = evaluator.evaluate_entry(as_entry(path, answers), events)
+    assert evaluation.scores["accuracy"] == 12 / 16
+    assert evaluation.samples == 16
 
 
 @pytest.mark.slow
