@@ -11,7 +11,7 @@ const int64_t kMostElements = (int64_t)1 << 26;
 
 struct Options {
   char isa[16];
-  double min_zeros = 0.5;  // share of zeros from which a node counts as sparse
+  double min_zeros = -1;  // share of zeros from which a node counts as sparse; negative: by the CPU
   int dense = 0;  // nodes with fewer zeros: 0 auto (where connected to sparse ones), 1 always, -1 never
   bool verbose = false, report = false;
 };

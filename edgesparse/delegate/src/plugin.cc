@@ -1,8 +1,8 @@
 // The plug-in: two functions that the runtime's load_delegate() looks up, the options, claiming of nodes.
 //
-// Options (strings): isa=auto|avx512vnni|avxvnni|avx2|dotprod|neon|portable, min_zeros=0.0 to 1.0,
-// dense=auto|always|never, verbose=0|1, report=0|1. With report=1 each node is one line on stderr, its fields
-// separated by tabs:
+// Options (strings): isa=auto|avx512vnni|avxvnni|avx2|dotprod|neon|portable, min_zeros=0.0 to 1.0
+// (default 0.5, with AMX 0.7), dense=auto|always|never, verbose=0|1, report=0|1. With report=1 each node is one
+// line on stderr, its fields separated by tabs:
 //   edgesparse-node  index  operator  taken|left  reason  zeros  rows of a block
 // flags: -O2
 #include <stdio.h>
@@ -134,8 +134,10 @@ struct Candidate {
 // A vector holds many pixels of one channel group: of fewer pixels than half a vector, that many more of the
 // weights must be zero before skipping them is faster than a dense product that fills its vectors.
 bool sparse_enough(const Delegate& d, const Layer& l) {
+  // With matrix tiles the runtime's dense products are three times as fast.
+  const double least = d.options.min_zeros >= 0 ? d.options.min_zeros : cpu_has_amx() ? 0.7 : 0.5;
   const double full = d.kernels->layout.vector / 2.0, filled = l.pixels < full ? l.pixels / full : 1.0;
-  return is_convolution(l) && l.zeros >= d.options.min_zeros && 1 - l.zeros <= filled;
+  return is_convolution(l) && l.zeros >= least && 1 - l.zeros <= filled;
 }
 
 // Why a node that could be taken is better left, with those that are taken so far; null: it is not.
