@@ -26,7 +26,7 @@ from edgesparse.cli.options import say
 from edgesparse.graph import events
 from edgesparse.measure.results import Results
 from edgesparse.report import terminal, text
-from edgesparse.report.console import shown
+from edgesparse.report.console import safe_text
 from edgesparse.report.terminal import NARROW, WIDE, WIDTH
 from edgesparse.spec.code.references import choose
 from edgesparse.spec.pipeline import Tracking
@@ -141,7 +141,7 @@ class ProgressDisplay:
             self._line(event.text, "yellow")
 
     def _line(self, text: str, style: str = "") -> None:
-        self.console.print(shown(text, style), soft_wrap=True)
+        self.console.print(safe_text(text, style), soft_wrap=True)
 
     def _begin_bar(self, label: str) -> None:
         if self.bars is None:

@@ -11,12 +11,12 @@ from edgesparse.measure.comparison import Change, Comparison, placement_of
 from edgesparse.measure.results import Results, SchemaError
 from edgesparse.measure.rows import PAYS_FROM, Row
 from edgesparse.measure.selection import best_row
-from edgesparse.report.console import add_columns, plain_table, print_line, shown
+from edgesparse.report.console import add_columns, plain_table, print_line, safe_text
 from edgesparse.report.table import score_text
 from edgesparse.report.units import DASH, ms_text, ratio_text, size_text
 
-COMPARISON_TITLES = ("variant", "p50 ms", "ratio", "95 % CI", "metric", "size", "")
-HISTORY_TITLES = ("variant", "p50", "ms", "metric", "", "size")
+COMPARISON_TITLES = ("variant", "p50 ms", "ratio", "95 % CI", "metric", "size", "verdict")
+HISTORY_TITLES = ("variant", "p50 trend", "p50 ms", "metric trend", "metric", "size")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -33,18 +33,21 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table = plain_table()
         table.add_column("variant", overflow="fold")
         add_columns(table, COMPARISON_TITLES[1:-1])
-        table.add_column("")
+        table.add_column(COMPARISON_TITLES[-1])
         for change in comparison.changes:
             if change.placement == location:
                 *texts, words = comparison_texts(change)
-                table.add_row(*map(shown, texts), shown(words, verdict(change)[1]))
+                table.add_row(*map(safe_text, texts), safe_text(words, verdict(change)[1]))
         console.print(table)
     for line in presence_lines(comparison):
         print_line(console, line, "yellow")
-    if comparison.regressed:
-        print_line(console, "significant regression", "bold red")
-    else:
-        print_line(console, "no significant regression", "green")
+    style = "bold red" if comparison.regressed else "green"
+    print_line(console, conclusion(comparison), style)
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Name the outcome of a comparison."""
+    return f"{'' if comparison.regressed else 'no '}significant regression"
 
 
 def presence_lines(comparison: Comparison) -> list[str]:
@@ -159,7 +162,7 @@ def run_records(
     """Convert a list of runs to data for JSON, the oldest first.
 
     Args:
-        outdated: runs of earlier versions, of which only the id and a status can be shown.
+        outdated: runs of earlier versions, of which only the id and a status can be safe_text.
     """
     records = [
         {
@@ -202,12 +205,12 @@ def print_runs(
         table.add_column(title, overflow="fold", no_wrap=title in ("run", "date"))
     for record in run_records(runs, outdated):
         table.add_row(
-            shown(record["run"]),
-            shown(record["pipeline"]),
-            shown(record["started"][:10]),
-            shown(", ".join(record["devices"])),
-            shown(record["status"], "" if record["status"] in ("ok", "quick") else "yellow"),
-            shown(", ".join(dict.fromkeys(record["best"].values())) or DASH),
+            safe_text(record["run"]),
+            safe_text(record["pipeline"]),
+            safe_text(record["started"][:10]),
+            safe_text(", ".join(record["devices"])),
+            safe_text(record["status"], "" if record["status"] in ("ok", "quick") else "yellow"),
+            safe_text(", ".join(dict.fromkeys(record["best"].values())) or DASH),
         )
     console.print(table)
 
@@ -258,7 +261,7 @@ def print_history(
         table.add_column("variant", overflow="fold")
         add_columns(table, HISTORY_TITLES[1:], left=HISTORY_TITLES)
         for texts in variants:
-            table.add_row(*map(shown, texts))
+            table.add_row(*map(safe_text, texts))
         console.print(table)
 
 

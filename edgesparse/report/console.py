@@ -11,14 +11,14 @@ from rich.text import Text
 from edgesparse.spec.safe.text import clean
 
 
-def shown(text: str, style: str = "") -> Text:
+def safe_text(text: str, style: str = "") -> Text:
     """Make text from any source safe to print: no control codes, no markup."""
     return Text(clean(text), style=style)
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:
     """Print a line of text from any source."""
-    console.print(shown(text, style))
+    console.print(safe_text(text, style))
 
 
 def plain_table() -> Table:
@@ -29,4 +29,6 @@ def plain_table() -> Table:
 def add_columns(table: Table, titles: Sequence[str], left: Sequence[str] = ()) -> None:
     """Add columns that do not wrap, aligned to the right but for those in `left`."""
     for title in titles:
-        table.add_column(shown(title), justify="left" if title in left else "right", no_wrap=True)
+        table.add_column(
+            safe_text(title), justify="left" if title in left else "right", no_wrap=True
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.report.console import plain_table, print_line, shown
+from edgesparse.report.console import plain_table, print_line, safe_text
 from edgesparse.report.units import percent_text, size_text
 from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.format.graph import label
@@ -150,10 +150,10 @@ def _table(tensors: Sequence[TensorInfo]) -> Table:
         )
     for tensor in tensors:
         table.add_row(
-            shown(tensor.name),
+            safe_text(tensor.name),
             _OPS.get(tensor.op, tensor.op.lower())[:12],
             "x".join(map(str, tensor.shape)),
-            shown(tensor.dtype.replace("float", "f")),
+            safe_text(tensor.dtype.replace("float", "f")),
             percent_text(tensor.zeros / max(1, tensor.size)),
             tensor.pattern,
             tensor.form,

@@ -18,10 +18,8 @@ def device_lines(results: Results) -> list[str]:
             continue
         cores = f", {device.cores} core{'s' * (device.cores != 1)}" if device.cores else ""
         governor = f", governor {device.governor}" if device.governor else ""
-        lines.append(
-            f"{device.name}: {device.machine}, {device.cpu}{cores}{governor}, "
-            f"Python {device.python}"
-        )
+        python = f", Python {device.python}" if device.python else ""
+        lines.append(f"{device.name}: {device.machine}, {device.cpu}{cores}{governor}{python}")
     return lines
 
 

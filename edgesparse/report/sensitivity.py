@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from edgesparse.methods.choosing.curves import Proposal, Sensitivity
-from edgesparse.report.console import add_columns, plain_table, print_line, shown
+from edgesparse.report.console import add_columns, plain_table, print_line, safe_text
 from edgesparse.report.units import metric_text, percent_text
 
 
@@ -47,10 +47,10 @@ def print_sensitivity(
             for value in layer.accuracy
         ]
         table.add_row(
-            shown(layer.name),
+            safe_text(layer.name),
             layer.pattern,
             f"{layer.size:,}",
-            *map(shown, map(text, layer.accuracy), styles),
+            *map(safe_text, map(text, layer.accuracy), styles),
             f"{sparsities[layer.name]:.0%}" if layer.name in sparsities else "-",
         )
     console.print(table)

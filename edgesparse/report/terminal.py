@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgesparse.measure.results import Results
-from edgesparse.report.console import plain_table, print_line, shown
+from edgesparse.report.console import plain_table, print_line, safe_text
 from edgesparse.report.lines import (
     QUICK,
     advice,
@@ -101,7 +101,7 @@ def _folded(name: str, width: int) -> Text:
         if lines[-1] and len((lines[-1] + part).rstrip()) > max(width, 1):
             lines.append("")
         lines[-1] += part
-    return Text("\n").join(shown(line.rstrip(" ")) for line in lines)
+    return Text("\n").join(safe_text(line.rstrip(" ")) for line in lines)
 
 
 def _rich_table(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> Table:
@@ -111,12 +111,12 @@ def _rich_table(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> Ta
     name_width = width - sum(max(map(len, columns[index])) + 1 for index in indices)
     table.add_column("variant", no_wrap=False, overflow="fold")
     for index in indices:
-        table.add_column(shown(block.titles[index]), justify="right", no_wrap=True)
+        table.add_column(safe_text(block.titles[index]), justify="right", no_wrap=True)
     for row, line in zip(block.rows, lines, strict=True):
         cells = [line[index] for index in indices]
         table.add_row(
             _folded(line[0].text, name_width - 1),
-            *(shown(_cell_text(cell), "bold green" if cell.best else "") for cell in cells),
+            *(safe_text(_cell_text(cell), "bold green" if cell.best else "") for cell in cells),
             style="red" if row.status == "failed" else "",
         )
     return table

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from edgesparse.measure.results import Results
-from edgesparse.report.lines import QUICK, advice, device_lines, gate_line, legend
+from edgesparse.report.lines import QUICK, advice, device_lines, gate_line, legend, release_line
 from edgesparse.report.table import BEST_LEGEND, Cell, block_cells, blocks, number_notes
 from edgesparse.report.verdicts import recommendations, seed_lines, verdicts
 from edgesparse.spec.safe.text import clean
@@ -37,6 +37,8 @@ def markdown(results: Results) -> str:
             *(verdict.text for verdict in verdicts(results)),
             *seed_lines(results),
             *recommendations(results),
+            *map(release_line, results.releases),
+            *(f"FAILED: {line}" for line in results.failures),
             *map(gate_line, results.gates),
         ]
     ]

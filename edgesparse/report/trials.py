@@ -9,7 +9,7 @@ from rich.console import Console
 
 from edgesparse.measure.clock import incomparable_formats
 from edgesparse.measure.trials import Sweep, Trial
-from edgesparse.report.console import add_columns, plain_table, print_line, shown
+from edgesparse.report.console import add_columns, plain_table, print_line, safe_text
 from edgesparse.report.units import DASH, metric_text, ms_text, ratio_text, size_text
 
 MAX_REASONS = 3
@@ -28,7 +28,7 @@ def print_sweep(sweep: Sweep, console: Console) -> None:
     table.add_column("parameters", overflow="fold")
     for trial in sweep.front:
         name, *texts = trial_texts(sweep, trial)
-        table.add_row(shown(name, style="green"), *map(shown, texts))
+        table.add_row(safe_text(name, style="green"), *map(safe_text, texts))
     console.print(table)
     for line in sweep_notes(sweep):
         print_line(console, line)

@@ -12,6 +12,7 @@ from edgesparse.report.comparison import (
     COMPARISON_TITLES,
     HISTORY_TITLES,
     comparison_texts,
+    conclusion,
     history_lines,
     history_run_lines,
     presence_lines,
@@ -35,7 +36,8 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         changes = [change for change in comparison.changes if change.placement == location]
         rows = [(comparison_texts(change), _style(change)) for change in changes]
         tables.append((location, COMPARISON_TITLES, rows))
-    notes = [f"changed: {line}" for line in comparison.differences]
+    notes = [conclusion(comparison)]
+    notes += [f"changed: {line}" for line in comparison.differences]
     notes += [
         f"{location}: {line}"
         for location, _, _ in tables
@@ -60,7 +62,7 @@ def write_sweep(sweep: Sweep, path: Path) -> Path:
     """
     from edgesparse.report.page.charts import front
 
-    titles = ("", *sweep.objectives, "runtime", "parameters")
+    titles = ("trial", *sweep.objectives, "runtime", "parameters")
     best = {trial.name for trial in sweep.front}
     others = [trial for trial in sweep.trials if trial.name not in best]
     tables = [
