@@ -43,7 +43,7 @@ def test_each_row_has_a_verdict():
     assert [change["regressed"] for change in record["changes"]] == [True, True, True, False]
 
 
-def test_a_history_has_a_bar_for_each_run():
+def test_history_has_a_bar_for_each_run():
     runs = [results(row("a", p50=p50)) for p50 in (1.0, 2.0, 1.5)]
     text = printed(print_history, runs, [[], ["the pipeline file"], []])
     assert ": the pipeline file" in text

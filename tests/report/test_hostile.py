@@ -1,4 +1,4 @@
-"""Whatever a device, a file or an earlier run is called, a report only shows it."""
+"""Texts and numbers from devices, files and earlier runs are shown and do nothing else."""
 
 import csv
 import io
@@ -78,24 +78,24 @@ def results(nasty, **changes):
 
 @pytest.mark.parametrize("nasty", NASTY)
 @pytest.mark.parametrize("late", [False, True])
-def test_no_form_of_a_report_acts(nasty, late):
-    """Also what is put in after it was checked, such as an error or a note."""
-    found = results(nasty)
+def test_no_report_format_runs_texts(nasty, late):
+    """Texts added after validation are escaped too: errors, notes."""
+    run = results(nasty)
     if late:
-        rows = [row.model_copy(update={"error": nasty, "notes": [nasty]}) for row in found.rows]
-        score = found.rows[0].metrics[0].model_copy(update={"name": nasty, "unit": nasty})
+        rows = [row.model_copy(update={"error": nasty, "notes": [nasty]}) for row in run.rows]
+        score = run.rows[0].metrics[0].model_copy(update={"name": nasty, "unit": nasty})
         rows = [row.model_copy(update={"metrics": [score]}) for row in rows]
-        found = found.model_copy(update={"rows": rows, "notes": [nasty], "failures": [nasty]})
+        run = run.model_copy(update={"rows": rows, "notes": [nasty], "failures": [nasty]})
     out = io.StringIO()
-    terminal.print_results(found, Console(file=out, width=100, force_terminal=False))
+    terminal.print_results(run, Console(file=out, width=100, force_terminal=False))
     forms = {
         "table": out.getvalue(),
-        "markdown": text.markdown(found),
-        "csv": text.csv_text(found),
-        "json": text.json_text(found),
+        "markdown": text.markdown(run),
+        "csv": text.csv_text(run),
+        "json": text.json_text(run),
     }
-    for form, said in forms.items():
-        assert not CONTROLS.search(said), form
+    for form, output in forms.items():
+        assert not CONTROLS.search(output), form
     assert not re.search(r"(?<!\\)<|(?<!\\)!\[|(?<!\\)\]\(", forms["markdown"])
     # No emphasis but our own, no heading but the first line, no cell more than columns.
     assert not re.search(
@@ -112,7 +112,7 @@ def _body(markdown):
     return markdown.partition("\n")[2]
 
 
-def test_a_terminal_gets_no_codes_but_rich_ones():
+def test_terminal_gets_no_codes_but_those_of_rich():
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True, color_system="standard")
     terminal.print_results(results("\x1b]0;title\x07\x1b[2J"), console)
@@ -132,7 +132,7 @@ def test_a_terminal_gets_no_codes_but_rich_ones():
         lambda d: d.update(rows=3),
     ],
 )
-def test_numbers_that_no_report_can_take_are_told(tmp_path, change):
+def test_invalid_numbers_are_errors(tmp_path, change):
     path = tmp_path / "results.json"
     record = json.loads(text.json_text(results("x")))
     change(record)

@@ -14,23 +14,23 @@ def test_markdown_is_a_table_of_equal_width():
     assert "**41.20**" in lines[3]
 
 
-def test_markdown_escapes():
+def test_markdown_is_escaped():
     text = markdown(results(row("x", error="a | b\nc")))
     assert "a \\| b c" in text
 
 
 def test_csv_has_a_line_per_row_and_dotted_names():
-    found = list(csv.DictReader(io.StringIO(csv_text(RUN))))
-    assert [line["variant"] for line in found] == [
+    rows = list(csv.DictReader(io.StringIO(csv_text(RUN))))
+    assert [line["variant"] for line in rows] == [
         "dense-f32", "sparse-int8-of-a-long-name", "broken"
     ]  # fmt: skip
-    assert float(found[1]["latency_ms.p50"]) == 41.2
-    assert found[2]["error"] == "the runtime crashed (SIGSEGV)"
+    assert float(rows[1]["latency_ms.p50"]) == 41.2
+    assert rows[2]["error"] == "the runtime crashed (SIGSEGV)"
 
 
-def test_csv_texts_are_no_formulas():
-    found = next(csv.DictReader(io.StringIO(csv_text(results(row("x", error="=1+1"))))))
-    assert found["error"] == "'=1+1"
+def test_csv_texts_are_not_formulas():
+    rows = next(csv.DictReader(io.StringIO(csv_text(results(row("x", error="=1+1"))))))
+    assert rows["error"] == "'=1+1"
 
 
 def test_json_round_trip():

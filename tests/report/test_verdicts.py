@@ -91,7 +91,7 @@ def seeded(variant, group, value):
     return row(variant=variant, seed_group=group, metrics=[score])
 
 
-def test_a_group_has_a_mean_and_an_interval_seed_lines():
+def test_group_has_a_mean_and_an_interval_over_seeds():
     second_values, first_values = (0.90, 0.92, 0.94), (0.80, 0.86, 0.83)
     rows = [seeded(f"a{i}", "a0", v) for i, v in enumerate(first_values)]
     rows += [seeded(f"b{i}", "b0", v) for i, v in enumerate(second_values)]

@@ -1,4 +1,4 @@
-"""A run with everything that a page shows."""
+"""A run with every kind of content that a page shows."""
 
 from edgesparse.measure.provenance import (
     InputAttribution,
@@ -17,25 +17,25 @@ HOSTILE = "<script>document.title='owned'</script>$\\frac{1}{2}$<img src=http://
 def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn"), **changes):
     """Results; the last of the variants failed."""
     rows = []
-    for place, variant in enumerate(variants):
+    for index, variant in enumerate(variants):
         if variant == variants[-1]:
             rows.append(row(variant, error=f"{device}: its process crashed"))
             continue
-        one = row(variant, p50=2.0 / (place + 1), low=place + 0.9, high=place + 1.1)
+        measured = row(variant, p50=2.0 / (index + 1), low=index + 0.9, high=index + 1.1)
         stored = StoredWeight(
             name="dense_1", operator="FULLY_CONNECTED", storage="block-1x16", dense_bytes=1_000_000,
             stored_bytes=123_456, exploited=True, reason=f"{device} skips its zeros",
         )  # fmt: skip
-        latency = one.latency_ms.model_copy(update={"by_round": [1.0, 1.02, 0.99]})
-        model = one.model.model_copy(
+        latency = measured.latency_ms.model_copy(update={"by_round": [1.0, 1.02, 0.99]})
+        model = measured.model.model_copy(
             update={"experts": {"moe": [0.5, 0.3, 0.2]}, "activations": {"relu": 0.75}}
         )
         rows.append(
-            one.model_copy(
+            measured.model_copy(
                 update={
                     "latency_ms": latency,
                     "model": model,
-                    "weights": [stored] if place else [],
+                    "weights": [stored] if index else [],
                     "details": {"confusion": [[9, 1], [3, 7]]},
                     "metrics": [
                         Score(
@@ -55,7 +55,7 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
                 }
             )
         )
-    made = Provenance(
+    provenance = Provenance(
         trainings=[
             Training(label="train", variants=[], history={
                 "loss": [1.0, 0.5, None], "val_loss": [1.1, 0.6, 0.7], "accuracy": [0.1, 0.5, 0.9],
@@ -81,7 +81,7 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
         variant=variants[1], metric="accuracy_drop", device=device, runtime="ai-edge-litert",
         threads=1, value=0.01, min=None, max=0.02, passed=True,
     )  # fmt: skip
-    found = Results(
+    results = Results(
         run="20261126-101500-p-123456",
         started="2026-11-26T10:15:00+00:00",
         host={"machine": "x86_64", "system": "Linux"},
@@ -90,10 +90,10 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
         pipeline_digest="",
         baseline=variants[0],
         devices=[DeviceInfo(name=device, description="", machine="aarch64", cpu=device, cores=4)],
-        rows=[one.model_copy(update={"device": device}) for one in rows],
+        rows=[entry.model_copy(update={"device": device}) for entry in rows],
         gates=[gate],
-        provenance=made,
+        provenance=provenance,
         command="edgesparse deploy p.yaml --device pi",
         pipeline_source=["name: p", f"# {device}"],
     )
-    return found.model_copy(update=changes)
+    return results.model_copy(update=changes)

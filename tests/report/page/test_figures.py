@@ -45,15 +45,15 @@ class Tables(HTMLParser):
 
 
 def same(text, *values):
-    """Whether the numbers in a text are these, as exact as their digits say."""
+    """Check that the numbers in a text are `values`, to the precision of their digits."""
     plain = re.sub(r"(?<=\d)x", "", re.sub(r"(?<=\d)-(?=\d)", " ", text))
-    found = list(NUMBER.finditer(plain))
-    assert len(found) == len(values), (text, values)
-    for one, value in zip(found, values, strict=True):
+    numbers = list(NUMBER.finditer(plain))
+    assert len(numbers) == len(values), (text, values)
+    for number, value in zip(numbers, values, strict=True):
         unit = UNITS.get(
-            plain[one.end() :].split(" ")[0] or plain[one.end() :].strip()[:2].strip(), 1
+            plain[number.end() :].split(" ")[0] or plain[number.end() :].strip()[:2].strip(), 1
         )
-        digits = one.group().replace(",", "")
+        digits = number.group().replace(",", "")
         off = 0.51 * 10.0 ** -len(digits.partition(".")[2])
         assert abs(float(digits) - value / unit) <= max(off, 0.0051 * abs(value / unit)), (
             text,
@@ -95,25 +95,25 @@ def check_layers(table, layers):
     head, *lines = table
     assert head[2:] == list(layers)
     for name, size, *cells in lines:
-        known = [{one["name"]: one for one in made}.get(name) for made in layers.values()]
-        same(size, max(one["size_before"] or one["size"] for one in known if one))
-        for cell, one in zip(cells, known, strict=True):
-            if one is None:
+        variants = [next((o for o in v if o["name"] == name), None) for v in layers.values()]
+        same(size, max(layer["size_before"] or layer["size"] for layer in variants if layer))
+        for cell, layer in zip(cells, variants, strict=True):
+            if layer is None:
                 assert cell == "dense"
                 continue
             share, *more = cell.split(", ")
-            same(share.partition("%")[0] + "%", one["achieved"])
+            same(share.partition("%")[0] + "%", layer["achieved"])
             targets = [part for part in more if part.startswith("target")]
             left = [part for part in more if part.endswith("left")]
             assert len(targets) + len(left) == len(more)
-            if one["target"] and abs(one["target"] - one["achieved"]) > 0.01:
-                same(targets[0], one["target"])
+            if layer["target"] and abs(layer["target"] - layer["achieved"]) > 0.01:
+                same(targets[0], layer["target"])
             else:
                 assert not targets
             if left:
-                same(left[0], one["size"])
+                same(left[0], layer["size"])
             else:
-                same(size, one["size"])
+                same(size, layer["size"])
 
 
 def check(results, page):
@@ -128,8 +128,8 @@ def check(results, page):
         same(" ".join(line[2:]), 100 * trained, 100 * keras, 100 * (trained - keras))
     stored = [row["weights"] for row in ok if row["weights"]]
     for table, weights in zip(tables.tables.get("weights", []), stored, strict=True):
-        for line, one in zip(table[1:], weights, strict=True):
-            same(line[3], one["dense_bytes"], one["stored_bytes"])
+        for line, weight in zip(table[1:], weights, strict=True):
+            same(line[3], weight["dense_bytes"], weight["stored_bytes"])
     for row in ok:
         done = row["coverage"]
         if done is not None:
@@ -147,13 +147,13 @@ def test_figures_of_every_kind_are_those_of_the_results():
         LayerSparsity(name="out", pattern="channels", size=500, target=0.5, achieved=0.0,
                    size_before=1000),
     ]  # fmt: skip
-    found = run()
-    layers = {**found.provenance.layers, "dense-f32": channels}
-    found = found.model_copy(
-        update={"provenance": found.provenance.model_copy(update={"layers": layers})}
+    results = run()
+    layers = {**results.provenance.layers, "dense-f32": channels}
+    results = results.model_copy(
+        update={"provenance": results.provenance.model_copy(update={"layers": layers})}
     )
-    rows = json.loads(found.model_dump_json())
-    tables = check(rows, html_text(found))
+    rows = json.loads(results.model_dump_json())
+    tables = check(rows, html_text(results))
     (cells,) = [line for line in tables.tables["layers"][0] if line[0] == "dense_1"]
     assert cells[1:] == ["1,000,000", *2 * ["80.0 % block-1x16, target 90%"],
                          "50.0 % channels, 250,000 weights left"]  # fmt: skip

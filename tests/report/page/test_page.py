@@ -28,10 +28,10 @@ class Parts(HTMLParser):
         self.text.append(data)
 
 
-def test_everything_that_results_hold_is_shown():
+def test_page_has_all_results():
     parts = Parts(html_text(run()))
     text = " ".join(" ".join(parts.text).split())
-    for said in [
+    for part in [
         "ai-edge-litert 2.1.6 | delegate xnnpack", "accuracy against latency", "latency by round",
         "accuracy against size", "gate met: sparse-f32 accuracy_drop 0.01", "its process crashed",
         "accuracy % 99.0 97.5 1.5", "dense_1", "1.00 MB → 123.5 KB yes", "zeros save time",
@@ -42,7 +42,7 @@ def test_everything_that_results_hold_is_shown():
         "edgesparse deploy p.yaml --device pi",
         "name: p",
     ]:  # fmt: skip
-        assert said in text, said
+        assert part in text, part
     # A block's three, one training, one sensitivity, one picture.
     assert parts.tags.count("svg") == 6
     assert len(parts.ids) == len(set(parts.ids))
@@ -56,36 +56,36 @@ def test_the_same_run_gives_the_same_page():
 
 
 @pytest.mark.parametrize("nasty", [HOSTILE, *NASTY])
-def test_what_is_from_outside_only_shows(nasty):
-    for found in (results(nasty), run(device=nasty)):
-        parts = Parts(html_text(found))
+def test_page_escapes_texts_from_devices(nasty):
+    for content in (results(nasty), run(device=nasty)):
+        parts = Parts(html_text(content))
         assert parts.tags.count("script") == 1
         assert parts.tags.count("img") == 0
-        own = {name for name, _ in parts.attributes}
-        assert not {name for name in own if name.startswith("on")}
+        names = {name for name, _ in parts.attributes}
+        assert not {name for name in names if name.startswith("on")}
         assert not re.search(r"(?<!\.)\bhttp://(192|example)", " ".join(v or "" for n, v in
                              parts.attributes if n in ("href", "src", "style")))  # fmt: skip
 
 
-def test_a_run_without_anything_has_a_page():
+def test_empty_run_has_a_page():
     parts = Parts(html_text(results("x", rows=[], devices=[], releases=[], notes=[], failures=[])))
     assert "svg" not in parts.tags
 
 
 @pytest.mark.slow
 def test_many_variants_stay_below_five_megabytes():
-    names = [f"variant-{place}" for place in range(1000)]
-    found = run(variants=names)
-    training = found.provenance.trainings[0]
+    names = [f"variant-{index}" for index in range(1000)]
+    many = run(variants=names)
+    training = many.provenance.trainings[0]
     trainings = [training.model_copy(update={"label": name}) for name in names]
-    made = found.provenance.model_copy(update={"trainings": trainings})
-    text = html_text(found.model_copy(update={"provenance": made}))
+    provenance = many.provenance.model_copy(update={"trainings": trainings})
+    text = html_text(many.model_copy(update={"provenance": provenance}))
     assert len(text.encode()) < MAX_BYTES
     assert "more trainings are in results.json" in text
 
 
 @pytest.mark.slow
-def test_ten_thousand_variants_would_stay_below_it_too():
+def test_ten_thousand_variants_would_stay_below_five_megabytes():
     few, many = (
         len(html_text(table_of(*(row(f"v{n}", 1 + n / 1e4) for n in range(count)))).encode())
         for count in (600, 1000)
@@ -93,7 +93,7 @@ def test_ten_thousand_variants_would_stay_below_it_too():
     assert few + (many - few) / 400 * 9400 < MAX_BYTES
 
 
-def test_its_library_is_loaded_when_a_page_is_made():
+def test_matplotlib_and_jinja_load_only_for_a_page():
     code = (
         "import sys, edgesparse.report.page, edgesparse.cli.console;"
         "assert not {'matplotlib', 'jinja2'} & set(sys.modules)"
@@ -101,7 +101,7 @@ def test_its_library_is_loaded_when_a_page_is_made():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_page_that_cannot_be_written_says_so(tmp_path):
+def test_unwritable_page_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgesparseError, match="cannot write the page"):
         write_page(run(), tmp_path / "file" / "page.html")

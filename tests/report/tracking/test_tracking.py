@@ -18,7 +18,7 @@ from edgesparse.spec.pipeline import Tracking
 from tests.report.test_table import results, row
 from tests.tools.sshd import free_port
 
-MADE = Provenance(
+PROVENANCE = Provenance(
     trainings=[
         Training(
             label="train",
@@ -27,11 +27,11 @@ MADE = Provenance(
         )
     ]
 )
-FOUND = results(
+RUN = results(
     row("dense-f32", 2.0),
     row("sparse <b>", 1.0, 1.9, 2.1),
     row("broken", error="the runtime crashed"),
-    provenance=MADE,
+    provenance=PROVENANCE,
     pipeline_source=["name: p"],
 )
 
@@ -47,15 +47,15 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    place = tmp_path_factory.mktemp("mlflow")
+    root = tmp_path_factory.mktemp("mlflow")
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-        "--workers", "1", "--backend-store-uri", f"sqlite:///{place}/runs.db",
-        "--artifacts-destination", str(place / "artifacts"),
+        "--workers", "1", "--backend-store-uri", f"sqlite:///{root}/runs.db",
+        "--artifacts-destination", str(root / "artifacts"),
     ]  # fmt: skip
-    with (place / "log.txt").open("wb") as log:
+    with (root / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
             while process.poll() is None:
@@ -65,7 +65,7 @@ def server(tmp_path_factory):
                             break
                 except OSError:
                     continue
-            assert process.poll() is None, (place / "log.txt").read_text()[-2000:]
+            assert process.poll() is None, (root / "log.txt").read_text()[-2000:]
             yield address
         finally:
             os.killpg(process.pid, 9)
@@ -77,12 +77,12 @@ def server(tmp_path_factory):
 def test_mlflow_has_rows_curves_and_files(server, folder):
     import mlflow
 
-    where = track(FOUND, Tracking(name="mlflow", uri=server, experiment="mine"), folder)
+    where = track(RUN, Tracking(name="mlflow", uri=server, experiment="mine"), folder)
     assert where.startswith(f"{server}/#/experiments/")
     client = mlflow.MlflowClient(server)
     experiment = client.get_experiment_by_name("mine").experiment_id
     runs = {run.info.run_name: run for run in client.search_runs([experiment])}
-    whole = runs.pop(FOUND.run)
+    whole = runs.pop(RUN.run)
     assert whole.info.run_id in where
     assert whole.data.params["baseline"] == "dense-f32"
     curve = client.get_metric_history(whole.info.run_id, "train/loss")
@@ -100,30 +100,30 @@ def test_mlflow_has_rows_curves_and_files(server, folder):
     got = client.download_artifacts(whole.info.run_id, "models/dense-f32.tflite", str(folder))
     assert Path(got).read_bytes() == b"model"
     # A second run of the same pipeline goes into the same experiment.
-    track(FOUND, Tracking(name="mlflow", uri=server, experiment="mine"), folder)
+    track(RUN, Tracking(name="mlflow", uri=server, experiment="mine"), folder)
     assert len(client.search_runs([experiment])) == 8
 
 
-def test_a_server_that_is_not_there_is_told_without_its_password(folder, monkeypatch):
+def test_unreachable_server_is_an_error_without_the_password(folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     tracking = Tracking(name="mlflow", uri="http://me:secret@127.0.0.1:9")
     with pytest.raises(
         EdgesparseError, match=r"cannot log the run to MLflow at http://127\.0\.0\.1:9: "
     ) as caught:
-        track(FOUND, tracking, folder)
+        track(RUN, tracking, folder)
     assert "secret" not in str(caught.value)
 
 
-def test_no_server_is_told(folder, monkeypatch):
+def test_missing_server_is_an_error(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "runs")
     with pytest.raises(UsageError, match="has no server"):
-        track(FOUND, "mlflow", folder)
+        track(RUN, "mlflow", folder)
 
 
 @pytest.mark.slow
-def test_tensorboard_reads_what_is_written(folder):
-    where = track(FOUND, "tensorboard", folder)
+def test_tensorboard_reads_the_event_files(folder):
+    where = track(RUN, "tensorboard", folder)
     root = folder / "tensorboard"
     assert str(root) in where
     # In a process of its own: TensorFlow would keep tflite-runtime out of this one.
@@ -137,12 +137,12 @@ def test_tensorboard_reads_what_is_written(folder):
     done = subprocess.run(
         [sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True
     )
-    found = json.loads(done.stdout)
-    assert found["train"]["loss"] == [1, 2]
-    assert found["train"]["val_accuracy"] == [1]
-    assert "figures/p50_ms" in found["dense-f32 ai-edge-litert"]
+    steps = json.loads(done.stdout)
+    assert steps["train"]["loss"] == [1, 2]
+    assert steps["train"]["val_accuracy"] == [1]
+    assert "figures/p50_ms" in steps["dense-f32 ai-edge-litert"]
     shutil.rmtree(root)
 
 
-def test_names_are_such_as_trackers_take():
+def test_names_fit_every_tracker():
     assert tracker_name("sparse <b> 50 %") == "sparse _b_ 50 _"
