@@ -197,7 +197,8 @@ struct Rows {
   size_t pitch, bytes;  // of a row of windows, of an array
   Vector outside;
 
-  static size_t pitch_of(const Depthwise& d) { return (size_t)(d.out_width * d.stride_width + 31) / 32 * 128; }
+  // Sixteen outputs need as many windows, with stride 2 twice as many.
+  static size_t pitch_of(const Depthwise& d) { return (size_t)(d.out_width + 15) / 16 * 64 * d.stride_width; }
   static size_t scratch_bytes(const Depthwise& d) { return 2 * (d.height + 1) * pitch_of(d); }
 
   Rows(const Depthwise& depthwise, const int8_t*)
@@ -212,16 +213,18 @@ struct Rows {
   }
 
   void windows(const uint8_t* in, uint8_t* scratch) const {
-    for (int y = 0; y < d.height; y++, in += (size_t)d.width * 4, scratch += pitch)
-      for (int x = 0; x < (int)(pitch / 4); x += 16) {
-        const int first = x - d.pad_left;  // its column
-        const uint8_t* at = in + (ptrdiff_t)first * 4;
-        if (first - 15 > d.width) at = in;  // nothing of it is inside, and it may be nobody's memory
-        const __mmask64 before = ~from_pixel(-first), after = from_pixel(d.width - first);
-        const __mmask64 second = from_pixel(d.width - first - 2);
-        store(scratch + x * 4, interleaved(_mm512_mask_blend_epi8(before | after, load(at), outside)));
-        store(scratch + bytes + x * 4, interleaved(_mm512_mask_blend_epi8(second, load(at + 8), outside)));
+    for (int x = 0; x < (int)(pitch / 4); x += 16, scratch += 64) {
+      const int first = x - d.pad_left;  // its column
+      const __mmask64 before = ~from_pixel(-first) | from_pixel(d.width - first);
+      const __mmask64 second = from_pixel(d.width - first - 2);
+      // Where nothing is inside, what is read may be nobody's memory.
+      const uint8_t* at = in + (first - 15 > d.width ? 0 : (ptrdiff_t)first * 4);
+      uint8_t* to = scratch;
+      for (int y = 0; y < d.height; y++, at += (size_t)d.width * 4, to += pitch) {
+        store(to, interleaved(_mm512_mask_blend_epi8(before, load(at), outside)));
+        store(to + bytes, interleaved(_mm512_mask_blend_epi8(second, load(at + 8), outside)));
       }
+    }
   }
 
   void group(const GroupArithmetic& a, const uint8_t* scratch, uint8_t* out, const Requantizer& rq) const {
