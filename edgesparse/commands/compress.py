@@ -30,7 +30,7 @@ from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
 from edgesparse.spec.safe.files import replace_bytes
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.sparsify import Pattern
-from edgesparse.tflite.format.appended import appended
+from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.reconstruction import Reconstruction, reconstruct
 from edgesparse.tflite.runtimes.compatibility import Cell, Profile
@@ -134,7 +134,7 @@ def _file(
                 "it, lower --sparsity, or add representative samples"
             )
         stored, _ = store(place.read_bytes(), profile, "auto", source.name)
-        kept = min(stored + appended(content, str(source)), content, key=len)
+        kept = min(stored + trailing_bytes(content, str(source)), content, key=len)
         if kept is content:
             raise EdgesparseError(
                 f"{source}: {share:.0%} sparsity does not shrink the file for "

@@ -11,7 +11,7 @@ from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.safe.files import replace_bytes
-from edgesparse.tflite.format.appended import appended
+from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.graph import constants, open_model
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.runtimes.storage import Decision, store, summary
@@ -59,7 +59,7 @@ def encode(
         raise UsageError(f"the device has no runtime {name!r}{did_you_mean(name, known)}")
     changed, decisions = store(content, known[name], "auto", str(source))
     _require_equal(content, changed, str(source))
-    changed += appended(content, str(source))
+    changed += trailing_bytes(content, str(source))
     # Sparse forms have headers and indices: what did not become smaller stays as it was.
     pays = len(changed) < len(content) or any(d.exploited for d in decisions)
     pays = pays or any(form != "dense" for form in _forms(content))

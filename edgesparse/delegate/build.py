@@ -8,20 +8,19 @@ when it makes a wheel.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.safe.files import locked, user_cache
 
 ARCHITECTURES = ("x86_64", "aarch64")
 SYMBOLS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
@@ -145,31 +144,17 @@ def digest() -> str:
 
 def _cached() -> Path:
     """The folder of what was built of these sources; built now if there is none."""
-    cache = _cache() / "delegate"
+    cache = user_cache("delegate")
     folder = cache / digest()
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
+    with locked(cache / "lock"):
         if not folder.is_dir():  # Nobody else built it meanwhile.
             with tempfile.TemporaryDirectory(dir=cache) as temporary:
                 part = Path(temporary, "whole")
                 build(part)
                 part.rename(folder)
     return folder
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Two processes do not build at once: the second one waits and finds it built."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _cache() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "edgesparse"
 
 
 def _compiler() -> Path | None:
@@ -193,7 +178,7 @@ def _zig(zig: Path, architecture: str, *arguments: str) -> None:
         name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ
     }
     for name in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
-        environment[name] = str(_cache() / "zig")
+        environment[name] = str(user_cache("zig"))
     command: Sequence[str] = [str(zig), "c++", "-target", target, *arguments]
     done = subprocess.run(command, cwd=SOURCES, env=environment, capture_output=True, text=True)
     if done.returncode:

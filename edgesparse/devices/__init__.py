@@ -1,1 +1,1 @@
-"""Where models run: transports, and the agent that measures there."""
+"""Devices that run models: transports, set-up, and the agent that measures."""

@@ -1,4 +1,4 @@
-"""The Edge TPU's side of a device, and the machines that compile for it."""
+"""Edge TPUs on devices, and the machines that compile for them."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ exec "$1" --version
 NO_COMPILER = {"version": None}
 USB3_MBIT_PER_SECOND = 5000
 _SEARCH_TAKES = 20
-"""How many times longer looking for a delegate (-d) may take than one try."""
+"""How many times longer the compiler's search for a partition (-d) can take than one run."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A file for the Edge TPU, and how it came to be."""
+    """A file for the Edge TPU with the log of its compiler."""
 
     content: bytes
     log: CompilerLog
@@ -55,10 +55,10 @@ class Compiled:
 
 
 def tpu_problem(device: str, platform: Platform) -> str | None:
-    """Why a device's Edge TPU cannot be used, as far as its system shows; None when it can."""
+    """Return why a device's Edge TPU cannot be used, by its Platform; None where it can."""
     if platform.tpu_bus is None:
         return (
-            f"device {device}: no Edge TPU can be seen on its USB or PCIe bus; plug it in (on a "
+            f"device {device}: no Edge TPU on its USB or PCIe bus; plug it in (on a "
             "Pi 5 into a blue USB 3 port), or compare models on the CPU with "
             "'edgetpu: {compiler: none}'"
         )
@@ -67,34 +67,36 @@ def tpu_problem(device: str, platform: Platform) -> str | None:
     group = "plugdev" if platform.tpu_bus == "usb" else "apex"
     if group not in platform.groups:
         return (
-            f"device {device}: user {platform.user} may not use the Edge TPU; type there: "
-            f"sudo usermod -aG {group} {platform.user}, then log out and plug it in again"
+            f"device {device}: user {platform.user} has no permission for the Edge TPU; run "
+            f"on the device: sudo usermod -aG {group} {platform.user}, then log out and plug it in "
+            "again"
         )
     return (
-        f"device {device}: user {platform.user} is in group {group} but may not use the Edge TPU; "
-        "install its udev rules there (sudo apt-get install libedgetpu1-std) and plug it in again"
+        f"device {device}: user {platform.user} is in group {group} but has no permission for the "
+        "Edge TPU; install its udev rules on the device (sudo apt-get install libedgetpu1-std) and "
+        "plug it in again"
     )
 
 
 def delegate_problem(device: str, library: str, error: str) -> str | None:
-    """What a failed load of the Edge TPU's library means; None for another error."""
+    """Explain a failed load of the Edge TPU's library; None for another error."""
     if "cannot open shared object file" in error:
         return (
-            f"device {device}: it has no {library}; install it there "
-            "(sudo apt-get install libedgetpu1-std), or name it in edgetpu.library"
+            f"device {device}: {library} is not installed; install it on the device "
+            "(sudo apt-get install libedgetpu1-std), or set edgetpu.library"
         )
     if "Failed to load delegate" in error or "tflite_plugin_create_delegate" in error:
         return (
-            f"device {device}: {library} did not get the Edge TPU: end other programs that use it, "
-            f"plug it in again, and see that the library fits the runtime ({error[:200]})"
+            f"device {device}: {library} cannot open the Edge TPU: stop other programs that use "
+            f"it, plug it in again, and check that the library fits the runtime ({error[:200]})"
         )
     return None
 
 
 def identify(tpu: EdgeTpu) -> dict[str, Any]:
-    """What results depend on: the compiler's version and digest, or the compiled files' digests.
+    """Return the compiler's version and digest, or the digests of precompiled files.
 
-    NO_COMPILER where it cannot be found, which is an error only when it is needed.
+    NO_COMPILER where it does not run, which is an error only when it is needed.
     """
     way = tpu.compiler
     if way.none is not None:
@@ -110,9 +112,11 @@ def identify(tpu: EdgeTpu) -> dict[str, Any]:
 
 
 def compile_model(tpu: EdgeTpu, source: Path, variant: str) -> Compiled:
-    """Compile a full-int8 .tflite file, or find what was compiled from it.
+    """Compile a full-int8 .tflite file, or find the precompiled one.
 
-    Raises EdgesparseError: no compiler, it refuses the model, nothing is mapped, a stale file.
+    Raises:
+        EdgesparseError: the compiler is missing or refuses the model, no operator is mapped to the
+            Edge TPU, or the precompiled file is missing or outdated.
     """
     if tpu.compiler.precompiled is not None:
         return _precompiled(tpu, source, variant)
@@ -128,18 +132,18 @@ def compile_model(tpu: EdgeTpu, source: Path, variant: str) -> Compiled:
 
 
 def describe(compiled: Compiled) -> list[str]:
-    """Notes for the table."""
+    """Return notes for the table."""
     return notes(compiled.log)
 
 
 def gzip_bytes(content: bytes) -> int:
-    """Size after gzip at its default level."""
+    """Return the size after gzip at its default level."""
     return len(gzip.compress(content, 6, mtime=0))
 
 
 @contextmanager
 def _build_host(tpu: EdgeTpu) -> Iterator[tuple[Transport, list[str], str]]:
-    """The machine that compiles, what to put before a command there, and the compiler's name."""
+    """Yield the machine that compiles, the prefix of commands on it, and the compiler's name."""
     way = tpu.compiler
     if way.ssh is not None:
         transport = SshTransport("edgetpu.compiler", way.ssh, DEFAULT_WORKDIR)
@@ -160,9 +164,9 @@ def _build_host(tpu: EdgeTpu) -> Iterator[tuple[Transport, list[str], str]]:
 
 def _container(spec: ContainerCompiler, folder: str) -> list[str]:
     user = f"{os.getuid()}:{os.getgid()}"
-    own = ["--userns=keep-id"] if spec.engine == "podman" else ["--user", user]
+    user_options = ["--userns=keep-id"] if spec.engine == "podman" else ["--user", user]
     shared = ["--network=none", "--volume", f"{folder}:{folder}", "--workdir", folder]
-    return [spec.engine, "run", "--rm", *own, *shared, "--entrypoint", "", spec.image]
+    return [spec.engine, "run", "--rm", *user_options, *shared, "--entrypoint", "", spec.image]
 
 
 def _identity(host: Transport, prefix: list[str], command: str) -> dict[str, Any]:
@@ -181,11 +185,11 @@ def _compile(tpu: EdgeTpu, source: Path, variant: str) -> tuple[bytes, str]:
         folder = f"{host.workdir}/compile-{sent.sha256[:16]}-{os.getpid()}"
         try:
             host.put_files([upload(source, f"{folder}/{variant}.tflite")])
-            told = arguments(tpu, f"{folder}/{variant}.tflite", folder)
-            done = host.run([*prefix, command, *told], timeout_seconds=limit_seconds)
+            command_arguments = arguments(tpu, f"{folder}/{variant}.tflite", folder)
+            done = host.run([*prefix, command, *command_arguments], timeout_seconds=limit_seconds)
             if done.returncode:
-                said = f"{done.stdout}\n{done.stderr}"
-                raise EdgesparseError(f"{command} refuses {variant}: {failure(said)}")
+                output = f"{done.stdout}\n{done.stderr}"
+                raise EdgesparseError(f"{command} refuses {variant}: {failure(output)}")
             with temporary_folder() as temporary:
                 target = Path(temporary, "compiled.tflite")
                 host.get_file(f"{folder}/{variant}_edgetpu.tflite", target)
@@ -200,41 +204,39 @@ def _folder(tpu: EdgeTpu) -> Path:
 
 
 def _precompiled(tpu: EdgeTpu, source: Path, variant: str) -> Compiled:
-    """Find the file that was compiled from exactly this source; else put the source there."""
+    """Find the file that was compiled from exactly this source; else put the source into the
+    folder."""
     folder = _folder(tpu)
     content = source.read_bytes()
     stem = f"{variant}-{hashlib.sha256(content).hexdigest()[:12]}"
-    place = folder / f"{stem}_edgetpu.tflite"
-    if not place.is_file():
+    compiled_path = folder / f"{stem}_edgetpu.tflite"
+    if not compiled_path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stem}.tflite").write_bytes(content)
         stale = sorted(p.name for p in folder.glob(f"{variant}-*_edgetpu.tflite"))
-        reason = f"{stale[-1]} is of another version of the model" if stale else "it is missing"
+        reason = f"{stale[-1]} is of another version of the model" if stale else "missing"
         how = " ".join(["edgetpu_compiler", *arguments(tpu, f"{stem}.tflite", ".")])
         raise EdgesparseError(
-            f"{place}: {reason}; type where the compiler is, in that folder: {how}; then deploy "
-            "again"
+            f"{compiled_path}: {reason}; run in that folder, on a machine with the compiler: "
+            f"{how}; then deploy again"
         )
-    require_compiled(place.read_bytes(), content, str(place))
-    log_place = place.with_suffix(".log")
-    text = log_place.read_text(errors="replace") if log_place.is_file() else ""
-    return Compiled(place.read_bytes(), parse_log(text), text)
+    require_compiled(compiled_path.read_bytes(), content, str(compiled_path))
+    log_path = compiled_path.with_suffix(".log")
+    text = log_path.read_text(errors="replace") if log_path.is_file() else ""
+    return Compiled(compiled_path.read_bytes(), parse_log(text), text)
 
 
 def require_tpu(device: str, tpu: EdgeTpu, platform: Platform) -> None:
-    """Raise DeviceError where a device lacks the Edge TPU that its file asks for."""
+    """Raise DeviceError where a device lacks the Edge TPU that its file requires."""
     problem = tpu_problem(device, platform)
     if problem is not None and tpu.compiler.none is None:
         raise DeviceError(problem)
 
 
 def connection_notes(device: str, tpu: EdgeTpu, platform: Platform) -> list[str]:
-    """What slows an Edge TPU down, or keeps it idle."""
+    """Return notes on a slow or unused Edge TPU."""
     if tpu.compiler.none is not None:
-        return [
-            f"{device}: edgetpu.compiler is none, so nothing is compiled for the Edge TPU: these "
-            "are rows of the CPU"
-        ]
+        return [f"{device}: rows are measured on the CPU, since edgetpu.compiler is none"]
     speed = platform.tpu_mbit_per_second
     if speed is not None and speed < USB3_MBIT_PER_SECOND:
         return [

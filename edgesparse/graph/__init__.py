@@ -1,1 +1,1 @@
-"""From a plan to artifacts: the graph of stages, the store, and what carries stages out."""
+"""The graph of stages, the store of artifacts, and the execution of stages."""

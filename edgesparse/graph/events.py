@@ -1,6 +1,6 @@
-"""What a run tells while it goes on: events for a listener, such as the CLI's progress bars.
+"""Events of a run for a listener, such as the CLI's progress bars.
 
-A listener is called in whichever thread something happens; the events of one run never overlap.
+A listener is called from any thread; the events of a run never overlap.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StageFailed:
 
 @dataclass(frozen=True)
 class Note:
-    """Something the user should know."""
+    """A message for the user."""
 
     text: str
 
@@ -54,11 +54,11 @@ Listener = Callable[[RunEvent], None]
 
 
 def null_listener(_: RunEvent) -> None:
-    """The listener that does not listen."""
+    """Ignore an event."""
 
 
 def thread_safe(listener: Listener) -> Listener:
-    """A listener that several threads may call."""
+    """Return a listener that several threads can call."""
     lock = threading.Lock()
 
     def tell(event: RunEvent) -> None:
@@ -70,7 +70,7 @@ def thread_safe(listener: Listener) -> Listener:
 
 @contextmanager
 def stage_progress(listener: Listener, label: str) -> Iterator[Callable[[float, str], None]]:
-    """A function that tells progress; a stage is shown once there is something to wait for."""
+    """Yield a function that reports progress; its first call starts the stage's display."""
     started = False
 
     def progress(share: float, text: str) -> None:

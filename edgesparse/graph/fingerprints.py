@@ -1,4 +1,4 @@
-"""What the plan needs to know about the world: digests of files, versions of libraries."""
+"""Digests of files and code, and versions of libraries, for the keys of a plan."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from edgesparse.stages import NAMES, kind
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what shapes artifacts, without importing any of it."""
+    """Return the versions of the libraries that artifacts depend on, without importing them."""
     names = sorted({library for stage in NAMES for library in kind(stage).libraries})
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("edgesparse", *names):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def revision(folder: Path, name: str = "HEAD") -> str:
-    """The git commit of a folder, or of a revision's name there, with a plus where tracked files of
-    HEAD have changed since; empty where there is none."""
+    """Return the git commit of a folder or of a named revision in it; empty without git.
+
+    A plus is added to HEAD where tracked files have changes.
+    """
 
     def git(*words: str) -> str:
         try:
             done = subprocess.run(
-                # The folder's own settings could name a program to be run.
+                # The folder's git settings could run a program.
                 ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
                 capture_output=True,
                 text=True,
@@ -53,34 +55,34 @@ def revision(folder: Path, name: str = "HEAD") -> str:
 
 
 def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:
-    """Digests of the code and files that a pipeline refers to; see plan.build_plan."""
+    """Return the digests of a pipeline's code and files; see plan.build_plan."""
     return inputs_of(loaded).digests
 
 
 def inputs_of(loaded: Loaded[Pipeline]) -> Inputs:
-    """The code and files that a pipeline refers to, with their digests by role."""
+    """Return the code and files that a pipeline refers to, with digests by role."""
     pipeline, base, seen = loaded.spec, loaded.folder, Inputs()
-    found = seen.digests
-    found["data"] = _source_digest("data", pipeline.data, base, seen)
-    found["model"] = _model_digest(pipeline.model, base, seen)
+    digests = seen.digests
+    digests["data"] = _source_digest("data", pipeline.data, base, seen)
+    digests["model"] = _model_digest(pipeline.model, base, seen)
     tasks = [pipeline.task, *pipeline.task.outputs.values()]
-    own = [("tasks", task.ref, task.args) for task in tasks if task.ref is not None]
-    found |= _own_digest("task", own, base, seen)
+    sources = [("tasks", task.ref, task.args) for task in tasks if task.ref is not None]
+    digests |= _user_code_digest("task", sources, base, seen)
     train = pipeline.train
-    own = [("training", given.ref, given.args) for given in train.callbacks]
-    own += [("training", train.ref, train.args)] if train.ref is not None else []
-    found |= _own_digest("training", own, base, seen)
+    sources = [("training", callback.ref, callback.args) for callback in train.callbacks]
+    sources += [("training", train.ref, train.args)] if train.ref is not None else []
+    digests |= _user_code_digest("training", sources, base, seen)
     for name, variant in pipeline.variants.items():
         if variant.model is not None:
-            found[f"model {name}"] = _model_digest(variant.model, base, seen)
+            digests[f"model {name}"] = _model_digest(variant.model, base, seen)
         for i, step in variant.references:
             source = Source(ref=step.method, args=step.args)
-            found[f"sparsify {name} {i}"] = _source_digest("methods", source, base, seen)
+            digests[f"sparsify {name} {i}"] = _source_digest("methods", source, base, seen)
     return seen
 
 
 def user_code(inputs: Inputs) -> str:
-    """Identity of the user's code that a pipeline's stages import; empty where there is none."""
+    """Return the digest of the user's code that stages import; empty where there is none."""
     total = hashlib.sha256()
     for path, content in sorted(inputs.code.items()):
         total.update(f"{path}\0{len(content)}\0".encode() + content)
@@ -91,14 +93,14 @@ def user_code(inputs: Inputs) -> str:
     return total.hexdigest() if inputs.code or modules else ""
 
 
-def _own_digest(
-    role: str, own: Sequence[tuple[str, str, Mapping[str, Any]]], base: Path, seen: Inputs
+def _user_code_digest(
+    role: str, sources: Sequence[tuple[str, str, Mapping[str, Any]]], base: Path, seen: Inputs
 ) -> dict[str, str]:
-    """Of the user's own code in a role; nothing where there is none."""
-    if not own:
+    """Return the digest of the user's code in a role, by role; empty where there is none."""
+    if not sources:
         return {}
     total = hashlib.sha256()
-    for room, ref, args in own:
+    for room, ref, args in sources:
         source = Source(ref=ref, args=dict(args))
         total.update(_source_digest(room, source, base, seen).encode())
     return {role: total.hexdigest()}
@@ -120,29 +122,29 @@ def _model_digest(model: ModelSource, base: Path, seen: Inputs) -> str:
 
 
 def _saved_digest(path: Path, seen: Inputs) -> str:
-    """Of a file, or of every file in a folder."""
-    found = seen.add_path(path)
+    """Return the digest of a file, or of all files in a folder."""
+    digests = seen.add_path(path)
     if not path.is_dir():
-        return found[str(path)]
+        return digests[str(path)]
     total = hashlib.sha256()
-    for file, digest in found.items():
+    for file, digest in digests.items():
         total.update(f"{Path(file).relative_to(path)}\0{digest}\0".encode())
     return total.hexdigest()
 
 
-def _source_digest(room: str, source: Source, base: Path, seen: Inputs) -> str:
-    """The function's code, and the content of every file or folder named in its arguments."""
-    total = hashlib.sha256(seen.target((room, source.name, source.ref), base).encode())
-    # Any text among the arguments may be a path; whoever reads it, its content shapes the result.
+def _source_digest(role: str, source: Source, base: Path, seen: Inputs) -> str:
+    """Return the digest of a function's code and of the files named in its arguments."""
+    total = hashlib.sha256(seen.target((role, source.name, source.ref), base).encode())
+    # Any text among the arguments can be a path, whose content shapes the result.
     for text in sorted(_texts(source.args)):
-        place = base / text
+        path = base / text
         try:
-            if text and (place.is_file() or place.is_dir()):
-                for file, digest in seen.add_path(place).items():
-                    within = f"\0{Path(file).relative_to(place)}" if file != str(place) else ""
+            if text and (path.is_file() or path.is_dir()):
+                for file, digest in seen.add_path(path).items():
+                    within = f"\0{Path(file).relative_to(path)}" if file != str(path) else ""
                     total.update(f"\0{text}{within}\0{digest}".encode())
         except (OSError, ValueError):
-            continue  # Not a path after all, or one that the loader will complain about.
+            continue  # Not a path, or an invalid one, which the loader reports.
     return total.hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""Which runs go on, and which were killed and may have left something on a device.
+"""Running runs, and killed ones that can have left files on a device.
 
-A run that goes on holds a lock on a file in its folder, which the kernel lets go of however its
-process ends; the file names the devices that it uses.
+A running run holds a lock on a file in its folder, which the kernel releases however its process
+ends; another file names the devices that it uses.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _LOCK = "open.lock"
 
 
 @contextmanager
-def held(folder: Path, devices: Iterable[str]) -> Iterator[set[str]]:
-    """Mark a run as going on; yields a set for the devices where it could not tidy up, which is
-    left to a later run."""
+def hold(folder: Path, devices: Iterable[str]) -> Iterator[set[str]]:
+    """Mark a run as running; yields a set for the devices on which the clean-up failed and is left
+    to a later run."""
     left: set[str] = set()
     lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
@@ -31,13 +31,13 @@ def held(folder: Path, devices: Iterable[str]) -> Iterator[set[str]]:
         try:
             yield left
         finally:
-            _leave(folder, left)
+            _write_devices(folder, left)
     finally:
         os.close(lock)
 
 
-def goes_on(folder: Path) -> bool:
-    """Whether some process still works on that run."""
+def is_running(folder: Path) -> bool:
+    """Return whether a run is still running."""
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -52,18 +52,18 @@ def goes_on(folder: Path) -> bool:
 
 
 def killed(runs: Path, device: str) -> list[str]:
-    """Runs that ended without tidying up on a device."""
+    """Return the runs that ended without a clean-up on a device."""
     return [folder.name for folder in _closed(runs) if device in _devices(folder)]
 
 
-def tidied(runs: Path, device: str, names: Iterable[str]) -> None:
-    """Note that nothing of these runs is left on a device."""
+def mark_clean(runs: Path, device: str, names: Iterable[str]) -> None:
+    """Record that files of these runs were removed from a device."""
     for name in names:
-        _leave(runs / name, _devices(runs / name) - {device})
+        _write_devices(runs / name, _devices(runs / name) - {device})
 
 
 def _closed(runs: Path) -> Iterator[Path]:
-    """Folders of runs that left a mark and do not go on."""
+    """Yield the folders of ended runs with a mark."""
     for mark in sorted(runs.glob(f"*/{OPEN}")):
         with suppress(OSError):
             lock = os.open(mark.with_name(_LOCK), os.O_RDWR | os.O_CLOEXEC)
@@ -76,14 +76,14 @@ def _closed(runs: Path) -> Iterator[Path]:
 
 def _devices(folder: Path) -> set[str]:
     try:
-        found = json.loads((folder / OPEN).read_text())
+        names = json.loads((folder / OPEN).read_text())
     except (OSError, ValueError):
         return set()
-    return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
-def _leave(folder: Path, devices: set[str]) -> None:
-    # On a full disk the mark stays, which costs the next run a look.
+def _write_devices(folder: Path, devices: set[str]) -> None:
+    # On a full disk the mark stays; the next run then cleans up once more.
     with suppress(OSError):
         if devices:
             replace_json(folder / OPEN, sorted(devices))

@@ -1,16 +1,16 @@
-"""From a pipeline to a graph of stages with content keys. Pure: nothing is read or run here.
+"""Builds the graph of stages of a pipeline, with content keys. Pure: reads and runs nothing.
 
     samples                              data on the side of the benchmark
-    preflight, untrained-model           the untrained model, for what can be known before training
-    train -> sparsify ... -> quantize    Keras side; quantize only where QAT is asked for
+    preflight, untrained-model           the untrained model, for predictions before training
+    train -> sparsify ... -> quantize    Keras side; quantize only with `qat: true`
           -> sensitivity                 for `sparsity: auto`
           -> convert                     .tflite with dense storage
           -> encode                      the storage that suits a runtime on a machine
           -> compile                     for an Edge TPU only, from dense storage
           -> verify                      per runtime
 
-What a stage's key covers is said in the stage's own file; here is who feeds whom. Variants that ask
-for the same thing share a stage.
+The inputs of a stage's key are defined in its file, its position here. Variants with the same
+settings share a stage.
 """
 
 from __future__ import annotations
@@ -69,12 +69,11 @@ class Plan:
     """(variant, runtime name) -> key of its verify stage"""
     samples: str
     training_groups: tuple[TrainingGroup, ...] = ()
-    """The trainings that variants start from."""
+    """The trainings of variants."""
 
     @property
     def work(self) -> tuple[Stage, ...]:
-        """The stages without those that serve advice only: where they fail, nothing else does for
-        that reason."""
+        """The stages except those for predictions only, whose failure does not matter."""
         needed = {key for stage in self.stages for key in stage.inputs.values()}
         advice = {key for group in self.training_groups for key in group.advice} - needed
         return tuple(stage for stage in self.stages if stage.key not in advice)
@@ -91,19 +90,19 @@ class _Graph:
     def add(
         self, name: str, variant: str | None, spec: Mapping[str, Any], **inputs: str | None
     ) -> str:
-        own = kind(name)
-        libraries = {lib: self.versions.get(lib, "none") for lib in own.libraries}
-        given = {role: key for role, key in inputs.items() if key is not None}
+        stage_kind = kind(name)
+        libraries = {lib: self.versions.get(lib, "none") for lib in stage_kind.libraries}
+        input_keys = {role: key for role, key in inputs.items() if key is not None}
         label = f"{name} {variant}" if variant else name
-        # A label may say more than the variant: its runtime or step.
+        # A label can have more than the variant: its runtime or step.
         owners = (variant.split(" ")[0],) if variant else ()
-        stage = Stage(name, label, owners, own.version, spec, given, libraries)
-        known = self.stages.get(stage.key)
-        if known is None:
+        stage = Stage(name, label, owners, stage_kind.version, spec, input_keys, libraries)
+        existing = self.stages.get(stage.key)
+        if existing is None:
             self.stages[stage.key] = stage
-        # The first who asks gives the label; the others are added as owners.
-        elif owners and owners[0] not in known.variants:
-            self.stages[stage.key] = replace(known, variants=(*known.variants, *owners))
+        # The first variant gives the label; the others are added as owners.
+        elif owners and owners[0] not in existing.variants:
+            self.stages[stage.key] = replace(existing, variants=(*existing.variants, *owners))
         return stage.key
 
 
@@ -123,31 +122,31 @@ def build_plan(
     """Plan the pipeline up to verified models.
 
     Args:
-        digests: of the code and files that data, model and methods refer to, by role: "data",
-            "model", "model VARIANT" and "sparsify VARIANT STEP".
-        versions: of installed libraries, by distribution name.
+        digests: those of the code and files of data, model and methods, by role: "data", "model",
+            "model VARIANT" and "sparsify VARIANT STEP".
+        versions: those of installed libraries, by distribution name.
         runtimes: those that will run the models.
-        profiles: what each of them, by its name, does with sparse storage on that machine.
-        machine: what verifies the models: devices of one kind share the verdict.
+        profiles: by runtime, how it executes sparse storage on that machine.
+        machine: the kind of device that verifies the models and shares the result.
         variants: a subset; default all. The baseline is added, since ratios refer to it.
-        full_int8_only: leave other variants out, and zeros stored densely: for an Edge TPU.
-        compiler: what compiles for it, and how.
-        clock: what a latency is measured by there.
+        full_int8_only: skip other variants and sparse storage, for an Edge TPU.
+        compiler: the Edge TPU's compiler and its options.
+        clock: the device's clock for latencies.
     """
     graph = _Graph(versions)
     data = _data(pipeline, digests)
     golden = pipeline.verify.golden_samples
     chosen = list(pipeline.variants)
     if variants is not None:
-        # Ratios need the baseline, so that it is always made.
+        # Ratios need the baseline.
         chosen = [v for v in chosen if v in variants or v == pipeline.baseline_variant]
-    # An Edge TPU takes nothing else; what is left out is said by the caller.
+    # An Edge TPU supports nothing else; the caller reports skipped variants.
     if full_int8_only:
         chosen = [v for v in chosen if pipeline.variants[v].quantize.numbers == "int8"]
     sampled = _samples(graph, pipeline, data, digests)
     starts = _trainings(graph, pipeline, data, digests, chosen)
     target = {
-        # A latency budget is measured with the first runtime: that of the device file's own order.
+        # A latency budget is measured with the first runtime of the device file.
         "runtime": runtimes[0].model_dump() if runtimes else None,
         "delegate": delegate,
         "machine": machine,
@@ -197,7 +196,7 @@ def sensitivity_plan(
     versions: Mapping[str, str],
     profiles: Mapping[str, Profile],
     name: str,
-    place: int,
+    step_index: int,
     step: Magnitude,
     levels: Sequence[float],
 ) -> tuple[Plan, Stage]:
@@ -209,23 +208,23 @@ def sensitivity_plan(
     data = _data(pipeline, digests)
     start = _trainings(graph, pipeline, data, digests, [name])[name]
     variant = pipeline.variants[name]
-    before = variant.model_copy(update={"sparsify": variant.sparsify[:place]})
+    before = variant.model_copy(update={"sparsify": variant.sparsify[:step_index]})
     model = _sparsify(graph, name, before, start, profiles, {}) or start.train
-    chosen, untrained = _chosen(step, variant, start, profiles)
-    key = _sensitivity(graph, name, step, start, model, chosen, untrained, levels)
+    pattern_inputs, untrained = _pattern_inputs(step, variant, start, profiles)
+    key = _sensitivity(graph, name, step, start, model, pattern_inputs, untrained, levels)
     stages = tuple(graph.stages.values())
     return Plan(stages, {}, {}, "", _groups([start])), graph.stages[key]
 
 
 def _data(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
-    found = {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
+    data_inputs = {"source": pipeline.data.model_dump(mode="json"), "digest": digests["data"]}
     shapes = pipeline.benchmark.input_shapes
-    return {**found, "shapes": shapes} if shapes else found
+    return {**data_inputs, "shapes": shapes} if shapes else data_inputs
 
 
 @dataclass(frozen=True)
 class _Training:
-    """What variants start from."""
+    """A training, and the stages before it, that variants share."""
 
     variants: tuple[str, ...]
     data: Mapping[str, Any]
@@ -238,8 +237,10 @@ class _Training:
 
 
 def _groups(starts: Iterable[_Training]) -> tuple[TrainingGroup, ...]:
-    found = {start.train: start for start in starts}
-    return tuple(TrainingGroup(s.variants, s.preflight, s.untrained_model) for s in found.values())
+    by_training = {start.train: start for start in starts}
+    return tuple(
+        TrainingGroup(s.variants, s.preflight, s.untrained_model) for s in by_training.values()
+    )
 
 
 def _trainings(
@@ -249,24 +250,26 @@ def _trainings(
     digests: Mapping[str, str],
     chosen: Sequence[str],
 ) -> dict[str, _Training]:
-    """What each variant starts from: those with the same model and seed from the same training."""
+    """Add a training for each group of variants with the same model and seed, by variant."""
     groups: list[list[str]] = []
     for name in chosen:
-        own = pipeline.variants[name]
-        like = [group for group in groups if own.shares_training_with(pipeline.variants[group[0]])]
-        if like:
-            like[0].append(name)
+        variant = pipeline.variants[name]
+        sharing = [
+            group for group in groups if variant.shares_training_with(pipeline.variants[group[0]])
+        ]
+        if sharing:
+            sharing[0].append(name)
         else:
             groups.append([name])
-    found = {}
+    trainings = {}
     for group in groups:
         start = _training(graph, pipeline, data, digests, group)
-        found.update(dict.fromkeys(group, start))
-    return found
+        trainings.update(dict.fromkeys(group, start))
+    return trainings
 
 
 def _model(pipeline: Pipeline, digest: str) -> dict[str, Any]:
-    # What a pipeline does not say has no part in the key.
+    # Defaults are not part of the key.
     source = pipeline.model.model_dump(mode="json", exclude_defaults=True)
     return {"source": {"name": None, "ref": None, "args": {}, **source}, "digest": digest}
 
@@ -284,7 +287,7 @@ def _task(pipeline: Pipeline, digests: Mapping[str, str]) -> dict[str, Any]:
 def _samples(
     graph: _Graph, pipeline: Pipeline, data: Mapping[str, Any], digests: Mapping[str, str]
 ) -> str:
-    """Before training: they are there, whatever becomes of that."""
+    """Add the test samples, before training, so that they exist even if that fails."""
     model, task = _model(pipeline, digests["model"]), _task(pipeline, digests)
     spec = samples.key_inputs(model, data, task, pipeline.benchmark.test_samples)
     return graph.add("samples", None, spec)
@@ -298,12 +301,12 @@ def _training(
     chosen: Sequence[str],
 ) -> _Training:
     first = chosen[0]
-    alone = first if pipeline.variants[first].has_own_training else None
+    name = first if pipeline.variants[first].has_own_training else None
     pipeline = pipeline.for_variant(pipeline.variants[first])
     model = _model(pipeline, digests.get(f"model {first}", digests["model"]))
     variants = [pipeline.variants[name] for name in chosen]
-    asked = preflight.Asked(
-        aware=any(v.quantize.qat for v in variants),
+    checks = preflight.Checks(
+        qat=any(v.quantize.qat for v in variants),
         channels=any(removes_channels(step) for v in variants for step in v.sparsify),
         schemes=tuple(
             sorted({s for v in variants if (s := v.quantize.scheme) in preflight.INTEGER})
@@ -313,18 +316,20 @@ def _training(
     shared = {
         "data": data,
         "task": task,
-        # What a pipeline does not say has no part in the key.
+        # Defaults are not part of the key.
         "train": pipeline.train.model_dump(mode="json", exclude_defaults=True),
         "training": digests.get("training"),
     }
     limits = sorted({gate.metric for gate in pipeline.gates})
-    foreseen = graph.add("preflight", alone, preflight.key_inputs(model, shared, limits, asked))
+    preflight_key = graph.add(
+        "preflight", name, preflight.key_inputs(model, shared, limits, checks)
+    )
     untrained = None
-    # Only of zeros and of dynamic ranges is there anything to be known of runtimes.
+    # Runtimes differ only for zeros and dynamic ranges.
     if any(v.stores_sparse or v.quantize.scheme == "dynamic" for v in variants):
-        untrained = graph.add("untrained-model", alone, untrained_model.key_inputs(model))
-    trained = graph.add("train", alone, train.key_inputs(model, shared))
-    return _Training(tuple(chosen), data, shared, digests, trained, foreseen, untrained, task)
+        untrained = graph.add("untrained-model", name, untrained_model.key_inputs(model))
+    trained = graph.add("train", name, train.key_inputs(model, shared))
+    return _Training(tuple(chosen), data, shared, digests, trained, preflight_key, untrained, task)
 
 
 def _sparsify(
@@ -335,31 +340,33 @@ def _sparsify(
     profiles: Mapping[str, Profile],
     target: Mapping[str, Any],
 ) -> str | None:
-    """The last of a variant's steps; each starts from the one before it."""
+    """Add a variant's steps, each after the one before it; returns the key of the last."""
     key = start.train
-    aimed = {**target, "scheme": variant.quantize.scheme}
-    for place, step in enumerate(variant.sparsify):
+    target_inputs = {**target, "scheme": variant.quantize.scheme}
+    for step_index, step in enumerate(variant.sparsify):
         inputs: dict[str, str | None] = {"model": key}
-        chosen: Mapping[str, Any] = {}
+        pattern_inputs: Mapping[str, Any] = {}
         if isinstance(step, Magnitude):
-            chosen, inputs["untrained_model"] = _chosen(step, variant, start, profiles)
+            pattern_inputs, inputs["untrained_model"] = _pattern_inputs(
+                step, variant, start, profiles
+            )
             if step.sparsity == "auto":
                 inputs["sensitivity"] = _sensitivity(
-                    graph, name, step, start, key, chosen, inputs["untrained_model"]
+                    graph, name, step, start, key, pattern_inputs, inputs["untrained_model"]
                 )
-        code = start.digests.get(f"sparsify {name} {place}")
-        spec = sparsify.key_inputs(start.shared, step, code, aimed, chosen)
+        code = start.digests.get(f"sparsify {name} {step_index}")
+        spec = sparsify.key_inputs(start.shared, step, code, target_inputs, pattern_inputs)
         label = name if len(variant.sparsify) == 1 else f"{name} ({step.method})"
         key = graph.add("sparsify", label, spec, **inputs)
     return key if variant.sparsify else None
 
 
-def _chosen(
+def _pattern_inputs(
     step: Magnitude, variant: Variant, start: _Training, profiles: Mapping[str, Profile]
 ) -> tuple[dict[str, Any], str | None]:
-    """What `pattern: auto` depends on: of the target, and the untrained model."""
-    found = untrained_model.exploited(step, variant.quantize.numbers, profiles)
-    return found, start.untrained_model if found else None
+    """Return the inputs of `pattern: auto`: properties of the target, and the untrained model."""
+    pattern_inputs = untrained_model.exploited(step, variant.quantize.numbers, profiles)
+    return pattern_inputs, start.untrained_model if pattern_inputs else None
 
 
 def _sensitivity(
@@ -377,22 +384,22 @@ def _sensitivity(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
-    """What changed between two identities of a stage, one line each."""
-    found = []
-    # Sorted, so that the same change is always told in the same words.
+    """Return the differences between two identities of a stage, a line each."""
+    lines = []
+    # Sorted, so that the same change always gives the same text.
     for name in sorted({*old, *new}):
         before, after, here = old.get(name), new.get(name), f"{path}{name}"
         if before == after:
             continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{here}.")
+            lines += differences(before, after, f"{here}.")
         elif here.startswith("inputs."):
-            found.append(f"its {name} changed")
+            lines.append(f"its {name} changed")
         elif name == "digest":
-            found.append(f"{here}: the files changed")
+            lines.append(f"{here}: the files changed")
         else:
-            found.append(f"{here}: {_short(before)} -> {_short(after)}")
-    return found
+            lines.append(f"{here}: {_short(before)} -> {_short(after)}")
+    return lines
 
 
 def _short(value: Any) -> str:

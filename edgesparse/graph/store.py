@@ -1,8 +1,8 @@
-"""Artifacts under their content keys.
+"""The store of artifacts by content key.
 
 An artifact is a folder STORE/KEY with its files and artifact.json, which names them. It is written
-under another name, synced and renamed, so a kill at any moment leaves nothing or a whole artifact,
-and two runs that make the same one are safe: the first to rename wins.
+under a temporary name, synced and renamed, so that a kill leaves nothing or a complete artifact.
+Two runs that create the same one are safe: the first to rename wins.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ from edgesparse.spec.safe import file_access
 from edgesparse.spec.safe.files import file_digest
 
 _TEMPORARY = re.compile(r"tmp-[0-9a-f]{32}")
-"""A folder that is filled; whoever does it holds the lock of that name."""
+"""Folders that are being filled; their process holds the lock of that name."""
 _LOCK_POLL_SECONDS = 0.2
 
 
 READS = "reads"
-"""In a manifest: what the user's code has read for it in the project, by path, with digests."""
+"""Key of a manifest: the project's files that the user's code read for it, with digests."""
 
 
 class Store:
-    """A folder of artifacts; with `shared`, a copy of what is used of that."""
+    """A folder of artifacts; with `shared`, a cache of that store."""
 
     def __init__(
         self, root: Path, shared: Shared | None = None, project: Path | None = None
     ) -> None:
-        """`project` is the folder whose files artifacts may have been made of."""
+        """`project` is the folder with files that artifacts can depend on."""
         self.root = root
         self.shared = shared
         self.project = project
-        # What was looked at, and how its files looked then.
+        # Verified artifacts with the sizes and times of their files.
         self._whole: dict[str, _Look] = {}
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"{root}: cannot be made: {error.strerror}") from None
+            raise UsageError(f"{root}: cannot be created: {error.strerror}") from None
 
     def path(self, key: str) -> Path:
-        """Where an artifact lies, or would; one that only the shared store has is fetched."""
+        """Return the folder of an artifact; one that only the shared store has is fetched."""
         folder = self.root / key
         if self.shared is not None and not self._usable(key) and self.has(key):
             self._fetch(key)
         return folder
 
     def has(self, key: str) -> bool:
-        """Whether an artifact is here, or in the shared store, made of the project's files as they
-        are now."""
+        """Return whether an artifact is in this or the shared store and up to date with the
+        project's files that it was built from."""
         if self._usable(key):
             return True
         there = None if self.shared is None else self.shared.manifest(key)
@@ -73,8 +73,7 @@ class Store:
         return self._here(key) and self.stale(key) is None
 
     def stale(self, key: str) -> str | None:
-        """The file that the user's code has read for an artifact that is here, and that has changed
-        since; None where there is none."""
+        """Return a changed file that the user's code read for an artifact here, or None."""
         return self._changed(_manifest(self.root / key))
 
     def _changed(self, manifest: Mapping[str, Any]) -> str | None:
@@ -84,52 +83,52 @@ class Store:
         return file_access.changed(reads, self.project)
 
     def reads(self, keys: Iterable[str]) -> dict[str, str]:
-        """What the user's code has read for artifacts that are here."""
-        found: dict[str, str] = {}
+        """Return the files that the user's code read for artifacts in this store, with digests."""
+        files: dict[str, str] = {}
         for key in keys:
-            found |= _manifest(self.root / key).get(READS) or {}
-        return found
+            files |= _manifest(self.root / key).get(READS) or {}
+        return files
 
     def _fetch(self, key: str) -> None:
         assert self.shared is not None
         with self.part() as part:
             try:
                 self.shared.fetch(key, part)
-                wrong = _wrong(part, key)
+                wrong = _problem_of(part, key)
             except FileNotFoundError:
                 wrong = "a file is missing"
             if wrong is not None:
-                self.shared.refuse(key)  # It is made again, and stored in its place.
+                self.shared.refuse(key)  # Its stage runs again and replaces it.
             else:
-                self._place(part, key)
+                self._rename_into(part, key)
 
     def ready(self, key: str) -> bool:
-        """Whether an artifact is here; one that only the shared store has is fetched, and counts as
-        not there where it is damaged."""
+        """Return whether an artifact is in this store; fetches it from the shared store, where a
+        damaged one does not count."""
         self.path(key)
         return self._here(key)
 
-    def wrong(self, key: str) -> str | None:
-        """What is wrong with an artifact that is there; None where it is whole, or not there.
+    def damage(self, key: str) -> str | None:
+        """Return the damage of an artifact; None where it is intact or missing.
 
-        Sizes and times are looked at each time, contents once, and again when a time has changed:
-        disks rot, and people edit.
+        Sizes and times are checked each time, contents once, and again after a time has changed:
+        disks fail, and people edit.
         """
         folder = self.root / key
         if not os.path.lexists(folder):
             return None
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            look = {name: _look(folder / name) for name in (*_files(folder), MANIFEST)}
+            look = {name: _stat_of(folder / name) for name in (*_files(folder), MANIFEST)}
             if self._whole.get(key) == look:
                 return None
-            wrong = _wrong(folder, key)
+            wrong = _problem_of(folder, key)
             if wrong is None:
                 self._whole[key] = look
             return wrong
-        return _wrong(folder, key)
+        return _problem_of(folder, key)
 
     def discard(self, key: str) -> None:
-        """Take an artifact away, in one step."""
+        """Remove an artifact atomically."""
         self._whole.pop(key, None)
         away = self.root / _temporary_name()
         with suppress(FileNotFoundError):
@@ -138,7 +137,7 @@ class Store:
 
     @contextmanager
     def create(self, key: str, about: Mapping[str, Any]) -> Iterator[Path]:
-        """A folder to fill; it becomes the artifact when the block ends without an error."""
+        """Yield a folder to fill; it becomes the artifact when the block ends without an error."""
         started = time.monotonic()
         with self.part() as part:
             yield part
@@ -157,37 +156,37 @@ class Store:
                 "files": files,
             }
             (part / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-            # Contents before the name: after a power cut a renamed folder must not have empty
-            # files.
+            # Contents before the rename: after a power cut the folder must not have empty files.
             for file in part.rglob("*"):
                 _sync(file)
             _sync(part)
-            self._place(part, key)
+            self._rename_into(part, key)
             _sync(self.root)
         if self.shared is not None:
             self.shared.put(key, self.root / key)
 
     @contextmanager
     def reserved(self, key: str, stop: threading.Event | None = None) -> Iterator[bool]:
-        """Hold an artifact's name, so that of several runs that need it one makes it and the others
-        wait; whether it is stored by now.
+        """Lock an artifact's key, so that of several runs that need it one creates it and the
+        others wait; yields whether it is stored by then.
 
-        Raises EdgesparseError when `stop` is set while it waits.
+        Raises:
+            EdgesparseError: `stop` was set during the wait.
         """
         path = self._lock(key)
         lock = _hold(path, stop or threading.Event())
         try:
-            yield self.has(key) and self.wrong(key) is None
+            yield self.has(key) and self.damage(key) is None
         finally:
             path.unlink(missing_ok=True)
             os.close(lock)
 
     @contextmanager
     def part(self) -> Iterator[Path]:
-        """A folder that no sweep takes away; it is gone afterwards unless it was renamed."""
+        """Yield a folder that sweeps spare; it is removed afterwards unless it was renamed."""
         part = self.root / _temporary_name()
-        # The kernel lets go of the lock however its holder ends; numbers of processes and names of
-        # machines are not told apart where containers share a store.
+        # The kernel releases the lock however its holder ends; process ids and host names are not
+        # unique where containers share a store.
         lock = _hold(self._lock(part.name), threading.Event())
         try:
             part.mkdir()
@@ -202,24 +201,24 @@ class Store:
         path.parent.mkdir(exist_ok=True)
         return path
 
-    def _place(self, part: Path, key: str) -> None:
+    def _rename_into(self, part: Path, key: str) -> None:
         for _ in range(2):
             try:
                 os.rename(part, self.root / key)
                 return
             except OSError:
-                # Somebody else made the same artifact meanwhile: as good as ours.
+                # Another run has created the same artifact meanwhile.
                 if self._usable(key):
                     return
-                # One that has no manifest was made by none of us, or is damaged.
+                # A folder without a valid manifest is damaged.
                 self.discard(key)
         os.rename(part, self.root / key)
 
     def sweep(self) -> None:
-        """Remove what killed runs left behind."""
+        """Remove temporary folders of killed runs."""
         for entry in self.root.iterdir():
             if _TEMPORARY.fullmatch(entry.name):
-                # Where a file system has no locks nobody knows whether it is still filled.
+                # Without locks in the file system it can still be in use: keep it.
                 with suppress(OSError):
                     lock = os.open(
                         self._lock(entry.name), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
@@ -232,19 +231,19 @@ class Store:
                         os.close(lock)
 
     def problems(self) -> list[str]:
-        """Artifacts that are not what their manifest says; for tests and doubts."""
-        found = []
+        """Return the damaged artifacts; for tests."""
+        lines = []
         for entry in sorted(self.root.iterdir()):
             if _TEMPORARY.fullmatch(entry.name):
                 continue
-            wrong = self.wrong(entry.name)
+            wrong = self.damage(entry.name)
             if wrong is not None:
-                found.append(f"{entry.name}: {wrong}")
-        return found
+                lines.append(f"{entry.name}: {wrong}")
+        return lines
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """What an artifact says of itself; nothing where it is not there, or damaged."""
+    """Read an artifact's manifest; empty where it is missing or damaged."""
     try:
         loaded = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError, RecursionError):
@@ -257,14 +256,14 @@ def _temporary_name() -> str:
 
 
 def _hold(path: Path, stop: threading.Event) -> int:
-    """A descriptor of a file that nobody else holds; waits for that until `stop` is set."""
+    """Lock a file and return its descriptor; waits until `stop` is set."""
     while True:
         lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             while not _locked(lock):
                 if stop.wait(_LOCK_POLL_SECONDS):
-                    raise EdgesparseError("interrupted while another run made it")
-            # Who held it before has removed it: the name belongs to another file by now, or none.
+                    raise EdgesparseError("interrupted while waiting for another run")
+            # The previous holder has removed the file: check that the name is still this file.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), path.stat()):
                     return lock
@@ -275,7 +274,7 @@ def _hold(path: Path, stop: threading.Event) -> int:
 
 
 def _locked(descriptor: int) -> bool:
-    """Whether the lock is ours now; a file system without locks lets everybody through."""
+    """Try to lock a file; returns True also on file systems without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -288,33 +287,33 @@ def _locked(descriptor: int) -> bool:
 _Look = dict[str, tuple[int, int]]
 
 
-def _look(path: Path) -> tuple[int, int]:
-    """A file's size and time."""
+def _stat_of(path: Path) -> tuple[int, int]:
+    """Return a file's size and time."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns
 
 
-def _wrong(folder: Path, key: str) -> str | None:
-    """What is wrong with an artifact's folder, by its manifest."""
+def _problem_of(folder: Path, key: str) -> str | None:
+    """Compare an artifact's folder with its manifest; returns the damage, or None."""
     try:
         if _manifest(folder).get("key", key) != key:
-            return f"{MANIFEST} is that of another artifact"
+            return f"{MANIFEST} belongs to another artifact"
         for name, expected in _files(folder).items():
-            if _look(folder / name)[0] != expected["bytes"] or (
+            if _stat_of(folder / name)[0] != expected["bytes"] or (
                 file_digest(folder / name) != expected["sha256"]
             ):
                 return f"{name} has changed"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} is damaged"
     return None
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """What a manifest says of its artifact's files, by name."""
+    """Read the files of a manifest with sizes and digests, by name."""
     loaded = json.loads((folder / MANIFEST).read_text())["files"]
     return {str(name): dict(about) for name, about in loaded.items()}
 

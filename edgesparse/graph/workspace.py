@@ -1,4 +1,4 @@
-"""The .edgesparse folder: artifacts, runs, and which stages the last run of a pipeline had."""
+"""The .edgesparse folder: artifacts, runs, and the stages of each pipeline's last plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.devices.agent.job import new_id
-from edgesparse.graph.open_runs import goes_on
+from edgesparse.graph.open_runs import is_running
 from edgesparse.graph.plan import Plan, differences
 from edgesparse.graph.shared_store import Shared
 from edgesparse.graph.store import Store
@@ -26,12 +26,12 @@ from edgesparse.stages.base.stage import Stage
 
 FOLDER = ".edgesparse"
 STORE_VARIABLE = "EDGESPARSE_STORE"
-"""Names a folder for artifacts that several projects share, in place of each project's own."""
+"""Environment variable with a folder for artifacts that several projects share."""
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """Whether a stage will run, and why."""
+    """The state of a stage: cached or to run, and why."""
 
     stage: Stage
     cached: bool
@@ -39,8 +39,8 @@ class StageStatus:
 
 
 class Workspace:
-    """`root`/.edgesparse, and the store of artifacts, which $EDGESPARSE_STORE may place elsewhere;
-    made when they are first written to."""
+    """The folder `root`/.edgesparse, and the store of artifacts, which $EDGESPARSE_STORE can move;
+    both are created when they are first written to."""
 
     def __init__(self, root: Path, shared: str | None = None) -> None:
         """`shared` is the URL of a store that other machines use, too."""
@@ -52,18 +52,18 @@ class Workspace:
 
     @cached_property
     def store(self) -> Store:
-        """One for all: it remembers what it has looked at."""
+        """The store; a single one, since it caches its checks."""
         shared = Shared(self.shared) if self.shared else None
         return Store(self.store_folder, shared, self.project)
 
     def has(self, key: str | None) -> bool:
-        """Whether an artifact is whole and in the store, which is not made for that."""
+        """Return whether an artifact is stored and intact; does not create the store."""
         if key is None or not (self.shared or self.store_folder.is_dir()):
             return False
-        return self.store.has(key) and self.store.wrong(key) is None
+        return self.store.has(key) and self.store.damage(key) is None
 
     def new_run(self, name: str) -> str:
-        """A fresh run id and its folder."""
+        """Create the folder of a new run; returns its id."""
         run = new_id(name)
         try:
             (self.runs / run).mkdir(parents=True)
@@ -72,23 +72,23 @@ class Workspace:
         return run
 
     def run_ids(self) -> list[str]:
-        """Runs with results, oldest first."""
+        """Return the ids of runs with results, oldest first."""
         if not self.runs.is_dir():
             return []
         return sorted(p.parent.name for p in self.runs.glob("*/results.json"))
 
     def results(self, run: str | None = None) -> Results:
-        """Results of a run, by default the last that has rows; its notes name later ones that have
-        none. Raises UsageError where there is none."""
-        known = self.run_ids()
-        if not known:
-            raise UsageError(f"{self.runs}: there are no runs yet; start one with 'make deploy'")
+        """Read the results of a run; by default of the last one with rows, whose notes name later
+        ones without. Raises UsageError where there is none."""
+        runs = self.run_ids()
+        if not runs:
+            raise UsageError(f"{self.runs}: no runs yet; start one with 'make deploy'")
         if run is not None:
-            if run not in known:
-                raise UsageError(f"no run {run!r}{did_you_mean(run, known)}")
+            if run not in runs:
+                raise UsageError(f"unknown run {run!r}{did_you_mean(run, runs)}")
             return read_results(self.results_path(run))
         empty: list[Results] = []
-        for name in reversed(known):
+        for name in reversed(runs):
             results = read_results(self.results_path(name))
             if results.rows:
                 return results.model_copy(update={"notes": self._later(empty) + results.notes})
@@ -117,12 +117,12 @@ class Workspace:
         return errors
 
     def _later(self, empty: Sequence[Results]) -> list[str]:
-        """Of runs without rows, newest first, why they are not shown."""
+        """Return notes on later runs without rows."""
         notes = []
         for results in empty:
             why = "has no rows" if results.finished else "was interrupted before it measured"
-            if not results.finished and goes_on(self.runs / results.run):
-                why = "goes on, and has measured nothing yet"
+            if not results.finished and is_running(self.runs / results.run):
+                why = "is running, without measurements yet"
             notes.append(f"run {results.run} is newer, but {why}")
         return notes
 
@@ -133,42 +133,42 @@ class Workspace:
         return self.runs / run / "log.txt"
 
     def remember(self, loaded: Loaded[Pipeline], plan: Plan) -> None:
-        """Keep the identities of a plan's stages, to explain the next one."""
+        """Save the identities of a plan's stages, to explain the changes of the next one."""
         pipeline = loaded.spec.name
-        known = self._known(pipeline)
-        # By place and not by key: what is to be explained is why a key changed.
+        identities = self._identities(pipeline)
+        # By position, not by key: the change of the key is to be explained.
         for stage in plan.stages:
             for slot in _slots(stage):
-                known[slot] = loaded.document.masked_in(stage.identity)
-        replace_json(self._plan_path(pipeline), known, sort_keys=True)
+                identities[slot] = loaded.document.masked_in(stage.identity)
+        replace_json(self._plan_path(pipeline), identities, sort_keys=True)
 
     def status(self, loaded: Loaded[Pipeline], plan: Plan) -> list[StageStatus]:
-        """Each stage as cached or to run, and why."""
-        known = self._known(loaded.spec.name)
-        found = []
+        """Return the state of each stage."""
+        identities = self._identities(loaded.spec.name)
+        statuses = []
         for stage in plan.stages:
             if self.has(stage.key):
-                found.append(StageStatus(stage, True, "nothing it depends on has changed"))
+                statuses.append(StageStatus(stage, True, "unchanged"))
                 continue
-            damaged = self.store.wrong(stage.key) if self.store_folder.is_dir() else None
-            earlier = next((known[slot] for slot in _slots(stage) if slot in known), None)
+            damaged = self.store.damage(stage.key) if self.store_folder.is_dir() else None
+            earlier = next((identities[slot] for slot in _slots(stage) if slot in identities), None)
             stale = self.store.stale(stage.key) if self.store_folder.is_dir() else None
             if stale is not None:
                 why = f"{stale}, which your code reads, has changed"
             elif damaged is not None:
-                why = f"what is in the store is damaged: {damaged}"
+                why = f"stored artifact is damaged: {damaged}"
             elif earlier is None:
-                why = "has not been run before"
+                why = "not run before"
             else:
                 changes = differences(earlier, loaded.document.masked_in(stage.identity))
-                why = listed(changes, 3, "; ") or "did not finish, or its artifact was removed"
-            found.append(StageStatus(stage, False, why))
-        return found
+                why = listed(changes, 3, "; ") or "not finished, or its artifact was removed"
+            statuses.append(StageStatus(stage, False, why))
+        return statuses
 
     def _plan_path(self, pipeline: str) -> Path:
         return self.folder / "plans" / f"{pipeline}.json"
 
-    def _known(self, pipeline: str) -> dict[str, Any]:
+    def _identities(self, pipeline: str) -> dict[str, Any]:
         try:
             loaded = json.loads(self._plan_path(pipeline).read_text())
         except (OSError, ValueError):
@@ -177,7 +177,7 @@ class Workspace:
 
 
 def _slots(stage: Stage) -> list[str]:
-    """The places of a stage in its pipeline, which stay when its key changes."""
+    """Return the positions of a stage in its pipeline, which stay when its key changes."""
     runtime = stage.spec.get("runtime", {}).get("name", "")
     suffix = f" ({runtime})" if runtime else ""
     return [f"{stage.name} {variant}{suffix}" for variant in stage.variants] or [stage.name]

@@ -1,7 +1,7 @@
-"""One file per stage: its name, version and libraries, what its key covers, and what it does.
+"""One file per stage: its name, version and libraries, the inputs of its key, and its work.
 
-A stage reads the folders of its inputs and fills a folder of its own; it knows neither the store
-nor the graph around it. To add one: a file here, its name below, and its place in graph/plan.py.
+A stage reads the folders of its inputs and fills its own folder; it depends on neither the store
+nor the graph. To add one: a file here, its name below, and its position in graph/plan.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ NAMES = (
 
 
 def kind(name: str) -> StageKind:
-    """The stage of that name: its file's KIND."""
-    found: StageKind = import_module(f"edgesparse.stages.{name.replace('-', '_')}").KIND
-    return found
+    """Return the definition of a stage: KIND in its file."""
+    stage_kind: StageKind = import_module(f"edgesparse.stages.{name.replace('-', '_')}").KIND
+    return stage_kind

@@ -1,4 +1,4 @@
-"""A full-int8 file becomes one for the Edge TPU, which takes densely stored weights only."""
+"""Compiles a full-int8 file for the Edge TPU, which supports densely stored weights only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgesparse.stages.base.stage import StageContext, StageKind
 
 
 def key_inputs(compiler: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the result depends on: the compiler itself, and how it is called."""
+    """Return what the result depends on: the compiler and its options."""
     return dict(compiler)
 
 
 def run(context: StageContext) -> None:
-    """Leave edgetpu.tflite, model.json, the compiler's log and what it says."""
+    """Write edgetpu.tflite, model.json, the compiler's log and edgetpu.json."""
     tpu = context.plan.tpu
     assert tpu is not None
     source = context.inputs["convert"] / "dense.tflite"
@@ -26,19 +26,21 @@ def run(context: StageContext) -> None:
     folder = context.folder
     (folder / "edgetpu.tflite").write_bytes(compiled.content)
     (folder / "compiler.log").write_text(compiled.log_text)
-    own = read_json(source.with_name("model.json"))
+    source_facts = read_json(source.with_name("model.json"))
     digest = hashlib.sha256(compiled.content).hexdigest()
-    # The weights are inside one operator now: what they are is known of the source.
+    # The compiled weights are inside one operator: their facts are those of the source.
     sizes = {"bytes": len(compiled.content), "bytes_gzip": edgetpu.gzip_bytes(compiled.content)}
-    write_json(folder / "model.json", {**own, "sha256": digest, **sizes, "storage": "edgetpu"})
+    write_json(
+        folder / "model.json", {**source_facts, "sha256": digest, **sizes, "storage": "edgetpu"}
+    )
     log = compiled.log
-    known = bool(log.operators)
+    has_log = bool(log.operators)
     about = EdgeTpuInfo(
         compiler=log.version,
         compiler_sha256=context.stage.spec["compiler"].get("sha256"),
-        source_sha256=own["sha256"],
-        operators=log.total if known else None,
-        mapped_operators=log.mapped if known else None,
+        source_sha256=source_facts["sha256"],
+        operators=log.total if has_log else None,
+        mapped_operators=log.mapped if has_log else None,
         subgraphs=log.subgraphs,
         on_chip_bytes=log.on_chip_bytes,
         on_chip_free_bytes=log.on_chip_free_bytes,
@@ -48,6 +50,6 @@ def run(context: StageContext) -> None:
     write_json(folder / "edgetpu.json", {"about": about.model_dump(), "notes": notes})
 
 
-# It may ask a build host over SSH, so it stays where connections are; the compiler itself is a
-# program of its own, and its crash is an exit code.
+# In this process, which has the connection to a build host; the compiler is a subprocess, and its
+# crash an exit code.
 KIND = StageKind("compile", 1, (), run, in_child=False, loads=False)

@@ -1,4 +1,4 @@
-"""From a Keras model to .tflite bytes with dense storage, and answers to hold it against."""
+"""Converts a Keras model to a .tflite file with dense storage, and writes golden samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgesparse.stages import quantize
 from edgesparse.stages.base.artifacts import save_tflite, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, StageContext, StageKind
 from edgesparse.stages.preflight import INTEGER
-from edgesparse.tflite.format.precision import in_half_precision
+from edgesparse.tflite.format.precision import allow_half_precision
 from edgesparse.tflite.runtimes.compatibility import Profile, needs_one_scale
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from edgesparse.methods.training.recipe import Recipe
 
 DIAGNOSIS, NETWORK = "diagnosis.json", "network.json"
-_USED, _SEEN, _USED_BYTES = 128, 1000, 32_000_000
-"""Training samples of which it is looked what the network uses, and how right it is."""
+_USAGE_SAMPLES, _TRAINING_SAMPLES, _USAGE_BYTES = 128, 1000, 32_000_000
+"""Training samples for usage, at most this many and this large, and for training metrics."""
 
 
 def key_inputs(
@@ -41,30 +41,32 @@ def key_inputs(
         "scheme": variant.quantize.scheme,
         "calibration_samples": variant.quantize.calibration_samples,
         "golden": golden,
-        # Sparse int8 kernels know one scale only: said here, since a file that is stored densely
-        # in the end must still be the one that was compared.
+        # Sparse int8 kernels support one scale only. It is set before the storage is chosen, since
+        # a densely stored file must be the one that was verified.
         "one_scale": variant.has_zeros or needs_one_scale(profiles, variant.quantize.numbers),
     }
 
 
 def run(context: StageContext) -> None:
-    """Leave dense.tflite, model.json and golden.npz; see devices/measuring/samples.py."""
+    """Write dense.tflite, model.json, golden.npz (see devices/agent/samples.py), network.json, and
+    for quantized files diagnosis.json."""
     from edgesparse import data
     from edgesparse.methods.training.recipe import answers
 
     spec, dataset = context.stage.spec, context.plan.dataset
     model = quantize.read(context)
-    # Other schemes need no ranges, and samples can be large.
+    # Other schemes do not calibrate, and samples can be large.
     count = spec["calibration_samples"] if spec["scheme"] in INTEGER else 1
     calibration = data.representative(dataset, count)
     representative = [calibration[name] for name in context.plan.recipe.inputs]
     content, notes = _converted(context, model, representative)
     save_tflite(content, context.folder, "dense")
-    # Not from training data, which calibration has seen, nor from test data, which must stay
-    # unseen.
+    # From validation data: calibration uses training data, and test data must not shape the file.
     x, _ = data.arrays(dataset.validation, spec["golden"])
     recipe = context.plan.recipe
-    ordered = {name: x[given] for name, given in zip(model.input_names, recipe.inputs, strict=True)}
+    ordered = {
+        name: x[source] for name, source in zip(model.input_names, recipe.inputs, strict=True)
+    }
     save_golden(
         context.folder / "golden.npz", ordered, answers(partial(model, training=False), x, recipe)
     )
@@ -76,48 +78,50 @@ def run(context: StageContext) -> None:
 def _converted(
     context: StageContext, model: tf.keras.Model, representative: list[np.ndarray[Any, Any]]
 ) -> tuple[bytes, list[str]]:
-    """The file, and what is to be said of sizes that the data leaves open: the file does, too,
-    where the model's layers can."""
+    """Convert the model; returns the file and notes on dynamic sizes, which the file keeps where
+    the model's layers support them."""
     from edgesparse.tflite import convert
 
     spec, inputs = context.stage.spec, context.plan.recipe.inputs
-    named = context.plan.open_inputs
+    dynamic = context.plan.open_inputs
 
-    def made(shapes: Sequence[tuple[int | None, ...] | None]) -> bytes:
+    def convert_with(shapes: Sequence[tuple[int | None, ...] | None]) -> bytes:
         scheme, one_scale = spec["scheme"], spec["one_scale"]
         content = convert.convert(
             model, scheme, representative, one_scale=one_scale, open_shapes=shapes
         )
-        return in_half_precision(content) if "compute" in spec else content
+        return allow_half_precision(content) if "compute" in spec else content
 
-    def fixed(notes: list[str]) -> tuple[bytes, list[str]]:
-        content = made(())
+    def with_fixed_sizes(notes: list[str]) -> tuple[bytes, list[str]]:
+        content = convert_with(())
         if "bias_correction" not in spec:
             return content, notes
         exact = convert.convert(model, "f32", representative)
-        given = dict(zip(model.input_names, representative, strict=True))
-        corrected, told = _with_biases(exact, content, given)
-        return corrected, [*notes, told]
+        samples_by_name = dict(zip(model.input_names, representative, strict=True))
+        corrected, measured_sizes = _with_biases(exact, content, samples_by_name)
+        return corrected, [*notes, measured_sizes]
 
-    if not named:
-        return fixed([])
+    if not dynamic:
+        return with_fixed_sizes([])
     sizes = context.pipeline.benchmark.input_shapes
-    told = " and ".join(f"{name} of {'x'.join(map(str, sizes[name]))}" for name in named)
+    measured_sizes = " and ".join(
+        f"{name} of {'x'.join(map(str, sizes[name]))}" for name in dynamic
+    )
     try:
-        found = made([named.get(name) for name in inputs])
+        content = convert_with([dynamic.get(name) for name in inputs])
     except EdgesparseError as error:
         reason = str(error).removeprefix(convert.CONVERSION_FAILED)
-        return fixed([f"the file takes {told} and nothing else: {reason}"])
-    notes = [f"sizes stay open in the file; measured with {told}"]
+        return with_fixed_sizes([f"the file supports {measured_sizes} only: {reason}"])
+    notes = [f"dynamic shapes kept; benchmarked with {measured_sizes}"]
     if "bias_correction" in spec:
-        notes.append("biases are not corrected in a file whose sizes are open")
-    return found, notes
+        notes.append("bias correction skipped: not supported with dynamic shapes")
+    return content, notes
 
 
 def _with_biases(
     exact: bytes, content: bytes, samples: Mapping[str, np.ndarray[Any, Any]]
 ) -> tuple[bytes, str]:
-    """The file with corrected biases, and what that brought."""
+    """Correct the biases of a file; returns the file and a note."""
     import numpy as np
 
     from edgesparse.spec.safe.temporary import temporary_folder
@@ -129,44 +133,44 @@ def _with_biases(
         files[1].write_bytes(content)
         np.savez(files[2], **samples)
         try:
-            done = correct_biases(*files)
+            result = correct_biases(*files)
         except EdgesparseError as error:
-            return content, f"biases stay as they were converted: {error}"
-        moved = f"answers are {done.before:.2%} of their range from the float model's"
-        if done.after < done.before:
-            found = f"biases of {done.layers} layers are corrected: {moved} without, "
-            return files[3].read_bytes(), f"{found}{done.after:.2%} with it"
-        return content, f"bias correction brings nothing: {moved} without, {done.after:.2%} with it"
+            return content, f"bias correction failed: {error}"
+        errors = f"output error {result.before:.2%} without, {result.after:.2%} with"
+        if result.after < result.before:
+            corrected = files[3].read_bytes()
+            return corrected, f"bias correction of {result.layers} layers: {errors}"
+        return content, f"bias correction skipped: {errors}"
 
 
 def _network(context: StageContext, model: tf.keras.Model, recipe: Recipe) -> dict[str, Any]:
-    """What of the network one inference uses, and its metrics on what it was trained on."""
+    """Measure the usage of the network by an inference, and its metrics on training data."""
     from edgesparse import data
     from edgesparse.methods.training.recipe import evaluate
     from edgesparse.tflite.usage import usage
 
     dataset = context.plan.dataset
-    one = data.representative(dataset, 1)
-    size = sum(values.nbytes for values in one.values())
-    given = data.representative(dataset, max(1, min(_USED, _USED_BYTES // size)))
-    seen = dataset.train
-    count = min(seen.count, _SEEN)
-    trained = evaluate(model, data.Split(count, seen.samples.take(count)), recipe)
-    return {**usage(model, [given[name] for name in recipe.inputs]), "trained": trained}
+    sample = data.representative(dataset, 1)
+    size = sum(values.nbytes for values in sample.values())
+    samples = data.representative(dataset, max(1, min(_USAGE_SAMPLES, _USAGE_BYTES // size)))
+    training = dataset.train
+    count = min(training.count, _TRAINING_SAMPLES)
+    trained = evaluate(model, data.Split(count, training.samples.take(count)), recipe)
+    return {**usage(model, [samples[name] for name in recipe.inputs]), "trained": trained}
 
 
 def _diagnose(
     context: StageContext, content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray[Any, Any]]
 ) -> None:
-    """Leave diagnosis.json, while the Keras model is here: to be said if the file answers wrong."""
+    """Write diagnosis.json, which explains wrong outputs, while the Keras model is loaded."""
     from edgesparse.tflite.diagnose import diagnose
 
     try:
-        found = diagnose(content, model, x)
+        diagnosis = diagnose(content, model, x)
     except (ValueError, RuntimeError, TypeError):
-        return  # A help, and no more: whether the file is right is asked of the device.
-    if found:
-        write_json(context.folder / DIAGNOSIS, found)
+        return  # Only a help: the device verifies the file.
+    if diagnosis:
+        write_json(context.folder / DIAGNOSIS, diagnosis)
 
 
 KIND = StageKind("convert", 6, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

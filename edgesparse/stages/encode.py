@@ -1,4 +1,4 @@
-"""The same model with each weight stored as one runtime on one kind of machine likes it best."""
+"""Stores each weight of a model in the best form for a runtime on a kind of machine."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def key_inputs(variant: Variant, runtime: RuntimeInfo, profile: Profile) -> dict
 
 
 def run(context: StageContext) -> None:
-    """Leave sparse.tflite, model.json, and in storage.json why each weight is stored so."""
+    """Write sparse.tflite, model.json, and storage.json with the reason for each weight's form."""
     content = (context.inputs["convert"] / "dense.tflite").read_bytes()
     profile = context.plan.profiles[context.stage.spec["runtime"]["name"]]
     mode = context.stage.spec["storage"]
     encoded, decisions = storage.store(content, profile, mode)
-    # Asked for explicitly and impossible: an error, not a silent dense file.
+    # An explicit setting that is impossible is an error, not a silently dense file.
     if mode == "sparse" and all(decision.form == "dense" for decision in decisions):
         reasons = "; ".join(sorted({decision.reason for decision in decisions}))
-        raise EdgesparseError(f"storage: sparse is impossible: {reasons or 'it has no weights'}")
-    # Sparse forms have headers and indices: a small model can be smaller without.
+        raise EdgesparseError(f"storage: sparse is impossible: {reasons or 'no weights'}")
+    # Sparse forms have headers and indices: a small model can be smaller without them.
     save_tflite(encoded if len(encoded) < len(content) else content, context.folder, "sparse")
     decided = [dataclasses.asdict(decision) for decision in decisions]
     write_json(context.folder / "storage.json", decided)
 
 
 def read_decisions(folder: Path) -> list[storage.Decision]:
-    """Why each weight is stored as it is."""
+    """Read the decisions on the storage of each weight."""
     return [storage.Decision(**decision) for decision in read_json(folder / "storage.json")]
 
 

@@ -1,4 +1,4 @@
-"""Quantization-aware training, where a variant asks for it."""
+"""Quantization-aware training of variants with `qat: true`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgesparse.methods.quantize_aware import Prepared
 
 RATE = 1 / 10
-"""Fine-tuning starts from trained weights: a smaller step than training's."""
+"""Learning rate relative to training: fine-tuning starts from trained weights."""
 _NAMED = 4
 _WEIGHTS = "quantized.weights.h5"
 
@@ -30,12 +30,12 @@ _WEIGHTS = "quantized.weights.h5"
 def key_inputs(shared: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
     """Return what the result depends on: data and training settings (`shared`) and those of QAT;
     not calibration, which comes later."""
-    own = quantize.model_dump(mode="json", include={"scheme", "epochs", "learning_rate"})
-    return {**shared, "quantize": own}
+    settings = quantize.model_dump(mode="json", include={"scheme", "epochs", "learning_rate"})
+    return {**shared, "quantize": settings}
 
 
 def run(context: StageContext) -> None:
-    """Leave the weights of the model with fake-quantization around its layers."""
+    """Write the weights of the model with fake-quantization around its layers."""
     from edgesparse.methods import quantize_aware
     from edgesparse.methods.training import fitting
 
@@ -61,15 +61,15 @@ def _leave(
         notes.append(f"not quantization-aware, with ranges from calibration: {left}")
     if notes:
         write_json(context.folder / NOTES, notes)
-    # The toolkit's quantized layers do not survive Keras' own format; their weights do, over the
-    # same preparation of the same model.
+    # Keras cannot save tfmot's quantized layers; their weights fit the same preparation of the same
+    # model.
     prepared.model.save_weights(context.folder / _WEIGHTS)
     write_json(context.folder / HISTORY, history)
     write_json(context.folder / METRICS, scores)
 
 
 def read(context: StageContext) -> tf.keras.Model:
-    """The Keras model to convert: with what `run` left, where the stage has it as an input."""
+    """Load the Keras model to convert, with quantization-aware training where it is an input."""
     model = read_keras(context, "model")
     if "quantize" not in context.inputs:
         return model

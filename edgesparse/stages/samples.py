@@ -1,4 +1,4 @@
-"""Test samples, on the side of the benchmark: what devices are asked to answer."""
+"""Writes the test samples that devices run in the benchmark."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def key_inputs(
 
 
 def run(context: StageContext) -> None:
-    """Leave samples.npz with inputs, targets.npz with what should come out, task.json with how that
-    is judged, labels.json, and transform.json, how raw files become inputs."""
+    """Write samples.npz with inputs, targets.npz with targets, task.json for their evaluation,
+    labels.json, and transform.json, which converts raw files to inputs."""
     from edgesparse import data
     from edgesparse.methods.training.recipe import judged_targets
 
     count, dataset = context.stage.spec["count"], context.plan.dataset
     recipe = context.plan.recipe
     x, y = data.arrays(dataset.test, max(1, count))
-    x, y = ({name: v[:count] for name, v in given.items()} for given in (x, y))
+    x, y = ({name: v[:count] for name, v in arrays.items()} for arrays in (x, y))
     save_samples(context.folder / "samples.npz", {name: x[name] for name in recipe.inputs})
     np.savez(context.folder / TARGETS, **judged_targets(recipe, x, y))
     write_json(context.folder / TASK, to_dict(recipe))

@@ -1,4 +1,4 @@
-"""How much accuracy each layer costs when it is pruned alone: what `sparsity: auto` goes by."""
+"""Measures the accuracy after pruning single layers, for `sparsity: auto`."""
 
 from __future__ import annotations
 
@@ -23,51 +23,53 @@ from edgesparse.stages.base.stage import (
 def key_inputs(
     data: Mapping[str, Any], step: Magnitude, levels: Sequence[float], chosen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what the result depends on: of the step no sparsity and no fine-tuning, so that other
-    numbers there measure nothing anew. `chosen` is what `pattern: auto` goes by."""
-    own = step.model_dump(mode="json", include={"method", "pattern", "layers", "exclude"})
-    return {"data": data, "sparsify": own, "levels": sorted(levels), **chosen}
+    """Return what the result depends on: of the step neither sparsity nor fine-tuning, whose
+    changes do not need another measurement; `chosen` has the inputs of `pattern: auto`."""
+    settings = step.model_dump(mode="json", include={"method", "pattern", "layers", "exclude"})
+    return {"data": data, "sparsify": settings, "levels": sorted(levels), **chosen}
 
 
 def run(context: StageContext) -> None:
-    """Leave accuracy by layer and level."""
+    """Write the accuracy by layer and level."""
     from edgesparse.methods.choosing import sensitivity
 
     step = Magnitude.model_validate({**context.stage.spec["sparsify"], "sparsity": 0.5})
     model = read_keras(context, "model")
     resolved = untrained_model.resolve(context, model, step)
     with with_location(context):
-        found = sensitivity.measure(
+        measured = sensitivity.measure(
             model,
             context.plan.dataset,
             resolved.spec,
             context.progress,
             context.stage.spec["levels"],
         )
-    write_json(context.folder / "sensitivity.json", dataclasses.asdict(found))
+    write_json(context.folder / "sensitivity.json", dataclasses.asdict(measured))
 
 
-def read(folder: Path) -> Sensitivity:
-    """What `run` left."""
-    found = read_json(folder / "sensitivity.json")
-    layers = [LayerCurve(**{**one, "accuracy": tuple(one["accuracy"])}) for one in found["layers"]]
-    return Sensitivity(found["accuracy"], tuple(found["levels"]), tuple(layers))
+def read_sensitivity(folder: Path) -> Sensitivity:
+    """Read the sensitivity that `run` wrote."""
+    content = read_json(folder / "sensitivity.json")
+    layers = [
+        LayerCurve(**{**layer, "accuracy": tuple(layer["accuracy"])}) for layer in content["layers"]
+    ]
+    return Sensitivity(content["accuracy"], tuple(content["levels"]), tuple(layers))
 
 
 def propose(context: StageContext, max_accuracy_drop: float) -> tuple[Sensitivity, Proposal | None]:
-    """What `run` left in `context.folder`, and a sparsity for each layer that keeps the accuracy
-    without training. A command of its own asks for it; nothing is stored."""
+    """Return the sensitivity in `context.folder`, and a sparsity for each layer that keeps the
+    accuracy without training; for the command `sensitivity`, which stores nothing."""
     from edgesparse.methods.choosing import sensitivity
 
     metric = context.plan.recipe.metric
-    found = dataclasses.replace(
-        read(context.folder),
+    measured = dataclasses.replace(
+        read_sensitivity(context.folder),
         metric=context.plan.recipe.metric_name,
         unit=metric.unit,
         direction=metric.direction,
     )
     model = read_keras(context, "model")
-    return found, sensitivity.propose(model, context.plan.dataset, found, max_accuracy_drop)
+    return measured, sensitivity.propose(model, context.plan.dataset, measured, max_accuracy_drop)
 
 
 KIND = StageKind("sensitivity", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -65,16 +65,16 @@ def key_inputs(
 
     Args:
         shared: the data and the training's settings.
-        code: the digest of the user's own method.
-        target: the device and what runs there; part of the key only where a latency is asked for,
-            so that everything else is trained once for all devices.
-        chosen: what `pattern: auto` goes by; see untrained_model.exploited.
+        code: the digest of a user's method.
+        target: the device and its runtime; part of the key only of a latency budget, so that
+            everything else is trained once for all devices.
+        chosen: the inputs of `pattern: auto`; see untrained_model.exploited.
     """
-    own = step.model_dump(mode="json")
+    settings = step.model_dump(mode="json")
     for name, default in (("allow_partial", False), ("scope", "layer")):
-        if own.get(name) == default and not (name == "scope" and isinstance(step, Channels)):
-            own.pop(name)  # It shapes no result where nobody asks for it.
-    spec: dict[str, Any] = {**shared, "sparsify": own}
+        if settings.get(name) == default and not (name == "scope" and isinstance(step, Channels)):
+            settings.pop(name)  # Defaults were added later: older keys lack them.
+    spec: dict[str, Any] = {**shared, "sparsify": settings}
     if code:
         spec["digest"] = code
     if isinstance(step, Channels) and step.latency is not None:
@@ -83,85 +83,86 @@ def key_inputs(
 
 
 def run(context: StageContext) -> None:
-    """Leave the sparse Keras model, its zeros by layer, and what is to be said under the table."""
+    """Write the sparse Keras model, its sparsity by layer, its coverage, and notes."""
     from edgesparse.methods.training import fitting
 
     spec: Any = TypeAdapter(Sparsify).validate_python(context.stage.spec["sparsify"])
     model = read_keras(context, "model")
-    anew = isinstance(spec, Rigl) and spec.from_scratch
-    train = fitting.fine_tune(context.plan.train, spec, 1.0 if anew else RATE)
+    from_scratch = isinstance(spec, Rigl) and spec.from_scratch
+    train = fitting.fine_tune(context.plan.train, spec, 1.0 if from_scratch else RATE)
     with context.dataset() as dataset:
         with with_location(context):
-            done = _carried_out(context, model, spec, dataset, train)
-        # A user's own method may return any model.
-        fitting.check_fit(done.model, dataset, train)
-        scores = fitting.scores(done.model, dataset)
-        kept = done.keeps_layers and is_as_built(context, "model")
-        save_keras(done.model, context.folder, done.history, scores, as_built=kept)
+            result = _apply(context, model, spec, dataset, train)
+        # A user's method can return any model.
+        fitting.check_fit(result.model, dataset, train)
+        scores = fitting.scores(result.model, dataset)
+        is_as_built_model = result.keeps_layers and is_as_built(context, "model")
+        save_keras(result.model, context.folder, result.history, scores, as_built=is_as_built_model)
     layers = [
-        {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)} for layer in done.layers
+        {**dataclasses.asdict(layer), "achieved": round(layer.achieved, 6)}
+        for layer in result.layers
     ]
     write_json(context.folder / LAYERS, layers)
-    notes = [*context.notes_of("model"), *done.notes, *_misfits(done.layers)]
-    notes += fitting.told(done.history, "fine-tuning")
-    if done.coverage is not None:
-        write_json(context.folder / COVERAGE, dataclasses.asdict(done.coverage))
-        notes += _uncovered(done.coverage)
+    notes = [*context.notes_of("model"), *result.notes, *_pattern_notes(result.layers)]
+    notes += fitting.told(result.history, "fine-tuning")
+    if result.coverage is not None:
+        write_json(context.folder / COVERAGE, dataclasses.asdict(result.coverage))
+        notes += _coverage_notes(result.coverage)
     write_json(context.folder / NOTES, notes)
 
 
-def _uncovered(done: Coverage) -> list[str]:
-    """What a step did not reach, where that is much."""
+def _coverage_notes(done: Coverage) -> list[str]:
+    """Return a note on layers left dense, where the achieved sparsity is far below the target."""
     if abs(done.target - done.achieved) <= REPORTED_GAP:
         return []
-    every = [f"{one.name} ({one.share:.1%}): {one.reason}" for one in done.left_dense]
+    every = [f"{layer.name} ({layer.share:.1%}): {layer.reason}" for layer in done.left_dense]
     left = listed(every, _NAMED, "; ")
-    return [f"{done.target:.0%} zeros asked for, {done.achieved:.1%} reached; left dense: {left}"]
+    return [f"target sparsity {done.target:.0%}, achieved {done.achieved:.1%}; left dense: {left}"]
 
 
-def _misfits(layers: Sequence[LayerSparsity]) -> list[str]:
-    """Where a pattern could not be laid over a layer; one line for each reason."""
-    found: dict[str, list[str]] = {}
+def _pattern_notes(layers: Sequence[LayerSparsity]) -> list[str]:
+    """Return a note for each reason for which a pattern does not fit layers."""
+    layers_by_note: dict[str, list[str]] = {}
     for layer in layers:
         if layer.note and layer.pattern != "channels":
-            found.setdefault(layer.note, []).append(layer.name)
-    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
+            layers_by_note.setdefault(layer.note, []).append(layer.name)
+    return [f"{', '.join(names)}: {note}" for note, names in layers_by_note.items()]
 
 
-def _carried_out(
+def _apply(
     context: StageContext, model: tf.keras.Model, spec: Any, dataset: Dataset, train: Train
 ) -> Sparsified:
     progress = context.progress
-    if isinstance(spec, Magnitude):  # The one method that may say `auto`.
+    if isinstance(spec, Magnitude):  # The only method with `auto`.
         from edgesparse.methods.choosing import auto
 
-        found = None
+        measured = None
         if "sensitivity" in context.inputs:
-            found = sensitivity.read(context.inputs["sensitivity"])
+            measured = sensitivity.read_sensitivity(context.inputs["sensitivity"])
         return auto.prune(
-            model, dataset, train, untrained_model.resolve(context, model, spec), progress, found
+            model, dataset, train, untrained_model.resolve(context, model, spec), progress, measured
         )
     from edgesparse.methods import report
 
-    # Found by its name or reference, and given what it has parameters for: a built-in is no more
-    # than a user's own.
-    own = isinstance(spec, SparsifyReference)
-    name, ref = (None, spec.method) if own else (spec.method, None)
+    # Built-in methods and those of users are called in the same way: with the arguments that they
+    # have parameters for.
+    is_user_method = isinstance(spec, SparsifyReference)
+    name, ref = (None, spec.method) if is_user_method else (spec.method, None)
     target = references.find("methods", name, ref, context.plan.loaded.folder)
-    given = {
+    arguments = {
         "model": model,
         "dataset": dataset,
         "train": train,
         "spec": spec,
         "progress": progress,
-        "measure": _measured(context) if "target" in context.stage.spec else None,
+        "measure": _measure_on_device(context) if "target" in context.stage.spec else None,
     }
-    result = references.call(target, spec.args if own else {}, given)
+    result = references.call(target, spec.args if is_user_method else {}, arguments)
     return report.as_sparsified(result, target.label)
 
 
-def _measured(context: StageContext) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
-    """Measures Keras models on the device, converted as the variant will be."""
+def _measure_on_device(context: StageContext) -> Callable[[Sequence[tf.keras.Model]], list[float]]:
+    """Return a function that measures Keras models on the device, converted as the variant."""
     from edgesparse import data
     from edgesparse.tflite import convert
 
@@ -170,10 +171,10 @@ def _measured(context: StageContext) -> Callable[[Sequence[tf.keras.Model]], lis
     scheme = context.stage.spec["target"]["scheme"]
 
     def measure(models: Sequence[tf.keras.Model]) -> list[float]:
-        with temporary_folder() as place:
+        with temporary_folder() as folder:
             paths = []
             for number, model in enumerate(models):
-                path = Path(place) / f"{number}.tflite"
+                path = Path(folder) / f"{number}.tflite"
                 path.write_bytes(convert.convert(model, scheme, samples))
                 paths.append(str(path))
             latencies: list[float] = context.request(paths)
@@ -185,30 +186,30 @@ def _measured(context: StageContext) -> Callable[[Sequence[tf.keras.Model]], lis
 def latencies_ms(
     stage: Stage, context: PlanContext, devices: Devices, files: Sequence[str]
 ) -> list[float]:
-    """Median latencies of model files on the device, measured side by side."""
+    """Return the median latencies of model files on the device, measured in interleaved rounds."""
     target = stage.spec["target"]
-    exact = target["clock"] == "instructions"
-    # A search, not a claim: candidates differ by far more than a short measurement scatters.
-    chosen = {**QUICK, "rounds": 3, **(EXACT if exact else {})}
-    rounds = int(chosen["rounds"])
+    counts_instructions = target["clock"] == "instructions"
+    # A quick measurement: candidates differ by far more than its noise.
+    benchmark = {**QUICK, "rounds": 3, **(EXACT if counts_instructions else {})}
+    rounds = int(benchmark["rounds"])
     settings = Settings(
-        int(chosen.get("warmup_runs", 5)),
-        chosen["warmup_seconds"],
-        int(chosen["min_runs"]) // rounds + 1,
-        chosen["min_seconds"] / rounds,
+        int(benchmark.get("warmup_runs", 5)),
+        benchmark["warmup_seconds"],
+        int(benchmark["min_runs"]) // rounds + 1,
+        benchmark["min_seconds"] / rounds,
         context.pipeline.benchmark.timeout_seconds,
     )
     runtime, delegate = target["runtime"]["name"], target["delegate"]
     entries = [Entry(Path(file).stem, Path(file), runtime, delegate, 1) for file in files]
-    # A name of its own: a journal of other models must not be continued.
+    # A unique id: the journal of other models must not be continued.
     name = f"{devices.run}-{stage.key[:12]}-{uuid.uuid4().hex[:8]}"
     job = Job(name, rounds, settings, tuple(entries))
     events = run_job(devices.transport, job, stop=devices.stop)
     failed = next((event for event in events if isinstance(event, Failed)), None)
     if failed is not None:
-        raise EdgesparseError(f"a candidate does not run on the device: {failed.error}")
-    found = round_medians(events)
-    return [statistics.median(found[entry.name]) / 1e6 for entry in entries]
+        raise EdgesparseError(f"a candidate failed on the device: {failed.error}")
+    medians = round_medians(events)
+    return [statistics.median(medians[entry.name]) / 1e6 for entry in entries]
 
 
 KIND = StageKind(

@@ -1,4 +1,4 @@
-"""The dense model that every variant starts from: trained once for all of them."""
+"""Trains the dense model from which every variant starts, once for all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from edgesparse.stages.base.artifacts import built, save_keras, write_json
+from edgesparse.stages.base.artifacts import build_model, save_keras, write_json
 from edgesparse.stages.base.stage import (
     DATA_LIBRARIES,
     KERAS_LIBRARIES,
@@ -23,17 +23,17 @@ def key_inputs(model: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str,
 
 
 def run(context: StageContext) -> None:
-    """Leave the trained Keras model, its history and its metrics."""
+    """Write the trained Keras model, its history and its metrics."""
     import tensorflow as tf
 
     from edgesparse.methods.training import class_counts, fitting, strategy
 
     train = context.plan.train
-    # Before the model is built: its initial weights are random, too.
+    # Before the model is built, whose initial weights are random.
     fitting.make_repeatable(train.seed, train.deterministic is not False)
     precision, scope = _precision(train.mixed_precision), strategy.scope(train)
     with context.dataset() as dataset, precision, scope:
-        model = built(context, float32=False)
+        model = build_model(context, float32=False)
         extra = []
         if train.tensorboard:
             extra.append(tf.keras.callbacks.TensorBoard(context.folder / "tensorboard"))
@@ -46,7 +46,7 @@ def run(context: StageContext) -> None:
 
 @contextmanager
 def _precision(mixed: bool) -> Iterator[None]:
-    """Within, layers compute in 16 bits; their weights have 32 all the same."""
+    """Let layers within the block compute in 16 bits; their weights keep 32."""
     import tensorflow as tf
 
     if mixed:

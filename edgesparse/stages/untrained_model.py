@@ -1,7 +1,7 @@
-"""The untrained model as a file: its graph and shapes are what they will be.
+"""Converts the untrained model, whose graph and shapes are those of the trained one.
 
-Made in seconds, so that what a target will refuse or not exploit can be said before an hour of
-training.
+Takes seconds, so that operators that a target rejects or does not exploit are known before an hour
+of training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, Magnitude
-from edgesparse.stages.base.artifacts import built
+from edgesparse.stages.base.artifacts import build_model
 from edgesparse.stages.base.stage import KERAS_LIBRARIES, StageContext, StageKind
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile, SparsePath
@@ -32,39 +32,39 @@ def key_inputs(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(context: StageContext) -> None:
-    """Leave untrained.tflite, in f32."""
+    """Write untrained.tflite, in f32."""
     import tensorflow as tf
 
     from edgesparse.tflite import convert
 
-    # Its weights say nothing, but the same file comes from every process.
+    # The weights do not matter, but the file must be the same from every process.
     tf.keras.utils.set_random_seed(0)
-    model = built(context)
+    model = build_model(context)
     nothing = [np.zeros((0, 1), np.float32) for _ in model.inputs]
     (context.folder / "untrained.tflite").write_bytes(convert.convert(model, "f32", nothing))
 
 
-def read(folder: Path) -> patterns.ModelGraph:
-    """What `run` left."""
+def read_graph(folder: Path) -> patterns.ModelGraph:
+    """Read the graph that `run` wrote."""
     return patterns.read_graph((folder / "untrained.tflite").read_bytes())
 
 
 def exploited(step: Magnitude, scheme: Numbers, profiles: Mapping[str, Profile]) -> dict[str, Any]:
-    """What `pattern: auto` depends on: what the target exploits, not which target it is, so that
-    devices which agree share the training."""
+    """Return the inputs of `pattern: auto`: what the target exploits, not its name, so that devices
+    with the same properties share the training."""
     if step.pattern != "auto":
         return {}
-    found = patterns.exploits(profiles.values(), scheme, likely_sparsity(step))
-    return {"exploits": dataclasses.asdict(found)}
+    exploits = patterns.exploits(profiles.values(), scheme, likely_sparsity(step))
+    return {"exploits": dataclasses.asdict(exploits)}
 
 
 def likely_sparsity(step: Magnitude) -> float:
-    """What may be expected where it is not known yet."""
+    """Return a step's sparsity, or the usual one for `auto`."""
     return patterns.LIKELY_SPARSITY if isinstance(step.sparsity, str) else step.sparsity
 
 
 def resolve(context: StageContext, model: tf.keras.Model, spec: Magnitude) -> Resolved:
-    """The step with what `pattern: auto` stands for in this model on this target."""
+    """Resolve `pattern: auto` of a step for this model and target."""
     from edgesparse.methods.choosing import auto
 
     return auto.resolve(model, spec, _choices(context, spec))
@@ -73,11 +73,13 @@ def resolve(context: StageContext, model: tf.keras.Model, spec: Magnitude) -> Re
 def _choices(context: StageContext, spec: Magnitude) -> Mapping[str, LayerChoice]:
     if "untrained_model" not in context.inputs:
         return {}
-    known = context.stage.spec["exploits"]
-    found = patterns.Exploits(
-        tuple(known["fully_connected"]), tuple(SparsePath(**path) for path in known["paths"])
+    stored = context.stage.spec["exploits"]
+    exploits = patterns.Exploits(
+        tuple(stored["fully_connected"]), tuple(SparsePath(**path) for path in stored["paths"])
     )
-    return patterns.choose(read(context.inputs["untrained_model"]), found, likely_sparsity(spec))
+    return patterns.choose(
+        read_graph(context.inputs["untrained_model"]), exploits, likely_sparsity(spec)
+    )
 
 
 KIND = StageKind("untrained-model", 1, KERAS_LIBRARIES, run)

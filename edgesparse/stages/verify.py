@@ -1,4 +1,4 @@
-"""Asks the device which file its runtime takes, and whether that answers right."""
+"""Verifies on the device which files its runtime runs, and whether their outputs are right."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from edgesparse.tflite.runtimes import storage
 NO_ANSWER = "no answer"
 ANSWERS = "answers.npz"
 _ON_CPU = "cpu"
-"""The entry that runs an Edge TPU's model on the device's CPU, to compare."""
+"""The entry that runs an Edge TPU's model on the device's CPU, for comparison."""
 
 
 def key_inputs(
@@ -54,23 +54,23 @@ def key_inputs(
 
 
 def run(context: StageContext) -> None:
-    """Choose the storage: sparse where this runtime takes it and answers right, else dense.
+    """Choose the storage: sparse where this runtime runs it with right outputs, else dense.
 
-    Leaves verify.json: which file (as KEY/NAME in the store), what it is, and how it answers.
+    Writes verify.json: the file (as KEY/NAME in the store), its facts, and its agreement.
     """
     devices = _devices(context)
     limit = verify.limits(context.variant.quantize, context.pipeline.verify)
     paths = _stored_forms(context)
     files = {form: read_json(path.with_name("model.json")) for form, path in paths.items()}
     _require_zeros(context, files)
-    tried = _try(context, paths, limit)
-    # The first that runs and answers right: sparse before dense.
+    tried = _try_forms(context, paths, limit)
+    # The first one that runs with right outputs: sparse before dense.
     chosen = next((form for form in paths if form in tried.checks), None)
     if chosen is None:
-        raise EdgesparseError(_why_none(context, paths, tried))
+        raise EdgesparseError(_failure(context, paths, tried))
     evaluation = tried.evaluations.get(chosen)
     if devices.host is not None:
-        evaluation = _host_evaluation(context, chosen, _readable(context, paths[chosen]), limit)
+        evaluation = _host_evaluation(context, chosen, _cpu_file(context, paths[chosen]), limit)
     if evaluation is not None:
         save_outputs(evaluation, context.folder / ANSWERS)
     write_json(
@@ -86,74 +86,71 @@ def run(context: StageContext) -> None:
                 *context.notes_of("sparsify"),
                 *_storage_notes(context, chosen, tried.refused),
             ],
-            **_on_chip(context, tried.evaluations.get(_ON_CPU)),
+            **_edgetpu_facts(context, tried.evaluations.get(_ON_CPU)),
         },
     )
 
 
 @dataclass
 class _Tried:
-    """What became of each form, by its name."""
+    """The result of each form, by its name."""
 
     checks: dict[str, Check] = field(default_factory=dict)
     evaluations: dict[str, EvaluationResult] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
-    """Those of the refused that did run."""
+    """The refused forms that ran, with wrong outputs."""
 
 
-def _try(context: StageContext, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
-    """Load every form on the device and compare its answers.
-
-    All at once: a second job would cost another start of the agent.
-    """
+def _try_forms(context: StageContext, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
+    """Run every form on the device and compare its outputs, in one job."""
     devices, runtime = _devices(context), context.stage.spec["runtime"]["name"]
     entries = [
         replace(
             _entry(context, form, path, runtime, limit),
-            # A device that is not this machine answers its samples when it is measured.
+            # A device other than this machine runs the test samples when it is measured.
             samples=None if devices.host else _samples_of(context),
             golden_samples=context.plan.golden_samples,
         )
         for form, path in paths.items()
     ]
     if "compile" in context.inputs:
-        entries.append(_cpu_twin(context, runtime, limit))
+        entries.append(_cpu_entry(context, runtime, limit))
     by_name, evaluator = {entry.name: entry for entry in entries}, _evaluator(context)
-    found = _Tried()
-    events = _checked(context, devices.transport, entries)
+    tried = _Tried()
+    events = _run_checks(context, devices.transport, entries)
     for event in events:
         if isinstance(event, Failed):
-            found.refused[event.entry] = _explained(event.error, context)
+            tried.refused[event.entry] = _explain_error(event.error, context)
         elif isinstance(event, Check):
-            wrong = verify.disagreement(event.agreement or 0.0, limit)
+            problem = verify.disagreement(event.agreement or 0.0, limit)
             evaluation = evaluator.evaluate_entry(by_name[event.entry], events)
             if evaluation is not None:
-                found.evaluations[event.entry] = evaluation
+                tried.evaluations[event.entry] = evaluation
             elif event.samples:
-                wrong = INCOMPLETE_OUTPUTS
-            if wrong and event.entry != _ON_CPU:
-                found.refused[event.entry] = wrong
-                found.wrong.add(event.entry)
+                problem = INCOMPLETE_OUTPUTS
+            if problem and event.entry != _ON_CPU:
+                tried.refused[event.entry] = problem
+                tried.wrong.add(event.entry)
             else:
-                found.checks[event.entry] = event
-    return found
+                tried.checks[event.entry] = event
+    return tried
 
 
-def _why_none(context: StageContext, paths: Mapping[str, Path], tried: _Tried) -> str:
-    """Why no file will do: it does not run, or it runs and answers wrong, and from what."""
+def _failure(context: StageContext, paths: Mapping[str, Path], tried: _Tried) -> str:
+    """Describe why no form is usable: it does not run, or its outputs are wrong."""
     runtime = context.stage.spec["runtime"]["name"]
-    said = {form: tried.refused.get(form, NO_ANSWER) for form in paths}
-    # One reason for all is told once.
-    if len(set(said.values())) == 1:
-        reason = next(iter(said.values()))
+    reasons = {form: tried.refused.get(form, NO_ANSWER) for form in paths}
+    # A common reason is given once.
+    if len(set(reasons.values())) == 1:
+        reason = next(iter(reasons.values()))
     else:
-        reason = "; ".join(f"{form}: {text}" for form, text in said.items())
+        reason = "; ".join(f"{form}: {text}" for form, text in reasons.items())
     if not tried.wrong:
-        return f"{runtime} cannot run it: {reason}"
-    diagnosis = context.inputs["convert"] / convert.DIAGNOSIS
-    because = f"; {read_json(diagnosis)}" if diagnosis.is_file() else ""
-    return f"{runtime} answers wrong: {reason}{because}"
+        return f"does not run on {runtime}: {reason}"
+    path = context.inputs["convert"] / convert.DIAGNOSIS
+    diagnosis = f"; {read_json(path)}" if path.is_file() else ""
+    return f"wrong outputs on {runtime}: {reason}{diagnosis}"
 
 
 def _devices(context: StageContext) -> Devices:
@@ -161,23 +158,25 @@ def _devices(context: StageContext) -> Devices:
     return context.devices
 
 
-def _cpu_twin(context: StageContext, runtime: str, limit: verify.Limits) -> Entry:
-    """What was compiled, on the device's CPU: the chip must be as accurate as that."""
+def _cpu_entry(context: StageContext, runtime: str, limit: verify.Limits) -> Entry:
+    """Return the entry of the compiler's source on the CPU: the chip must be as accurate."""
     source = context.inputs["convert"] / "dense.tflite"
     entry = _entry(context, _ON_CPU, source, runtime, limit)
     return replace(entry, delegate="xnnpack", samples=_samples_of(context))
 
 
-def _on_chip(context: StageContext, on_cpu: EvaluationResult | None) -> dict[str, Any]:
+def _edgetpu_facts(context: StageContext, on_cpu: EvaluationResult | None) -> dict[str, Any]:
     if "compile" not in context.inputs:
         return {}
     stored = read_json(context.inputs["compile"] / "edgetpu.json")
     tasks = _evaluator(context).tasks
-    known = on_cpu.scores.get(tasks.metric_name) if on_cpu and tasks.metric.unit == "%" else None
-    return {"edgetpu": {**stored["about"], "cpu_accuracy": known}, "notes": stored["notes"]}
+    cpu_accuracy = (
+        on_cpu.scores.get(tasks.metric_name) if on_cpu and tasks.metric.unit == "%" else None
+    )
+    return {"edgetpu": {**stored["about"], "cpu_accuracy": cpu_accuracy}, "notes": stored["notes"]}
 
 
-def _explained(error: str, context: StageContext) -> str:
+def _explain_error(error: str, context: StageContext) -> str:
     tpu = context.plan.tpu
     if tpu is None or "compile" not in context.inputs:
         return error
@@ -211,36 +210,38 @@ def _samples_of(context: StageContext) -> Path:
     return context.inputs["samples"] / "samples.npz"
 
 
-def _checked(context: StageContext, transport: Transport, entries: Sequence[Entry]) -> list[Event]:
+def _run_checks(
+    context: StageContext, transport: Transport, entries: Sequence[Entry]
+) -> list[Event]:
     devices, timeout_seconds = _devices(context), context.pipeline.benchmark.timeout_seconds
     job = check_only(entries, f"{devices.run}-{context.stage.key[:12]}", timeout_seconds)
     return run_job(transport, job, stop=devices.stop)
 
 
-def _readable(context: StageContext, path: Path) -> Path:
-    """The file that stands for another on a machine without an Edge TPU."""
+def _cpu_file(context: StageContext, path: Path) -> Path:
+    """Return the file to run in place of a compiled one on a machine without an Edge TPU."""
     return context.inputs["convert"] / "dense.tflite" if "compile" in context.inputs else path
 
 
 def _host_evaluation(
     context: StageContext, name: str, path: Path, limit: verify.Limits
 ) -> EvaluationResult | None:
-    """What a file that another machine runs answers on this one.
+    """Evaluate on this machine a file of another one.
 
-    By the same runtime where this machine has it; None where no runtime here takes the file.
+    With the same runtime where it is installed here; None where no runtime here runs the file.
     """
     devices = _devices(context)
     assert devices.host is not None
-    wanted = context.stage.spec["runtime"]["name"]
-    # Numbers differ a little from runtime to runtime: the device's own first.
-    for runtime in sorted(devices.host_runtimes, key=lambda own: own != wanted):
+    own_runtime = context.stage.spec["runtime"]["name"]
+    # Outputs differ slightly between runtimes: the device's runtime first.
+    for runtime in sorted(devices.host_runtimes, key=lambda runtime: runtime != own_runtime):
         entry = replace(
             _entry(context, name, path, runtime, limit),
             samples=_samples_of(context),
             delegate="xnnpack",
         )
         evaluation = _evaluator(context).evaluate_entry(
-            entry, _checked(context, devices.host, [entry])
+            entry, _run_checks(context, devices.host, [entry])
         )
         if evaluation is not None:
             return evaluation
@@ -248,7 +249,7 @@ def _host_evaluation(
 
 
 def _stored_forms(context: StageContext) -> dict[str, Path]:
-    """The files to choose from, the preferred first."""
+    """Return the files to choose from, the preferred one first."""
     if "compile" in context.inputs:
         return {"edgetpu": context.inputs["compile"] / "edgetpu.tflite"}
     paths = {"dense": context.inputs["convert"] / "dense.tflite"}
@@ -262,12 +263,12 @@ def _stored_forms(context: StageContext) -> dict[str, Path]:
 
 
 def _storage_notes(context: StageContext, chosen: str, refused: Mapping[str, str]) -> list[str]:
-    """Why weights with zeros are stored densely."""
+    """Return notes on weights with zeros that are stored dense."""
     if "encode" not in context.inputs:
         return []
     if chosen == "dense" and "sparse" in refused:
         runtime = context.stage.spec["runtime"]["name"]
-        return [f"stored dense, because {runtime} refuses it sparse: {refused['sparse']}"]
+        return [f"stored dense, because {runtime} rejects it sparse: {refused['sparse']}"]
     return storage.summary(encode.read_decisions(context.inputs["encode"]))
 
 

@@ -1,1 +1,1 @@
-"""Everything about .tflite bytes."""
+"""The .tflite format: conversion, verification, storage, and the runtimes' properties."""

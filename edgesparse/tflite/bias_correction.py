@@ -22,14 +22,14 @@ import numpy as np
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.programs import print_json_reply, run_json_module
-from edgesparse.tflite.format.encode import packed
+from edgesparse.tflite.format.encode import serialize
 from edgesparse.tflite.format.graph import (
     Constant,
     constants,
     indices,
     open_model,
     operator_name,
-    put,
+    set_values,
 )
 from edgesparse.tflite.format.signature import dequantize
 from edgesparse.tflite.patches import patches
@@ -177,8 +177,8 @@ def _correct(exact: bytes, quantized: bytes, samples: Arrays) -> tuple[bytes, in
             continue
         limits = np.iinfo(np.int32)
         values = np.clip(layer.bias.values + shift, limits.min, limits.max).astype(np.int32)
-        put(model, layer.bias, values)
-        corrected, changed = packed(model, aligned=True), changed + 1
+        set_values(model, layer.bias, values)
+        corrected, changed = serialize(model, aligned=True), changed + 1
     return corrected, changed
 
 

@@ -15,7 +15,7 @@ from edgesparse.methods.network.functional import through
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Scheme
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.tflite.format.converter_fixes import mended
+from edgesparse.tflite.format.converter_fixes import fix_converter_output
 
 _WIDE = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
 _INTEGER: dict[Scheme, tuple[Any, Any]] = {
@@ -64,7 +64,7 @@ def convert(
                 for name, values, tensor in zip(_names(model), arrays, model.inputs, strict=True)
             }
             _set_up(converter, scheme, samples, one_scale)
-            return mended(converter.convert())
+            return fix_converter_output(converter.convert())
     except Exception as error:
         foreign = re.search(r"TF Select ops: ([^\n]*)", str(error))
         if foreign:

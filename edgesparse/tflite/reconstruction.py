@@ -34,8 +34,8 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.sparsify import BLOCK, Pattern
-from edgesparse.tflite.format.encode import decode, packed
-from edgesparse.tflite.format.graph import Constant, constants, indices, open_model, put
+from edgesparse.tflite.format.encode import decode, serialize
+from edgesparse.tflite.format.graph import Constant, constants, indices, open_model, set_values
 from edgesparse.tflite.patches import patches
 from edgesparse.tflite.recording import (
     Arrays,
@@ -220,7 +220,7 @@ def _prune_file(
         collected = _moments(group, pruned_file, content, samples)
         for i, (layer, moments) in zip(indexes, collected, strict=True):
             _replace(graph, layer, moments, shares[str(i)])
-        pruned_file = packed(graph, aligned=True)
+        pruned_file = serialize(graph, aligned=True)
     target.write_bytes(pruned_file)
     return {
         "layers": {layer.constant.label: shares[str(n)] for n, layer in enumerate(layers)},
@@ -234,11 +234,11 @@ def _replace(model: Any, layer: _Layer, moments: Seen | Tiles, sparsity: float) 
     centred = moments.centred() if layer.bias is not None else moments
     weights = pruned(layer.matrix, centred, sparsity, layer.pattern)
     values = layer.constant.values
-    put(model, layer.constant, weights.T.reshape(values.shape).astype(values.dtype))
+    set_values(model, layer.constant, weights.T.reshape(values.shape).astype(values.dtype))
     if layer.bias is not None:
         # What the original outputs, which are without bias, lost on average.
         shift = moments.mean_wanted - moments.mean_input @ weights
-        put(model, layer.bias, (layer.bias.values + shift).astype(np.float32))
+        set_values(model, layer.bias, (layer.bias.values + shift).astype(np.float32))
 
 
 def main(model: str, samples: str, sparsity: str, pattern: str, target: str) -> None:

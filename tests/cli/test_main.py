@@ -58,8 +58,8 @@ def test_the_help_lists_commands_and_exit_codes(cli):
         (["bench", "none.tflite"], "none.tflite: no such file"),
         (["bench", "none.tflite", "--device", "pie"], "no device file devices/pie.yaml"),
         (["bench", "none.tflite", "--device", "../x"], "no device file"),
-        (["report"], "there are no runs yet"),
-        (["report", "no-such-run"], "there are no runs yet"),
+        (["report"], "no runs yet"),
+        (["report", "no-such-run"], "no runs yet"),
         (["nonsense"], "No such command"),
         (["deploy"], "Missing argument"),
         (["schema", "fruit"], "'fruit' is not one of"),
@@ -97,7 +97,7 @@ def test_plan_of_a_new_project(cli, tmp_path):
     done = cli("plan", "tiny.yaml")
     assert done.returncode == 0
     assert "to run  train" in done.stdout
-    assert "has not been run before" in done.stdout
+    assert "not run before" in done.stdout
     assert not (tmp_path / ".edgesparse").exists(), "a plan writes nothing"
 
 

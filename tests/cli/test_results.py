@@ -29,7 +29,9 @@ def test_inspect_for_a_device_says_what_pays(cli, here, tflite_files):
     done = cli("inspect", tflite_files["sparse"], "--device", "here")
     assert done.returncode == 0, done.stderr
     assert "here | ai-edge-litert 2.1.6" in done.stdout
-    assert "no speed-up: wide: ai-edge-litert 2.1.6 makes it dense on loading" in done.stdout
+    assert (
+        "no speed-up: wide: ai-edge-litert 2.1.6 converts it to dense at load time" in done.stdout
+    )
     found = json.loads(cli("inspect", tflite_files["sparse"], "--device", "here", "--json").stdout)
     assert {t["name"] for t in found["tensors"]} == {"wide", "classifier"}
     (explained,) = found["explained"].values()

@@ -89,7 +89,7 @@ def test_a_refusal_that_is_known_is_explained_and_the_remedy_works(folder):
     done = bench(folder, "sparse.tflite")
     rows = {row["runtime"]["name"]: row for row in json.loads(done.stdout)["rows"]}
     refused = rows["ai-edge-litert"]
-    assert "stored as it refuses: its XNNPACK needs constant int8 weights" in refused["error"]
+    assert "stored as it refuses: its XNNPACK requires constant int8 weights" in refused["error"]
     assert "'edgesparse encode sparse.tflite OUT.tflite --device local" in refused["error"]
     said = run_cli(
         "encode", "sparse.tflite", "out.tflite", "--runtime", "ai-edge-litert", cwd=folder

@@ -29,14 +29,14 @@ def here(tmp_path):
 
 def plug_in(root, ids="18d1:9302", speed="5000", *, usable=True):
     """An Edge TPU on USB, as Linux shows it."""
-    place = root / "sys/bus/usb/devices/2-1"
-    place.mkdir(parents=True)
+    path = root / "sys/bus/usb/devices/2-1"
+    path.mkdir(parents=True)
     vendor, product = ids.split(":")
     values = {
         "idVendor": vendor, "idProduct": product, "busnum": "2", "devnum": "9", "speed": speed
     }  # fmt: skip
     for name, value in values.items():
-        (place / name).write_text(value + "\n")
+        (path / name).write_text(value + "\n")
     node = root / "dev/bus/usb/002"
     node.mkdir(parents=True)
     if usable:
@@ -69,14 +69,14 @@ def test_a_chip_on_pcie_is_seen(here, tmp_path):
 
 def test_each_reason_why_a_chip_cannot_be_used_has_its_own_message(here, tmp_path):
     nothing = probe(here, str(tmp_path))
-    assert "no Edge TPU can be seen" in edgetpu.tpu_problem("coral", nothing)
+    assert "no Edge TPU on its USB" in edgetpu.tpu_problem("coral", nothing)
     plug_in(tmp_path, usable=False)
-    found = replace(probe(here, str(tmp_path)), user="pi", groups=("pi", "video"))
-    assert "sudo usermod -aG plugdev pi" in edgetpu.tpu_problem("coral", found)
-    member = replace(found, groups=("pi", "plugdev"))
+    result = replace(probe(here, str(tmp_path)), user="pi", groups=("pi", "video"))
+    assert "sudo usermod -aG plugdev pi" in edgetpu.tpu_problem("coral", result)
+    member = replace(result, groups=("pi", "plugdev"))
     assert "udev rules" in edgetpu.tpu_problem("coral", member)
     with pytest.raises(DeviceError, match="plugdev"):
-        edgetpu.require_tpu("coral", EdgeTpu(), found)
+        edgetpu.require_tpu("coral", EdgeTpu(), result)
     edgetpu.require_tpu("coral", EdgeTpu(compiler="none"), nothing)
 
 
@@ -101,20 +101,20 @@ def test_a_missing_library_and_a_busy_chip_have_their_own_messages(here, tflite_
     model = tflite_files["int8"]
     missing = load(here, model, "ai-edge-litert", "libedgetpu-none.so.1", {})
     assert isinstance(missing, Failed)
-    said = edgetpu.delegate_problem("coral", "libedgetpu-none.so.1", missing.error)
-    assert "it has no libedgetpu-none.so.1; install it there" in said
+    text = edgetpu.delegate_problem("coral", "libedgetpu-none.so.1", missing.error)
+    assert "libedgetpu-none.so.1 is not installed; install it" in text
     library = make_library(tmp_path / "lib")
     busy = load(here, model, "ai-edge-litert", library, {"device": "usb:9"})
     assert isinstance(busy, Failed)
-    said = edgetpu.delegate_problem("coral", "libedgetpu.so.1", busy.error)
-    assert "did not get the Edge TPU" in said
+    text = edgetpu.delegate_problem("coral", "libedgetpu.so.1", busy.error)
+    assert "cannot open the Edge TPU" in text
     assert edgetpu.delegate_problem("coral", "libedgetpu.so.1", "out of memory") is None
 
 
 def compiles(tpu, tflite_files):
-    known = edgetpu.identify(tpu)
-    assert known["version"] == VERSION
-    assert len(known["sha256"]) == 64
+    expected = edgetpu.identify(tpu)
+    assert expected["version"] == VERSION
+    assert len(expected["sha256"]) == 64
     done = edgetpu.compile_model(tpu, tflite_files["int8"], "dense-int8")
     assert done.log.version == VERSION
     assert 0 < done.log.mapped < done.log.total
@@ -130,8 +130,8 @@ def test_a_compiler_on_this_machine(tflite_files, tmp_path):
 def test_a_compiler_behind_ssh(tflite_files, tmp_path):
     command = str(make_compiler(tmp_path / "bin"))
     with ssh_server(tmp_path / "sshd", [f"SetEnv XDG_CACHE_HOME={tmp_path}"]) as server:
-        given = server.spec().model_dump(exclude_none=True)
-        compiles(EdgeTpu(compiler={"ssh": {**given, "command": command}}), tflite_files)
+        values = server.spec().model_dump(exclude_none=True)
+        compiles(EdgeTpu(compiler={"ssh": {**values, "command": command}}), tflite_files)
 
 
 def test_a_compiler_in_a_container(tflite_files, tmp_path, monkeypatch):
@@ -175,12 +175,12 @@ def test_a_precompiled_file_is_bound_to_its_source(tflite_files, tmp_path):
     folder = tmp_path / "edgetpu"
     tpu = EdgeTpu(compiler={"precompiled": {"folder": str(folder)}})
     assert edgetpu.identify(tpu) == {"files": {}}
-    with pytest.raises(EdgesparseError, match=r"it is missing; .*edgetpu_compiler -s") as asked:
+    with pytest.raises(EdgesparseError, match=r"missing; .*edgetpu_compiler -s") as request:
         edgetpu.compile_model(tpu, tflite_files["int8"], "dense-int8")
     (source,) = folder.glob("*.tflite")
     assert source.read_bytes() == tflite_files["int8"].read_bytes()
     # What the message says to type, typed.
-    command = str(asked.value).split("in that folder: ")[1].split(";")[0]
+    command = str(request.value).split("with the compiler: ")[1].split(";")[0]
     make_compiler(tmp_path / "bin")
     subprocess.run(
         command, shell=True, cwd=folder, check=True, capture_output=True,
@@ -199,7 +199,7 @@ def test_a_precompiled_file_is_bound_to_its_source(tflite_files, tmp_path):
 def test_the_device_file_says_what_the_agent_loads():
     common = {"name": "c", "connect": {"local": {}}, "runtimes": ["ai-edge-litert"]}
     device = Device(delegate="edgetpu", edgetpu={"options": {"device": "usb"}}, **common)
-    wanted = {"library": "libedgetpu.so.1", "options": {"device": "usb"}}
-    assert (device.delegate_used, device.agent_delegate) == ("edgetpu", wanted)
+    expected = {"library": "libedgetpu.so.1", "options": {"device": "usb"}}
+    assert (device.delegate_used, device.agent_delegate) == ("edgetpu", expected)
     without = Device(delegate="edgetpu", edgetpu={"compiler": "none"}, **common)
     assert (without.delegate_used, without.agent_delegate) == ("xnnpack", "xnnpack")

@@ -60,7 +60,7 @@ def profile(runtime):
 
 def converted(chosen, folder):
     """Of {model: schemes}: (model, scheme, storage) -> the bytes to be stored, the golden file."""
-    found = {}
+    result = {}
     for name, schemes in chosen.items():
         args = MODELS[name]
         tf.keras.utils.set_random_seed(1)
@@ -78,9 +78,9 @@ def converted(chosen, folder):
             golden = folder / f"{name}-{scheme}.npz"
             save_golden(golden, x, y)
             dense = convert(model, scheme, x) if scheme == "dynamic" else content
-            found[name, scheme, "dense"] = (dense, golden)
-            found[name, scheme, "auto"] = (content, golden)
-    return found
+            result[name, scheme, "dense"] = (dense, golden)
+            result[name, scheme, "auto"] = (content, golden)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +104,9 @@ def some_files(tmp_path_factory):
 
 def cases(runtime, files, folder):
     """For each case an entry, and whether the runtime is known to refuse it."""
-    own, entries, refused = profile(runtime), [], {}
+    local, entries, refused = profile(runtime), [], {}
     for (name, scheme, storage), (dense, golden) in files.items():
-        content = store(dense, own, storage)[0]
+        content = store(dense, local, storage)[0]
         path = folder / f"{name}-{scheme}-{storage}.tflite"
         path.write_bytes(content)
         case = f"{name} {scheme} {storage}"
@@ -114,14 +114,14 @@ def cases(runtime, files, folder):
             Entry(
                 case,
                 path,
-                own.machine.runtime,
+                local.machine.runtime,
                 "xnnpack",
                 1,
                 golden=golden,
                 tolerance=TOLERANCE[scheme],
             )
         )
-        reasons = [e.reason for e in explain(content, own) if not e.accepted]
+        reasons = [e.reason for e in explain(content, local) if not e.accepted]
         refused[case] = "; ".join(dict.fromkeys(reasons))
     return entries, refused
 
@@ -130,16 +130,16 @@ def surprises(transport, runtime, files, folder):
     """Where what is known and what happens differ; and what is known of each case."""
     entries, refused = cases(runtime, files, folder)
     events = run_job(transport, check_only(entries, f"matrix-{runtime}", 120.0))
-    found = {}
+    result = {}
     for event in events:
         if isinstance(event, Failed):
-            found[event.entry] = event.error.strip().splitlines()[-1]
+            result[event.entry] = event.error.strip().splitlines()[-1]
         elif isinstance(event, Check):
             right = (event.agreement or 0.0) == 1.0
-            found[event.entry] = "" if right else f"answers wrong ({event.agreement:.0%} right)"
-    assert found.keys() == refused.keys()
-    return {case: (found[case], refused[case]) for case in found
-            if bool(found[case]) != bool(refused[case])}, refused  # fmt: skip
+            result[event.entry] = "" if right else f"answers wrong ({event.agreement:.0%} right)"
+    assert result.keys() == refused.keys()
+    return {case: (result[case], refused[case]) for case in result
+            if bool(result[case]) != bool(refused[case])}, refused  # fmt: skip
 
 
 def test_every_model_is_in_the_matrix():

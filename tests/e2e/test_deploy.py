@@ -125,7 +125,7 @@ def test_what_will_not_pay_is_told_before_training_and_under_the_table(deployed)
     assert said in before
     assert said in " ".join(done.stdout.split())
     planned = project.shell(".venv/bin/edgesparse plan pipelines/digits.yaml")
-    assert f"warning: {said}: XNNPACK skips no zeros on x86 with AVX" in planned.stdout
+    assert f"warning: {said}: XNNPACK has no sparse kernels on x86 with AVX" in planned.stdout
 
 
 def test_fully_connected_blocks(deployed_mlp):

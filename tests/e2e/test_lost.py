@@ -138,7 +138,7 @@ def test_a_model_that_does_not_fit_fails_alone(project, board, tmp_path):
         rows = {row.variant: row for row in Workspace(project).results().rows}
         assert rows["small"].status == "ok"
         assert rows["big"].status == "failed"
-        assert "does not fit: 8.0 MB" in rows["big"].error
+        assert "does not fit: it has 8.0 MB" in rows["big"].error
         assert list((disk / "work" / "files").iterdir()) == []
 
 
@@ -183,7 +183,7 @@ def test_damaged_artifacts_are_made_again_and_said(project):
     (artifact(store, "verify sparse-f32 (ai-edge-litert)") / MANIFEST).unlink()
     (artifact(store, "train") / "metrics.json").write_text('{"accuracy": "a lot"}')
     plan = run_cli("plan", "tiny.yaml", "--device", "here", cwd=project)
-    assert f"what is in the store is damaged: {flipped.name} has changed" in plan.stdout
+    assert f"stored artifact is damaged: {flipped.name} has changed" in plan.stdout
     done = deploy(project, device="here")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is damaged") == 5

@@ -34,7 +34,7 @@ benchmark:""",
     # ai-edge-litert 2.1 refuses int8 fully connected weights stored by single zeros.
     assert found["pqat"].model.sparsity == pytest.approx(0.8, abs=0.03)
     assert found["pqat"].model.storage == "dense"
-    assert "weight stored dense: ai-edge-litert 2.1.6 refuses it sparse" in found["pqat"].notes[0]
+    assert "weight stored dense: ai-edge-litert 2.1.6 rejects it sparse" in found["pqat"].notes[0]
     assert found["sparse-f32"].model.storage == "sparse"
     assert found["one-shot"].model.sparsity == pytest.approx(0.4, abs=0.02)
     assert found["one-shot"].model.storage == "dense"

@@ -149,7 +149,7 @@ def test_numbers_are_judged_by_their_error_and_a_compiled_model_keeps_what_it_ha
         assert score["device"] < 0.5
     done, _ = deploy(tmp_path, text.replace("mae_drop", "accuracy_drop"))
     assert done.returncode == 2
-    assert "'accuracy_drop' is no metric of this task" in done.stderr
+    assert "unknown metric 'accuracy_drop' for this task" in done.stderr
 
 
 @pytest.mark.full

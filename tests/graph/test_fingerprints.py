@@ -34,6 +34,6 @@ def test_content_counts_and_nothing_else(tmp_path):
     assert digests(load_pipeline(tmp_path / "p.yaml"))["model"] != first["model"]
 
 
-def test_versions_are_found_without_importing():
-    found = library_versions()
-    assert {"python", "edgesparse", "tensorflow", "numpy"} <= set(found)
+def test_versions_are_read_without_importing():
+    result = library_versions()
+    assert {"python", "edgesparse", "tensorflow", "numpy"} <= set(result)

@@ -110,7 +110,7 @@ def test_dense_storage_is_not_encoded():
     assert not any(s.label.startswith("encode sparse-f32") for s in plan(text).stages)
 
 
-def test_differences_are_told_in_words():
+def test_differences_of_identities():
     old = {"spec": {"sparsify": {"sparsity": 0.8}}, "inputs": {"model": "a"}, "libraries": {}}
     new = {"spec": {"sparsify": {"sparsity": 0.9}}, "inputs": {"model": "b"}, "libraries": {"x": 1}}
     assert differences(old, new) == [
@@ -138,16 +138,16 @@ def steps(first, second, **options):
 
 
 def test_steps_are_stages_and_a_shared_beginning_is_shared():
-    found = [s for s in steps("macs: 0.5", "sparsity: 0.5").stages if s.name == "sparsify"]
-    assert [s.label for s in found] == ["sparsify both (channels)", "sparsify both (magnitude)"]
-    assert found[0].variants == ("both", "channels")
-    assert found[1].inputs["model"] == found[0].key
+    result = [s for s in steps("macs: 0.5", "sparsity: 0.5").stages if s.name == "sparsify"]
+    assert [s.label for s in result] == ["sparsify both (channels)", "sparsify both (magnitude)"]
+    assert result[0].variants == ("both", "channels")
+    assert result[1].inputs["model"] == result[0].key
 
 
 def test_an_untrained_model_for_advice_only_is_not_work():
-    found = steps("macs: 0.5", "sparsity: 0.5")
-    assert found.training_groups[0].untrained_model in keys(found)
-    assert found.training_groups[0].untrained_model not in {stage.key for stage in found.work}
+    result = steps("macs: 0.5", "sparsity: 0.5")
+    assert result.training_groups[0].untrained_model in keys(result)
+    assert result.training_groups[0].untrained_model not in {stage.key for stage in result.work}
     needed = steps("macs: 0.5", "sparsity: 0.5, pattern: auto")
     assert needed.training_groups[0].untrained_model in {stage.key for stage in needed.work}
     assert (
@@ -169,13 +169,13 @@ def test_auto_depends_on_what_the_target_exploits_and_on_nothing_else_of_it():
 
 
 def test_sparsity_auto_comes_after_its_sensitivity():
-    found = steps("macs: 0.5", "sparsity: auto, max_accuracy_drop: 0.01")
-    by_name = {stage.label: stage for stage in found.stages}
+    result = steps("macs: 0.5", "sparsity: auto, max_accuracy_drop: 0.01")
+    by_name = {stage.label: stage for stage in result.stages}
     sensitivity = by_name["sensitivity both"]
     assert sensitivity.inputs["model"] == by_name["sparsify both (channels)"].key
     assert by_name["sparsify both (magnitude)"].inputs["sensitivity"] == sensitivity.key
     less = steps("macs: 0.5", "sparsity: auto, max_accuracy_drop: 0.02")
-    assert "sensitivity both" not in rerun(found, less), "the curves are the same"
+    assert "sensitivity both" not in rerun(result, less), "the curves are the same"
 
 
 def test_a_latency_is_the_devices_own():
@@ -206,7 +206,7 @@ variants:
 """
 KEYS = {
     "samples": "f333f3a352b6",
-    "preflight": "6149dc744bfb",
+    "preflight": "6bae1d350e4f",
     "untrained-model": "6e87b0669397",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",
@@ -229,7 +229,7 @@ def test_keys_stay_what_they_are():
     """A store of an earlier version is still hit: whoever means to change a key says so here."""
     runtime = RuntimeInfo(name="ai-edge-litert", version="2.1.6")
     machine = Machine(runtime.name, runtime.version, "aarch64", frozenset({"asimdhp"}))
-    found = build_plan(
+    result = build_plan(
         parse_pipeline(KEYED, "keyed.yaml").spec,
         DIGESTS,
         {"tensorflow": "2.21.0"},
@@ -237,7 +237,7 @@ def test_keys_stay_what_they_are():
         {runtime.name: Profile(machine)},
         machine="aarch64 Cortex-A76",
     )
-    assert {stage.label: stage.key[:12] for stage in found.stages} == KEYS
+    assert {stage.label: stage.key[:12] for stage in result.stages} == KEYS
 
 
 OWN = """
@@ -254,13 +254,13 @@ variants:
 
 
 def test_variants_with_their_own_model_or_seed_have_their_own_training():
-    found = plan(OWN)
-    trainings = {stage.label: stage for stage in found.stages if stage.name == "train"}
+    result = plan(OWN)
+    trainings = {stage.label: stage for stage in result.stages if stage.name == "train"}
     assert set(trainings) == {"train", "train wide", "train again"}
     assert len({stage.key for stage in trainings.values()}) == 3
-    by_model = {one.variants: one for one in found.training_groups}
+    by_model = {item.variants: item for item in result.training_groups}
     assert set(by_model) == {("narrow", "narrow-int8"), ("wide", "wide-sparse"), ("again",)}
-    (sparse,) = (stage for stage in found.stages if stage.name == "sparsify")
+    (sparse,) = (stage for stage in result.stages if stage.name == "sparsify")
     assert sparse.inputs["model"] == trainings["train wide"].key
     # What is judged is the same for all of them.
-    assert len([stage for stage in found.stages if stage.name == "samples"]) == 1
+    assert len([stage for stage in result.stages if stage.name == "samples"]) == 1

@@ -25,17 +25,17 @@ def s3_server(tmp_path_factory):
     """Its address; clients find it through the environment, as users' do."""
     port = free_port()
     log = tmp_path_factory.mktemp("s3") / "log.txt"
-    given = {
+    values = {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
     }
-    before = {name: os.environ.get(name) for name in given}
+    before = {name: os.environ.get(name) for name in values}
     with log.open("wb") as out:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         with subprocess.Popen(command, stdout=out, stderr=out) as server:
-            os.environ.update(given)
+            os.environ.update(values)
             forget_clients()
             try:
                 while server.poll() is None:
@@ -93,7 +93,7 @@ def test_what_one_machine_makes_another_has(tmp_path, url):
     folder = second.path(KEY)
     assert (folder / "file.txt").read_text() == "content"
     assert (folder / "deep" / "other.bin").read_bytes() == bytes(1000)
-    assert second.wrong(KEY) is None
+    assert second.damage(KEY) is None
     assert second.problems() == []
 
 
@@ -112,29 +112,29 @@ def test_two_that_make_the_same_do_not_mix(tmp_path, url):
     make(second, KEY, "of the second")
     third = store(tmp_path / "c", url)
     assert (third.path(KEY) / "file.txt").read_text() in ("of the first", "of the second")
-    assert third.wrong(KEY) is None
+    assert third.damage(KEY) is None
 
 
 @pytest.mark.parametrize(
     "damage", ["changed", "missing", "half a manifest", "another artifact's", "no JSON object"]
 )
-def test_what_is_damaged_there_is_made_again(tmp_path, url, damage):
+def test_a_damaged_remote_artifact_is_rebuilt(tmp_path, url, damage):
     import fsspec
 
     make(store(tmp_path / "a", url), KEY)
-    files, place = fsspec.filesystem("s3"), f"{url}/{KEY}"
-    manifest = files.cat_file(f"{place}/{MANIFEST}")
+    files, path = fsspec.filesystem("s3"), f"{url}/{KEY}"
+    manifest = files.cat_file(f"{path}/{MANIFEST}")
     if damage == "changed":
-        files.pipe_file(f"{place}/{json.loads(manifest)['place']}/file.txt", b"changed")
+        files.pipe_file(f"{path}/{json.loads(manifest)['place']}/file.txt", b"changed")
     elif damage == "missing":
-        files.rm_file(f"{place}/{json.loads(manifest)['place']}/file.txt")
+        files.rm_file(f"{path}/{json.loads(manifest)['place']}/file.txt")
     elif damage == "half a manifest":
-        files.pipe_file(f"{place}/{MANIFEST}", manifest[: len(manifest) // 2])
+        files.pipe_file(f"{path}/{MANIFEST}", manifest[: len(manifest) // 2])
     elif damage == "another artifact's":
         make(store(tmp_path / "a", url), OTHER)
-        files.pipe_file(f"{place}/{MANIFEST}", files.cat_file(f"{url}/{OTHER}/{MANIFEST}"))
+        files.pipe_file(f"{path}/{MANIFEST}", files.cat_file(f"{url}/{OTHER}/{MANIFEST}"))
     else:
-        files.pipe_file(f"{place}/{MANIFEST}", b"[1]")
+        files.pipe_file(f"{path}/{MANIFEST}", b"[1]")
     second = store(tmp_path / "b", url)
     assert not second.ready(KEY)
     assert not second.has(KEY)
@@ -170,10 +170,10 @@ def test_a_manifest_in_a_folder_is_replaced_whole(tmp_path):
 
 
 def test_an_artifact_under_another_key_is_damaged(tmp_path):
-    found = Store(tmp_path / "a")
-    make(found, KEY)
-    shutil.copytree(found.path(KEY), found.path(OTHER))
-    assert "is that of another artifact" in found.wrong(OTHER)
+    result = Store(tmp_path / "a")
+    make(result, KEY)
+    shutil.copytree(result.path(KEY), result.path(OTHER))
+    assert "belongs to another artifact" in result.damage(OTHER)
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/etc/evil"])
@@ -182,12 +182,12 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path, url, name):
 
     content = {"files": {name: {"bytes": 1, "sha256": "0"}}, "place": "p", "key": OTHER}
     fsspec.filesystem("s3").pipe_file(f"{url}/{OTHER}/{MANIFEST}", json.dumps(content).encode())
-    found = store(tmp_path / "a", url)
-    assert not found.has(OTHER)
-    assert not found.path(OTHER).exists()
+    result = store(tmp_path / "a", url)
+    assert not result.has(OTHER)
+    assert not result.path(OTHER).exists()
 
 
-def test_a_server_that_is_gone_is_told(tmp_path, monkeypatch):
+def test_an_unreachable_server_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(sharing, "TRIES", 2)
     monkeypatch.setattr(sharing, "_WAIT_SECONDS", 0.01)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -195,19 +195,19 @@ def test_a_server_that_is_gone_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     forget_clients()
-    with pytest.raises(EdgesparseError, match="the store s3://nowhere cannot be looked at"):
+    with pytest.raises(EdgesparseError, match="the store s3://nowhere cannot be read"):
         store(tmp_path / "a", "s3://nowhere").has(KEY)
     forget_clients()
 
 
-def test_a_server_that_says_nothing_is_told(tmp_path, monkeypatch):
+def test_a_silent_server_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(sharing, "SILENT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         forget_clients()
-        with pytest.raises(EdgesparseError, match="cannot be looked at: no answer in 0 s"):
+        with pytest.raises(EdgesparseError, match="cannot be read: no answer within 0 s"):
             store(tmp_path / "a", "s3://somewhere").has(KEY)
         forget_clients()
         # FTP greets first.
@@ -217,7 +217,7 @@ def test_a_server_that_says_nothing_is_told(tmp_path, monkeypatch):
     assert "hunter2" not in str(error.value)
 
 
-def test_an_address_that_is_none_is_told(tmp_path):
+def test_an_invalid_address_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="Protocol not known"):
         store(tmp_path / "a", "nosuch://x/y")
 

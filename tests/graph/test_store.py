@@ -87,11 +87,11 @@ def test_a_container_of_the_same_host_name_sweeps_no_folder_that_is_filled(store
         writer.communicate(b"")
         require(done.returncode == 0, f"processes of their own (run as root): {done.stderr}")
     assert writer.returncode == 0
-    assert store.wrong("k") is None
+    assert store.damage("k") is None
     assert (store.path("k") / "half").read_text() == "x"
 
 
-def test_problems_are_found(store):
+def test_problems_are_listed(store):
     with store.create("k", {}) as folder:
         (folder / "f").write_text("x")
     (store.path("k") / "f").write_text("changed")
@@ -110,7 +110,7 @@ def damaged(store, how):
     with store.create("k", {}) as folder:
         (folder / "model.tflite").write_bytes(b"x" * 1000)
         (folder / "verify.json").write_text("{}")
-    assert store.wrong("k") is None
+    assert store.damage("k") is None
     path = store.path("k")
     model = path / "model.tflite"
     state = model.stat()
@@ -144,14 +144,14 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_damage_is_seen_and_made_good(store, how):
+def test_damage_is_detected_and_repaired(store, how):
     store = damaged(store, how)
-    assert store.wrong("k") is not None
+    assert store.damage("k") is not None
     store.discard("k")
-    assert store.wrong("k") is None
+    assert store.damage("k") is None
     with store.create("k", {}) as folder:
         (folder / "model.tflite").write_bytes(b"new")
-    assert store.wrong("k") is None
+    assert store.damage("k") is None
     assert [path.name for path in store.root.iterdir()] == ["k"]
 
 
@@ -160,27 +160,27 @@ def test_what_is_no_artifact_never_blocks_its_place(store, how):
     store = damaged(store, how)
     with store.create("k", {}) as folder:
         (folder / "model.tflite").write_bytes(b"new")
-    assert store.wrong("k") is None
+    assert store.damage("k") is None
     assert (store.path("k") / "model.tflite").read_bytes() == b"new"
 
 
 def test_contents_are_read_once(store, monkeypatch):
     store = damaged(store, "not at all")
     monkeypatch.setattr("edgesparse.graph.store.file_digest", lambda _: pytest.fail("read again"))
-    assert store.wrong("k") is None
+    assert store.damage("k") is None
     os.utime(store.path("k") / "model.tflite", (1, 1))
     with pytest.raises(pytest.fail.Exception, match="read again"):
-        store.wrong("k")
+        store.damage("k")
 
 
 def test_of_two_that_need_an_artifact_one_makes_it(store):
     """The second waits, and finds it stored; an interrupt ends the waiting."""
-    made, waiting = threading.Event(), threading.Event()
+    created, waiting = threading.Event(), threading.Event()
 
     def second():
         waiting.set()
         with store.reserved("key") as stored:
-            assert made.is_set()
+            assert created.is_set()
             return stored
 
     with ThreadPoolExecutor(1) as pool:
@@ -197,5 +197,5 @@ def test_of_two_that_need_an_artifact_one_makes_it(store):
                 pass
             with store.create("key", {}) as folder:
                 (folder / "file").write_text("x")
-            made.set()
+            created.set()
         assert later.result(60) is True

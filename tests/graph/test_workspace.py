@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgesparse.graph.open_runs import held
+from edgesparse.graph.open_runs import hold
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import write_results
 from tests.measure.test_comparison import row
@@ -26,8 +26,8 @@ def test_the_last_run_is_the_last_with_rows_and_later_ones_are_named(workspace):
         f"run {THIRD} is newer, but has no rows",
         f"run {SECOND} is newer, but was interrupted before it measured",
     ]
-    with held(workspace.runs / SECOND, []):
-        assert f"run {SECOND} is newer, but goes on" in workspace.results().notes[1]
+    with hold(workspace.runs / SECOND, []):
+        assert f"run {SECOND} is newer, but is running" in workspace.results().notes[1]
     assert workspace.results(SECOND).rows == []
     assert workspace.results(FIRST).notes == results(row()).notes
 

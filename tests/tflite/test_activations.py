@@ -19,9 +19,9 @@ def test_they_are_those_of_the_rectifiers(scheme, tmp_path):
     x = np.random.default_rng(0).normal(size=(50, 12)).astype(np.float32)
     (tmp_path / "m.tflite").write_bytes(convert(model, scheme, x))
     np.save(tmp_path / "x.npy", x)
-    found = zeros_between(tmp_path / "m.tflite", tmp_path / "x.npy")
+    result = zeros_between(tmp_path / "m.tflite", tmp_path / "x.npy")
     expected = np.mean(tf.keras.Model(inputs, hidden)(x).numpy() == 0)
-    assert max(found.values()) == pytest.approx(expected, abs=0.001 if scheme == "f32" else 0.05)
+    assert max(result.values()) == pytest.approx(expected, abs=0.001 if scheme == "f32" else 0.05)
 
 
 def test_samples_that_do_not_fit_are_errors(tflite_files, crashing_model, tmp_path):

@@ -7,8 +7,8 @@ import tensorflow as tf
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.bias_correction import correct_biases
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.format.encode import packed
-from edgesparse.tflite.format.graph import constants, open_model, put
+from edgesparse.tflite.format.encode import serialize
+from edgesparse.tflite.format.graph import constants, open_model, set_values
 
 pytestmark = pytest.mark.slow  # Each test converts a network.
 
@@ -60,9 +60,9 @@ def test_means_that_were_moved_come_back(files, tmp_path):
     assert len(own) == len(LAYERS)
     for constant, values, scales in own.values():
         moved = values + np.sign(random.normal(size=values.shape)) / 7
-        put(model, constant, np.rint(moved / scales).astype(np.int32))
+        set_values(model, constant, np.rint(moved / scales).astype(np.int32))
     moved = tmp_path / "moved.tflite"
-    moved.write_bytes(packed(model, aligned=True))
+    moved.write_bytes(serialize(model, aligned=True))
     done = correct_biases(files / "f32.tflite", moved, files / "x.npy", tmp_path / "out.tflite")
     assert done.layers == len(LAYERS)
     assert done.after < done.before / 4

@@ -32,10 +32,10 @@ def test_a_path_is_of_weights_that_are_not_zero(scheme):
     first.kernel.assign(kernel)
     last.kernel.assign(behind)
     x = np.random.default_rng(0).random((40, 6), np.float32)
-    (found,) = features(convert(model, scheme, x))
-    assert found.reach.tolist() == [True, True, False, True, False, True]
+    (result,) = features(convert(model, scheme, x))
+    assert result.reach.tolist() == [True, True, False, True, False, True]
     expected = kernel @ behind
-    np.testing.assert_allclose(found.strength, expected, atol=0.05 * np.abs(expected).max())
+    np.testing.assert_allclose(result.strength, expected, atol=0.05 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("compact", [False, True])
@@ -52,19 +52,19 @@ def test_words_reach_through_their_rows(compact):
         other = tf.keras.Model(inputs, model.get_layer("last")(smaller(inputs)))
         smaller.set_weights(weights)
         model = other
-    given = [np.zeros((2, 4), np.int32), np.ones((2, 4), np.float32)]
-    (found,) = features(convert(model, "f32", given))
-    assert found.name == "ids"
-    assert np.flatnonzero(found.reach).tolist() == list(range(10))
+    values = [np.zeros((2, 4), np.int32), np.ones((2, 4), np.float32)]
+    (result,) = features(convert(model, "f32", values))
+    assert result.name == "ids"
+    assert np.flatnonzero(result.reach).tolist() == list(range(10))
     np.testing.assert_allclose(
-        found.strength, kernel @ model.get_layer("last").kernel.numpy(), atol=1e-5
+        result.strength, kernel @ model.get_layer("last").kernel.numpy(), atol=1e-5
     )
 
 
-def test_what_cannot_be_followed_is_said():
+def test_paths_that_cannot_be_followed_are_marked():
     inputs = tf.keras.Input((8, 8, 1))
     x = L.Flatten()(L.Conv2D(4, 3)(inputs))
     content = convert(tf.keras.Model(inputs, L.Dense(2)(x)), "f32", np.zeros((1, 8, 8, 1)))
-    (found,) = features(content)
-    assert found.reach.all()
-    assert not found.followed
+    (result,) = features(content)
+    assert result.reach.all()
+    assert not result.followed

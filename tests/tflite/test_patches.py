@@ -20,8 +20,8 @@ class Options:
 @pytest.mark.parametrize(("padding", "name"), [(0, "SAME"), (1, "VALID")])
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (2, 5)])
 def test_patches_are_what_a_convolution_sees(stride, rate, padding, name, kernel):
-    given = random.normal(size=(1, 11, 10, 3)).astype(np.float32)
+    values = random.normal(size=(1, 11, 10, 3)).astype(np.float32)
     weights = random.normal(size=(*kernel, 3, 6)).astype(np.float32)
-    wanted = tf.nn.conv2d(given, weights, stride, name, dilations=rate).numpy()
-    rows = patches(given, (6, *kernel, 3), Options(stride, rate, padding))
-    assert rows @ weights.reshape(-1, 6) == pytest.approx(wanted.reshape(-1, 6), abs=1e-4)
+    expected = tf.nn.conv2d(values, weights, stride, name, dilations=rate).numpy()
+    rows = patches(values, (6, *kernel, 3), Options(stride, rate, padding))
+    assert rows @ weights.reshape(-1, 6) == pytest.approx(expected.reshape(-1, 6), abs=1e-4)

@@ -39,10 +39,10 @@ def answers(path, x):
     content = path.read_bytes()
     interpreter = open_interpreter(content)
     (end,) = interpreter.get_output_details()
-    given = {"input": x}
-    given = dict.fromkeys(_inputs(content), x)
+    values = {"input": x}
+    values = dict.fromkeys(_inputs(content), x)
     return np.stack(
-        [interpreter.get_tensor(end["index"])[0] for _ in run(interpreter, content, given, 99)]
+        [interpreter.get_tensor(end["index"])[0] for _ in run(interpreter, content, values, 99)]
     )
 
 
@@ -55,18 +55,18 @@ def _inputs(content):
 @pytest.mark.parametrize("scheme", ["f32", "f16"])
 def test_a_file_gets_zeros_and_answers_nearly_as_before(file, tmp_path, scheme):
     source, target = file / f"{scheme}.tflite", tmp_path / "out.tflite"
-    made = reconstruct(source, file / "x.npy", 0.6, "unstructured", target)
+    created = reconstruct(source, file / "x.npy", 0.6, "unstructured", target)
     content = target.read_bytes()
     weights = [c for c in constants(open_model(content, "out"), content) if c.is_weight]
     total = sum(c.values.size for c in weights)
     assert sum(c.zeros for c in weights) / total == pytest.approx(0.6, abs=0.03)
     assert {c.values.dtype.name for c in weights} == {"float32" if scheme == "f32" else "float16"}
-    assert set(made.layers) == {"one", "two", "three"}
+    assert set(created.layers) == {"one", "two", "three"}
     x = np.load(file / "x.npy")
     before, after = answers(source, x), answers(target, x)
     spread = before[32:].max() - before[32:].min()
     off = float(np.abs(before[32:] - after[32:]).mean() / spread)
-    assert made.output_error == pytest.approx(off, rel=1e-3)
+    assert created.output_error == pytest.approx(off, rel=1e-3)
     # As far off as it is where the smallest weights go instead.
     plain = _smallest(source, 0.6, tmp_path / "plain.tflite")
     assert off < 0.03

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgesparse.tflite.format.encode import Encoding, encode, packed
+from edgesparse.tflite.format.encode import Encoding, encode, serialize
 from edgesparse.tflite.format.layout import along, blocks, fits
 
 Pair = tuple[int, int]
@@ -183,7 +183,7 @@ class Int8Model:
         """The file. `densify`: convolutions' weights are stored sparse behind DENSIFY, along
         "outputs", "inputs" or in blocks of "1x4", where they fit."""
         self.graph.outputs = [tensor.index for tensor in outputs]
-        content = packed(self.model, aligned=True)
+        content = serialize(self.model, aligned=True)
         if densify is None:
             return content
 

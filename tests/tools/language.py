@@ -37,7 +37,7 @@ IDIOMS = {
     r"\bmay be (removed|made|left|pruned|used|taken)\b": "can be",
     r"\bas good as nothing\b": "negligible",
     r"\bgo together\b": "match",
-    r"\bnobody\b|\bsomebody\b|\banybody\b": "name who",
+    r"\bnobody\b(?!:)|\bsomebody\b|\banybody\b": "name who",
     r"\bgain(s|ed)? no time\b": "no speed-up",
     r"\bspeaks? for\b|\bbears?\b": "the field's word: attribution, sensitivity",
 }

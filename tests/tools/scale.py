@@ -85,7 +85,7 @@ def growth() -> None:
                 (store.root / key).mkdir()
                 (store.root / key / MANIFEST).write_text('{"files": {}}')
             listing = time.perf_counter()
-            assert all(store.wrong(key) is None and store.has(key) for key in keys)
+            assert all(store.damage(key) is None and store.has(key) for key in keys)
             listed = time.perf_counter()
             found = results(*(row(f"v{n}", 1.0 + n / count) for n in range(count)))
             page = html_text(found)

@@ -58,7 +58,7 @@ class Connections:
             killed = open_runs.killed(runs, device.name)
             try:
                 ready[device.name] = self._target(device, killed, listener, stop)
-                open_runs.tidied(runs, device.name, killed)
+                open_runs.mark_clean(runs, device.name, killed)
             except EdgesparseError as error:
                 failed[device.name] = error
             except Exception as error:  # A bug must not stop the other devices.

@@ -35,7 +35,7 @@ def useless_variants(plan: Plan, executor: Executor) -> dict[str, str]:
             )
         if group.untrained_model is None or not store.has(group.untrained_model):
             continue
-        graph = untrained_model.read(store.path(group.untrained_model))
+        graph = untrained_model.read_graph(store.path(group.untrained_model))
         for name in group.variants:
             reason = (
                 _reason_useless(variants[name], graph, context.profiles)
@@ -78,7 +78,7 @@ def _reason_useless(
             )
     scheme = variant.quantize.numbers
     gains = [
-        patterns.gaining(graph, profile, scheme, sparsity, pattern, exclude)
+        patterns.exploited_share(graph, profile, scheme, sparsity, pattern, exclude)
         for profile in profiles.values()
     ]
     if gains and max(gains) < WORTH:

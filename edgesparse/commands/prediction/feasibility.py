@@ -54,7 +54,7 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
     if failing and set(failing) == set(loaded.spec.variants):
         reasons = "; ".join(f"{name}: {why}" for name, why in failing.items())
         raise UsageError(f"{document.path}: no variant is feasible: {reasons}")
-    predictions = [Prediction("task", line) for line in facts.said]
+    predictions = [Prediction("task", line) for line in facts.info]
     predictions += [Prediction("note", note) for note in facts.notes]
     for why in dict.fromkeys(failing.values()):
         names = tuple(name for name in failing if failing[name] == why)

@@ -53,7 +53,7 @@ def predict(
     for group in plan.training_groups:
         key = group.untrained_model
         if key and ensure_artifact(plan, key, executor, listener) is None:
-            graph = untrained_model.read(store.path(key))
+            graph = untrained_model.read_graph(store.path(key))
             variants = {name: chosen[name] for name in group.variants if name in chosen}
             predictions += speedup.zeros(plan, variants, graph, context.profiles, prefix)
     return list(dict.fromkeys(predictions))
@@ -64,7 +64,7 @@ def ensure_artifact(
 ) -> str | None:
     """Make an artifact that the store lacks; return the error, None for success."""
     store = executor.store
-    if store.has(key) and store.ready(key) and store.wrong(key) is None:
+    if store.has(key) and store.ready(key) and store.damage(key) is None:
         return None
     errors = execute([plan.stage(key)], executor, _without_failures(listener))
     return next(iter(errors.values()), None)

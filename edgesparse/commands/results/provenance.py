@@ -91,7 +91,7 @@ def _layers(plan: Plan, store: Store) -> dict[str, list[LayerSparsity]]:
 
 
 def _sensitivity(stage: Stage, plan: Plan, store: Store) -> LayerSensitivity:
-    found = sensitivity.read(store.path(stage.key))
+    found = sensitivity.read_sensitivity(store.path(stage.key))
     name, unit, sign = "accuracy", "%", 1
     if store.has(plan.samples):
         judging = from_dict(read_json(store.path(plan.samples) / TASK), store.root)

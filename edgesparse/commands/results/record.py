@@ -20,7 +20,7 @@ from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import events
 from edgesparse.graph.fingerprints import library_versions, revision
-from edgesparse.graph.open_runs import held
+from edgesparse.graph.open_runs import hold
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
 from edgesparse.measure.provenance import Provenance
@@ -289,7 +289,7 @@ def recorded(
     )
     order = tuple(device.name for device in devices)
     path = workspace.results_path(initial.run)
-    with held(path.parent, order) as left:
+    with hold(path.parent, order) as left:
         record = RunRecord(initial, [], [], [], [], order=order, left=left)
         try:
             yield record

@@ -106,8 +106,8 @@ def _install(
         runtime=row.runtime.name,
         digest=done.digest,
         previous=done.state.previous,
-        folder=done.place,
-        run_command=f"{transport.python} {done.place}/predict.py {_files(transforms)}"
+        folder=done.path,
+        run_command=f"{transport.python} {done.path}/predict.py {_files(transforms)}"
         if lasts
         else None,
         transfer_bytes=row.transfer_bytes,

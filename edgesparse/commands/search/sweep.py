@@ -193,7 +193,7 @@ def _searched(bench: _Bench, folder: Path, trials: int, references: list[Trial] 
     references = [_valued(one, search) for one in references]
 
     def alive(run: str) -> bool:
-        return run != record.initial.run and open_runs.goes_on(runs / run)
+        return run != record.initial.run and open_runs.is_running(runs / run)
 
     while asked := study.batch(trials, record.initial.run, alive):
         for one, trial in _tried(bench, asked, study.done()):

@@ -1,6 +1,6 @@
-"""Measures what a device's runtimes do with sparse storage: every cell of the table, on the device.
+"""Probes how a device's runtimes execute sparse storage: every cell of the compatibility table.
 
-Each cell's model runs in a process of its own, so that one that crashes its runtime is a finding.
+Each cell's model runs in its own process, so that a crash of its runtime is a result, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edgesparse.tflite.runtimes.cells import (
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Verdict
 
 WIDTH = 2048
-"""Of the fully connected layers whose kernels are timed: too large for most caches."""
+"""Width of the fully connected layers whose kernels are timed: too large for most caches."""
 _TIMED = Settings(warmup_runs=2, warmup_seconds=0.0, runs=12, seconds=0.05, timeout_seconds=300.0)
 
 
@@ -35,7 +35,7 @@ _K = TypeVar("_K")
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one runtime did with one cell."""
+    """The verdict on one cell by one runtime."""
 
     runtime: str
     cell: Cell
@@ -50,20 +50,19 @@ def probe_cells(
     *,
     timed: bool = True,
 ) -> list[CellResult]:
-    """Try every cell on every runtime of a device.
+    """Run every cell on every runtime of a device.
 
     Args:
-        timed: measure the sparse kernels too; without it a verdict's cost is None.
+        timed: measure the sparse kernels, too; otherwise a verdict's cost is None.
 
     Raises:
         DeviceError: the device cannot be used.
     """
     progress(0.0, "making the models")
-    # Made anew, by the very code that makes a pipeline's models: what is probed is what will be
-    # sent.
+    # Encoded by the code that encodes a pipeline's models: the probe sees the same files.
     models = cell_models()
-    with temporary_folder() as place:
-        folder = Path(place)
+    with temporary_folder() as folder_name:
+        folder = Path(folder_name)
         entries = _entries(folder, models, runtimes, delegate)
         checks = Job(new_id("cells"), 0, _TIMED, tuple(entries.values()))
         done = 0
@@ -88,8 +87,8 @@ def probe_cells(
 
 @dataclass(frozen=True)
 class NetworkSpeedups:
-    """How many times as fast a network is with `zeros` in its 1x1 convolutions, and in `half`
-    precision; 0 where it fails or answers wrong."""
+    """Speed-ups of a network by `zeros` in its 1x1 convolutions and by `half` precision; 0 where it
+    fails or its outputs are wrong."""
 
     zeros: float
     half: float
@@ -101,15 +100,19 @@ def probe_networks(
     delegate: str | Mapping[str, Any],
     progress: Progress = lambda _, __: None,
 ) -> dict[str, NetworkSpeedups]:
-    """What each runtime gains by zeros and by half precision, by its name. Raises DeviceError."""
+    """Measure each runtime's speed-up by zeros and by half precision, by its name.
+
+    Raises:
+        DeviceError: the device cannot be used.
+    """
     progress(0.0, "making a network")
     files, x, y = network_models()
-    with temporary_folder() as place:
-        golden = Path(place) / "golden.npz"
+    with temporary_folder() as folder:
+        golden = Path(folder) / "golden.npz"
         save_golden(golden, x, y)
         entries: dict[tuple[str, str], Entry] = {}
         for form, content in files.items():
-            path = Path(place) / f"{form}.tflite"
+            path = Path(folder) / f"{form}.tflite"
             path.write_bytes(content)
             for runtime in runtimes:
                 name = f"{runtime} {form}"
@@ -140,13 +143,13 @@ def _entries(
     runtimes: Sequence[str],
     delegate: str | Mapping[str, Any],
 ) -> dict[_Key, Entry]:
-    found = {}
+    entries = {}
     for number, model in enumerate(models):
         path, golden = folder / f"{number}.tflite", folder / f"{number}.npz"
         path.write_bytes(model.content)
         save_golden(golden, model.x, model.y)
         for runtime in runtimes:
-            found[runtime, model.cell] = Entry(
+            entries[runtime, model.cell] = Entry(
                 f"{runtime} {model.cell.name}",
                 path,
                 runtime,
@@ -155,24 +158,24 @@ def _entries(
                 golden=golden,
                 tolerance=TOLERANCE,
             )
-    return found
+    return entries
 
 
 def _verdicts(entries: Mapping[_K, Entry], events: Sequence[Event]) -> dict[_K, Verdict]:
-    said = {event.entry: event for event in events if isinstance(event, Check | Failed)}
-    found = {}
+    events_by_entry = {event.entry: event for event in events if isinstance(event, Check | Failed)}
+    verdicts = {}
     for key, entry in entries.items():
-        event = said.get(entry.name)
+        event = events_by_entry.get(entry.name)
         if isinstance(event, Failed):
             verdict = Verdict(False, why=event.error.strip().splitlines()[-1][:200])
         elif event is None:
-            verdict = Verdict(False, why="it was not tried")
+            verdict = Verdict(False, why="not run")
         elif (event.agreement or 0.0) < 1.0:
-            verdict = Verdict(False, why="it answers wrong")
+            verdict = Verdict(False, why="wrong outputs")
         else:
             verdict = Verdict(True)
-        found[key] = verdict
-    return found
+        verdicts[key] = verdict
+    return verdicts
 
 
 def _costs(
@@ -181,7 +184,7 @@ def _costs(
     verdicts: Mapping[_Key, Verdict],
     delegate: str | Mapping[str, Any],
 ) -> dict[_Key, float]:
-    """Time of each sparse kernel that runs, for a stored element, relative to dense."""
+    """Measure the time of each sparse kernel per stored element, relative to dense."""
     kernels = {k: v for k, v in verdicts.items() if v.runs and k[1].form in KERNELS}
     twins = {key: (key[0], replace(key[1], form="dense")) for key in kernels}
     models = {model.cell: model.content for model in cell_models(WIDTH, ops=("FULLY_CONNECTED",))}
@@ -193,9 +196,9 @@ def _costs(
         entries[runtime, cell] = Entry(name, path, runtime, delegate, 1)
     events = run_job(transport, Job(new_id("kernels"), 3, _TIMED, tuple(entries.values())))
     nanoseconds = round_medians(events)
-    found = {}
+    costs = {}
     for key, twin in twins.items():
-        mine, dense = (nanoseconds.get(entries[k].name) for k in (key, twin))
-        if mine and dense:
-            found[key] = min(mine) / min(dense) / STORED_SHARE
-    return found
+        sparse, dense = (nanoseconds.get(entries[k].name) for k in (key, twin))
+        if sparse and dense:
+            costs[key] = min(sparse) / min(dense) / STORED_SHARE
+    return costs

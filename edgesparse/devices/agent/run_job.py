@@ -49,7 +49,7 @@ DETACHED = PROGRAMS / "detached.py"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 10.0
 BREAKS_WITHOUT_PROGRESS = 3
-"""Reconnects without a new event before the job is given up; with new events there is no limit."""
+"""Reconnects without a new event before the job is given up; new events reset the count."""
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 
 
@@ -120,8 +120,8 @@ def run_job(
 ) -> list[Event]:
     """Run a job on a device.
 
-    After a lost connection the job continues: the device keeps a journal, and no finished round is
-    repeated. Setting `stop`, or an exception in `on_event`, ends the work on the device.
+    After a lost connection the job continues: the device keeps a journal, so that finished rounds
+    are not repeated. Setting `stop`, or an exception in `on_event`, ends the work on the device.
 
     Args:
         on_event: called with each event as it arrives.

@@ -1,7 +1,7 @@
-"""Builds the disk of an emulated Raspberry Pi: a small Debian for aarch64, made without root.
+"""Builds the disk of an emulated Raspberry Pi: a small Debian for aarch64, built without root.
 
-The packages come from the apt sources of this machine, through an apt configuration of its own that
-never touches the machine's; nothing is mounted and no package script is run.
+The packages come from this machine's apt sources, through a separate apt configuration; nothing is
+mounted and no package script is run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from edgesparse.devices.transport.processes import last_line
 from edgesparse.spec.errors import EdgesparseError
 
 Progress = Callable[[float, str], None]
@@ -59,7 +60,7 @@ MODULES = (
     "jbd2",
     "ext4",
 )
-"""What the kernel needs to find its disk and network, in the order in which they depend."""
+"""Kernel modules for disk and network, dependencies first."""
 TOOLS = {
     "qemu-system-aarch64": "qemu-system-arm",
     "mke2fs": "e2fsprogs",
@@ -72,7 +73,7 @@ TOOLS = {
 }
 """Programs on this machine, and the Debian packages that have them."""
 COMPILED = ("collections", "ctypes", "encodings", "importlib", "json", "re", "urllib")
-"""Folders of Python's library that the agent and the runtimes use, beside its top."""
+"""Folders of Python's library that the agent and the runtimes import, besides its top level."""
 SOURCES_VARIABLE = "EDGESPARSE_APT_SOURCES"
 DISK_MB = 1200
 USER = "pi"
@@ -97,9 +98,9 @@ for module in {modules}; do /bin/busybox insmod /modules/$module.ko 2>/dev/null;
 /bin/busybox mount --move /dev /root/dev
 exec /bin/busybox switch_root /root /sbin/init
 """
-# The first boot gives every file to root: an unprivileged user cannot make files of others. It also
-# does what Python's package script would: each measuring process would compile these anew, which
-# takes it as long as everything else before its work.
+# The first boot gives every file to root, which an unprivileged build cannot. It also compiles
+# Python's library, as the package script would: otherwise each measuring process compiles it again,
+# which doubles its start-up time.
 _INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin
 mount -t proc proc /proc
@@ -148,13 +149,13 @@ def check_tools(tools: Mapping[str, str] = TOOLS) -> None:
     )
     if missing:
         raise EmulatorError(
-            f"the emulator needs programs that are not installed: sudo apt-get install "
+            f"programs of the emulator are not installed; type: sudo apt-get install "
             f"{' '.join(missing)}"
         )
 
 
 def build(folder: Path, progress: Progress) -> None:
-    """Make disk.img, kernel, initrd, key, key.pub and known_host in `folder`, which is empty."""
+    """Build disk.img, kernel, initrd, key, key.pub and known_host in the empty `folder`."""
     check_tools()
     apt, root = folder / "apt", folder / "root"
     progress(0.02, "reading package lists")
@@ -198,8 +199,8 @@ def _download(apt: Path, progress: Progress) -> list[Path]:
     config.write_text(text)
     environment = {**os.environ, "APT_CONFIG": str(config), "LC_ALL": "C.UTF-8"}
     hint = (
-        f"the arm64 packages come from this machine's apt sources; where those have no arm64, name "
-        f"a Debian sources.list in {SOURCES_VARIABLE}"
+        f"the arm64 packages come from this machine's apt sources; if those have no arm64, set "
+        f"{SOURCES_VARIABLE} to a Debian sources.list"
     )
     _run(["apt-get", "-qq", "update"], environment, hint)
     progress(0.1, "downloading about 100 MB of Debian packages")
@@ -221,15 +222,15 @@ def _run(
         check=False,
     )
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1][:300]
+        reason = last_line(done.stderr.strip() or done.stdout)
         raise EmulatorError(
-            f"{argv[0]} failed while the image was built: {said}" + (f"; {hint}" if hint else "")
+            f"{argv[0]} failed while the image was built: {reason}" + (f"; {hint}" if hint else "")
         )
     return done.stdout
 
 
 def _skeleton(root: Path) -> None:
-    """A merged /usr, as Debian has it: /bin and others are links."""
+    """Create a merged /usr as in Debian: /bin and others are links."""
     for name in ("usr/bin", "usr/sbin", "usr/lib", "etc/ssh", "proc", "sys", "dev", "run", "tmp"):
         (root / name).mkdir(parents=True)
     for name in ("bin", "sbin", "lib"):
@@ -237,7 +238,7 @@ def _skeleton(root: Path) -> None:
 
 
 def _unpack(archive: Path, root: Path) -> None:
-    # Nobody reads manuals there.
+    # Documentation is not needed on the device.
     skipped = [f"--exclude=./usr/share/{name}" for name in ("doc", "man", "locale", "info")]
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE
@@ -254,15 +255,15 @@ def _unpack(archive: Path, root: Path) -> None:
 
 
 def _configure(root: Path, folder: Path) -> None:
-    """What package scripts would do, and a user that the key made here lets in."""
+    """Configure what package scripts would, and a user who logs in with a new key."""
     etc = root / "etc"
     python = next(iter(sorted((root / "usr/bin").glob("python3.[0-9]*"))), None)
     if python is None:
         raise EmulatorError("the Debian packages have no python3")
     for link, target in (("sh", "dash"), ("python3", python.name)):
-        place = root / "usr/bin" / link
-        place.unlink(missing_ok=True)
-        place.symlink_to(target)
+        link_path = root / "usr/bin" / link
+        link_path.unlink(missing_ok=True)
+        link_path.symlink_to(target)
     (etc / "passwd").write_text(
         "root:x:0:0:root:/root:/bin/sh\n"
         "sshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n"
@@ -270,7 +271,7 @@ def _configure(root: Path, folder: Path) -> None:
         f"{USER}:x:{UID}:{UID}:{USER}:/home/{USER}:/bin/bash\n"
     )
     (etc / "group").write_text(f"root:x:0:\nnogroup:x:65534:\n{USER}:x:{UID}:\n")
-    # A star: no password lets anybody in, only the key.
+    # A star: no password is valid, only the key.
     (etc / "shadow").write_text(f"root:*:1::::::\nsshd:*:1::::::\n{USER}:*:1::::::\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n")
     (etc / "ssh/sshd_config").write_text(_SSHD)
@@ -320,7 +321,7 @@ def _boot_files(root: Path, folder: Path) -> None:
         raise EmulatorError(f"cpio failed: {done.stderr.decode(errors='replace')[:200]}")
     shutil.rmtree(initrd)
     shutil.rmtree(root / "boot")
-    # The modules that are needed are in the ramdisk; the others are 300 MB.
+    # The required modules are in the ramdisk; the others have 300 MB.
     shutil.rmtree(root / "usr/lib/modules", ignore_errors=True)
 
 

@@ -1,8 +1,7 @@
-"""Emulated Raspberry Pis: QEMU machines that are real SSH devices."""
+"""Emulated Raspberry Pis: QEMU machines that are reached over SSH."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,17 +22,18 @@ from edgesparse.devices.transport.ssh import SshTransport
 from edgesparse.devices.transport.ssh_errors import login_command
 from edgesparse.spec.base import Ssh
 from edgesparse.spec.device import Emulator
+from edgesparse.spec.safe.files import locked, user_cache
 
 BOOT_SECONDS = 120.0
-PATIENCE = 20.0
-"""Seconds here for one second of a clock that counts instructions, at worst."""
+SLOWDOWN = 20.0
+"""Seconds of this machine per second of a clock that counts instructions, at worst."""
 OLD_SECONDS = 30 * 86400
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Machine:
-    """An emulated device that is up."""
+    """A running emulated device."""
 
     name: str
     pid: int
@@ -42,14 +42,13 @@ class Machine:
 
 
 def folder() -> Path:
-    """Where images and machines are kept: of the user, not of a project."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "edgesparse" / "emulator"
+    """Return the folder of images and machines, which all of the user's projects share."""
+    return user_cache("emulator")
 
 
 def image_folder(setup: str) -> Path:
-    """The image's place; another one for each recipe and each `setup` (what is installed in it)."""
-    # The builder's own source is part of the name: whoever changes it gets a new image.
+    """Return an image's folder, by its recipe and its `setup` (what is installed in it)."""
+    # The builder's source is part of the name: a change of it builds a new image.
     recipe = hashlib.sha256(Path(image.__file__).read_bytes())
     recipe.update(f"{_VERSION} {setup}".encode())
     return folder() / "images" / recipe.hexdigest()[:16]
@@ -57,20 +56,18 @@ def image_folder(setup: str) -> Path:
 
 @contextmanager
 def building(setup: str) -> Iterator[Path | None]:
-    """A folder to build an image in, kept when the block ends well; None when there is one already.
+    """Yield a folder to build an image in, kept if the block succeeds; None if the image exists.
 
-    One builder at a time: a second one waits and then finds it built.
+    A second builder waits, and then uses the image of the first.
     """
-    place = image_folder(setup)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{place}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if place.is_dir():
-            os.utime(place)
+    image_path = image_folder(setup)
+    with locked(Path(f"{image_path}.lock")):
+        if image_path.is_dir():
+            os.utime(image_path)
             yield None
             return
-        _remove_old(place.parent)
-        part = Path(f"{place}.part")
+        _remove_old(image_path.parent)
+        part = Path(f"{image_path}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         try:
@@ -78,28 +75,28 @@ def building(setup: str) -> Iterator[Path | None]:
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        os.rename(part, place)
+        os.rename(part, image_path)
 
 
 def _remove_old(images: Path) -> None:
-    """Remove images that nobody used for long, and what a kill left of a build."""
-    for place in images.iterdir():
-        if place.is_dir() and time.time() - place.stat().st_mtime > OLD_SECONDS:
-            shutil.rmtree(place, ignore_errors=True)
+    """Remove images that were not used for 30 days, and parts of killed builds."""
+    for path in images.iterdir():
+        if path.is_dir() and time.time() - path.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def machines() -> list[Machine]:
-    """Those that are up."""
-    found = []
+    """Return the running machines."""
+    machines_up = []
     for path in sorted((folder() / "machines").glob("*.json")):
         machine = running(path.stem)
         if machine is not None:
-            found.append(machine)
-    return found
+            machines_up.append(machine)
+    return machines_up
 
 
 def running(name: str) -> Machine | None:
-    """The machine of that name, if it is up."""
+    """Return the machine of that name, or None if it is not running."""
     path = _state(name)
     try:
         machine = Machine(**json.loads(path.read_text()))
@@ -109,7 +106,7 @@ def running(name: str) -> Machine | None:
         command = Path(f"/proc/{machine.pid}/cmdline").read_bytes()
     except OSError:
         command = b""
-    # Process ids are used again: the command line tells whether it is still ours.
+    # Process ids are reused: the command line identifies the machine.
     if f"edgesparse-{name}".encode() in command:
         return machine
     path.unlink(missing_ok=True)
@@ -132,11 +129,11 @@ def up(name: str, spec: Emulator, built: Path) -> Machine:
 
 
 def down(name: str) -> bool:
-    """Shut a machine down; False when it was not up. What was written to its disk is forgotten."""
+    """Shut a machine down; False when it was not running. Changes to its disk are lost."""
     machine = running(name)
     if machine is None:
         return False
-    # Nothing to be saved: the disk is a snapshot.
+    # There is nothing to save: the disk is a snapshot.
     os.kill(machine.pid, signal.SIGKILL)
     _state(name).unlink(missing_ok=True)
     return True
@@ -147,7 +144,7 @@ def asdict_spec(spec: Emulator) -> dict[str, object]:
 
 
 class EmulatedTransport(SshTransport):
-    """An SSH connection to a machine that is shut down with it, unless it was up before."""
+    """An SSH connection to a machine that it boots and shuts down, unless it was running before."""
 
     def __init__(
         self, name: str, spec: Emulator, workdir: str, built: Path, *, keep_disk: bool = False
@@ -156,18 +153,18 @@ class EmulatedTransport(SshTransport):
         machine = None if keep_disk else running(name)
         if machine is None:
             self._machine, port = _boot(name, spec, built, stays=False, keep_disk=keep_disk)
-        # Figures of another CPU or clock under this name would be lies.
+        # Measurements with another CPU or clock must not appear under this name.
         elif machine.spec != asdict_spec(spec):
             raise EmulatorError(
-                f"device {name} is up with other settings than its file has; shut it down with: "
-                f"edgesparse emulator down {name}"
+                f"device {name} is running with other settings than those of its file; shut it "
+                f"down with: edgesparse emulator down {name}"
             )
         else:
             port = machine.port
         try:
             self.is_ephemeral = self._machine is not None and not keep_disk
-            patience = PATIENCE if spec.clock == "instructions" else PATIENCE / 2
-            super().__init__(name, _ssh(port, built), workdir, patience)
+            slowdown = SLOWDOWN if spec.clock == "instructions" else SLOWDOWN / 2
+            super().__init__(name, _ssh(port, built), workdir, slowdown)
         except BaseException:
             self._shut_down()
             raise
@@ -189,15 +186,15 @@ def _state(name: str) -> Path:
 
 
 def _ssh(port: int, built: Path) -> Ssh:
-    known = built / f"known_hosts-{port}"
-    if not known.exists():
-        known.write_text(f"[127.0.0.1]:{port} {(built / 'host_key.pub').read_text()}")
+    known_hosts = built / f"known_hosts-{port}"
+    if not known_hosts.exists():
+        known_hosts.write_text(f"[127.0.0.1]:{port} {(built / 'host_key.pub').read_text()}")
     return Ssh(
         host="127.0.0.1",
         user=image.USER,
         port=port,
         identity_file=str(built / "key"),
-        known_hosts=str(known),
+        known_hosts=str(known_hosts),
         config=os.devnull,
         connect_timeout_seconds=30,
     )
@@ -206,9 +203,9 @@ def _ssh(port: int, built: Path) -> Ssh:
 def _boot(
     name: str, spec: Emulator, built: Path, *, stays: bool, keep_disk: bool = False
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start QEMU and wait until its SSH server answers; the process and the port here."""
+    """Start QEMU and wait until its SSH server answers; returns the process and the local port."""
     image.check_tools({tool: image.TOOLS[tool] for tool in ("qemu-system-aarch64", "ssh")})
-    # Chosen anew each time: several machines, of several users, may be up.
+    # A free port: machines of several users can be running.
     port = _free_port()
     log = folder() / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +220,7 @@ def _boot(
                 start_new_session=True,
             )
         else:
-            # The machine must not outlive us, however we end: our end closes the pipe.
+            # The machine must not outlive this process, however it ends: its end closes the pipe.
             guard = '"$@" </dev/null & machine=$!; cat >/dev/null; kill -9 $machine; wait'
             process = subprocess.Popen(
                 ["/bin/sh", "-c", guard, f"edgesparse-{name}", *argv],
@@ -250,25 +247,25 @@ def _qemu(
         *("-M", "virt", "-cpu", spec.cpu, "-m", str(spec.memory_mib), "-smp", "1"),
         *("-nographic", "-nodefaults", "-no-reboot", "-serial", f"file:{_escaped(log)}"),
         *("-kernel", str(built / "kernel"), "-initrd", str(built / "initrd")),
-        # The same addresses in every run: nothing but the work itself counts.
+        # The same addresses in every run, so that the number of instructions is repeatable.
         *("-append", "console=ttyAMA0 quiet panic=-1 nokaslr norandmaps"),
         "-drive",
         f"if=none,id=disk,format=raw,file={_escaped(built / 'disk.img')},"
         f"snapshot={'off' if keep_disk else 'on'}",
         *("-device", "virtio-blk-pci,drive=disk"),
-        # restrict: the guest reaches nothing but us.
+        # restrict: the guest reaches no network but this port.
         *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
     ]
     if spec.clock == "instructions":
-        # sleep=on: a machine that waits for us or for its disk does so in real time. Otherwise its
-        # clock leaps to the next timer, and whatever has a time-out there ends.
+        # sleep=on: a machine that waits for the host or its disk does so in real time. Otherwise
+        # its clock jumps to the next timer, and time-outs on it expire.
         argv += ["-icount", "shift=1,sleep=on"]
     return argv
 
 
 def _escaped(path: Path) -> str:
-    """A path in a QEMU option, where a comma ends the value."""
+    """Escape a path for a QEMU option, where a comma ends the value."""
     return str(path).replace(",", ",,")
 
 
@@ -276,15 +273,15 @@ def _await_ssh(name: str, process: subprocess.Popen[bytes], port: int, log: Path
     deadline = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise EmulatorError(f"device {name}: QEMU ended at once: {_tail(log)}")
+            raise EmulatorError(f"device {name}: QEMU failed to start: {_tail(log)}")
         if b"Server listening" in _read(log) and _greets(port):
             return
         time.sleep(0.1)
-    raise EmulatorError(f"device {name} did not start in {BOOT_SECONDS:.0f} s: {_tail(log)}")
+    raise EmulatorError(f"device {name} did not boot within {BOOT_SECONDS:.0f} s: {_tail(log)}")
 
 
 def _greets(port: int) -> bool:
-    """Whether an SSH server answers: QEMU itself accepts connections before there is one."""
+    """Return whether an SSH server answers; QEMU accepts connections before the guest does."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.settimeout(5)
@@ -301,9 +298,9 @@ def _read(path: Path) -> bytes:
 
 
 def _tail(log: Path) -> str:
-    said = _read(log.with_suffix(".qemu.log")).decode(errors="replace").strip()
-    said = said or _read(log).decode(errors="replace").strip() or "no output"
-    return re.sub(r"[^\x20-\x7e]", " ", said.splitlines()[-1])[:300]
+    text = _read(log.with_suffix(".qemu.log")).decode(errors="replace").strip()
+    text = text or _read(log).decode(errors="replace").strip() or "no output"
+    return re.sub(r"[^\x20-\x7e]", " ", text.splitlines()[-1])[:300]
 
 
 def _free_port() -> int:
@@ -314,7 +311,7 @@ def _free_port() -> int:
 
 
 def describe(machine: Machine) -> str:
-    """One line about a machine that is up."""
+    """Describe a running machine in a line."""
     spec = machine.spec
     return (
         f"{machine.name}: up, {spec.get('cpu')}, {spec.get('memory_mib')} MiB, "
@@ -323,15 +320,15 @@ def describe(machine: Machine) -> str:
 
 
 def login(machine: Machine, built: Path) -> str:
-    """The command that opens a shell on a machine."""
+    """Return the command that opens a shell on a machine."""
     return login_command(_ssh(machine.port, built))
 
 
 def images() -> list[tuple[Path, int]]:
-    """Every image's folder, and the bytes it takes."""
-    found = []
-    for place in sorted((folder() / "images").glob("*")):
-        if place.is_dir() and place.suffix != ".part":
-            size = sum(path.stat().st_blocks * 512 for path in place.iterdir())
-            found.append((place, size))
-    return found
+    """Return every image's folder with its size in bytes."""
+    sizes = []
+    for path in sorted((folder() / "images").glob("*")):
+        if path.is_dir() and path.suffix != ".part":
+            size = sum(path.stat().st_blocks * 512 for path in path.iterdir())
+            sizes.append((path, size))
+    return sizes

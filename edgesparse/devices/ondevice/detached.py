@@ -1,14 +1,13 @@
-"""Keeps a job's agent running on the device while connections to it come and go.
+"""Keeps a job's agent running on the device while connections to it are lost and restored.
 
     python detached.py attach FOLDER AGENT LEASE_SECONDS
 
-starts the agent for FOLDER/job.json unless it runs already, and then repeats on stdout everything it
-has said and says, until it ends. The end of stdin (which is what a broken connection looks like)
-ends this program, not the agent; a line "stop" on stdin ends both. With nobody attached for
-LEASE_SECONDS the agent is ended too: what it finished is in its journal, and a later attach goes on
-from there.
+starts the agent for FOLDER/job.json unless it runs already, and then copies all of its output, from
+the beginning, to stdout until it ends. The end of stdin, which a lost connection looks like, ends
+this program but not the agent; a line "stop" on stdin ends both. Without a client for LEASE_SECONDS
+the agent is ended, too: its journal has the finished rounds, and a later attach continues from it.
 
-Everything waits in select: nothing here takes CPU time from what is being measured.
+Everything waits in select, so that no CPU time is taken from the measurement.
 """
 
 import errno
@@ -29,7 +28,7 @@ BLOCK = 65536
 
 
 def attach(agent, lease_seconds):
-    """The client: connect to the keeper, or start one; then pass on what it says."""
+    """Connect to the keeper, which is started where it is missing, and copy its output."""
     connection = connect_or_start(agent, lease_seconds)
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
     selector = selectors.DefaultSelector()
@@ -43,10 +42,10 @@ def attach(agent, lease_seconds):
                     return 0
                 write_all(stdout, block)
             else:
-                given = os.read(stdin, BLOCK)
-                if not given:
+                data = os.read(stdin, BLOCK)
+                if not data:
                     return 0
-                if b"stop" in given:
+                if b"stop" in data:
                     connection.sendall(b"stop")
 
 
@@ -57,7 +56,7 @@ def write_all(descriptor, block):
 
 def connect_or_start(agent, lease_seconds):
     with open("start.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Two attaching at once must not start two keepers.
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Two clients must not start two keepers.
         connection = connected()
         if connection is None:
             start(agent, lease_seconds)
@@ -78,7 +77,7 @@ def connected():
 
 
 def start(agent, lease_seconds):
-    """Start the keeper in a session of its own, and return once it can be connected to."""
+    """Start the keeper in a new session, and return once it accepts connections."""
     if os.path.exists(SOCKET):
         os.remove(SOCKET)
     ready, tell_ready = os.pipe()
@@ -95,7 +94,7 @@ def start(agent, lease_seconds):
 
 
 def keep(agent, lease_seconds, tell_ready):
-    """The keeper; never returns."""
+    """Run the keeper; never returns."""
     code = 1
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -121,7 +120,7 @@ def keep(agent, lease_seconds, tell_ready):
 
 
 class Keeper:
-    """Passes the agent's output to everyone who is attached."""
+    """Sends the agent's output to all clients."""
 
     def __init__(self, listener, process, lease_seconds):
         self.listener = listener
@@ -137,7 +136,7 @@ class Keeper:
         self.attached = False
 
     def run(self):
-        while not self.heard_out():
+        while not self.is_delivered():
             timeout = None
             if not self.sent:
                 patience = self.lease_seconds if self.attached else FIRST_SECONDS
@@ -151,10 +150,10 @@ class Keeper:
         self.process.wait()
         return 0
 
-    def heard_out(self):
-        """Whether the agent has ended and everyone attached has heard its last word."""
-        known = all(count == len(self.output) for count in self.sent.values())
-        return self.ended and self.attached and known
+    def is_delivered(self):
+        """Return whether the agent has ended and all of its output was sent."""
+        all_sent = all(count == len(self.output) for count in self.sent.values())
+        return self.ended and self.attached and all_sent
 
     def handle(self, source, mask):
         if source is self.listener:
@@ -175,7 +174,7 @@ class Keeper:
             self.serve(source, mask)
 
     def watch(self, connection):
-        """Wait for its words, and for room to write where something is left to say."""
+        """Wait for its input, and for space to write where output is left to send."""
         events = selectors.EVENT_READ
         if self.sent[connection] < len(self.output):
             events |= selectors.EVENT_WRITE
@@ -187,10 +186,10 @@ class Keeper:
     def serve(self, connection, mask):
         try:
             if mask & selectors.EVENT_READ:
-                given = connection.recv(64)
-                if b"stop" in given:
+                data = connection.recv(64)
+                if b"stop" in data:
                     self.stop()
-                if not given:
+                if not data:
                     self.drop(connection)
                     return
             if mask & selectors.EVENT_WRITE:
@@ -209,7 +208,7 @@ class Keeper:
         self.alone_since = time.monotonic()
 
     def stop(self):
-        """End the agent, which ends what it measures."""
+        """End the agent, which ends its measuring process."""
         self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS)
@@ -221,9 +220,9 @@ def main(argv):
     if len(argv) != 4 or argv[0] != "attach":
         sys.stderr.write(__doc__)
         return 2
-    os.umask(os.umask(0) | 0o022)  # Nobody else writes into the socket.
+    os.umask(os.umask(0) | 0o022)  # The socket is writable for this user only.
     agent = os.path.abspath(argv[2])
-    # A socket's path must be short; relative to here it is.
+    # A socket's path must be short: use a relative one.
     os.chdir(argv[1])
     try:
         return attach(agent, float(argv[3]))

@@ -1,10 +1,10 @@
-"""Makes a virtual environment from wheels that were copied to this device.
+"""Creates a virtual environment from wheels that were copied to this device.
 
     python install_wheels.py REQUEST.json
 
-REQUEST has "venv" (the folder to make), "link" (what shall point to it), "wheels" (files, each with
-its sha256), "modules" (to import as a trial) and "lock" (held while a job measures). The environment
-appears whole or not at all. Tells its progress and its end as one JSON object a line: {"share",
+REQUEST has "venv" (the folder to create), "link" (a link to it), "wheels" (files, each with its
+sha256), "modules" (imported as a test) and "lock" (held while a job measures). The environment
+appears complete or not at all. Prints its progress and result as one JSON object a line: {"share",
 "text"}, {"done"} or {"error"}.
 """
 
@@ -21,26 +21,26 @@ import venv
 import zipfile
 
 TRIAL_SECONDS = 600
-OWN = re.compile(r"[0-9a-f]{16}(\.part)?$")
+MANAGED_NAME = re.compile(r"[0-9a-f]{16}(\.part)?$")
 
 
-def say(**about):
+def emit(**about):
     print(json.dumps(about), flush=True)
 
 
 def install(request):
-    place, link = request["venv"], request["link"]
-    parent = os.path.dirname(place)
+    path, link = request["venv"], request["link"]
+    parent = os.path.dirname(path)
     os.makedirs(parent, exist_ok=True)
     with open(os.path.join(parent, "lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.isdir(place):
-            build(request, place + ".part")
+        if not os.path.isdir(path):
+            build(request, path + ".part")
             os.sync()
-            os.rename(place + ".part", place)
-        os.utime(place)
-        point(link, place)
-        remove_others(parent, os.path.basename(place), request["lock"])
+            os.rename(path + ".part", path)
+        os.utime(path)
+        point(link, path)
+        remove_others(parent, os.path.basename(path), request["lock"])
 
 
 def build(request, part):
@@ -51,22 +51,24 @@ def build(request, part):
     sizes = [os.path.getsize(path) for path, _ in request["wheels"]]
     done = 0
     for (path, digest), size in zip(request["wheels"], sizes):
-        say(share=0.9 * done / sum(sizes), text="unpacking " + os.path.basename(path).split("-")[0])
+        emit(
+            share=0.9 * done / sum(sizes), text="unpacking " + os.path.basename(path).split("-")[0]
+        )
         verify(path, digest)
         unpack(path, site)
         done += size
     for module in request["modules"]:
-        say(share=0.9, text="trying " + module)
-        trial(os.path.join(part, "bin", "python"), module)
+        emit(share=0.9, text="trying " + module)
+        try_import(os.path.join(part, "bin", "python"), module)
 
 
-def verify(path, wanted):
+def verify(path, expected):
     digest = hashlib.sha256()
     with open(path, "rb") as wheel:
         for block in iter(lambda: wheel.read(1 << 20), b""):
             digest.update(block)
-    if digest.hexdigest() != wanted:
-        raise RuntimeError("%s was changed on its way: its sha256 is not %s" % (path, wanted))
+    if digest.hexdigest() != expected:
+        raise RuntimeError("%s is damaged: its sha256 is not %s" % (path, expected))
 
 
 def unpack(path, site):
@@ -74,9 +76,9 @@ def unpack(path, site):
         for name in wheel.namelist():
             parts = name.split("/")
             if name.startswith("/") or ".." in parts:
-                raise RuntimeError("%s has a file outside of it: %s" % (path, name))
+                raise RuntimeError("%s contains a path outside of it: %s" % (path, name))
             if parts[0].endswith(".data"):
-                # NAME.data/{purelib,platlib}/ belong beside the others; scripts are not needed.
+                # NAME.data/{purelib,platlib}/ go to site-packages; scripts are not needed.
                 if len(parts) < 3 or parts[1] not in ("purelib", "platlib") or not parts[-1]:
                     continue
                 target = os.path.join(site, *parts[2:])
@@ -87,8 +89,8 @@ def unpack(path, site):
                 wheel.extract(name, site)
 
 
-def trial(python, module):
-    """Import in a child process: a wheel for another processor crashes, and nothing else does."""
+def try_import(python, module):
+    """Import a module in a child process, since a wheel for another processor crashes it."""
     done = subprocess.run(
         [python, "-I", "-c", "import numpy, " + module],
         stdout=subprocess.PIPE,
@@ -97,23 +99,23 @@ def trial(python, module):
     )
     if done.returncode < 0:
         raise RuntimeError(
-            "%s crashes with signal %d on this device; its wheel needs another processor or system"
+            "%s crashes with signal %d on this device; its wheel is for another processor or system"
             % (module, -done.returncode)
         )
     if done.returncode:
-        said = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-        raise RuntimeError("%s cannot be imported: %s" % (module, said[-1][:300]))
+        lines = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+        raise RuntimeError("cannot import %s: %s" % (module, lines[-1][:300]))
 
 
-def point(link, place):
+def point(link, target):
     """Make `link` a symbolic link to `place`, in one step."""
     part = "%s.%d" % (link, os.getpid())
-    os.symlink(os.path.relpath(place, os.path.dirname(link)), part)
+    os.symlink(os.path.relpath(target, os.path.dirname(link)), part)
     os.replace(part, link)
 
 
 def remove_others(parent, kept, device_lock):
-    """Make room, unless a job is measuring: it may run in one of them."""
+    """Remove other environments, unless a job is measuring, which can run in one of them."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(device_lock, flags, 0o644), "a") as lock:
         try:
@@ -122,7 +124,7 @@ def remove_others(parent, kept, device_lock):
             return
         for name in os.listdir(parent):
             path = os.path.join(parent, name)
-            if name != kept and OWN.match(name) and not os.path.islink(path):
+            if name != kept and MANAGED_NAME.match(name) and not os.path.islink(path):
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -137,14 +139,14 @@ def main(argv):
         install(request)
     except OSError as error:
         shutil.rmtree(request["venv"] + ".part", ignore_errors=True)
-        hint = "; make room on it" if error.errno == errno.ENOSPC else ""
-        say(error="%s: %s%s" % (error.filename or request["venv"], error.strerror or error, hint))
+        hint = "; free space" if error.errno == errno.ENOSPC else ""
+        emit(error="%s: %s%s" % (error.filename or request["venv"], error.strerror or error, hint))
         return 1
     except (RuntimeError, zipfile.BadZipFile, subprocess.TimeoutExpired) as error:
         shutil.rmtree(request["venv"] + ".part", ignore_errors=True)
-        say(error=str(error))
+        emit(error=str(error))
         return 1
-    say(done=True)
+    emit(done=True)
     return 0
 
 

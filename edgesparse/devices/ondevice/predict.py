@@ -1,7 +1,7 @@
-"""Runs the released model on one sample: python predict.py INPUT.npy
+"""Runs the released model on a sample: python predict.py INPUT.npy
 
-Or a raw file, which becomes an input as in training, where the data says how; of a text also the
-sentence itself. A model with several inputs takes one file for each, in their order or as NAME=FILE.
+Where the data defines a transform, INPUT can be a raw file, which is transformed as in training, or
+a text. A model with several inputs takes a file for each, in their order or as NAME=FILE.
 """
 
 import importlib
@@ -34,38 +34,40 @@ outputs = manifest.get("outputs") or [["output", index] for index in targets]
 transforms = raw.read_transforms(os.path.join(HERE, "transform.json"))
 
 
-def about(name):
-    """An input, and what its file may be."""
+def describe_input(name):
+    """Describe an input and the types of its file."""
     suffix = transforms.get(name, {}).get("file", "npy")
     return "%s (%s)" % (name, "npy" if suffix == "npy" else "npy or " + suffix)
 
 
-def files(given):
-    """The file of each input, by its name; what texts are made into comes from one text."""
+def match_files(arguments):
+    """Return the file of each input, by name; a text serves all inputs that are made of texts."""
     names = [name for name, _ in inputs]
-    if len(given) == 1 and all(transforms.get(n, {}).get("kind") == "text" for n in names):
-        return dict.fromkeys(names, given[0])
-    named = dict(text.split("=", 1) for text in given if text.split("=", 1)[0] in names)
-    return named if len(named) == len(given) else dict(zip(names, given))
+    if len(arguments) == 1 and all(transforms.get(n, {}).get("kind") == "text" for n in names):
+        return dict.fromkeys(names, arguments[0])
+    named = dict(text.split("=", 1) for text in arguments if text.split("=", 1)[0] in names)
+    return named if len(named) == len(arguments) else dict(zip(names, arguments))
 
 
-chosen = files(sys.argv[1:])
-if len(sys.argv) == 1 or len(chosen) != len(inputs):
-    sys.exit(__doc__ + "\nIts inputs: " + ", ".join(about(name) for name, _ in inputs))
-given = {}
+input_files = match_files(sys.argv[1:])
+if len(sys.argv) == 1 or len(input_files) != len(inputs):
+    sys.exit(__doc__ + "\nIts inputs: " + ", ".join(describe_input(name) for name, _ in inputs))
+values_by_tensor = {}
 for name, index in inputs:
     shape = [int(size) for size in sources[index]["shape"]]
     signature = [int(size) for size in sources[index].get("shape_signature", shape)]
     try:
-        # A size that the file leaves open is that of the sample.
-        values = raw.read(chosen[name], transforms.get(name), None if -1 in signature else shape)
+        # A dynamic size is that of the sample.
+        values = raw.read(
+            input_files[name], transforms.get(name), None if -1 in signature else shape
+        )
     except (OSError, ValueError, ImportError) as error:
         sys.exit("error: %s" % error)
-    given[index] = values.reshape([1] + list(values.shape[-(len(shape) - 1) :]))
+    values_by_tensor[index] = values.reshape([1] + list(values.shape[-(len(shape) - 1) :]))
     if -1 in signature:
-        interpreter.resize_tensor_input(index, list(given[index].shape))
+        interpreter.resize_tensor_input(index, list(values_by_tensor[index].shape))
 interpreter.allocate_tensors()
-for index, values in given.items():
+for index, values in values_by_tensor.items():
     scale, zero = sources[index]["quantization"]
     dtype = sources[index]["dtype"]
     if scale and numpy.issubdtype(dtype, numpy.integer):
@@ -83,8 +85,8 @@ for name, index in outputs:
         print("# " + name)
     values = output.reshape(-1)
     if labels and len(values) == len(labels):
-        for place in numpy.argsort(-values)[:5]:
-            print("%s\t%.4f" % (labels[place], values[place]))
+        for index in numpy.argsort(-values)[:5]:
+            print("%s\t%.4f" % (labels[index], values[index]))
     else:
         print("shape %s" % (list(output.shape),))
         print(

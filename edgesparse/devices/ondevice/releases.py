@@ -5,12 +5,12 @@
     python releases.py rollback ROOT DIGEST    make the last good one current, if DIGEST is
     python releases.py list ROOT
 
-REQUEST has "root", "digest" and "files": {name: [where it is, sha256]}. ROOT/current is a symbolic link,
+REQUEST has "root", "digest" and "files": {name: [path, sha256]}. ROOT/current is a symbolic link,
 ROOT/history has a line for each release that was current, oldest first, with a "-" before those that
-were rolled back from. A release is installed (its folder is there, no more), current, good (it was
-current and nobody rolled back from it), bad, or removed. Only good ones count for KEEP, and only they
-are gone back to. Every step writes beside and renames, so that a power cut leaves the old state or the
-new one. Answers with one JSON object: {"current", "previous", "releases"} or {"error"}.
+were rolled back from. A release is installed (only its folder exists), current, good (it was current
+and was not rolled back from), bad, or removed. Only good ones count for KEEP, and a rollback goes to
+good ones only. Every step writes a temporary name and renames it, so that a power cut leaves the old
+or the new state. Prints one JSON object: {"current", "previous", "releases"} or {"error"}.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ import shutil
 import sys
 
 DIGEST = re.compile(r"[0-9a-f]{16}$")
-OWN_PART = re.compile(r"([0-9a-f]{16}|current|history)\.part$")
+MANAGED_PART = re.compile(r"([0-9a-f]{16}|current|history)\.part$")
 LINE = re.compile(rb"-?[0-9a-f]{16}$")
 
 
@@ -42,7 +42,7 @@ def digest_of(path):
     return digest.hexdigest()
 
 
-def place(root, digest, *names):
+def release_path(root, digest, *names):
     return os.path.join(root, digest, *names)
 
 
@@ -55,16 +55,16 @@ def current(root):
 
 
 def folders(root):
-    """Digests of all releases here, in any state."""
+    """Return the digests of all releases, in any state."""
     return [
         name
         for name in sorted(os.listdir(root))
-        if DIGEST.match(name) and os.path.isfile(place(root, name, "manifest.json"))
+        if DIGEST.match(name) and os.path.isfile(release_path(root, name, "manifest.json"))
     ]
 
 
 def history(root):
-    """Its lines; what of a damaged file can still be read."""
+    """Read the lines of the history that are valid."""
     try:
         with open(os.path.join(root, "history"), "rb") as file:
             lines = [line.decode() for line in file.read().split() if LINE.match(line)]
@@ -72,34 +72,36 @@ def history(root):
         lines = []
     if lines or current(root) is None:
         return lines
-    # Something was current once, but nobody knows any more what was good: by age, and nothing lost.
-    return sorted(folders(root), key=lambda digest: os.stat(place(root, digest)).st_mtime)
+    # The history is lost: count all releases as good, by age, so that none is removed.
+    return sorted(folders(root), key=lambda digest: os.stat(release_path(root, digest)).st_mtime)
 
 
 def good(root):
-    """Digests of good releases that are here, oldest activation first, the current one at the end."""
-    lines, now = history(root), current(root)
-    known = [digest for digest in lines if digest != now]
+    """Return the digests of good releases by activation, oldest first, the current one last."""
+    lines, current_digest = history(root), current(root)
+    activated = [digest for digest in lines if digest != current_digest]
     # A kill after the link was changed leaves a current release that is not in the history yet.
-    if now is not None and "-" + now not in lines:
-        known.append(now)
+    if current_digest is not None and "-" + current_digest not in lines:
+        activated.append(current_digest)
     here = set(folders(root))
-    return [digest for digest in known if digest in here]
+    return [digest for digest in activated if digest in here]
 
 
-def same(path, sha256):
+def has_digest(path, sha256):
     return os.path.isfile(path) and not os.path.islink(path) and digest_of(path) == sha256
 
 
-def whole(root, digest):
-    """Whether a release's files are those of its manifest, whose digest is its name."""
-    manifest = place(root, digest, "manifest.json")
+def is_intact(root, digest):
+    """Return whether a release has the files of its manifest, whose digest is its name."""
+    manifest = release_path(root, digest, "manifest.json")
     try:
         if not digest_of(manifest).startswith(digest):
             return False
         with open(manifest, "rb") as file:
             files = json.loads(file.read().decode())["files"]
-        return all(same(place(root, digest, name), sha256) for name, sha256 in files.items())
+        return all(
+            has_digest(release_path(root, digest, name), sha256) for name, sha256 in files.items()
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
@@ -107,11 +109,13 @@ def whole(root, digest):
 def install(request):
     root, digest, files = request["root"], request["digest"], request["files"]
     clean(root, good(root) + [digest])
-    folder = place(root, digest)
+    folder = release_path(root, digest)
     if os.path.islink(folder) or not os.path.isdir(folder):
         remove(folder)
-    # A folder of that name may have been altered, or have rotted, since it was put there.
-    wrong = [name for name in sorted(files) if not same(os.path.join(folder, name), files[name][1])]
+    # The files of an existing folder can have been changed or damaged since.
+    wrong = [
+        name for name in sorted(files) if not has_digest(os.path.join(folder, name), files[name][1])
+    ]
     if wrong:
         part = folder + ".part"
         os.mkdir(part)
@@ -121,11 +125,11 @@ def install(request):
                 target = os.path.join(part, name)
                 shutil.copyfile(source, target)
                 if digest_of(target) != sha256:
-                    raise OSError(5, "was damaged while it was copied", target)
+                    raise OSError(5, "damaged while it was copied", target)
                 fsync(target)
             fsync(part)
             if os.path.isdir(folder):
-                # It may be the current one: file by file, so that it is there all the time.
+                # It can be the current one: replace file by file, so that it stays usable.
                 for name in wrong:
                     if os.path.isdir(os.path.join(folder, name)):
                         remove(os.path.join(folder, name))
@@ -143,36 +147,36 @@ def install(request):
 
 
 def activate(root, digest, keep):
-    if not os.path.isfile(place(root, digest, "manifest.json")):
-        raise OSError(2, "there is no such release", place(root, digest))
+    if not os.path.isfile(release_path(root, digest, "manifest.json")):
+        raise OSError(2, "release not found", release_path(root, digest))
     kept = ([other for other in good(root) if other != digest] + [digest])[-keep:]
     prepare(root, digest, kept)
-    # In this order: one that never became current must not be in the history.
+    # In this order: a release that never became current must not be in the history.
     commit(root, "current", "history")
     clean(root, kept)
     return state(root)
 
 
 def rollback(root, digest):
-    now = current(root)
-    # Asked a second time, after a connection broke, it must not go back once more.
-    if now != digest:
+    current_digest = current(root)
+    # A retry after a lost connection must not roll back twice.
+    if current_digest != digest:
         return state(root)
-    earlier = [other for other in good(root) if other != now]
+    earlier = [other for other in good(root) if other != current_digest]
     damaged = None
-    while earlier and not whole(root, earlier[-1]):
+    while earlier and not is_intact(root, earlier[-1]):
         damaged = earlier.pop()
     if not earlier:
-        why = "there is no release before this one"
-        raise OSError(2, why + (", but a damaged " + damaged if damaged else ""), place(root, now))
-    prepare(root, earlier[-1], earlier + ["-" + now])
-    # In this order: what was rolled back from must never again seem good.
+        reason = "no earlier release" + (" except the damaged " + damaged if damaged else "")
+        raise OSError(2, reason, release_path(root, current_digest))
+    prepare(root, earlier[-1], earlier + ["-" + current_digest])
+    # In this order: a release that was rolled back from must never count as good again.
     commit(root, "history", "current")
     return state(root)
 
 
 def prepare(root, digest, lines):
-    """Write the new link and history beside the old ones: a disk that is full is full now."""
+    """Write the new link and history under temporary names: a full disk fails here."""
     part = os.path.join(root, "history.part")
     with open(part, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
@@ -190,18 +194,18 @@ def commit(root, *names):
 
 
 def clean(root, spared):
-    """Remove what a power cut left, and releases that are neither spared nor current nor in a job."""
+    """Remove leftovers of power cuts, and releases that are not spared, current or in a job."""
     for name in sorted(os.listdir(root), key=lambda name: not name.endswith(".part")):
         left = DIGEST.match(name) and name not in spared and name != current(root)
-        if OWN_PART.match(name) or (left and not in_a_job(root, name)):
+        if MANAGED_PART.match(name) or (left and not in_a_job(root, name)):
             try:
                 remove(os.path.join(root, name))
             except OSError:
-                pass  # It takes up room, and no more.
+                pass  # It only takes up space.
 
 
 def in_a_job(root, digest):
-    """Whether another host is at work on a release: it is named in its request."""
+    """Return whether another host is installing a release, which its request then names."""
     jobs = os.path.join(os.path.dirname(os.path.dirname(root)), "jobs")
     for name in os.listdir(jobs) if os.path.isdir(jobs) else ():
         path = os.path.join(jobs, name)
@@ -218,7 +222,7 @@ def in_a_job(root, digest):
 
 def remove(path):
     if os.path.isdir(path) and not os.path.islink(path):
-        # Renamed first: a release that is half removed must not look like one.
+        # Renamed first: a partly removed release must not look like one.
         trash = path if path.endswith(".part") else path + ".part"
         if trash != path:
             shutil.rmtree(trash, ignore_errors=True)
@@ -229,10 +233,14 @@ def remove(path):
 
 
 def state(root):
-    known, now = good(root), current(root)
-    earlier = [digest for digest in known if digest != now]
-    listed = earlier + [digest for digest in folders(root) if digest == now]
-    return {"current": now, "previous": earlier[-1] if earlier else None, "releases": listed}
+    good_digests, current_digest = good(root), current(root)
+    earlier = [digest for digest in good_digests if digest != current_digest]
+    listed = earlier + [digest for digest in folders(root) if digest == current_digest]
+    return {
+        "current": current_digest,
+        "previous": earlier[-1] if earlier else None,
+        "releases": listed,
+    }
 
 
 def main(argv):
@@ -254,7 +262,7 @@ def main(argv):
         if argv[0] == "install":
             os.makedirs(root, exist_ok=True)
         elif not os.path.isdir(root):
-            raise OSError(2, "nothing was released yet", root)
+            raise OSError(2, "no releases yet", root)
         with open(os.path.join(root, ".lock"), "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             print(json.dumps(action()))

@@ -1,10 +1,10 @@
-"""Removes what runs left in this device's workdir, and nothing else.
+"""Removes leftovers of runs in this device's workdir, and nothing else.
 
-    python tidy.py begin WORKDIR RUN...    end and remove jobs of these runs, whose host was killed,
-                                           and what nobody has used for a day
+    python tidy.py begin WORKDIR RUN...    stop and remove the jobs of these killed runs, and files
+                                           that were not used for a day
     python tidy.py end WORKDIR FILE...     remove these files of workdir/files unless a job needs them
 
-Only below a workdir that is marked as edgesparse's, only in its own folders, and only names of its own
+Only below a workdir with edgesparse's mark, only in edgesparse's folders, and only names that have its
 form: a digest, a run's id. Links are neither followed nor removed.
 """
 
@@ -27,7 +27,7 @@ FILE = re.compile(r"[0-9a-f]{64}(\.[A-Za-z0-9]{1,16})?(\.[0-9a-f]{64}(\.[0-9a-f]
 
 
 def is_folder(path):
-    """Whether it is a real folder, and no link to one."""
+    """Return whether the path is a folder, not a link to one."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:
@@ -35,7 +35,7 @@ def is_folder(path):
 
 
 def is_file(path):
-    """Whether it is a real file, and no link to one."""
+    """Return whether the path is a file, not a link to one."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
@@ -43,7 +43,7 @@ def is_file(path):
 
 
 def names(folder, form):
-    """What of our own form is in a folder."""
+    """Return the names in a folder that have a form."""
     return (
         [name for name in sorted(os.listdir(folder)) if form.match(name)]
         if is_folder(folder)
@@ -62,7 +62,7 @@ def remove(path):
 
 
 def stop_keeper(folder):
-    """End the job that still runs there; a host that was killed cannot."""
+    """Stop a job that still runs in a folder, since its host was killed."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(STOP_SECONDS)
     here = os.getcwd()
@@ -86,7 +86,7 @@ def begin(workdir, runs):
             if is_folder(os.path.join(jobs, name)):
                 stop_keeper(os.path.join(jobs, name))
             remove(os.path.join(jobs, name))
-    # A clock that is set while a job runs makes all of it seem old: such a device is left alone.
+    # A clock that is set during a job makes its files look old: skip a device that runs a job.
     with open(os.path.join(workdir, "lock"), "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,30 +95,30 @@ def begin(workdir, runs):
         for folder, form in ((jobs, RUN), (os.path.join(workdir, "files"), FILE)):
             for name in names(folder, form):
                 path = os.path.join(folder, name)
-                if time.time() - newest(path) > OLD_SECONDS:
+                if time.time() - last_changed(path) > OLD_SECONDS:
                     remove(path)
 
 
-def newest(path):
-    """When something was last changed there."""
-    found = [os.lstat(path).st_mtime]
+def last_changed(path):
+    """Return the time of the last change of a file or in a folder."""
+    times = [os.lstat(path).st_mtime]
     if is_folder(path):
-        found += [os.lstat(os.path.join(path, name)).st_mtime for name in os.listdir(path)]
-    return max(found)
+        times += [os.lstat(os.path.join(path, name)).st_mtime for name in os.listdir(path)]
+    return max(times)
 
 
-def needed(workdir):
-    """The requests of all jobs that are there, as one text."""
-    jobs, found = os.path.join(workdir, "jobs"), []
+def job_requests(workdir):
+    """Return the requests of all jobs as one text."""
+    jobs, requests = os.path.join(workdir, "jobs"), []
     for name in names(jobs, RUN):
         path = os.path.join(jobs, name)
         path = os.path.join(path, "job.json") if is_folder(path) else path
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
-                found.append(file.read())
+                requests.append(file.read())
         except OSError:
             continue
-    return "".join(found)
+    return "".join(requests)
 
 
 def end(workdir, files):
@@ -127,14 +127,14 @@ def end(workdir, files):
         return
     for name in files:
         path = os.path.join(folder, name)
-        if not FILE.match(name) or not is_file(path) or name in needed(workdir):
+        if not FILE.match(name) or not is_file(path) or name in job_requests(workdir):
             continue
-        # Another host may just have found it there, after it put its job: away first, then looked
-        # at once more.
+        # Another host can start to use the file right now, after writing its request: rename it
+        # first, then look at the requests once more.
         away = "%s.%s.%x.part" % (path, name[:64], os.getpid())
         try:
             os.rename(path, away)
-            if name in needed(workdir):
+            if name in job_requests(workdir):
                 os.rename(away, path)
             else:
                 os.remove(away)
@@ -148,7 +148,7 @@ def main(argv):
         sys.stderr.write(__doc__)
         return 2
     if not os.path.isfile(os.path.join(argv[1], MARKER)):
-        sys.stderr.write("%s is not edgesparse's\n" % argv[1])
+        sys.stderr.write("%s has no %s\n" % (argv[1], MARKER))
         return 1
     {"begin": begin, "end": end}[argv[0]](argv[1], argv[2:])
     return 0

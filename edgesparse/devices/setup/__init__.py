@@ -1,1 +1,1 @@
-"""What is put on a device: runtimes, releases; and a check-up of what it lacks."""
+"""Set-up of devices: connection, runtimes, releases, clean-up, and a check-up."""

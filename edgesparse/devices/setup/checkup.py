@@ -1,4 +1,4 @@
-"""Looks a device over: what is there, what is missing, and what to type."""
+"""Checks a device: what it has, what is missing, and what to type."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OK, NOTE, MISSING = "ok", "note", "MISSING"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a check: ok, a note, or MISSING; `todo` is what to do about it."""
+    """A line of a check-up: ok, a note, or MISSING; `todo` is the remedy."""
 
     subject: str
     state: str
@@ -34,56 +34,56 @@ class Finding:
 
 
 def checkup(transport: Transport, device: Device) -> list[Finding]:
-    """Look a connected device over; changes nothing there but workdir's own files."""
-    found = [Finding("connection", OK, _way(device))]
+    """Check a connected device; changes only files of its workdir."""
+    findings = [Finding("connection", OK, _connection_text(device))]
     platform = probe(transport)
-    found += _system(transport, device, platform)
+    findings += _system(transport, device, platform)
     try:
         require_usable(transport, platform)
     except DeviceError as error:
-        return [*found, Finding("agent", MISSING, str(error))]
-    found += _runtimes(transport, device, platform)
-    found += _surroundings(transport, device, platform)
-    return found
+        return [*findings, Finding("agent", MISSING, str(error))]
+    findings += _runtimes(transport, device, platform)
+    findings += _surroundings(transport, device, platform)
+    return findings
 
 
-def _way(device: Device) -> str:
-    way = device.connect
-    if way.ssh is not None:
-        user = f"{way.ssh.user}@" if way.ssh.user else ""
-        return f"ssh {user}{way.ssh.host}, its host key is the known one"
-    return "emulated on this machine" if way.emulator is not None else "this machine"
+def _connection_text(device: Device) -> str:
+    connect = device.connect
+    if connect.ssh is not None:
+        user = f"{connect.ssh.user}@" if connect.ssh.user else ""
+        return f"ssh {user}{connect.ssh.host}, known host key"
+    return "emulated on this machine" if connect.emulator is not None else "this machine"
 
 
 def _system(transport: Transport, device: Device, platform: Platform) -> list[Finding]:
     glibc = f"glibc {platform.glibc}" if platform.glibc else "no glibc"
-    found = [
+    findings = [
         Finding("system", OK, f"{platform.os or platform.kernel}, {platform.machine}, {glibc}")
     ]
     if platform.machine.startswith("arm") and platform.machine != "arm64":
-        text = "a 32-bit system: ai-edge-litert has no wheels for it"
+        text = "32-bit system: ai-edge-litert has no wheels for it"
         todo = "write a 64-bit image to the card, such as Raspberry Pi OS (64-bit)"
-        found.append(Finding("32 bits", NOTE, text, todo))
+        findings.append(Finding("32 bits", NOTE, text, todo))
     if platform.python is not None:
-        found.append(Finding("python", OK, f"{transport.python} {platform.python}"))
+        findings.append(Finding("python", OK, f"{transport.python} {platform.python}"))
     free = platform.free_bytes
     if not platform.workdir_error:
         text = f"{transport.workdir}" + (f", {free / 1e9:.1f} GB free" if free is not None else "")
         short = device.builds_venv and free is not None and free < NEEDED_BYTES
-        todo = f"the runtimes need {NEEDED_BYTES / 1e6:.0f} MB there" if short else ""
+        todo = f"the runtimes need {NEEDED_BYTES / 1e6:.0f} MB" if short else ""
         state = NOTE if short else OK
         if device.builds_venv and platform.noexec:
-            state, todo = MISSING, "choose another workdir: no library can be loaded from this one"
+            state, todo = MISSING, "choose another workdir: runtimes cannot be loaded from this one"
             text += ", mounted noexec"
-        found.append(Finding("workdir", state, text, todo))
+        findings.append(Finding("workdir", state, text, todo))
     if platform.memory_bytes and platform.available_bytes:
         text = f"{platform.available_bytes / 1e6:.0f} of {platform.memory_bytes / 1e6:.0f} MB free"
-        found.append(Finding("memory", OK, text))
-    return found
+        findings.append(Finding("memory", OK, text))
+    return findings
 
 
 def _runtimes(transport: Transport, device: Device, platform: Platform) -> list[Finding]:
-    found = []
+    findings = []
     refused: dict[str, str] = {}
     if device.builds_venv:
         choice = wheels.choose(device.runtimes, platform)
@@ -102,28 +102,30 @@ def _runtimes(transport: Transport, device: Device, platform: Platform) -> list[
     for runtime in device.runtimes:
         version = host.runtimes.get(runtime.name)
         if version is None:
-            todo = refused.get(runtime.name) or f"install it there: pip install {runtime.name}"
+            todo = refused.get(runtime.name) or f"on the device: pip install {runtime.name}"
             state = NOTE if runtime.optional else MISSING
-            found.append(Finding(runtime.name, state, "not installed", todo))
+            findings.append(Finding(runtime.name, state, "not installed", todo))
         elif runtime.version not in (None, version):
-            text = f"{version} is installed, the device file asks for {runtime.version}"
-            found.append(Finding(runtime.name, MISSING, text))
+            text = f"{version} is installed, the device file requires {runtime.version}"
+            findings.append(Finding(runtime.name, MISSING, text))
         else:
-            found.append(_trial(transport, runtime.name, version))
+            findings.append(_trial(transport, runtime.name, version))
     if host.governor not in (None, "performance"):
-        found.append(_governor(host))
-    return found
+        findings.append(_governor(host))
+    return findings
 
 
 def _trial(transport: Transport, runtime: str, version: str) -> Finding:
-    error = _tried(transport, runtime, "xnnpack")
+    error = _trial_error(transport, runtime, "xnnpack")
     if error is None:
         return Finding(runtime, OK, f"{version}, a trial model ran")
     return Finding(runtime, MISSING, f"{version} does not work: {error}")
 
 
-def _tried(transport: Transport, runtime: str, delegate: str | Mapping[str, Any]) -> str | None:
-    """Load and run the smallest model there is, in a process of its own; why that fails."""
+def _trial_error(
+    transport: Transport, runtime: str, delegate: str | Mapping[str, Any]
+) -> str | None:
+    """Run a minimal model in its own process; returns its error, or None."""
     with temporary_folder() as folder:
         path = Path(folder, "tiny.tflite")
         path.write_bytes(tiny_model())
@@ -140,7 +142,7 @@ def _governor(host: HostInfo) -> Finding:
     return Finding(
         "governor",
         NOTE,
-        f"{host.governor}: the clock moves, and figures with it",
+        f"CPU governor '{host.governor}' varies the frequency; expect noisy results",
         "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
     )
 
@@ -156,32 +158,32 @@ def _surroundings(transport: Transport, device: Device, platform: Platform) -> l
 def _edgetpu(
     transport: Transport, device: Device, tpu: EdgeTpu, platform: Platform
 ) -> list[Finding]:
-    """The chip, its library with the device's first runtime, and who compiles for it."""
-    found = []
+    """Check the chip, its library with the device's first runtime, and the compiler."""
+    findings = []
     problem = edgetpu.tpu_problem(device.name, platform)
     if problem is not None:
-        found.append(Finding("edge tpu", MISSING, problem))
+        findings.append(Finding("edge tpu", MISSING, problem))
     else:
         slow = edgetpu.connection_notes(device.name, tpu, platform)
-        text = slow[0] if slow else f"there, on {platform.tpu_bus}"
-        found.append(Finding("edge tpu", NOTE if slow else OK, text))
+        text = slow[0] if slow else f"connected by {platform.tpu_bus}"
+        findings.append(Finding("edge tpu", NOTE if slow else OK, text))
         runtime = device.runtimes[0].name
-        error = _tried(transport, runtime, device.agent_delegate)
+        error = _trial_error(transport, runtime, device.agent_delegate)
         if error is None:
-            found.append(Finding("delegate", OK, f"{tpu.library} loads with {runtime}"))
+            findings.append(Finding("delegate", OK, f"{tpu.library} loads with {runtime}"))
         else:
-            said = edgetpu.delegate_problem(device.name, tpu.library, error) or error
-            found.append(Finding("delegate", MISSING, said))
-    found.append(_compiler(tpu))
-    return found
+            reason = edgetpu.delegate_problem(device.name, tpu.library, error) or error
+            findings.append(Finding("delegate", MISSING, reason))
+    findings.append(_compiler(tpu))
+    return findings
 
 
 def _compiler(tpu: EdgeTpu) -> Finding:
-    known = edgetpu.identify(tpu)
+    identity = edgetpu.identify(tpu)
     if tpu.compiler.precompiled is not None:
-        count = len(known["files"])
-        place = tpu.compiler.precompiled.folder
-        return Finding("compiler", OK, f"none needed: {count} compiled files in {place}")
-    if known == edgetpu.NO_COMPILER:
+        count = len(identity["files"])
+        folder = tpu.compiler.precompiled.folder
+        return Finding("compiler", OK, f"none needed: {count} compiled files in {folder}")
+    if identity == edgetpu.NO_COMPILER:
         return Finding("compiler", MISSING, "does not run", edgetpu.WHERE_TO_GET_IT)
-    return Finding("compiler", OK, f"edgetpu_compiler {known['version']}")
+    return Finding("compiler", OK, f"edgetpu_compiler {identity['version']}")

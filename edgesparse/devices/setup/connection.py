@@ -19,12 +19,13 @@ from edgesparse.spec.device import Device, Emulator
 
 
 def connect(device: Device, progress: Progress = lambda _, __: None) -> Transport:
-    """Open the transport that the device file names, to a workdir that is ours; an emulated device
-    is booted.
+    """Open the transport of a device file and claim its workdir; an emulated device is booted.
 
-    Raises DeviceError or EmulatorError.
+    Raises:
+        DeviceError: the device cannot be reached, or its workdir has files of others.
+        EmulatorError: the emulated device cannot be built or booted.
     """
-    transport = _reached(device, progress)
+    transport = _open_transport(device, progress)
     try:
         claim(transport)
     except BaseException:
@@ -35,7 +36,7 @@ def connect(device: Device, progress: Progress = lambda _, __: None) -> Transpor
 
 @contextmanager
 def connected(device: Device, progress: Progress = lambda _, __: None) -> Iterator[Transport]:
-    """The same for a block, at whose end nothing of what it brought is left there."""
+    """Connect for the duration of a block; its files are removed from the device at the end."""
     transport = connect(device, progress)
     try:
         yield transport
@@ -43,26 +44,28 @@ def connected(device: Device, progress: Progress = lambda _, __: None) -> Iterat
         leave(transport)
 
 
-def _reached(device: Device, progress: Progress) -> Transport:
-    way = device.connect
-    if way.ssh is not None:
-        return SshTransport(device.name, way.ssh, device.workdir)
-    if way.emulator is not None:
-        built = build_image(device, progress)
+def _open_transport(device: Device, progress: Progress) -> Transport:
+    connection = device.connect
+    if connection.ssh is not None:
+        return SshTransport(device.name, connection.ssh, device.workdir)
+    if connection.emulator is not None:
+        image_path = build_image(device, progress)
         progress(0.9, "booting")
-        return emulator.EmulatedTransport(device.name, way.emulator, device.workdir, built)
-    assert way.local is not None
-    return LocalTransport(device.name, way.local, device.workdir)
+        return emulator.EmulatedTransport(
+            device.name, connection.emulator, device.workdir, image_path
+        )
+    assert connection.local is not None
+    return LocalTransport(device.name, connection.local, device.workdir)
 
 
 def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path:
-    """The disk image for an emulated device, with its runtimes on it; built when it is missing.
+    """Return the disk image of an emulated device with its runtimes, built where it is missing.
 
-    It is set up by booting it once and provisioning it like any other device.
+    A new image is booted once and provisioned like any other device.
     """
-    wanted = [runtime.model_dump(mode="json") for runtime in device.runtimes]
-    about = [wanted, device.workdir, wheels.RELEASES, wheels.lock()]
-    setup = json.dumps(about, default=vars, sort_keys=True)
+    runtimes = [runtime.model_dump(mode="json") for runtime in device.runtimes]
+    recipe = [runtimes, device.workdir, wheels.RELEASES, wheels.lock()]
+    setup = json.dumps(recipe, default=vars, sort_keys=True)
     with emulator.building(setup) as folder:
         if folder is not None:
             image.build(folder, lambda share, text: progress(share * 0.3, text))

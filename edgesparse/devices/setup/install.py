@@ -32,9 +32,9 @@ PREDICT, RAW = PROGRAMS / "predict.py", Path(raw.__file__)
 
 @dataclass(frozen=True)
 class Release:
-    """What to install: a checked candidate's files and how they are to be run.
+    """A release to install: the files of a verified candidate and how to run them.
 
-    `entry` is the candidate as it was measured, with its golden outputs; `about` goes into the
+    `entry` is the candidate as it was measured, with its golden outputs; `about` is added to the
     manifest.
     """
 
@@ -59,7 +59,7 @@ class Release:
 
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-"""Of a release's manifest, as it names the release."""
+"""Digest of a release's manifest, which names the release."""
 
 
 class State(BaseModel):
@@ -77,7 +77,8 @@ class Installed:
     """A release that is current on its device."""
 
     digest: str
-    place: str
+    path: str
+    """The link to it on the device."""
     state: State
 
 
@@ -88,9 +89,13 @@ def install(
     job_id: str,
     stop: threading.Event | None = None,
 ) -> Installed:
-    """Install a release, check its answers where it lies, and only then make it current.
+    """Install a release, check its golden outputs on the device, and only then make it current.
 
-    Raises DeviceError; what was current before is current still.
+    Args:
+        keep: how many good releases stay on the device.
+
+    Raises:
+        DeviceError: any step failed; the current release stays current.
     """
     root = f"{transport.workdir}/releases/{release.pipeline}"
     digests = {name: file_digest(path) for name, path in release.files.items()}
@@ -98,25 +103,25 @@ def install(
     # The manifest names every file's digest, so that its own digest is the release's identity.
     digest = hashlib.sha256(manifest.encode()).hexdigest()[:16]
     with temporary_folder() as temporary:
-        named = {**release.files, "manifest.json": Path(temporary, "manifest.json")}
-        named["manifest.json"].write_text(manifest)
+        paths = {**release.files, "manifest.json": Path(temporary, "manifest.json")}
+        paths["manifest.json"].write_text(manifest)
         digests["manifest.json"] = hashlib.sha256(manifest.encode()).hexdigest()
-        places = {
+        remote_paths = {
             name: f"{transport.workdir}/files/{digests[name]}{path.suffix}"
-            for name, path in named.items()
+            for name, path in paths.items()
         }
         request = Path(temporary, "request.json")
-        files = {name: [places[name], digests[name]] for name in named}
+        files = {name: [remote_paths[name], digests[name]] for name in paths}
         request.write_text(json.dumps({"root": root, "digest": digest, "files": files}))
-        asked = f"{transport.workdir}/jobs/{job_id}.json"
-        uploads = [Upload(path, places[name], digests[name]) for name, path in named.items()]
-        # The request first: whoever tidies up there sees in it what is needed.
-        transport.put_files([Upload(request, asked, file_digest(request))])
+        request_path = f"{transport.workdir}/jobs/{job_id}.json"
+        uploads = [Upload(path, remote_paths[name], digests[name]) for name, path in paths.items()]
+        # The request first: a clean-up by another host spares the files that are named in it.
+        transport.put_files([Upload(request, request_path, file_digest(request))])
         transport.put_files(uploads)
-    # Until it is current: as long as its request is there, no other host takes it for a leftover.
-    with _removed_afterwards(transport, asked):
-        _releases(transport, "install", asked)
-        # From where it lies: a disk can lose what was verified elsewhere.
+    # While the request exists, no other host treats the new release as a leftover.
+    with _removed_afterwards(transport, request_path):
+        _releases(transport, "install", request_path)
+        # The installed file itself: copying and the disk can damage it.
         _check(transport, release, f"{root}/{digest}/model.tflite", job_id, stop)
         state = _releases(transport, "activate", root, digest, str(keep))
     return Installed(digest, f"{root}/current", state)
@@ -128,7 +133,7 @@ def _removed_afterwards(transport: Transport, path: str) -> Iterator[None]:
     try:
         yield
     except ConnectionLost:
-        lost = True  # The device is away; the next run tidies up there.
+        lost = True  # The next run cleans up on the device.
         raise
     finally:
         if not lost:
@@ -137,33 +142,32 @@ def _removed_afterwards(transport: Transport, path: str) -> Iterator[None]:
 
 
 def rollback(transport: Transport, pipeline: str) -> State:
-    """Make the last good release current: the last one that was current and was not rolled back
-    from. Raises DeviceError where there is none."""
+    """Make the previous good release current again. Raises DeviceError where there is none."""
     now = released(transport, pipeline).current
     if now is None:
-        raise DeviceError(f"device {transport.name}: no release of {pipeline} is current there")
+        raise DeviceError(f"device {transport.name}: no release of {pipeline} is current")
     return _releases(transport, "rollback", f"{transport.workdir}/releases/{pipeline}", now)
 
 
 def released(transport: Transport, pipeline: str) -> State:
-    """A pipeline's releases. Raises DeviceError when it has none."""
+    """Return a pipeline's releases. Raises DeviceError where it has none."""
     return _releases(transport, "list", f"{transport.workdir}/releases/{pipeline}")
 
 
 def _manifest(release: Release, digests: Mapping[str, str]) -> dict[str, Any]:
-    own = about_model(release.entry)
+    model_facts = about_model(release.entry)
     return {
         **release.about,
         "pipeline": release.pipeline,
-        **own,
-        "runtime": {**release.about["runtime"], **own["runtime"]},
+        **model_facts,
+        "runtime": {**release.about["runtime"], **model_facts["runtime"]},
         "edgesparse": __version__,
         "files": dict(digests),
     }
 
 
 def about_model(entry: Entry) -> dict[str, Any]:
-    """What predict.py has to know to run a model."""
+    """Return the manifest's part with which predict.py runs a model."""
     return {
         "delegate": entry.delegate,
         "threads": entry.threads,
@@ -173,7 +177,7 @@ def about_model(entry: Entry) -> dict[str, Any]:
 
 
 def _named_ends(entry: Entry) -> dict[str, Any]:
-    """The model's inputs and outputs by name, as [name, tensor], in the order of its samples."""
+    """Return the model's inputs and outputs as [name, tensor], in the order of its samples."""
     assert entry.golden is not None
     signature = read_signature(entry.model.read_bytes(), entry.model.name)
     sides = (("inputs", "x", signature.inputs), ("outputs", "y", signature.outputs))
@@ -191,9 +195,9 @@ def _check(
     job_id: str,
     stop: threading.Event | None,
 ) -> None:
-    """The golden check of the file that was installed."""
+    """Compare the golden outputs of the installed file."""
     entry = release.entry
-    again = Entry(
+    installed = Entry(
         "release",
         entry.model,
         entry.runtime,
@@ -204,36 +208,36 @@ def _check(
         golden_samples=entry.golden_samples,
         remote_path=path,
     )
-    job = check_only([again], f"{job_id}-release", 600.0)
+    job = check_only([installed], f"{job_id}-release", 600.0)
     agreement = None
     for event in run_job(transport, job, stop=stop):
         if isinstance(event, Failed):
             raise DeviceError(
-                f"device {transport.name}: the release does not run there and was not made "
-                f"current: {event.error}"
+                f"device {transport.name}: the release does not run and was not made current: "
+                f"{event.error}"
             )
         if isinstance(event, Check):
             agreement = event.agreement
     if agreement is None:
         raise DeviceError(
-            f"device {transport.name}: the release was not checked there and was not made current"
+            f"device {transport.name}: the release could not be checked and was not made current"
         )
     if agreement < release.min_agreement:
         raise DeviceError(
-            f"device {transport.name}: the release answers wrong there and was not made "
-            f"current: {agreement:.0%} of its golden outputs agree"
+            f"device {transport.name}: the release has wrong outputs and was not made current: "
+            f"{agreement:.0%} of golden outputs match, {release.min_agreement:.0%} required"
         )
 
 
 def _releases(transport: Transport, *arguments: str) -> State:
     (program,) = put_programs(transport, RELEASES)
     done = transport.run([transport.python, program, *arguments], timeout_seconds=300)
-    said = outside_json((done.stdout.strip().splitlines() or [""])[-1])
-    if isinstance(said, dict) and "error" in said:
-        raise DeviceError(f"device {transport.name}: {str(said['error'])[:500]}")
+    reply = outside_json((done.stdout.strip().splitlines() or [""])[-1])
+    if isinstance(reply, dict) and "error" in reply:
+        raise DeviceError(f"device {transport.name}: {str(reply['error'])[:500]}")
     try:
-        return State.model_validate(said)
+        return State.model_validate(reply)
     except ValidationError:
         raise DeviceError(
-            f"device {transport.name}: its releases cannot be managed: {done.last_line}"
+            f"device {transport.name}: cannot manage its releases: {done.last_line}"
         ) from None

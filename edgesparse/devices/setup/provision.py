@@ -1,9 +1,8 @@
-"""Puts the runtimes on a device: a virtual environment from wheels that were chosen for it here."""
+"""Installs runtimes on a device: a virtual environment from wheels that are chosen on the host."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from edgesparse.devices.transport.platform import Platform, probe
 from edgesparse.devices.transport.processes import Channel
 from edgesparse.devices.transport.retry import persistent
 from edgesparse.spec.device import Device
+from edgesparse.spec.safe.files import user_cache
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.spec.safe.text import clean, outside_json
 
@@ -28,7 +28,7 @@ MODULES = {
 }
 SETUP_SECONDS = 1800.0
 NEEDED_BYTES = 300_000_000
-"""On the device while the wheels are unpacked."""
+"""Space on the device while the wheels are unpacked."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,6 @@ class Provisioned:
     refused: Mapping[str, str]
     changed: bool
     bytes_sent: int = 0
-
-
-def wheel_cache() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "edgesparse" / "wheels"
 
 
 def provision(
@@ -67,7 +62,7 @@ def provision(
         reasons = "; ".join(choice.refused.values())
         raise DeviceError(f"device {device.name}: {reasons}")
     link = f"{transport.workdir}/venv"
-    # The environment is named by what is in it, so that being there is being right.
+    # The environment is named by its content: one that exists is the right one.
     changed = not ready(transport, choice, platform)
     sent = _install(transport, device, platform, choice, progress) if changed else 0
     transport.python = f"{link}/bin/python"
@@ -75,18 +70,18 @@ def provision(
 
 
 def ready(transport: Transport, choice: wheels.Choice, platform: Platform) -> bool:
-    """Whether workdir/venv is the environment of a choice; if so, `transport.python` is its."""
-    place, link = venv_place(transport, choice, platform), f"{transport.workdir}/venv"
-    # The link must lead to that very environment: a half-made or older one does not count.
+    """Return whether workdir/venv is a choice's environment; then set `transport.python` to it."""
+    path, link = venv_path(transport, choice, platform), f"{transport.workdir}/venv"
+    # The link must lead to that environment, not to a partial or an older one.
     test = '[ -x "$1/bin/python" ] && [ "$1" -ef "$2" ]'
-    if transport.run(["/bin/sh", "-c", test, "sh", place, link]).returncode:
+    if transport.run(["/bin/sh", "-c", test, "sh", path, link]).returncode:
         return False
     transport.python = f"{link}/bin/python"
     return True
 
 
-def venv_place(transport: Transport, choice: wheels.Choice, platform: Platform) -> str:
-    """Where the environment of a choice is built; workdir/venv points there."""
+def venv_path(transport: Transport, choice: wheels.Choice, platform: Platform) -> str:
+    """Return the path of a choice's environment; workdir/venv links to it."""
     return f"{transport.workdir}/venvs/{wheels.wheel_set(choice, platform)}"
 
 
@@ -94,20 +89,20 @@ def require_usable(transport: Transport, platform: Platform) -> None:
     """Raise DeviceError for a device that cannot run the agent at all."""
     name = transport.name
     if platform.python is None:
-        said = platform.python_problem
+        problem = platform.python_problem
         raise DeviceError(
-            f"device {name} has no {transport.python}{': ' + said if said else ''}; install it "
-            "there (sudo apt-get install python3) or name another one in connect.ssh.python"
+            f"device {name} has no {transport.python}{': ' + problem if problem else ''}; install "
+            "it (sudo apt-get install python3) or set connect.ssh.python"
         )
     if platform.minor < 7:
         raise DeviceError(
             f"device {name} has Python {platform.python}; the agent needs 3.7 or newer: "
-            "name another one in connect.ssh.python"
+            "set connect.ssh.python to one"
         )
     if platform.workdir_error:
         raise DeviceError(
             f"device {name}: cannot write to {transport.workdir}: {platform.workdir_error}; "
-            "make room there or choose another workdir in the device file"
+            "free space or choose another workdir in the device file"
         )
 
 
@@ -121,36 +116,36 @@ def _install(
     name = device.name
     if platform.implementation != "CPython" or not platform.has_venv:
         raise DeviceError(
-            f"device {name}: its Python cannot make virtual environments; install what is missing "
-            "(sudo apt-get install python3-venv) or say 'install: system'"
+            f"device {name}: its Python cannot create virtual environments; install the missing "
+            "package (sudo apt-get install python3-venv) or set 'install: system'"
         )
     if platform.noexec:
         raise DeviceError(
-            f"device {name}: the file system of {transport.workdir} is mounted noexec, so that no "
-            "runtime can be loaded from it; choose another workdir in the device file"
+            f"device {name}: the file system of {transport.workdir} is mounted noexec, so runtimes "
+            "cannot be loaded from it; choose another workdir in the device file"
         )
     if platform.free_bytes is not None and platform.free_bytes < NEEDED_BYTES:
         raise DeviceError(
             f"device {name}: {platform.free_bytes / 1e6:.0f} MB are free at {transport.workdir}, "
-            f"the runtimes need {NEEDED_BYTES / 1e6:.0f} MB; make room or choose another workdir"
+            f"the runtimes need {NEEDED_BYTES / 1e6:.0f} MB; free space or choose another workdir"
         )
     progress(0.0, "choosing and downloading wheels")
-    files = wheels.download(choice, platform, name, wheel_cache())
-    # Of this host alone: another one may be setting the device up too.
+    files = wheels.download(choice, platform, name, user_cache("wheels"))
+    # A folder of this host alone: another one can be setting the device up, too.
     folder = f"{transport.workdir}/wheels/{uuid.uuid4().hex[:16]}"
     (installer,) = put_programs(transport, INSTALLER)
     uploads = [upload(path, f"{folder}/{path.name}") for path in files]
     request = {
-        "venv": venv_place(transport, choice, platform),
+        "venv": venv_path(transport, choice, platform),
         "link": f"{transport.workdir}/venv",
         "wheels": [[wheel.target, wheel.sha256] for wheel in uploads],
         "modules": [MODULES[runtime] for runtime in choice.versions],
         "lock": f"{transport.workdir}/lock",
     }
     with temporary_folder() as temporary:
-        asked = Path(temporary, "request.json")
-        asked.write_text(json.dumps(request))
-        uploads.append(upload(asked, f"{folder}/request.json"))
+        request_file = Path(temporary, "request.json")
+        request_file.write_text(json.dumps(request))
+        uploads.append(upload(request_file, f"{folder}/request.json"))
         sent = transport.put_files(uploads, lambda share, text: progress(share / 2, text))
 
     def install() -> None:
@@ -161,7 +156,7 @@ def _install(
             raise DeviceError(f"device {transport.name}: {problem}")
 
     try:
-        # What a broken connection stopped is built anew; what was finished is found there.
+        # After a lost connection an incomplete environment is built again, a complete one found.
         persistent(install, transport.reconnect)
     finally:
         with suppress(DeviceError):
@@ -170,7 +165,7 @@ def _install(
 
 
 def _await_installed(channel: Channel, progress: Progress) -> str | None:
-    """Hear the installer until it is done; why it is not, if it is not."""
+    """Follow the installer to its end; returns its error, or None."""
     deadline = time.monotonic() + SETUP_SECONDS
     last = "no output"
     while time.monotonic() < deadline:
@@ -181,15 +176,15 @@ def _await_installed(channel: Channel, progress: Progress) -> str | None:
         if line is None:
             continue
         last = clean(line.strip(), 300) or last
-        said = outside_json(line)
-        if not isinstance(said, dict):
+        message = outside_json(line)
+        if not isinstance(message, dict):
             continue
-        # The installer's own words: it knows which wheel or import failed.
-        if "error" in said:
-            return f"set-up failed: {str(said['error'])[:500]}"
-        if said.get("done") is True:
+        # The installer's message names the wheel or import that failed.
+        if "error" in message:
+            return f"set-up failed: {str(message['error'])[:500]}"
+        if message.get("done") is True:
             return None
-        share = said.get("share")
+        share = message.get("share")
         if isinstance(share, int | float) and 0 <= share <= 1:
-            progress(0.5 + share / 2, str(said.get("text"))[:80])
+            progress(0.5 + share / 2, str(message.get("text"))[:80])
     return f"set-up did not finish: {last}"

@@ -1,4 +1,4 @@
-"""What a run leaves on a device at its end: its releases and runtimes, and nothing else."""
+"""Clean-up of a device: after a run only releases and runtimes stay on it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,24 @@ _SECONDS = 300.0
 
 
 def clear(transport: Transport, killed: Sequence[str]) -> None:
-    """Before a run: remove what runs left whose host was killed, and what is old.
-
-    Raises DeviceError.
-    """
+    """Before a run, remove leftovers of killed runs and old files. Raises DeviceError."""
     if not transport.is_ephemeral:
         _tidy(transport, "begin", killed)
 
 
 def remove_used(transport: Transport) -> bool:
-    """After a run: remove the files that it used and no other does; whether the device answered.
+    """After a run, remove the files that only it used; returns whether the device could be reached.
 
-    Where it cannot be reached any more they are removed by a later run.
+    Otherwise a later run removes them.
     """
-    # A device that is away now is tried once more, and not waited for again.
+    # A lost connection is retried once, without waiting for the device to come back.
     transport.stop = threading.Event()
     transport.stop.set()
     names = [path.rpartition("/")[2] for path in transport.used]
     transport.used.clear()
     if names and not transport.is_ephemeral:
         try:
-            # Also what it found there: another host, which brought it and is done, left it for us.
+            # Also files of another host that it found and used: that host left them to this one.
             _tidy(transport, "end", names)
         except DeviceError:
             return False
@@ -41,7 +38,7 @@ def remove_used(transport: Transport) -> bool:
 
 
 def leave(transport: Transport) -> None:
-    """Remove what was used, and end the connection."""
+    """Remove the used files and end the connection."""
     try:
         remove_used(transport)
     finally:
@@ -53,4 +50,4 @@ def _tidy(transport: Transport, what: str, names: Sequence[str]) -> None:
     argv = [transport.python, program, what, transport.workdir, *names]
     done = transport.run(argv, timeout_seconds=_SECONDS)
     if done.returncode:
-        raise DeviceError(f"device {transport.name}: cannot be tidied up: {done.last_line}")
+        raise DeviceError(f"device {transport.name}: clean-up failed: {done.last_line}")

@@ -1,12 +1,11 @@
-"""Wheels for a device's Python, chosen and downloaded here: a device needs no internet.
+"""Wheels for a device's Python, chosen and downloaded on the host: a device needs no internet.
 
-For the pinned runtimes every package is pinned too, and the sha256 that its wheels may have are in
-wheels.json (`make lock` writes it). A wheel that has another one is refused, wherever it is from.
+All packages of the pinned runtimes are pinned, too, and wheels.json has the sha256 of their wheels
+(`make lock` writes it). A wheel with another digest is refused, wherever it comes from.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.platform import Platform
 from edgesparse.spec.device import Runtime
-from edgesparse.spec.safe.files import file_digest
+from edgesparse.spec.safe.files import file_digest, locked
 from edgesparse.spec.safe.programs import python_module
 
 
@@ -57,13 +56,13 @@ RELEASES: dict[str, tuple[Release, ...]] = {
         Release("1.4.0", (9, 10, 11, 12), {"aarch64": (2, 17), "x86_64": (2, 17)}),
     ),
 }
-"""The pinned versions, the preferred first; seen in the package index on 2026-11-23."""
+"""The pinned versions, in order of preference; from the package index on 2026-11-23."""
 _TAGS = ((2, 39), (2, 38), (2, 36), (2, 35), (2, 34), (2, 31), (2, 28), (2, 27), (2, 26), (2, 24))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What to install on a device, and which runtimes cannot be, with the reason."""
+    """Runtimes to install on a device, by version, and those without wheels, with the reason."""
 
     versions: dict[str, str]
     refused: dict[str, str]
@@ -74,11 +73,11 @@ class Choice:
 
 
 def choose(runtimes: Sequence[Runtime], platform: Platform) -> Choice:
-    """The version of each runtime that fits the device."""
+    """Choose the version of each runtime that fits the device."""
     versions: dict[str, str] = {}
     refused: dict[str, str] = {}
     for runtime in runtimes:
-        # A pinned version is the user's word; whether it fits, pip will say.
+        # The user's choice; pip reports where it does not fit.
         if runtime.version is not None:
             versions[runtime.name] = runtime.version
             continue
@@ -98,17 +97,16 @@ def _no_wheels(name: str, platform: Platform) -> str:
         if other != name and any(r.fits(platform) for r in releases)
     ]
     if others:
-        hint = f"use {others[0]} there"
+        hint = f"use {others[0]} on this device"
     elif platform.machine not in ("aarch64", "x86_64"):
-        hint = "install a 64-bit system, or a system-wide runtime and say 'install: system'"
+        hint = "install a 64-bit system, or a system-wide runtime and set 'install: system'"
     else:
-        hint = "install a newer system, or a system-wide runtime and say 'install: system'"
+        hint = "install a newer system, or a system-wide runtime and set 'install: system'"
     return f"{name} has no wheels for {system}; {hint}"
 
 
 class Lock(TypedDict):
-    """Of each pinned runtime all packages that it needs, by Python version; and of each package
-    the digests of its wheels."""
+    """All packages of each pinned runtime, by Python version, and the digests of their wheels."""
 
     packages: dict[str, dict[str, list[str]]]
     sha256: dict[str, list[str]]
@@ -121,63 +119,60 @@ _LOCKED = ("aarch64", "x86_64")
 
 @cache
 def lock() -> Lock:
-    """The packages and digests that the project fixes."""
-    found: Lock = json.loads(LOCK.read_text())
-    return found
+    """Read the packages and digests that the project pins."""
+    content: Lock = json.loads(LOCK.read_text())
+    return content
 
 
 @dataclass(frozen=True)
 class Pins:
-    """What pip is asked for; `complete`: these packages, all of them locked, and no others."""
+    """Requirements for pip; `complete` where all packages are locked and no others are needed."""
 
     requirements: tuple[str, ...]
     complete: bool
 
 
 def pins(choice: Choice, platform: Platform) -> Pins:
-    """The packages of a choice, with versions. Of a runtime's version that the user named the index
-    says what it needs; numpy's version is fixed all the same."""
+    """Return the packages of a choice with versions. For a version that the user chose, the index
+    determines the dependencies except NumPy's version."""
     packages, python = lock()["packages"], f"3.{platform.minor}"
-    known = [packages.get(name, {}).get(python) for name in choice.requirements]
-    if platform.machine in _LOCKED and all(known):
-        return Pins(tuple(sorted({name for names in known for name in names or ()})), True)
+    locked = [packages.get(name, {}).get(python) for name in choice.requirements]
+    if platform.machine in _LOCKED and all(locked):
+        return Pins(tuple(sorted({name for names in locked for name in names or ()})), True)
     return Pins((*choice.requirements, _numpy(platform)), False)
 
 
 def download(choice: Choice, platform: Platform, name: str, cache: Path) -> list[Path]:
-    """The wheels of a choice and all that they need, for the device's platform.
+    """Download the wheels of a choice and its dependencies for the device's platform.
 
-    They are kept in `cache`, so that the next device like it needs no download.
+    They are kept in `cache` for other devices of the platform.
 
     Raises:
-        DeviceError: pip cannot download them, or a wheel, there or in the cache, is not the locked
-            one.
+        DeviceError: pip cannot download them, or a wheel, in the index or the cache, is not the
+            locked one.
     """
     key = wheel_set(choice, platform)
     folder = cache / key
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{key}.lock").open("a") as held:
-        # Two devices alike, set up at once: the second waits and finds it done.
-        fcntl.flock(held, fcntl.LOCK_EX)
-        wanted = pins(choice, platform)
+    with locked(cache / f"{key}.lock"):
+        pinned = pins(choice, platform)
         digests = _kept(folder)
         if digests is None:
-            _download(wanted, platform, name, folder)
+            _download(pinned, platform, name, folder)
             digests = _kept(folder) or {}
-        _verify(folder, digests, wanted, name)
+        _verify(folder, digests, pinned, name)
     if not digests:
         raise DeviceError(f"device {name}: pip downloaded no wheels")
     return [folder / wheel for wheel in digests]
 
 
 def wheel_set(choice: Choice, platform: Platform) -> str:
-    """A name for what a choice installs on such a platform."""
+    """Return the name of a choice's packages on a platform."""
     about = [pins(choice, platform).requirements, platform.minor, platform.machine, _tags(platform)]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
 def _kept(folder: Path) -> dict[str, str] | None:
-    """The names and digests of the wheels of an earlier download, if they are all there."""
+    """Return the names and digests of an earlier download's wheels, if it is complete."""
     try:
         digests = json.loads((folder / "digests.json").read_text())
     except (OSError, ValueError):
@@ -185,22 +180,22 @@ def _kept(folder: Path) -> dict[str, str] | None:
     return digests if all((folder / name).is_file() for name in digests) else None
 
 
-def _verify(folder: Path, digests: dict[str, str], wanted: Pins, name: str) -> None:
-    """Raise DeviceError for a wheel that was changed since it was downloaded, or is not locked."""
+def _verify(folder: Path, digests: dict[str, str], pinned: Pins, name: str) -> None:
+    """Raise DeviceError for a wheel that was changed after its download, or is not locked."""
     for wheel, recorded in digests.items():
-        digest, why = file_digest(folder / wheel), ""
+        digest, problem = file_digest(folder / wheel), ""
         package = _package(wheel)
-        known = lock()["sha256"].get(package)
-        if wanted.complete and package not in wanted.requirements:
-            why = "is not among the locked packages"
-        elif known is not None and digest not in known:
-            why = f"has sha256 {digest}, which is none of those that edgesparse knows of {package}"
+        allowed = lock()["sha256"].get(package)
+        if pinned.complete and package not in pinned.requirements:
+            problem = "is not among the locked packages"
+        elif allowed is not None and digest not in allowed:
+            problem = f"has sha256 {digest}, which is not in the lock of {package}"
         elif digest != recorded:
-            why = f"has sha256 {digest}, and had {recorded} when it was downloaded"
-        if why:
+            problem = f"has sha256 {digest}, but had {recorded} when it was downloaded"
+        if problem:
             raise DeviceError(
-                f"device {name}: {wheel} {why}; nothing was installed: remove {folder}, and check "
-                "the package index that pip is set to (pip config list)"
+                f"device {name}: {wheel} {problem}; nothing was installed; remove {folder}, and "
+                "check the package index of pip (pip config list)"
             )
 
 
@@ -212,42 +207,42 @@ def _package(wheel: str) -> str:
     return f"{name}=={version}"
 
 
-def _download(wanted: Pins, platform: Platform, name: str, folder: Path) -> None:
+def _download(pinned: Pins, platform: Platform, name: str, folder: Path) -> None:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     abi = f"cp3{platform.minor}"
     argv = python_module("pip", "download", "--quiet", "--disable-pip-version-check")
-    # Never a source package: it would be built for this machine, or run code here.
+    # Never a source package: it would be built for this machine, and run code on it.
     argv += ["--only-binary=:all:", "--implementation", "cp", "--python-version"]
     argv += [f"3.{platform.minor}", "--abi", abi, "--abi", "abi3", "--abi", "none"]
     argv += ["--abi", f"{abi}m"] if platform.minor < 8 else []
     for tag in _tags(platform):
         argv += ["--platform", tag]
-    # pip asks this Python, not the device's, which packages depend on it: the lock knows.
-    argv += ["--no-deps"] if wanted.complete else []
-    argv += ["--dest", str(part), *wanted.requirements]
+    # pip evaluates dependencies for this Python, not the device's: the lock has the right ones.
+    argv += ["--no-deps"] if pinned.complete else []
+    argv += ["--dest", str(part), *pinned.requirements]
     done = subprocess.run(
         argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        said = (lines or done.stderr.strip().splitlines() or ["no output"])[0][:300]
+        reason = (lines or done.stderr.strip().splitlines() or ["no output"])[0][:300]
         shutil.rmtree(part)
         raise DeviceError(
-            f"device {name}: its wheels cannot be downloaded here: {said} "
-            f"({', '.join(wanted.requirements)}, Python 3.{platform.minor}, {platform.machine})"
+            f"device {name}: cannot download its wheels: {reason} "
+            f"({', '.join(pinned.requirements)}, Python 3.{platform.minor}, {platform.machine})"
         )
     digests = {path.name: file_digest(path) for path in sorted(part.glob("*.whl"))}
     (part / "digests.json").write_text(json.dumps(digests, indent=1) + "\n")
-    # A damaged earlier download makes way; a whole one is never here.
+    # Only a damaged earlier download can be here.
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(part, folder)
 
 
 def _numpy(platform: Platform) -> str:
-    """The version that the pinned runtimes get: tflite-runtime cannot work with numpy 2, and from
-    Python 3.13 on there is only numpy 2."""
+    """Return the NumPy version of the pinned runtimes: tflite-runtime does not support NumPy 2, and
+    Python 3.13 has no other."""
     for sets in lock()["packages"].values():
         for package in sets.get(f"3.{platform.minor}", ()):
             if package.startswith("numpy=="):
@@ -257,9 +252,9 @@ def _numpy(platform: Platform) -> str:
 
 def _tags(platform: Platform) -> list[str]:
     machine = platform.machine
-    own = _numbers(platform.glibc)
+    glibc = _numbers(platform.glibc)
     tags = [
-        f"manylinux_{major}_{minor}_{machine}" for major, minor in _TAGS if (major, minor) <= own
+        f"manylinux_{major}_{minor}_{machine}" for major, minor in _TAGS if (major, minor) <= glibc
     ]
     return [*tags, f"manylinux_2_17_{machine}", f"manylinux2014_{machine}"]
 

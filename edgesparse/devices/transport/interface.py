@@ -1,4 +1,4 @@
-"""What a way to reach a device can do. One file per transport implements it."""
+"""The interface of transports, which reach a device; one file per transport implements it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from edgesparse.spec.safe.files import file_digest
 
 
 class DeviceError(EdgesparseError):
-    """A device cannot be used: names the device and what to do."""
+    """A device cannot be used; the message names the device and what to do."""
 
 
 class ConnectionLost(DeviceError):
-    """The way to the device broke; trying again may help, unless it is a command that hangs."""
+    """The connection to the device was lost; a retry can help unless a command hangs."""
 
     def __init__(self, message: str, *, may_return: bool = True, hung_up: bool = False) -> None:
         super().__init__(message)
         self.may_return = may_return
         self.hung_up = hung_up
-        """The device is there: it answered and then closed the connection."""
+        """The device answered and then closed the connection."""
 
 
 class DiskFullError(DeviceError):
@@ -33,12 +33,12 @@ class DiskFullError(DeviceError):
 
 
 class WorkdirError(DeviceError, UsageError):
-    """The device file names a folder that is somebody's, as workdir."""
+    """The device file names a workdir that has files of others."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file to copy to an absolute path on the device, and its content's sha256."""
+    """A file to copy to an absolute path on the device, with its sha256."""
 
     source: Path
     target: str
@@ -48,10 +48,10 @@ class Upload:
 MAX_FETCHED_BYTES = 1 << 30
 FETCH_SECONDS = 600.0
 ROOM_LEFT_BYTES = 4_000_000
-"""What stays free on a device's disk: journals are written there, and it has other users."""
+"""Space left free on a device's disk for journals and other users."""
 
 Progress = Callable[[float, str], None]
-"""Told the share done (0 to 1) and what is being done."""
+"""Called with the share done (0 to 1) and the current activity."""
 
 
 class Transport(Protocol):
@@ -62,23 +62,23 @@ class Transport(Protocol):
     python: str
     """A Python on the device; with runtimes once the device is provisioned."""
     lease_seconds: float
-    """How long work on the device may go on when nobody is connected."""
+    """How long a job continues on the device without a connection."""
     clock_slowdown: float
-    """How many seconds here a second of the device's clock may take."""
+    """How many seconds of this machine a second of the device's clock can take."""
     is_ephemeral: bool
-    """Whether nothing stays there when the connection ends."""
+    """Whether the device's files are lost when the connection ends."""
     stop: threading.Event
-    """Set when nobody waits any longer for a device that is away."""
+    """Set to stop waiting for a device that cannot be reached."""
     used: set[str]
-    """Paths in workdir/files of what was copied there, or was there already."""
+    """Paths in workdir/files that were copied, or existed already."""
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
         """Run a command to its end; no shell sees the arguments unquoted.
 
-        It is run again when the connection breaks: give none that must not run twice."""
+        It is run again after a lost connection, so it must be idempotent."""
 
     def open(self, argv: Sequence[str]) -> AbstractContextManager[Channel]:
-        """Start a command to talk with; leaving the block closes its stdin, and then ends it."""
+        """Start an interactive command; the end of the block closes its stdin, then ends it."""
 
     def put_files(
         self,
@@ -86,42 +86,45 @@ class Transport(Protocol):
         progress: Progress | None = None,
         refused: dict[str, str] | None = None,
     ) -> int:
-        """Copy files that the device does not have, check their digests there; bytes sent.
+        """Copy files that the device does not have, and verify their digests on it.
 
-        With `refused`, what the device's disk does not take is noted there, by target, with the
-        reason, and the others are copied; without, that raises DiskFullError."""
+        Args:
+            refused: filled with the error of each file that does not fit on the disk, by target;
+                without it, that raises DiskFullError.
+
+        Returns:
+            The number of bytes sent."""
 
     def get_file(self, source: str, target: Path, max_bytes: int = MAX_FETCHED_BYTES) -> None:
-        """Copy a file from the device; one that is larger is refused."""
+        """Copy a file from the device; DeviceError where it is larger than `max_bytes`."""
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder below workdir."""
 
     def reconnect(self) -> None:
-        """Make the connection again if it is broken. Raises when it stays broken, or when
-        `stopping` is set."""
+        """Restore a lost connection. Raises ConnectionLost after a while, or when `stop` is set."""
 
     def close(self) -> None:
         """End the connection."""
 
 
-def in_files(workdir: str, files: Iterable[Upload]) -> set[str]:
-    """The targets of those that are kept by content, in workdir/files."""
+def shared_files(workdir: str, files: Iterable[Upload]) -> set[str]:
+    """Return the targets in workdir/files, which are named by content and shared by jobs."""
     return {file.target for file in files if file.target.startswith(f"{workdir}/files/")}
 
 
-def no_room(name: str, file: Upload, free_bytes: int, workdir: str) -> DiskFullError | None:
-    """The error for a file for which there is too little room, if there is."""
+def disk_full(name: str, file: Upload, free_bytes: int, workdir: str) -> DiskFullError | None:
+    """Return the error for a file that does not fit on the disk, or None."""
     needed = file.source.stat().st_size
     if needed + ROOM_LEFT_BYTES <= free_bytes:
         return None
     return DiskFullError(
-        f"device {name}: {file.source.name} does not fit: {needed / 1e6:.1f} MB, and "
-        f"{free_bytes / 1e6:.1f} MB are free at {workdir}, of which {ROOM_LEFT_BYTES / 1e6:.0f} MB "
-        "are kept; make room there or choose another workdir in the device file"
+        f"device {name}: {file.source.name} does not fit: it has {needed / 1e6:.1f} MB, and "
+        f"{free_bytes / 1e6:.1f} MB are free at {workdir}, {ROOM_LEFT_BYTES / 1e6:.0f} MB of them "
+        "reserved; free space or choose another workdir in the device file"
     )
 
 
 def upload(source: Path, target: str) -> Upload:
-    """An Upload with the digest of what `source` holds now."""
+    """Return an Upload with the digest of `source`."""
     return Upload(source, target, file_digest(source))

@@ -19,8 +19,8 @@ from edgesparse.devices.transport.interface import (
     DiskFullError,
     Progress,
     Upload,
-    in_files,
-    no_room,
+    disk_full,
+    shared_files,
 )
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.spec.device import Local
@@ -30,7 +30,7 @@ from edgesparse.spec.safe.files import file_digest
 class LocalTransport:
     """Runs commands as child processes and copies files within the file system."""
 
-    # Only a dead host leaves work behind here, and nobody comes back for it.
+    # A lost connection means that this process ended: a job without one has no purpose.
     lease_seconds = 0.0
     clock_slowdown = 1.0
     is_ephemeral = False
@@ -43,7 +43,7 @@ class LocalTransport:
         self.workdir = os.path.abspath(os.path.expanduser(workdir))
         if shutil.which(self.python) is None:
             raise DeviceError(
-                f"device {name}: no Python at {self.python}; "
+                f"device {name}: {self.python} does not exist; "
                 "correct connect.local.python in the device file"
             )
 
@@ -52,7 +52,7 @@ class LocalTransport:
             return processes.run(argv, timeout_seconds)
         except TimeoutError:
             raise DeviceError(
-                f"device {self.name}: {argv[0]} gave no answer in {timeout_seconds:g} s"
+                f"device {self.name}: {argv[0]} did not finish within {timeout_seconds:g} s"
             ) from None
         except OSError as error:
             raise DeviceError(f"device {self.name}: {argv[0]}: {error.strerror}") from None
@@ -71,7 +71,7 @@ class LocalTransport:
         progress: Progress | None = None,
         refused: dict[str, str] | None = None,
     ) -> int:
-        self.used |= in_files(self.workdir, files)
+        self.used |= shared_files(self.workdir, files)
         sent = 0
         for file in files:
             try:
@@ -83,33 +83,35 @@ class LocalTransport:
         return sent
 
     def _put(self, file: Upload) -> int:
-        place = Path(file.target)
-        # Touched, so that the clean-up of old files sees that it is used.
-        if place.is_file() and not place.is_symlink() and file_digest(place) == file.sha256:
-            os.utime(place)
+        target = Path(file.target)
+        # Touched, so that the clean-up of old files spares it.
+        if target.is_file() and not target.is_symlink() and file_digest(target) == file.sha256:
+            os.utime(target)
             return 0
-        # Its own name: two devices of a fleet may be this machine.
-        part = place.with_name(f"{place.name}.{file.sha256}.{uuid.uuid4().hex[:12]}.part")
+        # A unique name: two devices of a fleet can be this machine.
+        part = target.with_name(f"{target.name}.{file.sha256}.{uuid.uuid4().hex[:12]}.part")
         try:
-            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            problem = no_room(self.name, file, shutil.disk_usage(place.parent).free, self.workdir)
+            target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            problem = disk_full(
+                self.name, file, shutil.disk_usage(target.parent).free, self.workdir
+            )
             if problem is not None:
                 raise problem
             shutil.copyfile(file.source, part)
             part.chmod(0o644)
-            found = file_digest(part)
-            if found != file.sha256:
+            digest = file_digest(part)
+            if digest != file.sha256:
                 raise DeviceError(
-                    f"device {self.name}: {file.source.name} arrived damaged (sha256 {found[:12]} "
-                    f"instead of {file.sha256[:12]})"
+                    f"device {self.name}: {file.source.name} was damaged while it was copied "
+                    f"(sha256 {digest[:12]}, expected {file.sha256[:12]})"
                 )
             size_bytes = part.stat().st_size
-            os.replace(part, place)
+            os.replace(part, target)
         except OSError as error:
             kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
             raise kind(
                 f"device {self.name}: cannot write {file.target}: {error.strerror}; "
-                "make room there or choose another workdir in the device file"
+                "free space or choose another workdir in the device file"
             ) from None
         finally:
             with suppress(OSError):
@@ -121,14 +123,15 @@ class LocalTransport:
             size = os.stat(source).st_size
             if size > max_bytes:
                 raise DeviceError(
-                    f"device {self.name}: {source} is larger than {max_bytes / 1e6:.0f} MB; refused"
+                    f"device {self.name}: {source} is larger than the limit of "
+                    f"{max_bytes / 1e6:.0f} MB"
                 )
             shutil.copyfile(source, target)
         except OSError as error:
             raise DeviceError(f"device {self.name}: {source}: {error.strerror}") from None
 
     def remove_folder(self, path: str) -> None:
-        # A wrong path here would remove somebody's files.
+        # A wrong path would remove files of the user.
         if Path(self.workdir) not in Path(path).parents:
             raise ValueError(f"{path} is not below {self.workdir}")
         shutil.rmtree(path, ignore_errors=True)

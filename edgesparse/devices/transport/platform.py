@@ -1,4 +1,4 @@
-"""What a device is, found out by a shell script: also where it has no Python."""
+"""Inspects a device with a shell script, which works also without Python."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from edgesparse.devices.transport.interface import DeviceError, Transport
 from edgesparse.spec.safe.text import clean, outside_json
 
-# Prints name=value lines. $1 is the workdir, $2 the Python, $3 what stands before /sys and /dev.
-# A device without Python says so; one with Python 2, which has no -I, its version. Modules in the
-# current folder, which is the user's home, are not imported. An Edge TPU on USB has another id once
-# its firmware is loaded.
+# Prints name=value lines. $1 is the workdir, $2 the Python, $3 the prefix of /sys and /dev.
+# Without Python, `about` is the shell's error; with Python 2, which has no -I, its version. Modules
+# in the current folder, which is the user's home, are not imported. An Edge TPU on USB has another
+# id once its firmware is loaded.
 _SCRIPT = r"""
 say() { printf '%s=%s\n' "$1" "$2"; }
 say machine "$(uname -m)"
@@ -60,7 +60,7 @@ print(json.dumps({"version": platform.python_version(), "libc": platform.libc_ve
 
 @dataclass(frozen=True)
 class Platform:
-    """What a device is. Text from the device is shortened and only shown, never run."""
+    """System and hardware of a device. Its texts are shortened, and shown only, never run."""
 
     machine: str
     kernel: str
@@ -68,7 +68,7 @@ class Platform:
     user: str
     groups: tuple[str, ...]
     python: str | None
-    """Version of its Python; None where it has none."""
+    """Version of its Python; None without one."""
     python_problem: str
     abi: str
     implementation: str
@@ -79,55 +79,56 @@ class Platform:
     free_bytes: int | None
     workdir_error: str
     noexec: bool
-    """Whether workdir's file system runs no programs and loads no libraries."""
+    """Whether workdir's file system refuses to run programs and to load libraries."""
     tpu_bus: str | None
-    """"usb" or "pcie" where an Edge TPU can be seen there."""
+    """"usb" or "pcie" where an Edge TPU is connected."""
     tpu_usable: bool
-    """Whether the user may open it."""
+    """Whether the user has permission to open it."""
     tpu_mbit_per_second: int | None
-    """Of the USB connection: 480 is USB 2, 5000 USB 3."""
+    """Speed of the USB connection: 480 is USB 2, 5000 USB 3."""
 
     @property
     def minor(self) -> int:
         """11 of Python 3.11; 0 without Python 3."""
         parts = (self.python or "").split(".")
-        known = parts[0] == "3" and len(parts) > 1 and re.fullmatch("[0-9]{1,4}", parts[1])
-        return int(parts[1]) if known else 0
+        matches = parts[0] == "3" and len(parts) > 1 and re.fullmatch("[0-9]{1,4}", parts[1])
+        return int(parts[1]) if matches else 0
 
 
 def probe(transport: Transport, root: str = "") -> Platform:
-    """Look at a device, whose /sys and /dev are below `root`.
+    """Inspect a device, whose /sys and /dev are below `root`.
 
-    Raises DeviceError when its shell does not work.
+    Raises:
+        DeviceError: its shell does not work.
     """
     argv = ["/bin/sh", "-c", _SCRIPT, "sh", transport.workdir, transport.python, root]
     done = transport.run(argv)
     lines = [line[:2000] for line in done.stdout.split("\n")[:200] if "=" in line]
-    said = {name: clean(value) for name, _, value in (line.partition("=") for line in lines)}
-    if not {"machine", "about"} <= said.keys():
-        raise DeviceError(f"device {transport.name}: it cannot be looked at: {done.last_line}")
-    python = _python(said.get("about", ""))
+    fields = {name: clean(value) for name, _, value in (line.partition("=") for line in lines)}
+    if not {"machine", "about"} <= fields.keys():
+        raise DeviceError(f"device {transport.name}: cannot be inspected: {done.last_line}")
+    python = _python(fields.get("about", ""))
     platform = str(python.get("platform", ""))
-    machine = platform.rpartition("-")[2] if platform.startswith("linux-") else said["machine"]
+    machine = platform.rpartition("-")[2] if platform.startswith("linux-") else fields["machine"]
     return Platform(
-        # Python's own: a 32-bit system on a 64-bit kernel runs 32-bit programs.
+        # Python's machine: a 32-bit system on a 64-bit kernel runs 32-bit programs.
         machine=machine[:40],
-        kernel=said.get("kernel", "")[:80],
-        os=said.get("os", "")[:80],
-        user=said.get("user", "")[:80],
-        groups=tuple(said.get("groups", "").split()[:100]),
+        kernel=fields.get("kernel", "")[:80],
+        os=fields.get("os", "")[:80],
+        user=fields.get("user", "")[:80],
+        groups=tuple(fields.get("groups", "").split()[:100]),
         python=str(python["version"])[:40] if "version" in python else None,
-        python_problem=said.get("about", "")[:200],
+        python_problem=fields.get("about", "")[:200],
         abi=str(python.get("abi", ""))[:10],
         implementation=str(python.get("implementation", ""))[:40],
         has_venv=bool(python.get("venv")),
         glibc=str(python["libc"])[:20] if python.get("libc") else None,
-        memory_bytes=_bytes(said.get("memory_kb")),
-        available_bytes=_bytes(said.get("available_kb")),
-        free_bytes=_bytes(said.get("free_kb")),
-        workdir_error=said.get("workdir_error", "")[:300],
-        noexec=said.get("noexec") == "yes",
-        **_tpu(said.get("tpu", "")),
+        memory_bytes=_bytes(fields.get("memory_kb")),
+        available_bytes=_bytes(fields.get("available_kb")),
+        free_bytes=_bytes(fields.get("free_kb")),
+        workdir_error=fields.get("workdir_error", "")[:300],
+        noexec=fields.get("noexec") == "yes",
+        **_tpu(fields.get("tpu", "")),
     )
 
 
@@ -141,8 +142,8 @@ def _tpu(text: str) -> dict[str, Any]:
 
 
 def _python(text: str) -> dict[str, object]:
-    found = outside_json(text)
-    return found if isinstance(found, dict) else {}
+    data = outside_json(text)
+    return data if isinstance(data, dict) else {}
 
 
 def _bytes(kilobytes: str | None) -> int | None:

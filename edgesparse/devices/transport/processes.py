@@ -20,9 +20,9 @@ MAX_LINE = 2_000_000
 _BLOCK = 1 << 16
 CLOSE_SECONDS = 10.0
 STALL_SECONDS = 60.0
-"""Without a byte moving before what is sent or fetched is given up."""
+"""How long a transfer can stall before it is given up."""
 DIGEST_BYTES_PER_SECOND = 1_000_000
-"""At worst, of a board that checks what it was sent."""
+"""How fast a slow board computes a sha256, at worst."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class Completed:
     @property
     def last_line(self) -> str:
         """The last line of its stderr, or else of its stdout, for an error message."""
-        return last_line(self.stderr.strip() or self.stdout, "no output")
+        return last_line(self.stderr.strip() or self.stdout)
 
 
-def last_line(text: str, nothing: str = "no reason given") -> str:
-    """The last line of what a program said, for an error message."""
-    return clean((text.strip() or nothing).splitlines()[-1], 300)
+def last_line(text: str, default: str = "no output") -> str:
+    """Return the last line of a program's output, for an error message."""
+    return clean((text.strip() or default).splitlines()[-1], 300)
 
 
 class Channel:
-    """A running command: lines out, lines in. Lines over MAX_LINE lose their rest."""
+    """A running command that exchanges lines; lines are cut after MAX_LINE bytes."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        # A session of its own: Ctrl-C in the terminal reaches us first, and we end the command.
+        # A new session: Ctrl-C in the terminal reaches this process only, which ends the command.
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -65,7 +65,7 @@ class Channel:
         self._ended = False
 
     def read_line(self, timeout_seconds: float) -> str | None:
-        """The next line, or None when none came in time. Raises EOFError at the end."""
+        """Return the next line, or None after the time-out. Raises EOFError at the end."""
         deadline = time.monotonic() + timeout_seconds
         while not self._lines:
             if self._ended:
@@ -78,7 +78,7 @@ class Channel:
 
     def _take(self, block: bytes) -> None:
         self._ended = not block
-        # Bytes, not text: a block may end within a character.
+        # Bytes, not text: a block can end within a character.
         *whole, self._rest = (self._rest + block).split(b"\n")
         if self._ended and self._rest:
             whole.append(self._rest)
@@ -92,7 +92,7 @@ class Channel:
             self._rest, self._skipping = b"", True
 
     def send(self, text: str) -> None:
-        """Write to the command's stdin; nothing happens when it is gone."""
+        """Write to the command's stdin; ignored when the command has ended."""
         stdin = _pipe(self._process.stdin)
         try:
             stdin.write(text.encode())
@@ -101,19 +101,18 @@ class Channel:
             pass
 
     def close(self) -> int:
-        """Close stdin, wait for the command to end, and end it if it does not; its exit code."""
+        """Close stdin, wait for the command to end, and kill it if it does not; its exit code."""
         with suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
         output, deadline = _pipe(self._process.stdout), time.monotonic() + CLOSE_SECONDS
-        # What it still says is of no interest and not kept, but must not block it; without end it
-        # is ended.
-        said = 0
+        # Drain its output, which must not block it, within limits of time and size.
+        received = 0
         while (left := deadline - time.monotonic()) > 0 and self._selector.select(left):
             count = len(os.read(output.fileno(), _BLOCK))
-            said += count
-            if not count or said > MAX_OUTPUT:
+            received += count
+            if not count or received > MAX_OUTPUT:
                 break
-        left = deadline - time.monotonic() if said <= MAX_OUTPUT else 0.0
+        left = deadline - time.monotonic() if received <= MAX_OUTPUT else 0.0
         try:
             self._process.wait(max(0.1, left))
         except subprocess.TimeoutExpired:
@@ -173,7 +172,7 @@ def _keep(selector: selectors.BaseSelector, kept: dict[IO[bytes], bytes], source
             block = os.read(pipe.fileno(), _BLOCK)
             if not block:
                 selector.unregister(pipe)
-            # Read on, but keep no more: a full pipe would stop the child.
+            # Read on beyond the limit: a full pipe would block the child.
             kept[pipe] += block[: MAX_OUTPUT - len(kept[pipe])]
 
 
@@ -181,8 +180,8 @@ def feed(argv: Sequence[str], source: IO[bytes], tell: Tell) -> tuple[int, int, 
     """Run a command with the rest of a file as its stdin.
 
     Returns:
-        The bytes it took, its exit code (negative where it was ended because nothing moved any
-        more), and what it said on stderr, at most MAX_OUTPUT of it.
+        The number of bytes sent, the exit code (negative where it stalled and was killed), and its
+        stderr, at most MAX_OUTPUT bytes.
     """
     sent = 0
     with subprocess.Popen(
@@ -194,7 +193,7 @@ def feed(argv: Sequence[str], source: IO[bytes], tell: Tell) -> tuple[int, int, 
     ) as child:
         stdin, stderr = _pipe(child.stdin), _pipe(child.stderr)
         os.set_blocking(stdin.fileno(), False)
-        said, rest = b"", source.read(_BLOCK)
+        stderr_text, rest = b"", source.read(_BLOCK)
         patience = STALL_SECONDS
         try:
             with selectors.DefaultSelector() as selector:
@@ -208,7 +207,7 @@ def feed(argv: Sequence[str], source: IO[bytes], tell: Tell) -> tuple[int, int, 
                     for key, _ in ready:
                         if key.fileobj is stderr:
                             block = os.read(stderr.fileno(), _BLOCK)
-                            said = said + block[: MAX_OUTPUT - len(said)]
+                            stderr_text = stderr_text + block[: MAX_OUTPUT - len(stderr_text)]
                             if not block:
                                 selector.unregister(stderr)
                             continue
@@ -222,7 +221,7 @@ def feed(argv: Sequence[str], source: IO[bytes], tell: Tell) -> tuple[int, int, 
                         if not rest:
                             selector.unregister(stdin)
                             stdin.close()
-                            # Now the other side reads all of it once more.
+                            # The device now reads the whole file once more, for its digest.
                             patience += sent / DIGEST_BYTES_PER_SECOND
         except BaseException:
             child.kill()
@@ -230,18 +229,18 @@ def feed(argv: Sequence[str], source: IO[bytes], tell: Tell) -> tuple[int, int, 
         finally:
             with suppress(BrokenPipeError):
                 stdin.close()
-    return sent, child.returncode, said
+    return sent, child.returncode, stderr_text
 
 
 def fetch(argv: Sequence[str], mark: bytes, sink: IO[bytes], max_bytes: int, seconds: float) -> str:
-    """Write what a command says on stdout after `mark` into a file; why it failed, or "".
+    """Write a command's stdout after `mark` into a file; returns its error, or "".
 
     Raises:
-        TimeoutError: nothing came for STALL_SECONDS, or it took more than `seconds`.
-        OverflowError: more than `max_bytes` came.
+        TimeoutError: no output for STALL_SECONDS, or it took more than `seconds`.
+        OverflowError: there were more than `max_bytes`.
     """
     deadline = time.monotonic() + seconds
-    before, count, found = b"", 0, False
+    before, count, is_marked = b"", 0, False
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
@@ -257,11 +256,11 @@ def fetch(argv: Sequence[str], mark: bytes, sink: IO[bytes], max_bytes: int, sec
                         block = os.read(stdout.fileno(), _BLOCK)
                         if not block:
                             break
-                        if not found:
+                        if not is_marked:
                             before = (before + block)[-MAX_OUTPUT:]
                             _, found_mark, block = before.partition(mark)
-                            found = bool(found_mark)
-                        if found:
+                            is_marked = bool(found_mark)
+                        if is_marked:
                             count += len(block)
                             if count > max_bytes:
                                 raise OverflowError

@@ -1,7 +1,4 @@
-"""What every remote step does when the connection breaks: make it again, and do the step again.
-
-Steps are written so that doing one twice is doing it once.
-"""
+"""Retries of remote steps after a lost connection. Steps must be idempotent."""
 
 from __future__ import annotations
 
@@ -14,15 +11,14 @@ from edgesparse.devices.transport.interface import ConnectionLost
 
 TRIES = 4
 RECONNECT_SECONDS = 60.0
-"""How long a connection that broke is tried again."""
+"""How long a lost connection is retried."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
 
 Result = TypeVar("Result")
 
 
 def pauses(seconds: float, stop: threading.Event) -> Iterator[None]:
-    """Yield once at once and again after each pause, every one twice as long as the last, until
-    `seconds` are over or `stop` is set."""
+    """Yield immediately, then after pauses that double each time, for `seconds` or until `stop`."""
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
     while True:
@@ -33,9 +29,9 @@ def pauses(seconds: float, stop: threading.Event) -> Iterator[None]:
 
 
 def persistent(step: Callable[[], Result], reconnect: Callable[[], None]) -> Result:
-    """The result of a step that is done again, TRIES times in all, after its connection was lost.
+    """Return the result of a step, retried after a lost connection, up to TRIES times in all.
 
-    Raises what the last attempt raised, or what `reconnect` raises when the device stays away.
+    Raises what the last attempt raised, or what `reconnect` raises where that fails.
     """
     for _ in range(TRIES - 1):
         try:

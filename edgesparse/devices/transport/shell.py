@@ -1,4 +1,4 @@
-"""Commands for a device's login shell, whichever that is, told apart from what it prints itself."""
+"""Commands for a device's login shell, of any kind, whose own output is separated."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 
 
 def script_of(argv: Sequence[str]) -> str:
-    """A POSIX shell line that runs `argv` as it stands."""
+    """Return a POSIX shell line that runs `argv`."""
     return "exec " + " ".join(shlex.quote(argument) for argument in argv)
 
 
 def remote_command(script: str) -> str:
-    """A line that makes any login shell run a POSIX script.
+    """Return a line that makes any login shell run a POSIX script.
 
-    sh, fish and csh agree on what single quotes mean only while no quote, backslash before a quote,
-    line break or "!" stands between them. So everything but plain characters is written as octal
-    escapes, which sh's own printf undoes.
+    sh, fish and csh agree on single quotes only without quotes, backslashes before quotes, line
+    breaks and "!" between them. Everything but plain characters is therefore written as octal
+    escapes, which printf of sh decodes.
     """
     text = "".join(chr(byte) if byte in _PLAIN else f"\\0{byte:03o}" for byte in script.encode())
     return f"""exec /bin/sh -c 'eval "$(printf %b "$1")"' sh '{text}'"""
 
 
 def marked(script: str) -> tuple[str, str]:
-    """The script, first saying on both outputs a word that nobody can foresee; and that word.
+    """Return the script with a command before it that prints a random mark, and the mark.
 
-    What comes before it was printed by the login shell's start-up files.
+    Output before the mark comes from the login shell's start-up files.
     """
-    # Random: a start-up file that prints a fixed mark could forge an answer.
+    # Random: a start-up file could print a fixed mark and forge output.
     mark = f"edgesparse-{secrets.token_hex(8)}"
     return f"printf '\\n{mark}\\n'; printf '\\n{mark}\\n' >&2; {script}", mark
 
 
 def output_after_mark(text: str, mark: str) -> str | None:
-    """What a script said itself; None when it was never started."""
-    _, found, rest = text.partition(f"\n{mark}\n")
-    return rest if found else None
+    """Return the output of a script; None where it was never started."""
+    _, separator, rest = text.partition(f"\n{mark}\n")
+    return rest if separator else None

@@ -24,7 +24,7 @@ from edgesparse.devices.transport.interface import (
     DeviceError,
     Progress,
     Upload,
-    in_files,
+    shared_files,
 )
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.devices.transport.retry import persistent
@@ -37,9 +37,10 @@ from edgesparse.spec.base import Ssh
 # next.
 LEASE_SECONDS = 60.0
 FIRST_ANSWER_SECONDS = 90.0
-"""A board that is starting, or one of fifty that are reached at once, takes its time."""
+"""A board that is booting, or one of fifty that are connected in parallel, is slow to answer."""
 
-# What we give up must not go on there for ever; without a terminal nothing else ends it.
+# A command that timed out here must not run on the device for ever; without a terminal nothing else
+# ends it.
 _BOUNDED = 'command -v timeout >/dev/null && exec timeout "$@"; shift; exec "$@"'
 
 
@@ -57,7 +58,7 @@ class SshTransport:
         self.stop = threading.Event()
         if shutil.which("ssh") is None:
             raise DeviceError(
-                f"device {name}: there is no ssh on this machine; install OpenSSH's client "
+                f"device {name}: ssh is not installed on this machine; install OpenSSH's client "
                 "(sudo apt-get install openssh-client)"
             )
         self._master = Master(name, spec)
@@ -89,7 +90,7 @@ class SshTransport:
             yield channel
         finally:
             code = channel.close()
-        # ssh gives this code too when a signal ended the command there.
+        # ssh returns this code also when a signal ended the command.
         if code == UNREACHABLE and not self._master.alive():
             raise ConnectionLost(f"device {self.name}: the connection was lost")
 
@@ -99,7 +100,7 @@ class SshTransport:
         progress: Progress | None = None,
         refused: dict[str, str] | None = None,
     ) -> int:
-        self.used |= in_files(self.workdir, files)
+        self.used |= shared_files(self.workdir, files)
         return self._sender.put(files, progress, refused)
 
     def get_file(self, source: str, target: Path, max_bytes: int = MAX_FETCHED_BYTES) -> None:
@@ -109,8 +110,8 @@ class SshTransport:
 
         def fetch() -> None:
             with part.open("wb") as sink:
-                wanted = f"\n{mark}\n".encode()
-                problem = processes.fetch(argv, wanted, sink, max_bytes, FETCH_SECONDS)
+                marker = f"\n{mark}\n".encode()
+                problem = processes.fetch(argv, marker, sink, max_bytes, FETCH_SECONDS)
             if problem and not self._master.alive():
                 raise ConnectionLost(f"device {self.name}: {source}: {problem}")
             if problem:
@@ -120,10 +121,10 @@ class SshTransport:
             persistent(fetch, self.reconnect)
             os.replace(part, target)
         except TimeoutError:
-            raise DeviceError(f"device {self.name}: {source}: it did not come in time") from None
+            raise DeviceError(f"device {self.name}: {source}: copying timed out") from None
         except OverflowError:
             raise DeviceError(
-                f"device {self.name}: {source} is larger than {max_bytes / 1e6:.0f} MB; refused"
+                f"device {self.name}: {source} is larger than the limit of {max_bytes / 1e6:.0f} MB"
             ) from None
         finally:
             part.unlink(missing_ok=True)
@@ -155,11 +156,11 @@ class SshTransport:
             done = processes.run(argv, timeout_seconds)
         except TimeoutError:
             raise ConnectionLost(
-                f"device {self.name}: {what} gave no answer in {timeout_seconds:g} s",
+                f"device {self.name}: {what} did not finish within {timeout_seconds:g} s",
                 may_return=not self._master.alive(),
             ) from None
         stdout = shell.output_after_mark(done.stdout, mark)
-        # ssh gives this code too when a signal ended the command there.
+        # ssh returns this code also when a signal ended the command.
         broken = done.returncode == UNREACHABLE and not self._master.alive()
         if broken and stdout is None:
             raise explain(self.name, self.spec, done.stderr)
@@ -167,7 +168,7 @@ class SshTransport:
             raise ConnectionLost(f"device {self.name}: the connection was lost while {what} ran")
         if stdout is None:
             raise DeviceError(
-                f"device {self.name}: its login shell ran no command: {done.last_line}; "
+                f"device {self.name}: its login shell did not run the command: {done.last_line}; "
                 f"check that this prints 'hello': {login_command(self.spec)} echo hello"
             )
         stderr = shell.output_after_mark(done.stderr, mark)

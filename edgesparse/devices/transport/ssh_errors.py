@@ -1,4 +1,4 @@
-"""What ssh says when it cannot connect, as one message with what to do."""
+"""Errors of ssh as messages with the cause and the command to type."""
 
 from __future__ import annotations
 
@@ -41,19 +41,21 @@ _HUNG_UP = (
     "Control socket",
     "lost connection",
 )
-"""What ssh says of a device that is there and broke the connection, or of one on the way to it."""
+"""Errors of ssh when the device, or a host on the way to it, closed the connection."""
 
 
 def login_command(spec: Ssh) -> str:
-    """The ssh command by which a user tries the same connection."""
+    """Return the ssh command by which a user tries the same connection."""
     words = ["ssh"]
     if spec.config is not None:
         words += ["-F", spec.config]
     if spec.known_hosts is not None:
-        known = spec.known_hosts
-        odd = " " in known or "%" in known  # In an option's value ssh splits and expands.
-        known = '"' + known.replace("%", "%%") + '"' if odd else known
-        words += ["-o", f"UserKnownHostsFile={known}"]
+        known_hosts = spec.known_hosts
+        odd = (
+            " " in known_hosts or "%" in known_hosts
+        )  # In an option's value ssh splits and expands.
+        known_hosts = '"' + known_hosts.replace("%", "%%") + '"' if odd else known_hosts
+        words += ["-o", f"UserKnownHostsFile={known_hosts}"]
     if spec.identity_file is not None:
         words += ["-i", spec.identity_file.replace("%", "%%")]
     if spec.port is not None:
@@ -63,32 +65,35 @@ def login_command(spec: Ssh) -> str:
 
 
 def locked_keys(spec: Ssh) -> list[str]:
-    """The private keys that ssh would use and cannot without a passphrase."""
+    """Return the private keys of ssh that need a passphrase."""
     argv = ["ssh", *(["-F", os.path.expanduser(spec.config)] if spec.config else []), "-G"]
-    named = [spec.identity_file] if spec.identity_file else []
+    key_files = [spec.identity_file] if spec.identity_file else []
     with suppress(OSError, TimeoutError):
-        if not named:
+        if not key_files:
             settings = processes.run([*argv, "--", spec.host], _LOOK_SECONDS).stdout.splitlines()
-            named = [line.partition(" ")[2] for line in settings if line.startswith("identityfile")]
-        known = processes.run(["ssh-add", "-L"], _LOOK_SECONDS).stdout
-        return [name for name in named if _locked(Path(os.path.expanduser(name)), known)]
+            key_files = [
+                line.partition(" ")[2] for line in settings if line.startswith("identityfile")
+            ]
+        agent_keys = processes.run(["ssh-add", "-L"], _LOOK_SECONDS).stdout
+        return [
+            name for name in key_files if _is_locked(Path(os.path.expanduser(name)), agent_keys)
+        ]
     return []
 
 
-def _locked(key: Path, known: str) -> bool:
-    """Whether a private key needs a passphrase, and an agent that knows the keys `known` does not
-    know it."""
+def _is_locked(key: Path, agent_keys: str) -> bool:
+    """Return whether a private key needs a passphrase and is not among the agent's keys."""
     if not key.is_file():
         return False
     with suppress(OSError, IndexError):
-        if key.with_name(f"{key.name}.pub").read_text().split()[1] in known:
+        if key.with_name(f"{key.name}.pub").read_text().split()[1] in agent_keys:
             return False
     done = processes.run(["ssh-keygen", "-y", "-P", "", "-f", str(key)], _LOOK_SECONDS)
     return "incorrect passphrase" in done.stderr
 
 
 def agent_runs() -> bool:
-    """Whether there is an agent that keys can be given to."""
+    """Return whether an ssh-agent is running."""
     return bool(os.environ.get("SSH_AUTH_SOCK"))
 
 
@@ -97,69 +102,69 @@ def _word(word: str) -> str:
     return word if re.fullmatch(r"~?[\w@%+=:,./\[\]-]*", word) else shlex.quote(word)
 
 
-def explain(name: str, spec: Ssh, said: str) -> DeviceError:
-    """The error for what ssh printed; ConnectionLost where trying again may help."""
-    place = f"device {name} ({spec.host})"
+def explain(name: str, spec: Ssh, stderr: str) -> DeviceError:
+    """Return the error for ssh's stderr; ConnectionLost where a retry can help."""
+    device = f"device {name} ({spec.host})"
     login = login_command(spec)
-    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
         return DeviceError(
-            f"{place}: its host key has changed, so it may be another machine; if you know why (a "
-            f"new SD card, say), forget the old key with: {_forget(spec, said)}; "
+            f"{device}: its host key has changed, so it can be another machine; if you know why (a "
+            f"new SD card, for instance), remove the old key with: {_forget(spec, stderr)}; "
             f"then compare the new one with: {login}"
         )
-    if "Host key verification failed" in said or "host key is known" in said:
+    if "Host key verification failed" in stderr or "host key is known" in stderr:
         return DeviceError(
-            f"{place}: its host key is not known; compare it and accept it once with: {login}"
+            f"{device}: unknown host key; compare it and accept it once with: {login}"
         )
-    if "Permission denied" in said or "Too many authentication failures" in said:
+    if "Permission denied" in stderr or "Too many authentication failures" in stderr:
         key = spec.identity_file
         if key is not None and not os.path.exists(os.path.expanduser(key)):
             return DeviceError(
-                f"{place}: there is no file {key} on this machine; correct "
-                "connect.ssh.identity_file, or make a key with: ssh-keygen"
+                f"{device}: {key} does not exist on this machine; correct "
+                "connect.ssh.identity_file, or create a key with: ssh-keygen"
             )
         locked = locked_keys(spec)
         if locked:
             return DeviceError(
-                f"{place}: its key {locked[0]} has a passphrase, and no agent knows it; give it to "
-                f"one with: {'' if agent_runs() else 'eval $(ssh-agent); '}ssh-add "
+                f"{device}: the key {locked[0]} has a passphrase and is not in an agent; add it "
+                f"with: {'' if agent_runs() else 'eval $(ssh-agent); '}ssh-add "
                 f"{shlex.quote(locked[0])}"
             )
         return DeviceError(
-            f"{place}: it refused every key; make this work without a password: {login}; "
-            f"a key gets there with: {login.replace('ssh', 'ssh-copy-id', 1)}"
+            f"{device}: every key was refused; make this work without a password: {login}; "
+            f"copy a key with: {login.replace('ssh', 'ssh-copy-id', 1)}"
         )
-    if "Could not resolve hostname" in said:
+    if "Could not resolve hostname" in stderr:
         return DeviceError(
-            f"{place}: no machine has that name; correct connect.ssh.host, or add the name to "
+            f"{device}: unknown host name; correct connect.ssh.host, or add the name to "
             "~/.ssh/config"
         )
-    last = _reason(said)
-    if "Connection refused" in said:
+    last = _reason(stderr)
+    if "Connection refused" in stderr:
         return ConnectionLost(
-            f"{place}: nothing listens there: {last}; is the device on, and its SSH server enabled?"
+            f"{device}: connection refused ({last}); switch the device on and enable its SSH server"
         )
-    # Closed while keys are exchanged, ssh may end without a word.
-    if not said.strip() or any(word in said for word in _HUNG_UP):
-        told = last if said.strip() else "it closed the connection"
-        return ConnectionLost(f"{place}: {told}; try: {login}", hung_up=True)
-    if any(word in said for word in _AWAY):
+    # A connection that is closed during the key exchange can end ssh without a message.
+    if not stderr.strip() or any(word in stderr for word in _HUNG_UP):
+        reason = last if stderr.strip() else "it closed the connection"
+        return ConnectionLost(f"{device}: {reason}; try: {login}", hung_up=True)
+    if any(word in stderr for word in _AWAY):
         return ConnectionLost(
-            f"{place}: {last}; is the device on and in this network? Try: {login}"
+            f"{device}: {last}; check that the device is on and in this network; try: {login}"
         )
-    return DeviceError(f"{place}: ssh failed: {last}; try: {login}")
+    return DeviceError(f"{device}: ssh failed: {last}; try: {login}")
 
 
-def _reason(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip(" @\r\n")]
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip(" @\r\n")]
     return clean(lines[-1], 200) if lines else "no answer"
 
 
-def _forget(spec: Ssh, said: str) -> str:
-    """The ssh-keygen command that removes the key which no longer fits."""
-    offending = re.search(r"^Offending .* key in (.+):\d+\s*$", said, re.MULTILINE)
-    named = re.search(r"^Host key for (.+) has changed", said, re.MULTILINE)
-    host = named.group(1) if named else spec.host
+def _forget(spec: Ssh, stderr: str) -> str:
+    """Return the ssh-keygen command that removes an outdated host key."""
+    offending = re.search(r"^Offending .* key in (.+):\d+\s*$", stderr, re.MULTILINE)
+    host_line = re.search(r"^Host key for (.+) has changed", stderr, re.MULTILINE)
+    host = host_line.group(1) if host_line else spec.host
     if spec.port not in (None, 22) and not host.startswith("["):
         host = f"[{host}]:{spec.port}"
     command = ["ssh-keygen", "-R", host]

@@ -1,4 +1,4 @@
-"""The one SSH connection that all commands to a device share (OpenSSH's ControlMaster)."""
+"""The SSH connection that all commands to a device share (OpenSSH's ControlMaster)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from edgesparse.spec.base import Ssh
 from edgesparse.spec.safe.temporary import TemporaryFolder
 
 IDLE_SECONDS = 2
-"""After its last command before a connection ends by itself: of a process that was killed."""
+"""Idle time after which the connection of a killed process ends by itself."""
 FIRST_SECONDS = 5.0
-"""How long a device that hangs up at once is tried; one that is off is told at once."""
+"""How long a device that closes new connections is retried; one that is off is not."""
 _CHECK_SECONDS = 10.0
 # sun_path has 108 bytes on Linux and 104 elsewhere, and ssh appends 17 while it makes the socket.
 _MAX_SOCKET = 80
 
-# Prompts of several devices at once would be mixed up.
+# Prompts of several devices must not interleave.
 _prompting = threading.Lock()
 
 
 class Master:
-    """A background ssh that holds the connection; never more than one of ours at a time."""
+    """A background ssh process that holds the connection; at most one at a time."""
 
     def __init__(self, name: str, spec: Ssh) -> None:
         self.name = name
@@ -44,13 +44,13 @@ class Master:
         self._anchor: subprocess.Popen[bytes] | None = None
 
     def argv(self, command: str) -> list[str]:
-        """The ssh command that runs a shell line on the device."""
-        # Where the shared connection is gone, ssh would make one of its own for this command alone.
+        """Return the ssh command that runs a shell line on the device."""
+        # Without the shared connection, ssh would open one for this command alone.
         alone = ["-o", "BatchMode=yes", "-o", "ProxyCommand=false"]
         return ["ssh", *self._options, *alone, "--", self.spec.host, command]
 
     def open(self) -> None:
-        """Connect. Raises DeviceError; ConnectionLost where trying again may help."""
+        """Connect. Raises DeviceError; ConnectionLost where a retry can help."""
         for _ in pauses(FIRST_SECONDS, threading.Event()):
             try:
                 self._open()
@@ -62,7 +62,7 @@ class Master:
         raise last
 
     def reopen(self, stop: threading.Event) -> None:
-        """The same after the connection broke, for RECONNECT_SECONDS; nothing if it has not."""
+        """Connect again after a lost connection, for RECONNECT_SECONDS or until `stop` is set."""
         if self.alive():
             return
         for _ in pauses(RECONNECT_SECONDS, stop):
@@ -74,31 +74,29 @@ class Master:
         raise last
 
     def alive(self) -> bool:
-        """Whether the connection is there."""
-        return self._asked_pid() is not None
+        """Return whether the connection is open."""
+        return self._control_pid() is not None
 
     def close(self) -> None:
-        """End the connection and remove what it needed here; a second time does nothing."""
+        """End the connection and remove its socket; safe to call twice."""
         self._end()
         self._folder.close()
 
     def _open(self) -> None:
-        # Whatever is left of the last one: ssh would start one that shares nothing, and that
-        # nothing would ever end.
+        # With a leftover socket, ssh would start a master without sharing, which nothing ends.
         self._end()
         limit = self.spec.connect_timeout_seconds
-        code, said = self._start(batch=True, timeout_seconds=limit * 2 + 10)
-        # First without prompts: a fleet must not stop at one board's password, and most need none.
-        if code and "Permission denied" in said and sys.stdin is not None and sys.stdin.isatty():
-            with _prompting:  # A passphrase, a password or a touch may be all that is missing.
-                code, said = self._start(batch=False, timeout_seconds=300)
+        code, output = self._start(batch=True, timeout_seconds=limit * 2 + 10)
+        # First without prompts: a fleet must not block on a board's password, and most need none.
+        if code and "Permission denied" in output and sys.stdin is not None and sys.stdin.isatty():
+            with _prompting:  # A passphrase, a password or a touch can be all that is missing.
+                code, output = self._start(batch=False, timeout_seconds=300)
         if code:
-            raise explain(self.name, self.spec, said)
-        self._pid = self._asked_pid()
+            raise explain(self.name, self.spec, output)
+        self._pid = self._control_pid()
         if self._pid is None:
             raise explain(self.name, self.spec, "Connection closed")
-        # Keeps the connection open as long as we live, whatever else takes how long: it ends when
-        # its stdin does.
+        # Keeps the connection open for the lifetime of this process: it ends with its stdin.
         self._anchor = subprocess.Popen(
             self.argv("exec cat"),
             stdin=subprocess.PIPE,
@@ -112,37 +110,37 @@ class Master:
             self._anchor.kill()
             self._anchor.communicate()
             self._anchor = None
-        pid = self._asked_pid() or self._pid
+        pid = self._control_pid() or self._pid
         self._pid = None
         if self._control.exists():
             with suppress(OSError, TimeoutError):
-                self._said("-O", "exit")
-        # One that does not hear, because its connection hangs, is ended all the same.
+                self._control_command("-O", "exit")
+        # A master whose connection hangs does not react: kill it.
         if pid is not None and _is_ours(pid, str(self._control)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._control.unlink(missing_ok=True)
 
-    def _asked_pid(self) -> int | None:
-        """Of the process behind the socket."""
+    def _control_pid(self) -> int | None:
+        """Return the id of the process behind the socket."""
         if not self._control.exists():
             return None
         try:
-            done = self._said("-O", "check")
+            done = self._control_command("-O", "check")
         except (OSError, TimeoutError):
             return None
         number = done.stderr.partition("(pid=")[2].partition(")")[0]
         return int(number) if done.returncode == 0 and number.isdecimal() else None
 
-    def _said(self, *words: str) -> processes.Completed:
-        # LogLevel: the answer is told as information.
+    def _control_command(self, *words: str) -> processes.Completed:
+        # LogLevel: ssh prints the reply at this level.
         argv = ["ssh", "-o", "LogLevel=INFO", *self._options, *words, "--", self.spec.host]
         return processes.run(argv, _CHECK_SECONDS)
 
     def _start(self, *, batch: bool, timeout_seconds: float) -> tuple[int, str]:
         background = ["-M", "-N", "-f", "-o", f"ControlPersist={IDLE_SECONDS}"]
         mode = ["-o", f"BatchMode={'yes' if batch else 'no'}"]
-        # To a file: the part that goes to the background keeps a pipe open for ever.
+        # To a file: the process in the background would keep a pipe open.
         with tempfile.TemporaryFile() as output:
             try:
                 done = subprocess.run(
@@ -161,7 +159,7 @@ class Master:
 
 
 def _socket_folder() -> TemporaryFolder:
-    """A folder whose path is short enough for a socket."""
+    """Return a folder whose path is short enough for a socket."""
     folder = TemporaryFolder()
     if len(os.fsencode(folder.path)) <= _MAX_SOCKET:
         return folder
@@ -170,7 +168,7 @@ def _socket_folder() -> TemporaryFolder:
 
 
 def _is_ours(pid: int, control: str) -> bool:
-    """Whether a process is the ssh of that socket: its id may be another's by now."""
+    """Return whether a process is the ssh of that socket: process ids are reused."""
     try:
         return control.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -178,10 +176,10 @@ def _is_ours(pid: int, control: str) -> bool:
 
 
 def _options(spec: Ssh, control: str) -> list[str]:
-    # Neither a path with a space nor one with a per cent sign is to be taken apart.
+    # ssh expands per cent signs in the path.
     options = ["-T", "-S", control.replace("%", "%%")]
     settings = {
-        # Whatever the user's configuration says: an unknown host is never trusted silently.
+        # Overrides the user's configuration: an unknown host is never trusted silently.
         "StrictHostKeyChecking": "yes",
         "ConnectTimeout": str(math.ceil(spec.connect_timeout_seconds)),
         "ServerAliveInterval": "5",
@@ -210,5 +208,5 @@ def _options(spec: Ssh, control: str) -> list[str]:
 
 
 def _path(path: str) -> str:
-    """A path as the value of an option, in which ssh expands and splits."""
+    """Quote a path for the value of an option, which ssh expands and splits."""
     return '"' + os.path.expanduser(path).replace("%", "%%") + '"'

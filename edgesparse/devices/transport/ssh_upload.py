@@ -1,9 +1,9 @@
-"""Copies files to a device through a command's stdin: no sftp subsystem is needed, a copy goes on
-where a broken connection ended, and several senders of one file do not get in each other's way.
-Models go packed, and are checked by digest once they are unpacked.
+"""Copies files to a device through a command's stdin: without the sftp subsystem, resuming after a
+lost connection, and safe for several senders of the same file. Models are compressed on the way and
+verified by digest after unpacking.
 
-Each sender has a part file of its own, which becomes the file by a rename. What somebody else has
-sent of the same content is taken over by copying it, never by writing to it.
+Each sender has its own part file, which is renamed to the file. A part of another sender with the
+same content is copied, never written to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgesparse.devices.transport.interface import (
     DiskFullError,
     Progress,
     Upload,
-    no_room,
+    disk_full,
 )
 from edgesparse.devices.transport.processes import Completed, last_line
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE
@@ -110,8 +110,8 @@ _FULL = ("No space left", "Disk quota exceeded")
 
 
 class Sender:
-    """Copies files to one device. `run` runs a command there, `argv` gives the ssh command of one,
-    `reconnect` makes the connection again."""
+    """Copies files to a device. `run` runs a command on it, `argv` returns the ssh command for a
+    shell line, `reconnect` restores the connection."""
 
     def __init__(
         self,
@@ -138,11 +138,11 @@ class Sender:
         """Copy files; see Transport.put_files."""
         if not files:
             return 0
-        # The same file for two entries is sent once.
+        # Entries can share a file.
         files = list({(file.target, file.sha256): file for file in files}.values())
         total = sum(file.source.stat().st_size for file in files)
         done = sent = 0
-        # One round trip for all of them: over a slow link each costs a second.
+        # One round trip for all files: over a slow link each costs a second.
         free, states = self._compare(files)
         packs = self._packed([f for f, state in zip(files, states, strict=True) if state == 0])
         sent += self._send_packed(packs, free, progress, total)
@@ -160,7 +160,7 @@ class Sender:
                     problem = (
                         None
                         if free is None
-                        else no_room(self.name, file, free + state, self.workdir)
+                        else disk_full(self.name, file, free + state, self.workdir)
                     )
                     if problem is not None:
                         raise problem
@@ -174,15 +174,15 @@ class Sender:
         return sent
 
     def _packed(self, files: Sequence[Upload]) -> dict[str, tuple[Upload, Upload]]:
-        """By where they are sent to, files that are smaller packed, each with what is sent."""
-        found: dict[str, tuple[Upload, Upload]] = {}
+        """Return the files that compress well with their compressed upload, by its target."""
+        packs: dict[str, tuple[Upload, Upload]] = {}
         for file in files if self._unpacks else ():
             small = packed(file.source)
             if small is not None:
                 digest = file_digest(small)
-                place = f"{file.target.rpartition('/')[0]}/{digest}.xz"
-                found.setdefault(place, (file, Upload(small, place, digest)))
-        return found
+                target = f"{file.target.rpartition('/')[0]}/{digest}.xz"
+                packs.setdefault(target, (file, Upload(small, target, digest)))
+        return packs
 
     def _send_packed(
         self,
@@ -191,103 +191,108 @@ class Sender:
         progress: Progress | None,
         total: int,
     ) -> int:
-        """Copy packed files and unpack them there; bytes sent. What does not fit so, or cannot be
-        unpacked, is left to be sent as it is."""
+        """Copy compressed files and unpack them on the device; returns the bytes sent. Files that
+        do not fit or cannot be unpacked are left to be sent uncompressed."""
         need = sum(s.source.stat().st_size + f.source.stat().st_size for f, s in packs.values())
         if not packs or (free is not None and free - need < ROOM_LEFT_BYTES):
             return 0
         sent = done = 0
-        small = [one for _, one in packs.values()]
-        _, states = self._compare(small)
-        for (file, one), state in zip(packs.values(), states, strict=True):
-            size, share = file.source.stat().st_size, one.source.stat().st_size
+        packed_files = [pack for _, pack in packs.values()]
+        _, states = self._compare(packed_files)
+        for (file, pack), state in zip(packs.values(), states, strict=True):
+            size, share = file.source.stat().st_size, pack.source.stat().st_size
 
             def tell(
-                there: int, before: int = done, scale: float = size / share, file: Upload = file
+                sent_bytes: int,
+                before: int = done,
+                scale: float = size / share,
+                file: Upload = file,
             ) -> None:
                 if progress is not None and total:
-                    progress((before + scale * there) / total, f"sending {file.source.name}")
+                    progress((before + scale * sent_bytes) / total, f"sending {file.source.name}")
 
             if state is not None:
-                sent += self._send(one, state, tell)
+                sent += self._send(pack, state, tell)
             done += size
-        given = []
-        for file, one in packs.values():
-            given += [file.target, file.sha256, one.target]
-        answers = self.run(["/bin/sh", "-c", _UNPACK, "sh", self.id, *given]).stdout.split()
+        arguments = []
+        for file, pack in packs.values():
+            arguments += [file.target, file.sha256, pack.target]
+        answers = self.run(["/bin/sh", "-c", _UNPACK, "sh", self.id, *arguments]).stdout.split()
         self._unpacks = answers == ["ok"] * len(packs)
         return sent
 
     def _compare(self, files: Sequence[Upload]) -> tuple[int | None, list[int | None]]:
-        """Bytes that are free there; and None for each file that is there, else how many bytes of
-        it are."""
-        given = [text for file in files for text in (file.target, file.sha256)]
-        done = self.run(["/bin/sh", "-c", _COMPARE, "sh", self.workdir, self.id, *given])
+        """Return the free bytes of the disk, and for each file None where the device has it, else
+        how many bytes of it were sent already."""
+        arguments = [text for file in files for text in (file.target, file.sha256)]
+        done = self.run(["/bin/sh", "-c", _COMPARE, "sh", self.workdir, self.id, *arguments])
         first, _, rest = done.stdout.partition("\n")
         answers = rest.split()
         if done.returncode or not first.startswith("free") or len(answers) != len(files):
-            raise DeviceError(f"device {self.name}: cannot look at its files: {done.last_line}")
+            raise DeviceError(f"device {self.name}: cannot read its files: {done.last_line}")
         kilobytes = first.removeprefix("free").strip()
         free = int(kilobytes) * 1024 if _is_number(kilobytes) else None
         return free, [None if a == "have" else int(a) if _is_number(a) else 0 for a in answers]
 
-    def _send(self, file: Upload, start: int, tell: processes.Tell) -> int:
-        """Copy one file, again from where a broken connection ended; bytes sent."""
+    def _send(self, file: Upload, start: int, on_sent: processes.Tell) -> int:
+        """Copy a file, resuming after a lost connection; returns the bytes sent."""
         sent, size = 0, file.source.stat().st_size
-        place: int | None = start if start < size else 0
+        position: int | None = start if start < size else 0
         damaged = False
         for _ in range(UPLOAD_TRIES):
-            assert place is not None
-            count, code, said = self._stream(file, place, size, tell)
+            assert position is not None
+            count, code, stderr = self._stream(file, position, size, on_sent)
             sent += count
             if code == 0:
                 return sent
             if code == _CANNOT_WRITE:
-                kind = DiskFullError if any(word in said for word in _FULL) else DeviceError
+                kind = DiskFullError if any(word in stderr for word in _FULL) else DeviceError
                 raise kind(
-                    f"device {self.name}: cannot write {file.target}: {last_line(said)}; "
-                    "make room there or choose another workdir in the device file"
+                    f"device {self.name}: cannot write {file.target}: {last_line(stderr)}; "
+                    "free space or choose another workdir in the device file"
                 )
             if code == _DAMAGED:
                 if damaged:
                     break
-                # Whatever it was that this went on from, it goes on from it no more.
-                damaged, place = True, 0
+                # The part that it resumed from was damaged: start again.
+                damaged, position = True, 0
                 continue
             if code not in (UNREACHABLE, _TOO_SHORT) and code >= 0:
                 raise DeviceError(
-                    f"device {self.name}: {file.source.name} was not copied: {last_line(said)}"
+                    f"device {self.name}: {file.source.name} was not copied: {last_line(stderr)}"
                 )
             self.reconnect()
-            place = self._compare([file])[1][0]
-            if place is None:
+            position = self._compare([file])[1][0]
+            if position is None:
                 return sent
-            place = place if place < size else 0
+            position = position if position < size else 0
         if code == _DAMAGED:
-            raise DeviceError(f"device {self.name}: {file.source.name} arrived damaged, twice")
+            raise DeviceError(
+                f"device {self.name}: {file.source.name} was damaged on its way, twice"
+            )
         raise ConnectionLost(
-            f"device {self.name}: the connection broke {UPLOAD_TRIES} times while "
-            f"{file.source.name} was sent; the same command goes on from there",
+            f"device {self.name}: connection lost {UPLOAD_TRIES} times while sending "
+            f"{file.source.name}; run the same command again to resume",
             may_return=False,
         )
 
     def _stream(
-        self, file: Upload, start: int, size: int, tell: processes.Tell
+        self, file: Upload, start: int, size: int, on_sent: processes.Tell
     ) -> tuple[int, int, str]:
-        """Send a file's bytes from `start`; bytes sent, exit code, what was said."""
+        """Send a file's bytes from `start`; returns the bytes sent, the exit code and stderr."""
         numbers = [str(size), self.id, str(start)]
         argv = ["/bin/sh", "-c", _RECEIVE, "sh", file.target, file.sha256, *numbers]
         script, mark = shell.marked(shell.script_of(argv))
         with file.source.open("rb") as source:
             source.seek(start)
             sent, code, output = processes.feed(
-                self.argv(shell.remote_command(script)), source, lambda n: tell(start + n)
+                self.argv(shell.remote_command(script)), source, lambda n: on_sent(start + n)
             )
-        said = output.decode(errors="replace")
-        own = shell.output_after_mark(said, mark)
-        return sent, code, said if own is None else own
+        stderr = output.decode(errors="replace")
+        own_output = shell.output_after_mark(stderr, mark)
+        return sent, code, stderr if own_output is None else own_output
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text from a device is a number that fits one."""
+    """Return whether a text from a device is a number of reasonable size."""
     return text.isascii() and text.isdecimal() and len(text) < 16

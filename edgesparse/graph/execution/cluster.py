@@ -1,9 +1,8 @@
-"""Stages run by a Dask cluster: the same stages, keys and store as on this machine.
+"""Runs stages on a Dask cluster, with the same stages, keys and store as on this machine.
 
-A Dask worker runs a stage as this machine does, in a process of its own, so that TensorFlow
-can crash without taking the worker down, and puts what it leaves into the store. What a lost worker
-was doing, another one does; what was stored is not done again. Stages that ask devices stay here,
-where the connections are, and a device lets one job measure at a time, whoever sent it.
+A Dask worker runs a stage as this machine does, in a child process, so that TensorFlow can crash
+without the worker, and stores its artifact. Another worker repeats the stage of a lost one; stored
+stages are not repeated. Stages that use devices run on this machine, which has the connections.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.stages.base.stage import PlanContext, Stage
 
 TRIES = 8
-"""So often a stage is begun anew whose worker, or scheduler, was lost."""
+"""Attempts of a stage whose worker, or scheduler, was lost."""
 CONNECT_SECONDS, RECONNECT_SECONDS, END_SECONDS = 10.0, 120.0, 10.0
 _COUNT_SECONDS = 1.0
 _TOPIC = "edgesparse"
@@ -37,17 +36,17 @@ _TOPIC = "edgesparse"
 
 @dataclass(frozen=True)
 class _Order:
-    """What a Dask worker needs to carry out a stage; its plan's context has been sent before."""
+    """A stage for a Dask worker; its plan's context was sent before."""
 
     stage: Stage
     session: str
-    """Of the client; the worker's processes end with it."""
+    """The client's session; the worker's processes end with it."""
     context: str
-    """The name under which the worker has it."""
+    """The name of the context in the worker."""
     root: str
-    """The client's store, which a worker may or may not see."""
+    """The client's store, which a worker can share or not."""
     mark: str
-    """A file in it: whoever sees it sees that store."""
+    """A file in it: a worker that has the file shares the store."""
     shared: str | None
     project: str | None
     log: str
@@ -58,9 +57,10 @@ class DaskCluster:
     """A connection to a Dask cluster; see executor.Cluster."""
 
     def __init__(self, address: str) -> None:
-        """`address` is that of a scheduler, or a path to its file.
+        """Connect to a scheduler at an address, or by its file.
 
-        Raises UsageError where Dask is not installed or nothing answers.
+        Raises:
+            UsageError: Dask is not installed, or no scheduler answers.
         """
         self.address = address
         self._distributed = _library()
@@ -72,20 +72,20 @@ class DaskCluster:
         self._marks: dict[Path, str] = {}
         self._marking = ExitStack()
         self._spent: list[Any] = []
-        """Futures that have ended. Dask's client sends at most every 10 ms, and that one is let go
-        of is a message, too: it is sent behind the next order, not before it."""
+        """Futures that have ended. Dask's client sends messages every 10 ms at most, and releasing
+        a future is one: it is sent after the next order."""
         self._stopped = False
         self._session = f"edgesparse-session-{uuid.uuid4().hex[:12]}"
         self._client: Any = self._connected(CONNECT_SECONDS)
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was closed in the middle of work, and can run nothing more."""
+        """Return whether it was closed while stages were running."""
         return self._stopped
 
     def close(self) -> None:
         """End the connection."""
-        with suppress(Exception):  # Its scheduler may be gone already.
+        with suppress(Exception):  # Its scheduler can be gone already.
             if self._client.status == "running":
                 end = self._client.scheduler.unregister_worker_plugin
                 self._client.sync(end, name=self._session, callback_timeout=END_SECONDS)
@@ -96,15 +96,15 @@ class DaskCluster:
 
     @property
     def count(self) -> int:
-        """So many stages can go on there at once."""
+        """The number of stages that can run on it in parallel."""
         now = time.monotonic()
         if now - self._counted[0] > _COUNT_SECONDS:
-            with suppress(Exception):  # While it reconnects, the last number counts.
+            with suppress(Exception):  # While it reconnects, the last number applies.
                 self._counted = (now, max(1, sum(self._client.nthreads().values())))
         return self._counted[1]
 
     def run_stage(self, stage: Stage, executor: Executor, listener: events.Listener) -> str | None:
-        """Run one stage there; the error if it failed."""
+        """Run a stage on the cluster; returns the error if it failed."""
 
         def progress(share: float, text: str) -> None:
             listener(events.StageProgress(stage.label, share, text))
@@ -125,26 +125,22 @@ class DaskCluster:
                     error: str | None = future.result()
                     self._spent.append(future)
                     return error
-                except Exception as caught:  # What Dask raises says that a process is gone.
+                except Exception as caught:  # Dask raises different errors for lost processes.
                     if self._stopped:
                         return "interrupted"
                     if not self._is_loss(caught):
                         return f"{type(caught).__name__}: {str(caught)[:300]}"
                     lost = caught
-                    listener(
-                        events.Note(
-                            f"{stage.label}: its worker or scheduler was lost; it is begun anew"
-                        )
-                    )
+                    listener(events.Note(f"{stage.label}: lost its Dask worker; retrying"))
                     self._again(client)
-            return f"its worker was lost {TRIES} times ({type(lost).__name__}); is memory short?"
+            return f"lost its Dask worker {TRIES} times ({type(lost).__name__}); out of memory?"
         except EdgesparseError as error_of_ours:
             return str(error_of_ours)
         finally:
             self._listeners.pop(stage.key, None)
 
     def interrupt(self) -> None:
-        """Let go of whatever goes on; nothing is begun anew."""
+        """Release the running stages, without retries."""
         self._stopped = True
         self.close()
 
@@ -155,7 +151,7 @@ class DaskCluster:
         return isinstance(error, CancelledError | OSError) or type(error).__name__ in names
 
     def _again(self, lost: Any) -> None:
-        """Connect anew where the scheduler went away; one thread does it for all."""
+        """Connect again after the scheduler was lost; one thread does it for all."""
         with self._lock:
             if self._client is not lost:
                 return
@@ -169,31 +165,31 @@ class DaskCluster:
             self._client = self._connected(RECONNECT_SECONDS)
 
     def _connected(self, patience: float) -> Any:
-        """A client of a scheduler that answers within a while."""
+        """Return a client of a scheduler that answers within `patience` seconds."""
         last: Exception | None = None
         until = time.monotonic() + patience
         while True:
             kind = "address" if "://" in self.address else "scheduler_file"
             try:
                 if kind == "scheduler_file" and not Path(self.address).is_file():
-                    raise OSError("there is no such file, and no address begins so")
+                    raise OSError("file not found, and not an address such as tcp://host:8786")
                 client = self._distributed.Client(
                     **{kind: self.address}, timeout=10, set_as_default=False
                 )
-                client.subscribe_topic(_TOPIC, self._heard)
-                client.register_plugin(_ending(self._session), name=self._session)
+                client.subscribe_topic(_TOPIC, self._on_progress)
+                client.register_plugin(_session_plugin(self._session), name=self._session)
                 return client
             except Exception as error:
                 last = error
             if time.monotonic() > until or self._stopped:
                 raise UsageError(
-                    f"--cluster {self.address}: no scheduler answers "
+                    f"--cluster {self.address}: no answer from a scheduler "
                     f"({type(last).__name__}: {str(last)[:200]})"
                 )
             time.sleep(0.5)
 
-    def _heard(self, event: Any) -> None:
-        """What workers tell of their progress."""
+    def _on_progress(self, event: Any) -> None:
+        """Forward the progress that a worker reports."""
         with suppress(TypeError, ValueError, LookupError):
             key, share, text = event[1]
             tell = self._listeners.get(str(key))
@@ -215,26 +211,26 @@ class DaskCluster:
         )
 
     def _mark(self, store: Store) -> str:
-        """The name of a folder by which the store is known as long as this process uses it: a copy
-        of the project, on another machine under the same path, has not got it."""
+        """Return a folder that marks the store while this process uses it: a copy of the project
+        on another machine, under the same path, lacks it."""
         if store.root not in self._marks:
             self._marks[store.root] = self._marking.enter_context(store.part()).name
         return self._marks[store.root]
 
     def _context(self, context: PlanContext) -> str:
-        """The name under which every worker has a context, those that come later, too."""
+        """Send a context to all workers, including later ones; returns its name."""
         with self._lock:
-            known = self._sent.get(id(context))
-            if known is None:
-                # One plan is carried out at a time: what an earlier one left there is not needed.
+            sent = self._sent.get(id(context))
+            if sent is None:
+                # Plans run one at a time: the context of an earlier one is not needed.
                 for _, old in self._sent.values():
                     with suppress(Exception):
                         self._client.unregister_worker_plugin(old)
                 self._sent.clear()
                 name = f"edgesparse-{uuid.uuid4().hex[:12]}"
-                self._client.register_plugin(_plugin(pickle.dumps(context)), name=name)
-                known = self._sent[id(context)] = (context, name)
-            return known[1]
+                self._client.register_plugin(_context_plugin(pickle.dumps(context)), name=name)
+                sent = self._sent[id(context)] = (context, name)
+            return sent[1]
 
 
 def _library() -> Any:
@@ -242,16 +238,16 @@ def _library() -> Any:
         import distributed
     except ImportError:
         raise missing_extra("--cluster", "Dask", "cluster") from None
-    # It warns of lost workers in the middle of our progress, which says that itself.
+    # Its warnings of lost workers would interrupt the progress display, which reports them.
     logging.getLogger("distributed.client").setLevel(logging.ERROR)
     return distributed
 
 
-def _plugin(pickled: bytes) -> Any:
+def _context_plugin(pickled: bytes) -> Any:
     from distributed import WorkerPlugin
 
     class Sent(WorkerPlugin):  # type: ignore[misc]
-        """Holds a context where a worker keeps it for us."""
+        """Holds a context in a worker."""
 
         def __init__(self, content: bytes) -> None:
             self.content = content
@@ -259,11 +255,11 @@ def _plugin(pickled: bytes) -> Any:
     return Sent(pickled)
 
 
-def _ending(session: str) -> Any:
+def _session_plugin(session: str) -> Any:
     from distributed import WorkerPlugin
 
     class Ending(WorkerPlugin):  # type: ignore[misc]
-        """Ends a client's processes when it lets go of its workers."""
+        """Ends a client's processes when it releases its workers."""
 
         def __init__(self, session: str) -> None:
             self.session = session
@@ -276,7 +272,7 @@ def _ending(session: str) -> Any:
     return Ending(session)
 
 
-# What follows runs in Dask workers.
+# The code below runs in Dask workers.
 
 _contexts: dict[str, PlanContext] = {}
 _pools: dict[str, Workers] = {}
@@ -297,10 +293,10 @@ def _run_in_worker(order: _Order) -> str | None:
         executor.context.inputs.check()
     except EdgesparseError as error:
         return (
-            f"worker {worker.address}: {error}; code goes with the pipeline, data and saved models "
-            "must lie under the same path on every worker"
+            f"worker {worker.address}: {error}; data and saved models must have the same path on "
+            "every worker"
         )
-    if executor.store.has(order.stage.key):  # By a worker that was lost after it had stored it.
+    if executor.store.has(order.stage.key):  # Stored by a worker that was lost afterwards.
         return None
 
     def tell(event: events.RunEvent) -> None:
@@ -311,17 +307,17 @@ def _run_in_worker(order: _Order) -> str | None:
 
 
 def _executor(order: _Order, worker: Any) -> Executor:
-    """What runs stages in this worker."""
+    """Return the executor of stages in this worker."""
     with _setting_up:
-        differing = _differing(order.versions)
+        differing = _version_differences(order.versions)
         if differing:
-            raise EdgesparseError(f"worker {worker.address} has other versions: {differing}")
+            raise EdgesparseError(f"versions differ on worker {worker.address}: {differing}")
         store = _store(order, worker)
         if order.context not in _contexts:
-            _contexts.clear()  # Of an earlier plan: what it holds in memory is not needed.
+            _contexts.clear()  # An earlier plan's data is not needed in memory.
             plugin = worker.plugins.get(order.context)
             if plugin is None:
-                raise EdgesparseError(f"worker {worker.address} has not got the pipeline")
+                raise EdgesparseError(f"worker {worker.address} did not receive the pipeline")
             _contexts[order.context] = pickle.loads(plugin.content)  # noqa: S301 (from the client)
         name = worker.name if isinstance(worker.name, str) else f"worker-{worker.name}"
         log = Path(order.log)
@@ -329,7 +325,7 @@ def _executor(order: _Order, worker: Any) -> Executor:
         if not log.parent.is_dir():
             log = Path(worker.local_directory) / log.name
         if order.session not in _pools:
-            # Clients that were killed have said nothing; those that live start theirs anew.
+            # End idle pools: their clients can have been killed; others start theirs again.
             for session in [name for name, pool in _pools.items() if pool.idle]:
                 end_session(session)
             _pools[order.session] = Workers(log, worker.state.nthreads)
@@ -340,19 +336,21 @@ def _executor(order: _Order, worker: Any) -> Executor:
 
 
 def end_session(session: str) -> None:
-    """End the processes of a client: TensorFlow in each takes most of a gigabyte."""
+    """End the processes of a client: TensorFlow takes almost a gigabyte in each."""
     pool = _pools.pop(session, None)
     if pool is not None:
         pool.close()
 
 
 def _store(order: _Order, worker: Any) -> Store:
-    """The client's own store where this machine sees it, else a copy of what the shared one has."""
+    """Return the client's store where this machine shares it, else one that copies from the
+    remote store."""
     sees = (Path(order.root) / order.mark).exists()
     if not sees and order.shared is None:
         raise EdgesparseError(
-            f"worker {worker.address} does not see {order.root}: name a store that it does, "
-            "'store: s3://bucket/folder' in the pipeline, or start workers on a shared filesystem"
+            f"worker {worker.address} has no access to {order.root}; set a store that it can "
+            "reach, 'store: s3://bucket/folder' in the pipeline, or start workers on a shared "
+            "filesystem"
         )
     root = order.root if sees else str(Path(worker.local_directory) / "edgesparse" / "store")
     key = (root, order.shared, order.project)
@@ -365,14 +363,14 @@ def _store(order: _Order, worker: Any) -> Store:
 _own_versions: dict[str, str] = {}
 
 
-def _differing(versions: dict[str, str]) -> str:
-    """What is of another version here than at the client: it would make something else."""
+def _version_differences(versions: dict[str, str]) -> str:
+    """Describe the versions that differ from the client's, with which results would differ."""
     if not _own_versions:
         _own_versions.update(library_versions())
     names = sorted({*versions, *_own_versions})
-    told_there = (
+    differences = (
         f"{name} {_own_versions.get(name, 'missing')} instead of {versions.get(name, 'none')}"
         for name in names
         if _own_versions.get(name) != versions.get(name)
     )
-    return ", ".join(told_there)
+    return ", ".join(differences)

@@ -26,7 +26,7 @@ class Cluster(Protocol):
 
     @property
     def count(self) -> int:
-        """How many stages can run on it in parallel."""
+        """The number of stages that can run on it in parallel."""
 
     def run_stage(self, stage: Stage, executor: Executor, listener: events.Listener) -> str | None:
         """Run a stage; see Executor.run_stage."""

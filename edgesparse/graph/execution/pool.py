@@ -90,7 +90,7 @@ class Workers:
 
     @property
     def idle(self) -> bool:
-        """Whether no call is running."""
+        """Return whether no call is running."""
         return len(self._free) == self.count
 
     @property

@@ -1,5 +1,4 @@
-"""Walks a plan's graph: what is in the store is not done again, and what does not wait for one
-another is done side by side."""
+"""Schedules the stages of a plan: stored ones are skipped, independent ones run in parallel."""
 
 from __future__ import annotations
 
@@ -23,60 +22,62 @@ def execute(
     listener: events.Listener,
     check: Callable[[Stage], None] = lambda _: None,
 ) -> dict[str, str]:
-    """Run every stage whose artifact is missing; each comes after its inputs. A failed stage fails
-    what depends on it only.
+    """Run every stage whose artifact is missing, each after its inputs. A failed stage fails only
+    the stages that depend on it.
 
-    As many run at once as this machine, or a cluster, has workers, and beside them one that asks
-    devices only; one that measures on this machine runs alone. Whatever stages print goes to the
-    workers' logs.
+    As many run in parallel as this machine, or a cluster, has workers, and in addition one that
+    only uses a device; a stage that measures time on this machine runs alone. Their output goes to
+    the workers' logs.
 
     Args:
-        check: called with each stage that is done; what it raises ends all of them.
+        check: called with each finished stage; an exception stops all stages.
 
     Returns:
-        Errors by the key of the stage that failed or could not begin; the others are stored.
+        Errors by the key of a stage that failed or could not start; the others are stored.
     """
-    # Before anything new is begun: half artifacts of a killed run take room.
+    # Before new stages: partial artifacts of a killed run take space.
     executor.store.sweep()
-    walk = _Walk(tuple(stages), executor, events.thread_safe(listener), check)
-    # Threads wait only; a cluster may grow while it works.
+    schedule = _Schedule(tuple(stages), executor, events.thread_safe(listener), check)
+    # The threads only wait; a cluster can grow while it works.
     lanes = executor.workers.count if executor.cluster is None else _MOST_LANES
     with ThreadPoolExecutor(lanes + 1) as pool:
         try:
-            while walk.begin(pool):
-                walk.finish()
-        except BaseException:  # Ctrl-C, most likely. What goes on hears of it and ends.
+            while schedule.begin(pool):
+                schedule.finish()
+        except BaseException:  # Ctrl-C, most likely: stop the running stages.
             executor.interrupt()
             raise
-    return {stage.key: walk.errors[stage.key] for stage in stages if stage.key in walk.errors}
+    return {
+        stage.key: schedule.errors[stage.key] for stage in stages if stage.key in schedule.errors
+    }
 
 
 @dataclass
-class _Walk:
-    """How far it has come. Stages go by their numbers, which are their places in the plan."""
+class _Schedule:
+    """The state of an execution. Stages are identified by their index in the plan."""
 
     stages: tuple[Stage, ...]
     executor: Executor
-    tell: events.Listener
+    listener: events.Listener
     check: Callable[[Stage], None]
     errors: dict[str, str] = field(default_factory=dict)
     running: dict[Future[str | None], int] = field(default_factory=dict)
     missing: dict[int, int] = field(default_factory=dict)
-    """How many of its inputs each stage still waits for."""
+    """The number of inputs that each stage waits for."""
     followers: dict[str, list[int]] = field(default_factory=dict)
-    """Who waits for a key."""
+    """The stages that wait for a key."""
     behind: dict[int, int] = field(default_factory=dict)
-    """How many stages still come after it, one after another."""
+    """The length of the longest chain of stages after each."""
     ready: list[int] = field(default_factory=list)
-    """Those that wait for nothing any more, and have not been looked at."""
+    """Stages whose inputs are done, not yet queued."""
     here: list[tuple[int, int]] = field(default_factory=list)
-    """Those to be carried out by a worker; the one with the longest way behind it comes first, so
-    that no long way is left over when the others are done."""
+    """Stages for workers, those with the longest chain after them first, so that no long chain
+    remains when the others are done."""
     asking: list[tuple[int, int]] = field(default_factory=list)
-    """Those that only ask a device."""
+    """Stages that only use a device."""
     by_key: dict[str, Stage] = field(default_factory=dict)
     begun: dict[int, int] = field(default_factory=dict)
-    """As the how-maniest each was begun."""
+    """The position of each stage in the order of starts."""
 
     def __post_init__(self) -> None:
         self.by_key = {stage.key: stage for stage in self.stages}
@@ -92,10 +93,10 @@ class _Walk:
         self.ready = [number for number, count in self.missing.items() if not count]
 
     def begin(self, pool: ThreadPoolExecutor) -> bool:
-        """Begin whatever can be; whether there is something to wait for."""
+        """Start the stages that can run; return whether any is running."""
         while self.ready:
             number = heapq.heappop(self.ready)
-            if self._settled(number):
+            if self._is_settled(number):
                 self._release(number)
             else:
                 in_child = kind(self.stages[number].name).in_child
@@ -105,38 +106,38 @@ class _Walk:
             while queue and self._fits(queue[0][1]):
                 _, number = heapq.heappop(queue)
                 stage = self.stages[number]
-                self.tell(events.StageStarted(stage.label, *self._place(number)))
+                self.listener(events.StageStarted(stage.label, *self._progress(number)))
                 self.running[pool.submit(self._run, stage)] = number
         return bool(self.running)
 
     def _run(self, stage: Stage) -> str | None:
         executor = self.executor
         for key in stage.inputs.values():
-            # What the shared store has named may be damaged there: then it is made again.
+            # An artifact can be damaged in the shared store: then its stage runs again.
             if not executor.store.ready(key) and key in self.by_key:
                 error = self._run(self.by_key[key])
                 if error is not None:
                     return f"{self.by_key[key].label}: {error}"
-        if executor.cluster is not None and _goes_away(stage):
-            return executor.cluster.run_stage(stage, executor, self.tell)
-        return executor.run_stage(stage, self.tell)
+        if executor.cluster is not None and _can_run_on_cluster(stage):
+            return executor.cluster.run_stage(stage, executor, self.listener)
+        return executor.run_stage(stage, self.listener)
 
     def finish(self) -> None:
-        """Wait for the next that ends."""
+        """Wait for the next stages that end."""
         done, _ = wait(self.running, return_when=FIRST_COMPLETED)
         for future in done:
             number = self.running.pop(future)
             stage, error = self.stages[number], future.result()
             if error is None:
-                self.tell(events.StageDone(stage.label, *self._place(number)))
+                self.listener(events.StageDone(stage.label, *self._progress(number)))
                 self.check(stage)
             else:
                 self.errors[stage.key] = f"{stage.label}: {error}"
-                self.tell(events.StageFailed(stage.label, stage.variants, error))
+                self.listener(events.StageFailed(stage.label, stage.variants, error))
             self._release(number)
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """As the how-maniest of how many it was begun."""
+    def _progress(self, number: int) -> tuple[int, int]:
+        """Return a stage's position in the order of starts, and the number of stages."""
         return self.begun.setdefault(number, len(self.begun) + 1), len(self.stages)
 
     def _release(self, number: int) -> None:
@@ -145,55 +146,57 @@ class _Walk:
             if not self.missing[follower]:
                 heapq.heappush(self.ready, follower)
 
-    def _settled(self, number: int) -> bool:
-        """Whether nothing is to be done: something before it failed, or it is stored."""
+    def _is_settled(self, number: int) -> bool:
+        """Return whether a stage need not run: it is stored, or a stage before it failed."""
         stage = self.stages[number]
-        # The first cause is told, not that something before it is missing.
+        # Report the first cause, not the missing input.
         blocked = next((self.errors[k] for k in stage.inputs.values() if k in self.errors), None)
         if blocked is not None:
             self.errors[stage.key] = blocked
-        elif stored(stage, self.executor.store, self.tell) and (
+        elif is_stored(stage, self.executor.store, self.listener) and (
             stage.key in self.followers or self.executor.store.ready(stage.key)
         ):
-            self.tell(events.StageDone(stage.label, *self._place(number), cached=True))
+            self.listener(events.StageDone(stage.label, *self._progress(number), cached=True))
             self.check(stage)
         else:
             return False
         return True
 
     def _fits(self, number: int) -> bool:
-        """Whether it can run beside what runs now."""
-        stage, now = self.stages[number], [self.stages[n] for n in self.running.values()]
-        if now and any(_measures_here(one, self.executor) for one in (stage, *now)):
+        """Return whether a stage can run in parallel with the running ones."""
+        stage, running = self.stages[number], [self.stages[n] for n in self.running.values()]
+        if running and any(_is_timed_here(other, self.executor) for other in (stage, *running)):
             return False
-        asks = sum(not kind(one.name).in_child for one in now)
+        device_stages = sum(not kind(other.name).in_child for other in running)
         if not kind(stage.name).in_child:
-            return not asks  # One device, one connection: answers come one after another.
+            return not device_stages  # A device has one connection, and measures one job.
         if self.executor.cluster is None:
-            return len(now) - asks < self.executor.workers.count
-        here = sum(kind(one.name).in_child and not _goes_away(one) for one in now)
-        if not _goes_away(stage):
-            return here < self.executor.workers.count
-        return len(now) - asks - here < min(self.executor.cluster.count, _MOST_LANES)
+            return len(running) - device_stages < self.executor.workers.count
+        local = sum(
+            kind(other.name).in_child and not _can_run_on_cluster(other) for other in running
+        )
+        if not _can_run_on_cluster(stage):
+            return local < self.executor.workers.count
+        return len(running) - device_stages - local < min(self.executor.cluster.count, _MOST_LANES)
 
 
-def stored(stage: Stage, store: Store, listener: events.Listener) -> bool:
-    """Whether its artifact is whole and stored; a damaged one is taken away, which is said."""
-    wrong = store.wrong(stage.key)
+def is_stored(stage: Stage, store: Store, listener: events.Listener) -> bool:
+    """Return whether a stage's artifact is stored and intact; a damaged one is removed."""
+    wrong = store.damage(stage.key)
     if wrong is not None:
-        text = f"{stage.label}: what is in the store is damaged ({wrong}); it is made again"
+        text = f"{stage.label}: stored artifact is damaged ({wrong}); running the stage again"
         listener(events.Note(text))
         store.discard(stage.key)
     return store.has(stage.key)
 
 
-def _goes_away(stage: Stage) -> bool:
-    """Whether it needs nothing but the store: what asks devices stays where they are connected."""
+def _can_run_on_cluster(stage: Stage) -> bool:
+    """Return whether a stage can run on a cluster: those that use devices run on this machine."""
     return kind(stage.name).in_child and "target" not in stage.spec
 
 
-def _measures_here(stage: Stage, executor: Executor) -> bool:
-    """Whether its result depends on how long something takes on this machine."""
+def _is_timed_here(stage: Stage, executor: Executor) -> bool:
+    """Return whether a stage's result depends on the time of this machine."""
     target = stage.spec.get("target")
     if target is None or target["clock"] != "wall":
         return False

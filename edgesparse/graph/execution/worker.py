@@ -158,7 +158,7 @@ class Worker:
         self._user_code, self._installed, self._strategy = "", {}, None
 
     def _stale(self, context: PlanContext) -> bool:
-        """Whether another context needs a new process: imported modules and the set-up of
+        """Return whether another context needs a new process: imported modules and the set-up of
         TensorFlow cannot be undone."""
         if self._process is None:
             return False

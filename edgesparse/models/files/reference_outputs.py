@@ -7,15 +7,14 @@ A program of its own: the process that reaches devices needs no TensorFlow.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgesparse.spec.errors import EdgesparseError, UsageError, summary_of
-from edgesparse.spec.safe.programs import run_json_module
+from edgesparse.spec.errors import UsageError, summary_of
+from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
 
 BATCH = 64
@@ -98,14 +97,5 @@ def _keys(kind: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {f"{kind}.{name}": values for name, values in arrays.items()}
 
 
-def main(model: str, samples: str, target: str) -> None:
-    wrong, tasks = "", {}
-    try:
-        tasks = write_answers(Path(model), Path(samples), Path(target))
-    except (EdgesparseError, OSError, ValueError) as error:
-        wrong = str(error)
-    sys.stdout.write("\n" + json.dumps({"wrong": wrong, "tasks": tasks}) + "\n")
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print_json_reply(lambda: {"tasks": write_answers(*map(Path, sys.argv[1:]))})

@@ -9,7 +9,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from edgesparse.spec.safe.files import file_digest
+from edgesparse.spec.safe.files import file_digest, user_cache
 
 SUFFIXES = (".tflite", ".npz")
 WORTH = 0.9
@@ -30,7 +30,7 @@ def packed(source: Path) -> Path | None:
             return None
         if not SMALL_BYTES <= source.stat().st_size <= LARGE_BYTES:
             return None
-        folder = _folder()
+        folder = user_cache("packed")
         done = folder / f"{file_digest(source)}.xz"
         if done.is_file():
             os.utime(done)
@@ -55,11 +55,6 @@ def packed(source: Path) -> Path | None:
 def wire_bytes(source: Path) -> int:
     """Return the size of a file as sent to a device."""
     return (packed(source) or source).stat().st_size
-
-
-def _folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "edgesparse" / "packed"
 
 
 def _bound(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""Atomic writes of files and folders, and digests."""
+"""Atomic writes of files and folders, digests, locks, and the user's cache folder."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +14,21 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+
+def user_cache(name: str) -> Path:
+    """Return the user's cache folder for a purpose, such as ~/.cache/edgesparse/wheels."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "edgesparse" / name
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for and hold the exclusive lock on a file, which is created where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def replace_bytes(path: Path, content: bytes) -> None:

@@ -1,1 +1,1 @@
-"""What every stage is, and what stages leave for one another."""
+"""The types of stages, and the artifacts that stages exchange."""

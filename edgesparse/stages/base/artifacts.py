@@ -1,4 +1,4 @@
-"""What stages leave in their folders, and read from those of others."""
+"""Reading and writing of artifacts in the folders of stages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 METRICS, HISTORY = "metrics.json", "history.json"
 _COMPARED = 4
-"""Samples that a model answers before and after it is made flat."""
+"""Samples on which a model's outputs are compared before and after flattening."""
 _WEIGHTS, _WHOLE = "model.weights.h5", "model.keras"
 
 
@@ -37,11 +37,11 @@ def save_keras(
     *,
     as_built: bool,
 ) -> None:
-    """Leave a trained model, how its training went, and its metrics on the test split.
+    """Save a trained model, the history of its training, and its metrics on the test split.
 
     Args:
-        as_built: it has the layers that its builder gives it, so that its weights are enough: not
-            every layer of a user's can be read back by Keras.
+        as_built: it has the layers of its builder, so that its weights are sufficient: Keras cannot
+            load every layer of a user.
     """
     if as_built:
         model.save_weights(folder / _WEIGHTS)
@@ -56,28 +56,29 @@ def _save_whole(model: tf.keras.Model, path: Path) -> None:
         model.save(path)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise EdgesparseError(
-            f"the changed model cannot be saved: {cause_of(error)}; give your layers a "
-            "get_config() that returns what their constructors take"
+            f"cannot save the changed model: {cause_of(error)}; give your layers a get_config() "
+            "that returns the arguments of their constructors"
         ) from error
 
 
 def is_as_built(context: StageContext, role: str) -> bool:
-    """Whether an input has the layers that the builder gives it."""
+    """Return whether an input has the layers of its builder."""
     return (context.inputs[role] / _WEIGHTS).is_file()
 
 
-def built(context: StageContext, *, float32: bool = True) -> tf.keras.Model:
-    """The pipeline's model before any training, as a flat functional one; with `float32` also where
-    its user has asked for 16-bit arithmetic."""
+def build_model(context: StageContext, *, float32: bool = True) -> tf.keras.Model:
+    """Build the pipeline's untrained model as a flat functional one; `float32` overrides 16-bit
+    arithmetic."""
     from edgesparse import models
 
     model = models.build(context.pipeline.model, context.plan.loaded.folder)
-    return flat(model, context, float32=float32)
+    return flatten(model, context, float32=float32)
 
 
-def flat(model: tf.keras.Model, context: StageContext, *, float32: bool = True) -> tf.keras.Model:
-    """A model as its user has built it as a flat functional one; where it leaves sizes open, they
-    are the data's."""
+def flatten(
+    model: tf.keras.Model, context: StageContext, *, float32: bool = True
+) -> tf.keras.Model:
+    """Convert a user's model to a flat functional one; dynamic sizes become those of the data."""
     from edgesparse import data, models
     from edgesparse.methods.network import functional
 
@@ -92,21 +93,21 @@ def flat(model: tf.keras.Model, context: StageContext, *, float32: bool = True) 
 
 
 def read_keras(context: StageContext, role: str) -> tf.keras.Model:
-    """What `save_keras` left; layers of the user's own are found in the user's file."""
+    """Load a model of `save_keras`; custom objects are imported from the user's file."""
     from edgesparse import models
     from edgesparse.methods.network import functional
     from edgesparse.models.files.reading import read
 
     if is_as_built(context, role):
-        model = built(context)
+        model = build_model(context)
         model.load_weights(context.inputs[role] / _WEIGHTS)
         return model
-    own = models.own_objects(context.pipeline.model, context.plan.loaded.folder)
-    model, _ = read(context.inputs[role] / _WHOLE, own, trusted=True)
+    custom_objects = models.own_objects(context.pipeline.model, context.plan.loaded.folder)
+    model, _ = read(context.inputs[role] / _WHOLE, custom_objects, trusted=True)
     return functional.functional(model, context.plan.data.inputs, role)
 
 
 def save_tflite(content: bytes, folder: Path, storage: str) -> None:
-    """Leave a model file, and what results say of it."""
+    """Save a model file and its facts for results."""
     (folder / f"{storage}.tflite").write_bytes(content)
     write_json(folder / "model.json", ModelFile.of(inspect(content)).model_dump())

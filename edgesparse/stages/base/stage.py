@@ -117,7 +117,7 @@ class PlanContext:
         return (self.project or self.loaded.folder, self.loaded.folder)
 
     def is_tracked(self, path: Path) -> bool:
-        """Whether a file or folder is in the keys already, or is a file of edgesparse."""
+        """Return whether a file or folder is in the keys already, or is a file of edgesparse."""
         inputs = self.inputs
         return (
             str(path) in inputs.files
@@ -162,7 +162,7 @@ class PlanContext:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """How the pipeline's model is trained and evaluated on its data. Raises UsageError."""
+        """The recipe of the model's training and evaluation on its data. Raises UsageError."""
         from edgesparse import models
         from edgesparse.methods.network import functional
         from edgesparse.methods.training.recipe import compiled_with, put_together

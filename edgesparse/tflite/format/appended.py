@@ -1,4 +1,4 @@
-"""What lies behind a .tflite file's flatbuffer, such as TFLite metadata's labels as a zip."""
+"""Bytes after a .tflite file's flatbuffer, such as the zip with labels of TFLite metadata."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.encode import packed
+from edgesparse.tflite.format.encode import serialize
 from edgesparse.tflite.format.graph import damaged, open_model
 
 _PADDING = 16
-"""A flatbuffer may end with fewer zeros, which align what was written first."""
+"""A flatbuffer can end with fewer zeros, for alignment."""
 _UNIT = 4
-"""Its length is a multiple of this."""
+"""The length of a flatbuffer is a multiple of this."""
 
 
-def appended(content: bytes, name: str = "model.tflite") -> bytes:
-    """The bytes behind the flatbuffer, which has no length of its own: it ends where a shorter file
-    would say something else. Empty where there are none, or where they are the model's weights.
+def trailing_bytes(content: bytes, name: str = "model.tflite") -> bytes:
+    """Return the bytes after the flatbuffer; empty where they are the model's weights.
+
+    A flatbuffer does not store its length: it ends where a shorter file would read differently.
 
     Raises:
         UsageError: the file is damaged.
@@ -29,7 +30,7 @@ def appended(content: bytes, name: str = "model.tflite") -> bytes:
     low, high, whole = _end_of_buffers(model, content), len(content), _without_data(model, name)
     while low < high:
         middle = (low + high) // 2
-        if _says(memoryview(content)[:middle]) == whole:
+        if _read_without_data(memoryview(content)[:middle]) == whole:
             high = middle
         else:
             low = middle + 1
@@ -46,14 +47,14 @@ def _end_of_buffers(model: Any, content: bytes) -> int:
 
 
 def _without_data(model: Any, name: str) -> bytes:
-    """All that a model says beside its buffers, which are looked at apart."""
+    """Serialize a model without its buffers, which are compared separately."""
     with damaged(name):
         for buffer in model.buffers or ():
             buffer.data = None
-        return packed(model, aligned=False)
+        return serialize(model, aligned=False)
 
 
-def _says(content: memoryview) -> bytes | None:
+def _read_without_data(content: memoryview) -> bytes | None:
     try:
         return _without_data(open_model(content, "part"), "part")
     except UsageError:

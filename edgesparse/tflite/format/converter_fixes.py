@@ -1,4 +1,4 @@
-"""What the converter gets wrong (TensorFlow 2.21), put right in the file it wrote."""
+"""Corrections of errors in the converter's files (TensorFlow 2.21)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tflite.format.encode import add_buffer, packed
+from edgesparse.tflite.format.encode import add_buffer, serialize
 from edgesparse.tflite.format.graph import constants, dtype_of, indices, open_model, operator_name
 
 _OUTPUT_STATE = 18
-"""Which input of an LSTM holds its last output."""
+"""Index of the LSTM's input with its last output."""
 _HIDDEN = 4
-"""Which intermediate of an LSTM says how its output is stored."""
+"""Index of the LSTM's intermediate with the quantization of its output."""
 
 
-def mended(content: bytes) -> bytes:
-    """The same model, right where the converter's is known to be wrong."""
-    return lstm_states(positive_zeros(content))
+def fix_converter_output(content: bytes) -> bytes:
+    """Correct all known errors of the converter in a file."""
+    return fix_lstm_states(normalize_zeros(content))
 
 
-def positive_zeros(content: bytes) -> bytes:
-    """The same model with 0.0 for each -0.0 among its weights.
+def normalize_zeros(content: bytes) -> bytes:
+    """Replace each -0.0 among the weights by 0.0.
 
-    Masks and folded batch normalizations make them; they are equal numbers, but other bytes.
+    Masks and folded batch normalizations produce them; the numbers are equal, their bytes are not.
     """
     changed = bytearray(content)
     model = open_model(changed, "model.tflite")
@@ -34,24 +34,24 @@ def positive_zeros(content: bytes) -> bytes:
     return bytes(changed)
 
 
-def lstm_states(content: bytes) -> bytes:
-    """The same model with each integer LSTM's state on the scale of its output.
+def fix_lstm_states(content: bytes) -> bytes:
+    """Give the state of each integer LSTM the scale of its output.
 
-    The kernel writes its output with the state's scale. Where another operator asks for a common
-    scale, as CONCATENATION does of the two directions of a Bidirectional layer, the converter gives
-    it to the output alone, and the file answers wrong.
+    The kernel writes its output with the state's scale. Where another operator requires a common
+    scale, as CONCATENATION does for a Bidirectional layer, the converter changes that of the output
+    alone, and the outputs are wrong.
     """
     model = open_model(content, "model.tflite")
-    found = False
+    changed = False
     for graph in model.subgraphs:
         for operator in graph.operators or ():
             if operator_name(model, operator) == "UNIDIRECTIONAL_SEQUENCE_LSTM":
-                found = _state_like_output(model, graph, operator) or found
-    return packed(model, aligned=False) if found else content
+                changed = _copy_output_scale(model, graph, operator) or changed
+    return serialize(model, aligned=False) if changed else content
 
 
-def _state_like_output(model: Any, graph: Any, operator: Any) -> bool:
-    """Whether something was to be done."""
+def _copy_output_scale(model: Any, graph: Any, operator: Any) -> bool:
+    """Copy an LSTM's output scale to its state; return whether they differed."""
     output = graph.tensors[indices(operator.outputs)[0]]
     state = graph.tensors[indices(operator.inputs)[_OUTPUT_STATE]]
     hidden = indices(operator.intermediates)
@@ -64,12 +64,14 @@ def _state_like_output(model: Any, graph: Any, operator: Any) -> bool:
         tensor.quantization.scale = np.array([target[0]], np.float32)
         tensor.quantization.zeroPoint = np.array([target[1]], np.int64)
     if model.buffers[state.buffer].data is not None:
-        # It begins at zero, which is another integer now. Others may share the buffer.
+        # It begins at zero, which is another integer now. Other tensors can share the buffer.
         dtype, shape = dtype_of(state), tuple(indices(state.shape))
         state.buffer = add_buffer(model, np.full(shape, target[1], dtype))
     return True
 
 
 def _scaled(tensor: Any) -> bool:
-    found = tensor.quantization
-    return found is not None and found.scale is not None and len(found.scale) == 1
+    quantization = tensor.quantization
+    return (
+        quantization is not None and quantization.scale is not None and len(quantization.scale) == 1
+    )

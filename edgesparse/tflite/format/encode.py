@@ -1,7 +1,7 @@
-"""Rewrites .tflite files: chosen weights in TFLite's sparse form, the rest as it was.
+"""Rewrites .tflite files: chosen weights in TFLite's sparse format, everything else unchanged.
 
-The file is read and written through the schema that ai-edge-litert ships. Nothing is lost: decoding
-gives the same bits, and an operator without a sparse kernel gets its weights through DENSIFY.
+The file is read and written through the schema of ai-edge-litert. Encoding is lossless: decoding
+returns the same bits, and an operator without a sparse kernel gets its weights through DENSIFY.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from edgesparse.tflite.format.graph import (
 from edgesparse.tflite.format.layout import Compressed, Dense, Layout, decompress
 
 SPARSE_KERNEL_VERSION = 8
-"""Of FULLY_CONNECTED: the first version that takes sparse weights."""
+"""The first version of FULLY_CONNECTED that supports sparse weights."""
 _DENSIFY_VERSION = 1
 _ALIGNMENT = 16
 _VECTORS = {
@@ -41,23 +41,23 @@ _VECTORS = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one tensor is stored. `densify`: the operator gets it dense, from a DENSIFY before it."""
+    """Storage of a tensor. `densify`: a DENSIFY operator before its reader makes it dense."""
 
     layout: Layout
     densify: bool
 
 
 Choose = Callable[[Constant], Encoding | None]
-"""What becomes of a weight; None leaves it dense."""
+"""Chooses the storage of a weight; None leaves it dense."""
 
 
 def encode(content: bytes, choose: Choose, name: str = "model.tflite") -> bytes:
-    """Store each weight as `choose` says; what is sparse already is decoded first.
+    """Store each weight as `choose` returns; sparse weights are decoded first.
 
     Raises:
-        UsageError: the file is damaged, or too large for a flatbuffer's own buffers.
+        UsageError: the file is damaged, or has weights outside of the flatbuffer.
     """
-    return rewrite(content, lambda model, found: choose, name)
+    return rewrite(content, lambda model, _: choose, name)
 
 
 def rewrite(
@@ -65,23 +65,25 @@ def rewrite(
     chooser: Callable[[Any, Sequence[Constant]], Choose],
     name: str = "model.tflite",
 ) -> bytes:
-    """The same for a choice that depends on the whole model: `chooser` is given it, densely stored,
-    and its constants."""
+    """Store weights by a choice that depends on the whole model; see `encode`.
+
+    Args:
+        chooser: returns the choice, for the densely stored model and its constants.
+    """
     model = open_model(content, name)
     with damaged(name):
         _refuse_external(model, name)
-        # Kept as it was: aligning adds bytes, and a file that was not aligned ran without.
+        # Unchanged: alignment adds bytes, and an unaligned file ran without it.
         aligned = _is_aligned(model, content)
-        # From the dense form, whoever encoded it: a file may be encoded for one runtime after
-        # another.
+        # From the dense form: a file can be encoded for several runtimes in turn.
         _decode(model)
-        found = list(constants(model))
-        choose = chooser(model, found)
+        all_constants = list(constants(model))
+        choose = chooser(model, all_constants)
     stored: dict[tuple[int, Layout], tuple[int, Compressed]] = {}
-    for constant in found:
+    for constant in all_constants:
         encoding = choose(constant)
         if encoding is not None:
-            # Tensors that share a buffer go on sharing one.
+            # Tensors that share a buffer still share one.
             key = (constant.buffer, encoding.layout)
             if key not in stored:
                 compressed = Dense(constant.values).compress(encoding.layout)
@@ -89,11 +91,11 @@ def rewrite(
             _store(model, constant, *stored[key], densify=encoding.densify)
     with damaged(name):
         compact(model)
-        return packed(model, aligned=aligned)
+        return serialize(model, aligned=aligned)
 
 
 def decode(content: bytes, name: str = "model.tflite") -> bytes:
-    """The same model with every weight stored dense."""
+    """Store every weight dense."""
     return encode(content, lambda constant: None, name)
 
 
@@ -103,7 +105,7 @@ def _refuse_external(model: Any, name: str) -> None:
         outside |= any(operator.largeCustomOptionsOffset > 1 for operator in graph.operators or ())
     if outside:
         raise UsageError(
-            f"{name}: keeps weights behind the flatbuffer, as models over 2 GB do; "
+            f"{name} has weights after the flatbuffer, as models over 2 GB do; "
             "their storage cannot be changed"
         )
 
@@ -121,7 +123,7 @@ def _decode(model: Any) -> None:
             tensor.buffer = add_buffer(model, values)
             tensor.sparsity = None
         direct: dict[int, int] = {}
-        kept = []
+        operators = []
         for operator in graph.operators or ():
             source = next(iter(indices(operator.inputs)), -1)
             if operator_name(model, operator) == "DENSIFY" and _is_constant(model, graph, source):
@@ -130,9 +132,9 @@ def _decode(model: Any) -> None:
                 if graph.tensors[target].quantization is not None:
                     graph.tensors[source].quantization = graph.tensors[target].quantization
             else:
-                kept.append(operator)
-        graph.operators = kept
-        for operator in kept:
+                operators.append(operator)
+        graph.operators = operators
+        for operator in operators:
             operator.inputs = [direct.get(i, i) for i in indices(operator.inputs)]
         graph.outputs = [direct.get(i, i) for i in indices(graph.outputs)]
 
@@ -156,7 +158,7 @@ def _store(
             quantization=tensor.quantization,
             hasRank=tensor.hasRank,
         )
-        # Scales are of use to the operator only, and DENSIFY's zeros are plain zeros.
+        # Scales are needed by the operator only, and DENSIFY writes zeros as 0.
         tensor.quantization = None
         graph.tensors.append(dense)
         _insert_densify(model, graph, constant.tensor, len(graph.tensors) - 1)
@@ -167,12 +169,12 @@ def _store(
 
 
 def _insert_densify(model: Any, graph: Any, source: int, target: int) -> None:
-    """Right before the first operator that reads the tensor; all its readers read the dense one."""
+    """Insert DENSIFY before the first reader of a tensor; all of its readers read the dense one."""
     first = None
-    for place, operator in enumerate(graph.operators):
+    for position, operator in enumerate(graph.operators):
         inputs = indices(operator.inputs)
         if source in inputs:
-            first = place if first is None else first
+            first = position if first is None else first
             operator.inputs = [target if i == source else i for i in inputs]
     graph.outputs = [target if i == source else i for i in indices(graph.outputs)]
     code = _code(model, "DENSIFY", _DENSIFY_VERSION)
@@ -190,19 +192,19 @@ def _require_version(model: Any, graph: Any, constant: Constant) -> None:
     for operator in graph.operators:
         if constant.tensor in indices(operator.inputs):
             version = max(SPARSE_KERNEL_VERSION, model.operatorCodes[operator.opcodeIndex].version)
-            # Above it XNNPACK takes sparse float weights as if they were dense, and answers NaN.
-            # Beside layers of other numbers the converter gives all of them the highest version.
+            # With a higher version XNNPACK reads sparse float weights as dense ones, and returns
+            # NaN. In mixed models the converter gives all operators the highest version.
             if constant.values.dtype == np.float32:
                 version = SPARSE_KERNEL_VERSION
             operator.opcodeIndex = _code(model, operator_name(model, operator), version)
 
 
 def _code(model: Any, name: str, version: int) -> int:
-    """The place of an operator's code with that version; added where it is missing."""
+    """Return the index of an operator code with a version, added where it is missing."""
     number = getattr(schema.BuiltinOperator, name)
-    for place, code in enumerate(model.operatorCodes):
+    for index, code in enumerate(model.operatorCodes):
         if max(code.builtinCode, code.deprecatedBuiltinCode) == number and code.version == version:
-            return place
+            return index
     deprecated = min(number, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
     code = schema.OperatorCodeT(
         deprecatedBuiltinCode=deprecated, builtinCode=number, version=version
@@ -212,7 +214,7 @@ def _code(model: Any, name: str, version: int) -> int:
 
 
 def add_buffer(model: Any, values: np.ndarray) -> int:
-    """Its number."""
+    """Add a buffer; returns its index."""
     data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     model.buffers.append(schema.BufferT(data=data))
     return len(model.buffers) - 1
@@ -221,14 +223,16 @@ def add_buffer(model: Any, values: np.ndarray) -> int:
 def _parameters(stored: Compressed) -> Any:
     levels = []
     for level in stored.levels:
-        found = schema.DimensionMetadataT(format=schema.DimensionType.DENSE, denseSize=level.size)
+        metadata = schema.DimensionMetadataT(
+            format=schema.DimensionType.DENSE, denseSize=level.size
+        )
         if level.segments is not None and level.indices is not None:
-            found.format, found.denseSize = schema.DimensionType.SPARSE_CSR, 0
+            metadata.format, metadata.denseSize = schema.DimensionType.SPARSE_CSR, 0
             kind, vector = _VECTORS[level.segments.itemsize]
-            found.arraySegmentsType, found.arraySegments = kind, vector(level.segments)
+            metadata.arraySegmentsType, metadata.arraySegments = kind, vector(level.segments)
             kind, vector = _VECTORS[level.indices.itemsize]
-            found.arrayIndicesType, found.arrayIndices = kind, vector(level.indices)
-        levels.append(found)
+            metadata.arrayIndicesType, metadata.arrayIndices = kind, vector(level.indices)
+        levels.append(metadata)
     return schema.SparsityParametersT(
         traversalOrder=list(stored.order),
         blockMap=list(stored.block_map) or None,
@@ -237,14 +241,14 @@ def _parameters(stored: Compressed) -> Any:
 
 
 def _is_aligned(model: Any, content: bytes) -> bool:
-    """Whether the buffers begin where the schema wants them; the converter's often do not."""
+    """Return whether all buffers are aligned as in the schema; the converter's often are not."""
     base = np.frombuffer(content, np.uint8).ctypes.data
-    places = [b.data.ctypes.data for b in model.buffers if b.data is not None and len(b.data)]
-    return all((place - base) % _ALIGNMENT == 0 for place in places)
+    addresses = [b.data.ctypes.data for b in model.buffers if b.data is not None and len(b.data)]
+    return all((address - base) % _ALIGNMENT == 0 for address in addresses)
 
 
 class _AlignedBuffer(schema.BufferT):
-    """The schema asks for it; its Python writer does not do it."""
+    """A buffer that is aligned as the schema requires, which its Python writer ignores."""
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 (the schema's name)
         if self.data is not None:
@@ -252,11 +256,11 @@ class _AlignedBuffer(schema.BufferT):
         return super().Pack(builder)
 
 
-def packed(model: Any, *, aligned: bool) -> bytes:
-    """The file of a ModelT. `aligned`: buffers begin where the schema wants them."""
+def serialize(model: Any, *, aligned: bool) -> bytes:
+    """Serialize a ModelT; `aligned` aligns its buffers as in the schema."""
     if aligned:
         model.buffers = [_AlignedBuffer(b.data, b.offset, b.size) for b in model.buffers]
-    # Large enough from the start: growing would copy everything again.
+    # Large enough from the start: growing copies everything.
     size = sum(len(b.data) + 2 * _ALIGNMENT for b in model.buffers if b.data is not None)
     for graph in model.subgraphs:
         size += sum(_sparsity_bytes(tensor) + 1024 for tensor in graph.tensors)

@@ -1,6 +1,6 @@
 """A .tflite file as objects of its schema: operators, constants, and how constants are stored.
 
-The file is untrusted: whatever is wrong with it ends in one EdgesparseError.
+The file is untrusted: any error in it is raised as a UsageError.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from edgesparse.tflite.format.layout import Compressed, Form, Level, decompress
 IDENTIFIER = b"TFL3"
 _MAX_ELEMENTS = 1 << 26
 _ELEMENTS_PER_BYTE = 64
-"""Of a file, at most, where that is more than _MAX_ELEMENTS: a few bytes can claim gigabytes of
-zeros, and reading them would take as much memory. It is as sparse as 97 % of single bytes."""
+"""Elements per byte of a file, at most, above _MAX_ELEMENTS: a few bytes can declare gigabytes of
+zeros, which reading would allocate. 64 is a sparsity of 97 % of single bytes."""
 _DTYPES: dict[int, type[np.generic]] = {
     schema.TensorType.FLOAT32: np.float32,
     schema.TensorType.FLOAT16: np.float16,
@@ -34,10 +34,10 @@ _DTYPES: dict[int, type[np.generic]] = {
 }
 _OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
 _THROUGH = ("DENSIFY", "DEQUANTIZE")
-"""Who reads their output is who reads the weight."""
+"""Operators that pass a weight on to the reader of their output."""
 _KERNEL_OPERATIONS = ("Conv2D", "depthwise", "MatMul", "separable_conv2d", "conv2d_transpose")
 _WRAPPERS = ("LastValueQuant", "FakeQuant")
-"""What quantization-aware training puts between a layer and its operation."""
+"""Parts of names that quantization-aware training adds."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Constant:
     """A constant tensor. `values` is dense, of the tensor's shape and dtype.
 
     `op` reads it (through DENSIFY and DEQUANTIZE) as its input number `slot`, and
-    `activation_dtype` is that of its first input. `stored` is how it is stored now, None for
-    densely; `zero_point` is what stands for zero, None where that differs from channel to channel;
-    `scales` counts the scales of a quantized tensor.
+    `activation_dtype` is that of its first input. `stored` is its sparse form, None where it is
+    dense; `zero_point` represents zero, None where that differs between channels; `scales` counts
+    the scales of a quantized tensor.
     """
 
     graph: int
@@ -66,7 +66,7 @@ class Constant:
 
     @property
     def form(self) -> Form:
-        """How it is stored."""
+        """The form of its storage."""
         if self.stored is None:
             return "dense"
         if self.densified:
@@ -81,23 +81,23 @@ class Constant:
 
     @property
     def zeros(self) -> int:
-        """Elements that stand for zero."""
+        """The number of elements that represent zero."""
         return self.values.size - int(np.count_nonzero(self.values != (self.zero_point or 0)))
 
     @property
     def stored_bytes(self) -> int:
-        """What it takes in the file."""
+        """Its size in the file."""
         return self.values.nbytes if self.stored is None else self.stored.bytes
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is a matrix or filter, not a bias, a shape or an index."""
+        """Return whether it is a matrix or filter, not a bias, a shape or an index."""
         return self.values.ndim >= 2 and self.values.dtype != np.int32
 
 
 @contextmanager
 def damaged(name: str) -> Iterator[None]:
-    """What reading a broken file raises becomes one UsageError."""
+    """Convert errors of reading a damaged file within the block into a UsageError."""
     try:
         yield
     except (
@@ -109,13 +109,13 @@ def damaged(name: str) -> Iterator[None]:
         OverflowError,
         MemoryError,
     ) as error:
-        raise UsageError(f"{name}: is truncated or damaged; copy it again ({error})") from None
+        raise UsageError(f"{name} is truncated or damaged; copy it again ({error})") from None
 
 
 def open_model(content: bytes | bytearray | memoryview, name: str) -> Any:
-    """The file's ModelT. Raises UsageError where it is none."""
+    """Read a file's ModelT. Raises UsageError where it is not a .tflite model."""
     if content[4:8] != IDENTIFIER:
-        raise UsageError(f"{name}: is not a .tflite model (its identifier TFL3 is missing)")
+        raise UsageError(f"{name} is not a .tflite model (its identifier TFL3 is missing)")
     with damaged(name):
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
         if not model.subgraphs:
@@ -124,14 +124,14 @@ def open_model(content: bytes | bytearray | memoryview, name: str) -> Any:
 
 
 def label(name: str) -> str:
-    """A Keras layer's name out of a tensor's, without what the converter puts around it.
+    """Extract a Keras layer's name from a tensor's.
 
-    Tensors are called MODEL/LAYER/OPERATION, and fused operators have several names, of which the
-    weight's own operation tells the layer.
+    Tensors are named MODEL/LAYER/OPERATION; fused operators have several names, of which the one
+    with the weight's operation has the layer.
     """
     names = [n.split("/") for n in name.split(";")]
-    own = next((parts for parts in names if parts[-1] in _KERNEL_OPERATIONS), names[0])
-    parts = [part for part in own if not part.startswith(_WRAPPERS)] or own
+    path = next((parts for parts in names if parts[-1] in _KERNEL_OPERATIONS), names[0])
+    parts = [part for part in path if not part.startswith(_WRAPPERS)] or path
     above = parts[:-1]
     while above and above[-1] in _KERNEL_OPERATIONS:
         above.pop()
@@ -145,26 +145,26 @@ def operator_name(model: Any, operator: Any) -> str:
 
 
 def dtype_of(tensor: Any) -> type[np.generic] | None:
-    """NumPy's type for a tensor; None for those that are no plain numbers."""
+    """Return NumPy's type for a tensor; None for types that it lacks."""
     return _DTYPES.get(tensor.type)
 
 
 def indices(values: Any) -> list[int]:
-    """A vector of the schema, which may be absent."""
+    """Return a vector of the schema as a list; empty where it is absent."""
     return [] if values is None else [int(value) for value in values]
 
 
 def constants(model: Any, content: bytes = b"") -> Iterator[Constant]:
-    """Every constant that an operator reads and that is a parameter of the network.
+    """Yield every constant that is read by an operator and is a parameter of the network.
 
     Args:
-        content: the file, for weights that lie behind its flatbuffer.
+        content: the file, for weights after its flatbuffer.
 
     Raises:
         ValueError and others: see `damaged`.
     """
     size = len(content) or sum(len(b.data) for b in model.buffers if b.data is not None)
-    most = max(_MAX_ELEMENTS, size * _ELEMENTS_PER_BYTE)
+    limit = max(_MAX_ELEMENTS, size * _ELEMENTS_PER_BYTE)
     for g, graph in enumerate(model.subgraphs):
         readers = _readers(model, graph)
         for t, tensor in enumerate(graph.tensors or ()):
@@ -172,16 +172,16 @@ def constants(model: Any, content: bytes = b"") -> Iterator[Constant]:
                 raise ValueError(f"tensor {t} has no buffer")
             data = _data(model.buffers[tensor.buffer], content)
             if data is not None and len(data) and t in readers:
-                found = _constant(graph, g, t, data, readers[t], most)
-                if found is not None:
-                    most -= found.values.size if found.stored is not None else 0
-                    yield found
+                constant = _constant(graph, g, t, data, readers[t], limit)
+                if constant is not None:
+                    limit -= constant.values.size if constant.stored is not None else 0
+                    yield constant
 
 
 def _data(buffer: Any, content: bytes) -> Any:
     if buffer.offset > 1:
         if buffer.offset + buffer.size > len(content):
-            raise ValueError("a buffer lies beyond the end")
+            raise ValueError("a buffer is beyond the end")
         return np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
     return buffer.data
 
@@ -193,18 +193,18 @@ class _Reader:
     slot: int
     first_input: int
     densified: int | None = None
-    """The tensor that a DENSIFY makes of it."""
+    """The output of the DENSIFY that reads it."""
 
 
 def _readers(model: Any, graph: Any) -> dict[int, _Reader]:
-    """The first operator that reads each tensor; reading through some counts as direct."""
+    """Return the first operator that reads each tensor, through DENSIFY and DEQUANTIZE."""
     readers: dict[int, _Reader] = {}
     through: dict[int, tuple[int, str]] = {}
-    for place, operator in enumerate(graph.operators or ()):
+    for index, operator in enumerate(graph.operators or ()):
         name = operator_name(model, operator)
         inputs = indices(operator.inputs)
         for slot, tensor in enumerate(inputs):
-            readers.setdefault(tensor, _Reader(place, name, slot, inputs[0]))
+            readers.setdefault(tensor, _Reader(index, name, slot, inputs[0]))
         if name in _THROUGH and inputs:
             through[inputs[0]] = (indices(operator.outputs)[0], name)
     for tensor in through:
@@ -217,8 +217,10 @@ def _readers(model: Any, graph: Any) -> dict[int, _Reader]:
     return readers
 
 
-def _constant(graph: Any, g: int, t: int, data: Any, reader: _Reader, most: int) -> Constant | None:
-    """`most` is how many elements a sparse tensor may have."""
+def _constant(
+    graph: Any, g: int, t: int, data: Any, reader: _Reader, limit: int
+) -> Constant | None:
+    """Read a constant; `limit` bounds the elements of a sparse tensor."""
     tensor = graph.tensors[t]
     dtype = dtype_of(tensor)
     shape = tuple(indices(tensor.shape))
@@ -231,12 +233,12 @@ def _constant(graph: Any, g: int, t: int, data: Any, reader: _Reader, most: int)
     if quantization is not None and quantization.scale is not None:
         scales = len(quantization.scale)
     if dtype is np.int32 and not scales:
-        return None  # A shape, an axis or an index; no parameter of the network.
+        return None  # A shape, an axis or an index, not a parameter of the network.
     zero_points = set(indices(quantization.zeroPoint)) if scales else set()
     stored = None
     if tensor.sparsity is not None:
-        if math.prod(shape) > most:
-            raise ValueError(f"it claims a tensor of shape {shape}, too large for such a file")
+        if math.prod(shape) > limit:
+            raise ValueError(f"a tensor of shape {shape} is too large for the file's size")
         stored = read_sparse(tensor, data, dtype)
         values = decompress(stored)
     else:
@@ -261,14 +263,14 @@ def _constant(graph: Any, g: int, t: int, data: Any, reader: _Reader, most: int)
     )
 
 
-def put(model: Any, constant: Constant, values: np.ndarray[Any, Any]) -> None:
-    """Let a constant that is stored densely have other values, of its shape and dtype."""
+def set_values(model: Any, constant: Constant, values: np.ndarray[Any, Any]) -> None:
+    """Replace the values of a densely stored constant by others of its shape and dtype."""
     data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     model.buffers[constant.buffer].data = data
 
 
 def read_sparse(tensor: Any, data: Any, dtype: type[np.generic]) -> Compressed:
-    """A sparse tensor as the file has it."""
+    """Read a sparse tensor."""
     sparsity = tensor.sparsity
     levels = []
     for level in sparsity.dimMetadata or ():
@@ -292,30 +294,32 @@ def _vector(vector: Any) -> np.ndarray:
 
 
 def compact(model: Any) -> None:
-    """Remove tensors, buffers and operator codes that nothing refers to any more."""
+    """Remove tensors, buffers and operator codes without references."""
     for g, graph in enumerate(model.subgraphs):
         _compact_tensors(graph, [s for s in model.signatureDefs or () if s.subgraphIndex == g])
     holders = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     holders += model.metadata or ()
     others = indices(model.metadataBuffer)
     needed = {0, *others, *(holder.buffer for holder in holders)}
-    place = _places(len(model.buffers), needed)
-    model.buffers = [model.buffers[old] for old in place]
+    new_index = _new_indices(len(model.buffers), needed)
+    model.buffers = [model.buffers[old] for old in new_index]
     for holder in holders:
-        holder.buffer = place[holder.buffer]
+        holder.buffer = new_index[holder.buffer]
     if others:
-        model.metadataBuffer = [place[old] for old in others]
+        model.metadataBuffer = [new_index[old] for old in others]
     operators = [operator for graph in model.subgraphs for operator in graph.operators or ()]
-    place = _places(len(model.operatorCodes), {operator.opcodeIndex for operator in operators})
-    model.operatorCodes = [model.operatorCodes[old] for old in place]
+    new_index = _new_indices(
+        len(model.operatorCodes), {operator.opcodeIndex for operator in operators}
+    )
+    model.operatorCodes = [model.operatorCodes[old] for old in new_index]
     for operator in operators:
-        operator.opcodeIndex = place[operator.opcodeIndex]
+        operator.opcodeIndex = new_index[operator.opcodeIndex]
 
 
-def _places(count: int, needed: set[int]) -> dict[int, int]:
-    """The new place of each that is needed, in the old order."""
-    kept = [old for old in range(count) if old in needed]
-    return {old: new for new, old in enumerate(kept)}
+def _new_indices(count: int, needed: set[int]) -> dict[int, int]:
+    """Map the old indices of needed items to new ones, in the same order."""
+    remaining = [old for old in range(count) if old in needed]
+    return {old: new for new, old in enumerate(remaining)}
 
 
 def _compact_tensors(graph: Any, signatures: Sequence[Any]) -> None:
@@ -325,15 +329,15 @@ def _compact_tensors(graph: Any, signatures: Sequence[Any]) -> None:
     for operator in operators:
         for field in (operator.inputs, operator.outputs, operator.intermediates):
             used.update(indices(field))
-    place = _places(len(graph.tensors), used)
-    graph.tensors = [graph.tensors[old] for old in place]
-    place[-1] = -1  # An input that is left out.
-    graph.inputs = [place[old] for old in indices(graph.inputs)]
-    graph.outputs = [place[old] for old in indices(graph.outputs)]
+    new_index = _new_indices(len(graph.tensors), used)
+    graph.tensors = [graph.tensors[old] for old in new_index]
+    new_index[-1] = -1  # An omitted input.
+    graph.inputs = [new_index[old] for old in indices(graph.inputs)]
+    graph.outputs = [new_index[old] for old in indices(graph.outputs)]
     for operator in operators:
-        operator.inputs = [place[old] for old in indices(operator.inputs)]
-        operator.outputs = [place[old] for old in indices(operator.outputs)]
+        operator.inputs = [new_index[old] for old in indices(operator.inputs)]
+        operator.outputs = [new_index[old] for old in indices(operator.outputs)]
         if operator.intermediates is not None:
-            operator.intermediates = [place[old] for old in indices(operator.intermediates)]
+            operator.intermediates = [new_index[old] for old in indices(operator.intermediates)]
     for entry in named:
-        entry.tensorIndex = place[entry.tensorIndex]
+        entry.tensorIndex = new_index[entry.tensorIndex]

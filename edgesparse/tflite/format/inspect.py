@@ -1,7 +1,7 @@
-"""What is in a .tflite file: its weights, their zeros, and how they are stored.
+"""Inspection of a .tflite file: its weights, their zeros, and their storage.
 
-Reads the flatbuffer through the schema that ai-edge-litert ships. The file is untrusted: whatever
-is wrong with it ends in one EdgesparseError.
+Reads the flatbuffer through the schema of ai-edge-litert. The file is untrusted: any error in it is
+raised as a UsageError.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from edgesparse.tflite.format.macs import count_macs
 from edgesparse.tflite.format.precision import allows_half
 
 MAX_BYTES = 2**31
-"""Offsets in a flatbuffer have 32 bits, and a sign."""
+"""Offsets in a flatbuffer are signed 32-bit integers."""
 
 
 @dataclass(frozen=True)
 class WeightInfo:
-    """A constant tensor. `size` counts elements in dense form, `stored_bytes` the file's; `form` is
-    how it is stored now."""
+    """A constant tensor. `size` counts its elements, `stored_bytes` is its size in the file, `form`
+    that of its storage."""
 
     name: str
     op: str
@@ -41,7 +41,7 @@ class WeightInfo:
 class ModelInfo:
     """A .tflite file. `zeros` and `sparsity` are over weights of two or more dimensions.
 
-    `bytes_gzip` is what gzip makes of it at its default level, as a package or download would.
+    `bytes_gzip` is its size after gzip at the default level, as in a package or download.
     """
 
     sha256: str
@@ -50,9 +50,9 @@ class ModelInfo:
     weights: tuple[WeightInfo, ...]
     parameters: int
     macs: int | None = None
-    """Multiply-accumulates of one inference; None where the file does not say."""
+    """Multiply-accumulates of one inference; None where shapes do not determine them."""
     half_precision: bool = False
-    """Whether it may be computed in half precision where a CPU can."""
+    """Whether the file allows half-precision arithmetic."""
 
     @property
     def matrices(self) -> tuple[WeightInfo, ...]:
@@ -72,13 +72,13 @@ class ModelInfo:
 
 
 def read_model(path: Path) -> bytes:
-    """The bytes of a .tflite file. Raises UsageError where it is plainly none."""
+    """Read the bytes of a .tflite file. Raises UsageError where it obviously is not one."""
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise UsageError(f"{path}: is not a regular file")
+            raise UsageError(f"{path} is not a regular file")
         if state.st_size > MAX_BYTES:
-            raise UsageError(f"{path}: is larger than any .tflite model can be (2 GB)")
+            raise UsageError(f"{path} is larger than 2 GB, the limit of .tflite models")
         content = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
@@ -86,9 +86,9 @@ def read_model(path: Path) -> bytes:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot be read: {reason}") from None
     if not content:
-        raise UsageError(f"{path}: is empty, not a .tflite model")
+        raise UsageError(f"{path} is empty, not a .tflite model")
     if content[4:8] != IDENTIFIER:
-        raise UsageError(f"{path}: is not a .tflite model (its identifier TFL3 is missing)")
+        raise UsageError(f"{path} is not a .tflite model (its identifier TFL3 is missing)")
     return content
 
 
@@ -114,7 +114,7 @@ def inspect(content: bytes, name: str = "model.tflite") -> ModelInfo:
 
 
 def weight_info(constant: Constant) -> WeightInfo:
-    """What is to be told of a constant."""
+    """Describe a constant."""
     return WeightInfo(
         name=constant.name,
         op=constant.op,

@@ -1,8 +1,8 @@
-"""TFLite's sparse tensor form: which dimension is compressed, in which order, in which blocks.
+"""TFLite's sparse tensor format: the compressed dimension, the order of traversal, the blocks.
 
-The form is TACO's (Kjolstad et al. 2017, doi 10.1145/3133901), as TFLite's SparsityParameters have
-it: dimensions, some of them cut into blocks, are traversed in an order; each level is dense or
-compressed (CSR: segments and indices).
+The format is that of TACO (Kjolstad et al. 2017, doi 10.1145/3133901) in TFLite's
+SparsityParameters: dimensions, some of them cut into blocks, are traversed in an order; each level
+is dense or compressed (CSR: segments and indices).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 _INDEX_DTYPES = (np.uint8, np.uint16, np.int32)
-"""What the schema has for segments and indices."""
+"""The schema's dtypes of segments and indices."""
 
 Form = Literal["dense", "densify", "random", "block-1x4", "block-1x16"]
 """densify: stored sparse, made dense when the model is loaded; the others are sparse kernels."""
@@ -24,7 +24,7 @@ Form = Literal["dense", "densify", "random", "block-1x4", "block-1x16"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dense tensor is laid out with one compressed level; the others are dense.
+    """The layout of a tensor with one compressed level; the others are dense.
 
     `order` names levels in the order of traversal: 0 to rank-1 are dimensions, rank + b is the
     inside of block b. `block_map` has the dimension that each block cuts, `block_sizes` its width.
@@ -36,7 +36,7 @@ class Layout:
     block_sizes: tuple[int, ...] = ()
 
     def level_sizes(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The width of each level, in the order of traversal."""
+        """Return the width of each level, in the order of traversal."""
         sizes = [*shape, *self.block_sizes]
         for dimension, width in zip(self.block_map, self.block_sizes, strict=True):
             sizes[dimension] //= width
@@ -45,7 +45,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Level:
-    """One level of a stored tensor: dense with a width, or compressed."""
+    """A level of a stored tensor: dense with a width, or compressed."""
 
     size: int
     segments: np.ndarray | None = None
@@ -70,32 +70,33 @@ class Compressed:
 
     @property
     def bytes(self) -> int:
-        """Of values, segments and indices."""
+        """The size of values, segments and indices."""
         return int(self.values.nbytes) + sum(level.bytes for level in self.levels)
 
 
 def along(rank: int, dimension: int) -> Layout:
-    """Element by element, compressed along one dimension, which is traversed last."""
+    """Return the layout of single elements, compressed along a dimension, traversed last."""
     return Layout((*(d for d in range(rank) if d != dimension), dimension), rank - 1)
 
 
 def blocks(rank: int, width: int) -> Layout:
-    """Blocks of `width` along the last dimension; those with a non-zero are kept whole.
+    """Return the layout of blocks of `width` along the last dimension; blocks with a non-zero are
+    stored whole.
 
-    Runtimes take the inside of a block last of all, and it must be dense.
+    Runtimes traverse the inside of a block last, and it must be dense.
     """
     return Layout(tuple(range(rank + 1)), rank - 1, (rank - 1,), (width,))
 
 
 def fits(layout: Layout, shape: Sequence[int]) -> bool:
-    """Whether the layout's blocks cut the shape without a rest."""
+    """Return whether the layout's blocks divide the shape."""
     pairs = zip(layout.block_map, layout.block_sizes, strict=True)
     return all(shape[d] and shape[d] % width == 0 for d, width in pairs)
 
 
 class Dense:
-    """A dense tensor to be stored. Every element that equals 0 is a zero: -0.0 comes back as 0.0,
-    which kernels do not tell apart, and folding a batch normalization makes it of many zeros."""
+    """A dense tensor to be stored. Every element equal to 0 is a zero: -0.0, which folding a batch
+    normalization produces, is decoded as 0.0, and kernels do not distinguish them."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -113,49 +114,49 @@ class Dense:
         return int(self.nonzero.size - np.count_nonzero(self.nonzero))
 
     def stored_elements(self, layout: Layout) -> int:
-        """How many values that layout keeps, zeros inside of blocks included."""
+        """Return the number of values in that layout, including zeros inside of blocks."""
         inner = math.prod(layout.level_sizes(self.shape)[layout.csr_level + 1 :])
-        return int(np.count_nonzero(self._kept(layout))) * inner
+        return int(np.count_nonzero(self._stored_mask(layout))) * inner
 
     def stored_bytes(self, layout: Layout) -> int:
-        """Bytes of values, segments and indices in that layout."""
-        kept = self._kept(layout)
-        counts = np.count_nonzero(kept, axis=1)
+        """Return the size of values, segments and indices in that layout."""
+        mask = self._stored_mask(layout)
+        counts = np.count_nonzero(mask, axis=1)
         total = int(counts.sum())
         inner = math.prod(layout.level_sizes(self.shape)[layout.csr_level + 1 :])
-        last = int(np.max(np.nonzero(kept.any(axis=0))[0], initial=0))
-        # The narrowest type that holds the highest index: with int8 weights an index takes as many
-        # bytes as its value, or twice as many.
+        last = int(np.max(np.nonzero(mask.any(axis=0))[0], initial=0))
+        # The narrowest dtype for the highest index: with int8 weights an index has the size of its
+        # value, or twice that.
         indices = total * _index_dtype(last)().itemsize
-        # Segments count values: with many rows they can need a wider type than the indices.
+        # Segments count values: with many rows they can need a wider dtype than the indices.
         segments = (len(counts) + 1) * _index_dtype(total)().itemsize
         return total * inner * self.values.itemsize + indices + segments
 
     def compress(self, layout: Layout) -> Compressed:
         """Store in that layout."""
         sizes = layout.level_sizes(self.shape)
-        kept = self._kept(layout)
-        counts = np.count_nonzero(kept, axis=1)
+        mask = self._stored_mask(layout)
+        counts = np.count_nonzero(mask, axis=1)
         ends = np.cumsum(counts)
         total = int(ends[-1]) if len(ends) else 0
         segments = np.zeros(len(counts) + 1, _index_dtype(total))
         segments[1:] = ends
-        columns = np.nonzero(kept)[1]
+        columns = np.nonzero(mask)[1]
         indices = columns.astype(_index_dtype(int(columns.max(initial=0))))
-        values = _arranged(self.values, layout)[kept].reshape(-1)
+        values = _as_levels(self.values, layout)[mask].reshape(-1)
         levels = tuple(
-            Level(size, segments, indices) if place == layout.csr_level else Level(size)
-            for place, size in enumerate(sizes)
+            Level(size, segments, indices) if level == layout.csr_level else Level(size)
+            for level, size in enumerate(sizes)
         )
         return Compressed(self.shape, layout.order, layout.block_map, levels, values)
 
-    def _kept(self, layout: Layout) -> np.ndarray:
-        """Which elements or blocks are stored: bool [rows, columns of the compressed level]."""
-        return _arranged(self.nonzero, layout).any(axis=2)
+    def _stored_mask(self, layout: Layout) -> np.ndarray:
+        """Return the mask of stored elements or blocks: bool [rows, columns of that level]."""
+        return _as_levels(self.nonzero, layout).any(axis=2)
 
 
-def _arranged(values: np.ndarray, layout: Layout) -> np.ndarray:
-    """As [levels before the compressed one, compressed level, levels after it]."""
+def _as_levels(values: np.ndarray, layout: Layout) -> np.ndarray:
+    """Reshape to [levels before the compressed one, compressed level, levels after it]."""
     rank = values.ndim
     cut = {
         d: (b, w) for b, (d, w) in enumerate(zip(layout.block_map, layout.block_sizes, strict=True))
@@ -180,47 +181,50 @@ def _index_dtype(highest: int) -> type[np.unsignedinteger] | type[np.signedinteg
     return next(dtype for dtype in _INDEX_DTYPES if highest <= np.iinfo(dtype).max)
 
 
-def _most(stored: Compressed) -> list[int]:
-    """How many places there can be on each level: as many as the next compressed level has
-    segments for, or in the end as there are values."""
-    most = len(stored.values)
-    found = []
+def _level_limits(stored: Compressed) -> list[int]:
+    """Return the limit of positions on each level: the next compressed level's number of segments,
+    or the number of values."""
+    limit = len(stored.values)
+    limits = []
     for data in reversed(stored.levels):
-        found.append(most)
+        limits.append(limit)
         if data.segments is not None:
-            most = len(data.segments) - 1
-    return found[::-1]
+            limit = len(data.segments) - 1
+    return limits[::-1]
 
 
 def decompress(stored: Compressed) -> np.ndarray:
-    """The dense tensor, whatever levels are compressed: also of files that others made.
+    """Return the dense tensor of any valid sparse form, also of other encoders.
 
     Raises:
         ValueError: levels and values contradict each other.
     """
     rank = len(stored.shape)
-    # Others' files are read, too: nothing about them may be taken for granted.
+    # Files of other encoders are untrusted.
     if sorted(stored.order) != list(range(rank + len(stored.block_map))):
         raise ValueError(f"traversal order {stored.order} of {rank} dimensions")
     coordinates: dict[int, np.ndarray] = {}
     count = 1
-    for level, data, most in zip(stored.order, stored.levels, _most(stored), strict=True):
+    for level, data, limit in zip(stored.order, stored.levels, _level_limits(stored), strict=True):
         if data.segments is None or data.indices is None:
-            # Before it is allocated: a few bytes can claim gigabytes.
-            if count * data.size > most:
+            # Before allocation: a few bytes can declare gigabytes.
+            if count * data.size > limit:
                 raise ValueError("dense levels larger than the tensor")
-            parents, own = np.divmod(np.arange(count * data.size), max(1, data.size))
+            parents, own_coordinates = np.divmod(np.arange(count * data.size), max(1, data.size))
         else:
             segments = data.segments.astype(np.int64)
             counts = np.diff(segments)
             if len(counts) != count or (counts < 0).any() or int(segments[-1]) != len(data.indices):
-                raise ValueError("segments that do not fit their indices")
-            parents, own = np.repeat(np.arange(count), counts), data.indices.astype(np.int64)
-        coordinates = {place: values[parents] for place, values in coordinates.items()}
-        coordinates[level] = own
-        count = len(own)
+                raise ValueError("segments do not match their indices")
+            parents, own_coordinates = (
+                np.repeat(np.arange(count), counts),
+                data.indices.astype(np.int64),
+            )
+        coordinates = {level: values[parents] for level, values in coordinates.items()}
+        coordinates[level] = own_coordinates
+        count = len(own_coordinates)
     if count != len(stored.values):
-        raise ValueError(f"{len(stored.values)} values for {count} places")
+        raise ValueError(f"{len(stored.values)} values for {count} positions")
     sizes = dict(zip(stored.order, (level.size for level in stored.levels), strict=True))
     for block, dimension in enumerate(stored.block_map):
         inner = coordinates[rank + block]

@@ -1,4 +1,4 @@
-"""How many multiply-accumulates one inference of a .tflite file takes, from its shapes."""
+"""Multiply-accumulates of an inference of a .tflite file, from its shapes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ _RECURRENT = (
     "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
 )  # fmt: skip
 _UNKNOWN = ("CALL", "CALL_ONCE", "CUSTOM", "IF", "SVDF", "WHILE")
-"""How often, or whether, they do what they do is not in the file's shapes."""
+"""Operators whose MACs do not follow from the file's shapes."""
 MOST = 2**60
-"""What a damaged file claims is more than any network takes."""
+"""More than any network has; a damaged file can declare more."""
 Shape = tuple[int, ...]
 
 
 def count_macs(model: Any) -> int | None:
-    """Those of convolutions, fully connected and recurrent layers and products of matrices; None
-    where the file does not say how many there are, since it has loops or open sizes.
+    """Count the MACs of convolutions, fully connected and recurrent layers and matrix products.
 
     Args:
         model: the file's ModelT.
+
+    Returns:
+        The count; None for files with loops, custom operators or dynamic shapes.
     """
     graph, total = model.subgraphs[0], 0
     for operator in graph.operators or ():
@@ -35,28 +37,28 @@ def count_macs(model: Any) -> int | None:
             return None
         if name not in (*_KERNELS, *_TRANSPOSED, *_RECURRENT, "BATCH_MATMUL"):
             continue
-        given = [graph.tensors[i] if i >= 0 else None for i in indices(operator.inputs)]
+        inputs = [graph.tensors[i] if i >= 0 else None for i in indices(operator.inputs)]
         output = graph.tensors[indices(operator.outputs)[0]]
-        if any(_is_open(tensor) for tensor in (*given, output)):
+        if any(_is_dynamic(tensor) for tensor in (*inputs, output)):
             return None
-        given = [None if tensor is None or tensor.isVariable else tensor for tensor in given]
-        shapes = [_shape(tensor) for tensor in given]
+        inputs = [None if tensor is None or tensor.isVariable else tensor for tensor in inputs]
+        shapes = [_shape(tensor) for tensor in inputs]
         total += _macs(name, operator, shapes, _shape(output))
     return total if total <= MOST else None
 
 
-def _macs(name: str, operator: Any, given: Sequence[Shape], output: Shape) -> int:
+def _macs(name: str, operator: Any, shapes: Sequence[Shape], output: Shape) -> int:
     if name in _RECURRENT:
-        weights = sum(math.prod(shape) for shape in given[1:] if len(shape) == 2)
-        return math.prod(given[0][:-1]) * weights
+        weights = sum(math.prod(shape) for shape in shapes[1:] if len(shape) == 2)
+        return math.prod(shapes[0][:-1]) * weights
     if name == "BATCH_MATMUL":
-        return math.prod(output) * given[0][-2 if operator.builtinOptions.adjX else -1]
-    places = given[2] if name in _TRANSPOSED else output
-    return math.prod(given[1]) * math.prod(places[:-1])
+        return math.prod(output) * shapes[0][-2 if operator.builtinOptions.adjX else -1]
+    positions = shapes[2] if name in _TRANSPOSED else output
+    return math.prod(shapes[1]) * math.prod(positions[:-1])
 
 
-def _is_open(tensor: Any) -> bool:
-    """Whether a size other than the batch's is left open."""
+def _is_dynamic(tensor: Any) -> bool:
+    """Return whether a size other than the batch's is dynamic."""
     return tensor is not None and any(n < 0 for n in indices(tensor.shapeSignature)[1:])
 
 

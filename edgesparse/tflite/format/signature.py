@@ -30,7 +30,7 @@ class TensorSpec:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether a size besides the batch is dynamic."""
+        """Return whether a size besides the batch is dynamic."""
         return any(size < 1 for size in self.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""The smallest model there is: what shows whether a runtime works at all."""
+"""A minimal model, to test whether a runtime works."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 
 def tiny_model() -> bytes:
-    """A .tflite file that adds its input, float32 [1, 4], to itself."""
+    """Return a .tflite file that adds its input, float32 [1, 4], to itself."""
     tensors = []
     for name in (b"input", b"output"):
         tensor = schema.TensorT()

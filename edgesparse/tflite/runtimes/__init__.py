@@ -1,1 +1,1 @@
-"""What runtimes make of a .tflite file: what they refuse, run and exploit, and why."""
+"""Properties of runtimes: the storage that they reject, run and exploit, and why."""

@@ -1,4 +1,4 @@
-"""A small model for every cell of the compatibility table, made the way a pipeline makes models."""
+"""A small model for every cell of the compatibility table, built as a pipeline builds models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgesparse.spec.pipeline import Scheme as PipelineScheme
 from edgesparse.tflite.format.encode import Encoding, encode
 from edgesparse.tflite.format.graph import Constant
 from edgesparse.tflite.format.layout import Form, Layout, along, blocks
-from edgesparse.tflite.format.precision import in_half_precision
+from edgesparse.tflite.format.precision import allow_half_precision
 from edgesparse.tflite.runtimes.compatibility import OPS, Cell, Op, cells
 from edgesparse.tflite.runtimes.storage import is_candidate, scheme_of
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 TOLERANCE = 0.1
-"""Largest error of an answer, as a share of the outputs' range: rounding stays far below, a misread
-weight far above."""
+"""Largest error of an output, as a share of the outputs' range: rounding stays far below, a misread
+weight is far above."""
 STORED_SHARE = 1 / 16
-"""Of each weight; in blocks of 16, so that every form stores as much."""
+"""Share of each weight that is stored, in blocks of 16, so that every form stores the same."""
 _BLOCK = 16
 PATH_KEPT = 0.1
 
 
 @dataclass(frozen=True)
 class CellModel:
-    """`x` float32 [n, ...] and what Keras answers, float32 [n, ...]."""
+    """A cell's model with inputs `x` and Keras' outputs `y`, float32 [n, ...]."""
 
     cell: Cell
     content: bytes
@@ -39,9 +39,9 @@ class CellModel:
 
 
 def cell_models(width: int = 256, ops: Sequence[Op] = OPS) -> tuple[CellModel, ...]:
-    """One model for each cell of some operators, of a single layer. `width` is of fully connected
-    ones."""
-    found = []
+    """Build a model with a single layer for each cell of some operators; `width` is that of fully
+    connected layers."""
+    models = []
     for op in ops:
         model = _keras(op, width)
         x = np.random.default_rng(2).normal(size=(4, *model.inputs[0].shape[1:]))
@@ -51,14 +51,17 @@ def cell_models(width: int = 256, ops: Sequence[Op] = OPS) -> tuple[CellModel, .
         for cell in cells():
             if cell.op == op:
                 content = _stored(_converted(model, cell, x, converted), cell)
-                found.append(CellModel(cell, content, x, y))
-    return tuple(found)
+                models.append(CellModel(cell, content, x, y))
+    return tuple(models)
 
 
 def network_models() -> tuple[dict[str, bytes], np.ndarray, np.ndarray]:
-    """A network for XNNPACK's sparse path with 90 % zeros in its 1x1 convolutions, stored densely,
-    sparse, and to be computed in half precision; inputs float32 [n, ...] and what Keras answers,
-    float32 [n, ...]."""
+    """Build a network for XNNPACK's sparse path with 90 % zeros in its 1x1 convolutions.
+
+    Returns:
+        Its files "dense", "sparse" and "half" (precision); inputs, and Keras' outputs, both float32
+        [n, ...].
+    """
     from edgesparse.models.mobilenet_v1 import mobilenet_v1
     from edgesparse.tflite.convert import convert
 
@@ -74,7 +77,7 @@ def network_models() -> tuple[dict[str, bytes], np.ndarray, np.ndarray]:
         pointwise = constant.op == "CONV_2D" and constant.values.shape[1:3] == (1, 1)
         return Encoding(along(4, 3), densify=True) if pointwise else None
 
-    files = {"dense": dense, "sparse": encode(dense, choose), "half": in_half_precision(dense)}
+    files = {"dense": dense, "sparse": encode(dense, choose), "half": allow_half_precision(dense)}
     return files, x, model(x, training=False).numpy()
 
 
@@ -99,22 +102,24 @@ def _keras(op: Op, width: int) -> tf.keras.Model:
 
 
 def _mask(op: Op, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Blocks of 16 along what is the last dimension of TFLite's weights."""
+    """Return a mask of blocks of 16 along the last dimension of TFLite's weights."""
     if op == "DEPTHWISE_CONV_2D":
-        kept = random.random((*shape[:2], shape[2] // _BLOCK, 1)) < 1 / 2
-        return np.repeat(kept, _BLOCK, axis=2)
-    kept = random.random((*shape[:-2], shape[-2] // _BLOCK, shape[-1])) < STORED_SHARE
-    return np.repeat(kept, _BLOCK, axis=-2)
+        mask = random.random((*shape[:2], shape[2] // _BLOCK, 1)) < 1 / 2
+        return np.repeat(mask, _BLOCK, axis=2)
+    mask = random.random((*shape[:-2], shape[-2] // _BLOCK, shape[-1])) < STORED_SHARE
+    return np.repeat(mask, _BLOCK, axis=-2)
 
 
-def _converted(model: tf.keras.Model, cell: Cell, x: np.ndarray, known: dict[str, bytes]) -> bytes:
+def _converted(
+    model: tf.keras.Model, cell: Cell, x: np.ndarray, converted: dict[str, bytes]
+) -> bytes:
     from edgesparse.tflite.convert import convert
 
-    if cell.scheme not in known:
+    if cell.scheme not in converted:
         scheme = cast(PipelineScheme, cell.scheme.removesuffix("-per-channel"))
         one_scale = cell.scheme == scheme
-        known[cell.scheme] = convert(model, scheme, x, one_scale=one_scale)
-    return known[cell.scheme]
+        converted[cell.scheme] = convert(model, scheme, x, one_scale=one_scale)
+    return converted[cell.scheme]
 
 
 def _stored(content: bytes, cell: Cell) -> bytes:
@@ -128,7 +133,7 @@ def _stored(content: bytes, cell: Cell) -> bytes:
     def choose(constant: Constant) -> Encoding | None:
         if cell.form == "dense" or not is_candidate(constant):
             return None
-        assert scheme_of(constant) == cell.scheme, "the converter made something else"
+        assert scheme_of(constant) == cell.scheme, "converted to another scheme"
         return Encoding(layouts[cell.form], cell.form == "densify")
 
     return encode(content, choose)

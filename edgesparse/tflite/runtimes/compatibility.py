@@ -1,7 +1,7 @@
-"""Which runtime refuses, runs or exploits which form of sparse storage: a table, as data.
+"""The compatibility table: how each runtime executes each form of sparse storage.
 
-Each line was measured with files that this package made, on x86-64 and on an emulated Cortex-A76
-and -A72. `edgesparse device probe` measures a device anew and its answers stand before the table's.
+Each line was measured with files of this package, on x86-64 and on an emulated Cortex-A76 and -A72.
+`edgesparse device probe` measures a device; its results take precedence over the table.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from edgesparse.tflite.format.layout import Form
 
 Op = Literal["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
 Scheme = Literal["f32", "f16", "dynamic", "dynamic-per-channel", "int8", "int8-per-channel"]
-"""Of weights and activations. Convolutions have a scale per channel always, so only fully connected
-layers make a difference between int8 and int8-per-channel."""
+"""Dtypes of weights and activations. Convolutions always have scales per channel, so that only
+fully connected layers distinguish int8 and int8-per-channel."""
 
 OPS: tuple[Op, ...] = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 KERNELS: tuple[Form, ...] = ("random", "block-1x4", "block-1x16")
@@ -28,7 +28,7 @@ PAYS = 0.9
 
 @dataclass(frozen=True)
 class Machine:
-    """What runs the model. `features` are the CPU's, as Linux names them."""
+    """A runtime on a machine. `features` are the CPU's, as Linux names them."""
 
     runtime: str
     version: str
@@ -38,7 +38,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Cell:
-    """An operator, its numbers, and how its weights are stored."""
+    """An operator, its scheme, and the form in which its weights are stored."""
 
     op: Op
     scheme: Scheme
@@ -51,11 +51,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a runtime does with a cell.
+    """The result of running a cell on a runtime.
 
-    `cost`: time for a stored element of a sparse kernel, relative to an element of the dense one:
-    with a share d of elements stored the layer takes about d * cost of the dense kernel's time.
-    None where the form changes the file only. `why` is for people.
+    `cost` is the time per stored element of a sparse kernel, relative to an element of the dense
+    one: with a share d of elements stored the layer takes about d * cost of the dense kernel's
+    time. None where the form changes the file only. `why` is for messages.
     """
 
     runs: bool
@@ -63,12 +63,12 @@ class Verdict:
     why: str = ""
 
     def exploits(self, stored_share: float) -> bool:
-        """Whether it is faster than dense with that share of elements stored."""
+        """Return whether the layer is faster than dense with a share of elements stored."""
         return self.runs and self.cost is not None and stored_share * self.cost <= PAYS
 
 
 def needs_one_scale(profiles: Iterable[Profile], scheme: str) -> bool:
-    """Whether a runtime refuses fully connected weights with a scale for each output."""
+    """Return whether a runtime refuses fully connected weights with a scale for each output."""
     if scheme != "dynamic":
         return False
     cell = Cell(_FC, "dynamic-per-channel", "dense")
@@ -77,7 +77,7 @@ def needs_one_scale(profiles: Iterable[Profile], scheme: str) -> bool:
 
 @dataclass(frozen=True)
 class Rule:
-    """A line of the table; an empty or None field fits everything."""
+    """A line of the table; an empty or None field matches everything."""
 
     form: Form
     verdict: Verdict
@@ -109,13 +109,12 @@ def _within(version: str, versions: str) -> bool:
 
 @dataclass(frozen=True)
 class SparsePath:
-    """Whether a runtime's XNNPACK can skip the zeros of 1x1 convolutions on a machine.
+    """Properties of XNNPACK's sparse path, which skips zeros of 1x1 convolutions, on a machine.
 
-    `why` is for people. `fully_connected`: its rules take fully connected layers into account.
-    `unary`: operators on single values that it takes besides those that every version takes.
-    `apart`: operators that the runtime does not hand to XNNPACK, so that they cut the network in
-    parts. `pixel_fails`: it fails or answers wrong where a convolution of one pixel is the last
-    of its part.
+    `why` says why it does not exist. `fully_connected`: its rules include fully connected layers.
+    `unary`: elementwise operators that it supports besides those of every version. `apart`:
+    operators that the runtime does not delegate to XNNPACK, which split the network. `pixel_fails`:
+    it fails, or its outputs are wrong, where the last convolution of a part has one pixel.
     """
 
     exists: bool
@@ -128,7 +127,7 @@ class SparsePath:
 
 @dataclass(frozen=True)
 class PathRule:
-    """A line of the table of sparse paths; an empty field fits everything."""
+    """A line of the table of sparse paths; an empty field matches everything."""
 
     path: SparsePath
     runtime: str = ""
@@ -155,21 +154,21 @@ _INT8: tuple[Scheme, ...] = ("int8", "int8-per-channel")
 _TFLITE, _LITERT = "tflite-runtime", "ai-edge-litert"
 _FC: Op = "FULLY_CONNECTED"
 
-# The first line that fits counts.
+# The first matching line applies.
 RULES: tuple[Rule, ...] = (
     # Dense.
     Rule(
         "dense",
-        _refuses("its FULLY_CONNECTED is too old for a scale per channel with float inputs"),
+        _refuses("its FULLY_CONNECTED supports no scales per channel with float inputs"),
         _TFLITE,
         op=_FC,
         schemes=("dynamic-per-channel",),
     ),
     Rule("dense", _RUNS),
-    # Stored sparse, made dense at load.
+    # Stored sparse, converted to dense at load time.
     Rule(
         "densify",
-        _refuses("its FULLY_CONNECTED is too old for a scale per channel with float inputs"),
+        _refuses("its FULLY_CONNECTED supports no scales per channel with float inputs"),
         _TFLITE,
         op=_FC,
         schemes=("dynamic-per-channel",),
@@ -178,13 +177,13 @@ RULES: tuple[Rule, ...] = (
     Rule("densify", _RUNS, _LITERT, op="DEPTHWISE_CONV_2D"),
     Rule(
         "densify",
-        _refuses("its XNNPACK needs constant weights where activations are quantized on the fly"),
+        _refuses("its XNNPACK requires constant weights for dynamic-range quantization"),
         _LITERT,
         schemes=_DYNAMIC,
     ),
     Rule(
         "densify",
-        _refuses("its XNNPACK needs constant int8 weights in fully connected layers"),
+        _refuses("its XNNPACK requires constant int8 weights in fully connected layers"),
         _LITERT,
         ">=2.1",
         _FC,
@@ -194,7 +193,7 @@ RULES: tuple[Rule, ...] = (
     # Sparse kernels. Their costs: FULLY_CONNECTED 1024x1024 at 90 % zeros.
     Rule(
         "random",
-        _refuses("it has that sparse kernel for f32 only"),
+        _refuses("it has this sparse kernel for f32 only"),
         schemes=("f16", *_DYNAMIC, *_INT8),
     ),
     Rule("random", Verdict(True, 5.8), _TFLITE, op=_FC, machine="x86_64"),
@@ -202,23 +201,23 @@ RULES: tuple[Rule, ...] = (
     Rule("random", Verdict(True, 35.0), op=_FC),
     Rule(
         "block-1x4",
-        _refuses("it has that sparse kernel for f32 only"),
+        _refuses("it has this sparse kernel for f32 only"),
         schemes=("f16", *_DYNAMIC, *_INT8),
     ),
     Rule("block-1x4", Verdict(True, 3.8), _TFLITE, op=_FC, machine="x86_64"),
     Rule("block-1x4", Verdict(True, 1.6), _LITERT, op=_FC, machine="x86_64"),
     Rule("block-1x4", Verdict(True, 9.7), _TFLITE, op=_FC),
     Rule("block-1x4", Verdict(True, 7.6), _LITERT, op=_FC),
-    Rule("block-1x16", _refuses("it has that sparse kernel for int8 only"), schemes=("f32", "f16")),
+    Rule("block-1x16", _refuses("it has this sparse kernel for int8 only"), schemes=("f32", "f16")),
     Rule(
         "block-1x16",
-        _refuses("its sparse kernel takes one scale for all channels and answers wrong"),
+        _refuses("its sparse kernel ignores scales per channel (wrong results)"),
         _TFLITE,
         schemes=("int8-per-channel", "dynamic-per-channel"),
     ),
     Rule(
         "block-1x16",
-        _refuses("it reads the blocks as dense weights and answers wrong"),
+        _refuses("it misreads block-sparse weights (wrong results)"),
         _LITERT,
         schemes=_DYNAMIC,
     ),
@@ -231,9 +230,9 @@ RULES: tuple[Rule, ...] = (
 
 _UNARY = ("EXP", "GELU", "SQRT", "TANH")
 
-# XNNPACK's sparse path: the first line that fits counts.
+# XNNPACK's sparse path: the first matching line applies.
 PATHS: tuple[PathRule, ...] = (
-    PathRule(SparsePath(False, "XNNPACK skips no zeros on x86 with AVX"), machine="x86_64"),
+    PathRule(SparsePath(False, "XNNPACK has no sparse kernels on x86 with AVX"), machine="x86_64"),
     PathRule(
         SparsePath(True, apart=("EXP", "GELU", "LOG", "RSQRT")),
         _TFLITE,
@@ -244,8 +243,8 @@ PATHS: tuple[PathRule, ...] = (
     PathRule(
         SparsePath(
             False,
-            "this CPU lacks half-precision arithmetic, without which tflite-runtime 2.14 runs it "
-            "dense; ai-edge-litert would not",
+            "tflite-runtime 2.14 needs half-precision arithmetic for it, which this CPU lacks; "
+            "ai-edge-litert does not",
         ),
         _TFLITE,
         "==2.14.*",
@@ -268,9 +267,8 @@ PATHS: tuple[PathRule, ...] = (
 
 @dataclass(frozen=True)
 class HalfPrecision:
-    """Whether a runtime computes in half precision on a machine, where a file allows it; `why` is
-    for people. Seen on a Cortex-A76 (1.9 times as fast), and without effect on a Cortex-A72 and
-    -A53 and on x86 with AVX2."""
+    """Support of half-precision arithmetic by a runtime on a machine; `why` says why not.
+    Measured: 1.9x on a Cortex-A76, no effect on a Cortex-A72, -A53 and x86 with AVX2."""
 
     exists: bool
     why: str = ""
@@ -278,37 +276,36 @@ class HalfPrecision:
 
 def _half_precision(machine: Machine) -> HalfPrecision:
     if machine.runtime not in (_TFLITE, _LITERT):
-        return HalfPrecision(False, "nobody has tried this runtime")
+        return HalfPrecision(False, "not measured with this runtime")
     if machine.machine == "x86_64":
         return HalfPrecision(False, "XNNPACK computes in 32 bits on x86")
     if machine.machine != "aarch64":
-        return HalfPrecision(False, "nobody has tried this kind of CPU")
+        return HalfPrecision(False, "not measured on this kind of CPU")
     if "asimdhp" not in machine.features:
         return HalfPrecision(False, "this CPU lacks half-precision arithmetic")
     return HalfPrecision(True)
 
 
-_NO_PATH = SparsePath(False, "nobody has seen this runtime skip zeros on this kind of CPU")
+_NO_PATH = SparsePath(False, "not measured: this runtime on this kind of CPU")
 _PROBED_PATH = SparsePath(True, pixel_fails=True)
-"""Where only a probe has seen it: with what the most careful runtime needs."""
+"""The path of an unknown runtime that a probe found, with the strictest conditions."""
 SKIPS = 1.3
-"""From this gain by 90 % zeros on, a runtime skips them."""
+"""The speed-up by 90 % zeros from which on a runtime skips them; noise stays below."""
 
-_UNKNOWN = _refuses("nobody measured that yet")
+_UNKNOWN = _refuses("not measured yet")
 _NO_KERNEL = _refuses("only fully connected layers have sparse kernels")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The table for one machine, with what a probe of that very device found before it."""
+    """The table for one machine; the results of a device's probe take precedence."""
 
     machine: Machine
     probed: Mapping[Cell, Verdict] = field(default_factory=dict)
     path_gain: float | None = None
-    """How many times as fast a probe's network was with zeros in its 1x1 convolutions; 0 where it
-    failed or answered wrong."""
+    """Speed-up of the probe's network by zeros in its 1x1 convolutions; 0 where it failed."""
     half_gain: float | None = None
-    """The same of a network in half precision, against the same network in 32 bits."""
+    """Speed-up of the probe's network by half precision; 0 where it failed."""
 
     def verdict(self, cell: Cell) -> Verdict:
         if cell in self.probed:
@@ -319,43 +316,43 @@ class Profile:
 
     @property
     def sparse_path(self) -> SparsePath:
-        known = next((rule.path for rule in PATHS if rule.fits(self.machine)), _NO_PATH)
-        if self.path_gain is None or known.exists == (self.path_gain >= SKIPS):
-            return known
-        if known.exists:
-            return SparsePath(False, "device probe has seen that it skips no zeros there")
+        path = next((rule.path for rule in PATHS if rule.fits(self.machine)), _NO_PATH)
+        if self.path_gain is None or path.exists == (self.path_gain >= SKIPS):
+            return path
+        if path.exists:
+            return SparsePath(False, "no speed-up from zeros in the device's probe")
         return _PROBED_PATH
 
     @property
     def half_precision(self) -> HalfPrecision:
-        known = _half_precision(self.machine)
-        if self.half_gain is None or known.exists == (self.half_gain >= SKIPS):
-            return known
-        if known.exists:
-            return HalfPrecision(False, "device probe has seen that it gains nothing there")
+        support = _half_precision(self.machine)
+        if self.half_gain is None or support.exists == (self.half_gain >= SKIPS):
+            return support
+        if support.exists:
+            return HalfPrecision(False, "no speed-up in the device's probe")
         return HalfPrecision(True)
 
     def table(self, scheme: str) -> dict[str, float | str | None]:
-        """What the choice of storage depends on, for an artifact's key: devices that agree in it
-        share their files. `scheme` is a pipeline's: f32, f16, dynamic or int8."""
-        found: dict[str, float | str | None] = {}
+        """Return the verdicts that the choice of storage depends on, for an artifact's key: devices
+        with the same ones share files. `scheme` is a pipeline's: f32, f16, dynamic or int8."""
+        verdicts: dict[str, float | str | None] = {}
         for cell in cells():
             if cell.scheme.removesuffix("-per-channel") == scheme:
                 verdict = self.verdict(cell)
-                found[cell.name] = verdict.cost if verdict.runs else "refuses"
+                verdicts[cell.name] = verdict.cost if verdict.runs else "refuses"
         if scheme in ("f32", "f16"):
-            found["sparse path"] = str(self.sparse_path) if self.sparse_path.exists else "none"
-        return found
+            verdicts["sparse path"] = str(self.sparse_path) if self.sparse_path.exists else "none"
+        return verdicts
 
 
 def cells() -> tuple[Cell, ...]:
-    """Every cell there is."""
-    found = []
+    """Return all cells of the table."""
+    all_cells = []
     for op in OPS:
         schemes: tuple[Scheme, ...] = ("f32", "f16", "dynamic", "int8")
         forms: tuple[Form, ...] = ("dense", "densify")
         if op == _FC:
             schemes = (*schemes, "dynamic-per-channel", "int8-per-channel")
             forms = (*forms, *KERNELS)
-        found += [Cell(op, scheme, form) for scheme in schemes for form in forms]
-    return tuple(found)
+        all_cells += [Cell(op, scheme, form) for scheme in schemes for form in forms]
+    return tuple(all_cells)

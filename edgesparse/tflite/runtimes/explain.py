@@ -1,4 +1,4 @@
-"""What pays in a .tflite file, weight by weight: how it is stored, what that costs, and why."""
+"""Explains the storage of a .tflite file, weight by weight: its form, its cost, and its effect."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from edgesparse.tflite.runtimes.storage import (
     HALF_IS_DENSE,
     Paths,
     decide,
+    densify_obstacle,
     is_candidate,
-    misled,
     paths_in,
     reason_for,
     scheme_of,
@@ -26,19 +26,18 @@ from edgesparse.tflite.runtimes.storage import (
 
 BLOCKS = (16, 4)
 KEPT = 0.9
-"""Zeros come in blocks when blocks catch more than this share of them; the converter's own limit
-for floats."""
+"""Zeros count as blocks when blocks contain more than this share of them; the converter's limit for
+floats."""
 WORTH_NAMING = 0.05
-"""Share of zeros from which on they count as a pattern."""
+"""Share of zeros from which on a pattern is shown."""
 
 
 @dataclass(frozen=True)
 class TensorInfo(WeightInfo):
-    """A weight, as a file has it, under its layer's name.
+    """A weight of a file under its layer's name.
 
-    `pattern` is the widest in which its zeros come. `entropy_bytes` is a lower bound for any
-    lossless form that knows where zeros are and how often values occur, but not more: mask entropy
-    plus value entropy; see `entropy_bytes`.
+    `pattern` is the widest pattern of its zeros. `entropy_bytes` is a lower bound for lossless
+    coding of the mask and of single values; see `entropy_bytes`.
     """
 
     pattern: str
@@ -48,9 +47,9 @@ class TensorInfo(WeightInfo):
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one runtime on one machine makes of a weight as it is stored now.
+    """The effect of a weight's storage with a runtime on a machine.
 
-    `advised` is the form that storage auto would give it there.
+    `advised` is the form that storage auto would choose.
     """
 
     name: str
@@ -61,7 +60,7 @@ class Explanation:
 
 
 def describe(content: bytes, name: str = "model.tflite") -> tuple[TensorInfo, ...]:
-    """Every weight of a file. Raises UsageError where it is damaged."""
+    """Describe every weight of a file. Raises UsageError where it is damaged."""
     model = open_model(content, name)
     with damaged(name):
         return tuple(_describe(c) for c in constants(model, content) if c.is_weight)
@@ -70,29 +69,33 @@ def describe(content: bytes, name: str = "model.tflite") -> tuple[TensorInfo, ..
 def explain(
     content: bytes, profile: Profile, name: str = "model.tflite"
 ) -> tuple[Explanation, ...]:
-    """For every weight that could be sparse: whether its zeros pay. Raises UsageError."""
+    """Explain whether the zeros of each weight save time. Raises UsageError."""
     model = open_model(content, name)
     with damaged(name):
-        every = list(constants(model, content))
-        paths = paths_in(model, every, profile)
-    found = [c for c in every if is_candidate(c)]
-    # One sparse weight is enough: XNNPACK then looks for zeros in all of them.
-    looks = any(c.densified for c in found)
+        all_constants = list(constants(model, content))
+        paths = paths_in(model, all_constants, profile)
+    weights = [c for c in all_constants if is_candidate(c)]
+    # With one sparse weight, XNNPACK searches all of them for zeros.
+    searches_zeros = any(c.densified for c in weights)
     half = allows_half(model)
-    return tuple(_explain(constant, profile, paths, looks, half) for constant in found)
+    return tuple(_explain(constant, profile, paths, searches_zeros, half) for constant in weights)
 
 
 def _explain(
-    constant: Constant, profile: Profile, paths: Paths, looks: bool, half: bool
+    constant: Constant, profile: Profile, paths: Paths, searches_zeros: bool, half: bool
 ) -> Explanation:
-    """`looks`: some weight is stored sparse, so that XNNPACK looks for zeros in all of them.
-    `half`: the file is computed in half precision where the CPU can."""
+    """Explain a weight.
+
+    Args:
+        searches_zeros: a weight is stored sparse, so that XNNPACK searches all of them for zeros.
+        half: the file allows half-precision arithmetic.
+    """
     decision, _ = decide(constant, profile, "half" if half else "auto", paths)
     form, scheme = constant.form, scheme_of(constant)
     path = paths.get((constant.graph, constant.operator))
     accepted, exploited, reason = True, False, decision.reason
     taken = path is not None and path.state == "taken"
-    if form in ("dense", "densify") and looks and taken and constant.zeros:
+    if form in ("dense", "densify") and searches_zeros and taken and constant.zeros:
         exploited = True
     if form == "dense":
         verdict = profile.verdict(Cell(cast(Op, constant.op), scheme or "f32", form))
@@ -103,10 +106,10 @@ def _explain(
     elif half and profile.half_precision.exists:
         accepted, exploited, reason = False, False, HALF_IS_DENSE
     elif scheme is None:
-        accepted, reason = False, "nobody measured sparse weights of this kind"
+        accepted, reason = False, "sparse weights of this dtype were not measured"
     else:
         verdict = profile.verdict(Cell(cast(Op, constant.op), scheme, form))
-        why = misled(paths) if form == "densify" and scheme in ("f32", "f16") else ""
+        why = densify_obstacle(paths) if form == "densify" and scheme in ("f32", "f16") else ""
         accepted = verdict.runs and not why
         if not accepted:
             exploited, reason = False, why or verdict.why
@@ -124,9 +127,9 @@ def _describe(constant: Constant) -> TensorInfo:
     values = constant.values
     dense = Dense(values if not constant.zero_point else values - constant.zero_point)
     pattern = pattern_of(dense)
-    own = {**vars(weight_info(constant)), "name": constant.label, "zeros": dense.zeros}
+    info = {**vars(weight_info(constant)), "name": constant.label, "zeros": dense.zeros}
     return TensorInfo(
-        **own,
+        **info,
         pattern=pattern,
         dense_bytes=values.nbytes,
         entropy_bytes=entropy_bytes(dense.values, pattern),
@@ -134,7 +137,7 @@ def _describe(constant: Constant) -> TensorInfo:
 
 
 def pattern_of(dense: Dense) -> str:
-    """The widest pattern that catches most of a weight's zeros: whole outputs, blocks, or none."""
+    """Return the widest pattern with most of a weight's zeros: outputs, blocks, random, or "-"."""
     zeros = dense.zeros
     if zeros < WORTH_NAMING * dense.values.size:
         return "-"
@@ -153,24 +156,24 @@ def pattern_of(dense: Dense) -> str:
 
 
 def entropy_bytes(values: np.ndarray, pattern: str = "random") -> int:
-    """Entropy of which elements are zero, and of the values of the others, rounded up.
+    """Return the entropy of the zeros' mask and of the other values, in bytes rounded up.
 
-    Zeros that come in blocks are told block by block, where that is less. Floats have no known
-    alphabet: their different values count once in full.
+    Zeros in blocks are coded block by block, where that is less. For floats a table of the distinct
+    values is added.
     """
     bits = _bits(values != 0, values)
     for width in BLOCKS:
         layout = blocks(values.ndim, width)
         if pattern == f"block-1x{width}" and fits(layout, values.shape):
-            kept = (values != 0).reshape(-1, width).any(axis=1)
-            bits = min(bits, _bits(kept, values.reshape(-1, width)))
+            mask = (values != 0).reshape(-1, width).any(axis=1)
+            bits = min(bits, _bits(mask, values.reshape(-1, width)))
     return math.ceil(bits / 8)
 
 
-def _bits(kept: np.ndarray, values: np.ndarray) -> float:
-    """For a mask bool [...] and what it keeps of `values` [..., rest]."""
-    mask_bits = kept.size * _entropy_bits(np.array([kept.sum(), kept.size - kept.sum()]))
-    stored = values[kept]
+def _bits(mask: np.ndarray, values: np.ndarray) -> float:
+    """Return the bits of a mask, bool [...], and of the `values` [..., rest] that it keeps."""
+    mask_bits = mask.size * _entropy_bits(np.array([mask.sum(), mask.size - mask.sum()]))
+    stored = values[mask]
     different, counts = np.unique(stored, return_counts=True)
     value_bits = stored.size * _entropy_bits(counts)
     if values.dtype.kind == "f":
@@ -179,6 +182,6 @@ def _bits(kept: np.ndarray, values: np.ndarray) -> float:
 
 
 def _entropy_bits(counts: np.ndarray) -> float:
-    """Of one of so many kinds, by how often each occurs."""
+    """Return the entropy of a symbol in bits, by the counts of the symbols."""
     shares = counts[counts > 0] / max(1, counts.sum())
     return float(-(shares * np.log2(shares)).sum())

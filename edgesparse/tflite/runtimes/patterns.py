@@ -1,4 +1,4 @@
-"""What can be known before training: which zeros a target would exploit in a model, and which not.
+"""Predicts before training which zeros a target exploits in a model, and chooses patterns.
 
 Works on the graph of the untrained model as an f32 .tflite file, which has all shapes.
 """
@@ -21,7 +21,7 @@ from edgesparse.tflite.runtimes.storage import BLOCK_WIDTH, is_candidate
 from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
 
 LIKELY_SPARSITY = 0.9
-"""What is supposed where it is not known yet."""
+"""The sparsity that is assumed for `sparsity: auto`."""
 _PATTERNS: dict[Form, Pattern] = {
     "random": "unstructured",
     "block-1x4": "block-1x4",
@@ -31,15 +31,15 @@ _PATTERNS: dict[Form, Pattern] = {
 
 @dataclass(frozen=True)
 class ModelGraph:
-    """`weights` are those that methods prune: no depthwise ones, no first convolution of an image;
-    `kernels` those of every operator."""
+    """A model's graph. `weights` are those that methods prune: without depthwise convolutions and
+    the first one of an image; `kernels` are those of every operator."""
 
     model: Any
     kernels: tuple[Constant, ...]
     weights: tuple[Constant, ...]
 
     def paths(self, path: SparsePath, sparsity: float) -> dict[tuple[int, int], Path]:
-        """Where XNNPACK would skip zeros, were there so many in each weight."""
+        """Return where XNNPACK would skip zeros, if every weight had that sparsity."""
         return sparse_paths(self.model, self.kernels, path, sparsity) if path.exists else {}
 
 
@@ -52,7 +52,7 @@ def read_graph(content: bytes) -> ModelGraph:
         c
         for c in kernels
         if is_candidate(c)
-        # The same that the methods prune; see methods/report.py.
+        # The weights that methods prune; see methods/report.py.
         and (c.op == "FULLY_CONNECTED" or (c.op == "CONV_2D" and c.values.shape[3] > 4))
     )
     return ModelGraph(model, kernels, tuple(weights))
@@ -60,10 +60,10 @@ def read_graph(content: bytes) -> ModelGraph:
 
 @dataclass(frozen=True)
 class Exploits:
-    """What the runtimes of a target make of zeros, at one sparsity and with one scheme.
+    """The zeros that a target's runtimes exploit, at a sparsity and with a scheme.
 
-    `fully_connected`: patterns that some runtime is faster with, the fastest first. `paths`: what
-    is particular to those that have XNNPACK's sparse path.
+    `fully_connected`: patterns with which a runtime is faster, the fastest first. `paths`: the
+    properties of the runtimes' sparse paths.
     """
 
     fully_connected: tuple[Pattern, ...]
@@ -71,8 +71,8 @@ class Exploits:
 
 
 def exploits(profiles: Iterable[Profile], scheme: Numbers, sparsity: float) -> Exploits:
-    """What a target exploits; devices that agree in it share their trained models."""
-    if scheme == "int16x8":  # Nobody measured sparse kernels for it.
+    """Return what a target exploits; devices with the same result share trained models."""
+    if scheme == "int16x8":  # It has no sparse kernels.
         return Exploits((), ())
     gains: dict[Pattern, float] = {}
     paths: list[SparsePath] = []
@@ -88,17 +88,17 @@ def exploits(profiles: Iterable[Profile], scheme: Numbers, sparsity: float) -> E
     return Exploits(tuple(sorted(gains, key=lambda pattern: gains[pattern])), tuple(paths))
 
 
-def choose(graph: ModelGraph, found: Exploits, sparsity: float) -> dict[str, LayerChoice]:
+def choose(graph: ModelGraph, exploited: Exploits, sparsity: float) -> dict[str, LayerChoice]:
     """Choose for each layer the pattern that the target exploits there, else channels."""
     chosen: dict[str, LayerChoice] = {}
-    judged = [graph.paths(path, sparsity) for path in found.paths]
+    paths_by_runtime = [graph.paths(path, sparsity) for path in exploited.paths]
     for constant in graph.weights:
         if constant.op == "FULLY_CONNECTED":
-            fitting = [p for p in found.fully_connected if _fits(constant, p)]
+            fitting = [p for p in exploited.fully_connected if _fits(constant, p)]
             chosen[constant.label] = fitting[0] if fitting else "channels"
         elif constant.op == "CONV_2D":
-            place = (constant.graph, constant.operator)
-            taken = any(p[place].state == "taken" for p in judged if place in p)
+            key = (constant.graph, constant.operator)
+            taken = any(p[key].state == "taken" for p in paths_by_runtime if key in p)
             chosen[constant.label] = "unstructured" if taken else "channels"
     return chosen
 
@@ -111,12 +111,12 @@ def advice(
     pattern: PatternChoice,
     exclude: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Why such zeros would gain no time in a model's layers: each reason, and how many layers."""
-    given = (graph, profile, scheme, sparsity, pattern, exclude)
-    return dict(Counter(why for _, why in _whys(*given) if why))
+    """Count the layers in which zeros would not save time, by reason."""
+    arguments = (graph, profile, scheme, sparsity, pattern, exclude)
+    return dict(Counter(why for _, why in _obstacles(*arguments) if why))
 
 
-def gaining(
+def exploited_share(
     graph: ModelGraph,
     profile: Profile,
     scheme: Numbers,
@@ -124,13 +124,13 @@ def gaining(
     pattern: PatternChoice,
     exclude: Sequence[str] = (),
 ) -> float:
-    """The share of the weights that methods prune whose zeros would save time."""
-    found = list(_whys(graph, profile, scheme, sparsity, pattern, exclude))
-    size = sum(constant.values.size for constant, _ in found)
-    return sum(constant.values.size for constant, why in found if not why) / max(1, size)
+    """Return the share of prunable weights whose zeros would save time."""
+    obstacles = list(_obstacles(graph, profile, scheme, sparsity, pattern, exclude))
+    size = sum(constant.values.size for constant, _ in obstacles)
+    return sum(constant.values.size for constant, why in obstacles if not why) / max(1, size)
 
 
-def _whys(
+def _obstacles(
     graph: ModelGraph,
     profile: Profile,
     scheme: Numbers,
@@ -138,8 +138,8 @@ def _whys(
     pattern: PatternChoice,
     exclude: Sequence[str],
 ) -> Iterator[tuple[Constant, str | None]]:
-    """Each weight, and why its zeros would gain no time."""
-    found = graph.paths(profile.sparse_path, sparsity)
+    """Yield each weight with the reason why its zeros would not save time, or ""."""
+    paths = graph.paths(profile.sparse_path, sparsity)
     kernels = exploits([profile], scheme, sparsity).fully_connected
     for constant in graph.weights:
         if any(fnmatchcase(constant.label, glob) for glob in exclude):
@@ -147,29 +147,29 @@ def _whys(
         if constant.op == "FULLY_CONNECTED":
             yield constant, _fully_connected_dense(constant, kernels, scheme, sparsity, pattern)
         else:
-            yield constant, _convolution_dense(constant, profile, found, scheme)
+            yield constant, _convolution_dense(constant, profile, paths, scheme)
 
 
 def refusals(
     graph: ModelGraph, profile: Profile, scheme: Numbers, *, one_scale: bool = False
 ) -> list[str]:
-    """Why a runtime will refuse a model with that scheme, however it is stored; empty if not.
+    """Return why a runtime refuses a model with that scheme in any storage; empty if it does not.
 
     Args:
-        one_scale: fully connected weights have one scale, and not one for each output.
+        one_scale: fully connected weights have a single scale.
     """
     if scheme == "int16x8":
         return []
-    found: dict[str, None] = {}
+    reasons: dict[str, None] = {}
     for constant in graph.weights:
-        own: CellScheme = scheme
+        cell_scheme: CellScheme = scheme
         per_channel = constant.op == "FULLY_CONNECTED" and not one_scale
         if per_channel and scheme in ("int8", "dynamic"):
-            own = "int8-per-channel" if scheme == "int8" else "dynamic-per-channel"
-        verdict = profile.verdict(Cell(cast(Op, constant.op), own, "dense"))
+            cell_scheme = "int8-per-channel" if scheme == "int8" else "dynamic-per-channel"
+        verdict = profile.verdict(Cell(cast(Op, constant.op), cell_scheme, "dense"))
         if not verdict.runs:
-            found[verdict.why] = None
-    return list(found)
+            reasons[verdict.why] = None
+    return list(reasons)
 
 
 def _fully_connected_dense(
@@ -182,20 +182,20 @@ def _fully_connected_dense(
     usable = [kernel for kernel in kernels if _fits(constant, kernel)]
     if not usable:
         return f"no sparse {scheme} kernel is faster for fully connected layers at {sparsity:.0%}"
-    # Blocks are what a kernel for single zeros can use, too.
+    # A kernel for single zeros also exploits blocks.
     if pattern in ("auto", *usable) or "unstructured" in usable:
         return ""
-    return f"its {scheme} kernel needs the pattern {usable[0]} (or auto), not {pattern}"
+    return f"its {scheme} kernel requires pattern {usable[0]} (or auto), not {pattern}"
 
 
 def _convolution_dense(
-    constant: Constant, profile: Profile, found: Mapping[tuple[int, int], Path], scheme: Numbers
+    constant: Constant, profile: Profile, paths: Mapping[tuple[int, int], Path], scheme: Numbers
 ) -> str:
     if scheme not in ("f32", "f16"):
         return f"it has no sparse convolution for {scheme}"
     if not profile.sparse_path.exists:
         return profile.sparse_path.why
-    path = found.get((constant.graph, constant.operator))
+    path = paths.get((constant.graph, constant.operator))
     if path is None:
         return "only 1x1 convolutions can be sparse"
     return "" if path.state == "taken" else path.reason

@@ -1,4 +1,4 @@
-"""Chooses how each weight of a model is stored for one machine, and says why in words."""
+"""Chooses the storage of each weight of a model for a machine, with reasons."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from edgesparse.tflite.format.encode import Choose, Encoding, rewrite
-from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
+from edgesparse.tflite.format.graph import Constant
 from edgesparse.tflite.format.layout import Dense, Form, Layout, along, blocks, fits
-from edgesparse.tflite.format.precision import allows_half, computes_half
+from edgesparse.tflite.format.precision import computes_half
 from edgesparse.tflite.runtimes.compatibility import OPS, Cell, Op, Profile, Scheme, Verdict
 from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
 
 Mode = Literal["auto", "dense", "sparse"]
 WORTH_BYTES = 400
-"""What a sparse tensor and its DENSIFY add to a file besides values and indices, at most."""
+"""Bytes that a sparse tensor and its DENSIFY add besides values and indices, at most."""
 HARMLESS = 1.2
-"""What a layer may take of its dense time for the sake of a smaller file."""
+"""Accepted time of a layer relative to dense, in exchange for a smaller file."""
 Paths = Mapping[tuple[int, int], Path]
-"""By subgraph and operator."""
+"""Paths by subgraph and operator."""
 BLOCK_WIDTH: dict[Form, int] = {"block-1x4": 4, "block-1x16": 16}
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How one weight is stored, and why. `name` is the tensor's.
+    """The storage of a weight and its reason. `name` is the tensor's.
 
-    `stored_share` is the share of elements that the form stores, zeros in its blocks included;
-    `speedup` what its sparse kernel is expected to gain there, None where the dense kernel runs.
+    `stored_share` is the share of stored elements, including zeros in blocks; `speedup` is that of
+    the sparse kernel, as expected, None where the dense kernel runs.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Decision:
     speedup: float | None
     reason: str
     held_back: bool = False
-    """It has zeros enough, but the runtime cannot use them."""
+    """It has enough zeros, but the runtime does not support them."""
     exploited: bool = False
     """Its zeros are expected to save time."""
 
 
-HALF_IS_DENSE = "the file is computed in half precision: sparse storage crashes there, or is slower"
+HALF_IS_DENSE = "half-precision arithmetic is enabled: sparse storage would crash or be slower"
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,20 @@ class _Option:
 
     @property
     def relative_time(self) -> float:
-        """Of the layer, 1 for dense."""
+        """Time of the layer relative to dense."""
         return 1.0 if self.verdict.cost is None else self.stored_share * self.verdict.cost
 
 
 def store(
     content: bytes, profile: Profile, mode: Mode, name: str = "model.tflite"
 ) -> tuple[bytes, tuple[Decision, ...]]:
-    """Store each weight in the form that the machine exploits, else in the smallest it accepts.
+    """Store each weight in the form that the machine exploits, else in the smallest that it runs.
 
-    auto: never a form that is slower than dense. sparse: the smallest form that loads, always.
+    Args:
+        mode: auto: not slower than dense; sparse: the smallest form that runs; dense.
+
+    Returns:
+        The file, and the decision for each weight.
 
     Raises:
         UsageError: the file is damaged.
@@ -76,8 +80,8 @@ def store(
     decisions: list[Decision] = []
     half = computes_half(content, name)
 
-    def chooser(model: Any, found: Sequence[Constant]) -> Choose:
-        paths = paths_in(model, found, profile)
+    def chooser(model: Any, all_constants: Sequence[Constant]) -> Choose:
+        paths = paths_in(model, all_constants, profile)
 
         def choose(constant: Constant) -> Encoding | None:
             if not is_candidate(constant):
@@ -91,35 +95,23 @@ def store(
     return rewrite(content, chooser, name), tuple(decisions)
 
 
-def decisions_for(
-    content: bytes, profile: Profile, mode: Mode, name: str = "model.tflite"
-) -> tuple[Decision, ...]:
-    """What `store` would do, without doing it."""
-    model = open_model(content, name)
-    with damaged(name):
-        found = list(constants(model, content))
-        paths = paths_in(model, found, profile)
-    asked: Mode | Literal["half"] = "half" if allows_half(model) else mode
-    return tuple(decide(c, profile, asked, paths)[0] for c in found if is_candidate(c))
+def paths_in(model: Any, all_constants: Sequence[Constant], profile: Profile) -> Paths:
+    """Return the path of each 1x1 convolution in XNNPACK; empty without a sparse path.
 
-
-def paths_in(model: Any, found: Sequence[Constant], profile: Profile) -> Paths:
-    """Which 1x1 convolutions XNNPACK would run on its sparse path; empty where it has none.
-
-    `found` are the constants of `model`; reading a damaged one may raise anything.
+    `all_constants` are those of `model`; reading a damaged one can raise anything.
     """
     if not profile.sparse_path.exists:
         return {}
-    return sparse_paths(model, [c for c in found if c.slot == 1], profile.sparse_path)
+    return sparse_paths(model, [c for c in all_constants if c.slot == 1], profile.sparse_path)
 
 
 def is_candidate(constant: Constant) -> bool:
-    """Whether a constant is a weight, and not a bias or another parameter."""
+    """Return whether a constant is a weight, and not a bias or another parameter."""
     return constant.is_weight and constant.slot == 1 and constant.op in OPS
 
 
 def scheme_of(constant: Constant) -> Scheme | None:
-    """Which numbers an operator works with; None for those that the table does not know."""
+    """Return the scheme of an operator; None for one that the table lacks."""
     weights, activations = constant.values.dtype.name, constant.activation_dtype
     if weights == "float32" and activations == "float32":
         return "f32"
@@ -135,8 +127,12 @@ def scheme_of(constant: Constant) -> Scheme | None:
 def decide(
     constant: Constant, profile: Profile, mode: Mode | Literal["half"], paths: Paths
 ) -> tuple[Decision, Encoding | None]:
-    """How to store one weight; None for densely. `paths` are those of its model; "half" is the mode
-    of files that are computed in half precision."""
+    """Decide on the storage of a weight; the encoding is None for dense.
+
+    Args:
+        mode: as for `store`; "half" is that of files with half-precision arithmetic.
+        paths: those of the weight's model; see `paths_in`.
+    """
     size = constant.values.nbytes
 
     def stay(reason: str, held_back: bool = False) -> tuple[Decision, None]:
@@ -150,25 +146,25 @@ def decide(
     if mode == "half":
         return stay(HALF_IS_DENSE, held_back=bool(constant.zeros))
     scheme = scheme_of(constant)
-    # Zeros that are not stored as 0 are no zeros to a sparse form.
+    # A sparse form skips only zeros that are stored as 0.
     if scheme is None or constant.zero_point != 0:
-        return stay("numbers of this kind are stored densely")
+        return stay("weights of this dtype have no sparse form")
     dense = Dense(constant.values)
-    why = misled(paths) if scheme in ("f32", "f16") else ""
+    why = densify_obstacle(paths) if scheme in ("f32", "f16") else ""
     options = list(_options(constant, dense, scheme, profile, why))
-    # A tensor of its own and a DENSIFY cost bytes, too.
+    # An additional tensor and a DENSIFY take bytes, too.
     smaller = [o for o in options if o.stored_bytes + WORTH_BYTES < size]
     if not smaller:
         share = dense.zeros / max(1, dense.values.size)
-        few = f"{share:.0%} zeros are too few to store less"
-        return stay(few if dense.zeros else "there are no zeros in it")
+        few = f"{share:.0%} zeros are too few for a smaller file"
+        return stay(few if dense.zeros else "no zeros")
     runtime = f"{profile.machine.runtime} {profile.machine.version}"
     running = [o for o in smaller if o.verdict.runs]
     if not running:
-        return stay(f"{runtime} refuses it sparse: {smaller[0].verdict.why}", held_back=True)
+        return stay(f"{runtime} rejects it sparse: {smaller[0].verdict.why}", held_back=True)
     path = paths.get((constant.graph, constant.operator))
     taken = path is not None and path.state == "taken"
-    # In this order: what saves time, then what costs none and saves bytes, then dense.
+    # In this order: forms that save time, then those that save bytes at no cost, then dense.
     exploited = [o for o in running if o.verdict.exploits(o.stored_share)]
     harmless = [o for o in running if o.relative_time <= HARMLESS]
     if mode == "auto" and exploited:
@@ -178,7 +174,7 @@ def decide(
         best = min(candidates, key=lambda o: (o.stored_bytes, o.relative_time))
     else:
         best = min(running, key=lambda o: o.relative_time)
-        slower = f"its {best.form} kernel would take {best.relative_time:.1f} times as long"
+        slower = f"its {best.form} kernel takes {best.relative_time:.1f}x the time of dense"
         refused = [o.verdict.why for o in smaller if not o.verdict.runs][:1]
         return stay(f"{runtime}: {'; '.join([*refused, slower])}", held_back=True)
     skipped = taken and best.form == "densify"
@@ -197,15 +193,15 @@ def decide(
     return decision, Encoding(best.layout, best.form == "densify")
 
 
-def misled(paths: Paths) -> str:
-    """Why no weight of a model may be stored sparse behind a DENSIFY; empty where it may."""
+def densify_obstacle(paths: Paths) -> str:
+    """Return why a model's weights cannot be stored sparse with DENSIFY; empty where they can."""
     return next((path.reason for path in paths.values() if path.state == "wrong"), "")
 
 
 def _options(
-    constant: Constant, dense: Dense, scheme: Scheme, profile: Profile, misled: str
+    constant: Constant, dense: Dense, scheme: Scheme, profile: Profile, densify_obstacle: str
 ) -> Iterator[_Option]:
-    """Every form that could hold the weight, with the smallest layout of each."""
+    """Yield every form that fits the weight, with its smallest layout."""
     shape = constant.values.shape
     rank = len(shape)
     any_layout = [along(rank, dimension) for dimension in range(rank) if shape[dimension] > 1]
@@ -216,8 +212,8 @@ def _options(
         forms |= {form: [blocks(2, width)] for form, width in BLOCK_WIDTH.items()}
     for form, layouts in forms.items():
         verdict = profile.verdict(Cell(cast(Op, constant.op), scheme, form))
-        if misled and form == "densify":
-            verdict = Verdict(False, why=misled)
+        if densify_obstacle and form == "densify":
+            verdict = Verdict(False, why=densify_obstacle)
         sizes = {o: dense.stored_bytes(o) for o in layouts if fits(o, shape)}
         if sizes:
             best = min(sizes, key=lambda layout: sizes[layout])
@@ -226,7 +222,7 @@ def _options(
 
 
 def reason_for(profile: Profile, op: str, share: float, verdict: Verdict, path: Path | None) -> str:
-    """Why a weight that is stored sparse is faster or not; `share` of its elements is stored."""
+    """Explain the speed of a weight of which a `share` of elements is stored."""
     runtime = f"{profile.machine.runtime} {profile.machine.version}"
     if verdict.cost is None:
         if path is not None and path.state == "taken":
@@ -235,17 +231,17 @@ def reason_for(profile: Profile, op: str, share: float, verdict: Verdict, path: 
         if op == "CONV_2D" and not why:
             why = profile.sparse_path.why
         because = f" ({why})" if why else ""
-        return f"{runtime} makes it dense on loading: a smaller file, no faster{because}"
+        return f"{runtime} converts it to dense at load time: smaller file, same speed{because}"
     speedup = 1 / max(share * verdict.cost, 1e-3)
-    gain = f"about {speedup:.1f} times faster than dense"
+    gain = f"about {speedup:.1f}x faster than dense"
     if speedup < 1.05:
-        slower = f"{1 / speedup:.1f} times slower than dense"
-        gain = f"but it is about {'as fast as dense' if speedup > 0.95 else slower}"
+        slower = f"{1 / speedup:.1f}x slower than dense"
+        gain = f"but about {'as fast as dense' if speedup > 0.95 else slower}"
     return f"{runtime} skips its zeros: {share:.0%} of it is stored, {gain}"
 
 
 def summary(decisions: Sequence[Decision]) -> list[str]:
-    """One line for each reason for which weights with zeros were stored densely."""
+    """Return a line for each reason for which weights with zeros are stored dense."""
     counted = Counter(d.reason for d in decisions if d.form == "dense" and d.held_back)
     return [
         f"{count} weight{'s' if count > 1 else ''} stored dense: {reason}"

@@ -1,10 +1,10 @@
-"""Where XNNPACK runs 1x1 convolutions on its sparse path, checked on the graph as XNNPACK does.
+"""Predicts which 1x1 convolutions XNNPACK runs on its sparse path, by its rules on the graph.
 
-Its sparse path (Elsen et al. 2019, arXiv 1911.09723) keeps activations channel by channel (NCHW).
-So a part of the network must switch as a whole: from a 3x3 stride-2 convolution of an image, over
-operators that exist in that layout, to a global pooling. The rules are those of
-`xnn_subgraph_rewrite_for_nchw` in XNNPACK's subgraph.c, from 2023 (tflite-runtime 2.14) to 2026;
-where they depend on the runtime, its `SparsePath` says so.
+The sparse path (Elsen et al. 2019, arXiv 1911.09723) has activations in NCHW layout, so that a part
+of the network switches as a whole: from a 3x3 stride-2 convolution of an image, over operators that
+exist in that layout, to a global pooling. The rules are those of `xnn_subgraph_rewrite_for_nchw` in
+XNNPACK's subgraph.c, from 2023 (tflite-runtime 2.14) to 2026; a `SparsePath` has the differences
+between runtimes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from edgesparse.tflite.runtimes.compatibility import SparsePath
 from edgesparse.tflite.runtimes.xnnpack_nodes import Node, read_nodes
 
 ENOUGH = 2 / 3
-"""More than this share of the part's 1x1 weights must be zero."""
+"""XNNPACK's limit: more than this share of the part's 1x1 weights must be zero."""
 State = Literal["taken", "dense", "wrong"]
 
 
 @dataclass(frozen=True)
 class Path:
-    """What XNNPACK does with a 1x1 convolution whose zeros are stored sparse somewhere.
+    """The path of a 1x1 convolution in XNNPACK, in a model with a sparse weight.
 
-    taken: skips its zeros. dense: computes them. wrong: it would fail or answer wrong, since the
-    part ends in an operator that does not understand its layout. `reason` names the condition, for
-    people.
+    taken: its zeros are skipped. dense: they are computed. wrong: the model would fail or have
+    wrong outputs, since the part ends in an operator without its layout. `reason` is the condition.
     """
 
     state: State
@@ -39,70 +38,69 @@ class Path:
 
 @dataclass
 class _Part:
-    """One subgraph and what is known of its tensors."""
+    """A connected part of a subgraph, and its tensors."""
 
     nodes: list[Node]
     outside: set[int]
-    """Tensors that others than XNNPACK write or read."""
+    """Tensors that are written or read outside of XNNPACK."""
     cut: Mapping[int, str]
-    """Those of operators that the runtime keeps from XNNPACK, with what is to say of these."""
+    """Tensors of operators that the runtime does not delegate to XNNPACK, with descriptions."""
     spatial: Mapping[int, int]
     """Pixels of each tensor."""
     constants: Mapping[int, Constant]
     """The weight of each operator."""
     runtime: SparsePath
     share: float | None
-    """Of zeros, where those of the weights do not count."""
+    """Assumed sparsity, instead of that of the weights."""
     producers: dict[int, int] = field(default_factory=dict)
 
 
 def sparse_paths(
     model: Any, constants: Sequence[Constant], runtime: SparsePath, share: float | None = None
 ) -> dict[tuple[int, int], Path]:
-    """For each 1x1 convolution, by subgraph and operator: whether its zeros are skipped.
+    """Predict the path of each 1x1 convolution, by subgraph and operator.
 
-    That supposes that at least one weight of the network is stored sparse, which is what makes
-    XNNPACK look.
+    Assumes that at least one weight is stored sparse, which enables the search for zeros.
 
     Args:
-        constants: of the model, as `graph.constants` finds them.
-        runtime: what is particular to the runtime's XNNPACK.
-        share: of zeros that every 1x1 weight is supposed to have; default: those it has.
+        constants: those of the model; see `graph.constants`.
+        runtime: properties of the runtime's XNNPACK.
+        share: assumed sparsity of every 1x1 weight; default: its own.
     """
-    found = {}
+    paths = {}
     for g, graph in enumerate(model.subgraphs):
         weights = {c.operator: c for c in constants if c.graph == g and c.slot == 1}
         nodes = read_nodes(model, graph, weights, runtime)
-        apart = [node for node in nodes if node.op in runtime.apart]
-        cut = {t: node.told for node in apart for t in (*node.inputs, node.output)}
+        excluded = [node for node in nodes if node.op in runtime.apart]
+        cut = {t: node.description for node in excluded for t in (*node.inputs, node.output)}
         outside = {*indices(graph.inputs), *indices(graph.outputs), *cut}
         spatial = {t: _pixels(tensor) for t, tensor in enumerate(graph.tensors)}
-        for members in _cut([node for node in nodes if node not in apart], cut):
+        for members in _connected_parts([node for node in nodes if node not in excluded], cut):
             part = _Part(members, outside, cut, spatial, weights, runtime, share)
-            for operator, path in _judge(part).items():
-                found[g, operator] = path
-    return found
+            for operator, path in _part_paths(part).items():
+                paths[g, operator] = path
+    return paths
 
 
-def _cut(nodes: list[Node], cut: Collection[int]) -> list[list[Node]]:
-    """The parts of a graph that are connected by other tensors than those of `cut`."""
-    home: dict[int, int] = {}
+def _connected_parts(nodes: list[Node], cut: Collection[int]) -> list[list[Node]]:
+    """Return the parts of a graph that are connected without the tensors of `cut`."""
+    part_of: dict[int, int] = {}
     parts: dict[int, list[Node]] = {}
     for number, node in enumerate(nodes):
         tensors = [t for t in (*node.inputs, node.output) if t not in cut]
-        near = sorted({home[t] for t in tensors if t in home})
-        parts[number] = [*(member for place in near for member in parts.pop(place)), node]
+        neighbours = sorted({part_of[t] for t in tensors if t in part_of})
+        parts[number] = [*(member for number in neighbours for member in parts.pop(number)), node]
         for member in parts[number]:
-            home.update((t, number) for t in (*member.inputs, member.output) if t not in cut)
+            part_of.update((t, number) for t in (*member.inputs, member.output) if t not in cut)
     return [sorted(members, key=lambda node: node.operator) for members in parts.values()]
 
 
-def _judge(part: _Part) -> dict[int, Path]:
+def _part_paths(part: _Part) -> dict[int, Path]:
     nodes = part.nodes
     part.producers = {node.output: n for n, node in enumerate(nodes)}
     for n, node in enumerate(nodes):
         node.leader = n
-    # From the ends backwards, and again until nothing changes: as XNNPACK clusters its nodes.
+    # From the ends backwards until nothing changes, as XNNPACK clusters its nodes.
     joined = sum(_join(part, node) for node in nodes if node.end) > 0
     again = joined
     while again:
@@ -110,7 +108,7 @@ def _judge(part: _Part) -> dict[int, Path]:
     for node in nodes:
         leader = nodes[node.leader]
         leader.broken = leader.broken or node.broken
-    # After clustering: only then is it known who is inside.
+    # After clustering, which determines the members.
     _check_readers(part)
     zeros = _zero_shares(part)
     switched: set[int] = set()
@@ -118,7 +116,7 @@ def _judge(part: _Part) -> dict[int, Path]:
         if joined and node.switches and _whole(part, node) and zeros.get(node.leader, 0) > ENOUGH:
             switched.update(node.inputs)
     wrong = {
-        node.leader: _misread(part, node)
+        node.leader: _misread_reason(part, node)
         for node in nodes
         if node.inside
         and not node.end
@@ -145,7 +143,7 @@ def _path(
     if node.leader in wrong:
         return Path("wrong", wrong[node.leader])
     if not node.inside:
-        return Path("dense", node.told)
+        return Path("dense", node.description)
     if not joined:
         ends = [n.broken for n in part.nodes if n.end and n.broken]
         ends += [part.cut[n.output] for n in part.nodes if n.output in part.cut]
@@ -163,7 +161,7 @@ def _path(
 
 
 def _join(part: _Part, node: Node) -> bool:
-    """Put a node into the part of those that it reads from; whether that changed anything."""
+    """Join a node to the cluster of the nodes that it reads; return whether that changed it."""
     changed = False
     for tensor in node.inputs:
         producer = part.producers.get(tensor)
@@ -171,14 +169,14 @@ def _join(part: _Part, node: Node) -> bool:
             if tensor in part.cut:
                 node.broken = part.cut[tensor]
             elif producer is None:
-                node.broken = f"{node.op} '{node.label}' reads the model's input, where a 3x3 "
-                node.broken += "stride-2 convolution of 3 channels must begin"
+                node.broken = f"{node.op} '{node.label}' reads the model's input, which only a 3x3 "
+                node.broken += "stride-2 convolution of 3 channels can"
             else:
                 node.broken = f"{node.op} '{node.label}' reads an output of the model"
             continue
         other = part.nodes[producer]
         if not (other.entry or other.inside) or other.broken:
-            node.broken = other.broken or other.told
+            node.broken = other.broken or other.description
             continue
         other.end = False
         if other.leader != node.leader:
@@ -192,7 +190,7 @@ def _whole(part: _Part, node: Node) -> bool:
 
 
 def _check_readers(part: _Part) -> None:
-    """Whatever is read in the part's layout must be read by nobody outside of it."""
+    """Break clusters whose values are read outside, in another layout."""
     members = [node for node in part.nodes if node.switches and _whole(part, node)]
     inside = {id(node) for node in members}
     for node in members:
@@ -200,12 +198,12 @@ def _check_readers(part: _Part) -> None:
             if id(other) not in inside and set(other.inputs) & set(node.inputs):
                 leader = part.nodes[node.leader]
                 leader.broken = (
-                    leader.broken or f"a value of its part is read elsewhere: {other.told}"
+                    leader.broken or f"a value of its part is read outside: {other.description}"
                 )
 
 
 def _zero_shares(part: _Part) -> dict[int, float]:
-    """Share of zeros in the 1x1 weights of each part, by its leader."""
+    """Return the sparsity of the 1x1 weights of each cluster, by its leader."""
     sizes: dict[int, int] = {}
     zeros: dict[int, int] = {}
     for node in part.nodes:
@@ -219,15 +217,15 @@ def _zero_shares(part: _Part) -> dict[int, float]:
     return {leader: zeros[leader] / max(1, size) for leader, size in sizes.items()}
 
 
-def _misread(part: _Part, node: Node) -> str:
+def _misread_reason(part: _Part, node: Node) -> str:
     readers = [other for other in part.nodes if node.output in other.inputs]
     if part.spatial[node.output] == 1:
         return (
-            f"its XNNPACK would fail or answer wrong: {node.op} '{node.label}' of one pixel is the "
-            "last of its part"
+            f"its XNNPACK would fail or return wrong results: {node.op} '{node.label}' of one "
+            "pixel is the last of its part"
         )
-    reader = readers[0].told if readers else "the model's output"
-    return f"its XNNPACK would answer wrong: {reader}, yet what lies before it would switch"
+    reader = readers[0].description if readers else "the model's output"
+    return f"its XNNPACK would return wrong results: {reader} after a sparse part"
 
 
 def _pixels(tensor: Any) -> int:

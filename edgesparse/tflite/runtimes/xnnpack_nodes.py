@@ -1,4 +1,4 @@
-"""Operators as XNNPACK's sparse path sees them: which may begin, be in or end a part of a network.
+"""Operators for XNNPACK's sparse path: whether they can start, be in or end a part of a network.
 
 The rules are those of xnnpack.py, operator by operator.
 """
@@ -37,7 +37,7 @@ _PLAIN = ("float32", "float16")
 
 @dataclass(eq=False)
 class Node:
-    """An operator as XNNPACK sees it. `why` tells why it is neither entry, inside nor end."""
+    """An operator in XNNPACK. `why` says why it can be neither entry, inside nor end."""
 
     operator: int
     op: str
@@ -57,14 +57,14 @@ class Node:
         return self.inside or self.end
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         return f"{self.op} '{self.label}' {self.why}"
 
 
 def read_nodes(
     model: Any, graph: Any, weights: Mapping[int, Constant], runtime: SparsePath
 ) -> list[Node]:
-    """Operators in order; explicit paddings are part of the convolution that reads them."""
+    """Return the operators in order; explicit paddings are merged into their convolution."""
     tensors = graph.tensors
     static = {t for t, tensor in enumerate(tensors) if _is_static(model, tensor)}
     operators = list(enumerate(graph.operators or ()))
@@ -73,7 +73,7 @@ def read_nodes(
             static.update(indices(operator.outputs))
     read = [t for _, o in operators for t in indices(o.inputs)] + indices(graph.outputs)
     pads: dict[int, tuple[int, list[int]]] = {}
-    found: dict[int, Node] = {}
+    nodes: dict[int, Node] = {}
     for number, operator in operators:
         name, inputs = operator_name(model, operator), indices(operator.inputs)
         outputs = indices(operator.outputs)
@@ -90,26 +90,26 @@ def read_nodes(
         weight = weights.get(number)
         if weight is not None:
             dtypes.append(weight.values.dtype.name)
-            one = name == "CONV_2D" and weight.values.shape[1:3] == (1, 1)
-            node.pointwise = one or (name == "FULLY_CONNECTED" and runtime.fully_connected)
+            is_1x1 = name == "CONV_2D" and weight.values.shape[1:3] == (1, 1)
+            node.pointwise = is_1x1 or (name == "FULLY_CONNECTED" and runtime.fully_connected)
         other = next((dtype for dtype in dtypes if dtype not in _PLAIN), None)
         if other is not None:
-            node.why = f"works with {other}, and the sparse path with floats only"
+            node.why = f"has dtype {other}; the sparse path supports floats only"
         elif name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             explicit = None
             options = operator.builtinOptions
             if inputs[0] in pads and options.padding != _SAME:
                 node.inputs[0], explicit = pads[inputs[0]]
-                del found[inputs[0]]
-            judge = _convolution if name == "CONV_2D" else _depthwise
+                del nodes[inputs[0]]
+            classify = _convolution if name == "CONV_2D" else _depthwise
             if weight is None:
                 node.why = "has no constant weights"
             else:
-                judge(node, options, weight, shapes[0][3], explicit)
+                classify(node, options, weight, shapes[0][3], explicit)
         else:
             _other(node, shapes, static, inputs, runtime, weight is not None)
-        found[node.output] = node
-    return list(found.values())
+        nodes[node.output] = node
+    return list(nodes.values())
 
 
 def _convolution(
@@ -123,19 +123,19 @@ def _convolution(
         node.why = "is dilated"
     elif node.pointwise:
         if stride != (1, 1):
-            node.why = f"has stride {stride[0]}, and a 1x1 convolution must have stride 1"
+            node.why = f"has stride {stride[0]}; a 1x1 convolution must have stride 1"
         elif explicit is not None and any(explicit):
-            node.why = "is padded, and a 1x1 convolution must not be"
+            node.why = "is padded; a 1x1 convolution must not be"
         else:
             node.inside = True
     elif (height, width) != (3, 3):
-        node.why = f"is {height}x{width}: only 1x1, and 3x3 for the first, are sparse"
+        node.why = f"is {height}x{width}; only 1x1, and 3x3 for the first, are supported"
     elif stride != (2, 2):
-        node.why = "is 3x3 with stride 1: a 3x3 convolution can only begin, with stride 2"
+        node.why = "is 3x3 with stride 1; a 3x3 convolution must be the first, with stride 2"
     elif channels != 3:
-        node.why = f"begins with {channels} channels, and 3 are needed"
+        node.why = f"has {channels} input channels; the first convolution must have 3"
     elif explicit != [1, 1, 1, 1]:
-        node.why = _padding_told(options, 1)
+        node.why = _padding_reason(options, 1)
     else:
         node.entry = True
 
@@ -151,13 +151,13 @@ def _depthwise(
     elif channels != channels_in:
         node.why = f"has a depth multiplier of {channels // max(1, channels_in)}, not 1"
     elif stride not in ((1, 1), (2, 2)):
-        node.why = f"has stride {stride[0]}x{stride[1]}: only 1 and 2 are sparse"
+        node.why = f"has stride {stride[0]}x{stride[1]}; only 1 and 2 are supported"
     elif (height, width) not in ((3, 3), (5, 5)):
-        node.why = f"is {height}x{width}: only 3x3 and 5x5 are sparse"
+        node.why = f"is {height}x{width}; only 3x3 and 5x5 are supported"
     elif options.padding == _SAME and stride == (1, 1):
         node.inside = True
     elif explicit != [needed] * 4:
-        node.why = _padding_told(options, needed)
+        node.why = _padding_reason(options, needed)
     else:
         node.inside = True
 
@@ -166,11 +166,11 @@ def _is_dilated(options: Any) -> bool:
     return (options.dilationHFactor, options.dilationWFactor) != (1, 1)
 
 
-def _padding_told(options: Any, needed: int) -> str:
+def _padding_reason(options: Any, needed: int) -> str:
     if options.padding == _SAME:
         return (
-            f"has stride {options.strideH} with TensorFlow's 'same' padding, and the sparse path "
-            f"needs symmetric padding: ZeroPadding2D({needed}) and 'valid'"
+            f"has stride {options.strideH} with TensorFlow's 'same' padding; the sparse path "
+            f"requires symmetric padding: ZeroPadding2D({needed}) and 'valid'"
         )
     return f"is not padded by {needed} on each side"
 
@@ -192,22 +192,22 @@ def _other(
         node.inside = True
     elif node.op in ("ADD", "MUL"):
         if any(len(shape) != 4 for shape in shapes):
-            node.why = "takes something that has not 4 dimensions"
+            node.why = "has an input without 4 dimensions"
         elif any(
             t in static and sum(d > 1 for d in s) > 1 for t, s in zip(inputs, shapes, strict=True)
         ):
-            node.why = "takes a constant that is neither a number nor a vector"
+            node.why = "has a constant that is neither a scalar nor a vector"
         else:
             node.inside = True
     elif node.op == "RESIZE_BILINEAR":
         node.inside = shapes[0][1] > 1 and shapes[0][2] > 1
-        node.why = "enlarges a single row or column"
+        node.why = "resizes a single row or column"
     elif node.op in (*_UNARY, *runtime.unary) and rank == 4:
         node.inside = True
     elif node.op in runtime.apart:
-        node.why = "is not handed to XNNPACK by this runtime"
+        node.why = "is not delegated to XNNPACK by this runtime"
     else:
-        node.why = "does not exist on the sparse path"
+        node.why = "is not supported on the sparse path"
 
 
 def _is_static(model: Any, tensor: Any) -> bool:
@@ -216,7 +216,7 @@ def _is_static(model: Any, tensor: Any) -> bool:
 
 
 def _paddings(model: Any, tensor: Any) -> list[int] | None:
-    """Above, below, left and right; None where others are padded too or they are not known."""
+    """Return the paddings above, below, left and right; None for other or unknown paddings."""
     data = model.buffers[tensor.buffer].data
     if data is None or tensor.type != schema.TensorType.INT32 or len(data) != 32:
         return None

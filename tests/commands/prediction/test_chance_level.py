@@ -78,7 +78,7 @@ def test_a_model_that_scales_pixels_gets_them_as_they_are(tmp_path, cli):
     source = "name: image-folder, args: {path: pictures, input_shape: [8, 8, 3]}"
     project(tmp_path, source, 'ref: "parts.py:scaling"', 15)
     planned = cli("plan", "p.yaml", "--device", "here")
-    assert "pixels are given as 0 to 255: scaling scales them" in planned.stdout
+    assert "pixels stay at 0 to 255: layer scaling scales them" in planned.stdout
     args = "{name: mlp, args: {input_shape: [8, 8, 3], classes: 2, widths: [8]}}"
     text = (tmp_path / "p.yaml").read_text()
     (tmp_path / "q.yaml").write_text(text.replace("dense-f32: {}", f"dense-f32: {{model: {args}}}"))

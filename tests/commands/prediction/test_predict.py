@@ -73,7 +73,7 @@ def test_zeros_that_will_not_pay_are_named_with_the_pattern_that_would(cli, tmp_
     ]
     assert found[2:] == [
         "both: no speed-up expected from zeros in 1 layer of random on tflite-runtime, "
-        "ai-edge-litert: its int8 kernel needs the pattern block-1x16 (or auto), not unstructured",
+        "ai-edge-litert: its int8 kernel requires pattern block-1x16 (or auto), not unstructured",
         "both: no speed-up expected from zeros in 1 layer of few on tflite-runtime, "
         "ai-edge-litert: no sparse f32 kernel is faster for fully connected layers at 30%",
     ]
@@ -122,7 +122,7 @@ def test_blocks_by_a_penalty_are_told_as_blocks(cli, tmp_path):
         "  blocks: {sparsify: {method: l1, sparsity: 0.9, group: block-1x4}}\n"
         "  single: {sparsify: {method: rigl, sparsity: 0.5}}\n",
     )
-    assert not any("needs the pattern" in line and "blocks" in line for line in found)
+    assert not any("requires pattern" in line and "blocks" in line for line in found)
 
 
 OWN = """

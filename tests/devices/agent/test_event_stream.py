@@ -36,7 +36,7 @@ def say(stream, *events):
 
 
 def test_each_event_counts_once_and_in_its_job_only(stream):
-    said = say(
+    text = say(
         stream,
         {"event": "start", "job": "another", "host": HOST},
         {"event": "start", "job": "job", "host": HOST},
@@ -49,7 +49,7 @@ def test_each_event_counts_once_and_in_its_job_only(stream):
         {**ROUND, "entry": "b"},
         {"event": "end"},
     )
-    assert said == ["Start", "Check", "Round", "End"]
+    assert text == ["Start", "Check", "Round", "End"]
     assert stream.ended
 
 
@@ -63,12 +63,12 @@ def test_an_entry_fails_once_and_then_says_no_more(stream):
     assert stream._deadline - before < 1.0
 
 
-def test_only_as_many_answers_as_were_asked_for(stream):
+def test_only_expected_answers_count(stream):
     assert PART_BYTES < 30_000 * 10 * 4
     for part in range(1000):
-        said = {"event": "answers", "entry": "a", "output": 0, "part": part, "data": "AAAA"}
-        stream.feed(json.dumps(said))
-        stream.feed(json.dumps({**said, "output": 1}))
+        text = {"event": "answers", "entry": "a", "output": 0, "part": part, "data": "AAAA"}
+        stream.feed(json.dumps(text))
+        stream.feed(json.dumps({**text, "output": 1}))
     assert [event.part for event in stream.events] == [0, 1]
 
 
@@ -112,7 +112,7 @@ def test_a_turn_that_comes_ends_the_waiting(stream, monkeypatch):
         stream.check_deadline()
 
 
-def test_endless_print_is_given_up(stream, monkeypatch):
+def test_endless_output_is_an_error(stream, monkeypatch):
     monkeypatch.setattr(event_stream, "MAX_JUNK_BYTES", 1000)
     room = 1000 + 2 * 2 * PART_BYTES
     for _ in range(room // 1600):
@@ -123,7 +123,7 @@ def test_endless_print_is_given_up(stream, monkeypatch):
     stream.feed("nonsense")
 
 
-def test_a_lie_ends_the_job(stream):
+def test_invalid_data_ends_the_job(stream):
     say(stream, CHECK, ROUND)
     with pytest.raises(
         ProtocolError, match=r"device board: invalid data from the agent \(round\.latency_ns"
@@ -134,7 +134,7 @@ def test_a_lie_ends_the_job(stream):
 @pytest.mark.parametrize(
     "change", [{"agreement": None}, {"samples": None}, {"samples": 0}, {"samples": 29_999}]
 )
-def test_a_check_of_less_than_was_asked_is_a_lie(stream, change):
+def test_an_incomplete_check_is_a_protocol_error(stream, change):
     with pytest.raises(ProtocolError, match=r"no agreement with|expected 30000"):
         say(stream, {**CHECK, **change})
 

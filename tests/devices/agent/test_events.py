@@ -101,15 +101,15 @@ def test_anything_else_is_not(line):
         ({"event": "answers", "entry": "a", "part": 0, "data": ""}, {"output": 100}),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told(event, changes):
+def test_invalid_values_are_errors(event, changes):
     with pytest.raises(InvalidEventError) as error:
         parse_event(json.dumps({**event, **changes}))
     assert len(str(error.value)) <= 200
 
 
 def test_texts_are_harmless():
-    found = parse_event(json.dumps({**FAILED, "error": "\x1b]0;title\x07 \u202eabc \x9b31m"}))
-    assert found.error == "\\x1b]0;title\\x07 \\u202eabc \\x9b31m"
+    result = parse_event(json.dumps({**FAILED, "error": "\x1b]0;title\x07 \u202eabc \x9b31m"}))
+    assert result.error == "\\x1b]0;title\\x07 \\u202eabc \\x9b31m"
     info = HostInfo.model_validate_json(json.dumps({**HOST, "cpu": "ARM\x1b[2J"}))
     assert info.cpu == "ARM\\x1b[2J"
 

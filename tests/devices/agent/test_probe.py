@@ -35,12 +35,12 @@ def test_the_runtimes_here_do_what_the_table_says(tmp_path):
     assert max(map(len, done.stdout.splitlines())) <= 100
     kept = json.loads((tmp_path / ".edgesparse" / "probes" / "local.json").read_text())
     by_name = {cell.name: cell for cell in cells()}
-    versions = {name: found["version"] for name, found in kept["runtimes"].items()}
+    versions = {name: result["version"] for name, result in kept["runtimes"].items()}
     assert set(versions) == {"tflite-runtime", "ai-edge-litert"}
     trials = []
-    for runtime, found in kept["runtimes"].items():
-        assert found["cells"].keys() == by_name.keys()
-        for name, verdict in found["cells"].items():
+    for runtime, result in kept["runtimes"].items():
+        assert result["cells"].keys() == by_name.keys()
+        for name, verdict in result["cells"].items():
             cell = by_name[name]
             trials.append((runtime, cell, verdict["runs"]))
             assert bool(verdict["cost"]) == (verdict["runs"] and cell.form in KERNELS)
@@ -55,8 +55,8 @@ def test_an_older_runtime_too(server, tmp_path):
     board = server.connect(tmp_path / "work")
     done = provision(board, parse_device(text).spec)
     assert done.versions == {"ai-edge-litert": "1.4.0"}
-    found = probe_cells(board, ["ai-edge-litert"], "xnnpack", timed=False)
+    result = probe_cells(board, ["ai-edge-litert"], "xnnpack", timed=False)
     board.close()
-    trials = [(trial.runtime, trial.cell, trial.verdict.runs) for trial in found]
+    trials = [(trial.runtime, trial.cell, trial.verdict.runs) for trial in result]
     assert len(trials) == len(cells())
     assert differences(trials, {"ai-edge-litert": "1.4.0"}) == []

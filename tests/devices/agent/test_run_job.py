@@ -25,9 +25,9 @@ def entry(model, name="a"):
 
 
 def test_a_job_is_carried_out_and_cleaned_up(local, tflite_files):
-    told = []
-    events = measure.run_job(local, job(entry(tflite_files["dense"])), told.append)
-    assert events == told
+    messages = []
+    events = measure.run_job(local, job(entry(tflite_files["dense"])), messages.append)
+    assert events == messages
     assert any(isinstance(e, Check) for e in events)
     assert not list(Path(local.workdir, "jobs").iterdir())
     assert len(list(Path(local.workdir, "files").iterdir())) == 1

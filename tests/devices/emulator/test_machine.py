@@ -49,7 +49,7 @@ def test_an_image_is_built_once_and_whole(home):
     assert len(emulator.images()) == 2
 
 
-def test_images_that_nobody_used_for_long_make_room(home):
+def test_old_images_are_removed(home):
     for name in "ab":
         with emulator.building(name) as folder:
             assert folder is not None

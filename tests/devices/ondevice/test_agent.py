@@ -141,8 +141,8 @@ def test_answers_are_compared_on_the_device_and_judged_here(tflite_files, answer
     (check,) = of(events, Check)
     assert check.agreement == 1.0
     assert check.samples == 16
-    found = collect_outputs(as_entry(path, answers), events)
-    assert found["y"] == pytest.approx(read_arrays(Path(answers["golden"]), "y")["y"], abs=1e-5)
+    result = collect_outputs(as_entry(path, answers), events)
+    assert result["y"] == pytest.approx(read_arrays(Path(answers["golden"]), "y")["y"], abs=1e-5)
     resolved = {"name": "classification", "classes": [str(i) for i in range(10)]}
     kept = {"resolved": resolved, "output": "y", "metric": "accuracy"}
     evaluator = read_evaluator(kept, tmp_path / "targets.npz", tmp_path)
@@ -162,9 +162,9 @@ def test_answers_too_long_for_a_line_come_in_parts_and_whole_or_not_at_all(
     events = Job(tmp_path, entry("a", path, **answers), rounds=0).run()
     parts = of(events, Answers)
     assert [part.part for part in parts] == [0, 1]
-    found = collect_outputs(as_entry(path, answers), events)["y"]
-    assert found.shape == (20_000, 10)
-    assert found[:16] == pytest.approx(found[-16:])
+    result = collect_outputs(as_entry(path, answers), events)["y"]
+    assert result.shape == (20_000, 10)
+    assert result[:16] == pytest.approx(result[-16:])
     for lost in parts:
         assert (
             collect_outputs(as_entry(path, answers), [e for e in events if e is not lost]) is None
@@ -177,14 +177,14 @@ def test_answers_too_long_for_a_line_come_in_parts_and_whole_or_not_at_all(
 
 def test_an_output_is_reduced_to_the_number_of_the_largest(tflite_files, answers, tmp_path):
     path = tflite_files["dense"]
-    own = {**answers, "reduced": [True]}
-    events = Job(tmp_path, entry("a", path, **own), rounds=0).run()
+    local = {**answers, "reduced": [True]}
+    events = Job(tmp_path, entry("a", path, **local), rounds=0).run()
     (part,) = of(events, Answers)
-    found = collect_outputs(replace(as_entry(path, answers), reduced=(True,)), events)["y"]
-    wanted = read_arrays(Path(answers["golden"]), "y")["y"].argmax(axis=-1)
-    assert found.dtype == np.int16
-    assert found.tolist() == wanted.tolist()
-    assert len(base64.b64decode(part.data)) == 2 * len(wanted)
+    result = collect_outputs(replace(as_entry(path, answers), reduced=(True,)), events)["y"]
+    expected = read_arrays(Path(answers["golden"]), "y")["y"].argmax(axis=-1)
+    assert result.dtype == np.int16
+    assert result.tolist() == expected.tolist()
+    assert len(base64.b64decode(part.data)) == 2 * len(expected)
     assert agent.argmax(np.array([[1.0, 2.0], [np.nan, 0.0]])).tolist() == [1, -1]
 
 

@@ -31,7 +31,7 @@ def job(name, *models, rounds=3, timeout_seconds=60.0):
 
 def processes(folder):
     """Command lines of processes that work in `folder`."""
-    found = {}
+    result = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -39,8 +39,8 @@ def processes(folder):
             except OSError:
                 continue
             if str(folder) in command and "ssh" not in command.split()[0]:
-                found[int(entry.name)] = command
-    return found
+                result[int(entry.name)] = command
+    return result
 
 
 def await_end(pids, timeout_seconds=60):
@@ -59,8 +59,8 @@ def rounds_of(events):
     return [(e.entry, e.round) for e in events if isinstance(e, Round)]
 
 
-def test_a_cut_connection_is_made_again_and_no_round_is_repeated(server, board, tflite_files):
-    asked = job("cut", tflite_files["dense"], tflite_files["int8"], rounds=4)
+def test_a_lost_connection_is_restored_and_no_round_is_repeated(server, board, tflite_files):
+    request = job("cut", tflite_files["dense"], tflite_files["int8"], rounds=4)
     heard = []
 
     def cut(event):
@@ -68,7 +68,7 @@ def test_a_cut_connection_is_made_again_and_no_round_is_repeated(server, board, 
         if isinstance(event, Round) and len(rounds_of(heard)) in (2, 5):
             server.cut()
 
-    events = run_job(board, asked, cut)
+    events = run_job(board, request, cut)
     assert isinstance(events[-1], End)
     assert sorted(rounds_of(events)) == [(f"m{i}", r) for i in (0, 1) for r in range(4)]
     assert len([e for e in events if isinstance(e, Start)]) == 1
@@ -77,7 +77,7 @@ def test_a_cut_connection_is_made_again_and_no_round_is_repeated(server, board, 
 
 def test_the_journal_goes_on_where_a_killed_agent_stopped(server, board, tflite_files):
     """Everything on the device dies, as in a power cut; finished rounds are not done again."""
-    asked = job("power", tflite_files["dense"], rounds=6)
+    request = job("power", tflite_files["dense"], rounds=6)
     heard = []
 
     def kill(event):
@@ -88,13 +88,13 @@ def test_the_journal_goes_on_where_a_killed_agent_stopped(server, board, tflite_
             for pid in mine:
                 os.kill(pid, signal.SIGKILL)
 
-    events = run_job(board, asked, kill)
+    events = run_job(board, request, kill)
     assert rounds_of(events) == [("m0", r) for r in range(6)]
 
 
 def test_stop_ends_the_work_on_the_device(board, tflite_files):
     stop = threading.Event()
-    asked = job("stop", tflite_files["dense"], rounds=FOREVER)
+    request = job("stop", tflite_files["dense"], rounds=FOREVER)
     running = {}
 
     def on_event(event):
@@ -103,7 +103,7 @@ def test_stop_ends_the_work_on_the_device(board, tflite_files):
             stop.set()
 
     with pytest.raises(Stopped):
-        run_job(board, asked, on_event, stop)
+        run_job(board, request, on_event, stop)
     assert running
     await_end(running)
     assert not processes(board.workdir)
@@ -217,7 +217,7 @@ def test_hostile_output_does_no_harm(board, tflite_files, monkeypatch, tmp_path)
     assert isinstance(events[-1], End)
 
 
-def test_an_endless_flood_is_given_up(board, tflite_files, monkeypatch, tmp_path):
+def test_endless_output_times_out(board, tflite_files, monkeypatch, tmp_path):
     monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 1.0)
     agent = tmp_path / "agent.py"
     agent.write_text("while True: print('nonsense ' * 1000)\n")

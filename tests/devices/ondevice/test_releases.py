@@ -75,14 +75,14 @@ class Digits:
         model.write_text(text * 1000)
         digest = hashlib.sha256(model.read_bytes()).hexdigest()
         manifest.write_text(json.dumps({"files": {"model.tflite": digest}}))
-        own = hashlib.sha256(manifest.read_bytes()).hexdigest()
+        local = hashlib.sha256(manifest.read_bytes()).hexdigest()
         files = {
-            "model.tflite": [str(model), digest], "manifest.json": [str(manifest), own]
+            "model.tflite": [str(model), digest], "manifest.json": [str(manifest), local]
         }  # fmt: skip
         path = self.folder / f"request-{text}.json"
-        asked = {"root": str(self.root), "digest": own[:16], "files": files}
-        path.write_text(json.dumps(asked))
-        return path, own[:16]
+        request = {"root": str(self.root), "digest": local[:16], "files": files}
+        path.write_text(json.dumps(request))
+        return path, local[:16]
 
 
 class Releases(RuleBasedStateMachine):
@@ -132,7 +132,7 @@ class Releases(RuleBasedStateMachine):
         if answer is not None and "error" not in answer:
             self.altered.discard(digest)
             require_whole(self.own.root / digest)
-        elif fault and not releases.whole(str(self.own.root), digest):
+        elif fault and not releases.is_intact(str(self.own.root), digest):
             self.altered.add(digest)  # It was, or is being mended.
         return answer is not None and "error" not in answer, digest
 
@@ -229,33 +229,33 @@ def test_the_last_good_release_is_there_after_many_sequences(monkeypatch):
 
 
 def test_a_history_that_cannot_be_read_blocks_nothing(tmp_path):
-    own = Digits(tmp_path)
+    local = Digits(tmp_path)
     digests = []
     for age, text in enumerate("abc"):
-        path, digest = own.request(text)
+        path, digest = local.request(text)
         call("install", path)
-        call("activate", own.root, digest, 3)
-        os.utime(own.root / digest, (1e9 + age, 1e9 + age))
+        call("activate", local.root, digest, 3)
+        os.utime(local.root / digest, (1e9 + age, 1e9 + age))
         digests.append(digest)
-    (own.root / "history").write_bytes(b"\xff\xfe\x00nothing of it is left")
-    assert call("list", own.root)["releases"] == digests
-    assert call("rollback", own.root, digests[2])["current"] == digests[1]
+    (local.root / "history").write_bytes(b"\xff\xfe\x00nothing of it is left")
+    assert call("list", local.root)["releases"] == digests
+    assert call("rollback", local.root, digests[2])["current"] == digests[1]
 
 
 def test_what_another_host_installs_is_no_leftover(tmp_path):
-    own, jobs = Digits(tmp_path), tmp_path / "jobs"
+    local, jobs = Digits(tmp_path), tmp_path / "jobs"
     jobs.mkdir()
-    first, _ = own.request("a")
-    asked = jobs / "job.json"
-    shutil.copy(first, asked)
-    digest = call("install", first) and own.request("a")[1]
-    other, second = own.request("b")
+    first, _ = local.request("a")
+    request = jobs / "job.json"
+    shutil.copy(first, request)
+    digest = call("install", first) and local.request("a")[1]
+    other, second = local.request("b")
     call("install", other)
-    call("activate", own.root, second, 1)
-    assert releases.whole(str(own.root), digest)
-    asked.unlink()
+    call("activate", local.root, second, 1)
+    assert releases.is_intact(str(local.root), digest)
+    request.unlink()
     call("install", other)
-    assert releases.folders(str(own.root)) == [second]
+    assert releases.folders(str(local.root)) == [second]
 
 
 def cut_at_every_step(arguments, check, before=lambda: None):
@@ -272,8 +272,8 @@ def cut_at_every_step(arguments, check, before=lambda: None):
 
 @pytest.mark.full
 def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new_release(tmp_path):
-    own = Digits(tmp_path)
-    root = own.root
+    local = Digits(tmp_path)
+    root = local.root
     seen = set()
 
     def check():
@@ -285,7 +285,7 @@ def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new_release(tmp_path):
     cuts = 0
     digests = []
     for text in "abc":
-        path, digest = own.request(text)
+        path, digest = local.request(text)
         digests.append(digest)
         cuts += cut_at_every_step(["install", path], check)
         assert digest not in seen
@@ -301,6 +301,6 @@ def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new_release(tmp_path):
     assert cuts > 40
     assert seen == set(digests)
     # Nothing half-installed lies about once the next one is through.
-    path, _ = own.request("d")
+    path, _ = local.request("d")
     cut_at_every_step(["install", path], check)
     assert not list(root.glob("*.part"))

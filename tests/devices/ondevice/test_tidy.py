@@ -175,9 +175,9 @@ def test_a_killed_hosts_job_is_ended_by_its_next_run(server, tmp_path, tflite_fi
     board.close()
 
 
-def test_a_device_that_cannot_be_tidied_up_is_told(server, tmp_path):
+def test_a_failed_clean_up_is_an_error(server, tmp_path):
     board = server.connect(tmp_path / "unmarked")
-    with pytest.raises(DeviceError, match="is not edgesparse's"):
+    with pytest.raises(DeviceError, match=r"has no \.edgesparse-workdir"):
         clear(board, [])
     board.close()
 

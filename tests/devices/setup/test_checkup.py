@@ -20,30 +20,30 @@ def look(server, board, text):
 
 
 def test_what_is_there_is_tried(server, board):
-    found = look(server, board, "runtimes: [ai-edge-litert]\n")
-    assert found["connection"].text.startswith("ssh ")
-    assert {found[s].state for s in ("connection", "system", "python", "workdir")} == {OK}
-    assert found["ai-edge-litert"].text.endswith(", a trial model ran")
+    result = look(server, board, "runtimes: [ai-edge-litert]\n")
+    assert result["connection"].text.startswith("ssh ")
+    assert {result[s].state for s in ("connection", "system", "python", "workdir")} == {OK}
+    assert result["ai-edge-litert"].text.endswith(", a trial model ran")
 
 
 def test_what_is_missing_says_what_to_do(server, board):
-    found = look(server, board, "runtimes: [{name: ai-edge-litert, version: 0.0.1}]\n")
-    assert found["ai-edge-litert"].state == MISSING
-    assert "the device file asks for 0.0.1" in found["ai-edge-litert"].text
+    result = look(server, board, "runtimes: [{name: ai-edge-litert, version: 0.0.1}]\n")
+    assert result["ai-edge-litert"].state == MISSING
+    assert "the device file requires 0.0.1" in result["ai-edge-litert"].text
 
 
 @pytest.mark.parametrize("compiler", ["local", "precompiled"])
 def test_a_device_without_its_edge_tpu(server, board, tmp_path, compiler):
-    given = (
+    values = (
         f"{{local: {{command: {make_compiler(tmp_path / 'bin')}}}}}"
         if compiler == "local"
         else f"{{precompiled: {{folder: {tmp_path}}}}}"
     )
-    text = f"runtimes: [ai-edge-litert]\ndelegate: edgetpu\nedgetpu: {{compiler: {given}}}\n"
-    found = look(server, board, text)
-    assert found["edge tpu"].state == MISSING
-    assert "no Edge TPU can be seen" in found["edge tpu"].text
-    assert found["compiler"].state == OK
+    text = f"runtimes: [ai-edge-litert]\ndelegate: edgetpu\nedgetpu: {{compiler: {values}}}\n"
+    result = look(server, board, text)
+    assert result["edge tpu"].state == MISSING
+    assert "no Edge TPU on its USB" in result["edge tpu"].text
+    assert result["compiler"].state == OK
 
 
 def test_a_compiler_that_is_missing(server, board):
@@ -51,9 +51,9 @@ def test_a_compiler_that_is_missing(server, board):
         "runtimes: [ai-edge-litert]\ndelegate: edgetpu\n"
         "edgetpu: {compiler: {local: {command: no-compiler}}}\n"
     )
-    found = look(server, board, text)
-    assert found["compiler"].state == MISSING
-    assert "coral apt source" in found["compiler"].todo
+    result = look(server, board, text)
+    assert result["compiler"].state == MISSING
+    assert "coral apt source" in result["compiler"].todo
     assert NOTE == "note"
 
 
@@ -63,9 +63,9 @@ def test_a_32_bit_system_says_the_way_out(server, tmp_path):
     python.write_text(f'#!/bin/sh\n_PYTHON_HOST_PLATFORM=linux-armv7l exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     with closing(server.connect(python=str(python))) as board:
-        found = look(server, board, "runtimes: [ai-edge-litert]\n")
-    assert found["32 bits"].text == "a 32-bit system: ai-edge-litert has no wheels for it"
-    assert "Raspberry Pi OS (64-bit)" in found["32 bits"].todo
+        result = look(server, board, "runtimes: [ai-edge-litert]\n")
+    assert result["32 bits"].text == "32-bit system: ai-edge-litert has no wheels for it"
+    assert "Raspberry Pi OS (64-bit)" in result["32 bits"].todo
 
 
 def test_a_workdir_that_runs_nothing_is_refused(server, tmp_path):
@@ -75,10 +75,10 @@ def test_a_workdir_that_runs_nothing_is_refused(server, tmp_path):
         with closing(server.connect(tmp_path)) as board:
             text = server.device_yaml().replace("install: system\n", "")
             device = parse_device(text).spec
-            found = {f.subject: f for f in checkup(board, device)}
-            with pytest.raises(DeviceError, match="mounted noexec, so that no runtime"):
+            result = {f.subject: f for f in checkup(board, device)}
+            with pytest.raises(DeviceError, match="mounted noexec, so runtimes cannot"):
                 provision(board, device)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
-    assert found["workdir"].state == MISSING
-    assert found["workdir"].text.endswith(", mounted noexec")
+    assert result["workdir"].state == MISSING
+    assert result["workdir"].text.endswith(", mounted noexec")

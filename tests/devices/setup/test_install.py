@@ -42,21 +42,21 @@ def require_whole(place):
         assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_a_release_runs_where_it_lies(server, make_release, samples, tmp_path):
+def test_an_installed_release_runs(server, make_release, samples, tmp_path):
     board = server.connect(tmp_path / "board")
     done = install(board, make_release("a"), 3, "job-a")
     assert done.state.current == done.digest
     assert done.state.previous is None
-    require_whole(Path(done.place))
+    require_whole(Path(done.path))
     np.save(tmp_path / "input.npy", samples[0])
-    said = board.run([board.python, f"{done.place}/predict.py", str(tmp_path / "input.npy")])
-    assert said.returncode == 0, said.stderr
-    lines = [line.split("\t") for line in said.stdout.splitlines()]
+    text = board.run([board.python, f"{done.path}/predict.py", str(tmp_path / "input.npy")])
+    assert text.returncode == 0, text.stderr
+    lines = [line.split("\t") for line in text.stdout.splitlines()]
     assert len(lines) == 5
     assert all(name.startswith("class ") for name, _ in lines)
     shares = [float(share) for _, share in lines]
     assert shares == sorted(shares, reverse=True)
-    wrong = board.run([board.python, f"{done.place}/predict.py"])
+    wrong = board.run([board.python, f"{done.path}/predict.py"])
     assert wrong.returncode == 1
     assert "python predict.py INPUT.npy" in wrong.stderr
     board.close()
@@ -65,7 +65,7 @@ def test_a_release_runs_where_it_lies(server, make_release, samples, tmp_path):
 def test_a_release_that_answers_wrong_never_becomes_current(server, make_release, tmp_path):
     board = server.connect(tmp_path / "board")
     first = install(board, make_release("a"), 3, "job-a")
-    with pytest.raises(DeviceError, match=r"answers wrong there and was not made current: \d+% of"):
+    with pytest.raises(DeviceError, match=r"has wrong outputs and was not made current: \d+% of"):
         # int8 cannot keep to a thousandth of the range.
         install(board, make_release("b", "int8"), 3, "job-b")
     assert released(board, "digits").current == first.digest
@@ -74,14 +74,14 @@ def test_a_release_that_answers_wrong_never_becomes_current(server, make_release
 
 def test_the_last_releases_are_kept_and_can_be_gone_back_to(server, make_release, tmp_path):
     board = server.connect(tmp_path / "board")
-    with pytest.raises(DeviceError, match="nothing was released yet"):
+    with pytest.raises(DeviceError, match="no releases yet"):
         rollback(board, "digits")
     done = [install(board, make_release(name), 2, f"job-{name}") for name in "abc"]
     digests = [release.digest for release in done]
     assert released(board, "digits").releases == digests[1:]
     assert rollback(board, "digits").current == digests[1]
     require_whole(tmp_path / "board/releases/digits/current")
-    with pytest.raises(DeviceError, match="there is no release before this one"):
+    with pytest.raises(DeviceError, match="no earlier release"):
         rollback(board, "digits")
     again = install(board, make_release("c"), 2, "job-again")
     assert (again.digest, again.state.previous) == (digests[2], digests[1])
@@ -92,7 +92,7 @@ def test_failed_releases_push_no_good_ones_out(server, make_release, tmp_path):
     board = server.connect(tmp_path / "board")
     good = [install(board, make_release(name), 3, f"job-{name}").digest for name in "ab"]
     for name in "cde":
-        with pytest.raises(DeviceError, match="answers wrong there"):
+        with pytest.raises(DeviceError, match="has wrong outputs"):
             install(board, make_release(name, "int8"), 3, f"job-{name}")
     bad = install(board, make_release("f"), 3, "job-f")
     assert bad.state.releases == [*good, bad.digest]
@@ -109,12 +109,12 @@ def test_a_release_that_was_altered_is_put_there_again(server, make_release, tmp
     board = server.connect(tmp_path / "board")
     first, second = (install(board, make_release(n), 3, f"job-{n}") for n in "ab")
     for digest in (first.digest, second.digest):
-        place = tmp_path / "board/releases/digits" / digest
-        (place / "predict.py").write_text("print('altered')")
-        (place / "labels.json").write_text("[]")
+        path = tmp_path / "board/releases/digits" / digest
+        (path / "predict.py").write_text("print('altered')")
+        (path / "labels.json").write_text("[]")
     with pytest.raises(DeviceError, match=f"no release before .*, but a damaged {first.digest}"):
         rollback(board, "digits")
     for name in "ba":
-        require_whole(Path(install(board, make_release(name), 3, f"job-again-{name}").place))
+        require_whole(Path(install(board, make_release(name), 3, f"job-again-{name}").path))
     assert rollback(board, "digits").current == second.digest
     board.close()

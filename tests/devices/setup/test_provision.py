@@ -46,8 +46,8 @@ def test_no_python_is_one_message(server, tmp_path):
     board = server.connect(tmp_path / "work", python="python3-none")
     with pytest.raises(DeviceError, match=r"has no python3-none.*sudo apt-get install python3"):
         provision(board, device(server))
-    found = {f.subject: f for f in checkup(board, device(server))}
-    assert found["agent"].state == "MISSING"
+    result = {f.subject: f for f in checkup(board, device(server))}
+    assert result["agent"].state == "MISSING"
     board.close()
 
 
@@ -70,7 +70,7 @@ def test_a_workdir_that_is_read_only_is_one_message(server, tmp_path):
         board.close()
 
 
-def test_too_little_room_is_told_before_anything_is_sent(server, tmp_path):
+def test_too_little_space_is_an_error_before_sending(server, tmp_path):
     with mounted(tmp_path / "disk", "size=2m") as disk:
         board = server.connect(disk / "work")
         with pytest.raises(DeviceError, match=r"MB are free at .*the runtimes need \d+ MB"):
@@ -89,7 +89,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half(server, tmp_path, monkeypatch)
         files = [upload(small, f"{disk}/work/small"), upload(big, f"{disk}/work/big")]
         # As it is where others write at the same time: there seems to be room.
         monkeypatch.setattr("edgesparse.devices.transport.interface.ROOM_LEFT_BYTES", -(10**9))
-        with pytest.raises(DeviceError, match=r"cannot write .*No space left.*make room"):
+        with pytest.raises(DeviceError, match=r"cannot write .*No space left.*free space"):
             board.put_files(files)
         assert [path.name for path in (disk / "work").iterdir()] == ["small"]
         monkeypatch.setattr(provisioning, "NEEDED_BYTES", 0)
@@ -124,12 +124,12 @@ def measured(board, runtime, tmp_path):
 def test_a_set_up_is_done_once(server, tmp_path):
     """Wheels chosen and downloaded here, unpacked there, and nothing sent the second time."""
     board = server.connect(tmp_path / "work")
-    wanted = device(server)
-    before = {f.subject: f for f in checkup(board, wanted)}
+    expected = device(server)
+    before = {f.subject: f for f in checkup(board, expected)}
     assert before["runtimes"].state == "MISSING"
     assert "edgesparse device setup board" in before["runtimes"].todo
     shares = []
-    first = provision(board, wanted, lambda share, _: shares.append(share))
+    first = provision(board, expected, lambda share, _: shares.append(share))
     assert first.changed
     assert first.bytes_sent > 1_000_000
     assert shares == sorted(shares)
@@ -139,9 +139,9 @@ def test_a_set_up_is_done_once(server, tmp_path):
     assert list((tmp_path / "work" / "wheels").iterdir()) == []
     board.close()
     board = server.connect(tmp_path / "work")
-    second = provision(board, wanted)
+    second = provision(board, expected)
     assert (second.changed, second.bytes_sent) == (False, 0)
-    after = {f.subject: f for f in checkup(board, wanted)}
+    after = {f.subject: f for f in checkup(board, expected)}
     assert after["ai-edge-litert"].state == "ok"
     # A set-up of other runtimes takes the first one's place.
     other = provision(board, device(server, "[{name: ai-edge-litert, version: 1.4.0}]"))
@@ -176,13 +176,13 @@ def test_a_set_up_that_is_cut_leaves_nothing_half(server, tmp_path):
 def other_python(version):
     """A CPython of that version: in PATH, or one that pyenv has."""
     roots = [os.environ.get("PYENV_ROOT", "~/.pyenv"), "~/.pyenv"]
-    found = [
+    result = [
         str(path)
         for root in roots
         for path in Path(root).expanduser().glob(f"versions/{version}.*/bin/python{version}")
     ]
     command = shutil.which(f"python{version}")
-    for path in [*found, *([command] if command else [])]:
+    for path in [*result, *([command] if command else [])]:
         if subprocess.run([path, "-c", "import venv"], capture_output=True).returncode == 0:
             return path
     return None

@@ -66,15 +66,15 @@ def test_closing_ends_a_child_that_only_prints(monkeypatch):
 
 def fetched(tmp_path, code, max_bytes=10_000, seconds=30.0):
     with (tmp_path / "sink").open("wb") as sink:
-        said = processes.fetch(python(code), b"MARK\n", sink, max_bytes, seconds)
-    return said, (tmp_path / "sink").read_bytes()
+        text = processes.fetch(python(code), b"MARK\n", sink, max_bytes, seconds)
+    return text, (tmp_path / "sink").read_bytes()
 
 
 def test_what_is_fetched_comes_after_the_mark(tmp_path):
     code = "import sys; sys.stdout.write('hello MA'); sys.stdout.flush(); print('RK\\nabc')"
     assert fetched(tmp_path, code) == ("", b"abc\n")
-    said, _ = fetched(tmp_path, "import sys; sys.exit('no \\x1b[2J such file')")
-    assert said == "no \\x1b[2J such file"
+    text, _ = fetched(tmp_path, "import sys; sys.exit('no \\x1b[2J such file')")
+    assert text == "no \\x1b[2J such file"
 
 
 def test_what_is_fetched_has_a_limit_and_a_deadline(tmp_path):
@@ -96,15 +96,15 @@ def test_a_child_that_takes_nothing_more_is_ended(tmp_path, monkeypatch):
     assert code < 0
 
 
-def test_a_child_is_fed_and_heard(tmp_path):
+def test_a_child_reads_stdin_and_returns_stderr(tmp_path):
     (tmp_path / "big").write_bytes(b"x" * 1_000_000)
-    told = []
+    messages = []
     code = "import sys; sys.exit(f'{len(sys.stdin.read())} bytes')"
     with (tmp_path / "big").open("rb") as source:
         source.seek(1000)
-        sent, code, said = processes.feed(python(code), source, told.append)
-    assert (sent, code, said) == (999_000, 1, b"999000 bytes\n")
-    assert told[-1] == 999_000
+        sent, code, text = processes.feed(python(code), source, messages.append)
+    assert (sent, code, text) == (999_000, 1, b"999000 bytes\n")
+    assert messages[-1] == 999_000
     (tmp_path / "empty").touch()
     with (tmp_path / "empty").open("rb") as source:
-        assert processes.feed(["cat"], source, told.append) == (0, 0, b"")
+        assert processes.feed(["cat"], source, messages.append) == (0, 0, b"")

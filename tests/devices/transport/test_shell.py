@@ -19,7 +19,7 @@ def test_arguments_arrive_as_they_stand(login_shell):
     assert done.stdout.decode() == "|".join(HARD[2:]) + "|"
 
 
-def test_what_a_shell_prints_before_is_told_apart():
+def test_output_of_start_up_files_is_separated():
     text, mark = shell.marked("echo own; echo error >&2")
     done = subprocess.run(
         ["sh", "-c", f"echo noise; echo noise >&2; {text}"], capture_output=True, text=True

@@ -25,10 +25,10 @@ Host key verification failed.
             "No ED25519 host key is known for pi.local and you have requested strict checking.\n"
             "Host key verification failed.",
             DeviceError,
-            "its host key is not known; compare it and accept it once with: ssh pi@pi.local",
+            "unknown host key; compare it and accept it once with: ssh pi@pi.local",
         ),
         ("pi@pi.local: Permission denied (publickey).", DeviceError, "ssh-copy-id pi@pi.local"),
-        ("ssh: Could not resolve hostname pi.local: x", DeviceError, "no machine has that name"),
+        ("ssh: Could not resolve hostname pi.local: x", DeviceError, "unknown host name"),
         (
             "muxclient: master hello exchange failed",
             ConnectionLost,
@@ -37,12 +37,12 @@ Host key verification failed.
         (
             "ssh: connect to host pi.local port 22: Connection refused",
             ConnectionLost,
-            "is the device on, and its SSH server enabled?",
+            "switch the device on and enable its SSH server",
         ),
         (
             "ssh: connect to host pi.local port 22: Connection timed out",
             ConnectionLost,
-            "is the device on and in this network?",
+            "check that the device is on and in this network",
         ),
         ("Bad configuration option: x", DeviceError, "ssh failed: Bad configuration option: x"),
         ("", ConnectionLost, "it closed the connection"),

@@ -35,17 +35,17 @@ def at(request, server):
 
 
 @pytest.mark.parametrize("name", ["new", "with space", "it's $(ours)", "*"])
-def test_a_new_folder_is_marked_and_known_again(at, tmp_path, name):
-    place = tmp_path / name / "below"
-    claim(at(place))
-    first = (place / MARKER).read_text()
+def test_a_new_folder_is_marked_and_recognized(at, tmp_path, name):
+    path = tmp_path / name / "below"
+    claim(at(path))
+    first = (path / MARKER).read_text()
     assert len(first) == 33
-    (place / "anything").touch()
-    claim(at(place))
-    assert (place / MARKER).read_text() == first
+    (path / "anything").touch()
+    claim(at(path))
+    assert (path / MARKER).read_text() == first
 
 
-def test_an_empty_folder_becomes_ours(at, tmp_path):
+def test_an_empty_folder_is_claimed(at, tmp_path):
     claim(at(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [MARKER]
 
@@ -57,7 +57,6 @@ def test_an_empty_folder_becomes_ours(at, tmp_path):
         [".bashrc"],
         ["files/holiday.jpg", "jobs/application.doc"],
         ["wheels/spare", "venvs/mine/bin/python", "programs/game.py"],
-        ["packed/lunch.xz"],
         ["programs/agent-0123456789abcdef.py", "letter.txt"],
         ["*"],
         ["files\nx"],
@@ -69,25 +68,14 @@ def test_a_folder_with_other_files_is_refused(at, tmp_path, names):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(
-        WorkdirError, match=r"is not empty and not edgesparse's .*name another"
-    ) as error:
+    with pytest.raises(WorkdirError, match=r"has files of others .*choose another") as error:
         claim(at(tmp_path))
     assert error.value.exit_code == 2
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_an_earlier_version_made_is_taken_over(at, tmp_path):
-    for name in ("files", "jobs", "programs", "venvs", "lock"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "programs" / "agent-0123456789abcdef.py").touch()
-    (tmp_path / "venv").symlink_to("venvs/x")
-    claim(at(tmp_path))
-    assert (tmp_path / MARKER).is_file()
-
-
-def test_caches_of_this_machine_that_came_first_are_taken_over(at, tmp_path):
-    """As they are when the first device that anybody used was an emulated one."""
+def test_caches_of_this_machine_may_come_first(at, tmp_path):
+    """An emulated device fills the cache before a local one uses it as workdir."""
     (tmp_path / "emulator" / "images").mkdir(parents=True)
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / f"{'0123456789abcdef' * 4}.xz").touch()
@@ -99,38 +87,38 @@ def test_caches_of_this_machine_that_came_first_are_taken_over(at, tmp_path):
 def test_a_link_where_our_own_would_be_is_refused(at, tmp_path, name):
     claim(at(tmp_path / "work"))
     (tmp_path / "theirs").mkdir()
-    place = tmp_path / "work" / name
-    place.unlink(missing_ok=True)
-    place.symlink_to(tmp_path / "theirs")
-    with pytest.raises(WorkdirError, match=f"has a link called {name}"):
+    path = tmp_path / "work" / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path / "theirs")
+    with pytest.raises(WorkdirError, match=f"has a link {name} in place"):
         claim(at(tmp_path / "work"))
 
 
-def test_a_folder_of_somebody_else_is_refused(at, tmp_path):
+def test_a_folder_of_another_user_is_refused(at, tmp_path):
     require(os.getuid() == 0, "root, to give a folder to somebody else")
-    place = tmp_path / "planted"
-    place.mkdir()
-    (place / MARKER).write_text("mine\n")
-    os.chown(place, 12345, 12345)
+    path = tmp_path / "planted"
+    path.mkdir()
+    (path / MARKER).write_text("mine\n")
+    os.chown(path, 12345, 12345)
     with pytest.raises(WorkdirError, match="belongs to 12345"):
-        claim(at(place))
+        claim(at(path))
 
 
-def test_nobody_else_may_write_there(at, tmp_path):
-    place = tmp_path / "open"
-    (place / "programs").mkdir(parents=True)
-    program = place / "programs" / "agent-0123456789abcdef.py"
+def test_other_users_cannot_write_into_the_workdir(at, tmp_path):
+    location = tmp_path / "open"
+    (location / "programs").mkdir(parents=True)
+    program = location / "programs" / "agent-0123456789abcdef.py"
     program.touch()
-    for path in (place, place / "programs", program):
+    for path in (location, location / "programs", program):
         path.chmod(0o777)
-    claim(at(place))
-    for path in (place, place / "programs", program):
+    claim(at(location))
+    for path in (location, location / "programs", program):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o022
 
 
 def test_two_at_once_agree(at, tmp_path):
-    place = tmp_path / "both"
-    both = [at(place) for _ in range(4)]
+    path = tmp_path / "both"
+    both = [at(path) for _ in range(4)]
     errors = []
 
     def mark(transport):
@@ -139,13 +127,13 @@ def test_two_at_once_agree(at, tmp_path):
         except WorkdirError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=mark, args=(one,)) for one in both]
+    threads = [threading.Thread(target=mark, args=(item,)) for item in both]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len((place / MARKER).read_text()) == 33
+    assert len((path / MARKER).read_text()) == 33
 
 
 def test_a_home_as_workdir_ends_with_exit_code_2_and_every_file_there(tmp_path):
@@ -170,5 +158,5 @@ def test_a_home_as_workdir_ends_with_exit_code_2_and_every_file_there(tmp_path):
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
-    assert "is not empty and not edgesparse's" in done.stderr
+    assert "has files of others" in done.stderr
     assert {path: path.stat().st_mtime for path in Path(home).rglob("*")} == before

@@ -22,9 +22,9 @@ def folder(context):
 
 def same_context(context):
     """Whether this process has seen this very context before."""
-    known = getattr(same_context, "known", None)
+    expected = getattr(same_context, "known", None)
     same_context.known = context.plan
-    return known is context.plan
+    return expected is context.plan
 
 
 def asks(context, value):

@@ -115,20 +115,20 @@ def test_a_worker_without_our_folder_uses_the_shared_store(alone, tmp_path, s3_s
         hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {folder}; exec "$@"', "-"]
         dask.start_worker("far", *hidden)
         failed = run(plain, folder, dask.address)
-        assert "does not see" in " ".join(row.error or "" for row in failed.rows)
+        assert "has no access to" in " ".join(row.error or "" for row in failed.rows)
         loaded = parse_pipeline(shared, str(folder / "tiny.yaml"))
         results = run(loaded, folder, str(dask.file))
         assert not results.failed
-        found = artifacts(folder)
-        assert_same({k: v for k, v in found.items() if k in alone}, {k: alone[k] for k in found})
+        result = artifacts(folder)
+        assert_same({k: v for k, v in result.items() if k in alone}, {k: alone[k] for k in result})
         # Another machine gets everything from there.
         other = tmp_path / "other"
         project(other)
         events = []
         run(parse_pipeline(shared, str(other / "tiny.yaml")), other, None, events.append)
     done = [e for e in events if isinstance(e, events.StageDone) and e.total > 1]
-    made = [e.label for e in done if not e.cached]
-    assert all(label.startswith("verify") for label in made), "devices are asked anew"
+    created = [e.label for e in done if not e.cached]
+    assert all(label.startswith("verify") for label in created), "devices are asked anew"
 
 
 @pytest.mark.full
@@ -158,11 +158,11 @@ def test_an_interrupt_ends_at_once_and_leaves_no_process(tmp_path):
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("local:4", "there is no such file"),
-        ("tcp://127.0.0.1:1", "no scheduler answers"),
+        ("local:4", "file not found"),
+        ("tcp://127.0.0.1:1", "no answer from a scheduler"),
     ],
 )
-def test_a_cluster_that_is_none_is_told(tmp_path, monkeypatch, address, said):
+def test_an_invalid_cluster_is_an_error(tmp_path, monkeypatch, address, said):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     with pytest.raises(UsageError, match=said):
         run(project(tmp_path, TINY), tmp_path, address)
@@ -184,4 +184,4 @@ def test_a_worker_that_has_a_copy_of_the_project_is_not_taken_for_one_that_sees_
         bound = f'mount --bind {copy} {folder}; exec "$@"'
         dask.start_worker("other", "unshare", "--mount", "sh", "-c", bound, "-")
         failed = run(loaded, folder, dask.address)
-    assert "does not see" in " ".join(row.error or "" for row in failed.rows)
+    assert "has no access to" in " ".join(row.error or "" for row in failed.rows)

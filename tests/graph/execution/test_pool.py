@@ -28,16 +28,16 @@ def test_two_work_at_the_same_time_each_with_a_log_of_its_own(context, tmp_path)
             threads.submit(workers.call, name, context, PARTS, *places)
             for places in ((first, second), (second, first))
         ]
-        found = {future.result() for future in futures}
-        assert len(found) == 2
+        result = {future.result() for future in futures}
+        assert len(result) == 2
         # Alone, the one that worked last works again.
         add = "tests.graph.execution.tasks:add"
         again = {workers.call(add, context, PARTS, 1, 1)[1] for _ in range(3)}
         assert len(again) == 1
-        assert again < found
+        assert again < result
         assert (tmp_path / "log.txt").exists()
         assert (tmp_path / "log-2.txt").exists()
-    await_end(found)
+    await_end(result)
 
 
 def test_an_interrupt_ends_what_other_threads_wait_for(context, tmp_path):

@@ -36,11 +36,11 @@ def made(tmp_path_factory, workers):
 
 
 def artifacts(folder):
-    found = {}
+    result = {}
     for manifest in (folder / ".edgesparse" / "store").glob(f"*/{MANIFEST}"):
         about = json.loads(manifest.read_text())
-        found[about["key"]] = about
-    return found
+        result[about["key"]] = about
+    return result
 
 
 def running(events):
@@ -63,18 +63,18 @@ def test_two_run_side_by_side_where_nothing_waits(made):
 
 def test_each_comes_after_its_inputs(made):
     for folder, events in made:
-        known = {about["label"]: about for about in artifacts(folder).values()}
+        expected = {about["label"]: about for about in artifacts(folder).values()}
         ended = set()
         for event in events:
-            if isinstance(event, events.StageStarted) and event.label in known:
-                assert set(known[event.label]["inputs"].values()) <= ended
-            elif isinstance(event, events.StageDone) and event.label in known:
-                ended.add(known[event.label]["key"])
+            if isinstance(event, events.StageStarted) and event.label in expected:
+                assert set(expected[event.label]["inputs"].values()) <= ended
+            elif isinstance(event, events.StageDone) and event.label in expected:
+                ended.add(expected[event.label]["key"])
 
 
 def test_side_by_side_makes_the_same(made):
-    (one, _), (two, _) = made
-    first, second = artifacts(one), artifacts(two)
+    (item, _), (two, _) = made
+    first, second = artifacts(item), artifacts(two)
     assert first.keys() == second.keys()
     models = 0
     for key, about in first.items():

@@ -27,8 +27,8 @@ def context():
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
-    with Worker(tmp_path_factory.mktemp("worker") / "logs" / "log.txt") as found:
-        yield found
+    with Worker(tmp_path_factory.mktemp("worker") / "logs" / "log.txt") as result:
+        yield result
 
 
 def call(worker, context, name, *arguments, **more):
@@ -36,13 +36,13 @@ def call(worker, context, name, *arguments, **more):
 
 
 def test_results_and_progress_come_back_and_what_is_printed_goes_to_the_log(worker, context):
-    told = []
+    messages = []
     done, pid, variants = call(
-        worker, context, "add", 2, 3, progress=lambda *said: told.append(said)
+        worker, context, "add", 2, 3, progress=lambda *said: messages.append(said)
     )
     assert (done, variants) == (5, 2)
     assert pid != os.getpid()
-    assert told == [(0.5, "halfway")]
+    assert messages == [(0.5, "halfway")]
     assert "said while adding" in worker.log.read_text()
 
 
@@ -127,7 +127,7 @@ def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(
         ("exit", "its process ended early with exit code 7"),
     ],
 )
-def test_a_death_is_told_and_the_next_work_has_a_new_process(worker, context, how, message):
+def test_a_crash_is_reported_and_the_next_call_has_a_new_process(worker, context, how, message):
     with pytest.raises(EdgesparseError) as caught:
         call(worker, context, "dies", how)
     assert str(caught.value).startswith(message)
@@ -144,26 +144,26 @@ def test_whatever_interrupts_the_call_ends_the_process_and_all_that_it_started(c
     await_end(map(int, (tmp_path / "pids").read_text().split()))
 
 
-def test_what_the_users_code_has_read_is_told_and_read_anew(worker, tmp_path):
+def test_reads_of_the_users_code_are_returned_and_repeated(worker, tmp_path):
     """What it has in memory may be of a file that has changed."""
     file = tmp_path / "weights.bin"
     file.write_text("1")
     loaded = parse_pipeline(TINY, str(tmp_path / "tiny.yaml"))
-    own = replace(PlanContext(loaded), user_code="of this test")
+    local = replace(PlanContext(loaded), user_code="of this test")
 
     def read(*words):
-        found = {}
-        return *call(worker, own, "reads", str(file), *words, reads=found), found
+        result = {}
+        return *call(worker, local, "reads", str(file), *words, reads=result), result
 
-    first, pid, found = read()
-    assert set(found) == {"weights.bin"}
+    first, pid, result = read()
+    assert set(result) == {"weights.bin"}
     again, same, more = read()
-    assert (again, same, more) == (first, pid, found)
+    assert (again, same, more) == (first, pid, result)
     file.write_text("2")
     second, other, changed = read()
     assert (first, second) == ("1", "2")
     assert other != pid
-    assert changed != found
+    assert changed != result
     # Of work that failed, too.
     file.write_text("3")
     with pytest.raises(EdgesparseError, match="no good"):
@@ -178,14 +178,14 @@ def test_what_changes_while_the_users_code_reads_it_is_read_anew(worker, tmp_pat
     file = tmp_path / "weights.bin"
     file.write_text("1")
     loaded = parse_pipeline(TINY, str(tmp_path / "tiny.yaml"))
-    own = replace(PlanContext(loaded), user_code="of this other test")
+    local = replace(PlanContext(loaded), user_code="of this other test")
 
     def noticed(_):
         worker._watch.reads(tmp_path)
 
-    found = {}
-    call(worker, own, "reads", str(file), "changed", handle_request=noticed, reads=found)
-    assert found == {"weights.bin": WRITTEN}
+    result = {}
+    call(worker, local, "reads", str(file), "changed", handle_request=noticed, reads=result)
+    assert result == {"weights.bin": WRITTEN}
 
 
 HOST = """

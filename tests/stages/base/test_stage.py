@@ -20,14 +20,14 @@ def test_every_file_is_a_stage_and_every_stage_has_a_file():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stage_says_all_of_itself(name):
-    found = kind(name)
-    assert isinstance(found, StageKind)
-    assert found.name == name
-    assert found.version >= 1
+    result = kind(name)
+    assert isinstance(result, StageKind)
+    assert result.name == name
+    assert result.version >= 1
     module = import_module(f"edgesparse.stages.{name.replace('-', '_')}")
     assert module.key_inputs.__doc__.startswith("Return what the result depends on")
     assert module.run.__doc__
-    assert found.run is module.run
+    assert result.run is module.run
 
 
 def test_what_tensorflow_or_a_users_code_may_crash_runs_elsewhere():

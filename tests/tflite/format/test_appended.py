@@ -3,7 +3,7 @@
 import pytest
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.appended import appended
+from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.encode import decode
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.tools.files import labels
@@ -16,10 +16,10 @@ def test_it_is_what_was_appended(tflite_files, rest):
     # Written by the converter (C++), and by the Python library.
     contents |= {f"{name} again": decode(content) for name, content in contents.items()}
     for name, content in contents.items():
-        assert appended(content + rest, name) == rest, name
+        assert trailing_bytes(content + rest, name) == rest, name
 
 
 def test_a_damaged_file_is_a_usage_error(tflite_files):
     content = tflite_files["dense"].read_bytes()
-    with pytest.raises(UsageError, match=r"m\.tflite: is truncated or damaged"):
-        appended(content[: len(content) // 2], "m.tflite")
+    with pytest.raises(UsageError, match=r"m\.tflite is truncated or damaged"):
+        trailing_bytes(content[: len(content) // 2], "m.tflite")

@@ -26,11 +26,11 @@ def test_both_directions_of_an_lstm_answer_right(two_ways, scheme, tolerance, mo
     off = np.abs(answers(convert(two_ways, scheme, samples), samples[:8]) - expected[:8]).max()
     assert off < tolerance
     if scheme == "int8":  # The converter alone is wrong about it.
-        monkeypatch.setattr(converter_fixes, "lstm_states", lambda content: content)
+        monkeypatch.setattr(converter_fixes, "fix_lstm_states", lambda content: content)
         plain = answers(convert(two_ways, scheme, samples), samples[:8])
         assert np.abs(plain - expected[:8]).max() > 5 * tolerance
 
 
 def test_a_file_without_fault_stays_as_it_is(sparse_dense_layer, samples):
     content = convert(sparse_dense_layer, "int8", samples)
-    assert converter_fixes.lstm_states(content) is content
+    assert converter_fixes.fix_lstm_states(content) is content

@@ -117,15 +117,15 @@ def opened(content):
 @pytest.mark.full
 def test_never_larger_than_the_converters_own(network, images, sparse_dense_layer, samples):
     for model, x in ((network, images), (sparse_dense_layer, samples)):
-        own = converters_own(model)
+        local = converters_own(model)
         ours, _ = store(convert(model, "f32", x), ANY, "sparse")
-        assert len(ours) <= len(own)
+        assert len(ours) <= len(local)
         # Its file is read and stored anew: the same weights, no larger, the same answers.
-        again, _ = store(own, ANY, "sparse")
-        assert len(again) <= len(own)
-        assert {k: stored(own)[k] for k in stored(again)} == stored(again)
+        again, _ = store(local, ANY, "sparse")
+        assert len(again) <= len(local)
+        assert {k: stored(local)[k] for k in stored(again)} == stored(again)
         batch = opened(again).get_input_details()[0]["shape_signature"][0]
-        assert batch == opened(own).get_input_details()[0]["shape_signature"][0]
+        assert batch == opened(local).get_input_details()[0]["shape_signature"][0]
 
 
 def test_tensors_that_share_a_buffer_go_on_sharing_one(files):
@@ -175,7 +175,7 @@ def test_weights_behind_the_flatbuffer_are_refused(files):
     model = open_model(files["f32"], "m")
     model.buffers[-1].offset, model.buffers[-1].size = 64, 64
     model.buffers[-1].data = None
-    with pytest.raises(UsageError, match="behind the flatbuffer"):
+    with pytest.raises(UsageError, match="after the flatbuffer"):
         decode(pack(model))
 
 
@@ -201,9 +201,9 @@ def test_the_densify_stands_right_before_its_reader(files):
     graph = open_model(by_row(files["f32"]), "m").subgraphs[0]
     model = open_model(by_row(files["f32"]), "m")
     code = schema.BuiltinOperator.DENSIFY
-    for place, operator in enumerate(graph.operators):
+    for path, operator in enumerate(graph.operators):
         if model.operatorCodes[operator.opcodeIndex].builtinCode == code:
-            assert operator.outputs[0] in graph.operators[place + 1].inputs
+            assert operator.outputs[0] in graph.operators[path + 1].inputs
 
 
 def test_float_weights_beside_int8_ones_answer_right():

@@ -37,7 +37,7 @@ def test_int8_counts_zeros_and_biases(tflite_files, sparse_dense_layer):
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.99])
 def test_truncated_files_are_refused(tflite_files, share):
     content = tflite_files["dense"].read_bytes()
-    with pytest.raises(UsageError, match=r"m.tflite: is (truncated|not a)"):
+    with pytest.raises(UsageError, match=r"m.tflite is (truncated|not a)"):
         inspect(content[: int(len(content) * share)], "m.tflite")
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_file_is_not_read(tmp_path):
             read_model(Path(path))
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(3 * 2**30)
-    with pytest.raises(UsageError, match="larger than any"):
+    with pytest.raises(UsageError, match="is larger than 2 GB"):
         read_model(tmp_path / "huge")
 
 

@@ -32,9 +32,9 @@ def tensors(draw):
 
 def layouts(values):
     rank = values.ndim
-    found = [along(rank, dimension) for dimension in range(rank)]
-    found += [blocks(rank, width) for width in (2, 4, 16)]
-    return [layout for layout in found if fits(layout, values.shape)]
+    result = [along(rank, dimension) for dimension in range(rank)]
+    result += [blocks(rank, width) for width in (2, 4, 16)]
+    return [layout for layout in result if fits(layout, values.shape)]
 
 
 @settings(max_examples=150, deadline=None)

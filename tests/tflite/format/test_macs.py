@@ -32,8 +32,8 @@ def in_file(model):
 
 
 def in_network(model):
-    found = trace(model)
-    return cost(found, np.ones(len(found.fixed), bool)).macs
+    result = trace(model)
+    return cost(result, np.ones(len(result.fixed), bool)).macs
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -3,10 +3,10 @@ import pytest
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.inspect import inspect
-from edgesparse.tflite.format.precision import computes_half, in_half_precision
+from edgesparse.tflite.format.precision import allow_half_precision, computes_half
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from edgesparse.tflite.runtimes.explain import explain
-from edgesparse.tflite.runtimes.storage import HALF_IS_DENSE, decisions_for, store
+from edgesparse.tflite.runtimes.storage import HALF_IS_DENSE, store
 
 PI5 = Profile(
     Machine("ai-edge-litert", "2.1.6", "aarch64", frozenset({"asimdhp", "asimddp", "asimd"}))
@@ -16,19 +16,19 @@ X86 = Profile(Machine("ai-edge-litert", "2.1.6", "x86_64", frozenset({"avx2"})))
 
 @pytest.fixture
 def half(tflite_files):
-    return in_half_precision(tflite_files["dense"].read_bytes())
+    return allow_half_precision(tflite_files["dense"].read_bytes())
 
 
 def test_a_file_says_it_once_and_answers_as_before(tflite_files, half):
     dense = tflite_files["dense"].read_bytes()
     assert not computes_half(dense)
     assert computes_half(half)
-    assert in_half_precision(half) == half
+    assert allow_half_precision(half) == half
     assert inspect(half).half_precision
     assert not inspect(dense).half_precision
     assert len(half) - len(dense) < 1000
-    one, other = (inspect(content).weights for content in (dense, half))
-    assert one == other
+    item, other = (inspect(content).weights for content in (dense, half))
+    assert item == other
     assert _answer(half) == pytest.approx(_answer(dense), abs=1e-2)
 
 
@@ -50,18 +50,18 @@ def test_a_damaged_file_says_so():
 
 
 def test_nothing_in_it_is_stored_sparse(tflite_files, half):
-    before = decisions_for(tflite_files["dense"].read_bytes(), PI5, "auto")
-    assert any(one.form != "dense" for one in before)
+    before = store(tflite_files["dense"].read_bytes(), PI5, "auto")[1]
+    assert any(item.form != "dense" for item in before)
     content, decided = store(half, PI5, "sparse")
-    assert {one.form for one in decided} == {"dense"}
-    assert {one.reason for one in decided} == {HALF_IS_DENSE}
+    assert {item.form for item in decided} == {"dense"}
+    assert {item.reason for item in decided} == {HALF_IS_DENSE}
     assert inspect(content).storage == "dense"
     assert computes_half(content)
 
 
 def test_sparse_storage_in_it_is_refused_where_the_cpu_would_compute_so(tflite_files):
-    both = in_half_precision(tflite_files["sparse"].read_bytes())
-    wide = {one.name: one for one in explain(both, PI5)}["wide"]
+    both = allow_half_precision(tflite_files["sparse"].read_bytes())
+    wide = {item.name: item for item in explain(both, PI5)}["wide"]
     assert not wide.accepted
     assert wide.reason == HALF_IS_DENSE
-    assert {one.name: one for one in explain(both, X86)}["wide"].accepted
+    assert {item.name: item for item in explain(both, X86)}["wide"].accepted

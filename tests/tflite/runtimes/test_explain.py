@@ -66,9 +66,9 @@ def test_what_pays_depends_on_the_runtime(tflite_files):
         (wide,) = [e for e in explain(content, profile) if e.name == "wide"]
         assert wide.accepted
         assert not wide.exploited
-        assert "makes it dense on loading: a smaller file, no faster" in wide.reason
+        assert "converts it to dense at load time: smaller file, same speed" in wide.reason
     (classifier,) = [e for e in explain(content, LITERT) if e.name == "classifier"]
-    assert classifier.reason == "there are no zeros in it"
+    assert classifier.reason == "no zeros"
 
 
 def test_a_runtime_that_refuses_is_named(tflite_files):
@@ -79,11 +79,11 @@ def test_a_runtime_that_refuses_is_named(tflite_files):
     for profile, accepted in ((TFLITE, True), (LITERT, False)):
         (wide,) = [e for e in explain(stored, profile) if e.name == "wide"]
         assert wide.accepted is accepted
-    assert "needs constant int8 weights" in wide.reason
+    assert "requires constant int8 weights" in wide.reason
     assert wide.advised == "dense"
 
 
-def test_a_damaged_file_is_told(tflite_files):
+def test_a_damaged_file_is_an_error(tflite_files):
     content = tflite_files["dense"].read_bytes()[:3000]
     for read in (describe, lambda c: explain(c, LITERT)):
         with pytest.raises(UsageError, match="truncated or damaged"):

@@ -53,8 +53,8 @@ def test_pointwise_convolutions_are_unstructured_where_they_are_skipped(mobilene
 
 
 def test_else_channels_go(mobilenet, residual):
-    for found in (exploits(X86, "f32", 0.9), exploits(ARM, "int8", 0.9)):
-        chosen = choose(mobilenet, found, 0.9)
+    for result in (exploits(X86, "f32", 0.9), exploits(ARM, "int8", 0.9)):
+        chosen = choose(mobilenet, result, 0.9)
         assert {c for n, c in chosen.items() if n.startswith("conv_pw")} == {"channels"}
     # ResNet's 3x3 convolutions cannot be sparse; its 1x1 shortcuts neither, for that reason.
     chosen = choose(residual, exploits(ARM, "f32", 0.9), 0.9)
@@ -80,15 +80,15 @@ def test_fully_connected_layers_take_the_fastest_blocks_that_fit(wide, profiles,
 
 
 def test_advice_says_why_and_how_many(mobilenet, wide):
-    found = advice(mobilenet, X86[0], "f32", 0.9, "unstructured", ["classifier"])
-    assert found == {"XNNPACK skips no zeros on x86 with AVX": 13}
-    found = advice(mobilenet, ARM[0], "f32", 0.6, "unstructured", ["classifier"])
-    ((reason, count),) = found.items()
+    result = advice(mobilenet, X86[0], "f32", 0.9, "unstructured", ["classifier"])
+    assert result == {"XNNPACK has no sparse kernels on x86 with AVX": 13}
+    result = advice(mobilenet, ARM[0], "f32", 0.6, "unstructured", ["classifier"])
+    ((reason, count),) = result.items()
     assert reason.startswith("60% zeros over all 1x1 weights")
     assert count == 13
     assert advice(mobilenet, ARM[1], "f32", 0.9, "unstructured", ["classifier"]) == {}
-    found = advice(mobilenet, ARM[0], "int8", 0.9, "unstructured", ["classifier"])
-    assert found == {"it has no sparse convolution for int8": 13}
-    found = advice(wide, ARM[0], "int8", 0.9, "unstructured")
-    assert found["its int8 kernel needs the pattern block-1x16 (or auto), not unstructured"] == 2
+    result = advice(mobilenet, ARM[0], "int8", 0.9, "unstructured", ["classifier"])
+    assert result == {"it has no sparse convolution for int8": 13}
+    result = advice(wide, ARM[0], "int8", 0.9, "unstructured")
+    assert result["its int8 kernel requires pattern block-1x16 (or auto), not unstructured"] == 2
     assert advice(wide, ARM[0], "int8", 0.9, "block-1x16", ["last"]) == {}

@@ -16,8 +16,8 @@ LITERT = Profile(Machine("ai-edge-litert", "2.1.6", "aarch64", PI5))
 
 def told(profile, content):
     """What is said of the 1x1 convolution in the middle."""
-    (found,) = [e for e in explain(content, profile) if e.name == "second"]
-    return found
+    (result,) = [e for e in explain(content, profile) if e.name == "second"]
+    return result
 
 
 # Of each pair of what the two runtimes do with a network at least one.
@@ -46,11 +46,11 @@ def test_each_broken_condition_is_named(name):
     _, sparse, _, _ = both_forms(RECIPES[name])
     verdict = VERDICTS[name]
     for profile, state in ((TFLITE, verdict.tflite), (LITERT, verdict.litert)):
-        found = told(profile, sparse)
-        assert found.exploited == (state == "taken"), found.reason
-        assert found.accepted == (state != "wrong"), found.reason
+        result = told(profile, sparse)
+        assert result.exploited == (state == "taken"), result.reason
+        assert result.accepted == (state != "wrong"), result.reason
         if state != "taken":
-            assert verdict.reason in found.reason
+            assert verdict.reason in result.reason
     # Never a file that answers wrong, however small.
     _, decisions = store(sparse, TFLITE, "auto")
     assert (verdict.tflite != "wrong") == any(d.form == "densify" for d in decisions)
