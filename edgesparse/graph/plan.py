@@ -45,17 +45,11 @@ from edgesparse.tflite.runtimes.compatibility import Profile
 
 @dataclass(frozen=True)
 class TrainingGroup:
-    """Variants that share a training, and the keys of its stages that run before it."""
+    """Variants that share a training, and the keys of the stages before it."""
 
     variants: tuple[str, ...]
     preflight: str
     untrained_model: str | None
-    """None where no runtime depends on the model's graph."""
-
-    @property
-    def advice(self) -> tuple[str, ...]:
-        """The keys of stages that predict the result."""
-        return tuple(key for key in (self.untrained_model, self.preflight) if key is not None)
 
 
 @dataclass(frozen=True)
@@ -69,13 +63,13 @@ class Plan:
     """(variant, runtime name) -> key of its verify stage"""
     samples: str
     training_groups: tuple[TrainingGroup, ...] = ()
-    """The trainings of variants."""
 
     @property
     def work(self) -> tuple[Stage, ...]:
         """The stages except those for predictions only, whose failure does not matter."""
         needed = {key for stage in self.stages for key in stage.inputs.values()}
-        advice = {key for group in self.training_groups for key in group.advice} - needed
+        groups = self.training_groups
+        advice = {k for g in groups for k in (g.untrained_model, g.preflight)} - needed
         return tuple(stage for stage in self.stages if stage.key not in advice)
 
     def stage(self, key: str) -> Stage:
@@ -157,18 +151,17 @@ def build_plan(
         variant, start = pipeline.variants[name], starts[name]
         sparse = _sparsify(graph, name, variant, start, profiles, target)
         model = sparse or start.train
-        aware = None
+        qat = None
         if variant.quantize.qat:
             spec = quantize.key_inputs(start.shared, variant.quantize)
-            aware = graph.add("quantize", name, spec, model=model)
+            qat = graph.add("quantize", name, spec, model=model)
         spec = convert.key_inputs({**data, "task": start.task}, variant, golden, profiles.values())
-        dense = graph.add("convert", name, spec, model=model, quantize=aware)
+        dense = graph.add("convert", name, spec, model=model, quantize=qat)
         converted[name] = dense
         compiled = None
         if compiler is not None:
             compiled = graph.add("compile", name, compile_.key_inputs(compiler), convert=dense)
-        # The Edge TPU's compiler cannot read sparse storage.
-        encodes = variant.stores_sparse and not full_int8_only
+        encodes = variant.stores_sparse and not full_int8_only  # Its compiler reads dense only.
         for runtime in runtimes:
             label = f"{name} ({runtime.name})"
             encoded = None

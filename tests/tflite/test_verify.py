@@ -8,7 +8,7 @@ def test_zeros_that_did_not_arrive():
     assert lost_zeros(1000, 1000) is None
     assert lost_zeros(1200, 1000) is None
     assert lost_zeros(995, 1000) is None
-    assert "400 of 1,000 zeros were lost" in lost_zeros(600, 1000)
+    assert "conversion lost 400 of 1,000 zeros" in lost_zeros(600, 1000)
 
 
 @pytest.mark.parametrize("scheme", ["f32", "f16", "dynamic", "int8"])

@@ -152,13 +152,13 @@ def pack(model):
 
 def test_buffers_stay_where_kernels_read_them_fast(files):
     """Those of a file that is aligned stay so."""
-    from edgesparse.tflite.format import encode as room
+    from edgesparse.tflite.format import encode as encode_module
 
     model = open_model(files["f32"], "m")
-    aligned = room.packed(model, aligned=True)
-    assert room._is_aligned(open_model(aligned, "m"), aligned)
+    aligned = encode_module.serialize(model, aligned=True)
+    assert encode_module._is_aligned(open_model(aligned, "m"), aligned)
     encoded = by_row(aligned)
-    assert room._is_aligned(open_model(encoded, "m"), encoded)
+    assert encode_module._is_aligned(open_model(encoded, "m"), encoded)
 
 
 def test_signatures_and_metadata_stay(files):

@@ -78,7 +78,7 @@ def test_a_weight_that_stays_dense_says_why(files):
     _, decisions = store(files["int8", 1], LITERT, "auto")
     (line,) = summary(decisions)
     assert line.startswith(
-        "1 weight stored dense: ai-edge-litert 2.1.6: its XNNPACK needs constant"
+        "1 weight stored dense: ai-edge-litert 2.1.6: its XNNPACK requires constant"
     )
     assert "block-1x16 kernel would take" in line
     _, decisions = store(files["dynamic", 16], LITERT, "sparse")
