@@ -80,7 +80,7 @@ def test_a_weight_that_stays_dense_says_why(files):
     assert line.startswith(
         "1 weight stored dense: ai-edge-litert 2.1.6: its XNNPACK requires constant"
     )
-    assert "block-1x16 kernel would take" in line
+    assert "block-1x16 kernel takes" in line
     _, decisions = store(files["dynamic", 16], LITERT, "sparse")
     assert "rejects it sparse" in decisions[0].reason
     assert summary(store(files["f32", 4], LITERT, "auto")[1]) == []
