@@ -2,16 +2,24 @@
 test_emulated.py has the long runs."""
 
 from contextlib import closing
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgesparse.commands.fleet.connect import open_target
+from edgesparse.delegate import library
 from edgesparse.devices.agent.events import Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.devices.agent.run_job import round_medians, run_job
+from edgesparse.devices.transport.interface import upload
 from edgesparse.spec.reading.load import find_device
 from tests.conftest import TINY
 from tests.tflite.runtimes.clusters import RECIPES, both_forms
+from tests.tools import delegate_guest
+from tests.tools.int8_model import Zeros
+from tests.tools.random_nodes import random_case
+from tests.tools.sparse_networks import mobilenet_v1
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 SETTINGS = Settings(1, 0.0, 2, 0.0, 300.0)
@@ -80,6 +88,55 @@ def test_a_deploy_measures_and_releases(pi, shared_store):
     (release,) = results.releases
     assert release.previous is None
     assert "current" in shell(pi, "device releases pi5-emulated tiny").stdout
+
+
+def compare_delegate(pi, tmp_path, monkeypatch, seeds):
+    """How many random nodes the delegate answers as XNNPACK does there, and which it does not."""
+    cases = {}
+    for seed in seeds:
+        case = random_case(seed)
+        cases[str(seed)] = np.frombuffer(case.content, np.uint8)
+        cases.update({f"{seed}-{i}": values for i, values in enumerate(case.inputs)})
+    np.savez_compressed(tmp_path / "cases.npz", **cases)
+    monkeypatch.setenv("HOME", str(pi.folder / "home"))
+    device = find_device(pi.folder / "devices" / "pi5-emulated.yaml", pi.folder)
+    with closing(open_target(device)) as target:
+        transport = target.transport
+        files = (Path(delegate_guest.__file__), tmp_path / "cases.npz", library("aarch64"))
+        uploads = [upload(file, f"{transport.workdir}/files/{file.name}") for file in files]
+        transport.put_files(uploads)
+        places = [file.target for file in uploads]
+        command = [transport.python, *places]
+        return {
+            isa: transport.run([*command, isa], timeout_seconds=1400).stdout.split()
+            for isa in ("dotprod", "neon")
+        }
+
+
+def test_the_delegate_answers_as_xnnpack_does(pi, tmp_path, monkeypatch):
+    answers = compare_delegate(pi, tmp_path, monkeypatch, range(20))
+    assert answers == {isa: ["20"] for isa in answers}
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3000)
+def test_the_delegate_answers_hundreds_of_nodes_as_xnnpack_does(pi, tmp_path, monkeypatch):
+    answers = compare_delegate(pi, tmp_path, monkeypatch, range(300))
+    assert answers == {isa: ["300"] for isa in answers}
+
+
+@pytest.mark.full
+def test_the_delegate_is_measured_there(pi):
+    content = mobilenet_v1(Zeros(0.8), size=64)
+    (pi.folder / "sparse.tflite").write_bytes(content)
+    both = "--delegate xnnpack --delegate edgesparse"
+    done = shell(pi, f"bench sparse.tflite --device pi5-emulated {both}")
+    rows = {(row.runtime.name, row.delegate): row for row in pi.results_of(done).rows}
+    # Instructions, which are exact.
+    assert rows["ai-edge-litert", "edgesparse"].speedup.ratio > 2
+    assert rows["tflite-runtime", "edgesparse"].speedup.ratio > 4
+    notes = " ".join(rows["ai-edge-litert", "edgesparse"].notes)
+    assert "delegate edgesparse runs 27 of 29 nodes; not MEAN (operator not supported)" in notes
 
 
 def test_a_check_says_that_both_runtimes_work(pi):
