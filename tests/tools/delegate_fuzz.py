@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgesparse.tflite.format.encode import packed
+from edgesparse.tflite.format.encode import serialize
 from tests.tools import sanitized
 from tests.tools.delegate_answers import OPTIONS
 from tests.tools.random_nodes import random_case
@@ -38,7 +38,7 @@ def damaged_case(seed: int) -> bytes:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(random_case(seed).content, 0))
     for _ in range(int(rng.integers(1, 4))):
         _DAMAGES[int(rng.integers(len(_DAMAGES)))](rng, model)
-    return packed(model, aligned=True)
+    return serialize(model, aligned=True)
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[Any]) -> Any:
