@@ -98,6 +98,7 @@ def resident_bytes():
         return int(file.read().split()[1]) * 4096
 
 
+@pytest.mark.slow
 def test_ten_thousand_delegates_leave_nothing():
     library = ctypes.CDLL(str(delegate.library(HERE)))
     create, destroy = (
@@ -118,6 +119,7 @@ def test_ten_thousand_delegates_leave_nothing():
     assert resident_bytes() - before < 1_000_000
 
 
+@pytest.mark.slow
 def test_repeated_interpreters_leave_nothing(model):
     from ai_edge_litert.interpreter import Interpreter
 
@@ -137,6 +139,7 @@ def test_repeated_interpreters_leave_nothing(model):
     assert growth(lambda: [delegate.load()]) < growth(lambda: None) + 1_000_000
 
 
+@pytest.mark.slow
 def test_the_programs_of_the_readme_run(model, tmp_path):
     text = (ROOT / "devices" / "README.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", text.split("own delegate")[1], re.DOTALL)
