@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from edgesparse.commands.encode import Encoded
     from edgesparse.commands.inspect import Inspection
     from edgesparse.commands.plan import Planned
-    from edgesparse.commands.sensitivity import Found
+    from edgesparse.commands.sensitivity import LayerSensitivities
     from edgesparse.measure.comparison import Comparison
     from edgesparse.measure.results import Results
     from edgesparse.measure.trials import Sweep
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     bench: Callable[..., Results]
     plan: Callable[..., Planned]
     sweep: Callable[..., tuple[Sweep, Path]]
-    sensitivity: Callable[..., Found]
+    sensitivity: Callable[..., LayerSensitivities]
     compress: Callable[..., Compressed]
     inspect: Callable[..., Inspection]
     encode: Callable[..., Encoded]

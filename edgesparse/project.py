@@ -74,10 +74,10 @@ class Project(Resources):
     rollback = device_commands.rollback
 
     def results(self, run: str | None = None) -> Results:
-        """Results of a run that has ended, by default the last.
+        """Read the results of a run that has ended, by default the last.
 
         Raises:
-            UsageError: there is no such run, or its file is damaged.
+            UsageError: the run is unknown, or its file is damaged.
         """
         return self.workspace().results(run)
 
@@ -87,12 +87,12 @@ class Project(Resources):
 
 
 def load_results(run: str | None = None, project: str | Path = ".") -> Results:
-    """As Project.results."""
+    """Read the results of a run; see Project.results."""
     return Project(project).results(run)
 
 
 def list_runs(project: str | Path = ".") -> list[str]:
-    """As Project.run_ids."""
+    """List ids of runs; see Project.run_ids."""
     return Project(project).run_ids()
 
 

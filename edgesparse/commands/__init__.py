@@ -1,1 +1,1 @@
-"""What commands do, from start to end, and what they share."""
+"""Commands, each in a module of its name, and their shared parts."""

@@ -1,4 +1,4 @@
-"""Measures ready .tflite files on devices, without a pipeline."""
+"""The bench command: measure .tflite files on devices, without a pipeline."""
 
 from __future__ import annotations
 
@@ -43,40 +43,40 @@ def bench(
     quick: bool = False,
     benchmark: Benchmark | None = None,
 ) -> Results:
-    """Measure ready .tflite files; ratios refer to the first.
+    """Measure .tflite files; ratios refer to the first.
 
     Args:
         models: a file or several.
         device: one device or several: names of files in the project's devices/, paths, or Devices.
         threads: numbers of threads, each measured; a device file's own stand before them.
-        input_shapes: of inputs that a file leaves open, as "1x224x224x3" or "NAME=1x224x224x3".
+        input_shapes: shapes of dynamic inputs, as "1x224x224x3" or "NAME=1x224x224x3".
         delegates: xnnpack, edgesparse (our own for int8 files with zeros) or both, in turns; in
             place of the device file's.
-        quick: measure briefly; the result is labelled so.
+        quick: measure briefly; results are indicative only.
         benchmark: how to measure, in place of `threads` and of the usual settings.
 
     Raises:
         UsageError: a file or name is wrong; nothing was run.
-        DeviceError: not one device can be used.
+        DeviceError: no device can be used.
     """
     settings = benchmark or Benchmark(threads=list(dict.fromkeys(threads)))
-    given = [models] if isinstance(models, str | Path) else models
+    files = [models] if isinstance(models, str | Path) else models
     devices = project.devices(device)
-    words = ["edgesparse", "bench", *map(str, given)]
-    words += [word for one in devices for word in ("--device", one.name)]
+    words = ["edgesparse", "bench", *map(str, files)]
+    words += [word for target in devices for word in ("--device", target.name)]
     words += [word for name in delegates for word in ("--delegate", name)]
     command = shlex.join([*words, *(["--quick"] if quick else [])])
-    paths = list(dict.fromkeys(map(Path, given)))
+    paths = list(dict.fromkeys(map(Path, files)))
     unknown = [name for name in delegates if name not in DELEGATES]
     if unknown:
         choices = f"choose xnnpack or edgesparse{did_you_mean(unknown[0], DELEGATES)}"
         raise UsageError(f"no delegate {unknown[0]!r} to measure with; {choices}")
-    return measured(
+    return bench_files(
         project, paths, devices, settings, command, input_shapes, delegates, quick=quick
     )
 
 
-def measured(
+def bench_files(
     project: Resources,
     models: Sequence[Path],
     devices: Sequence[Device],
@@ -87,46 +87,46 @@ def measured(
     *,
     quick: bool,
 ) -> Results:
-    """The same for files that a command has just written; `command` is what would measure them."""
+    """Measure files that another command has written; `command` would measure them again."""
     settings = shortened(settings) if quick else settings
     files: dict[str, _File] = {}
     names: list[str] = []
     for path in models:
         content = read_model(path)
-        info, found = inspect(content, str(path)), read_signature(content, str(path))
-        shapes = _shapes(found, input_shapes, path)
+        info, signature = inspect(content, str(path)), read_signature(content, str(path))
+        shapes = _shapes(signature, input_shapes, path)
         names.append(name := _name(path, names))
         for delegate in dict.fromkeys(delegates or ("",)):
-            # The same file twice is two variants, and the second is compared with the first.
+            # With two delegates a file is two variants; the second is compared with the first.
             label = f"{name} {delegate}" if len(set(delegates)) > 1 else name
-            files[label] = _File(path, ModelFile.of(info), found, shapes, delegate)
+            files[label] = _File(path, ModelFile.of(info), signature, shapes, delegate)
     baseline = next(iter(files))
     stop, workspace = threading.Event(), project.workspace()
     with recorded(workspace, "bench", baseline, devices, quick=quick, command=command) as record:
         log = workspace.log_path(record.initial.run)
 
         def measure(target: Target) -> None:
-            own = target.device
+            spec = target.device
             candidates = [
                 _candidate(name, file, runtime, count, target, error)
                 for runtime, error in target.all_runtimes
-                for count in own.threads or settings.threads
+                for count in spec.threads or settings.threads
                 for name, file in files.items()
             ]
             record.measure(target, candidates, settings, project.listener, stop)
-            known = profiles(target, workspace)
-            record.explain(own.name, lambda row: _why(files[row.variant], row, known))
+            runtime_profiles = profiles(target, workspace)
+            record.explain(spec.name, lambda row: _why(files[row.variant], row, runtime_profiles))
 
-        def alone(target: Target) -> None:
+        def isolated(target: Target) -> None:
             with record.isolated(target.device, list(files), log):
                 measure(target)
 
         with project.connect(devices, stop) as fleet:
-            for dead, error in fleet.failed:
-                record.add_failed_device(dead, list(files), error)
+            for failed, error in fleet.failed:
+                record.add_failed_device(failed, list(files), error)
             for target in fleet.targets:
                 record.add_device(target.info, target.notes)
-            for_each(alone, fleet.targets, stop)
+            for_each(isolated, fleet.targets, stop)
     return record.results()
 
 
@@ -153,24 +153,27 @@ def _candidate(
 
 
 def _shapes(
-    found: Signature, given: Sequence[str], path: Path
+    signature: Signature, texts: Sequence[str], path: Path
 ) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """By tensor, the shapes of inputs that the file leaves open; UsageError where one is missing
-    or does not fit. A batch that is open is one."""
-    named = dict(_parsed(text) for text in given)
-    unknown = [name for name in named if name and name not in {e.name for e in found.inputs}]
+    """Shapes of dynamic inputs by tensor index; a dynamic batch is 1.
+
+    Raises:
+        UsageError: the shape of a dynamic input is missing, or does not match.
+    """
+    named = dict(_parsed(text) for text in texts)
+    unknown = [name for name in named if name and name not in {e.name for e in signature.inputs}]
     if unknown:
-        names = [spec.name for spec in found.inputs]
-        raise UsageError(f"{path}: it has no input {unknown[0]!r}{did_you_mean(unknown[0], names)}")
+        names = [spec.name for spec in signature.inputs]
+        raise UsageError(f"{path}: unknown input {unknown[0]!r}{did_you_mean(unknown[0], names)}")
     chosen = []
-    for spec in found.inputs:
+    for spec in signature.inputs:
         shape = named.get(spec.name, named.get(""))
-        said = "x".join("?" if size < 1 else str(size) for size in spec.shape)
+        text = "x".join("?" if size < 1 else str(size) for size in spec.shape)
         if shape is None or not any(size < 1 for size in spec.shape):
             if spec.is_dynamic:
                 raise UsageError(
-                    f"{path}: its input {spec.name} is of open size, {said}; name one: "
-                    f"--input-shape {spec.name}={said.replace('?', '1', 1).replace('?', '224')}"
+                    f"{path}: input {spec.name} is dynamic, {text}; set its shape: "
+                    f"--input-shape {spec.name}={text.replace('?', '1', 1).replace('?', '224')}"
                 )
             continue
         fits = len(shape) == len(spec.shape) and all(
@@ -178,8 +181,8 @@ def _shapes(
         )
         if not fits:
             raise UsageError(
-                f"{path}: its input {spec.name} is {said}, which "
-                f"{'x'.join(map(str, shape))} does not fit"
+                f"{path}: shape {'x'.join(map(str, shape))} does not match input {spec.name}, "
+                f"{text}"
             )
         chosen.append((spec.index, shape))
     return tuple(chosen)
@@ -193,12 +196,12 @@ def _parsed(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(size) for size in sizes.split("x"))
 
 
-def _why(file: _File, row: Row, known: Mapping[str, Profile]) -> str | None:
-    """A failure with what is known of it, and what would help; None where nothing is."""
+def _why(file: _File, row: Row, profiles: Mapping[str, Profile]) -> str | None:
+    """Explain a failed row and suggest a command; None where the cause is unknown."""
     custom = explain_custom(file.signature.custom)
     if custom is not None:
         return custom
-    profile = known.get(row.runtime.name)
+    profile = profiles.get(row.runtime.name)
     if profile is None:
         return None
     content = read_model(file.path)
@@ -206,18 +209,18 @@ def _why(file: _File, row: Row, known: Mapping[str, Profile]) -> str | None:
     if not refused:
         return None
     reasons = "; ".join(dict.fromkeys(line.reason for line in refused))
-    said = f"{len(refused)} weight{'s' * (len(refused) > 1)} stored as it refuses: {reasons}"
+    text = f"{len(refused)} weight{'s' * (len(refused) > 1)} stored in a refused format: {reasons}"
     stored = any(w.form != "dense" for w in inspect(content).weights)
     if stored:
-        said += (
+        text += (
             f"; 'edgesparse encode {file.path.name} OUT.tflite --device {row.device} --runtime "
-            f"{row.runtime.name}' stores them so that it takes them"
+            f"{row.runtime.name}' converts them"
         )
-    return f"{row.error}; {said}"
+    return f"{row.error}; {text}"
 
 
 def _name(path: Path, taken: Container[str]) -> str:
-    """What a file is called in the table: short, harmless, and like no other."""
+    """Name of a file in the table: short, clean and unique."""
     stem = clean(path.stem, NAME_WIDTH)
     longer = clean(f"{path.parent.name}/{path.stem}", NAME_WIDTH + 1)
     for name in (stem, longer):
@@ -228,5 +231,5 @@ def _name(path: Path, taken: Container[str]) -> str:
 
 
 def shortened(benchmark: Benchmark) -> Benchmark:
-    """Short enough for a look, too short for a claim."""
+    """Settings of --quick: indicative only."""
     return benchmark.model_copy(update=QUICK)

@@ -1,4 +1,4 @@
-"""From a plan's verified models to what is measured on a device."""
+"""Candidates for a measurement, from a plan's verified models."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ def planned(
     target: Target,
     threads: Sequence[int],
 ) -> list[Candidate]:
-    """A candidate per runtime, number of threads and variant; those that failed say why.
+    """Build a candidate per runtime, number of threads and variant.
 
-    `errors` are those of the plan's stages, by key.
+    Args:
+        errors: errors of the plan's stages, by key; their candidates have failed.
     """
     evaluator = _evaluator(plan, executor)
-    found = []
-    # Runtimes outermost: a block of the table is one runtime with one number of threads.
+    models = []
+    # In the order of the table's blocks.
     for runtime, missing in target.all_runtimes:
         for count in threads:
             for variant, convert in plan.converted.items():
@@ -60,34 +61,36 @@ def planned(
                 error = missing or (errors.get(key) if key else None)
                 error = error or too_many_threads(target, count)
                 if error or key is None:
-                    found.append(replace(candidate, error=error or "was not planned"))
+                    models.append(replace(candidate, error=error or "was not planned"))
                     continue
-                found.append(_verified(candidate, plan, executor, key, convert, evaluator))
-    return [within_macs(one, found, executor.context.pipeline) for one in found]
+                models.append(_verified(candidate, plan, executor, key, convert, evaluator))
+    return [within_macs(candidate, models, executor.context.pipeline) for candidate in models]
 
 
-def within_macs(one: Candidate, others: Sequence[Candidate], pipeline: Pipeline) -> Candidate:
-    """The same, with a note where the file has more multiply-accumulates than were asked for."""
-    own = pipeline.variants[one.variant]
-    budget = min((s.macs for s in own.sparsify if isinstance(s, Channels) and s.macs), default=None)
-    if budget is None or one.model is None or one.model.macs is None:
-        return one
+def within_macs(candidate: Candidate, others: Sequence[Candidate], pipeline: Pipeline) -> Candidate:
+    """Add a note where the file has more multiply-accumulates than requested."""
+    variant = pipeline.variants[candidate.variant]
+    budget = min(
+        (s.macs for s in variant.sparsify if isinstance(s, Channels) and s.macs), default=None
+    )
+    if budget is None or candidate.model is None or candidate.model.macs is None:
+        return candidate
     for other in others:
-        variant = pipeline.variants[other.variant]
-        if variant.sparsify or not own.shares_training_with(variant) or other.model is None:
+        reference = pipeline.variants[other.variant]
+        if reference.sparsify or not variant.shares_training_with(reference) or other.model is None:
             continue
-        share = one.model.macs / other.model.macs if other.model.macs else 0.0
+        share = candidate.model.macs / other.model.macs if other.model.macs else 0.0
         if share > budget + REPORTED_GAP:
             note = (
-                f"{budget:.0%} of the multiply-accumulates were asked for; the file has "
-                f"{share:.0%} of those of {other.variant}"
+                f"requested {budget:.0%} of the multiply-accumulates of {other.variant}; the file "
+                f"has {share:.0%}"
             )
-            return replace(one, notes=(*one.notes, note))
-    return one
+            return replace(candidate, notes=(*candidate.notes, note))
+    return candidate
 
 
 def _evaluator(plan: Plan, executor: Executor) -> Evaluator | None:
-    """How every candidate's answers are judged; None where there are no samples."""
+    """Evaluator of the plan's test samples; None where it has none."""
     folder = executor.store.path(plan.samples)
     if not (folder / samples.TASK).is_file():
         return None
@@ -97,55 +100,55 @@ def _evaluator(plan: Plan, executor: Executor) -> Evaluator | None:
 
 
 def too_many_threads(target: Target, threads: int) -> str | None:
-    """Why so many threads are not measured: they wait for one another, and what comes out is a
-    thousand times the time of one."""
+    """Error for more threads than cores: they wait for one another, which takes a thousand times as
+    long."""
     cores = target.host.cores
     if cores is None or threads <= cores:
         return None
     return (
-        f"{threads} threads on {cores} core{'s' * (cores > 1)} are not measured: they wait for one "
-        f"another; ask for at most {cores}"
+        f"{threads} threads exceed {cores} core{'s' * (cores > 1)} and would wait for one another; "
+        f"use at most {cores}"
     )
 
 
 def _dense_twin(pipeline: Pipeline, variant: str) -> str | None:
-    """The variant that this one goes on from, as far as the pipeline has it: with the same numbers
-    and all of its steps but the last ones; a gain is then that of those steps."""
-    own = pipeline.variants[variant]
-    half = own.quantize.compute == "f16"
-    # Weights of 16 bits are made 32 before anything is computed, where that is not half, too.
-    alike = (own.quantize.scheme, "f32") if half else (own.quantize.scheme,)
-    # Half precision comes last of all.
-    for count in reversed(range(len(own.sparsify) + half)):
-        for scheme in alike:
+    """Variant with the same quantization and all steps but the last ones; a speed-up against it is
+    the effect of those steps."""
+    spec = pipeline.variants[variant]
+    half = spec.quantize.compute == "f16"
+    # 16-bit weights are converted to 32 bits, unless half precision is computed.
+    schemes = (spec.quantize.scheme, "f32") if half else (spec.quantize.scheme,)
+    # Half precision counts as the last step.
+    for count in reversed(range(len(spec.sparsify) + half)):
+        for scheme in schemes:
             for name, other in pipeline.variants.items():
-                same = other.quantize.scheme == scheme and own.shares_training_with(other)
+                same = other.quantize.scheme == scheme and spec.shares_training_with(other)
                 plain = other.quantize.compute == "f32"
-                if same and plain and other.sparsify == own.sparsify[:count]:
+                if same and plain and other.sparsify == spec.sparsify[:count]:
                     return name
     return None
 
 
 def _named(step: Sparsify) -> str:
-    """A step, by what it takes away."""
+    """Name of a step in a row: by what it removes."""
     if isinstance(step, L1) and step.group == "input":
         return "inputs"
     return "channels" if removes_channels(step) else step.method
 
 
-def _numbers(variant: Variant) -> str:
-    """What operators compute with: weights of 16 bits are made 32 before, unless half precision is
-    asked for."""
+def _compute_dtype(variant: Variant) -> str:
+    """Number format that operators compute with: 16-bit weights are converted to 32 bits, unless
+    half precision is requested."""
     quantize = variant.quantize
     return quantize.compute if quantize.numbers in ("f32", "f16") else quantize.numbers
 
 
-def _like(pipeline: Pipeline, variant: str) -> str | None:
-    """The first of the variants that differ from this one in their seed only."""
-    own = pipeline.variants[variant].model_copy(update={"seed": None})
+def _seed_group(pipeline: Pipeline, variant: str) -> str | None:
+    """First of the variants that differ from this one only in their seed."""
+    spec = pipeline.variants[variant].model_copy(update={"seed": None})
     variants = pipeline.variants.items()
-    alike = {n: v.seed for n, v in variants if v.model_copy(update={"seed": None}) == own}
-    return next(iter(alike)) if len(set(alike.values())) > 1 else None
+    seeds = {n: v.seed for n, v in variants if v.model_copy(update={"seed": None}) == spec}
+    return next(iter(seeds)) if len(set(seeds.values())) > 1 else None
 
 
 def _verified(
@@ -157,13 +160,13 @@ def _verified(
     evaluator: Evaluator | None,
 ) -> Candidate:
     assert evaluator is not None, "nothing is verified without samples"
-    decided = _decided(plan, executor, key)
+    decisions = _decided(plan, executor, key)
     store, pipeline = executor.store, executor.context.pipeline
     verdict = read_json(store.path(key) / "verify.json")
     inputs = plan.stage(convert).inputs
     on_chip = verdict.get("edgetpu")
-    # Of steps the verdict has what is to be said; of a training without steps nobody else does.
-    aware = _notes(store, inputs.get("quantize"))
+    # Notes of steps are in the verdict; those of a training without steps are not.
+    quantize_notes = _notes(store, inputs.get("quantize"))
     dense = not pipeline.variants[candidate.variant].sparsify
     trained = _notes(store, inputs["model"]) if dense else []
     covered = store.path(inputs["model"]) / COVERAGE
@@ -182,21 +185,22 @@ def _verified(
         trained_scores=network["trained"],
         host_evaluation=read_outputs(store.path(key) / verify.ANSWERS, evaluator),
         agreement=verdict["agreement"],
-        notes=(*candidate.notes, *trained, *verdict["notes"], *aware, *network["notes"]),
+        notes=(*candidate.notes, *trained, *verdict["notes"], *quantize_notes, *network["notes"]),
         coverage=Coverage.model_validate(read_json(covered)) if covered.is_file() else None,
         steps=tuple(_named(s) for s in pipeline.variants[candidate.variant].sparsify),
-        seed_group=_like(pipeline, candidate.variant),
-        compute_dtype=_numbers(pipeline.variants[candidate.variant]),
-        zeros_exploited=any(one.exploited for one in decided) and verdict["storage"] == "sparse",
+        seed_group=_seed_group(pipeline, candidate.variant),
+        compute_dtype=_compute_dtype(pipeline.variants[candidate.variant]),
+        zeros_exploited=any(decision.exploited for decision in decisions)
+        and verdict["storage"] == "sparse",
         half_precision=_half(pipeline.variants[candidate.variant], candidate, executor),
-        weights=_weights(decided),
+        weights=_weights(decisions),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
 
 
-def _file(store: Store, place: str) -> Path:
-    """KEY/NAME, as a verdict has it, in a store."""
-    key, _, name = place.partition("/")
+def _file(store: Store, location: str) -> Path:
+    """Path in a store of KEY/NAME, as a verdict has it."""
+    key, _, name = location.partition("/")
     return store.path(key) / name
 
 
@@ -206,7 +210,7 @@ def _notes(store: Store, key: str | None) -> list[str]:
 
 
 def _half(variant: Variant, candidate: Candidate, executor: Executor) -> bool | None:
-    """Whether a probe has seen half precision there; None where nobody asks for it."""
+    """True where a probe has confirmed half precision; None where it was not requested."""
     if variant.quantize.compute != "f16":
         return None
     profile = executor.context.profiles[candidate.runtime.name]
@@ -214,25 +218,25 @@ def _half(variant: Variant, candidate: Candidate, executor: Executor) -> bool | 
 
 
 def _decided(plan: Plan, executor: Executor, key: str) -> tuple[Decision, ...]:
-    """How each weight is stored for a runtime; nothing where there was no choice."""
+    """Storage decisions for a runtime; none where nothing was encoded."""
     encoded = plan.stage(key).inputs.get("encode")
     return tuple(encode.read_decisions(executor.store.path(encoded))) if encoded is not None else ()
 
 
-def _weights(decided: Sequence[Decision]) -> tuple[StoredWeight, ...]:
-    """What is to be said of weights: of those that have zeros, or nearly could have."""
+def _weights(decisions: Sequence[Decision]) -> tuple[StoredWeight, ...]:
+    """Weights with sparse storage, and those for which it was rejected."""
     return tuple(
         StoredWeight(
-            name=label(one.name),
-            operator=one.op,
-            storage=one.form,
-            dense_bytes=one.dense_bytes,
-            stored_bytes=one.stored_bytes,
-            exploited=one.exploited,
-            reason=one.reason,
+            name=label(decision.name),
+            operator=decision.op,
+            storage=decision.form,
+            dense_bytes=decision.dense_bytes,
+            stored_bytes=decision.stored_bytes,
+            exploited=decision.exploited,
+            reason=decision.reason,
         )
-        for one in decided
-        if one.form != "dense" or one.held_back
+        for decision in decisions
+        if decision.form != "dense" or decision.held_back
     )
 
 
@@ -242,7 +246,7 @@ def _external(device: Device) -> Mapping[str, Any] | None:
 
 
 def delegated(candidate: Candidate, delegate: str, machine: str) -> Candidate:
-    """The same on a delegate that the user names in place of the device file's: xnnpack, or
+    """Run a candidate with a delegate that replaces the device file's: xnnpack, or
     edgesparse, whose library is sent along."""
     if delegate != "edgesparse":
         return replace(candidate, delegate=delegate, external=None)
@@ -259,7 +263,7 @@ def delegated(candidate: Candidate, delegate: str, machine: str) -> Candidate:
 
 
 def ready(candidate: Candidate, device: Device, error: str | None) -> Candidate:
-    """How a device runs a file that needs no pipeline; `error` is why it cannot."""
+    """Candidate for a file without a pipeline on a device; `error` is why it cannot run there."""
     assert candidate.path is not None
     compiled = is_compiled(candidate.path.read_bytes())
     candidate = replace(candidate, delegate=device.delegate_used, clock=device.clock, error=error)

@@ -1,4 +1,4 @@
-"""Runs that are compared: which are meant, and what they say."""
+"""The compare, history and runs commands: resolve runs by id, pipeline or commit."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ def compare(
     """Compare two runs row by row.
 
     Args:
-        before: a run's id, or its beginning; a pipeline's name or file, whose last run counts; or a
-            git revision, of which it is the last run. Default: the run before `after` of the same
-            pipeline.
+        before: a run's id or a prefix of it; a pipeline's name or file, for its last run; or a git
+            revision, for the last run of it. Default: the run of the same pipeline before `after`.
         after: the same; default: the last run.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: a run is unknown, ambiguous or of another schema.
     """
     workspace = project.workspace()
-    second = after if isinstance(after, Results) else _found(workspace, after, None)
-    first = before if isinstance(before, Results) else _found(workspace, before, second)
+    second = after if isinstance(after, Results) else _resolve(workspace, after, None)
+    first = before if isinstance(before, Results) else _resolve(workspace, before, second)
     return compare_runs(first, second)
 
 
 def history(project: Resources, pipeline: str) -> tuple[list[Results], list[list[str]]]:
-    """Every run of a pipeline, oldest first, and what was changed since the one before.
+    """List the runs of a pipeline, oldest first, and name_or_id changed since the run before each.
 
     Args:
         pipeline: its name or file.
 
     Raises:
-        UsageError: it has no runs.
+        UsageError: the pipeline has no runs.
     """
     workspace = project.workspace()
     name = _name(pipeline)
@@ -56,17 +55,17 @@ def history(project: Resources, pipeline: str) -> tuple[list[Results], list[list
 
 
 def runs(project: Resources) -> list[Results]:
-    """The results of every run that can be read, oldest first."""
+    """Read the results of every run, oldest first, but for unreadable ones."""
     return project.workspace().all_results()
 
 
 def outdated_runs(project: Resources) -> list[SchemaError]:
-    """Runs whose results another version of edgesparse wrote, oldest first."""
+    """List runs whose results have another schema version, oldest first."""
     return project.workspace().outdated_runs()
 
 
 def _name(pipeline: str) -> str:
-    """Of a file its pipeline's name; else what it is called."""
+    """Name of a pipeline that is given by name or file."""
     path = Path(pipeline)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return pipeline
@@ -75,30 +74,32 @@ def _name(pipeline: str) -> str:
     return load_pipeline(path).spec.name
 
 
-def _found(workspace: Workspace, what: str | None, later: Results | None) -> Results:
-    """The run that is meant; one that is not `later`, and of its pipeline where nothing is said."""
+def _resolve(workspace: Workspace, name_or_id: str | None, later: Results | None) -> Results:
+    """Resolve a run; by default the run of `later`'s pipeline before it."""
     runs = [run for run in workspace.all_results() if later is None or run.run != later.run]
-    if what is None:
-        own = [run for run in runs if later is None or run.pipeline == later.pipeline]
-        own = [run for run in own if later is None or run.started <= later.started]
-        own = [run for run in own if run.rows] or own  # One that was interrupted says nothing.
-        if not own:
-            raise UsageError(f"{workspace.runs}: there is no run to compare with; name one")
-        return own[-1]
-    ids = [run for run in workspace.run_ids() if run.startswith(what)]
-    if len(ids) == 1 or what in ids:
-        return workspace.results(what if what in ids else ids[0])
+    if name_or_id is None:
+        earlier = [run for run in runs if later is None or run.pipeline == later.pipeline]
+        earlier = [run for run in earlier if later is None or run.started <= later.started]
+        earlier = [
+            run for run in earlier if run.rows
+        ] or earlier  # Skip interrupted runs without rows.
+        if not earlier:
+            raise UsageError(f"{workspace.runs}: no run to compare with; name a run")
+        return earlier[-1]
+    ids = [run for run in workspace.run_ids() if run.startswith(name_or_id)]
+    if len(ids) == 1 or name_or_id in ids:
+        return workspace.results(name_or_id if name_or_id in ids else ids[0])
     if ids:
-        raise UsageError(f"{what!r} matches {len(ids)} run ids; type more of it")
-    name = _name(what)
+        raise UsageError(f"{name_or_id!r} matches {len(ids)} run ids; type more of it")
+    name = _name(name_or_id)
     named = [run for run in runs if run.pipeline == name]
     if not named:
-        commit = revision(workspace.folder.parent, what)
+        commit = revision(workspace.folder.parent, name_or_id)
         named = [run for run in runs if commit and run.commit.rstrip("+") == commit.rstrip("+")]
     if not named:
-        known = [*{run.pipeline for run in runs}, *(run.run for run in runs)]
+        names = [*{run.pipeline for run in runs}, *(run.run for run in runs)]
         raise UsageError(
-            f"{what!r} is no run, no pipeline with a run, and no commit of which there is a run"
-            f"{did_you_mean(what, known)}"
+            f"no run, pipeline or commit {name_or_id!r} with results"
+            f"{did_you_mean(name_or_id, names)}"
         )
     return ([run for run in named if run.rows] or named)[-1]

@@ -1,4 +1,4 @@
-"""A trained model, and nothing of its training: what of it a device is best given."""
+"""The compress command: compress a trained model for a device, without its training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edgesparse.commands.bench import measured
+from edgesparse.commands.bench import bench_files
 from edgesparse.commands.deploy import deploy
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
@@ -37,7 +37,7 @@ from edgesparse.tflite.runtimes.compatibility import Cell, Profile
 from edgesparse.tflite.runtimes.storage import store
 
 SPARSITIES = (0.7, 0.6, 0.5, 0.4, 0.3)
-"""Tried one after another, until the answers stay what they were."""
+"""Tried in this order until the output error is within its limit."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,24 @@ def compress(
 ) -> Compressed:
     """Make a trained model smaller and faster for a device, without training it.
 
-    A Keras model is reconstructed with zeros, quantized and converted in the ways that may gain
-    something there; the fastest that loses at most a point is written. A float .tflite file is
-    pruned in place, as far as its answers stay within the limit, and stored as the device likes it.
+    A Keras model is pruned with reconstruction, quantized and converted in every way that can pay
+    on the device; the fastest variant that loses at most a point is written. A float .tflite file
+    is pruned in place within `max_error`, and stored in the format that the device exploits.
 
     Args:
         model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; or
             a .tflite file.
         data: for a Keras model a .npz with x and y; a .npz of samples alone (x, or arrays by the
-            inputs' names) or a .npy: its own answers are the labels then; or a pipeline file, whose
-            data is taken. For a .tflite file a .npy or .npz
-            of samples.
-        sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES that keeps
-            the limit.
+            inputs' names) or a .npy: the model's own outputs are the labels then; or a pipeline
+            file with data. For a .tflite file a .npy or .npz of samples.
+        sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES within
+            `max_error`.
         max_error: largest output error of a .tflite file: the mean difference to the original's
             outputs as a share of their range.
 
     Raises:
         UsageError: a file is wrong; nothing was run.
-        EdgesparseError: nothing was found that keeps the limit.
+        EdgesparseError: no variant is within the limit.
     """
     source, target = Path(model), Path(output)
     if not source.exists():
@@ -112,49 +111,49 @@ def _file(
 ) -> Compressed:
     content = read_model(source)
     with project.target(device) as connected:
-        known = profiles(connected, project.workspace())
-    if not known:
-        raise EdgesparseError(f"device {connected.device.name} has no runtime that could be asked")
-    profile = next(iter(known.values()))
+        runtime_profiles = profiles(connected, project.workspace())
+    if not runtime_profiles:
+        raise EdgesparseError(f"device {connected.device.name} has no usable runtime")
+    profile = next(iter(runtime_profiles.values()))
     pattern: Pattern = "block-1x4" if _takes_blocks(profile) else "unstructured"
     tried: list[Reconstruction] = []
     with temporary_folder() as folder:
-        place, wanted = folder / "pruned.tflite", [sparsity] if sparsity else list(SPARSITIES)
-        for number, share in enumerate(wanted):
+        pruned, sparsities = folder / "pruned.tflite", [sparsity] if sparsity else list(SPARSITIES)
+        for number, share in enumerate(sparsities):
             label = f"reconstruct with {share:.0%} zeros"
-            project.listener(events.StageStarted(label, number + 1, len(wanted)))
-            tried.append(reconstruct(source, data, share, pattern, place))
-            project.listener(events.StageDone(label, number + 1, len(wanted)))
+            project.listener(events.StageStarted(label, number + 1, len(sparsities)))
+            tried.append(reconstruct(source, data, share, pattern, pruned))
+            project.listener(events.StageDone(label, number + 1, len(sparsities)))
             if tried[-1].output_error <= max_error:
                 break
         else:
-            nearest = min(made.output_error for made in tried)
+            nearest = min(result.output_error for result in tried)
             raise EdgesparseError(
                 f"{source}: output error {nearest:.1%} exceeds --max-error {max_error:.1%}; raise "
                 "it, lower --sparsity, or add representative samples"
             )
-        stored, _ = store(place.read_bytes(), profile, "auto", source.name)
-        kept = min(stored + trailing_bytes(content, str(source)), content, key=len)
-        if kept is content:
+        stored, _ = store(pruned.read_bytes(), profile, "auto", source.name)
+        compressed = min(stored + trailing_bytes(content, str(source)), content, key=len)
+        if compressed is content:
             raise EdgesparseError(
                 f"{source}: {share:.0%} sparsity does not shrink the file for "
                 f"{profile.machine.runtime}"
             )
-        # Where nobody sees it until all is done: a run that is interrupted leaves no output.
+        # Measured in a temporary folder: an interrupted run leaves no output.
         new = folder / target.name
-        new.write_bytes(kept)
+        new.write_bytes(compressed)
         command = shlex.join(["edgesparse", "bench", str(source), str(target)])
         devices = project.devices(device)
-        results = measured(project, [source, new], devices, Benchmark(), command, quick=quick)
-    _write(target, kept)
+        results = bench_files(project, [source, new], devices, Benchmark(), command, quick=quick)
+    _write(target, compressed)
     return Compressed(
-        str(source), str(target), target.stem, len(content), len(kept), share,
+        str(source), str(target), target.stem, len(content), len(compressed), share,
         tried[-1].output_error, results,
     )  # fmt: skip
 
 
 def _takes_blocks(profile: Profile) -> bool:
-    """Whether blocks in fully connected layers gain time there, and zeros in convolutions none."""
+    """True where blocks in fully connected layers save time, and zeros in convolutions do not."""
     cell = profile.verdict(Cell("FULLY_CONNECTED", "f32", "block-1x4"))
     return cell.exploits(0.3) and not profile.sparse_path.exists
 
@@ -174,12 +173,12 @@ def _keras(
     except EdgesparseError as error:
         kind = UsageError if isinstance(error, UsageError) else EdgesparseError
         raise kind(_by_file(error, loaded, source, data)) from error
-    found = recommend(results.rows)
-    if found is None:
+    recommendation = recommend(results.rows)
+    if recommendation is None:
         raise EdgesparseError(
             f"{source}: no variant ran and lost at most a point; see 'edgesparse report'"
         )
-    row, run = found.fastest, project.workspace().results_path(results.run)
+    row, run = recommendation.fastest, project.workspace().results_path(results.run)
     kept = run.with_name(FOLDER) / f"{row.variant}-{row.runtime.name}.tflite"
     _write(target, kept.read_bytes())
     dense = next((r for r in results.rows if r.variant == results.baseline and r.model), row)
@@ -191,13 +190,15 @@ def _keras(
 
 
 def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -> Loaded[Any]:
-    """A pipeline that only converts, in every way that may gain something."""
-    base, described = Path.cwd(), _described(data, source, workspace)
+    """Pipeline without training, with every variant that can pay."""
+    base, described = Path.cwd(), _data_keys(data, source, workspace)
     if data.suffix in (".yaml", ".yml"):
         base = data.absolute().parent
     variants = untrained_variants(sparsity)
     if source.is_dir():  # A SavedModel is converted as it is.
-        variants = {name: own for name, own in variants.items() if "sparsify" not in own}
+        variants = {
+            name: variant for name, variant in variants.items() if "sparsify" not in variant
+        }
     text = yaml.safe_dump(
         {
             "name": "compress",
@@ -214,27 +215,27 @@ def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -
 
 
 def _by_file(error: EdgesparseError, loaded: Loaded[Any], source: Path, data: Path) -> str:
-    """A message about the pipeline, which no user has written, by the files of the user's own."""
+    """Rewrite an error about the generated pipeline in terms of the user's files."""
     document = loaded.document
 
-    def place(match: re.Match[str]) -> str:
+    def location(match: re.Match[str]) -> str:
         line = int(match[1] or 0)
         above = [key for key, (top, _) in document.keys.items() if len(key) == 1 and top <= line]
         about_data = above and above[-1][0] in ("data", "task", "metric")
         return f"{data if about_data else f'{source} with {data}'}: "
 
-    return re.sub(re.escape(document.path) + r"(?::(\d+):\d+)?: ", place, str(error))
+    return re.sub(re.escape(document.path) + r"(?::(\d+):\d+)?: ", location, str(error))
 
 
-def _described(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]:
-    """What a pipeline says of the data; and of the task, where the model answers for labels."""
+def _data_keys(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]:
+    """Pipeline keys for the data, and for the task where the model's outputs are the labels."""
     if data.suffix in (".yaml", ".yml"):
         spec = load_pipeline(data).spec.data
         return {"data": spec.model_dump(mode="json", exclude_defaults=True)}
     if not data.is_file():
         raise UsageError(f"{data}: no such file")
     if data.suffix not in (".npz", ".npy"):
-        raise UsageError(f"{data}: give a .npz or .npy of samples, or a pipeline file (.yaml)")
+        raise UsageError(f"{data}: use a .npz or .npy of samples, or a pipeline file (.yaml)")
     try:
         stored = np.load(data, allow_pickle=False)
         names = [] if isinstance(stored, np.ndarray) else list(stored.files)
@@ -242,16 +243,16 @@ def _described(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]
         raise UsageError(f"{data}: is not a {data.suffix} of plain arrays: {error}") from None
     if any(name in ("y", "y_train") or name.startswith("y.") for name in names):
         return {"data": {"name": "npz", "args": {"path": str(data.absolute())}}}
-    # Kept beside the store: stages come back to it.
+    # Stored permanently: stages read it again.
     kept = workspace.folder / "compress" / f"{source.stem}-{data.stem}.npz"
     kept.parent.mkdir(parents=True, exist_ok=True)
     tasks = answers(source, data, kept)
-    found: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
-    found["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
+    keys: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
+    keys["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
     if next(iter(tasks.values())) == "regression":
-        # Of the model itself all errors are 0: no share of them may be lost.
-        found["metric"] = "r2"
-    return found
+        # The model has no error against its own outputs, so mae has no relative limit.
+        keys["metric"] = "r2"
+    return keys
 
 
 def _write(target: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The same .tflite model with its weights stored as one device's runtime likes them."""
+"""The encode command: store the weights of a .tflite file for a device's runtime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgesparse.tflite.runtimes.storage import Decision, store, summary
 
 @dataclass(frozen=True)
 class Encoded:
-    """What became of a file; `notes` say why weights with zeros stayed dense."""
+    """An encoded file; `notes` explain weights with zeros that stay dense."""
 
     source: str
     target: str
@@ -38,8 +38,8 @@ def encode(
     *,
     runtime: str | None = None,
 ) -> Encoded:
-    """Store each weight of a .tflite file in the form that a device's runtime exploits, else in the
-    smallest that it accepts; every value stays what it is.
+    """Store each weight of a .tflite file in the format that a device's runtime exploits, else in
+    the smallest that it accepts. No value changes.
 
     Args:
         runtime: one of the device's; default: the first that its file names.
@@ -51,16 +51,16 @@ def encode(
     source, target = Path(source), Path(target)
     content = read_model(source)
     with project.target(device) as connected:
-        known = profiles(connected, project.workspace())
-    if not known:
-        raise EdgesparseError(f"device {connected.device.name} has no runtime that could be asked")
-    name = runtime or next(iter(known))
-    if name not in known:
-        raise UsageError(f"the device has no runtime {name!r}{did_you_mean(name, known)}")
-    changed, decisions = store(content, known[name], "auto", str(source))
+        runtime_profiles = profiles(connected, project.workspace())
+    if not runtime_profiles:
+        raise EdgesparseError(f"device {connected.device.name} has no usable runtime")
+    name = runtime or next(iter(runtime_profiles))
+    if name not in runtime_profiles:
+        raise UsageError(f"unknown runtime {name!r}{did_you_mean(name, runtime_profiles)}")
+    changed, decisions = store(content, runtime_profiles[name], "auto", str(source))
     _require_equal(content, changed, str(source))
     changed += trailing_bytes(content, str(source))
-    # Sparse forms have headers and indices: what did not become smaller stays as it was.
+    # Sparse formats have headers and indices: a file that would grow stays unchanged.
     pays = len(changed) < len(content) or any(d.exploited for d in decisions)
     pays = pays or any(form != "dense" for form in _forms(content))
     result = changed if pays else content
@@ -68,7 +68,7 @@ def encode(
         replace_bytes(target, result)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
-    label = f"{name} {known[name].machine.version}"
+    label = f"{name} {runtime_profiles[name].machine.version}"
     return Encoded(
         str(source), str(target), label, len(content), len(result), decisions,
         tuple(summary(list(decisions))),
@@ -80,11 +80,11 @@ def _forms(content: bytes) -> list[str]:
 
 
 def _require_equal(before: bytes, after: bytes, name: str) -> None:
-    """Every weight is read back: storing it in another way changes no value."""
+    """Read every weight back and raise EdgesparseError where a value changed."""
     first = {c.label: c.values for c in constants(open_model(before, name), before) if c.is_weight}
     second = {c.label: c.values for c in constants(open_model(after, name), after) if c.is_weight}
     same = first.keys() == second.keys() and all(
         np.array_equal(values, second[label]) for label, values in first.items()
     )
     if not same:
-        raise EdgesparseError(f"{name}: its weights are not the same after encoding; not written")
+        raise EdgesparseError(f"{name}: weights differ after encoding; nothing was written")

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from edgesparse.commands.fleet.resources import Resources
-from edgesparse.commands.results.models import FOLDER, kept
+from edgesparse.commands.results.models import FOLDER, model_files
 from edgesparse.devices.setup.install import PREDICT, RAW
 from edgesparse.graph.events import Note
 from edgesparse.graph.workspace import Workspace
@@ -53,20 +53,20 @@ def export(
     run: str | None = None,
     runtime: str | None = None,
 ) -> list[Path]:
-    """Write a variant's model with labels, transforms, and code that runs it; the files.
+    """Write a variant's model with labels, transforms and code that runs it.
 
     Args:
-        output: a new folder; default: the variant's name, here.
-        run: a run's id; default: the last in which the variant is ok.
-        runtime: for which it is stored; default: the one that it was faster with.
+        output: new folder; default: the variant's name.
+        run: id of a run; default: the last in which the variant is ok.
+        runtime: target runtime; default: the one that the variant is faster with.
 
     Raises:
-        UsageError: there is no such run or variant, or the folder is there already.
+        UsageError: the run or variant is unknown, or the folder exists.
     """
     workspace = project.workspace()
     results, newest = _run_of(workspace, variant, run)
     if results is not newest:
-        project.listener(Note(f"run {newest.run} is newer, but it has no {variant} that is ok"))
+        project.listener(Note(f"run {newest.run} is newer, but {variant} failed in it"))
     folder = workspace.results_path(results.run).with_name(FOLDER)
     source = _file_of(folder, results, variant, runtime)
     target = Path(output) if output is not None else Path(variant)
@@ -84,36 +84,40 @@ def export(
             (part / "README.md").write_text(text)
             (part / "main.cc").write_text(_CC)
     except FileExistsError:
-        raise UsageError(f"{target}: is there already; name another folder with -o") from None
+        raise UsageError(f"{target} already exists; choose another folder with -o") from None
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
     return sorted(target.iterdir())
 
 
 def _run_of(workspace: Workspace, variant: str, run: str | None) -> tuple[Results, Results]:
-    """The run that is named, or the last in which the variant is ok and its model was kept; and the
-    last that has the variant."""
+    """The named run, or the last one with the variant ok and its model; and the last one with the
+    variant."""
     runs = [workspace.results(run)] if run is not None else workspace.all_results()[::-1]
-    own = [results for results in runs if any(row.variant == variant for row in results.rows)]
-    if not own:
+    candidates = [
+        results for results in runs if any(row.variant == variant for row in results.rows)
+    ]
+    if not candidates:
         where = f"run {run}" if run is not None else "any run"
-        known = {row.variant for results in runs for row in results.rows}
-        raise UsageError(f"no variant {variant!r} in {where}{did_you_mean(variant, known)}")
-    return next((r for r in own if _is_ok(workspace, r, variant)), own[0]), own[0]
+        names = {row.variant for results in runs for row in results.rows}
+        raise UsageError(f"unknown variant {variant!r} in {where}{did_you_mean(variant, names)}")
+    return next(
+        (r for r in candidates if _is_ok(workspace, r, variant)), candidates[0]
+    ), candidates[0]
 
 
 def _is_ok(workspace: Workspace, results: Results, variant: str) -> bool:
     ok = any(row.variant == variant and row.status == "ok" for row in results.rows)
-    return ok and bool(kept(workspace.results_path(results.run).with_name(FOLDER), variant))
+    return ok and bool(model_files(workspace.results_path(results.run).with_name(FOLDER), variant))
 
 
 def _file_of(folder: Path, results: Results, variant: str, runtime: str | None) -> Path:
-    """The model of a variant: for the runtime that is named, or the one it was faster with."""
-    files = {_runtime(path): path for path in kept(folder, variant)}
+    """Model file of a variant for a runtime, by default the one that it is faster with."""
+    files = {_runtime(path): path for path in model_files(folder, variant)}
     if not files:
-        raise UsageError(f"run {results.run} has kept no model of {variant}; deploy it again")
+        raise UsageError(f"run {results.run} has no model of {variant}; deploy it again")
     if runtime is not None and runtime not in files:
-        raise UsageError(f"{variant} was not made for {runtime!r}{did_you_mean(runtime, files)}")
+        raise UsageError(f"{variant} has no model for {runtime!r}{did_you_mean(runtime, files)}")
     rows = [r for r in results.rows if r.variant == variant and r.runtime.name in files]
     rows = [row for row in rows if row.status == "ok" and row.latency_ms]
     rows.sort(key=lambda row: row.latency_ms.p50 if row.latency_ms else 0.0)

@@ -1,4 +1,4 @@
-"""The files of a new project."""
+"""The init command: files of a new project."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ EMULATED = "pi5-emulated"
 
 
 def write_project(folder: Path, example: str | None = None, *, ci: bool = False) -> list[Path]:
-    """Write a pipeline, with what it refers to, the local device and JSON Schemas into `folder`.
-    A file that is there already and is the same is left as it is.
+    """Write a pipeline and its files, the local device and JSON Schemas into `folder`. Existing
+    files with the same content are kept.
 
     Args:
-        example: a shipped pipeline instead of a first one.
-        ci: also a workflow for GitHub Actions, and the device that it deploys to.
+        example: start from this shipped pipeline.
+        ci: also write a workflow for GitHub Actions, and the device that it deploys to.
 
     Returns:
-        What was written, the pipeline first.
+        Paths of the written files, the pipeline first.
 
     Raises:
-        UsageError: there is no such example, another file is there already (nothing is written), or
-            it cannot be written.
+        UsageError: the example is unknown, a different file exists (nothing is written), or a file
+            cannot be written.
     """
     name = example or "first"
     contents = {f"pipelines/{name}.yaml": PIPELINE.encode()}
@@ -98,11 +98,13 @@ def write_project(folder: Path, example: str | None = None, *, ci: bool = False)
         contents[".github/workflows/edgesparse.yml"] = WORKFLOW.replace("NAME", name).encode()
     try:
         new = {
-            folder / path: own for path, own in contents.items() if not _same(folder / path, own)
+            folder / path: content
+            for path, content in contents.items()
+            if not _same(folder / path, content)
         }
         for path in new:
             if path.exists():
-                raise UsageError(f"{path}: is there already; choose another folder")
+                raise UsageError(f"{path} already exists; choose another folder")
         for path, content in new.items():
             replace_bytes(path, content)
     except OSError as error:
@@ -111,16 +113,16 @@ def write_project(folder: Path, example: str | None = None, *, ci: bool = False)
 
 
 def examples() -> list[str]:
-    """The names of the shipped pipelines."""
+    """List the names of the shipped pipelines."""
     return sorted(path.stem for path in _shipped("pipelines").glob("*.yaml"))
 
 
 def _example(name: str) -> list[Path]:
-    """A shipped pipeline, and the files beside it that it names."""
+    """Files of a shipped pipeline: its own, and those beside it that it names."""
     folder = _shipped("pipelines")
     if name not in examples():
         raise UsageError(
-            f"no example {name!r}{did_you_mean(name, examples())}; there are "
+            f"unknown example {name!r}{did_you_mean(name, examples())}; choose one of: "
             f"{', '.join(examples())}"
         )
     path = folder / f"{name}.yaml"
@@ -130,15 +132,15 @@ def _example(name: str) -> list[Path]:
 
 
 def _shipped(kind: str) -> Path:
-    """The folder of shipped files: where a wheel puts them, or beside the package's source."""
-    places = (
+    """Folder of shipped files: beside the source, or where a wheel installs them."""
+    folders = (
         Path(__file__).parents[2] / kind,
         Path(sysconfig.get_path("data")) / "share" / "edgesparse" / kind,
     )
-    found = next((place for place in places if (place / "schema.json").is_file()), None)
-    if found is None:
-        raise UsageError(f"the shipped {kind} are not installed: {places[1]} is not there")
-    return found
+    folder = next((path for path in folders if (path / "schema.json").is_file()), None)
+    if folder is None:
+        raise UsageError(f"the shipped {kind} are not installed: {folders[1]} does not exist")
+    return folder
 
 
 def _same(path: Path, content: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Which layers of a pipeline's model bear sparsity, and a proposal that keeps the accuracy."""
+"""The sensitivity command: the metric with each layer pruned alone, and a proposal by layer."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from edgesparse.spec.sparsify import LEVELS, Magnitude
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was measured and what follows. `proposal` is None where nothing keeps the accuracy
-    without training; `path` is where it was saved."""
+class LayerSensitivities:
+    """Sensitivities of layers, saved in `path`; `proposal` is None where no sparsity keeps the
+    metric without training."""
 
     variant: str
     sensitivity: Sensitivity
@@ -36,16 +36,21 @@ class Found:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For JSON; `accuracy` is the metric that is named, as it is."""
-        found, value = self.sensitivity, self.sensitivity.value
+        """A JSON record; `accuracy` is the value of the named metric."""
+        sensitivity, value = self.sensitivity, self.sensitivity.value
         proposal = self.proposal
         if proposal is not None:
             proposal = replace(proposal, accuracy=value(proposal.accuracy))
-        layers = [replace(one, accuracy=tuple(map(value, one.accuracy))) for one in found.layers]
+        layers = [
+            replace(layer, accuracy=tuple(map(value, layer.accuracy)))
+            for layer in sensitivity.layers
+        ]
         return {
             "variant": self.variant,
             "max_accuracy_drop": self.max_accuracy_drop,
-            **asdict(replace(found, accuracy=value(found.accuracy), layers=tuple(layers))),
+            **asdict(
+                replace(sensitivity, accuracy=value(sensitivity.accuracy), layers=tuple(layers))
+            ),
             "proposal": None if proposal is None else asdict(proposal),
         }
 
@@ -58,59 +63,68 @@ def sensitivity(
     variant: str | None = None,
     max_accuracy_drop: float = 0.02,
     levels: Sequence[float] = LEVELS,
-) -> Found:
-    """Train what is not in the store, prune each layer alone, and save what comes out.
+) -> LayerSensitivities:
+    """Prune each layer of a trained model alone, and save the metric that is left.
 
     Args:
         device: the target of `pattern: auto`.
-        variant: whose model, pattern, layers and exclusions count; default the first that is
+        variant: the variant whose model, pattern, layers and exclusions to use; default: the first
             pruned by magnitude, else unstructured zeros in the dense model.
-        max_accuracy_drop: what the proposal may lose of the metric that counts, on validation
-            data and before any fine-tuning.
+        max_accuracy_drop: largest drop of the primary metric by the proposal, on validation data
+            and before fine-tuning.
         levels: sparsities to try.
 
     Raises:
-        UsageError: there is no such variant, or it is not pruned by magnitude.
+        UsageError: the variant is unknown, or not pruned by magnitude.
         EdgesparseError: training failed.
     """
     loaded = load_pipeline(pipeline)
     workspace, listener = project.workspace(loaded.spec.store), project.listener
     check_variants(loaded, [variant] if variant else None)
-    name, place, step = _step(loaded.spec, variant)
+    name, index, step = _step(loaded.spec, variant)
     path = workspace.folder / "sensitivity" / f"{loaded.spec.name}-{name}.json"
     with project.target(device) as target:
         workers = project.workers(path.with_suffix(".log"))
-        known = profiles(target, workspace)
+        runtime_profiles = profiles(target, workspace)
         inputs = inputs_of(loaded)
         plan, stage = sensitivity_plan(
-            loaded.spec, inputs.digests, library_versions(), known, name, place, step, levels
+            loaded.spec,
+            inputs.digests,
+            library_versions(),
+            runtime_profiles,
+            name,
+            index,
+            step,
+            levels,
         )
         run, store = new_id("sensitivity"), workspace.store
-        with executor_for(loaded, target, store, workers, run, known, inputs) as executor:
+        with executor_for(
+            loaded, target, store, workers, run, runtime_profiles, inputs
+        ) as executor:
             errors = execute(plan.work, executor, listener)
         if stage.key in errors:
             raise EdgesparseError(errors[stage.key])
         listener(events.StageStarted("proposal", 1, 1))
-        found, proposal = workers.call(
+        curves, proposal = workers.call(
             "edgesparse.stages.sensitivity:propose",
             executor.context,
             executor.parts(stage, executor.store.path(stage.key)),
             max_accuracy_drop,
         )
         listener(events.StageDone("proposal", 1, 1))
-    done = Found(name, found, max_accuracy_drop, proposal, path)
-    replace_json(path, done.record)
-    return done
+    result = LayerSensitivities(name, curves, max_accuracy_drop, proposal, path)
+    replace_json(path, result.record)
+    return result
 
 
 def _step(pipeline: Pipeline, variant: str | None) -> tuple[str, int, Magnitude]:
-    """The variant, and its step and place that is pruned by magnitude."""
+    """Find the variant's magnitude step: the variant's name, the step's index, the step."""
     names = list(pipeline.variants) if variant is None else [variant]
     for name in names:
-        for place, step in enumerate(pipeline.variants[name].sparsify):
+        for index, step in enumerate(pipeline.variants[name].sparsify):
             if isinstance(step, Magnitude):
-                return name, place, step
+                return name, index, step
     if variant is not None:
-        raise UsageError(f"variant {variant} is not pruned by magnitude; name one that is")
+        raise UsageError(f"variant {variant} is not pruned by magnitude; choose another --variant")
     name = pipeline.baseline_variant
     return name, 0, Magnitude(method="magnitude", sparsity=LEVELS[-1])

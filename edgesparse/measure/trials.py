@@ -41,7 +41,7 @@ class Sweep(Data):
     cpu: str = ""
     objectives: list[str]
     directions: list[Direction]
-    limits: list[Constraint]
+    constraints: list[Constraint]
     trials: list[Trial]
     n_trials: int
     """Requested number of trials."""

@@ -112,7 +112,7 @@ def test_init_starts_a_project_that_is_valid(cli, tmp_path):
     files[0].write_text("mine")
     again = cli("init", "my project")
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
     assert files[0].read_text() == "mine"
 
 

@@ -35,4 +35,4 @@ def test_a_file_with_more_multiply_accumulates_than_were_asked_for_says_so(macs,
     assert within_macs(both[0], both, PIPELINE).notes == ()
     assert bool(notes) == noted
     if noted:
-        assert notes[0].endswith("the file has 77% of those of dense")
+        assert notes[0].endswith("of dense; the file has 77%")

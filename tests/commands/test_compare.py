@@ -40,10 +40,10 @@ def test_runs_are_found_by_id_beginning_pipeline_and_by_default(project):
     assert found("20260101-000000-p-aaaaaa", "q") == ("p-aaaaaa", "q-cccccc")
     assert found(None, "p") == ("p-aaaaaa", "p-bbbbbb")
     for names, said in [
-        ((None, None), "there is no run to compare with"),
+        ((None, None), "no run to compare with"),
         (("2026", "q"), "matches 3 run ids"),
-        (("nothing", "q"), "is no run, no pipeline with a run, and no commit"),
-        (("--help", "q"), "is no run"),
+        (("nothing", "q"), "no run, pipeline or commit 'nothing'"),
+        (("--help", "q"), "no run, pipeline"),
     ]:
         with pytest.raises(UsageError, match=said):
             edgesparse.compare(*names, project=project)

@@ -66,9 +66,9 @@ def test_an_exported_variant_runs_where_nothing_of_ours_is(cli, tmp_path):
     assert answered.returncode == 0, answered.stderr
     assert any(label in answered.stdout for label in json.loads((out / "labels.json").read_text()))
     for arguments, said in [
-        (["sparse-f32", "-o", "out"], "out: is there already"),
-        (["spare-f32"], "no variant 'spare-f32' in any run; did you mean 'sparse-f32'"),
-        (["sparse-f32", "--runtime", "tflite-runtime"], "was not made for 'tflite-runtime'"),
+        (["sparse-f32", "-o", "out"], "out already exists"),
+        (["spare-f32"], "unknown variant 'spare-f32' in any run; did you mean 'sparse-f32'"),
+        (["sparse-f32", "--runtime", "tflite-runtime"], "has no model for 'tflite-runtime'"),
     ]:
         wrong = cli("export", *arguments)
         assert wrong.returncode == 2

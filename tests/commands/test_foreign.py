@@ -56,10 +56,10 @@ def bench(folder, *arguments):
 def test_an_open_size_must_be_named(folder):
     done = bench(folder, "open.tflite")
     assert done.returncode == 2
-    assert "input image is of open size, ?x?x?x3; name one: --input-shape image=1x" in done.stderr
+    assert "input image is dynamic, ?x?x?x3; set its shape: --input-shape image=1x" in done.stderr
     done = bench(folder, "open.tflite", "--input-shape", "image=1x32x32x4")
     assert done.returncode == 2
-    assert "is ?x?x?x3, which 1x32x32x4 does not fit" in done.stderr
+    assert "shape 1x32x32x4 does not match input image, ?x?x?x3" in done.stderr
     for wrong, said in (("imag=1x8x8x3", "did you mean 'image'"), ("1x0x8x3", "write 1x224")):
         done = bench(folder, "open.tflite", "--input-shape", wrong)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
@@ -89,7 +89,9 @@ def test_a_refusal_that_is_known_is_explained_and_the_remedy_works(folder):
     done = bench(folder, "sparse.tflite")
     rows = {row["runtime"]["name"]: row for row in json.loads(done.stdout)["rows"]}
     refused = rows["ai-edge-litert"]
-    assert "stored as it refuses: its XNNPACK requires constant int8 weights" in refused["error"]
+    assert (
+        "stored in a refused format: its XNNPACK requires constant int8 weights" in refused["error"]
+    )
     assert "'edgesparse encode sparse.tflite OUT.tflite --device local" in refused["error"]
     said = run_cli(
         "encode", "sparse.tflite", "out.tflite", "--runtime", "ai-edge-litert", cwd=folder

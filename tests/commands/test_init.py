@@ -32,13 +32,15 @@ def test_examples_go_together_and_nothing_of_a_users_is_lost(tmp_path):
     assert write_project(tmp_path, "words") == []
     mine = tmp_path / "pipelines" / "pairs.yaml"
     mine.write_text("mine")
-    with pytest.raises(UsageError, match=r"pairs\.yaml: is there already"):
+    with pytest.raises(UsageError, match=r"pairs\.yaml already exists"):
         write_project(tmp_path, "pairs")
     assert mine.read_text() == "mine"
 
 
 def test_an_unknown_example_names_the_others(tmp_path):
-    with pytest.raises(UsageError, match=r"no example 'word'; did you mean 'words'\?.*diabetes"):
+    with pytest.raises(
+        UsageError, match=r"unknown example 'word'; did you mean 'words'\?.*diabetes"
+    ):
         write_project(tmp_path, "word")
     assert not list(tmp_path.iterdir())
 

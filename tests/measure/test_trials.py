@@ -40,7 +40,7 @@ def swept(*trials, directions=("maximize", "minimize")):
         device="d",
         objectives=["accuracy", "bytes"],
         directions=list(directions),
-        limits=[],
+        constraints=[],
         trials=list(trials),
         n_trials=len(trials),
     )

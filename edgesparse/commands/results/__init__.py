@@ -1,1 +1,1 @@
-"""What a run leaves: results as they come, how its variants were made, a release, a page."""
+"""Results of a run: the record, provenance, the release, model files."""

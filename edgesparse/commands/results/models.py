@@ -1,4 +1,4 @@
-"""The files of a run, kept beside its results under the names of their variants."""
+"""Model files of a run, beside its results."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ FOLDER = "models"
 
 
 def keep_models(folder: Path, samples: Path, candidates: Iterable[Candidate]) -> None:
-    """Link each model into `folder` as VARIANT-RUNTIME.tflite, with what is to be known to run it
-    beside it. Of a device that gets another file than the one before it has a folder of its own.
+    """Link each model into `folder` as VARIANT-RUNTIME.tflite, with a JSON file that describes it.
 
     Args:
-        folder: of this device's models.
-        samples: the folder with labels and transforms.
+        folder: folder for the models of one device, since storage differs by device.
+        samples: folder with labels and transforms.
     """
-    found = {f"{c.variant}-{c.runtime.name}": c for c in candidates if c.path is not None}
-    if not found:
+    models = {f"{c.variant}-{c.runtime.name}": c for c in candidates if c.path is not None}
+    if not models:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for name in (LABELS, TRANSFORM):
         with suppress(OSError):
             shutil.copyfile(samples / name, folder / name)
-    for name, candidate in found.items():
+    for name, candidate in models.items():
         assert candidate.path is not None
         target = folder / f"{name}.tflite"
         with suppress(OSError):
-            own = about_model(candidate.entry)
-            runtime = {**candidate.runtime.model_dump(), **own["runtime"]}
-            about = {**own, "variant": candidate.variant, "runtime": runtime}
+            description = about_model(candidate.entry)
+            runtime = {**candidate.runtime.model_dump(), **description["runtime"]}
+            about = {**description, "variant": candidate.variant, "runtime": runtime}
             replace_json(folder / f"{name}.json", about)
             if not target.exists():
                 _link(candidate.path, target)
@@ -46,17 +45,17 @@ def keep_models(folder: Path, samples: Path, candidates: Iterable[Candidate]) ->
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)  # The store may forget it: the run does not.
+        os.link(source, target)  # The run keeps it when the store drops it.
     except OSError:
         replace_bytes(target, source.read_bytes())
 
 
-def kept(folder: Path, variant: str) -> Sequence[Path]:
-    """The models of a variant that a run has kept."""
+def model_files(folder: Path, variant: str) -> Sequence[Path]:
+    """List the model files of a variant in a run."""
     return sorted(p for p in folder.glob(f"{variant}-*.tflite") if _variant_of(p) == variant)
 
 
 def _variant_of(model: Path) -> str | None:
-    with suppress(OSError, ValueError, AttributeError):  # Damaged: it is nobody's.
+    with suppress(OSError, ValueError, AttributeError):  # A damaged description: skip the file.
         return str(json.loads(model.with_suffix(".json").read_text()).get("variant"))
     return None

@@ -1,4 +1,4 @@
-"""How a plan's variants were made, read from what its stages left."""
+"""Provenance of a plan's variants, from the artifacts of its stages."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from edgesparse.tasks.evaluation import from_dict
 from edgesparse.tflite.features import Features, features, strongest
 from edgesparse.tflite.format.signature import read_signature
 
-LOOKED_AT = 4096
-"""Of more values than this no picture is kept."""
+MAX_VALUES = 4096
+"""Largest number of input values whose attribution is stored as an image."""
 OUTPUTS = 12
 _NAMED = 12
-_COLOURS = 4
+_CHANNELS = 4
 
 
 def provenance_of(plan: Plan, store: Store) -> Provenance:
-    """What the stages that are done left; of those that failed there is nothing."""
+    """Collect the provenance from the stages that have finished."""
     done = [stage for stage in plan.stages if store.has(stage.key)]
     return Provenance(
-        trainings=[found for stage in done if (found := _training(stage, store)) is not None],
+        trainings=[training for stage in done if (training := _training(stage, store)) is not None],
         layers=_layers(plan, store),
         sensitivities=[
             _sensitivity(stage, plan, store) for stage in done if stage.name == "sensitivity"
@@ -53,9 +53,9 @@ def _training(stage: Stage, store: Store) -> Training | None:
     path = store.path(stage.key) / HISTORY
     if not path.is_file():
         return None
-    found = read_json(path)
-    # Not what is said of the training as a whole.
-    history = {n: v for n, v in found.items() if n.startswith("val_") or f"val_{n}" in found}
+    stored = read_json(path)
+    # Only values by epoch.
+    history = {n: v for n, v in stored.items() if n.startswith("val_") or f"val_{n}" in stored}
     if not history:
         return None
     return Training(
@@ -70,46 +70,46 @@ def _finite(value: Any) -> float | None:
 
 
 def _layers(plan: Plan, store: Store) -> dict[str, list[LayerSparsity]]:
-    found = {}
+    layers = {}
     for variant, convert in plan.converted.items():
         key = plan.stage(convert).inputs["model"]
         path = store.path(key) / LAYERS
         if store.has(key) and path.is_file():
-            found[variant] = [
+            layers[variant] = [
                 LayerSparsity(
-                    name=one["name"],
-                    pattern=one["pattern"],
-                    size=one["size"],
-                    target=min(1.0, max(0.0, one["target"])),
-                    achieved=one["achieved"],
-                    note=one["note"],
-                    size_before=one["size_before"],
+                    name=layer["name"],
+                    pattern=layer["pattern"],
+                    size=layer["size"],
+                    target=min(1.0, max(0.0, layer["target"])),
+                    achieved=layer["achieved"],
+                    note=layer["note"],
+                    size_before=layer["size_before"],
                 )
-                for one in read_json(path)
+                for layer in read_json(path)
             ]
-    return found
+    return layers
 
 
 def _sensitivity(stage: Stage, plan: Plan, store: Store) -> LayerSensitivity:
-    found = sensitivity.read_sensitivity(store.path(stage.key))
+    curves = sensitivity.read_sensitivity(store.path(stage.key))
     name, unit, sign = "accuracy", "%", 1
     if store.has(plan.samples):
-        judging = from_dict(read_json(store.path(plan.samples) / TASK), store.root)
-        name, unit = judging.metric_name, judging.metric.unit
-        sign = 1 if judging.metric.direction == "maximize" else -1
+        tasks = from_dict(read_json(store.path(plan.samples) / TASK), store.root)
+        name, unit = tasks.metric_name, tasks.metric.unit
+        sign = 1 if tasks.metric.direction == "maximize" else -1
     return LayerSensitivity(
         variants=list(stage.variants),
         metric=name,
         unit=unit,
-        dense=sign * found.accuracy,
-        levels=list(found.levels),
-        layers={one.name: [sign * v for v in one.accuracy] for one in found.layers},
+        dense=sign * curves.accuracy,
+        levels=list(curves.levels),
+        layers={layer.name: [sign * v for v in layer.accuracy] for layer in curves.layers},
     )
 
 
 def _labels(plan: Plan, store: Store) -> list[str]:
-    known = store.has(plan.samples)
-    return list(map(str, read_json(store.path(plan.samples) / LABELS))) if known else []
+    has_samples = store.has(plan.samples)
+    return list(map(str, read_json(store.path(plan.samples) / LABELS))) if has_samples else []
 
 
 def _inputs(plan: Plan, store: Store) -> dict[str, list[InputAttribution]]:
@@ -118,7 +118,7 @@ def _inputs(plan: Plan, store: Store) -> dict[str, list[InputAttribution]]:
     folder = store.path(plan.samples)
     labels = _labels(plan, store)
     names = value_names(read_json(folder / TRANSFORM))
-    found = {}
+    inputs = {}
     for variant, key in plan.converted.items():
         path = store.path(key) / "dense.tflite"
         if not store.has(key) or not path.is_file():
@@ -126,43 +126,52 @@ def _inputs(plan: Plan, store: Store) -> dict[str, list[InputAttribution]]:
         content = path.read_bytes()
         try:
             shapes = {spec.name: spec.shape for spec in read_signature(content, path.name).inputs}
-            known = [one for one in features(content, path.name) if one.followed]
+            followed = [
+                attribution for attribution in features(content, path.name) if attribution.followed
+            ]
         except EdgesparseError:
-            continue  # An operator that nobody knows: it is the user's own.
-        if known:
-            found[variant] = [_matters(one, shapes[one.name], labels, names) for one in known]
-    return found
+            continue  # A custom operator.
+        if followed:
+            inputs[variant] = [
+                _input_attribution(attribution, shapes[attribution.name], labels, names)
+                for attribution in followed
+            ]
+    return inputs
 
 
-def _matters(
-    one: Features,
+def _input_attribution(
+    features: Features,
     shape: Sequence[int],
     labels: Sequence[str],
     names: Mapping[str, Sequence[str]],
 ) -> InputAttribution:
-    called = names.get(one.name) or names.get("x", ())
-    named = strongest(one, labels, called, _NAMED)
+    value_names = names.get(features.name) or names.get("x", ())
+    strongest_values = strongest(features, labels, value_names, _NAMED)
     return InputAttribution(
-        input=one.name,
+        input=features.name,
         shape=[max(0, size) for size in shape[1:]],
-        n_values=len(one.reach),
-        n_connected=int(one.reach.sum()),
-        attribution=_attribution(one, list(shape[1:]), list(named)),
-        strongest=dict(list(named.items())[:OUTPUTS]),
+        n_values=len(features.reach),
+        n_connected=int(features.reach.sum()),
+        attribution=_attribution(features, list(shape[1:]), list(strongest_values)),
+        strongest=dict(list(strongest_values.items())[:OUTPUTS]),
     )
 
 
-def _attribution(one: Features, shape: list[int], labels: Sequence[str]) -> dict[str, list[int]]:
-    """Of a picture's values, output by output."""
-    if one.strength is None or len(shape) not in (2, 3) or len(labels) > OUTPUTS:
+def _attribution(
+    features: Features, shape: list[int], labels: Sequence[str]
+) -> dict[str, list[int]]:
+    """Attribution of an image's values by output, in hundredths of the largest."""
+    if features.strength is None or len(shape) not in (2, 3) or len(labels) > OUTPUTS:
         return {}
-    colours = shape[2] if len(shape) == 3 else 1
-    if len(one.reach) != math.prod(shape) or colours > _COLOURS:
+    channels = shape[2] if len(shape) == 3 else 1
+    if len(features.reach) != math.prod(shape) or channels > _CHANNELS:
         return {}
-    if len(one.reach) // colours > LOOKED_AT:
+    if len(features.reach) // channels > MAX_VALUES:
         return {}
-    own = one.strength.reshape(*shape[:2], colours, -1).sum(axis=2)
-    own = own - own.mean(axis=-1, keepdims=True) if own.shape[-1] > 1 else own
-    largest = float(np.abs(own).max()) or 1.0
-    shares = np.round(99 * own / largest).astype(int).reshape(-1, own.shape[-1])
-    return {label: shares[:, place].tolist() for place, label in enumerate(labels)}
+    strength = features.strength.reshape(*shape[:2], channels, -1).sum(axis=2)
+    strength = (
+        strength - strength.mean(axis=-1, keepdims=True) if strength.shape[-1] > 1 else strength
+    )
+    largest = float(np.abs(strength).max()) or 1.0
+    shares = np.round(99 * strength / largest).astype(int).reshape(-1, strength.shape[-1])
+    return {label: shares[:, index].tolist() for index, label in enumerate(labels)}

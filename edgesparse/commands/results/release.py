@@ -1,4 +1,4 @@
-"""After the benchmark: the best variant becomes the release on its device."""
+"""Release of the best variant on a device, after the benchmark."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def release_best(
     samples: Path,
     candidates: Sequence[Candidate],
 ) -> None:
-    """Install the best measured variant and make it current; adds to the record what happened.
+    """Install the best measured variant on a device and make it current, and record the release.
 
-    A device where nothing is good enough keeps what it has. A failure is a note and fails the run.
+    A device without an acceptable variant keeps its release. A failure fails the run.
     """
     device = target.device
-    wanted = None if pipeline.release == "auto" else pipeline.release
-    row = best_row(record.rows_of(device.name), record.gates, wanted)
+    variant = None if pipeline.release == "auto" else pipeline.release
+    row = best_row(record.rows_of(device.name), record.gates, variant)
     if row is None:
         with record.lock:
             record.notes.append(
-                f"{device.name}: nothing was released: no variant ran there and met its gates"
+                f"{device.name}: nothing was released: no variant ran and met its gates"
             )
         return
     label = f"install on {device.name}"
@@ -60,8 +60,8 @@ def release_best(
 
 
 def _candidate(row: Row, candidates: Sequence[Candidate]) -> Candidate:
-    wanted = (row.variant, row.runtime.name, row.threads)
-    return next(c for c in candidates if (c.variant, c.runtime.name, c.threads) == wanted)
+    placement = (row.variant, row.runtime.name, row.threads)
+    return next(c for c in candidates if (c.variant, c.runtime.name, c.threads) == placement)
 
 
 def _install(
@@ -81,7 +81,7 @@ def _install(
     }
     transport = target.transport
     transforms = json.loads((samples / TRANSFORM).read_text())
-    # Copies: a device gets these alone, not our store's folder.
+    # Copies, since a device gets these files only, not the store's folder.
     with temporary_folder() as temporary:
         for name in (LABELS, TRANSFORM):
             Path(temporary, name).write_text(json.dumps(json.loads((samples / name).read_text())))
@@ -96,8 +96,8 @@ def _install(
         keep = target.device.keep_releases
         done = install(transport, release, keep, f"{record.initial.run}-{target.device.name}", stop)
     rows = record.rows_of(target.device.name)
-    apart = incomparable_formats(rows, target.info.cpu)
-    # An emulated device that is booted for a run forgets everything at its end.
+    reason = incomparable_formats(rows, target.info.cpu)
+    # An emulated device that is booted for a run is reset at its end.
     lasts = not target.device.emulated or emulator.running(target.device.name) is not None
     return ReleaseInfo(
         device=target.device.name,
@@ -111,12 +111,14 @@ def _install(
         if lasts
         else None,
         transfer_bytes=row.transfer_bytes,
-        warning=f"it was chosen by its instructions: {apart}" if apart else None,
+        warning=f"selected by instruction counts: {reason}" if reason else None,
     )
 
 
 def _files(transforms: Mapping[str, Mapping[str, str]]) -> str:
-    """What to give predict.py, as a user would write it."""
-    if {one["kind"] for one in transforms.values()} == {"text"}:
-        return '"A TEXT"'  # One, whatever is made of it.
-    return " ".join(f"INPUT.{one['file']}" for one in transforms.values()) or "INPUT.npy"
+    """Arguments of predict.py, as a user would type them."""
+    if {transform["kind"] for transform in transforms.values()} == {"text"}:
+        return '"A TEXT"'  # A single text, for any number of inputs.
+    return (
+        " ".join(f"INPUT.{transform['file']}" for transform in transforms.values()) or "INPUT.npy"
+    )

@@ -1,8 +1,8 @@
-"""Which variants are tried: Optuna's study, in a file of its own, which any process can go on with.
+"""Optuna study of a search, in a file that any process can resume.
 
 Sampling is repeatable: each trial has a sampler seeded by the search's seed and the trial's number
-(so that nothing hangs on which process asks, or how often one was killed), and trials are chosen in
-batches, each from what all earlier batches gave.
+(so that the process, or how often it was killed, does not matter), and trials are chosen in
+batches, each from the results of all earlier batches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ROW, _RUN = "trial", "run"
 _STEP = 1_000_003
 _STARTUP = 10
-"""So many trials are chosen blindly before what was good counts."""
+"""Random trials before the sampler uses results."""
 
 
 class Study:
@@ -47,74 +47,74 @@ class Study:
             )
 
     def count(self) -> int:
-        """Trials that were begun."""
+        """Number of trials that were started."""
         return len(self._all())
 
     def done(self) -> list[Trial]:
-        """Trials that have ended, in their order."""
+        """Finished trials, in order."""
         with self._usable(ValueError, LookupError):
-            found = self._all(finished=True)
-            return [Trial.model_validate_json(one.user_attrs[_ROW]) for one in found]
+            trials = self._all(finished=True)
+            return [Trial.model_validate_json(trial.user_attrs[_ROW]) for trial in trials]
 
-    def batch(self, most: int, run: str, alive: Callable[[str], bool]) -> list[Asked]:
-        """The next trials to make; first those whose process is gone.
+    def batch(self, most: int, run: str, alive: Callable[[str], bool]) -> list[TrialRequest]:
+        """Choose the next trials; first those whose process has ended.
 
         Args:
-            most: so many trials there shall be in all.
-            run: who makes them.
-            alive: whether a run still goes on.
+            most: total number of trials.
+            run: id of the run that executes them.
+            alive: whether a run is still active.
         """
         with self._usable():
             return self._batch(most, run, alive)
 
-    def _batch(self, most: int, run: str, alive: Callable[[str], bool]) -> list[Asked]:
+    def _batch(self, most: int, run: str, alive: Callable[[str], bool]) -> list[TrialRequest]:
         running = self._all(finished=False)
-        lost = [one for one in running if not alive(str(one.user_attrs.get(_RUN, "")))]
-        found = []
-        for one in lost:
-            self._study.sampler = self._sampler(one.number)
-            trial = self._optuna.trial.Trial(self._study, one._trial_id)
-            found.append(self._chosen(trial, run))
-        # What was chosen together is made together, also where a kill came between.
-        while self.count() < most and (not found or self.count() % self.search.parallel_trials):
+        lost = [trial for trial in running if not alive(str(trial.user_attrs.get(_RUN, "")))]
+        requests = []
+        for trial in lost:
+            self._study.sampler = self._sampler(trial.number)
+            restarted = self._optuna.trial.Trial(self._study, trial._trial_id)
+            requests.append(self._chosen(restarted, run))
+        # Trials chosen together are executed together, also after a kill.
+        while self.count() < most and (not requests or self.count() % self.search.parallel_trials):
             self._study.sampler = self._sampler(self.count())
-            found.append(self._chosen(self._study.ask(), run))
-        return found
+            requests.append(self._chosen(self._study.ask(), run))
+        return requests
 
-    def tell(self, asked: Asked, trial: Trial, beyond: float) -> None:
-        """What became of a trial. `beyond` is how far it is over its limits."""
+    def tell(self, request: TrialRequest, trial: Trial, beyond: float) -> None:
+        """Report the result of a trial; `beyond` is the amount by which it violates constraints."""
         with self._usable():
-            self._tell(asked, trial, beyond)
+            self._tell(request, trial, beyond)
 
-    def _tell(self, asked: Asked, trial: Trial, beyond: float) -> None:
-        own = asked.trial
-        own.set_user_attr(_ROW, trial.model_dump_json())
+    def _tell(self, request: TrialRequest, trial: Trial, beyond: float) -> None:
+        optuna_trial = request.trial
+        optuna_trial.set_user_attr(_ROW, trial.model_dump_json())
         if (
             trial.row is not None and self.search.constraints
-        ):  # To the sampler it counts for more than any objective.
-            own.set_constraint("limits", beyond)
+        ):  # It counts more than any objective for the sampler.
+            optuna_trial.set_constraint("limits", beyond)
         states = self._optuna.trial.TrialState
         if trial.values:
-            self._study.tell(own, trial.values)
-        else:  # Pruned: beyond a limit, which was seen before it was measured.
+            self._study.tell(optuna_trial, trial.values)
+        else:  # Pruned: a constraint is violated by a prediction.
             pruned = trial.status == "infeasible"
-            self._study.tell(own, state=states.PRUNED if pruned else states.FAIL)
+            self._study.tell(optuna_trial, state=states.PRUNED if pruned else states.FAIL)
 
-    def _chosen(self, trial: optuna.trial.Trial, run: str) -> Asked:
+    def _chosen(self, trial: optuna.trial.Trial, run: str) -> TrialRequest:
         trial.set_user_attr(_RUN, run)
         chosen: dict[str, Any] = {}
 
-        def choose(hole: SearchDimension) -> Any:
-            value = _suggested(trial, hole)
-            chosen[hole.path] = hole.options[value] if hole.options else value
+        def choose(dimension: SearchDimension) -> Any:
+            value = _suggested(trial, dimension)
+            chosen[dimension.path] = dimension.options[value] if dimension.options else value
             return value
 
         variant = fill_template(self.search.variant, choose)
-        return Asked(trial, trial.number, chosen, variant)
+        return TrialRequest(trial, trial.number, chosen, variant)
 
     @contextmanager
     def _usable(self, *more: type[Exception]) -> Iterator[None]:
-        """What a damaged file raises, or a full disk, becomes one UsageError."""
+        """Turn errors of a damaged file or a full disk into one UsageError."""
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
@@ -123,8 +123,10 @@ class Study:
             raise unusable(self.path, error.__cause__ or error) from None
 
     def _all(self, finished: bool | None = None) -> list[optuna.trial.FrozenTrial]:
-        found = self._study.get_trials(deepcopy=False)
-        return [one for one in found if finished is None or one.state.is_finished() == finished]
+        trials = self._study.get_trials(deepcopy=False)
+        return [
+            trial for trial in trials if finished is None or trial.state.is_finished() == finished
+        ]
 
     def _sampler(self, number: int) -> Any:
         samplers, seed = self._optuna.samplers, self.search.seed + _STEP * number
@@ -136,7 +138,7 @@ class Study:
 
 
 def check(path: Path) -> None:
-    """Raises UsageError where a study is there that is damaged: before anything is measured."""
+    """Raise UsageError for a damaged study, before anything is measured."""
     if not path.exists():
         return
     try:
@@ -151,17 +153,17 @@ def check(path: Path) -> None:
 
 
 def unusable(path: Path, error: BaseException) -> UsageError:
-    """Of a file that a search keeps what it knows in."""
+    """Error for a damaged file of a search."""
     reason = str(error).splitlines()[0][:200]
     return UsageError(
         f"{path}: cannot be used: {reason}; if it is damaged, remove {path.parent}: the search "
-        "begins anew, and what it trained is cached"
+        "starts again, and trained models are cached"
     )
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A trial to be made: its number, what was chosen, and the variant that this makes."""
+class TrialRequest:
+    """A trial to execute: its number, the chosen values and the resulting variant."""
 
     trial: Any
     number: int
@@ -170,19 +172,24 @@ class Asked:
 
     @property
     def name(self) -> str:
+        """Name of the trial's variant."""
         return f"trial-{self.number:03d}"
 
 
-def _suggested(trial: optuna.trial.Trial, hole: SearchDimension) -> Any:
-    if hole.options:
-        # Options may be anything; Optuna keeps texts.
-        texts = [json.dumps(option, sort_keys=True) for option in hole.options]
-        return texts.index(trial.suggest_categorical(hole.path, texts))
-    if hole.whole:
-        step = int(hole.step or 1)
-        return trial.suggest_int(hole.path, int(hole.low), int(hole.high), step=step, log=hole.log)
-    value = trial.suggest_float(hole.path, hole.low, hole.high, step=hole.step, log=hole.log)
-    return float(f"{value:.6g}")  # As a person would write it; keys of stages have it, too.
+def _suggested(trial: optuna.trial.Trial, dimension: SearchDimension) -> Any:
+    if dimension.options:
+        # Options can be of any type; Optuna stores texts.
+        texts = [json.dumps(option, sort_keys=True) for option in dimension.options]
+        return texts.index(trial.suggest_categorical(dimension.path, texts))
+    if dimension.whole:
+        step = int(dimension.step or 1)
+        return trial.suggest_int(
+            dimension.path, int(dimension.low), int(dimension.high), step=step, log=dimension.log
+        )
+    value = trial.suggest_float(
+        dimension.path, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+    )
+    return float(f"{value:.6g}")  # Rounded, since keys of stages contain it.
 
 
 def _library() -> Any:

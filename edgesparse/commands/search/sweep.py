@@ -1,4 +1,4 @@
-"""A sweep: many variants of a pipeline, made here, measured on a device, until a front is found."""
+"""The sweep command: search for variants of a pipeline on the Pareto front of its objectives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.plan import executor_for, plan_for
 from edgesparse.commands.results.record import RunRecord, recorded
-from edgesparse.commands.search.study import Asked, Study, check, unusable
+from edgesparse.commands.search.study import Study, TrialRequest, check, unusable
 from edgesparse.devices.agent.events import Answers, Check, Event, Failed, Round
 from edgesparse.graph import events, open_runs
 from edgesparse.graph.execution.executor import Cluster
@@ -40,7 +40,7 @@ from edgesparse.spec.safe.files import replace_json, replace_text
 from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.runtimes.compatibility import Profile
 
-STUDY, REFERENCES, FRONT, FOUND = "study.db", "references.json", "front.yaml", "sweep.json"
+STUDY, REFERENCES, FRONT, RESULT = "study.db", "references.json", "front.yaml", "sweep.json"
 
 
 def sweep(
@@ -51,65 +51,65 @@ def sweep(
     trials: int = 50,
     quick: bool = False,
 ) -> tuple[Sweep, Path]:
-    """Try variants as the pipeline's `search` says, until there are so many; the same call goes on
-    where an earlier one was stopped, and several may work on it at once.
+    """Search for variants as the pipeline's `search` defines.
 
-    The pipeline's own variants are measured first, and stand beside the trials.
+    The same call resumes an earlier search, and several processes can work on it. The pipeline's
+    own variants are measured first, for comparison.
 
     Args:
         device: name of a file in the project's devices/, a path, or a Device.
-        trials: in all, those of earlier calls among them.
+        trials: total trials, including earlier calls.
         quick: measure briefly.
 
     Returns:
-        What was found, and the folder where it is kept: the study, the front as variants to paste.
+        The trials with their front, and the folder of the study and of the front as YAML.
 
     Raises:
-        UsageError: there is no search, or a file or name is wrong; nothing was run.
+        UsageError: the pipeline has no search, or a file or name is wrong; nothing was run.
         DeviceError: the device cannot be used.
     """
     loaded = load_pipeline(pipeline)
     search = loaded.spec.search
     if search is None:
         raise UsageError(
-            f"{loaded.path}: it has no 'search', which says what to try and what to look for; see "
+            f"{loaded.path}: 'search' is missing, which defines dimensions and objectives; see "
             "pipelines/README.md"
         )
-    found = project.device(device)
+    target_device = project.device(device)
     workspace, cluster = project.workspace(loaded.spec.store), project.cluster()
     settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
-    folder = workspace.folder / "sweeps" / _name(loaded.spec, found, settings)
-    command = ["edgesparse", "sweep", str(loaded.path), "--device", found.name]
+    folder = workspace.folder / "sweeps" / _name(loaded.spec, target_device, settings)
+    command = ["edgesparse", "sweep", str(loaded.path), "--device", target_device.name]
     check(folder / STUDY)
-    references = _kept_references(folder / REFERENCES)
+    references = _read_references(folder / REFERENCES)
     stop = threading.Event()
     with recorded(
         workspace,
         loaded.spec.name,
         loaded.spec.baseline_variant,
-        [found],
+        [target_device],
         quick=quick,
         command=shlex.join([*command, "--trials", str(trials), *(["--quick"] if quick else [])]),
     ) as record:
         workers = project.workers(workspace.log_path(record.initial.run))
-        with project.connect([found], stop) as fleet:
+        with project.connect([target_device], stop) as fleet:
             (target,) = fleet.targets
             record.add_device(target.info, target.notes)
-            bench = _Bench(
+            bench = _TrialRunner(
                 loaded, search, target, profiles(target, workspace), workspace, workers,
                 record, settings, project.listener, stop, cluster,
             )  # fmt: skip
-            return _searched(bench, folder, trials, references), folder
+            return _search(bench, folder, trials, references), folder
 
 
 @dataclass
-class _Bench:
-    """Where variants are made and measured, and what the device has said of the baseline."""
+class _TrialRunner:
+    """Creates and measures variants of a search, beside the baseline."""
 
     loaded: Loaded[Pipeline]
     search: Search
     target: Target
-    known: Mapping[str, Profile]
+    profiles: Mapping[str, Profile]
     workspace: Workspace
     workers: Workers
     record: RunRecord
@@ -117,50 +117,53 @@ class _Bench:
     listener: events.Listener
     stop: threading.Event
     cluster: Cluster | None
-    heard: list[Event] = field(default_factory=list)
+    baseline_events: list[Event] = field(default_factory=list)
     parts: int = 0
     pruned: dict[str, Row] = field(default_factory=dict)
-    """Variants that were not measured, since they are beyond a limit already by what this machine
-    knows: its answers, and the file."""
+    """Variants that were not measured, since this machine's evaluation or the file violates a
+    constraint already."""
 
     def rows(self, variants: Mapping[str, Variant], *, first: bool = False) -> list[Row]:
-        """Make and measure variants beside the baseline; the rows of the others, and at `first` of
-        the baseline, too."""
+        """Create and measure variants beside the baseline.
+
+        Returns:
+            The variants' rows, and with `first` the baseline's.
+        """
         base = self.loaded.spec.baseline_variant
         whole = {base: self.loaded.spec.variants[base], **variants}
         loaded = replace(self.loaded, spec=self.loaded.spec.model_copy(update={"variants": whole}))
-        made = self._made(loaded)
+        models = self._create(loaded)
         if not first:
-            self.pruned = self._beyond(made, base)
-            made = [one for one in made if one.variant not in self.pruned]
+            self.pruned = self._infeasible(models, base)
+            models = [candidate for candidate in models if candidate.variant not in self.pruned]
         self.parts += 1
         before = len(self.record.rows)
         job_events = self.record.measure(
-            self.target, made, self.settings, self.listener, self.stop, self.heard,
+            self.target, models, self.settings, self.listener, self.stop, self.baseline_events,
             f"-{self.parts}",
         )  # fmt: skip
-        if not self.heard:
-            own = {one.name for one in made if one.variant == base}
-            self.heard = [event for event in job_events if _entry(event) in own]
-        new = self.record.rows[before:]
-        kept = [row for row in new if row.variant != base or first]
-        self.record.rows[before:] = kept
-        return kept
+        if not self.baseline_events:
+            names = {candidate.name for candidate in models if candidate.variant == base}
+            self.baseline_events = [event for event in job_events if _entry(event) in names]
+        added = self.record.rows[before:]
+        rows = [row for row in added if row.variant != base or first]
+        self.record.rows[before:] = rows
+        return rows
 
-    def _beyond(self, made: Sequence[Candidate], base: str) -> dict[str, Row]:
-        about = (self.loaded.spec.name, self.target.device.name, base, made)
-        found: dict[str, Row] = {}
+    def _infeasible(self, models: Sequence[Candidate], base: str) -> dict[str, Row]:
+        about = (self.loaded.spec.name, self.target.device.name, base, models)
+        rows: dict[str, Row] = {}
         for row in build_rows(*about, None):
-            if row.variant != base and _over(row, self.search):
-                found.setdefault(row.variant, row)
-        return found
+            if row.variant != base and _violated(row, self.search):
+                rows.setdefault(row.variant, row)
+        return rows
 
-    def _made(self, loaded: Loaded[Pipeline]) -> list[Candidate]:
+    def _create(self, loaded: Loaded[Pipeline]) -> list[Candidate]:
         target, run = self.target, self.record.initial.run
         inputs, store = inputs_of(loaded), self.workspace.store
-        plan = plan_for(loaded, target, self.known, inputs)
+        plan = plan_for(loaded, target, self.profiles, inputs)
         with executor_for(
-            loaded, target, store, self.workers, run, self.known, inputs, self.stop, self.cluster
+            loaded, target, store, self.workers, run, self.profiles, inputs, self.stop, self.cluster
         ) as executor:
             errors = execute(plan.work, executor, self.listener)
             threads = target.device.threads or self.settings.threads
@@ -171,51 +174,57 @@ def _entry(event: Event) -> str | None:
     return event.entry if isinstance(event, Check | Round | Failed | Answers) else None
 
 
-def _searched(bench: _Bench, folder: Path, trials: int, references: list[Trial] | None) -> Sweep:
+def _search(
+    bench: _TrialRunner, folder: Path, trials: int, references: list[Trial] | None
+) -> Sweep:
     search, record = bench.search, bench.record
     if references is None:
         references = _references(bench, folder / REFERENCES)
     else:
         bench.rows({})
-    rows = [one.row for one in references if one.row is not None]
+    rows = [trial.row for trial in references if trial.row is not None]
     directions = []
     for objective in search.objectives:
         direction = direction_of(objective, rows)
         if direction is None:
-            had = sorted({score.name for row in rows for score in row.metrics})
+            metrics = sorted({score.name for row in rows for score in row.metrics})
             raise UsageError(
                 f"{bench.loaded.path}: no variant has the objective {objective!r} on "
-                f"{bench.target.device.name}; the task's metrics are {', '.join(had) or 'none'}"
+                f"{bench.target.device.name}; the task's metrics are {', '.join(metrics) or 'none'}"
             )
         directions.append(direction)
     study = Study(folder / STUDY, search, directions)
     runs = bench.workspace.runs
-    references = [_valued(one, search) for one in references]
+    references = [_with_values(trial, search) for trial in references]
 
     def alive(run: str) -> bool:
         return run != record.initial.run and open_runs.is_running(runs / run)
 
-    while asked := study.batch(trials, record.initial.run, alive):
-        for one, trial in _tried(bench, asked, study.done()):
-            study.tell(one, trial, _how_far(trial, search))
-        bench.listener(events.Note(_so_far(study, references, directions, bench, trials)))
-    found = _sweep(study, references, directions, bench, trials)
-    _keep(found, folder)
-    return found
+    while requests := study.batch(trials, record.initial.run, alive):
+        for request, trial in _execute(bench, requests, study.done()):
+            study.tell(request, trial, _violation(trial, search))
+        bench.listener(events.Note(_progress_line(study, references, directions, bench, trials)))
+    result = _sweep(study, references, directions, bench, trials)
+    _keep(result, folder)
+    return result
 
 
-def _how_far(trial: Trial, search: Search) -> float:
-    """How far a trial is beyond the limits; of one that was not measured, beyond those that it can
-    be held against."""
+def _violation(trial: Trial, search: Search) -> float:
+    """Amount by which a trial violates constraints; for one that was not measured, those that are
+    known without."""
     row = trial.row
     if row is None:
         return 0.0
-    limits = search.constraints if trial.values else _known(row, search)
+    limits = search.constraints if trial.values else _applicable(row, search)
     return max((violation(limit, row) for limit in limits), default=0.0)
 
 
 def _sweep(
-    study: Study, references: Sequence[Trial], directions: Sequence[Any], bench: _Bench, trials: int
+    study: Study,
+    references: Sequence[Trial],
+    directions: Sequence[Any],
+    bench: _TrialRunner,
+    trials: int,
 ) -> Sweep:
     return Sweep(
         pipeline=bench.loaded.spec.name,
@@ -223,146 +232,152 @@ def _sweep(
         cpu=bench.target.info.cpu or "",
         objectives=bench.search.objectives,
         directions=list(directions),
-        limits=bench.search.constraints,
+        constraints=bench.search.constraints,
         trials=[*references, *study.done()],
         n_trials=trials,
     )
 
 
-def _so_far(
-    study: Study, references: Sequence[Trial], directions: Sequence[Any], bench: _Bench, trials: int
+def _progress_line(
+    study: Study,
+    references: Sequence[Trial],
+    directions: Sequence[Any],
+    bench: _TrialRunner,
+    trials: int,
 ) -> str:
-    found = _sweep(study, references, directions, bench, trials)
-    names = listed([trial.name for trial in found.front], 4)
-    tried = len(found.trials) - len(references)
-    return f"{tried} of {trials} trials; front: {names}"
+    result = _sweep(study, references, directions, bench, trials)
+    names = listed([trial.name for trial in result.front], 4)
+    count = len(result.trials) - len(references)
+    return f"{count} of {trials} trials; front: {names}"
 
 
-def _kept_references(path: Path) -> list[Trial] | None:
-    """The pipeline's own variants as an earlier call measured them. Raises UsageError where that is
-    damaged."""
+def _read_references(path: Path) -> list[Trial] | None:
+    """Read the pipeline's own variants as an earlier call measured them. Raises UsageError."""
     if not path.exists():
         return None
     try:
-        return [Trial.model_validate(one) for one in json.loads(path.read_bytes())]
+        return [Trial.model_validate(record) for record in json.loads(path.read_bytes())]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise unusable(path, error) from None
 
 
-def _references(bench: _Bench, path: Path) -> list[Trial]:
-    """The pipeline's own variants, which are measured once; the baseline in each process, since
-    what is lost is told against its answers."""
+def _references(bench: _TrialRunner, path: Path) -> list[Trial]:
+    """Measure the pipeline's own variants, once; every process measures the baseline, since drops
+    are paired with its outputs."""
     variants = bench.loaded.spec.variants
     rows = bench.rows(variants, first=True)
-    found = [
+    trials = [
         _trial(name, None, {}, variant.model_dump(mode="json", exclude_defaults=True), rows)
         for name, variant in variants.items()
     ]
-    replace_json(path, [one.model_dump(mode="json") for one in found])
-    return found
+    replace_json(path, [trial.model_dump(mode="json") for trial in trials])
+    return trials
 
 
-def _tried(
-    bench: _Bench, asked: Sequence[Asked], done: Sequence[Trial]
-) -> Iterator[tuple[Asked, Trial]]:
-    """Make and measure trials together; one that was tried before has the figures it had then."""
-    earlier = {_text(one.variant): one for one in reversed(done) if one.status != "failed"}
+def _execute(
+    bench: _TrialRunner, requests: Sequence[TrialRequest], done: Sequence[Trial]
+) -> Iterator[tuple[TrialRequest, Trial]]:
+    """Create and measure trials together; a repeated variant reuses its earlier result."""
+    earlier = {_text(trial.variant): trial for trial in reversed(done) if trial.status != "failed"}
     new: dict[str, Variant] = {}
     names: dict[str, str] = {}
-    same, invalid = {}, {}
-    for one in asked:
-        if _text(one.variant) in earlier:
-            same[one.name] = earlier[_text(one.variant)]
+    repeated, invalid = {}, {}
+    for request in requests:
+        if _text(request.variant) in earlier:
+            repeated[request.name] = earlier[_text(request.variant)]
             continue
-        # Two that were chosen together may be one.
-        if names.setdefault(_text(one.variant), one.name) != one.name:
+        # Trials of one batch can have the same variant.
+        if names.setdefault(_text(request.variant), request.name) != request.name:
             continue
         try:
-            new[one.name] = Variant.model_validate(one.variant)
+            new[request.name] = Variant.model_validate(request.variant)
         except ValueError as error:
-            invalid[one.name] = f"no variant: {str(error).splitlines()[2].strip()}"
+            invalid[request.name] = f"invalid variant: {str(error).splitlines()[2].strip()}"
     rows = bench.rows(new) if new else []
-    for one in asked:
-        about: dict[str, Any] = {"name": one.name, "number": one.number, "chosen": one.chosen}
-        if one.name in same:
-            yield one, same[one.name].model_copy(update=about)
-        elif (first := names[_text(one.variant)]) in invalid:
-            about |= {"variant": one.variant, "reason": invalid[first]}
-            yield one, Trial(**about, status="failed")
+    for request in requests:
+        about: dict[str, Any] = {
+            "name": request.name,
+            "number": request.number,
+            "chosen": request.chosen,
+        }
+        if request.name in repeated:
+            yield request, repeated[request.name].model_copy(update=about)
+        elif (first := names[_text(request.variant)]) in invalid:
+            about |= {"variant": request.variant, "reason": invalid[first]}
+            yield request, Trial(**about, status="failed")
         else:
             pruned = bench.pruned.get(first)
             if pruned is not None:
-                said = f"{', '.join(_over(pruned, bench.search))} beyond the limit: not measured"
-                about |= {"variant": one.variant, "reason": said, "row": _short(pruned)}
-                yield one, Trial(**about, status="infeasible")
+                metrics = ", ".join(_violated(pruned, bench.search))
+                reason = f"{metrics} beyond the constraint: not measured"
+                about |= {"variant": request.variant, "reason": reason, "row": _short(pruned)}
+                yield request, Trial(**about, status="infeasible")
                 continue
-            trial = _trial(first, one.number, one.chosen, one.variant, rows)
-            yield one, _valued(trial, bench.search).model_copy(update=about)
+            trial = _trial(first, request.number, request.chosen, request.variant, rows)
+            yield request, _with_values(trial, bench.search).model_copy(update=about)
 
 
 def _trial(
     name: str, number: int | None, chosen: dict[str, Any], variant: Any, rows: Sequence[Row]
 ) -> Trial:
     """A trial with the row of the runtime on which it is the fastest."""
-    own = [row for row in rows if row.variant == name]
-    good = [row for row in own if row.status == "ok" and row.latency_ms is not None]
+    rows_of_trial = [row for row in rows if row.variant == name]
+    good = [row for row in rows_of_trial if row.status == "ok" and row.latency_ms is not None]
     about = {"name": name, "number": number, "chosen": chosen, "variant": variant}
     if not good:
-        reason = next((row.error for row in own if row.error), "was not measured")
+        reason = next((row.error for row in rows_of_trial if row.error), "was not measured")
         return Trial(**about, status="failed", reason=reason)
-    row = min(good, key=lambda one: one.latency_ms.p50 if one.latency_ms else 0.0)
+    row = min(good, key=lambda r: r.latency_ms.p50 if r.latency_ms else 0.0)
     return Trial(**about, status="ok", row=_short(row))
 
 
 def _short(row: Row) -> Row:
-    """What a table of trials needs; the run's results have it all."""
+    """Row without what only the run's results need."""
     return row.model_copy(update={"weights": [], "details": {}})
 
 
-def _over(row: Row, search: Search) -> list[str]:
-    """The metrics whose limits a row does not keep, as far as it has them."""
-    return [limit.metric for limit in _known(row, search) if violation(limit, row) > 0]
+def _violated(row: Row, search: Search) -> list[str]:
+    """Metrics whose constraints a row violates, as far as it has them."""
+    return [limit.metric for limit in _applicable(row, search) if violation(limit, row) > 0]
 
 
-def _known(row: Row, search: Search) -> list[Constraint]:
-    """The limits that a row can be held against."""
+def _applicable(row: Row, search: Search) -> list[Constraint]:
+    """Constraints on metrics that a row has."""
     return [limit for limit in search.constraints if metric_of(row, limit.metric) is not None]
 
 
-def _valued(trial: Trial, search: Search) -> Trial:
-    """With its objectives' values, and whether it keeps the limits."""
+def _with_values(trial: Trial, search: Search) -> Trial:
+    """Add the objectives' values, and check the constraints."""
     if trial.row is None:
         return trial
     values = [_value(trial.row, objective) for objective in search.objectives]
     missing = [o for o, value in zip(search.objectives, values, strict=True) if value is None]
     if missing:
         return trial.model_copy(
-            update={"status": "failed", "reason": f"it has no {', '.join(missing)} there"}
+            update={"status": "failed", "reason": f"no {', '.join(missing)} on this device"}
         )
     beyond = [limit.metric for limit in search.constraints if violation(limit, trial.row) > 0]
     update: dict[str, Any] = {"values": values}
     if beyond:
-        update |= {"status": "infeasible", "reason": f"{', '.join(beyond)} beyond the limit"}
+        update |= {"status": "infeasible", "reason": f"{', '.join(beyond)} beyond the constraint"}
     return trial.model_copy(update=update)
 
 
 def _value(row: Row, objective: str) -> float | None:
-    """Of a clock that counts instructions as many digits as repeat: what its timer interrupts add
-    is a few in ten thousand, and must not decide what is tried next."""
+    """Value of an objective; instruction counts are rounded to the digits that repeat, since timer
+    interrupts, a few in ten thousand, must not decide the next trial."""
     value = metric_of(row, objective)
     if value is not None and row.clock == "instructions" and objective.endswith("_ms"):
         return float(f"{value:.3g}")
     return value
 
 
-def _keep(found: Sweep, folder: Path) -> None:
-    """The front as variants to paste into a pipeline, and everything as JSON."""
-    variants = {trial.name: trial.variant for trial in found.front}
-    said = (
-        f"# The front of {found.pipeline} on {found.device}: variants to paste into a pipeline.\n"
-    )
-    replace_text(folder / FRONT, said + yaml.safe_dump({"variants": variants}, sort_keys=False))
-    replace_json(folder / FOUND, found.model_dump(mode="json"))
+def _keep(result: Sweep, folder: Path) -> None:
+    """Write the front as variants to paste into a pipeline, and the trials as JSON."""
+    variants = {trial.name: trial.variant for trial in result.front}
+    header = f"# Pareto front of {result.pipeline} on {result.device}: variants for a pipeline.\n"
+    replace_text(folder / FRONT, header + yaml.safe_dump({"variants": variants}, sort_keys=False))
+    replace_json(folder / RESULT, result.model_dump(mode="json"))
 
 
 def _text(variant: Any) -> str:
@@ -370,7 +385,7 @@ def _text(variant: Any) -> str:
 
 
 def _name(pipeline: Pipeline, device: Device, settings: Benchmark) -> str:
-    """Whatever would give other figures is another sweep."""
+    """Folder name of a search; whatever changes measurements is part of it."""
     shapes_nothing = {"description", "gates", "release", "store", "tracking"}
     about = {
         "pipeline": pipeline.model_dump(mode="json", exclude=shapes_nothing),

@@ -94,7 +94,7 @@ def test_what_is_beyond_a_limit_is_not_measured(project, swept):
     ]
     assert over
     for trial in over:
-        assert trial.reason == "bytes beyond the limit: not measured"
+        assert trial.reason == "bytes beyond the constraint: not measured"
         assert trial.row.latency_ms is None
     measured = {row.variant for row in edgesparse.load_results(project=project).rows}
     assert not measured & {trial.name for trial in over}
@@ -121,7 +121,7 @@ def test_a_pipeline_without_a_search_says_so(cli, tmp_path):
     (tmp_path / "p.yaml").write_text(TINY)
     done = cli("sweep", "p.yaml")
     assert done.returncode == 2
-    assert "it has no 'search'" in done.stderr
+    assert "'search' is missing" in done.stderr
 
 
 @pytest.mark.slow
