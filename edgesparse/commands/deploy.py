@@ -29,7 +29,7 @@ from edgesparse.commands.results.release import release_best
 from edgesparse.devices import edgetpu
 from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Cluster, Executor
-from edgesparse.graph.execution.scheduler import execute
+from edgesparse.graph.execution.scheduler import execute_and_read
 from edgesparse.graph.fingerprints import inputs_of
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.workspace import Workspace
@@ -216,15 +216,19 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
             with record.lock:
                 record.predictions[device.name] = predictions
             check = () if run.force else (require_learned(plan, executor, run.listener),)
-            errors = execute(plan.work, executor, run.listener, *check)
-            _record_provenance(record, plan, executor)
+
+            def read(errors: dict[str, str]) -> list[Candidate]:
+                executor.store.path(plan.samples)
+                _record_provenance(record, plan, executor)
+                return candidates.planned(plan, errors, executor, target, threads)
+
+            models = execute_and_read(plan.work, executor, run.listener, read, *check)
         # After an interrupt, too: the next plan is compared with what this run executed.
         finally:
             try:
                 run.workspace.remember(run.loaded, plan)
             except OSError as error:
                 record.notes.append(f"the next plan can be outdated: {error.strerror}")
-        models = candidates.planned(plan, errors, executor, target, threads)
         with suppress(OSError, EdgesparseError):  # Only for convenience: the store has the models.
             keep_models(_models_folder(run, device), executor.store.path(plan.samples), models)
         return plan, models

@@ -34,6 +34,11 @@ READS = "reads"
 """Key of a manifest: the project's files that the user's code read for it, with digests."""
 
 
+class DamagedArtifact(EdgesparseError):
+    """An artifact that only the shared store has, and that is damaged there; from now on it counts
+    as missing."""
+
+
 class Store:
     """A folder of artifacts; with `shared`, a cache of that store."""
 
@@ -52,7 +57,11 @@ class Store:
             raise UsageError(f"{root}: cannot be created: {error.strerror}") from None
 
     def path(self, key: str) -> Path:
-        """Return the folder of an artifact; one that only the shared store has is fetched."""
+        """Return the folder of an artifact; one that only the shared store has is fetched.
+
+        Raises:
+            DamagedArtifact: the shared store's copy is damaged; run its stage again.
+        """
         folder = self.root / key
         if self.shared is not None and not self._usable(key) and self.has(key):
             self._fetch(key)
@@ -98,14 +107,15 @@ class Store:
             except FileNotFoundError:
                 wrong = "a file is missing"
             if wrong is not None:
-                self.shared.refuse(key)  # Its stage runs again and replaces it.
-            else:
-                self._rename_into(part, key)
+                self.shared.refuse(key)
+                raise DamagedArtifact(f"{key[:12]} in {self.shared.shown}: {wrong}; run again")
+            self._rename_into(part, key)
 
     def ready(self, key: str) -> bool:
         """Return whether an artifact is in this store; fetches it from the shared store, where a
         damaged one does not count."""
-        self.path(key)
+        with suppress(DamagedArtifact):
+            self.path(key)
         return self._here(key)
 
     def damage(self, key: str) -> str | None:

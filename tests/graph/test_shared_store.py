@@ -224,16 +224,19 @@ def test_an_invalid_address_is_an_error(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_makes_again_what_is_damaged_there(tmp_path, made):
-    """Models of another machine, one of which was cut off, and a variant that needs it."""
+    """Artifacts of another machine: weights that are cut off, which a new variant needs; and an
+    encoded model without its storage.json, which is read at the end of the run only."""
     url = f"file://{tmp_path}/shared"
     stored = made / ".edgesparse" / "store"
     for manifest in stored.glob(f"*/{MANIFEST}"):
         Shared(url).put(manifest.parent.name, manifest.parent)
-    (trained,) = (
-        path.parent
+    by_stage = {
+        json.loads(path.read_text())["stage"]: path.parent
         for path in (tmp_path / "shared").glob(f"*/{MANIFEST}")
-        if json.loads(path.read_text())["stage"] == "train"
-    )
+    }
+    trained, encoded = by_stage["train"], by_stage["encode"]
+    for file in encoded.glob("*/storage.json"):
+        file.unlink()
     for weights in trained.glob("*/*.h5"):
         weights.write_bytes(weights.read_bytes()[:100])
     project = tmp_path / "project"
@@ -243,4 +246,6 @@ def test_a_run_makes_again_what_is_damaged_there(tmp_path, made):
     (project / "tiny.yaml").write_text(text.replace("data:", f"store: {url}\ndata:", 1))
     done = run_cli("run", "tiny.yaml", cwd=project)
     assert done.returncode == 0, done.stderr
-    assert store(tmp_path / "third", url).ready(trained.name)
+    assert "damaged artifact: " in done.stderr
+    for artifact in (trained, encoded):
+        assert store(tmp_path / "third", url).ready(artifact.name)

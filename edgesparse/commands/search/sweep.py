@@ -25,7 +25,7 @@ from edgesparse.devices.agent.events import Answers, Check, Event, Failed, Round
 from edgesparse.graph import events, open_runs
 from edgesparse.graph.execution.executor import Cluster
 from edgesparse.graph.execution.pool import Workers
-from edgesparse.graph.execution.scheduler import execute
+from edgesparse.graph.execution.scheduler import execute_and_read
 from edgesparse.graph.fingerprints import inputs_of
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import Candidate, build_rows
@@ -165,9 +165,13 @@ class _TrialRunner:
         with executor_for(
             loaded, target, store, self.workers, run, self.profiles, inputs, self.stop, self.cluster
         ) as executor:
-            errors = execute(plan.work, executor, self.listener)
             threads = target.device.threads or self.settings.threads
-            return candidates.planned(plan, errors, executor, target, threads)
+            return execute_and_read(
+                plan.work,
+                executor,
+                self.listener,
+                lambda errors: candidates.planned(plan, errors, executor, target, threads),
+            )
 
 
 def _entry(event: Event) -> str | None:

@@ -6,14 +6,16 @@ import heapq
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Executor
-from edgesparse.graph.store import Store
+from edgesparse.graph.store import DamagedArtifact, Store
 from edgesparse.stages import kind
 from edgesparse.stages.base.stage import Stage
 
 _MOST_LANES = 256
+Result = TypeVar("Result")
 
 
 def execute(
@@ -50,6 +52,24 @@ def execute(
     return {
         stage.key: schedule.errors[stage.key] for stage in stages if stage.key in schedule.errors
     }
+
+
+def execute_and_read(
+    stages: Sequence[Stage],
+    executor: Executor,
+    listener: events.Listener,
+    read: Callable[[dict[str, str]], Result],
+    check: Callable[[Stage], None] = lambda _: None,
+) -> Result:
+    """Run the stages, then call `read` with their errors. Stages are not fetched from a shared
+    store before somebody reads them: one that proves damaged then is run again."""
+    while True:
+        errors = execute(stages, executor, listener, check)
+        try:
+            return read(errors)
+        except DamagedArtifact as damaged:
+            # Ends: the stage is stored here now, or fails.
+            listener(events.Note(f"damaged artifact: {damaged}"))
 
 
 @dataclass
