@@ -25,17 +25,17 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     print_line(console, f"{comparison.before} -> {comparison.after}", "bold")
     for line in comparison.differences:
         print_line(console, f"changed: {line}")
-    for location in dict.fromkeys(change.placement for change in comparison.changes):
+    for placement in dict.fromkeys(change.placement for change in comparison.changes):
         console.print()
-        print_line(console, location, "bold cyan")
-        for line in shared_lines(comparison, location):
+        print_line(console, placement, "bold cyan")
+        for line in shared_lines(comparison, placement):
             print_line(console, line)
         table = plain_table()
         table.add_column("variant", overflow="fold")
         add_columns(table, COMPARISON_TITLES[1:-1])
         table.add_column(COMPARISON_TITLES[-1])
         for change in comparison.changes:
-            if change.placement == location:
+            if change.placement == placement:
                 *texts, words = comparison_texts(change)
                 table.add_row(*map(safe_text, texts), safe_text(words, verdict(change)[1]))
         console.print(table)
@@ -58,9 +58,9 @@ def presence_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def shared_lines(comparison: Comparison, location: str) -> list[str]:
+def shared_lines(comparison: Comparison, placement: str) -> list[str]:
     """Describe the slowdown that all rows of a device and runtime have in common, if any."""
-    ratio = comparison.shared.get(location, 1.0)
+    ratio = comparison.shared.get(placement, 1.0)
     if 1 / PAYS_FROM < ratio < PAYS_FROM:
         return []
     return [f"latency of all rows changed by {ratio_text(ratio)}x; verdicts are relative to that"]
@@ -225,8 +225,8 @@ def history_lines(runs: Sequence[Results]) -> dict[str, list[list[str]]]:
             rows = variants.setdefault(row.variant, [None] * len(runs))
             rows[number] = row if row.status == "ok" else None
     return {
-        location: [_history_texts(variant, rows) for variant, rows in variants.items()]
-        for location, variants in series.items()
+        placement: [_history_texts(variant, rows) for variant, rows in variants.items()]
+        for placement, variants in series.items()
     }
 
 
@@ -254,9 +254,9 @@ def print_history(
     """
     for line in history_run_lines(runs, changed):
         print_line(console, line)
-    for location, variants in history_lines(runs).items():
+    for placement, variants in history_lines(runs).items():
         console.print()
-        print_line(console, location, "bold cyan")
+        print_line(console, placement, "bold cyan")
         table = plain_table()
         table.add_column("variant", overflow="fold")
         add_columns(table, HISTORY_TITLES[1:], left=HISTORY_TITLES)

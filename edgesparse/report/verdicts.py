@@ -61,13 +61,13 @@ def _verdict(row: Row, rows: dict[str, Row], results: Results) -> Verdict | None
     else:
         outcome = f"no gain from {cause}"
     text = (
-        f"{row.variant} ({row_location(row, results)}): {ratio_text(low)}-{ratio_text(high)}x "
+        f"{row.variant} ({placement_label(row, results)}): {ratio_text(low)}-{ratio_text(high)}x "
         f"speed{smaller} vs {speedup.baseline}: {outcome}"
     )
     return Verdict(text, pays)
 
 
-def row_location(row: Row, results: Results) -> str:
+def placement_label(row: Row, results: Results) -> str:
     """Name a row's runtime, with threads and device where they tell blocks apart."""
     runtime = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
     return f"{row.device}, {runtime}" if len(results.devices) > 1 else runtime
@@ -132,7 +132,7 @@ def seed_lines(results: Results) -> Iterator[str]:
             is_share = score.unit == "%"
             line = (
                 f"{', '.join(row.variant for row in rows)} "
-                f"({row_location(block.rows[0], results)}): {score.name} "
+                f"({placement_label(block.rows[0], results)}): {score.name} "
                 f"{_number(statistics.mean(values), is_share)} "
                 f"±{_number(_half_interval(values), is_share)} over {len(values)} seeds"
             )

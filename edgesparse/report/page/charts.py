@@ -208,12 +208,12 @@ def attribution_maps(inputs: InputAttribution) -> Markup:
     return render_svg("weight of each pixel for and against each output", draw, 6.4, 1.3 * rows)
 
 
-def latency_history(location: str, runs: Sequence[Results]) -> Markup | None:
+def latency_history(placement: str, runs: Sequence[Results]) -> Markup | None:
     """Plot the median latency of each variant over a pipeline's runs, relative to its first."""
     medians: dict[str, list[float]] = {}
     for number, run in enumerate(runs):
         for row in run.rows:
-            if placement_of(row) == location and row.status == "ok" and row.latency_ms:
+            if placement_of(row) == placement and row.status == "ok" and row.latency_ms:
                 values = medians.setdefault(row.variant, [math.nan] * len(runs))
                 values[number] = row.latency_ms.p50
     if not medians or len(runs) < 2:
@@ -236,7 +236,7 @@ def latency_history(location: str, runs: Sequence[Results]) -> Markup | None:
         axes.set_ylabel("p50 [% of the first run's]")
         legend(axes, len(medians))
 
-    return render_svg(f"latency over runs, {location}", draw)
+    return render_svg(f"latency over runs, {placement}", draw)
 
 
 def front(sweep: Sweep) -> list[tuple[str, Markup]]:

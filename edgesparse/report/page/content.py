@@ -30,7 +30,7 @@ from edgesparse.report.table import (
     number_notes,
 )
 from edgesparse.report.units import metric_text, percent_text, size_text
-from edgesparse.report.verdicts import recommendations, row_location, seed_lines, verdicts
+from edgesparse.report.verdicts import placement_label, recommendations, seed_lines, verdicts
 
 MAX_CLASSES = 24
 """Largest number of classes with a readable confusion matrix."""
@@ -186,7 +186,7 @@ def _weights(results: Results) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     why."""
     seen = set()
     for row in results.rows:
-        title = f"{row.variant} ({row_location(row, results)})"
+        title = f"{row.variant} ({placement_label(row, results)})"
         if row.weights and row.status == "ok" and title not in seen:
             seen.add(title)
             yield (

@@ -32,16 +32,16 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         EdgesparseError: the file cannot be written.
     """
     tables = []
-    for location in dict.fromkeys(change.placement for change in comparison.changes):
-        changes = [change for change in comparison.changes if change.placement == location]
+    for placement in dict.fromkeys(change.placement for change in comparison.changes):
+        changes = [change for change in comparison.changes if change.placement == placement]
         rows = [(comparison_texts(change), _style(change)) for change in changes]
-        tables.append((location, COMPARISON_TITLES, rows))
+        tables.append((placement, COMPARISON_TITLES, rows))
     notes = [conclusion(comparison)]
     notes += [f"changed: {line}" for line in comparison.differences]
     notes += [
-        f"{location}: {line}"
-        for location, _, _ in tables
-        for line in shared_lines(comparison, location)
+        f"{placement}: {line}"
+        for placement, _, _ in tables
+        for line in shared_lines(comparison, placement)
     ]
     notes += presence_lines(comparison)
     title = f"{comparison.before} → {comparison.after}"
@@ -91,15 +91,15 @@ def write_history(runs: Sequence[Results], changed: Sequence[Sequence[str]], pat
     from edgesparse.report.page.charts import latency_history
 
     tables = [
-        (location, HISTORY_TITLES, [(texts, "") for texts in lines])
-        for location, lines in history_lines(runs).items()
+        (placement, HISTORY_TITLES, [(texts, "") for texts in lines])
+        for placement, lines in history_lines(runs).items()
     ]
-    locations = dict.fromkeys(placement_of(row) for run in runs for row in run.rows)
-    charts = [(location, latency_history(location, runs)) for location in locations]
+    placements = dict.fromkeys(placement_of(row) for run in runs for row in run.rows)
+    charts = [(placement, latency_history(placement, runs)) for placement in placements]
     content = {
         "title": f"{runs[-1].pipeline}: {len(runs)} runs",
         "notes": history_run_lines(runs, changed),
         "tables": tables,
-        "charts": [(location, chart) for location, chart in charts if chart is not None],
+        "charts": [(placement, chart) for placement, chart in charts if chart is not None],
     }
     return write(path, render(_TEMPLATE, **content))
