@@ -187,7 +187,7 @@ def test_damaged_artifacts_are_made_again_and_said(project):
     done = deploy(project, device="here")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is damaged") == 5
-    assert "damaged (artifact.json is missing); it is made again" in done.stderr
+    assert "damaged (artifact.json is missing); running the stage again" in done.stderr
     assert {row.status for row in Workspace(project).results().rows} == {"ok"}
     assert Store(store.root).problems() == []
     again = deploy(project, device="here")
