@@ -50,25 +50,25 @@ class KernelInfo:
 class Facts:
     """Facts about an untrained model.
 
-    Where they were checked: `wrong` is the error that prevents its training; `unaware` are the
-    layers that quantization-aware training skips, `no_aware` why it is impossible; `rigid` is why
-    no layer can lose channels, `widths` are the layers with channels; `no_scheme` has by scheme why
-    the model cannot be converted. `unused` are the parts of the model's custom training that are
-    not used in training, `unused_later` in fine-tuning.
+    `error` prevents its training. `skipped_by_qat` are the layers that quantization-aware training
+    skips, `qat_error` says why it is impossible. `channel_layers` have channels, `channels_error`
+    says why no layer can lose them. `conversion_errors` has by scheme why the model cannot be
+    converted. `unused_in_training` and `unused_in_fine_tuning` are parts of the model's custom
+    training that are not used there. Only what variants need is checked; see Checks.
     """
 
     kernels: tuple[KernelInfo, ...] = ()
     notes: tuple[str, ...] = ()
     info: tuple[str, ...] = ()
     """The task and the settings of training, for `plan`."""
-    wrong: str | None = None
-    unaware: tuple[str, ...] = ()
-    no_aware: str | None = None
-    rigid: str | None = None
-    widths: tuple[str, ...] = ()
-    no_scheme: dict[str, str] = dataclasses.field(default_factory=dict)
-    unused: str = ""
-    unused_later: str = ""
+    error: str | None = None
+    skipped_by_qat: tuple[str, ...] = ()
+    qat_error: str | None = None
+    channels_error: str | None = None
+    channel_layers: tuple[str, ...] = ()
+    conversion_errors: dict[str, str] = dataclasses.field(default_factory=dict)
+    unused_in_training: str = ""
+    unused_in_fine_tuning: str = ""
 
 
 def key_inputs(
@@ -85,7 +85,7 @@ def run(context: StageContext) -> None:
     try:
         facts = _check_model(context, checks)
     except EdgesparseError as error:
-        facts = Facts(wrong=str(error))
+        facts = Facts(error=str(error))
     # Messages of the user's code can contain values from the environment.
     masked = context.plan.loaded.document.masked_in(dataclasses.asdict(facts))
     write_json(context.folder / FACTS, masked)
@@ -119,26 +119,26 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
         kernel_infos,
         (*notes, *doubts),
         info=tuple(info),
-        unused=losses or (step if model is not built else ""),
-        unused_later=losses or step,
+        unused_in_training=losses or (step if model is not built else ""),
+        unused_in_fine_tuning=losses or step,
     )
     if checks.qat:
         from edgesparse.methods import quantize_aware
 
         left, reason = quantize_aware.foreseen(model)
-        facts = dataclasses.replace(facts, unaware=left, no_aware=reason)
+        facts = dataclasses.replace(facts, skipped_by_qat=left, qat_error=reason)
     if checks.channels:
         from edgesparse.methods import channels
 
         widths, reason = channels.foreseen(model)
-        facts = dataclasses.replace(facts, widths=widths, rigid=reason)
+        facts = dataclasses.replace(facts, channel_layers=widths, channels_error=reason)
     calibration = data.representative(dataset, 2)
     samples = [calibration[name] for name in recipe.inputs]
     for scheme in checks.schemes:
         try:
             convert.convert(model, scheme, samples)
         except EdgesparseError as error:
-            facts.no_scheme[scheme] = str(error)
+            facts.conversion_errors[scheme] = str(error)
     return facts
 
 
@@ -161,4 +161,4 @@ def read_facts(folder: Path) -> Facts:
     return Facts(**{**content, **lists})
 
 
-KIND = StageKind("preflight", 4, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("preflight", 5, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

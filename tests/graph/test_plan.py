@@ -206,7 +206,7 @@ variants:
 """
 KEYS = {
     "samples": "f333f3a352b6",
-    "preflight": "6bae1d350e4f",
+    "preflight": "6558524da160",
     "untrained-model": "6e87b0669397",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",

@@ -29,9 +29,10 @@ def useless_variants(plan: Plan, executor: Executor) -> dict[str, str]:
     for group in plan.training_groups:
         is_checked = store.has(group.preflight)
         facts = preflight.read_facts(store.path(group.preflight)) if is_checked else None
-        if facts is not None and facts.rigid is not None:
+        if facts is not None and facts.channels_error is not None:
             reasons |= dict.fromkeys(
-                (n for n in group.variants if n in variants and _removes(variants[n])), facts.rigid
+                (n for n in group.variants if n in variants and _removes(variants[n])),
+                facts.channels_error,
             )
         if group.untrained_model is None or not store.has(group.untrained_model):
             continue

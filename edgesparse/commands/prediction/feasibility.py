@@ -37,10 +37,10 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
         UsageError: no variant is feasible, or a glob matches no layer of the model.
     """
     document = loaded.document
-    if facts.wrong is not None:
+    if facts.error is not None:
         location: Location = ("variants", variants[0], "model")
         location = location if location in document.values else ("model",)
-        raise UsageError(f"{document.where(location)}: {facts.wrong}")
+        raise UsageError(f"{document.where(location)}: {facts.error}")
     chosen = {name: loaded.spec.variants[name] for name in variants}
     _check_training(loaded, chosen, facts)
     problems = [
@@ -60,8 +60,8 @@ def check(loaded: Loaded[Pipeline], variants: Sequence[str], facts: Facts) -> li
         names = tuple(name for name in failing if failing[name] == why)
         predictions.append(Prediction("failure", f"{{variants}} will fail: {why}", names))
     left = tuple(n for n, v in chosen.items() if v.quantize.qat and n not in failing)
-    if facts.unaware and left:
-        named = listed(facts.unaware, _NAMED)
+    if facts.skipped_by_qat and left:
+        named = listed(facts.skipped_by_qat, _NAMED)
         text = f"{{variants}}: not quantization-aware, with ranges from calibration: {named}"
         predictions.append(Prediction("coverage", text, left))
     return [*predictions, *_coverage(chosen, facts.kernels)]
@@ -72,10 +72,12 @@ def _check_training(loaded: Loaded[Pipeline], chosen: Mapping[str, Variant], fac
     pipeline would ignore."""
     train = loaded.spec.train
     later = any(_is_fine_tuned(variant) for variant in chosen.values())
-    unused = (facts.unused if train.epochs else "") or (facts.unused_later if later else "")
+    unused = (facts.unused_in_training if train.epochs else "") or (
+        facts.unused_in_fine_tuning if later else ""
+    )
     if not unused or train.ref is not None:
         return
-    when = "training" if train.epochs and facts.unused else "fine-tuning"
+    when = "training" if train.epochs and facts.unused_in_training else "fine-tuning"
     raise UsageError(
         f"{loaded.document.where(('model',))}: {unused} is not used in {when}, which keeps only "
         "the model's layers; set a training loop, train: {ref: my_loop.py:train}, or train the "
@@ -91,17 +93,17 @@ def _is_fine_tuned(variant: Variant) -> bool:
 
 def _why_it_fails(variant: Variant, facts: Facts) -> str | None:
     first = variant.sparsify[0] if variant.sparsify else None
-    if first is not None and removes_channels(first) and facts.rigid is not None:
-        return facts.rigid
+    if first is not None and removes_channels(first) and facts.channels_error is not None:
+        return facts.channels_error
     if isinstance(first, Magnitude) and not any(not k.reason for k in facts.kernels):
         named = any(kernel.name in first.layers for kernel in facts.kernels)
         if not named:
             reasons = "; ".join(f"{k.name}: {k.reason}" for k in facts.kernels[:_NAMED])
             return "no layer to prune" + (f" ({reasons})" if reasons else "")
-    if variant.quantize.qat and facts.no_aware is not None:
-        return f"quantization-aware training does not support this model: {facts.no_aware}"
+    if variant.quantize.qat and facts.qat_error is not None:
+        return f"quantization-aware training does not support this model: {facts.qat_error}"
     # Channels that are removed, or zeros, change no operator.
-    return facts.no_scheme.get(variant.quantize.scheme)
+    return facts.conversion_errors.get(variant.quantize.scheme)
 
 
 def _unmatched(
@@ -114,7 +116,7 @@ def _unmatched(
         location: Location = ("variants", name, "sparsify")
         location = (*location, i) if (*location, i) in document.values else location
         if removes_channels(step):
-            layers, what = set(facts.widths), "layer with channels"
+            layers, what = set(facts.channel_layers), "layer with channels"
         else:
             layers = {x for k in facts.kernels for x in (k.name, k.layer)}
             what = "layer that can be pruned"
