@@ -1,4 +1,4 @@
-"""The public API: a project whose commands share what they open, and each command by itself.
+"""The public API: a project whose commands share resources, and each command as a function.
 
 with edgesparse.Project(".", listener=print, jobs=2) as project:
     results = project.deploy("pipelines/digits.yaml", devices=["pi", "coral-usb"], quick=True)
@@ -50,8 +50,14 @@ Result = TypeVar("Result")
 
 
 class Project(Resources):
-    """A project's folder and its commands. Workers, connected devices, store and cluster live as
-    long as it does; closing it, or leaving its block, ends them."""
+    """A project's folder and its commands.
+
+    Workers, connected devices, store and cluster are kept until the project is closed.
+
+    Example:
+        with edgesparse.Project(".", listener=print) as project:
+            project.deploy("pipelines/digits.yaml", devices=["pi"])
+    """
 
     deploy = _deploy.deploy
     bench = _bench.bench
@@ -82,7 +88,7 @@ class Project(Resources):
         return self.workspace().results(run)
 
     def run_ids(self) -> list[str]:
-        """Ids of the runs with results, oldest first."""
+        """List ids of runs with results, oldest first."""
         return self.workspace().run_ids()
 
 
@@ -96,26 +102,26 @@ def list_runs(project: str | Path = ".") -> list[str]:
     return Project(project).run_ids()
 
 
-def _by_itself(command: Callable[..., Result]) -> Callable[..., Result]:
-    """A command as a function, which opens a project for the call and closes it.
+def _as_function(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Wrap a command as a function that opens a project for the call.
 
-    It takes what the command takes, and what Project does; the folder is `project`.
+    It takes the arguments of the command and those of Project, whose folder is `project`.
     """
     signature = inspect.signature(command)
-    opening = inspect.signature(_opened).parameters.values()
+    opening = inspect.signature(_open).parameters.values()
 
     @wraps(command)
     def call(*args: Any, **named: Any) -> Result:
-        about = {option.name: named.pop(option.name) for option in opening if option.name in named}
-        with _opened(**about) as opened:
-            return command(opened, *args, **named)
+        options = {p.name: named.pop(p.name) for p in opening if p.name in named}
+        with _open(**options) as project:
+            return command(project, *args, **named)
 
     parameters = [*list(signature.parameters.values())[1:], *opening]
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return call
 
 
-def _opened(
+def _open(
     *,
     project: str | Path = ".",
     listener: events.Listener = events.null_listener,
@@ -126,5 +132,5 @@ def _opened(
 
 
 def function(name: str) -> Callable[..., Any]:
-    """The command of that name as a function of its own, such as `edgesparse.deploy`."""
-    return _by_itself(getattr(Project, name))
+    """Return the command of that name as a function, such as `edgesparse.deploy`."""
+    return _as_function(getattr(Project, name))
