@@ -61,8 +61,11 @@ def execute_and_read(
     read: Callable[[dict[str, str]], Result],
     check: Callable[[Stage], None] = lambda _: None,
 ) -> Result:
-    """Run the stages, then call `read` with their errors. Stages are not fetched from a shared
-    store before somebody reads them: one that proves damaged then is run again."""
+    """Run the stages, then call `read` with their errors; returns its result.
+
+    Artifacts of a shared store are fetched when `read` needs them: the stage of a damaged one then
+    runs again.
+    """
     while True:
         errors = execute(stages, executor, listener, check)
         try:
