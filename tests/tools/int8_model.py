@@ -163,6 +163,16 @@ class Int8Model:
         result = Result(x.scale, x.zero_point, activation)
         return self._operator(f"{kind}_POOL_2D", 2, [x.index], shape, result, options)
 
+    def pad(self, x: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
+        """Pixels of the zero point around an image: (top, bottom, left, right)."""
+        top, bottom, left, right = pads
+        sizes = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
+        constant = self._constant(sizes, schema.TensorType.INT32)
+        n, height, width, channels = x.shape
+        shape = (n, height + top + bottom, width + left + right, channels)
+        result = Result(x.scale, x.zero_point, "")
+        return self._operator("PAD", 2, [x.index, constant], shape, result, schema.PadOptionsT())
+
     def mean(self, x: Tensor, *, keep: bool = False) -> Tensor:
         """The mean over height and width."""
         axes = self._constant(np.array([1, 2], np.int32), schema.TensorType.INT32)

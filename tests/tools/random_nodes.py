@@ -184,8 +184,9 @@ def _convolved(
 
 
 def _pointwise(chance: _Chance, model: Int8Model) -> tuple[Tensor, ...]:
-    x = _image(chance, model, chance.of(CHANNELS))
-    return (_convolved(chance, model, x, chance.of(CHANNELS), _window(chance, x, (1,))),)
+    wide = (*CHANNELS, 96, 128, 132, 256, 320)
+    x = _image(chance, model, chance.of(wide))
+    return (_convolved(chance, model, x, chance.of(wide), _window(chance, x, (1,))),)
 
 
 def _conv(chance: _Chance, model: Int8Model) -> tuple[Tensor, ...]:
@@ -262,7 +263,11 @@ def _grown(chance: _Chance, model: Int8Model, x: Tensor, left: list[Tensor]) -> 
         result = Result(1.5 * max(x.scale, other.scale), result.zero_point, result.activation)
         chance.note("add", of=other.index, result=result)
         return model.add(*((x, other) if chance.maybe(0.5) else (other, x)), result)
-    kind = chance.of(("pointwise",) * 4 + ("depthwise",) * 3 + ("conv", "max", "average"))
+    kind = chance.of(("pointwise",) * 4 + ("depthwise",) * 3 + ("conv", "max", "average", "pad"))
+    if kind == "pad":
+        pads = tuple(int(size) for size in chance.rng.integers(0, 3, 4))
+        chance.note("pad", pads=pads)
+        return model.pad(x, (pads[0], pads[1], pads[2], pads[3]))
     if kind in ("max", "average"):
         window = Window((2, 2), (2, 2), (1, 1), "SAME") if chance.maybe(0.6) else Window(
             (3, 3), (1, 1), (1, 1), "SAME"
