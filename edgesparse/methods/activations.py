@@ -1,10 +1,10 @@
-"""Zeros between layers: how many there are, and how a model gets more of them.
+"""Activation sparsity: its measurement, and training for more of it.
 
-A rectifier gives exact zeros, and a penalty on what it gives makes more: L1, or the square of L1 by
-L2 (Hoyer 2004; for activations Kurtz et al. 2020, "Inducing and exploiting activation sparsity for
-fast neural network inference"). Smooth activations become rectifiers first (Mirzadeh et al. 2023,
-arXiv 2310.04564). Stock runtimes gain time by these zeros only where a layer reads a few values of
-many, as `layers.TopK` and `layers.SparseDense` do together.
+ReLU outputs exact zeros, and a penalty on its outputs makes more: L1, or the square of L1 by L2
+(Hoyer 2004; for activations Kurtz et al. 2020, "Inducing and exploiting activation sparsity for
+fast neural network inference"). Smooth activation functions become ReLU first (Mirzadeh et al.
+2023, arXiv 2310.04564). Stock runtimes are faster with these zeros only where a layer reads few
+values of many, as `layers.TopK` and `layers.SparseDense` do together.
 """
 
 from __future__ import annotations
@@ -30,26 +30,28 @@ SMOOTH = ("gelu", "silu", "swish", "elu", "selu", "softplus")
 RECTIFIERS = ("relu", "relu6")
 SAMPLES = 128
 _SMALL = 1e-8
-_AT_ONCE = 16
+_BATCH = 16
 
 
 def activations(
     model: tf.keras.Model, dataset: Dataset, train: Train, spec: Activations, progress: Progress
 ) -> Sparsified:
-    """Let activations of `model` be zero more often, in place; its weights' zeros stay.
+    """Train `model` in place for more zeros in its activations; zeros of weights stay.
 
     Raises:
         UsageError: a glob matches nothing, or no layer has an activation that can be zero.
     """
     recipe = recipe_of(model, dataset, train)
-    given = representative(dataset, SAMPLES)
-    samples = [given[name] for name in recipe.inputs]
-    before = shares_of_zeros(model, samples)
-    swapped = [layer.name for layer in _with(model, SMOOTH, spec)] if spec.to_relu else []
-    for layer in _with(model, SMOOTH, spec):
+    calibration = representative(dataset, SAMPLES)
+    samples = [calibration[name] for name in recipe.inputs]
+    before = zero_shares(model, samples)
+    swapped = (
+        [layer.name for layer in _layers_ending_in(model, SMOOTH, spec)] if spec.to_relu else []
+    )
+    for layer in _layers_ending_in(model, SMOOTH, spec):
         if spec.to_relu:
             layer.activation = tf.keras.activations.relu
-    chosen = list(_with(model, RECTIFIERS, spec))
+    chosen = list(_layers_ending_in(model, RECTIFIERS, spec))
     _check(model, chosen, spec)
     if spec.penalty is not None:
         scale = _scale(model, chosen, samples) if spec.penalty == "l1" else 1.0
@@ -57,18 +59,18 @@ def activations(
             each = spec.penalty_weight * scale / len(chosen)
             layer.activity_regularizer = Penalty(spec.penalty, each)
     held = [Masked(kernel.variable) for kernel in kernels(model).values() if _has_zeros(kernel)]
-    for one in held:
-        one.keep_zeros()
+    for masked in held:
+        masked.keep_zeros()
     history = fit(model, dataset, train, progress, callbacks=[HoldMasks(held)] if held else [])
-    for one in held:
-        one.apply()
+    for masked in held:
+        masked.apply()
     for layer in chosen:
         layer.activity_regularizer = None
     notes = []
     if swapped:
-        notes.append(f"ReLU instead of smooth activations in {_named(swapped)}")
-    now, then = overall(shares_of_zeros(model, samples)), overall(before)
-    notes.append(f"activations: {now:.0%} zeros where rectifiers are, before {then:.0%}")
+        notes.append(f"smooth activations replaced by ReLU in {_named(swapped)}")
+    now, then = overall(zero_shares(model, samples)), overall(before)
+    notes.append(f"zeros in outputs of ReLU layers: {then:.0%} -> {now:.0%}")
     return Sparsified(model, history, (), tuple(notes), keeps_layers=not swapped)
 
 
@@ -81,18 +83,18 @@ def _named(names: list[str]) -> str:
 
 
 def _activation(layer: Any) -> str:
-    """The name of what a layer does to each value in the end."""
+    """Return the name of a layer's activation function; empty where it has none at its end."""
     if isinstance(layer, tf.keras.layers.ReLU):
         return "relu" if not layer.negative_slope and not layer.threshold else "leaky"
     if isinstance(layer, tf.keras.layers.RNN | Experts):
-        return ""  # Its activation is within.
+        return ""  # Its activation is not at its end.
     return str(getattr(getattr(layer, "activation", None), "__name__", ""))
 
 
-def _with(
+def _layers_ending_in(
     model: tf.keras.Model, names: tuple[str, ...], spec: Activations | None = None
 ) -> Iterator[Any]:
-    """The layers that end in such an activation."""
+    """Yield the layers that end in one of these activation functions."""
     ends = {id(tensor.node.layer) for tensor in model.outputs}
     for layer in model.layers:
         excluded = spec is not None and matches(spec.exclude, [layer.name])
@@ -101,16 +103,16 @@ def _with(
 
 
 def _check(model: tf.keras.Model, chosen: list[Any], spec: Activations) -> None:
-    known = [layer.name for layer in model.layers]
+    names = [layer.name for layer in model.layers]
     for glob in spec.exclude:
-        if not matches(glob, known):
-            raise UsageError(f"{glob!r} matches no layer{did_you_mean(glob, known)}")
+        if not matches(glob, names):
+            raise UsageError(f"{glob!r} matches no layer{did_you_mean(glob, names)}")
     if not chosen:
         kinds = sorted({_activation(layer) for layer in model.layers} - {"", "linear"})
         raise UsageError(
-            "no layer ends in a rectifier, whose zeros are exact"
+            "no layer ends in ReLU, which has exact zeros"
             + (f"; the model has {', '.join(kinds)}" if kinds else "")
-            + (": say 'to_relu: true'" if set(kinds) & set(SMOOTH) else "")
+            + (": set 'to_relu: true'" if set(kinds) & set(SMOOTH) else "")
         )
 
 
@@ -123,7 +125,7 @@ class Penalty(tf.keras.regularizers.Regularizer):
         self.kind, self.weight = kind, weight
 
     def __call__(self, x: Any) -> Any:
-        # Keras divides by the batch what it gets of a layer's outputs.
+        # Keras divides a layer's activity penalty by the batch size.
         count = tf.cast(tf.shape(x)[0], x.dtype)
         flat = tf.abs(tf.reshape(x, (tf.shape(x)[0], -1)))
         if self.kind == "l1":
@@ -137,48 +139,55 @@ class Penalty(tf.keras.regularizers.Regularizer):
 
 
 def _scale(model: tf.keras.Model, layers: list[Any], samples: list[np.ndarray]) -> float:
-    """What makes a mean of 1 of what the activations are now: nobody knows their scale."""
-    nodes = [node for layer in layers for node in uses(model, layer)]
+    """Return the factor that scales the present mean of activations to 1."""
+    nodes = [node for layer in layers for node in nodes_of(model, layer)]
     tensors = [t for node in nodes for t in tf.nest.flatten(node.outputs)]
-    found = _answers(tf.keras.Model(model.inputs, tensors), samples)
-    return 1 / max(_SMALL, float(np.mean([np.abs(one).mean() for one in found])))
+    outputs = _outputs(tf.keras.Model(model.inputs, tensors), samples)
+    return 1 / max(_SMALL, float(np.mean([np.abs(output).mean() for output in outputs])))
 
 
-def _answers(ask: tf.keras.Model, samples: list[np.ndarray]) -> list[np.ndarray]:
-    found = ask(samples[0] if len(samples) == 1 else samples, training=False)
-    return [one.numpy() for one in tf.nest.flatten(found)]
+def _outputs(network: tf.keras.Model, samples: list[np.ndarray]) -> list[np.ndarray]:
+    outputs = network(samples[0] if len(samples) == 1 else samples, training=False)
+    return [output.numpy() for output in tf.nest.flatten(outputs)]
 
 
-def uses(model: tf.keras.Model, layer: Any) -> list[Any]:
-    """Where a model calls a layer: nodes of its own graph. A layer may be in other graphs, too: in
-    that which its user has built."""
-    own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    return [node for node in layer.inbound_nodes if id(node) in own]
+def nodes_of(model: tf.keras.Model, layer: Any) -> list[Any]:
+    """Return the nodes at which a model calls a layer. A layer can be in other graphs, too: in the
+    one that the user has built."""
+    in_model = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
+    return [node for node in layer.inbound_nodes if id(node) in in_model]
 
 
-def shares_of_zeros(
+def zero_shares(
     model: tf.keras.Model, samples: list[np.ndarray]
 ) -> Mapping[str, tuple[float, int]]:
-    """Of each layer that ends in a rectifier: the share of zeros among what it gives for samples
-    [n, ...] of each input, and how many values it gives for one."""
-    layers = list(_with(model, RECTIFIERS))
+    """Return for each layer that ends in ReLU the share of zeros in its outputs, and their number.
+
+    Args:
+        model: a functional model.
+        samples: arrays [n, ...] for each input.
+
+    Returns:
+        By layer: the share of zeros over all samples, and the number of values per sample.
+    """
+    layers = list(_layers_ending_in(model, RECTIFIERS))
     if not layers:
         return {}
-    tensors = [tf.nest.flatten(uses(model, layer)[0].outputs)[0] for layer in layers]
-    ask = tf.keras.Model(model.inputs, tensors)
+    tensors = [tf.nest.flatten(nodes_of(model, layer)[0].outputs)[0] for layer in layers]
+    network = tf.keras.Model(model.inputs, tensors)
     zeros, sizes, count = np.zeros(len(layers)), np.zeros(len(layers), int), len(samples[0])
-    # All layers in one pass, some samples at a time: what is between layers can be large.
-    for start in range(0, count, _AT_ONCE):
-        part = [values[start : start + _AT_ONCE] for values in samples]
-        for place, values in enumerate(_answers(ask, part)):
-            zeros[place] += np.sum(values == 0)
-            sizes[place] = np.prod(values.shape[1:])
+    # All layers in a pass, few samples at a time: activations can be large.
+    for start in range(0, count, _BATCH):
+        part = [values[start : start + _BATCH] for values in samples]
+        for index, values in enumerate(_outputs(network, part)):
+            zeros[index] += np.sum(values == 0)
+            sizes[index] = np.prod(values.shape[1:])
     shares = zeros / (count * sizes)
     names = [layer.name for layer in layers]
     return dict(zip(names, zip(shares.tolist(), sizes.tolist(), strict=True), strict=True))
 
 
-def overall(found: Mapping[str, tuple[float, int]]) -> float:
-    """Over all values of all layers."""
-    total = sum(size for _, size in found.values())
-    return sum(share * size for share, size in found.values()) / max(1, total)
+def overall(shares: Mapping[str, tuple[float, int]]) -> float:
+    """Return the share of zeros over all layers."""
+    total = sum(size for _, size in shares.values())
+    return sum(share * size for share, size in shares.values()) / max(1, total)

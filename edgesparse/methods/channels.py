@@ -1,8 +1,8 @@
-"""Channel pruning: a really smaller model, for any functional Keras model.
+"""Channel pruning of functional Keras models.
 
-Channels whose weights matter least are taken out of all layers that share them (Li et al. 2016,
-arXiv 1608.08710; for the scale of batch normalizations Liu et al. 2017, arXiv 1708.06519), then
-what is left is fine-tuned. No zeros are left behind: every runtime is faster, with int8 and on an
+The least important channels are removed from all layers that share them (Li et al. 2016, arXiv
+1608.08710; by the scale of batch normalizations Liu et al. 2017, arXiv 1708.06519), then the
+smaller model is fine-tuned. It has no zeros, so that every runtime is faster, with int8 and on an
 Edge TPU too.
 """
 
@@ -23,15 +23,15 @@ from edgesparse.methods.network.dependencies import Dependencies, Group, check_s
 from edgesparse.methods.network.layers import LayerChannels, resized
 from edgesparse.methods.report import LayerSparsity, Sparsified
 from edgesparse.methods.training.callbacks import Progress
-from edgesparse.methods.training.fitting import compared, fit
+from edgesparse.methods.training.fitting import comparison_samples, fit
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import REPORTED_GAP, Channels, Importance
 
 Measure = Callable[[Sequence[tf.keras.Model]], list[float]]
-"""Gives the latency of models on the target, in ms, measured together."""
-# Bisection to far below one channel.
+"""Returns the latencies of models on the target, in ms, measured together."""
 _STEPS = 40
+"""Steps of bisection: to far below a single channel."""
 _CANDIDATES = 5
 
 
@@ -44,76 +44,83 @@ def channels(
     measure: Measure | None = None,
     only: Collection[str] | None = None,
 ) -> Sparsified:
-    """Remove channels until the budget is met, and fine-tune what is left.
+    """Remove channels until the budget is met, and fine-tune the rest.
 
     Args:
-        train: settings of the fine-tune (`spec`'s own epochs and learning rate already in it).
-        measure: needed for `spec.latency`.
-        only: layers that may lose channels; default all.
+        model: a flat functional model.
+        dataset: data of the fine-tuning.
+        train: settings of the fine-tuning, with the epochs and learning rate of `spec`.
+        spec: the step.
+        progress: callback.
+        measure: measures latencies; required for `spec.latency`.
+        only: layers that can lose channels; default: all.
 
     Raises:
         UsageError: a layer glob matches nothing, or no layer can lose channels.
         EdgesparseError: the budget cannot be met.
     """
-    found = trace(model)
-    pruning = Pruning(model, found, choose_groups(found, spec, only), spec)
-    # All at once and then fine-tuned: pruning layer by layer costs a training each.
+    dependencies = trace(model)
+    pruning = Pruning(model, dependencies, choose_groups(dependencies, spec, only), spec)
+    # All together, then fine-tuned: pruning layer by layer takes a training each.
     kept = _within_budget(pruning, spec, measure)
     removed = require_removed(pruning, kept)
-    smaller = shrink(model, found, kept)
-    check_shrunk(model, smaller, found, kept, compared(model, dataset))
+    smaller = shrink(model, dependencies, kept)
+    check_shrunk(model, smaller, dependencies, kept, comparison_samples(model, dataset))
     history = fit(smaller, dataset, train, progress)
-    note = told(found, kept)
+    note = remaining_cost(dependencies, kept)
     if spec.ratio is not None and abs(spec.ratio - removed) > REPORTED_GAP:
-        note += f"; {spec.ratio:.0%} of the channels were asked for, {removed:.0%} are gone"
-        note += _because(found)
-    return Sparsified(smaller, history, layers_left(pruning, kept), (note,))
+        note += f"; requested removal of {spec.ratio:.0%} of channels, reached {removed:.0%}"
+        note += _reasons(dependencies)
+    return Sparsified(smaller, history, layer_reports(pruning, kept), (note,))
 
 
-def told(found: Dependencies, kept: np.ndarray) -> str:
-    """What is left of a model's cost, in words."""
-    before, after = cost(found, np.ones_like(kept)), cost(found, kept)
+def remaining_cost(dependencies: Dependencies, kept: np.ndarray) -> str:
+    """Describe the remaining share of a model's cost."""
+    before, after = cost(dependencies, np.ones_like(kept)), cost(dependencies, kept)
     return (
         f"channels removed: {after.macs / max(1, before.macs):.0%} of the multiply-accumulates and "
-        f"{after.parameters / max(1, before.parameters):.0%} of the weights are left"
+        f"{after.parameters / max(1, before.parameters):.0%} of the weights remain"
     )
 
 
 def require_removed(pruning: Pruning, kept: np.ndarray) -> float:
-    """The share of the removable channels that is gone. EdgesparseError where less than half is of
-    what was asked for, and nobody said that this is all right."""
+    """Return the share of removed channels among the removable ones.
+
+    Raises:
+        EdgesparseError: less than half of the ratio was reached without `allow_partial`.
+    """
     atoms = np.concatenate([group.atoms for group in pruning.groups])
     removed = float(np.mean(~kept[atoms]))
     spec = pruning.spec
     if spec.ratio and removed < spec.ratio / 2 and not spec.allow_partial:
-        rounding = f"widths stay multiples of {spec.round_to}, and " if spec.round_to else ""
+        rounding = f"round_to: {spec.round_to}, " if spec.round_to else ""
         raise EdgesparseError(
-            f"{spec.ratio:.0%} of the channels were asked for, and {removed:.0%} can go: {rounding}"
-            f"no layer loses more than {spec.max_pruning_ratio:.0%}{_because(pruning.found)}; "
-            "lower 'round_to', or say 'allow_partial: true' in this step if that is meant"
+            f"requested removal of {spec.ratio:.0%} of channels, reached {removed:.0%} ({rounding}"
+            f"max_pruning_ratio: {spec.max_pruning_ratio:g}){_reasons(pruning.dependencies)}; "
+            "lower 'round_to', or set 'allow_partial: true' on this step to accept"
         )
     return removed
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What can be removed from a model, and how."""
+    """Removable channels of a model, and the step that removes them."""
 
     model: tf.keras.Model
-    found: Dependencies
+    dependencies: Dependencies
     groups: Sequence[Group]
     spec: Channels
 
     @cached_property
     def scores(self) -> np.ndarray:
-        return importance(self.found, self.spec.importance)
+        return importance(self.dependencies, self.spec.importance)
 
     def kept(self, share: float) -> np.ndarray:
-        """Which atoms stay when that share of the channels goes: bool [atoms]."""
+        """Return the atoms that stay when a share of the channels is removed: bool [atoms]."""
         scores = self.scores
-        kept = np.ones(len(self.found.fixed), bool)
-        ratios = [_own_ratio(group, self.spec) for group in self.groups]
-        # A layer with a ratio of its own takes no part in the common limit.
+        kept = np.ones(len(self.dependencies.fixed), bool)
+        ratios = [_override_ratio(group, self.spec) for group in self.groups]
+        # Layers with a ratio in `layers` are not part of the common limit.
         pooled = [g for g, r in zip(self.groups, ratios, strict=True) if r is None]
         limit = np.inf
         if self.spec.scope == "global" and pooled:
@@ -121,121 +128,129 @@ class Pruning:
             count = round(share * len(everything))
             limit = everything[count] if count < len(everything) else np.inf
         for group, ratio in zip(self.groups, ratios, strict=True):
-            own = scores[group.atoms]
+            group_scores = scores[group.atoms]
             if ratio is not None:
-                removed = round(ratio * len(own))
+                removed = round(ratio * len(group_scores))
             elif self.spec.scope == "global":
-                removed = int(np.sum(own < limit))
+                removed = int(np.sum(group_scores < limit))
             else:
-                removed = round(share * len(own))
-            left = _round(len(own) - removed, len(own), self.spec)
-            # Stable, so that equal channels go in their order.
-            order = np.argsort(own, kind="stable")
-            kept[group.atoms[order[: len(own) - left]]] = False
+                removed = round(share * len(group_scores))
+            left = _round(len(group_scores) - removed, len(group_scores), self.spec)
+            # Stable, so that equal channels are removed in their order.
+            order = np.argsort(group_scores, kind="stable")
+            kept[group.atoms[order[: len(group_scores) - left]]] = False
         return kept
 
 
 def _round(left: int, width: int, spec: Channels) -> int:
-    """A width that is a multiple and not too small; never more than there is."""
+    """Return a width that is a multiple, not below the minimum and at most `width`."""
     multiple = spec.round_to or _multiple(width)
     least = max(1, int(np.ceil(width * (1 - spec.max_pruning_ratio))))
-    # To the nearest multiple, which kernels like; never below what max_pruning_ratio leaves.
+    # To the nearest multiple, for vectorized kernels, but not below max_pruning_ratio's minimum.
     rounded = max((left + multiple // 2) // multiple, -(-least // multiple), 1) * multiple
     return min(width, rounded)
 
 
 def _multiple(width: int) -> int:
-    """What widths are kept to where nobody says: 8, which kernels like, and less in narrow layers,
-    which would lose nothing otherwise."""
+    """Return the default multiple of widths: 8, the vector length of common kernels, and less in
+    narrow layers, which could not lose channels otherwise."""
     return max(m for m in (1, 2, 4, 8) if m == 1 or m <= width // 4)
 
 
-def _own_ratio(group: Group, spec: Channels) -> float | None:
-    """The last override that matches one of its layers."""
-    found = None
+def _override_ratio(group: Group, spec: Channels) -> float | None:
+    """Return the ratio of the last override that matches a layer of the group."""
+    ratio = None
     for glob, override in spec.layers.items():
         if any(fnmatchcase(layer, glob) for layer in group.layers):
-            found = override.ratio
-    return found
+            ratio = override.ratio
+    return ratio
 
 
 def _ratios(pruning: Pruning) -> dict[str, float]:
-    """What was asked of each layer alone: a budget, or a ratio of all channels, asks of none."""
+    """Return target ratios by layer; none for budgets, or for a ratio over all channels."""
     common = pruning.spec.ratio if pruning.spec.scope == "layer" else None
     return {
         layer: ratio
         for group in pruning.groups
-        if (ratio := _own_ratio(group, pruning.spec) or common) is not None
+        if (ratio := _override_ratio(group, pruning.spec) or common) is not None
         for layer in group.layers
     }
 
 
-def choose_groups(found: Dependencies, spec: Channels, only: Collection[str] | None) -> list[Group]:
-    """The channels that may go. UsageError where a glob matches nothing, or there are none."""
-    names = [name for name, c in found.layers.items() if c.produces]
+def choose_groups(
+    dependencies: Dependencies, spec: Channels, only: Collection[str] | None
+) -> list[Group]:
+    """Return the removable channels. Raises UsageError where a glob matches nothing, or there are
+    none."""
+    names = [name for name, c in dependencies.layers.items() if c.produces]
     for glob in [*spec.exclude, *spec.layers]:
         if not any(fnmatchcase(name, glob) for name in names):
             raise UsageError(f"{glob!r} matches no layer with channels{did_you_mean(glob, names)}")
     groups = [
         group
-        for group in found.groups()
+        for group in dependencies.groups()
         if not any(fnmatchcase(layer, glob) for layer in group.layers for glob in spec.exclude)
         and (only is None or set(group.layers) <= set(only))
     ]
     if not groups:
-        raise UsageError(f"no layer can lose channels{_because(found)}")
+        raise UsageError(f"no layer can lose channels{_reasons(dependencies)}")
     return groups
 
 
-def foreseen(model: tf.keras.Model) -> tuple[tuple[str, ...], str | None]:
-    """The layers that have channels of their own, and why none can lose any, where that is so."""
-    found = trace(model)
-    widths = tuple(name for name, c in found.layers.items() if c.produces)
-    return widths, None if found.groups() else f"no layer can lose channels{_because(found)}"
+def channel_layers(model: tf.keras.Model) -> tuple[tuple[str, ...], str | None]:
+    """Return the layers with output channels, and the reason where none can lose any, else None."""
+    dependencies = trace(model)
+    widths = tuple(name for name, c in dependencies.layers.items() if c.produces)
+    return (
+        widths,
+        None if dependencies.groups() else f"no layer can lose channels{_reasons(dependencies)}",
+    )
 
 
-def _because(found: Dependencies) -> str:
-    reasons = "; ".join(f"{layer}: {why}" for layer, why in list(found.reasons.items())[:4])
+def _reasons(dependencies: Dependencies) -> str:
+    reasons = "; ".join(f"{layer}: {why}" for layer, why in list(dependencies.reasons.items())[:4])
     return f" ({reasons})" if reasons else ""
 
 
-def importance(found: Dependencies, kind: Importance) -> np.ndarray:
-    """How much each atom matters: float [atoms], 1 for the average channel of its layers."""
-    total, count = np.zeros(len(found.fixed)), np.zeros(len(found.fixed))
+def importance(dependencies: Dependencies, kind: Importance) -> np.ndarray:
+    """Return the importance of atoms: float [atoms], 1 for the average channel of its layers."""
+    total, count = np.zeros(len(dependencies.fixed)), np.zeros(len(dependencies.fixed))
     if kind == "batch-norm":
         scales = [
             (c.outputs, np.abs(c.layer.gamma.numpy()))
-            for c in found.layers.values()
+            for c in dependencies.layers.values()
             if isinstance(c.layer, tf.keras.layers.BatchNormalization)
             and c.layer.scale
             and c.rows is None
         ]
         if not scales:
-            raise UsageError("importance: batch-norm needs BatchNormalization layers with a scale")
+            raise UsageError(
+                "importance: batch-norm requires BatchNormalization layers with a scale"
+            )
         _add_scores(scales, total, count)
     norms = []
-    for c in found.layers.values():
+    for c in dependencies.layers.values():
         if c.produces:
             weight, axes = c.layer.get_weights(), c.axes
-            place = max(i for i, a in enumerate(axes) if "out" in a.values() and weight[i].ndim > 1)
-            (axis,) = [a for a, kind_of in axes[place].items() if kind_of == "out"]
-            # One row for each output channel, whatever the layer calls its axes.
-            kernel = np.moveaxis(weight[place], axis, 0).reshape(len(c.outputs), -1)
+            index = max(i for i, a in enumerate(axes) if "out" in a.values() and weight[i].ndim > 1)
+            (axis,) = [a for a, kind_of in axes[index].items() if kind_of == "out"]
+            # A row for each output channel, whatever the order of the layer's axes.
+            kernel = np.moveaxis(weight[index], axis, 0).reshape(len(c.outputs), -1)
             norm = np.linalg.norm(kernel, 1 if kind == "l1" else 2, axis=1)
             norms.append((c.outputs, norm * _folded(c.normalizer, len(norm))))
-            if c.heads is not None:  # By what each gives to the output.
-                kernel = weight[place].reshape(len(c.heads), -1)
+            if c.heads is not None:  # By their weights in the output projection.
+                kernel = weight[index].reshape(len(c.heads), -1)
                 norms.append((c.heads, np.linalg.norm(kernel, 1 if kind == "l1" else 2, axis=1)))
     rest, rest_count = np.zeros_like(total), np.zeros_like(count)
     _add_scores(norms, rest, rest_count)
-    # Channels without a batch normalization go by their weights, on the same scale.
+    # Channels without a batch normalization are ranked by their weights, on the same scale.
     missing = count == 0
     total[missing], count[missing] = rest[missing], rest_count[missing]
     return total / np.maximum(count, 1)
 
 
 def _folded(normalizer: Any, width: int) -> np.ndarray:
-    """What a batch normalization multiplies each channel by; without it a norm says little."""
+    """Return the factor of each channel by its batch normalization, as a converter folds it."""
     if normalizer is None:
         return np.ones(width)
     deviation = np.sqrt(normalizer.moving_variance.numpy() + normalizer.epsilon)
@@ -247,8 +262,8 @@ def _add_scores(
     scores: Sequence[tuple[np.ndarray, np.ndarray]], total: np.ndarray, count: np.ndarray
 ) -> None:
     for atoms, values in scores:
-        # Relative to the layer's average: layers of different scale must not be emptied one by one.
-        # add.at, since an atom may occur twice.
+        # Relative to the layer's average: else layers of small scale would be emptied first.
+        # add.at, since an atom can occur twice.
         np.add.at(total, atoms, values / max(float(values.mean()), 1e-12))
         np.add.at(count, atoms, 1)
 
@@ -258,7 +273,7 @@ def _within_budget(pruning: Pruning, spec: Channels, measure: Measure | None) ->
         return pruning.kept(spec.ratio)
     if spec.latency is not None:
         if measure is None:
-            raise EdgesparseError("a latency budget needs a device to measure on")
+            raise EdgesparseError("a latency budget requires a device to measure on")
         return _within_latency(pruning, spec.latency, measure)
     name, budget = ("macs", spec.macs) if spec.macs is not None else ("parameters", spec.parameters)
     assert budget is not None
@@ -266,17 +281,19 @@ def _within_budget(pruning: Pruning, spec: Channels, measure: Measure | None) ->
 
 
 def _within_cost(pruning: Pruning, name: str, budget: float) -> np.ndarray:
-    """The most channels with at most `budget` of the model's `name`, by bisection."""
-    whole = getattr(cost(pruning.found, np.ones(len(pruning.found.fixed), bool)), name)
+    """Return the most channels with at most `budget` of the model's `name`, by bisection."""
+    whole = getattr(
+        cost(pruning.dependencies, np.ones(len(pruning.dependencies.fixed), bool)), name
+    )
 
     def left(kept: np.ndarray) -> float:
-        return float(getattr(cost(pruning.found, kept), name) / max(1, whole))
+        return float(getattr(cost(pruning.dependencies, kept), name) / max(1, whole))
 
     low, high, best = 0.0, 1.0, pruning.kept(1.0)
     if left(best) > budget:
         raise EdgesparseError(
-            f"{name}: {budget:g} cannot be met: {left(best):.2f} are left when all is removed that "
-            f"may be (max_pruning_ratio, exclude, round_to){_because(pruning.found)}"
+            f"cannot reach {name}: {budget:g}; the minimum is {left(best):.2f} with the current "
+            f"max_pruning_ratio, exclude and round_to{_reasons(pruning.dependencies)}"
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2
@@ -289,16 +306,16 @@ def _within_cost(pruning: Pruning, name: str, budget: float) -> np.ndarray:
 
 
 def _within_latency(pruning: Pruning, budget: float, measure: Measure) -> np.ndarray:
-    """The most channels within a latency that is measured: some candidates, then some between."""
+    """Return the most channels within a latency: measure candidates, then others between two."""
     low, high = 0.0, 1.0
     best: np.ndarray | None = None
     reached = 1.0
-    # Two sweeps of five narrow it down to a twenty-fifth, as five bisections would, in two jobs.
+    # Two sweeps of five narrow the range to a 25th, as five bisections would, in two jobs.
     for _ in range(2):
         shares = np.linspace(low, high, _CANDIDATES + 1)[1:]
         masks = [pruning.kept(share) for share in shares]
-        models = [shrink(pruning.model, pruning.found, kept) for kept in masks]
-        # Together with the dense one: a ratio within one job, so that drift cancels out.
+        models = [shrink(pruning.model, pruning.dependencies, kept) for kept in masks]
+        # Together with the dense model: ratios within a job, so that drift cancels out.
         dense, *times = measure([pruning.model, *models])
         ratios = [time / dense for time in times]
         reached = min(reached, *ratios)
@@ -309,21 +326,21 @@ def _within_latency(pruning: Pruning, budget: float, measure: Measure) -> np.nda
         low, high = float(shares[met[0] - 1]) if met[0] else low, float(shares[met[0]])
     if best is None:
         raise EdgesparseError(
-            f"latency: {budget:g} cannot be met: with all removed that may be, the target still "
-            f"takes {reached:.2f} of the dense model's time"
+            f"cannot reach latency: {budget:g}; the minimum is {reached:.2f} of the dense model's "
+            "time with the current max_pruning_ratio, exclude and round_to"
         )
     return best
 
 
-def shrink(model: tf.keras.Model, found: Dependencies, kept: np.ndarray) -> tf.keras.Model:
-    """A new model with only those atoms left, bool [atoms], and the weights that they had."""
+def shrink(model: tf.keras.Model, dependencies: Dependencies, kept: np.ndarray) -> tf.keras.Model:
+    """Return a new model with only the kept atoms, bool [atoms], and their weights."""
 
     def smaller(layer: Any) -> Any:
         if isinstance(layer, tf.keras.Model):
             return tf.keras.models.clone_model(layer, clone_function=smaller)
-        # From its configuration, so that whatever else a layer has been told stays.
+        # From its configuration, so that all other arguments are kept.
         config = layer.get_config()
-        c = found.layers.get(layer.name)
+        c = dependencies.layers.get(layer.name)
         if c is not None:
             width = int(kept[c.outputs].sum())
             heads = None if c.heads is None else int(kept[c.heads].sum())
@@ -334,7 +351,7 @@ def shrink(model: tf.keras.Model, found: Dependencies, kept: np.ndarray) -> tf.k
         return type(layer).from_config(config)
 
     clone = tf.keras.models.clone_model(model, clone_function=smaller)
-    _copy_weights(model, clone, found.layers, kept)
+    _copy_weights(model, clone, dependencies.layers, kept)
     return clone
 
 
@@ -355,13 +372,13 @@ def _copy_weights(
         target.set_weights(weights)
 
 
-def layers_left(pruning: Pruning, kept: np.ndarray) -> tuple[LayerSparsity, ...]:
-    """What became of each layer that has channels of its own."""
+def layer_reports(pruning: Pruning, kept: np.ndarray) -> tuple[LayerSparsity, ...]:
+    """Return the removed share of each layer with output channels."""
     layers, ratios = [], _ratios(pruning)
-    for name, c in pruning.found.layers.items():
+    for name, c in pruning.dependencies.layers.items():
         if c.produces:
             masks = c.masks(kept)
-            counts = {place: int(mask.sum()) for place, mask in masks.items()}
+            counts = {axis_role: int(mask.sum()) for axis_role, mask in masks.items()}
             kernel, axes = c.layer.weights[0], c.axes[0]
             shape = tuple(
                 counts[axes[axis]] if axis in axes else int(width)
@@ -371,8 +388,8 @@ def layers_left(pruning: Pruning, kept: np.ndarray) -> tuple[LayerSparsity, ...]
             note = f"{width - left} of {width} channels removed"
             size = int(np.prod(shape))
             gone, before = 1 - left / width, int(np.prod(kernel.shape))
-            asked = ratios.get(name, 0.0)
+            target = ratios.get(name, 0.0)
             layers.append(
-                LayerSparsity(name, shape, "channels", asked, 0, size, note, gone, before)
+                LayerSparsity(name, shape, "channels", target, 0, size, note, gone, before)
             )
     return tuple(layers)

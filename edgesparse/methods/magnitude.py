@@ -30,53 +30,57 @@ from edgesparse.methods.report import (
     require_covered,
 )
 from edgesparse.methods.training.callbacks import Progress
-from edgesparse.methods.training.fitting import History, compared, fit, steps_per_epoch
+from edgesparse.methods.training.fitting import History, comparison_samples, fit, steps_per_epoch
 from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import BLOCK, Magnitude, Pattern, Schedule
 
 MAX_GLOBAL = 0.99
-"""No layer loses more where the smallest of all go, or it would pass nothing on."""
+"""Upper bound of a layer's sparsity with `scope: global`: one of zeros would cut the network."""
 
 
 @dataclass(frozen=True)
 class LayerTarget:
-    """What one layer is pruned to. `note` says why a pattern was not used."""
+    """Target of a layer. `note` is the reason why a pattern was not used."""
 
     name: str
     sparsity: float
     pattern: Pattern
     note: str = ""
     toolkit: bool = True
-    """Whether TensorFlow's toolkit holds the mask, or HoldMasks does."""
+    """True where TensorFlow's toolkit applies the mask, False where HoldMasks does."""
 
 
 def magnitude(
     model: tf.keras.Model, dataset: Dataset, train: Train, spec: Magnitude, progress: Progress
 ) -> Sparsified:
-    """Prune and fine-tune `model`; its layers are reused, so the caller gives it away.
+    """Prune and fine-tune `model`; its layers are reused, so that it must not be used afterwards.
 
     Args:
-        train: settings of the fine-tune (`spec`'s own epochs and learning rate already in it).
+        model: a flat functional model.
+        dataset: data of the fine-tuning.
+        train: settings of the fine-tuning, with the epochs and learning rate of `spec`.
+        spec: the step, without `auto`.
+        progress: callback.
 
     Raises:
         UsageError: a layer glob matches nothing, or nothing is left to prune.
         EdgesparseError: the final sparsity was not reached.
     """
     targets = choose_targets(model, spec)
-    found = kernels(model)
-    notes = unfreeze(model, [found[target.name] for target in targets])
+    every = kernels(model)
+    notes = unfreeze(model, [every[target.name] for target in targets])
     total = steps_per_epoch(dataset, train.batch_size) * train.epochs
     begin, end, frequency = schedule_steps(spec.schedule, total)
     wrapped = _wrap(model, targets, spec.schedule.name, begin, end, frequency)
-    samples = compared(model, dataset)
-    require_equal("putting pruning wrappers on", model, wrapped, samples)
-    # What the toolkit's wrapper does not fit has its mask held here, on the same schedule.
-    others, found = [target for target in targets if not target.toolkit], kernels(wrapped)
-    own = [
+    samples = comparison_samples(model, dataset)
+    require_equal("adding pruning wrappers", model, wrapped, samples)
+    # Masks of layers that the toolkit cannot wrap are applied here, on the same schedule.
+    others, every = [target for target in targets if not target.toolkit], kernels(wrapped)
+    held = [
         Masked(
-            found[target.name].variable,
+            every[target.name].variable,
             target.pattern,
             _schedule(target, spec.schedule.name, begin, end, frequency),
         )
@@ -85,29 +89,28 @@ def magnitude(
     history: History = {}
     if train.epochs == 0:
         _one_shot(wrapped)
-        for masked, target in zip(own, others, strict=True):
+        for masked, target in zip(held, others, strict=True):
             masked.prune(target.sparsity)
     else:
-        # The best epoch is looked for only once the final sparsity is reached: a denser one is
-        # always better.
+        # Best among epochs at the final sparsity only: denser ones are always better.
         final_step = end if spec.schedule.name == "polynomial" else begin
         history = fit(
             wrapped,
             dataset,
             train,
             progress,
-            callbacks=[*_toolkit_callbacks(wrapped), *([HoldMasks(own)] if own else [])],
+            callbacks=[*_toolkit_callbacks(wrapped), *([HoldMasks(held)] if held else [])],
             best_from_epoch=min(train.epochs - 1, final_step * train.epochs // max(1, total)),
         )
-    # Before stripping: what the wrapper forgets is the mask.
+    # Before stripping, which discards the masks.
     _apply_masks(wrapped)
-    for masked in own:
+    for masked in held:
         masked.apply()
     stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
-    require_equal("taking pruning wrappers off", wrapped, stripped, samples)
-    found = kernels(stripped)
+    require_equal("stripping pruning wrappers", wrapped, stripped, samples)
+    every = kernels(stripped)
     layers = tuple(
-        measure(found[target.name], target.pattern, target.sparsity, target.note)
+        measure(every[target.name], target.pattern, target.sparsity, target.note)
         for target in targets
     )
     _check_reached(layers)
@@ -119,15 +122,15 @@ def magnitude(
 def _left_dense(
     model: tf.keras.Model, spec: Magnitude, targets: Sequence[LayerTarget]
 ) -> dict[str, str]:
-    """Why each kernel that is no target is none, by its name."""
+    """Return the reasons of kernels that are left dense, by name."""
     pruned = {target.name for target in targets}
-    found = {}
+    reasons = {}
     for name, kernel in kernels(model).items():
         if name not in pruned:
             excluded = spec.excludes(kernel.names)
-            told = EXCLUDED if excluded else "given 0 in the pipeline"
-            found[name] = told if not kernel.reason or excluded else kernel.reason
-    return found
+            default = EXCLUDED if excluded else "sparsity 0 in the pipeline"
+            reasons[name] = default if not kernel.reason or excluded else kernel.reason
+    return reasons
 
 
 def _toolkit_callbacks(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
@@ -135,9 +138,9 @@ def _toolkit_callbacks(model: tf.keras.Model) -> list[tf.keras.callbacks.Callbac
 
 
 def schedule_steps(schedule: Schedule, total: int) -> tuple[int, int, int]:
-    """(begin, end, frequency) in training steps for a fine-tune of `total` steps.
+    """Return (begin, end, frequency) in training steps for a fine-tuning of `total` steps.
 
-    tfmot makes a mask only at begin + k * frequency, so the end is moved onto that grid: else the
+    tfmot updates a mask only at begin + k * frequency, so the end is moved onto that grid: else the
     final sparsity would never be reached.
     """
     begin = int(schedule.begin * total)
@@ -150,16 +153,16 @@ def schedule_steps(schedule: Schedule, total: int) -> tuple[int, int, int]:
 
 
 def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget, ...]:
-    """Per-layer sparsity and pattern after exclusions and overrides (the last match wins)."""
-    # What is left dense for a reason is pruned where the pipeline names it.
+    """Return the layers' targets after exclusions and overrides (the last match wins)."""
+    # Layers that are left dense by default are pruned where the pipeline names them.
     layers = {
         name: kernel
         for name, kernel in kernels(model).items()
         if not kernel.reason or name in spec.layers
     }
-    known = {name for kernel in kernels(model).values() for name in kernel.names}
+    names = {name for kernel in kernels(model).values() for name in kernel.names}
     for glob in [*spec.exclude, *spec.layers]:
-        if not any(fnmatchcase(name, glob) for name in known):
+        if not any(fnmatchcase(name, glob) for name in names):
             raise UsageError(
                 f"{glob!r} matches no layer that can be pruned{did_you_mean(glob, layers)}"
             )
@@ -177,22 +180,22 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
     if spec.scope == "global":
         targets = _globally(targets, layers, spec)
     if not targets:
-        raise UsageError(f"there is no layer left to prune{_because(model)}")
+        raise UsageError(f"no layer can be pruned{_because(model)}")
     return tuple(targets)
 
 
 def _globally(
-    targets: Sequence[LayerTarget], found: Mapping[str, Kernel], spec: Magnitude
+    targets: Sequence[LayerTarget], by_name: Mapping[str, Kernel], spec: Magnitude
 ) -> list[LayerTarget]:
-    """Each layer's share of the smallest weights of all (or blocks, by their mean), as they are
-    when pruning begins. Layers with a sparsity of their own keep it."""
-    own = {t.name for t in targets if spec.for_kernel(found[t.name].names)[0] != spec.sparsity}
+    """Return targets by each layer's share of the smallest weights (or blocks, by their mean) of
+    all layers, before pruning. Layers with a sparsity in `layers` keep it."""
+    fixed = {t.name for t in targets if spec.for_kernel(by_name[t.name].names)[0] != spec.sparsity}
     sizes = {
-        t.name: block_sizes(found[t.name].variable.numpy(), t.pattern)
+        t.name: block_sizes(by_name[t.name].variable.numpy(), t.pattern)
         for t in targets
-        if t.name not in own
+        if t.name not in fixed
     }
-    weights = np.concatenate([np.full(v.size, found[n].size / v.size) for n, v in sizes.items()])
+    weights = np.concatenate([np.full(v.size, by_name[n].size / v.size) for n, v in sizes.items()])
     everything = np.concatenate(list(sizes.values()))
     order = np.argsort(everything, kind="stable")
     gone = np.cumsum(weights[order]) <= float(spec.sparsity) * weights.sum()
@@ -211,20 +214,21 @@ def _because(model: tf.keras.Model) -> str:
 
 
 def misfit(pattern: Pattern, kernel: Kernel) -> str:
-    """Why `pattern` cannot be laid over a kernel [..., inputs, outputs]; empty if it can."""
+    """Return the reason why `pattern` does not fit a kernel [..., inputs, outputs]; empty if it
+    does."""
     shape = kernel.shape
     if pattern == "unstructured":
         return ""
     if not kernel.is_matrix and (pattern != "2:4" or not kernel.toolkit):
         # tfmot lays blocks over matrices only, and TFLite has no block-sparse convolution.
-        return f"{pattern} is for fully connected layers; pruned unstructured"
+        return f"{pattern} requires a fully connected layer; pruned unstructured"
     if shape[-2] % BLOCK[pattern]:
-        return f"{shape[-2]} inputs are no multiple of {BLOCK[pattern]}; pruned unstructured"
+        return f"{shape[-2]} inputs are not a multiple of {BLOCK[pattern]}; pruned unstructured"
     # tfmot (0.8.1) fails where a mask has one block in a row or column.
     if shape[-1] == 1:
-        return f"{pattern} needs more than one output; pruned unstructured"
+        return f"{pattern} requires more than one output; pruned unstructured"
     if shape[-2] == BLOCK[pattern] and pattern != "2:4":
-        return f"{pattern} needs more than {shape[-2]} inputs; pruned unstructured"
+        return f"{pattern} requires more than {shape[-2]} inputs; pruned unstructured"
     return ""
 
 
@@ -259,28 +263,28 @@ def _wrap(
 
 
 def _schedule(target: LayerTarget, name: str, begin: int, end: int, frequency: int) -> Any:
-    """When a layer's mask is made anew, and for which share of zeros."""
-    made = tfmot.sparsity.keras
+    """Return the toolkit's schedule of a layer's sparsity."""
+    schedules = tfmot.sparsity.keras
     if name == "polynomial":
-        return made.PolynomialDecay(0.0, target.sparsity, begin, end, frequency=frequency)
-    return made.ConstantSparsity(target.sparsity, begin, frequency=frequency)
+        return schedules.PolynomialDecay(0.0, target.sparsity, begin, end, frequency=frequency)
+    return schedules.ConstantSparsity(target.sparsity, begin, frequency=frequency)
 
 
 def _wrappers(model: tf.keras.Model) -> list[Any]:
-    found = []
+    wrappers = []
     for layer in model.layers:
         if isinstance(layer, PruneLowMagnitude):
-            found.append(layer)
+            wrappers.append(layer)
         elif isinstance(layer, tf.keras.Model):
-            found += _wrappers(layer)
-    return found
+            wrappers += _wrappers(layer)
+    return wrappers
 
 
 def _one_shot(model: tf.keras.Model) -> None:
     for wrapper in _wrappers(model):
         kernel, mask, threshold = wrapper.pruning_vars[0]
         schedule = wrapper.pruning_schedule
-        # Without training no step ever comes at which the schedule would make its mask.
+        # Without training there is no step at which the schedule would update the mask.
         full = tfmot.sparsity.keras.ConstantSparsity(_final_sparsity(schedule), 0, frequency=1)
         wrapper.pruning_obj._pruning_schedule = full
         wrapper.pruning_step.assign(0)
@@ -295,7 +299,7 @@ def _final_sparsity(schedule: Any) -> float:
 
 
 def _apply_masks(model: tf.keras.Model) -> None:
-    """Make the zeros zeros: the optimizer's last step moved the masked weights once more."""
+    """Apply the masks once more: the optimizer's last step moved masked weights."""
     for wrapper in _wrappers(model):
         for kernel, mask, _ in wrapper.pruning_vars:
             kernel.assign(kernel * mask)
@@ -303,11 +307,11 @@ def _apply_masks(model: tf.keras.Model) -> None:
 
 def _check_reached(layers: Sequence[LayerSparsity]) -> None:
     for layer in layers:
-        # 2:4 is what it is, whatever number stands beside it.
-        wanted = 0.5 if layer.pattern == "2:4" else layer.target
+        # 2:4 is 50 %, whatever the target.
+        target = 0.5 if layer.pattern == "2:4" else layer.target
         block = BLOCK.get(layer.pattern, 1)
-        if layer.achieved < wanted - max(0.005, 2 * block / layer.size):
+        if layer.achieved < target - max(0.005, 2 * block / layer.size):
             raise EdgesparseError(
-                f"layer {layer.name} has {layer.achieved:.1%} zeros instead of {wanted:.1%}; "
-                "train it for more epochs or let the schedule end earlier"
+                f"layer {layer.name} has {layer.achieved:.1%} zeros instead of {target:.1%}; "
+                "set more epochs or an earlier schedule.end"
             )

@@ -1,8 +1,8 @@
-"""Zeros without training and without labels: each layer's outputs are reconstructed on calibration
-inputs with the weights that are left.
+"""One-shot pruning without training and labels: the remaining weights of each layer reconstruct its
+outputs on calibration samples.
 
-Layers go in their order; each is given what the layers before it give by now, and is to give what
-the dense network gave. Methods and sources: network/least_squares.py.
+Layers are pruned in order; the inputs of each are those of the network pruned so far, and its
+target outputs are those of the dense network. Methods and papers: network/least_squares.py.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import tensorflow as tf
 
 from edgesparse import data
 from edgesparse.data import Dataset
-from edgesparse.methods.activations import uses
+from edgesparse.methods.activations import nodes_of
 from edgesparse.methods.magnitude import misfit
 from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import Kernel, choose
 from edgesparse.methods.network.least_squares import (
-    Seen,
-    Tiles,
-    allocated,
-    losses,
-    pruned,
+    LayerStatistics,
+    TiledStatistics,
+    allocate_sparsity,
+    empty_statistics,
+    prune_weights,
+    reconstruction_errors,
     too_large,
-    watching,
 )
 from edgesparse.methods.report import Sparsified, coverage, measure, require_covered
-from edgesparse.methods.training.batch_norm import settle
+from edgesparse.methods.training.batch_norm import recalibrate
 from edgesparse.methods.training.callbacks import Progress
-from edgesparse.methods.training.fitting import compared, fit, recipe_of
+from edgesparse.methods.training.fitting import comparison_samples, fit, recipe_of
 from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
@@ -40,11 +40,11 @@ from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
 BATCH = 50
 MOST_VALUES = 2**27
-"""A batch is smaller where a layer would be given more values in it."""
+"""Most input values of a layer per batch, 1 GB as float64; else the batch is smaller."""
 ROWS = 30_000
-"""Of a layer's positions over all samples at least so many are looked at, and four for each
-input."""
-UNKNOWN = "one-shot knows fully connected layers and convolutions without groups"
+"""Least number of a layer's positions, over all samples, for its statistics; also at least four for
+each input, so that moments have full rank."""
+UNSUPPORTED = "one-shot supports fully connected layers and convolutions without groups"
 
 
 def one_shot(
@@ -53,18 +53,20 @@ def one_shot(
     """Make `model` sparse in place; it is fine-tuned only where `spec` has epochs.
 
     Raises:
-        UsageError: a glob matches nothing, or there is no layer that can be reconstructed.
-        EdgesparseError: less than half was reached of what was asked for.
+        UsageError: a glob matches nothing, or no layer can be reconstructed.
+        EdgesparseError: less than half of the target was achieved.
     """
     chosen, left = choose(model, spec.exclude)
     for name, kernel in list(chosen.items()):
         width = kernel.shape[-1]
-        why = too_large(kernel.size // width, width) if _is_known(kernel, model) else UNKNOWN
+        why = (
+            too_large(kernel.size // width, width) if _is_supported(kernel, model) else UNSUPPORTED
+        )
         if why:
             left[name] = (kernel.size, why)
             del chosen[name]
     if not chosen:
-        raise UsageError(f"there is no layer to reconstruct: {why}")
+        raise UsageError(f"no layer can be reconstructed: {why}")
     total = sum(kernel.size for kernel in chosen.values())
     everything = total + sum(size for size, _ in left.values())
     goal = (
@@ -74,13 +76,13 @@ def one_shot(
     )
     dense = tf.keras.models.clone_model(model)
     dense.set_weights(model.get_weights())
-    require_equal("copying the model", model, dense, compared(model, dataset))
-    given = data.representative(dataset, spec.calibration_samples)
-    samples = [given[name] for name in recipe_of(model, dataset, train).inputs]
+    require_equal("copying the model", model, dense, comparison_samples(model, dataset))
+    calibration = data.representative(dataset, spec.calibration_samples)
+    samples = [calibration[name] for name in recipe_of(model, dataset, train).inputs]
     shares = dict.fromkeys(chosen, goal)
     if spec.pattern != "2:4" and len(chosen) > 1:
         half = _part(progress, 0.0)
-        shares = _allocated(chosen, model, dense, samples, goal, spec.pattern, half)
+        shares = _allocate(chosen, model, dense, samples, goal, spec.pattern, half)
         progress = _part(progress, 0.5)
     layers = []
     for number, (name, kernel) in enumerate(chosen.items()):
@@ -93,23 +95,23 @@ def one_shot(
     notes: tuple[str, ...] = (
         f"no labels and no training: {len(samples[0]):,} calibration samples",
     )
-    notes += _settled(model, dense, samples)
+    notes += _recalibrated(model, dense, samples)
     history = {}
     if train.epochs:
         held = [Masked(kernel.variable) for kernel in chosen.values()]
-        for one in held:
-            one.keep_zeros()
+        for masked in held:
+            masked.keep_zeros()
         history = fit(model, dataset, train, progress, callbacks=[HoldMasks(held)])
-        for one in held:
-            one.apply()
-    measured = tuple(measure(*one) for one in layers)
-    asked = 0.5 if spec.pattern == "2:4" else spec.sparsity
-    done = coverage(model, asked, {name: why for name, (_, why) in left.items()})
+        for masked in held:
+            masked.apply()
+    measured = tuple(measure(*masked) for masked in layers)
+    target = 0.5 if spec.pattern == "2:4" else spec.sparsity
+    done = coverage(model, target, {name: why for name, (_, why) in left.items()})
     require_covered(done, spec.allow_partial)
     return Sparsified(model, history, measured, notes, done, keeps_layers=True)
 
 
-def _is_known(kernel: Kernel, model: tf.keras.Model) -> bool:
+def _is_supported(kernel: Kernel, model: tf.keras.Model) -> bool:
     layers = tf.keras.layers
     plain = type(kernel.owner) in (layers.Dense, layers.Conv1D, layers.Conv2D)
     return (
@@ -123,7 +125,7 @@ def _part(progress: Progress, begin: float) -> Progress:
     return lambda share, text: progress(begin + share / 2, text)
 
 
-def _allocated(
+def _allocate(
     chosen: Mapping[str, Kernel],
     model: tf.keras.Model,
     dense: tf.keras.Model,
@@ -132,37 +134,37 @@ def _allocated(
     pattern: Pattern,
     progress: Progress,
 ) -> dict[str, float]:
-    """Which share of zeros each layer gets, by what each loses alone."""
+    """Return each layer's sparsity, by the errors of each when pruned alone."""
     errors, sizes = {}, {}
     for number, (name, kernel) in enumerate(chosen.items()):
-        progress(number / len(chosen), f"{name}: what it bears")
-        own: Pattern = "unstructured" if misfit(pattern, kernel) else pattern
-        # Nothing has gone yet: both networks are the dense one.
-        weights, seen = _seen(kernel, dense.get_layer(kernel.layer), dense, dense, samples)
-        known = seen.centred() if kernel.owner.use_bias else seen
+        progress(number / len(chosen), f"{name}: sensitivity")
+        fitting: Pattern = "unstructured" if misfit(pattern, kernel) else pattern
+        # Nothing is pruned yet: both networks are the dense one.
+        weights, seen = _statistics(kernel, dense.get_layer(kernel.layer), dense, dense, samples)
+        statistics = seen.centred() if kernel.owner.use_bias else seen
         sizes[name] = kernel.size
-        errors[name] = losses(weights, known, own)
-    return allocated(errors, sizes, goal)
+        errors[name] = reconstruction_errors(weights, statistics, fitting)
+    return allocate_sparsity(errors, sizes, goal)
 
 
-def _seen(
+def _statistics(
     kernel: Kernel,
     twin: Any,
     model: tf.keras.Model,
     dense: tf.keras.Model,
     samples: Sequence[np.ndarray],
-) -> tuple[np.ndarray, Seen | Tiles]:
-    """A layer's weights [inputs, outputs], and what is known of it on the samples."""
+) -> tuple[np.ndarray, LayerStatistics | TiledStatistics]:
+    """Return a layer's weights [inputs, outputs], and its statistics on the samples."""
     weights = kernel.variable.numpy().reshape(-1, kernel.shape[-1]).astype(np.float64)
     before = twin.kernel.numpy().reshape(weights.shape)
-    seen, rows = watching(before), max(ROWS, 4 * len(weights))
+    seen, rows = empty_statistics(before), max(ROWS, 4 * len(weights))
     then = _inputs(dense, twin, samples, rows)
     if model is dense:
         for x in then:
             seen.add(x, x @ before)
         return weights, seen
-    for x, wanted in zip(_inputs(model, kernel.owner, samples, rows), then, strict=True):
-        seen.add(x, wanted @ before)
+    for x, dense_inputs in zip(_inputs(model, kernel.owner, samples, rows), then, strict=True):
+        seen.add(x, dense_inputs @ before)
     return weights, seen
 
 
@@ -175,86 +177,88 @@ def _reconstruct(
     sparsity: float,
     pattern: Pattern,
 ) -> None:
-    """Make one layer sparse. `twin` is the same layer of the dense network."""
+    """Make a layer sparse. `twin` is the same layer of the dense network."""
     layer, shape = kernel.owner, kernel.shape
-    weights, seen = _seen(kernel, twin, model, dense, samples)
-    known = seen.centred() if layer.use_bias else seen
-    found = pruned(weights, known, sparsity, pattern)
-    kernel.variable.assign(found.reshape(shape))
+    weights, seen = _statistics(kernel, twin, model, dense, samples)
+    statistics = seen.centred() if layer.use_bias else seen
+    pruned = prune_weights(weights, statistics, sparsity, pattern)
+    kernel.variable.assign(pruned.reshape(shape))
     if layer.use_bias:
-        shift = seen.mean_wanted - seen.mean_input @ found
+        shift = seen.mean_output - seen.mean_input @ pruned
         layer.bias.assign(twin.bias + tf.cast(shift, twin.bias.dtype))
 
 
 def _inputs(
     model: tf.keras.Model, layer: Any, samples: Sequence[np.ndarray], rows: int
 ) -> Iterator[np.ndarray]:
-    """What a layer is given, as rows [n, inputs] of its kernel, some positions of each sample."""
-    # A layer may be in other graphs, too: in the model that a flat one was built from.
-    source = tf.keras.Model(model.inputs, [node.keras_inputs[0] for node in uses(model, layer)])
+    """Yield a layer's inputs as rows [n, inputs] of its kernel, for some positions per sample."""
+    # A layer can be in other graphs, too: in the model that a flat one was built from.
+    source = tf.keras.Model(model.inputs, [node.keras_inputs[0] for node in nodes_of(model, layer)])
     count, size = len(samples[0]), _batch(layer)
     for number, start in enumerate(range(0, count, size)):
         batch = [values[start : start + size] for values in samples]
-        given = source(batch[0] if len(batch) == 1 else batch, training=False)
-        patches = [_patches(values, layer).numpy() for values in tf.nest.flatten(given)]
+        tensors = source(batch[0] if len(batch) == 1 else batch, training=False)
+        patches = [_patches(values, layer).numpy() for values in tf.nest.flatten(tensors)]
         flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in patches])
-        wanted = max(1, rows * len(batch[0]) // count)
-        if len(flat) > wanted:  # The same positions for both networks.
+        quota = max(1, rows * len(batch[0]) // count)
+        if len(flat) > quota:  # The same positions for both networks.
             random = np.random.default_rng(number)
-            flat = flat[np.sort(random.choice(len(flat), wanted, replace=False))]
+            flat = flat[np.sort(random.choice(len(flat), quota, replace=False))]
         yield flat.astype(np.float64)
 
 
 def _batch(layer: Any) -> int:
-    """How many samples go at a time, so that what the layer is given stays within bounds."""
+    """Return the batch size with which a layer's inputs have at most MOST_VALUES values."""
     kernel = layer.kernel.shape
     places = [size or 1 for size in layer.get_output_at(0).shape[1:-1]]
     values = int(np.prod(places)) * int(np.prod(kernel[:-1]))
     return max(1, min(BATCH, MOST_VALUES // max(1, values)))
 
 
-def _patches(given: Any, layer: Any) -> Any:
-    """What each output of a layer is computed from: [n, ..., inputs], in its kernel's order."""
+def _patches(tensor: Any, layer: Any) -> Any:
+    """Return the patches that a layer's outputs are computed from, [n, ..., inputs]."""
     if isinstance(layer, tf.keras.layers.Dense):
-        return given
-    one = isinstance(layer, tf.keras.layers.Conv1D)
+        return tensor
+    one_dimensional = isinstance(layer, tf.keras.layers.Conv1D)
     padding = layer.padding.upper()
-    if one:
+    if one_dimensional:
         if padding == "CAUSAL":
             before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
-            given, padding = tf.pad(given, [[0, 0], [before, 0], [0, 0]]), "VALID"
-        given = given[:, None]
+            tensor, padding = tf.pad(tensor, [[0, 0], [before, 0], [0, 0]]), "VALID"
+        tensor = tensor[:, None]
     sizes, strides, rates = (
-        [1, *((1, *v) if one else v), 1]
+        [1, *((1, *v) if one_dimensional else v), 1]
         for v in (layer.kernel_size, layer.strides, layer.dilation_rate)
     )
-    return tf.image.extract_patches(given, sizes, strides, rates, padding)
+    return tf.image.extract_patches(tensor, sizes, strides, rates, padding)
 
 
-def _settled(
+def _recalibrated(
     model: tf.keras.Model, dense: tf.keras.Model, samples: Sequence[np.ndarray]
 ) -> tuple[str, ...]:
-    """Recompute batch normalization's statistics on the calibration inputs, where the answers come
-    nearer to the dense network's by it."""
-    weights, before = model.get_weights(), _apart(model, dense, samples)
+    """Recompute batch normalization's statistics on the calibration samples, where that lowers the
+    output error."""
+    weights, before = model.get_weights(), _output_error(model, dense, samples)
     batches = tf.data.Dataset.from_tensor_slices(tuple(samples)).batch(BATCH)
-    settle(model, batches.map(lambda *xs: (xs[0] if len(xs) == 1 else xs,)))
-    if _apart(model, dense, samples) < before:
-        return ("the statistics of batch normalization were recomputed on them",)
+    recalibrate(model, batches.map(lambda *xs: (xs[0] if len(xs) == 1 else xs,)))
+    if _output_error(model, dense, samples) < before:
+        return ("batch-norm statistics were recalibrated on calibration samples",)
     model.set_weights(weights)
     return ()
 
 
-def _apart(model: tf.keras.Model, dense: tf.keras.Model, samples: Sequence[np.ndarray]) -> float:
-    """How far the answers are from the dense network's, over the samples: mean squares."""
-    found = []
+def _output_error(
+    model: tf.keras.Model, dense: tf.keras.Model, samples: Sequence[np.ndarray]
+) -> float:
+    """Return the mean squared difference to the dense network's outputs, over the samples."""
+    errors = []
     for start in range(0, len(samples[0]), BATCH):
         batch = [values[start : start + BATCH] for values in samples]
-        one = batch[0] if len(batch) == 1 else batch
-        for own, other in zip(
-            tf.nest.flatten(model(one, training=False)),
-            tf.nest.flatten(dense(one, training=False)),
+        inputs = batch[0] if len(batch) == 1 else batch
+        for output, expected in zip(
+            tf.nest.flatten(model(inputs, training=False)),
+            tf.nest.flatten(dense(inputs, training=False)),
             strict=True,
         ):
-            found.append(float(tf.reduce_mean(tf.square(own - other))))
-    return float(np.mean(found))
+            errors.append(float(tf.reduce_mean(tf.square(output - expected))))
+    return float(np.mean(errors))

@@ -1,7 +1,7 @@
-"""Quantization-aware training that keeps zeros (pruning-preserving QAT, PQAT).
+"""Quantization-aware training that preserves zeros (pruning-preserving QAT, PQAT).
 
-Fake-quantization after Jacob et al. 2017 (arXiv 1712.05877), with TensorFlow's toolkit; its
-prune-preserving scheme multiplies each kernel by the mask of its zeros in every step.
+Fake-quantization as in Jacob et al. 2017 (arXiv 1712.05877), with TensorFlow's toolkit; its
+prune-preserving scheme multiplies each kernel by the mask of its zeros at every step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgesparse.data import Dataset, representative
 from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training.callbacks import Progress
-from edgesparse.methods.training.fitting import History, compared, fit, recipe_of
+from edgesparse.methods.training.fitting import History, comparison_samples, fit, recipe_of
 from edgesparse.models.files.equivalence import require_equal, settle_normalizations
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Train
@@ -35,68 +35,68 @@ from edgesparse.spec.pipeline import Train
 # A kernel with fewer zeros than this was not pruned; masking it would only slow training down.
 MIN_SPARSITY = 0.05
 _ACTIVATIONS = ("gelu", "linear", "relu", "sigmoid", "silu", "softmax", "swish", "tanh")
-"""Those that the toolkit's layers may have."""
+"""Activation functions that the toolkit supports."""
 _CALIBRATED, _BATCH = 128, 32
-"""Calibration samples for the ranges to begin with, and at a time."""
-NOTHING_KNOWN = "no layer of it can have fake-quantization"
+"""Calibration samples for initial ranges, and their batch size."""
+NOTHING_SUPPORTED = "the toolkit supports none of its layers"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model with fake-quantization around its layers; `left` are the layers that have none, as
-    "name (Kind)": they stay float in training, and get their ranges from calibration."""
+    """A model with fake-quantization; `left` are layers without it, as "name (Kind)": they stay
+    float in training, and get their ranges from calibration."""
 
     model: tf.keras.Model
     left: tuple[str, ...]
 
 
 def prepare(model: tf.keras.Model) -> Prepared:
-    """Put fake-quantization around every layer that the toolkit knows.
+    """Add fake-quantization to every layer that the toolkit supports.
 
     Raises:
-        EdgesparseError: it knows none of the model's layers.
+        EdgesparseError: it supports none of the model's layers.
     """
-    unknown = [x for x in model.layers if not _is_known(x) or _is_masked(x)]
-    # A batch normalization is known only where it is folded into a convolution; whether all are,
-    # the toolkit finds out when it is asked.
+    unknown = [x for x in model.layers if not _is_supported(x) or _is_masked(x)]
+    # A batch normalization is supported only where the toolkit folds it into a convolution, which
+    # shows when it is applied.
     normalizations = [n for n in unknown if isinstance(n, tf.keras.layers.BatchNormalization)]
     others = [layer for layer in unknown if layer not in normalizations]
     problem: Exception | None = None
     sparse = any(_is_sparse(k.variable) for k in kernels(model).values())
     choices = [others, unknown] if normalizations else [others]
-    # Some layers the toolkit knows alone, and not beside others: each is left out in turn.
+    # Some layers are supported alone, but not beside others: each is left out in turn.
     suspects = [x for x in model.layers if x not in unknown and getattr(x, "activation", None)]
     choices += [[*unknown, suspect] for suspect in suspects]
     for left in choices:
         if len(left) == len(model.layers):
             break
         names = {layer.name for layer in left}
-        # The toolkit's own way to keep zeros knows fewer layers, and forgets those of convolutions
-        # with groups: zeros are held from outside, too.
-        for own in (True, False) if sparse and not left else (False,):
+        # The toolkit's prune-preserving scheme supports fewer layers, and loses the zeros of
+        # grouped convolutions: masks are applied by HoldMasks, too.
+        for prune_preserving in (True, False) if sparse and not left else (False,):
             try:
-                return Prepared(_applied(model, names, own), _named(left))
+                return Prepared(_apply(model, names, prune_preserving), _labels(left))
             except (ValueError, RuntimeError, TypeError) as error:
                 problem = problem or error
-    reason = cause_of(problem) if problem else NOTHING_KNOWN
+    reason = cause_of(problem) if problem else NOTHING_SUPPORTED
     raise EdgesparseError(
-        f"quantization-aware training does not take this model: {reason}; leave out 'qat: true'"
+        f"quantization-aware training does not support this model: {reason}; remove 'qat: true'"
     ) from problem
 
 
-def foreseen(model: tf.keras.Model) -> tuple[tuple[str, ...], str | None]:
-    """The layers that will not be quantization-aware, and why none can be, where that is so. A
-    batch normalization may be among those in the end; that is found out when it is tried."""
+def unsupported_layers(model: tf.keras.Model) -> tuple[tuple[str, ...], str | None]:
+    """Return the layers without fake-quantization, and the reason where no layer can have it, else
+    None. A batch normalization can be added to these when the toolkit is applied."""
     normalization = tf.keras.layers.BatchNormalization
-    unknown = [x for x in model.layers if not _is_known(x) or _is_masked(x)]
+    unknown = [x for x in model.layers if not _is_supported(x) or _is_masked(x)]
     left = [layer for layer in unknown if not isinstance(layer, normalization)]
     inputs = sum(isinstance(layer, tf.keras.layers.InputLayer) for layer in model.layers)
     if len(left) == len(model.layers) - inputs:
-        return (), NOTHING_KNOWN
-    return _named(left), None
+        return (), NOTHING_SUPPORTED
+    return _labels(left), None
 
 
-def _is_known(layer: Any) -> bool:
+def _is_supported(layer: Any) -> bool:
     layers = tf.keras.layers
     if isinstance(layer, layers.InputLayer):
         return True
@@ -107,18 +107,19 @@ def _is_known(layer: Any) -> bool:
 
 
 def _is_masked(layer: Any) -> bool:
-    """Whether it is called with a mask that it does not take: the toolkit's wrapper hands it on."""
-    given = [tensor for node in layer.inbound_nodes for tensor in node.keras_inputs]
-    masked = any(getattr(tensor, "_keras_mask", None) is not None for tensor in given)
+    """Return True for a layer whose inputs have a mask that it does not take: the toolkit's wrapper
+    would pass it on."""
+    inputs = [tensor for node in layer.inbound_nodes for tensor in node.keras_inputs]
+    masked = any(getattr(tensor, "_keras_mask", None) is not None for tensor in inputs)
     return masked and not getattr(layer, "_expects_mask_arg", False)
 
 
-def _named(layers: Sequence[Any]) -> tuple[str, ...]:
+def _labels(layers: Sequence[Any]) -> tuple[str, ...]:
     return tuple(f"{layer.name} ({type(layer).__name__})" for layer in layers)
 
 
-def _applied(model: tf.keras.Model, left: Collection[str], sparse: bool) -> tf.keras.Model:
-    """`sparse`: by the toolkit's scheme that keeps zeros."""
+def _apply(model: tf.keras.Model, left: Collection[str], sparse: bool) -> tf.keras.Model:
+    """Apply the toolkit, with its prune-preserving scheme if `sparse`."""
     keras, custom_object_scope = tfmot.quantization.keras, tf.keras.utils.custom_object_scope
 
     def annotated(layer: Any) -> Any:
@@ -126,10 +127,14 @@ def _applied(model: tf.keras.Model, left: Collection[str], sparse: bool) -> tf.k
             return layer
         return keras.quantize_annotate_layer(layer)
 
-    # The toolkit makes layers anew from their configurations: also a Lambda's, which was ours or
-    # the user's before.
-    own = {type(part).__name__: type(part) for part in model._flatten_layers()}
-    scopes = (keras.quantize_scope(), SafeModeScope(safe_mode=False), custom_object_scope(own))
+    # The toolkit rebuilds layers from their configurations, Lambda layers too, whose code is
+    # trusted already.
+    custom_objects = {type(part).__name__: type(part) for part in model._flatten_layers()}
+    scopes = (
+        keras.quantize_scope(),
+        SafeModeScope(safe_mode=False),
+        custom_object_scope(custom_objects),
+    )
     transformer = model_transformer.ModelTransformer
     ordered = _in_order(transformer._get_layers)
     with scopes[0], scopes[1], scopes[2], _replaced(transformer, _get_layers=ordered):
@@ -145,20 +150,20 @@ def _applied(model: tf.keras.Model, left: Collection[str], sparse: bool) -> tf.k
 
 @contextmanager
 def _replaced(owner: Any, **functions: Callable[..., Any]) -> Iterator[None]:
-    """Within, the toolkit's module or class has other functions."""
-    own = {name: getattr(owner, name) for name in functions}
+    """Replace functions of the toolkit's module or class within the context."""
+    originals = {name: getattr(owner, name) for name in functions}
     try:
         for name, function in functions.items():
             setattr(owner, name, function)
         yield
     finally:
-        for name, function in own.items():
+        for name, function in originals.items():
             setattr(owner, name, function)
 
 
 def _in_order(find: Callable[..., Any]) -> Callable[..., Any]:
-    """The toolkit finds a layer's inputs in the order in which the model lists its layers, and
-    connects them so: a concatenation of [input, layer] would become one of [layer, input]."""
+    """Fix the order of a layer's inputs: the toolkit connects them in the order of the model's
+    layers, so that a concatenation of [input, layer] would become [layer, input]."""
 
     def ordered(self: Any, names: Sequence[str]) -> Any:
         layers = find(self, names)
@@ -176,9 +181,13 @@ def _unchanged(inputs: Any, *_: Any, **__: Any) -> Any:
 def unquantized(
     observe: Callable[..., Any] = _unchanged, weights: Callable[..., Any] = _unchanged
 ) -> Any:
-    """A context in which fake-quantization passes values on; `observe` is called in place of what
-    quantizes activations, `weights` of what quantizes weights, with a tensor and the variables of
-    its range."""
+    """Return a context in which fake-quantization passes values on.
+
+    Args:
+        observe: called in place of the quantizers of activations, with a tensor and the variables
+            of its range.
+        weights: called in place of the quantizers of weights.
+    """
     return _replaced(
         quant_ops,
         LastValueQuantize=weights,
@@ -190,22 +199,25 @@ def unquantized(
 def check(
     prepared: tf.keras.Model, model: tf.keras.Model, samples: Any, *, back: bool = False
 ) -> None:
-    """Raise EdgesparseError where the two differ by more than by fake-quantization.
+    """Raise EdgesparseError where outputs differ by more than fake-quantization.
 
     Args:
-        back: `model` is what became of `prepared`.
+        prepared: the model with fake-quantization.
+        model: the model before it was added, or after it was removed.
+        samples: inputs in the model's form.
+        back: True for after.
     """
     with unquantized():
         if back:
-            require_equal("taking fake-quantization off", prepared, model, samples)
+            require_equal("removing fake-quantization", prepared, model, samples)
         else:
             require_equal("preparing quantization-aware training", model, prepared, samples)
 
 
 def calibrate(prepared: tf.keras.Model, samples: Sequence[np.ndarray]) -> None:
-    """Begin with the ranges that activations have on calibration samples.
+    """Initialize ranges from activations on calibration samples.
 
-    The toolkit's begin at -6 to 6 and move by a thousandth of the way in a step.
+    The toolkit's initial range is -6 to 6 and moves by a thousandth of the difference per step.
     """
     seen = set()
 
@@ -235,12 +247,12 @@ def calibrate(prepared: tf.keras.Model, samples: Sequence[np.ndarray]) -> None:
 
 
 def float_twin(prepared: Prepared, model: tf.keras.Model) -> tf.keras.Model | None:
-    """`model` with the weights that were trained under fake-quantization, and none of that in it;
-    None where the toolkit made other layers of its layers.
+    """Return `model` with the weights trained under fake-quantization, but without it; None where
+    the toolkit replaced layers.
 
-    A model that is prepared in part is converted so: the converter takes ranges from
-    fake-quantization or from calibration, and where both are in one model the tensors between
-    them get poor ones (attention: 15 % of the output's range off, instead of 1 %).
+    Partly prepared models are converted this way: the converter takes ranges from
+    fake-quantization or from calibration, and where a model has both, the tensors between get poor
+    ones (attention: an output error of 15 % of the range, instead of 1 %).
     """
     trained = {layer.name: layer for layer in prepared.model.layers}
     pairs = []
@@ -251,13 +263,15 @@ def float_twin(prepared: Prepared, model: tf.keras.Model) -> tf.keras.Model | No
         same = type(twin) is type(layer)
         # A wrapper has the layer's weights among its own, by the same names.
         theirs = {_short(w): w for w in twin.weights} if twin is not None and not same else {}
-        for place, weight in enumerate(layer.weights):
-            found = twin.weights[place] if same and twin is not None else theirs.get(_short(weight))
-            if found is None or found.shape != weight.shape:
+        for index, weight in enumerate(layer.weights):
+            trained_weight = (
+                twin.weights[index] if same and twin is not None else theirs.get(_short(weight))
+            )
+            if trained_weight is None or trained_weight.shape != weight.shape:
                 return None
-            pairs.append((weight, found))
-    for weight, found in pairs:
-        weight.assign(found)
+            pairs.append((weight, trained_weight))
+    for weight, trained_weight in pairs:
+        weight.assign(trained_weight)
     return model
 
 
@@ -275,22 +289,22 @@ def quantize_aware(
     """Fine-tune `model` under fake-quantization.
 
     Raises:
-        EdgesparseError: the toolkit takes none of its layers, or changes what one of them gives.
+        EdgesparseError: the toolkit supports none of its layers, or changes a layer's outputs.
     """
     prepared = prepare(model)
-    given = representative(dataset, _CALIBRATED)
-    samples = [given[name] for name in recipe_of(model, dataset, train).inputs]
-    check(prepared.model, model, compared(model, dataset))
+    calibration = representative(dataset, _CALIBRATED)
+    samples = [calibration[name] for name in recipe_of(model, dataset, train).inputs]
+    check(prepared.model, model, comparison_samples(model, dataset))
     calibrate(prepared.model, samples)
     held = [
         Masked(kernel.variable)
         for kernel in kernels(prepared.model).values()
         if _is_sparse(kernel.variable)
     ]
-    for one in held:
-        one.keep_zeros()
+    for masked in held:
+        masked.keep_zeros()
     callbacks = [HoldMasks(held)] if held else []
     history = fit(prepared.model, dataset, train, progress, callbacks=callbacks)
-    for one in held:
-        one.apply()
+    for masked in held:
+        masked.apply()
     return prepared, history

@@ -1,4 +1,4 @@
-"""What a sparsity method leaves behind: a Keras model and the zeros of each of its layers."""
+"""Results of sparsity methods: a Keras model, and the zeros of each of its layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIN_SPARSITY = 0.05
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """The zeros of one layer, or which share of its channels was removed; `shape` is the Keras
+    """Zeros of a layer, or the share of its channels that was removed; `shape` is the Keras
     kernel's, `size_before` its size with all channels."""
 
     name: str
@@ -39,7 +39,7 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class LeftDense:
-    """A kernel that a step did not touch: its share of the weights, and why."""
+    """A kernel that a step left dense: its share of the weights, and the reason."""
 
     name: str
     share: float
@@ -58,7 +58,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Sparsified:
-    """A sparse Keras model, how its training went, and each pruned layer's zeros.
+    """A sparse Keras model, the history of its training, and each pruned layer's zeros.
 
     `notes` go under the table.
     """
@@ -69,40 +69,42 @@ class Sparsified:
     notes: tuple[str, ...] = ()
     coverage: Coverage | None = None
     keeps_layers: bool = False
-    """Whether the model has the same layers as the one that was given, with other weights."""
+    """True where only weights differ from the model before."""
 
 
 def measure(kernel: Kernel, pattern: str, target: float, note: str = "") -> LayerSparsity:
-    """Count the zeros of one kernel."""
+    """Count the zeros of a kernel."""
     zeros = int(np.sum(kernel.variable.numpy() == 0))
     return LayerSparsity(kernel.name, kernel.shape, pattern, target, zeros, kernel.size, note)
 
 
 def coverage(model: tf.keras.Model, target: float, reasons: Mapping[str, str]) -> Coverage:
-    """What a step that asked for a share of zeros reached; `reasons` say why kernels were left
+    """Return the coverage of a step with a target sparsity; `reasons` say why kernels were left
     dense, by their names."""
-    found = kernels(model)
-    total = max(1, sum(kernel.size for kernel in found.values()))
-    zeros = sum(int(np.sum(k.variable.numpy() == 0)) for k in found.values())
-    left = [LeftDense(name, found[name].size / total, why) for name, why in reasons.items()]
-    left.sort(key=lambda one: -one.share)
+    every = kernels(model)
+    total = max(1, sum(kernel.size for kernel in every.values()))
+    zeros = sum(int(np.sum(k.variable.numpy() == 0)) for k in every.values())
+    left = [LeftDense(name, every[name].size / total, why) for name, why in reasons.items()]
+    left.sort(key=lambda item: -item.share)
     return Coverage(target, zeros / total, tuple(left))
 
 
 def require_covered(done: Coverage, allow_partial: bool) -> None:
-    """Raise EdgesparseError where less than half was reached of what was asked, and nobody said
-    that this is all right."""
+    """Raise EdgesparseError where less than half of the target was achieved without
+    `allow_partial`."""
     if allow_partial or done.achieved >= done.target / 2:
         return
-    left = "; ".join(f"{one.name} ({one.share:.0%}): {one.reason}" for one in done.left_dense[:3])
+    left = "; ".join(
+        f"{item.name} ({item.share:.0%}): {item.reason}" for item in done.left_dense[:3]
+    )
     raise EdgesparseError(
-        f"{done.target:.0%} zeros were asked for, and {done.achieved:.0%} of the weights are: left "
-        f"dense are {left}; say 'allow_partial: true' in this step if that is meant"
+        f"requested {done.target:.0%} sparsity, reached {done.achieved:.0%}; layers left dense: "
+        f"{left}; set 'allow_partial: true' on this step to accept"
     )
 
 
 def as_sparsified(result: Any, label: str) -> Sparsified:
-    """What a user's own method returned: a Sparsified, or just its Keras model.
+    """Convert the result of a user's method: a Sparsified, or just a Keras model.
 
     Raises:
         UsageError: it is neither.

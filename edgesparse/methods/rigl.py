@@ -1,9 +1,9 @@
-"""Sparse from the first step on, with connections that move (Evci et al. 2020, "Rigging the
-lottery", arXiv 1911.11134).
+"""RigL: sparse training from the first step, with connections that move (Evci et al. 2020, "Rigging
+the lottery", arXiv 1911.11134).
 
-A network is trained with as many weights as it has in the end: from time to time a share of those
-that matter least is let go, and as many grow where the loss would fall fastest. It never holds the
-dense network, so that a much larger one can be trained in the same budget.
+The number of weights is constant: at intervals a share of the smallest is dropped, and as many grow
+where the gradient is largest. The dense network never exists, so that a much larger one can be
+trained in the same budget.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import Kernel, choose, unfreeze
 from edgesparse.methods.report import Sparsified, coverage, measure, require_covered
 from edgesparse.methods.training.callbacks import Progress
-from edgesparse.methods.training.fitting import fit, one_batch, steps_per_epoch
+from edgesparse.methods.training.fitting import batch_gradients, fit, steps_per_epoch
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Rigl
 from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
@@ -36,16 +36,16 @@ def rigl(
 
     Raises:
         UsageError: a glob matches nothing, or no kernel is left.
-        EdgesparseError: the rest is so large that less than half of `sparsity` can be reached.
+        EdgesparseError: less than half of `sparsity` can be reached.
     """
     chosen, left = choose(model, spec.exclude)
     notes = unfreeze(model, chosen.values())
     if spec.from_scratch:
-        kept = begin_again(model, train.seed)
-        notes += (f"begun with new weights, but for {', '.join(kept[:4])}",) if kept else ()
+        kept = reinitialize(model, train.seed)
+        notes += (f"started from new weights, except {', '.join(kept[:4])}",) if kept else ()
     total = sum(kernel.size for kernel in chosen.values())
     everything = total + sum(size for size, _ in left.values())
-    # Asked for are zeros over all weights: what stays dense is made up for by the others.
+    # The target is over all weights: pruned kernels compensate for dense ones.
     share = min(MAX_KERNEL_SPARSITY[spec.method], spec.sparsity * everything / total)
     densities = (erk if spec.distribution == "erk" else uniform)(chosen, 1 - share)
     random = np.random.default_rng(train.seed)
@@ -54,10 +54,10 @@ def rigl(
         for name, kernel in chosen.items()
     ]
     steps = steps_per_epoch(dataset, train.batch_size) * train.epochs
-    callback = MoveConnections(moving, spec, steps, one_batch(model, dataset, train))
+    callback = MoveConnections(moving, spec, steps, batch_gradients(model, dataset, train))
     history = fit(model, dataset, train, progress, callbacks=[callback])
-    for one in moving:
-        one.apply()
+    for connections in moving:
+        connections.apply()
     layers = tuple(
         measure(kernel, "unstructured", 1 - densities[name]) for name, kernel in chosen.items()
     )
@@ -68,8 +68,8 @@ def rigl(
 
 
 def erk(kernels: Mapping[str, Kernel], density: float) -> dict[str, float]:
-    """Erdos-Renyi-Kernel (Mocanu et al. 2018, Evci et al. 2020): a kernel's density is in
-    proportion to the sum of its dimensions by their product; none is more than 1."""
+    """Return densities by Erdos-Renyi-Kernel (Mocanu et al. 2018, Evci et al. 2020): in proportion
+    to the sum of a kernel's dimensions divided by their product, and at most 1."""
     budget = density * sum(kernel.size for kernel in kernels.values())
     raw = {name: sum(kernel.shape) / kernel.size for name, kernel in kernels.items()}
     dense: set[str] = set()
@@ -89,13 +89,13 @@ def uniform(kernels: Mapping[str, Kernel], density: float) -> dict[str, float]:
     return dict.fromkeys(kernels, density)
 
 
-def begin_again(model: tf.keras.Model, seed: int) -> list[str]:
-    """Give every weight a new value from its layer's initializer; names those that have none."""
+def reinitialize(model: tf.keras.Model, seed: int) -> list[str]:
+    """Set every weight from its layer's initializer; return the names of those without one."""
     kept, random = [], np.random.default_rng(seed)
     for layer in model._flatten_layers(recursive=True, include_self=False):
-        own = [*layer._trainable_weights, *layer._non_trainable_weights]
+        weights = [*layer._trainable_weights, *layer._non_trainable_weights]
         names = {id(value): name for name, value in vars(layer).items()}
-        for weight in own:
+        for weight in weights:
             name = names.get(id(weight), "")
             initializer = getattr(layer, f"{name}_initializer", None)
             if callable(initializer):
@@ -110,7 +110,7 @@ def begin_again(model: tf.keras.Model, seed: int) -> list[str]:
 
 
 class _Moving(Masked):
-    """A kernel whose connections move; their number stays."""
+    """A kernel with a constant number of connections, which move."""
 
     def __init__(
         self, kernel: Kernel, density: float, random: np.random.Generator, from_scratch: bool
@@ -131,8 +131,8 @@ class _Moving(Masked):
         self.apply()
 
     def move(self, share: float, gradient: np.ndarray) -> None:
-        """Let a share of the smallest go; as many of the others with the largest gradients grow,
-        from zero on. gradient [kernel's shape]."""
+        """Drop a share of the smallest, and grow as many with the largest gradients, from zero.
+        gradient [kernel's shape]."""
         weights = np.abs(self.variable.numpy()).ravel()
         count = min(int(share * self.count), int((~self.kept).sum()))
         if not count:
@@ -148,7 +148,7 @@ class _Moving(Masked):
 
 
 class MoveConnections(HoldMasks):
-    """Holds the masks, and lets connections move now and then."""
+    """Applies the masks, and moves connections at intervals."""
 
     def __init__(
         self, moving: Sequence[_Moving], spec: Rigl, steps: int, gradients: Gradients
@@ -158,20 +158,20 @@ class MoveConnections(HoldMasks):
         self.gradients = gradients
         self.fraction, self.end = spec.drop_fraction, spec.end * steps
         self.every = max(1, round(spec.frequency * steps))
-        self.most = sum(one.count for one in moving)
+        self.most = sum(connections.count for connections in moving)
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         super().restore(state)
-        for one in self.moving:
-            one.kept = one.mask.numpy().ravel() != 0
+        for connections in self.moving:
+            connections.kept = connections.mask.numpy().ravel() != 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         number = self.number
         super().on_train_batch_begin(batch, logs)
         if number and number % self.every == 0 and number < self.end:
-            # Less and less, as a cosine.
+            # Cosine decay of the share.
             share = self.fraction / 2 * (1 + math.cos(math.pi * number / self.end))
-            found = self.gradients([one.variable for one in self.moving])
-            for one, gradient in zip(self.moving, found, strict=True):
-                one.move(share, gradient)
-        self.most = max(self.most, sum(int(one.kept.sum()) for one in self.moving))
+            gradients = self.gradients([connections.variable for connections in self.moving])
+            for connections, gradient in zip(self.moving, gradients, strict=True):
+                connections.move(share, gradient)
+        self.most = max(self.most, sum(int(connections.kept.sum()) for connections in self.moving))

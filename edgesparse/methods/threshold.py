@@ -1,5 +1,5 @@
-"""Weights below a limit go, and the others are trained on (Han et al. 2015, "Learning both weights
-and connections for efficient neural networks", arXiv 1506.02626)."""
+"""Threshold pruning: weights below a limit become zero, and the others are fine-tuned (Han et al.
+2015, "Learning both weights and connections for efficient neural networks", arXiv 1506.02626)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgesparse.spec.sparsify import Threshold
 def threshold(
     model: tf.keras.Model, dataset: Dataset, train: Train, spec: Threshold, progress: Progress
 ) -> Sparsified:
-    """Let the weights below the limit be zero, and fine-tune the others in place.
+    """Set weights below the limit to zero, and fine-tune the others in place.
 
     Raises:
         UsageError: a glob matches nothing, or no kernel is left.
@@ -32,12 +32,12 @@ def threshold(
     for name, kernel in chosen.items():
         kept = np.abs(kernel.variable.numpy()) >= limit(kernel, spec)
         if not kept.any():
-            raise EdgesparseError(f"{name}: all of its weights are below the limit; lower it")
+            raise EdgesparseError(f"{name}: all weights are below the limit; lower it")
         held.append(Masked(kernel.variable, mask=tf.constant(kept, kernel.variable.dtype)))
         held[-1].apply()
     history = fit(model, dataset, train, progress, callbacks=[HoldMasks(held)])
-    for one in held:
-        one.apply()
+    for masked in held:
+        masked.apply()
     reached = coverage(model, 0.0, {})
     layers = tuple(
         measure(kernel, "unstructured", float(np.mean(kernel.variable.numpy() == 0)))
@@ -48,7 +48,7 @@ def threshold(
 
 
 def limit(kernel: Kernel, spec: Threshold) -> float:
-    """Below which a weight of this kernel goes."""
+    """Return the limit of a kernel's weights."""
     if spec.value is not None:
         return spec.value
     assert spec.relative is not None

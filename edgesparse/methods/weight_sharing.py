@@ -1,8 +1,8 @@
-"""Weight clustering with TensorFlow's model optimization toolkit.
+"""Weight sharing by clustering, with TensorFlow's model optimization toolkit.
 
-Each kernel keeps a few values only, its centroids, which are trained with the rest (Han et al.
-2015, "Deep Compression", arXiv 1510.00149). That makes files smaller once they are compressed, as
-for a download; no runtime is faster by it.
+Each kernel keeps a few distinct values, its centroids, which are fine-tuned (Han et al. 2015, "Deep
+Compression", arXiv 1510.00149). Files become smaller when compressed, as for a download; no runtime
+is faster.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgesparse.data import Dataset
 from edgesparse.methods.network.kernels import Kernel, choose, kernels
 from edgesparse.methods.report import LayerSparsity, Sparsified, measure
 from edgesparse.methods.training.callbacks import Progress
-from edgesparse.methods.training.fitting import compared, fit
+from edgesparse.methods.training.fitting import comparison_samples, fit
 from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
@@ -33,20 +33,20 @@ MIN_SPARSITY = 0.05
 def weight_sharing(
     model: tf.keras.Model, dataset: Dataset, train: Train, spec: WeightSharing, progress: Progress
 ) -> Sparsified:
-    """Let each kernel of `model` have `spec.clusters` values; zeros stay zeros.
+    """Cluster the weights of each kernel into `spec.clusters` values; zeros stay zeros.
 
     Raises:
         UsageError: a glob matches nothing, or no layer is left.
-        EdgesparseError: a kernel has more values in the end.
+        EdgesparseError: a kernel has more values after training.
     """
-    found = kernels(model)
+    every = kernels(model)
     possible, others = choose(model, spec.exclude)
     left = {name: why for name, (_, why) in others.items()}
     left |= {name: why for name, kernel in possible.items() if (why := _why_not(kernel))}
-    chosen = {kernel.layer for name, kernel in found.items() if name not in left}
+    chosen = {kernel.layer for name, kernel in every.items() if name not in left}
     if not chosen:
-        raise UsageError(f"there is no layer to cluster ({_told(left)})")
-    zeros = any(np.mean(k.variable.numpy() == 0) > MIN_SPARSITY for k in found.values())
+        raise UsageError(f"no layer can be clustered ({_reasons(left)})")
+    zeros = any(np.mean(k.variable.numpy() == 0) > MIN_SPARSITY for k in every.values())
 
     def wrap(layer: Any) -> Any:
         if layer.name not in chosen:
@@ -61,31 +61,31 @@ def weight_sharing(
     wrapped = tf.keras.models.clone_model(model, clone_function=wrap)
     history = fit(wrapped, dataset, train, progress)
     stripped = tfmot.clustering.keras.strip_clustering(wrapped)
-    samples = compared(model, dataset)
-    require_equal("taking clustering wrappers off", wrapped, stripped, samples)
-    layers = tuple(_measured(k, spec) for n, k in kernels(stripped).items() if n not in left)
+    samples = comparison_samples(model, dataset)
+    require_equal("stripping clustering wrappers", wrapped, stripped, samples)
+    layers = tuple(_measure(k, spec) for n, k in kernels(stripped).items() if n not in left)
     note = f"{len(layers)} kernels have {spec.clusters} values each: smaller once compressed"
     if left:
-        total = sum(kernel.size for kernel in found.values())
-        share = sum(found[name].size for name in left) / total
-        note += f"; left as they are ({share:.0%} of the weights): {_told(left)}"
+        total = sum(kernel.size for kernel in every.values())
+        share = sum(every[name].size for name in left) / total
+        note += f"; unchanged ({share:.0%} of the weights): {_reasons(left)}"
     return Sparsified(stripped, history, layers, (note,), keeps_layers=True)
 
 
 def _why_not(kernel: Kernel) -> str:
-    known = ClusteringRegistry.supports(kernel.owner) and kernel.name == kernel.owner.name
-    if not known or isinstance(kernel.owner, tf.keras.layers.RNN):
-        return f"the toolkit clusters no {type(kernel.owner).__name__} here"
+    is_supported = ClusteringRegistry.supports(kernel.owner) and kernel.name == kernel.owner.name
+    if not is_supported or isinstance(kernel.owner, tf.keras.layers.RNN):
+        return f"the toolkit cannot cluster this {type(kernel.owner).__name__}"
     return ""
 
 
-def _told(left: dict[str, str]) -> str:
+def _reasons(left: dict[str, str]) -> str:
     return listed([f"{name}: {why}" for name, why in left.items()], 3, "; ")
 
 
-def _measured(kernel: Kernel, spec: WeightSharing) -> LayerSparsity:
+def _measure(kernel: Kernel, spec: WeightSharing) -> LayerSparsity:
     different = len(np.unique(kernel.variable.numpy()))
-    # Zeros that are kept are a value of their own.
+    # Preserved zeros are an additional value.
     if different > spec.clusters + 1:
         raise EdgesparseError(f"layer {kernel.name} has {different} values, not {spec.clusters}")
     return measure(kernel, "clusters", 0.0)

@@ -51,7 +51,7 @@ def run(context: StageContext) -> None:
     """Write dense.tflite, model.json, golden.npz (see devices/agent/samples.py), network.json, and
     for quantized files diagnosis.json."""
     from edgesparse import data
-    from edgesparse.methods.training.recipe import answers
+    from edgesparse.methods.training.recipe import predict
 
     spec, dataset = context.stage.spec, context.plan.dataset
     model = quantize.read(context)
@@ -68,7 +68,7 @@ def run(context: StageContext) -> None:
         name: x[source] for name, source in zip(model.input_names, recipe.inputs, strict=True)
     }
     save_golden(
-        context.folder / "golden.npz", ordered, answers(partial(model, training=False), x, recipe)
+        context.folder / "golden.npz", ordered, predict(partial(model, training=False), x, recipe)
     )
     write_json(context.folder / NETWORK, {**_network(context, model, recipe), "notes": notes})
     if spec["scheme"] not in ("f32", "f16"):

@@ -104,15 +104,15 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
     inputs.check_layout(built)
     model = flatten(built, context)
     inputs.check_ids(model, dataset, recipe.inputs)
-    step = custom_training.own_step(built)
-    losses = custom_training.lost_losses(built, model, data.representative(dataset, _FEW))
+    step = custom_training.custom_step(built)
+    losses = custom_training.dropped_losses(built, model, data.representative(dataset, _FEW))
     if not step:  # A custom training step can do without a loss.
         fitting.check_losses(model, dataset, context.plan.train, recipe)
     kernel_infos = tuple(
         KernelInfo(k.name, k.layer, k.size, k.reason) for k in kernels.kernels(model).values()
     )
-    doubts = compile_args.doubts(context.plan.train, recipe)
-    info = list(recipe.said)
+    doubts = compile_args.loss_warnings(context.plan.train, recipe)
+    info = list(recipe.notes)
     if context.plan.scaled_by is not None:
         info.append(f"pixels stay at 0 to 255: layer {context.plan.scaled_by} scales them")
     facts = Facts(
@@ -125,12 +125,12 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
     if checks.qat:
         from edgesparse.methods import quantize_aware
 
-        left, reason = quantize_aware.foreseen(model)
+        left, reason = quantize_aware.unsupported_layers(model)
         facts = dataclasses.replace(facts, skipped_by_qat=left, qat_error=reason)
     if checks.channels:
         from edgesparse.methods import channels
 
-        widths, reason = channels.foreseen(model)
+        widths, reason = channels.channel_layers(model)
         facts = dataclasses.replace(facts, channel_layers=widths, channels_error=reason)
     calibration = data.representative(dataset, 2)
     samples = [calibration[name] for name in recipe.inputs]

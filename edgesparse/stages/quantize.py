@@ -55,7 +55,7 @@ def _leave(
 ) -> None:
     from edgesparse.methods.training import fitting
 
-    notes = fitting.told(history, "fine-tuning")
+    notes = fitting.training_notes(history, "fine-tuning")
     if prepared.left:
         left = listed(prepared.left, _NAMED)
         notes.append(f"not quantization-aware, with ranges from calibration: {left}")
@@ -81,7 +81,7 @@ def read(context: StageContext) -> tf.keras.Model:
     twin = quantize_aware.float_twin(prepared, model) if prepared.left else None
     if twin is None:
         return prepared.model
-    samples = fitting.compared(twin, context.plan.dataset)
+    samples = fitting.comparison_samples(twin, context.plan.dataset)
     quantize_aware.check(prepared.model, twin, samples, back=True)
     return twin
 

@@ -28,14 +28,14 @@ def run(context: StageContext) -> None:
     """Write samples.npz with inputs, targets.npz with targets, task.json for their evaluation,
     labels.json, and transform.json, which converts raw files to inputs."""
     from edgesparse import data
-    from edgesparse.methods.training.recipe import judged_targets
+    from edgesparse.methods.training.recipe import evaluation_targets
 
     count, dataset = context.stage.spec["count"], context.plan.dataset
     recipe = context.plan.recipe
     x, y = data.arrays(dataset.test, max(1, count))
     x, y = ({name: v[:count] for name, v in arrays.items()} for arrays in (x, y))
     save_samples(context.folder / "samples.npz", {name: x[name] for name in recipe.inputs})
-    np.savez(context.folder / TARGETS, **judged_targets(recipe, x, y))
+    np.savez(context.folder / TARGETS, **evaluation_targets(recipe, x, y))
     write_json(context.folder / TASK, to_dict(recipe))
     write_json(context.folder / LABELS, list(dataset.class_names))
     write_json(context.folder / TRANSFORM, dict(dataset.transforms))

@@ -104,7 +104,7 @@ def run(context: StageContext) -> None:
     ]
     write_json(context.folder / LAYERS, layers)
     notes = [*context.notes_of("model"), *result.notes, *_pattern_notes(result.layers)]
-    notes += fitting.told(result.history, "fine-tuning")
+    notes += fitting.training_notes(result.history, "fine-tuning")
     if result.coverage is not None:
         write_json(context.folder / COVERAGE, dataclasses.asdict(result.coverage))
         notes += _coverage_notes(result.coverage)

@@ -38,7 +38,10 @@ def run(context: StageContext) -> None:
         if train.tensorboard:
             extra.append(tf.keras.callbacks.TensorBoard(context.folder / "tensorboard"))
         history = fitting.fit(model, dataset, train, context.progress, extra=extra)
-        notes = [*fitting.told(history), *class_counts.missing(dataset, context.plan.recipe)]
+        notes = [
+            *fitting.training_notes(history),
+            *class_counts.missing_classes(dataset, context.plan.recipe),
+        ]
         write_json(context.folder / NOTES, notes)
         scores = fitting.scores(model, dataset, train)
         save_keras(model, context.folder, history, scores, as_built=True)

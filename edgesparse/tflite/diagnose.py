@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.methods.activations import uses
+from edgesparse.methods.activations import nodes_of
 from edgesparse.tflite.format.graph import label
 from edgesparse.tflite.format.signature import dequantize, quantize
 
@@ -55,9 +55,10 @@ def _layers(model: tf.keras.Model, x: Sequence[np.ndarray]) -> dict[str, tuple[s
         layer
         for layer in model.layers
         # Of the model's own graph: a layer may be in the one that its user has built, too.
-        if len(nodes := uses(model, layer)) == 1 and not isinstance(nodes[0].outputs, list | tuple)
+        if len(nodes := nodes_of(model, layer)) == 1
+        and not isinstance(nodes[0].outputs, list | tuple)
     ]
-    probe = tf.keras.Model(model.inputs, [uses(model, layer)[0].outputs for layer in chosen])
+    probe = tf.keras.Model(model.inputs, [nodes_of(model, layer)[0].outputs for layer in chosen])
     outputs = probe(x[0] if len(x) == 1 else list(x), training=False)
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
     return {

@@ -21,14 +21,14 @@ import numpy as np
 
 from edgesparse.methods.network.least_squares import (
     MOST_BYTES,
-    Seen,
-    Tiles,
-    allocated,
-    losses,
+    LayerStatistics,
+    TiledStatistics,
+    allocate_sparsity,
+    empty_statistics,
     needed_bytes,
-    pruned,
+    prune_weights,
+    reconstruction_errors,
     too_large,
-    watching,
 )
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.programs import print_json_reply, run_json_module
@@ -150,13 +150,13 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
 
 def _moments(
     layers: Sequence[_Layer], pruned_file: bytes, original: bytes, samples: Arrays
-) -> Iterator[tuple[_Layer, Seen | Tiles]]:
+) -> Iterator[tuple[_Layer, LayerStatistics | TiledStatistics]]:
     """Collect each layer's moments: its inputs in `pruned_file`, its outputs in `original`."""
     files = [original] if pruned_file is original else [pruned_file, original]
     interpreters = [open_interpreter(content) for content in files]
     count = min(MOST_SAMPLES, min(len(values) for values in samples.values()))
     matrices = [layer.matrix for layer in layers]
-    moments = [watching(matrix) for matrix in matrices]
+    moments = [empty_statistics(matrix) for matrix in matrices]
     runs = [
         run(interpreter, content, samples, MOST_SAMPLES)
         for interpreter, content in zip(interpreters, files, strict=True)
@@ -212,8 +212,8 @@ def _prune_file(
     for group in _group_by_memory(layers):
         for layer, moments in _moments(group, content, content, samples):
             centred = moments.centred() if layer.bias is not None else moments
-            errors[str(len(errors))] = losses(layer.matrix, centred, layer.pattern)
-    shares = allocated(errors, sizes, goal)
+            errors[str(len(errors))] = reconstruction_errors(layer.matrix, centred, layer.pattern)
+    shares = allocate_sparsity(errors, sizes, goal)
     pruned_file = content
     for indexes in np.array_split(np.arange(len(layers)), min(GROUPS, len(layers))):
         group = [layers[i] for i in indexes]
@@ -229,15 +229,17 @@ def _prune_file(
     }
 
 
-def _replace(model: Any, layer: _Layer, moments: Seen | Tiles, sparsity: float) -> None:
+def _replace(
+    model: Any, layer: _Layer, moments: LayerStatistics | TiledStatistics, sparsity: float
+) -> None:
     """Put a layer's pruned weights, and refitted bias, into the model."""
     centred = moments.centred() if layer.bias is not None else moments
-    weights = pruned(layer.matrix, centred, sparsity, layer.pattern)
+    weights = prune_weights(layer.matrix, centred, sparsity, layer.pattern)
     values = layer.constant.values
     set_values(model, layer.constant, weights.T.reshape(values.shape).astype(values.dtype))
     if layer.bias is not None:
         # What the original outputs, which are without bias, lost on average.
-        shift = moments.mean_wanted - moments.mean_input @ weights
+        shift = moments.mean_output - moments.mean_input @ weights
         set_values(model, layer.bias, (layer.bias.values + shift).astype(np.float32))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.layers.experts import Experts
-from edgesparse.methods.activations import overall, shares_of_zeros, uses
+from edgesparse.methods.activations import nodes_of, overall, zero_shares
 
 
 def usage(model: tf.keras.Model, samples: list[np.ndarray]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def usage(model: tf.keras.Model, samples: list[np.ndarray]) -> dict[str, Any]:
     active = total - sum(layer.count_params() - layer.active_weights() for layer in reading)
     if active < total:
         usage["active_parameters"] = int(active)
-    shares = shares_of_zeros(model, samples)
+    shares = zero_shares(model, samples)
     if shares:
         usage["activation_zeros"] = round(overall(shares), 6)
         usage["activations"] = {name: round(share, 6) for name, (share, _) in shares.items()}
@@ -36,7 +36,7 @@ def usage(model: tf.keras.Model, samples: list[np.ndarray]) -> dict[str, Any]:
 
 def chosen(model: tf.keras.Model, layer: Experts, samples: list[np.ndarray]) -> list[float]:
     """Count how often each expert of a layer is chosen, as a share of all choices."""
-    before = tf.keras.Model(model.inputs, uses(model, layer)[0].keras_inputs[0])
+    before = tf.keras.Model(model.inputs, nodes_of(model, layer)[0].keras_inputs[0])
     x = before(samples[0] if len(samples) == 1 else samples, training=False)
     best = tf.math.top_k(layer.route(x), layer.top_k).indices.numpy()
     counts = np.bincount(best.ravel(), minlength=layer.experts)

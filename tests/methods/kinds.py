@@ -15,7 +15,7 @@ from edgesparse.data import Tensor
 from edgesparse.methods.network.dependencies import trace
 from edgesparse.methods.network.functional import functional
 from edgesparse.methods.network.kernels import kernels
-from edgesparse.methods.quantize_aware import foreseen
+from edgesparse.methods.quantize_aware import unsupported_layers
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.tflite.convert import convert
 from tests.methods.networks import Own
@@ -106,7 +106,7 @@ def line(kind: Kind, schemes: Sequence[str] = SCHEMES) -> list[str]:
             found.append("yes")
         except EdgesparseError:
             found.append("no")
-    left, _ = foreseen(model)
+    left, _ = unsupported_layers(model)
     names = {name.split(" ")[0] for name in left}
     function = any("TFOp" in name or "Slicing" in name for name in left)
     aware = "calibrated" if "it" in names or function else "yes"

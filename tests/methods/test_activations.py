@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgesparse.methods.activations import Penalty, activations, overall, shares_of_zeros
+from edgesparse.methods.activations import Penalty, activations, overall, zero_shares
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training import fitting
 from edgesparse.spec.errors import UsageError
@@ -59,14 +59,14 @@ def trained_cnn(weights_of, digits, activation="relu"):
 )
 def test_twenty_points_more_within_a_point_of_accuracy(digits, weights_of, kind, penalty):
     model = trained(weights_of, digits) if kind == "mlp" else trained_cnn(weights_of, digits)
-    before, zeros = accuracy(model, digits), overall(shares_of_zeros(model, samples(digits)))
+    before, zeros = accuracy(model, digits), overall(zero_shares(model, samples(digits)))
     spec = Activations(method="activations", penalty=penalty, epochs=10)
     done = activations(model, digits, TUNE, spec, quiet)
-    after = overall(shares_of_zeros(done.model, samples(digits)))
+    after = overall(zero_shares(done.model, samples(digits)))
     assert after >= zeros + 0.2, (zeros, after)
     assert accuracy(done.model, digits) >= before - 0.01
     assert done.keeps_layers
-    assert "zeros where rectifiers are, before" in done.notes[-1]
+    assert "zeros in outputs of ReLU layers: " in done.notes[-1]
     assert not done.model.losses  # The penalty went with the training.
 
 
@@ -74,12 +74,12 @@ def test_twenty_points_more_within_a_point_of_accuracy(digits, weights_of, kind,
 def test_smooth_activations_become_rectifiers(digits, weights_of):
     model = trained_cnn(weights_of, digits, "gelu")
     before = accuracy(model, digits)
-    assert shares_of_zeros(model, samples(digits)) == {}
+    assert zero_shares(model, samples(digits)) == {}
     done = activations(model, digits, TUNE, Activations(method="activations", penalty=None), quiet)
-    assert overall(shares_of_zeros(done.model, samples(digits))) > 0.2
+    assert overall(zero_shares(done.model, samples(digits))) > 0.2
     assert accuracy(done.model, digits) >= before - 0.02
     assert not done.keeps_layers
-    assert "ReLU instead of smooth activations" in done.notes[0]
+    assert "smooth activations replaced by ReLU" in done.notes[0]
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_zeros_of_weights_stay(dataset):
 def test_a_model_without_rectifiers_is_an_error(dataset):
     spec = Activations(method="activations", to_relu=False)
     model = small_cnn("gelu")
-    with pytest.raises(UsageError, match=r"the model has gelu, softmax: say 'to_relu: true'"):
+    with pytest.raises(UsageError, match=r"the model has gelu, softmax: set 'to_relu: true'"):
         activations(model, dataset_of(model), TUNE, spec, quiet)
     with pytest.raises(UsageError, match="matches no layer"):
         activations(network(), dataset, TUNE, spec.model_copy(update={"exclude": ["x*"]}), quiet)

@@ -100,7 +100,7 @@ def test_inputs_leave_together(model_of, digits):
     kernel = kernels(done.model)["dense_1"].variable.numpy()
     silent = (kernel == 0).all(axis=1)
     assert silent.sum() == pytest.approx(0.4 * 64, abs=1)
-    assert "of 64 inputs reach the network no more" in done.notes[0]
+    assert "of 64 inputs were disconnected" in done.notes[0]
     # What does not reach it changes nothing.
     (x,) = (np.random.default_rng(0).random((4, 8, 8, 1), dtype=np.float32),)
     other = x.reshape(4, 64).copy()
@@ -122,7 +122,7 @@ def test_a_penalty_makes_the_zeros_that_it_makes(model_of, digits):
 
 def test_nothing_to_shrink_is_an_error(dataset):
     spec = L1(method="l1", sparsity=0.5, exclude=["*"], epochs=1)
-    with pytest.raises(UsageError, match="no layer to make sparse"):
+    with pytest.raises(UsageError, match="no layer can be made sparse"):
         l1(network(), dataset, TUNE, spec, quiet)
     with pytest.raises(UsageError, match="'wode' matches no layer with a kernel; did you mean"):
         l1(network(), dataset, TUNE, spec.model_copy(update={"exclude": ["wode"]}), quiet)

@@ -104,7 +104,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(where):
 
 
 def test_nothing_left_to_prune():
-    with pytest.raises(UsageError, match="no layer left to prune"):
+    with pytest.raises(UsageError, match="no layer can be pruned"):
         choose_targets(network(), spec(exclude=["*"]))
 
 
@@ -139,5 +139,5 @@ def test_a_layer_of_a_single_block_is_pruned_all_the_same(dataset):
     result = magnitude(model, dataset, Train(epochs=1), chosen, quiet)
     found = {layer.name: layer for layer in result.layers}
     assert found["narrow"].pattern == "block-1x16"
-    assert found["last"].note == "block-1x16 needs more than 16 inputs; pruned unstructured"
+    assert found["last"].note == "block-1x16 requires more than 16 inputs; pruned unstructured"
     assert found["last"].achieved >= 0.49

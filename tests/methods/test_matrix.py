@@ -45,9 +45,9 @@ TOLERANCE = {"f32": 1e-3, "f16": 1e-2, "dynamic": 0.15, "int8": 0.2, "aware": 0.
 AGREEMENT = {"f32": 1.0, "f16": 1.0, "dynamic": 0.9, "int8": 0.9, "aware": 0.9}
 # Why no layer of a network can lose channels; all others lose some.
 RIGID = {
-    "own layer": "Own may mix channels",
+    "own layer": "Own can mix channels",
     "shared": "its softmax mixes channels",
-    "conv2d, locally connected": "LocallyConnected2D may mix channels",
+    "conv2d, locally connected": "LocallyConnected2D can mix channels",
     "functions": "tf.split has several outputs",
 }
 # What TFLite has no operator for; said before training, too.

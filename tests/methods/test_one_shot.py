@@ -121,7 +121,7 @@ def test_a_network_that_it_does_not_know_says_so():
     i = tf.keras.Input((4, 3))
     out = tf.keras.layers.GRU(3, activation="softmax")(i)
     spec = OneShot(method="one-shot", sparsity=0.5)
-    with pytest.raises(UsageError, match="no layer to reconstruct"):
+    with pytest.raises(UsageError, match="no layer can be reconstructed"):
         one_shot(tf.keras.Model(i, out), data.from_arrays("x", x, y), Train(epochs=0), spec, quiet)
 
 

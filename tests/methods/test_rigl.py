@@ -6,7 +6,7 @@ import pytest
 from edgesparse.methods import rigl as module
 from edgesparse.methods.magnitude import magnitude
 from edgesparse.methods.network.kernels import kernels
-from edgesparse.methods.rigl import begin_again, erk, rigl
+from edgesparse.methods.rigl import erk, reinitialize, rigl
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude, Rigl
@@ -34,7 +34,7 @@ def test_densities_sum_up_and_none_is_more_than_one():
 def test_new_weights_are_new():
     model = built()
     before = [w.copy() for w in model.get_weights()]
-    assert begin_again(model, 9) == []
+    assert reinitialize(model, 9) == []
     changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
     assert sum(changed) == len(kernels(model))  # Biases are zero again.
 
@@ -101,5 +101,5 @@ def test_what_stays_dense_is_made_up_for(dataset):
     assert done.coverage.achieved == pytest.approx(0.8, abs=0.02)
     assert {left.name for left in done.coverage.left_dense} >= {"stem"}
     spec = Rigl(method="rigl", sparsity=0.9, epochs=1, exclude=["wide"])
-    with pytest.raises(EdgesparseError, match="left dense are wide"):
+    with pytest.raises(EdgesparseError, match="left dense: wide"):
         rigl(network(), dataset, train.model_copy(update={"epochs": 1}), spec, quiet)

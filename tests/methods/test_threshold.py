@@ -29,5 +29,5 @@ def test_what_is_small_goes_and_stays_away(dataset, given):
 
 
 def test_a_limit_above_all_weights_is_an_error(dataset):
-    with pytest.raises(EdgesparseError, match="all of its weights are below the limit"):
+    with pytest.raises(EdgesparseError, match="all weights are below the limit"):
         threshold(network(), dataset, TRAIN, Threshold(method="threshold", value=50.0), quiet)

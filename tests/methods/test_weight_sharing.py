@@ -79,5 +79,5 @@ def test_what_is_excluded_stays(dataset):
         UsageError, match="'wide2' matches no layer with a kernel; did you mean 'wide'"
     ):
         clustered(network(), dataset, exclude=["wide2"])
-    with pytest.raises(UsageError, match="there is no layer to make sparse"):
+    with pytest.raises(UsageError, match="no layer can be made sparse"):
         clustered(network(), dataset, exclude=["*"])

@@ -1,1 +1,1 @@
-"""How sparse each layer becomes, where a pipeline leaves it to the program."""
+"""Automatic choice of sparsity and pattern for each layer."""

@@ -1,5 +1,5 @@
-"""What `auto` stands for in magnitude pruning: patterns that a target exploits, sparsities that
-keep the accuracy."""
+"""Resolution of `auto` in magnitude pruning: patterns that a target exploits, sparsities that keep
+the accuracy."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import Channels, LayerChoice, LayerOverride, Magnitude
 
 CHANNEL_MULTIPLE = 16
-"""Wide enough for every block."""
+"""Multiple of every block's length, so that blocks still fit after channels were removed."""
 INSTEAD = "channels were removed instead"
-NO_GAIN = "the target exploits no zeros in it"
+NO_GAIN = "the target does not exploit its zeros"
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A spec without `pattern: auto`; `whole` are the layers whose zeros gain nothing."""
+    """A spec without `pattern: auto`; `whole`: layers whose zeros the target does not exploit."""
 
     spec: Magnitude
     whole: tuple[str, ...] = ()
 
 
 def resolve(model: tf.keras.Model, spec: Magnitude, chosen: Mapping[str, LayerChoice]) -> Resolved:
-    """Put the chosen patterns in place of `pattern: auto`; the user's own overrides come last.
+    """Replace `pattern: auto` by the chosen patterns; the user's overrides take precedence.
 
     Args:
-        chosen: by layer; those that are not in it are pruned unstructured.
+        model: the model to prune.
+        spec: the step.
+        chosen: choices by layer; other layers are pruned unstructured.
     """
     if spec.pattern != "auto":
         return Resolved(spec)
@@ -68,25 +70,30 @@ def prune(
     train: Train,
     resolved: Resolved,
     progress: Progress,
-    found: Sensitivity | None = None,
+    sensitivity: Sensitivity | None = None,
 ) -> Sparsified:
-    """Magnitude pruning with whatever `auto` stands for.
+    """Prune by magnitude with `auto` resolved.
 
-    Layers whose zeros gain nothing lose channels instead: the square root of their share stays both
-    of inputs and of outputs, so that as many of their weights go as with zeros; those that can lose
-    none have zeros all the same. With `sparsity: auto` they stay as they are.
+    Layers whose zeros the target does not exploit lose channels instead: the square root of the
+    remaining share of inputs and of outputs, so that as many weights are removed as there would be
+    zeros; those that cannot lose channels get zeros. With `sparsity: auto` they stay dense.
 
     Args:
-        found: how sensitive each layer is, for `sparsity: auto`.
+        model: the model to prune.
+        dataset: data of the fine-tuning.
+        train: settings of the fine-tuning.
+        resolved: see `resolve`.
+        progress: callback.
+        sensitivity: sensitivity of each layer, for `sparsity: auto`.
 
     Raises:
-        EdgesparseError: less than half was reached of what was asked for.
+        EdgesparseError: less than half of the target was achieved.
     """
     spec, whole = resolved.spec, resolved.whole
-    if found is not None:
-        done = _with_sparsities(model, dataset, train, spec, found, progress)
-        done = replace(done, coverage=_because(done.coverage, whole, NO_GAIN))
-        return replace(done, notes=(*done.notes, *_left_alone(whole)))
+    if sensitivity is not None:
+        done = _with_sparsities(model, dataset, train, spec, sensitivity, progress)
+        done = replace(done, coverage=_with_reason(done.coverage, whole, NO_GAIN))
+        return replace(done, notes=(*done.notes, *_dense_note(whole)))
     assert not isinstance(spec.sparsity, str)
     before = {name: kernel.size for name, kernel in kernels(model).items()}
     removed: tuple[LayerSparsity, ...] = ()
@@ -99,13 +106,13 @@ def prune(
         rest, unable = _with_zeros_instead(model, spec, set(whole) - smaller, before)
         if unable:
             names = listed(unable, 4)
-            notes = (*notes, f"zeros instead of removed channels, of which none can go: {names}")
+            notes = (*notes, f"zeros instead of removed channels, which cannot be removed: {names}")
     if set(prunable(model)) - _excluded(model, rest):
         done = magnitude(model, dataset, train, rest, progress)
     else:
         done = Sparsified(model, {}, ())
     if whole:
-        coverage = _because(done.coverage, smaller, INSTEAD) or Coverage(spec.sparsity, 0.0, ())
+        coverage = _with_reason(done.coverage, smaller, INSTEAD) or Coverage(spec.sparsity, 0.0, ())
         left = sum(int(np.count_nonzero(k.variable)) for k in kernels(done.model).values())
         coverage = replace(coverage, achieved=1 - left / max(1, sum(before.values())))
         require_covered(coverage, spec.allow_partial)
@@ -121,8 +128,8 @@ def prune(
 def _with_zeros_instead(
     model: tf.keras.Model, spec: Magnitude, names: Collection[str], before: Mapping[str, int]
 ) -> tuple[Magnitude, list[str]]:
-    """The step with as many zeros in layers that lost no channels that, with the inputs they lost,
-    what was asked for is reached; and which these are."""
+    """Return the step with zeros in layers that lost no channels, as many as reach the target with
+    the inputs that they lost; and the names of these layers."""
     assert not isinstance(spec.sparsity, str)
     overrides = {}
     for name, kernel in kernels(model).items():
@@ -144,8 +151,8 @@ def _without_channels(
     resolved: Resolved,
     progress: Progress,
 ) -> tuple[tf.keras.Model, tuple[LayerSparsity, ...], tuple[str, ...]]:
-    """The model with fewer channels in the layers whose zeros gain nothing, as far as they can lose
-    any; those that did, and notes."""
+    """Return the model with fewer channels in the layers whose zeros are not exploited, as far as
+    they can lose any; the layers that did, and notes."""
     spec = resolved.spec
     assert not isinstance(spec.sparsity, str)
     budget = Channels(
@@ -156,36 +163,39 @@ def _without_channels(
         allow_partial=True,
     )
     try:
-        done = channels(model, dataset, train, budget, _named(progress), only=resolved.whole)
+        done = channels(
+            model, dataset, train, budget, _channel_progress(progress), only=resolved.whole
+        )
     except UsageError:  # None of them can.
         return model, (), ()
     smaller = tuple(x for x in done.layers if x.name in resolved.whole and x.removed)
     return (done.model, smaller, done.notes) if smaller else (model, (), ())
 
 
-def _because(done: Coverage | None, names: Collection[str], why: str) -> Coverage | None:
-    """The same, with the reason why layers stay dense that were left out here, not by the user."""
+def _with_reason(done: Coverage | None, names: Collection[str], why: str) -> Coverage | None:
+    """Return the coverage with the reason of layers that were excluded here, not by the user."""
     if done is None:
         return None
     left = (
-        replace(one, reason=why) if one.name in names and one.reason == EXCLUDED else one
-        for one in done.left_dense
+        replace(item, reason=why) if item.name in names and item.reason == EXCLUDED else item
+        for item in done.left_dense
     )
     return replace(done, left_dense=tuple(left))
 
 
 def _excluded(model: tf.keras.Model, spec: Magnitude) -> set[str]:
-    found = prunable(model)
-    return {name for name, kernel in found.items() if spec.excludes(kernel.names)}
+    layers = prunable(model)
+    return {name for name, kernel in layers.items() if spec.excludes(kernel.names)}
 
 
-def _left_alone(whole: Sequence[str]) -> tuple[str, ...]:
+def _dense_note(whole: Sequence[str]) -> tuple[str, ...]:
     if not whole:
         return ()
-    return (f"{len(whole)} layer{'s' * (len(whole) > 1)} without zeros: the target exploits none",)
+    layers = f"{len(whole)} layer{'s' * (len(whole) > 1)}"
+    return (f"{layers} left dense: the target would not exploit zeros",)
 
 
-def _named(progress: Progress) -> Progress:
+def _channel_progress(progress: Progress) -> Progress:
     return lambda share, text: progress(share, f"channels, {text}")
 
 
@@ -194,13 +204,13 @@ def _with_sparsities(
     dataset: Dataset,
     train: Train,
     spec: Magnitude,
-    found: Sensitivity,
+    sensitivity: Sensitivity,
     progress: Progress,
 ) -> Sparsified:
-    """The sparsest proposal that keeps the accuracy once it is fine-tuned, found by bisection.
+    """Prune by the sparsest proposal that keeps the accuracy after fine-tuning, by bisection.
 
     Raises:
-        EdgesparseError: none does.
+        EdgesparseError: no proposal keeps it.
     """
     assert spec.max_accuracy_drop is not None
     metric = recipe_of(model, dataset, train).metric
@@ -210,24 +220,26 @@ def _with_sparsities(
             f"{spec.max_accuracy_drop / 100:g} for {spec.max_accuracy_drop:g} points"
         )
     weights, kept = model.get_weights(), []
-    patterns = {curve.name: curve.pattern for curve in found.layers}
-    candidates = found.candidates(spec.max_accuracy_drop)
-    # Bisection: fine-tuning is what costs.
+    patterns = {curve.name: curve.pattern for curve in sensitivity.layers}
+    candidates = sensitivity.candidates(spec.max_accuracy_drop)
+    # Bisection: fine-tuning dominates the cost.
     tries = len(candidates).bit_length()
     best: Sparsified | None = None
     reached, first, last, tried = -math.inf, 0, len(candidates), 0
     while first < last:
         middle = (first + last) // 2
-        # From the dense weights each time: a try must not profit from the one before.
+        # From the dense weights each time: a trial must not profit from the one before.
         model.set_weights(weights)
         overrides = {
             name: LayerOverride(sparsity=sparsity, pattern=patterns[name])
             for name, sparsity in candidates[middle].items()
         }
-        overrides |= {  # What the user has fixed stays so.
-            glob: LayerOverride(sparsity=own.sparsity, pattern=own.pattern or patterns.get(glob))
-            for glob, own in spec.layers.items()
-            if own.sparsity is not None
+        overrides |= {  # The user's sparsities are kept.
+            glob: LayerOverride(
+                sparsity=override.sparsity, pattern=override.pattern or patterns.get(glob)
+            )
+            for glob, override in spec.layers.items()
+            if override.sparsity is not None
         }
         update = {"sparsity": 0.0, "pattern": "unstructured", "layers": overrides}
         tell = _part(progress, tried, tries)
@@ -236,9 +248,9 @@ def _with_sparsities(
         accuracy = validation_accuracy(done.model, dataset)
         reached = max(reached, accuracy)
         # On validation data; the test split is for the report.
-        if found.keeps(accuracy, spec.max_accuracy_drop):
-            said = ", ".join(f"{n} {s:g}" for n, s in candidates[middle].items())
-            best = replace(done, notes=(f"sparsity by layer: {said}",))
+        if sensitivity.keeps(accuracy, spec.max_accuracy_drop):
+            levels = ", ".join(f"{n} {s:g}" for n, s in candidates[middle].items())
+            best = replace(done, notes=(f"sparsity by layer: {levels}",))
             kept = done.model.get_weights()
             last = middle
         else:
@@ -247,10 +259,10 @@ def _with_sparsities(
         tried_best = f"best {abs(reached):.3g}, " if tried else ""
         raise EdgesparseError(
             f"no sparsity keeps {metric.name} within {spec.max_accuracy_drop:g} of "
-            f"{abs(found.accuracy):.3g} ({tried_best}on validation data); allow more, "
+            f"{abs(sensitivity.accuracy):.3g} ({tried_best}on validation data); allow more, "
             "or fine-tune for more epochs"
         )
-    # All tries have the same layers.
+    # All trials have the same layers.
     best.model.set_weights(kept)
     return best
 

@@ -1,6 +1,7 @@
-"""How much accuracy each layer loses when it alone is pruned, and sparsities that follow from it.
+"""Sensitivity of layers: the accuracy that is lost when a single layer is pruned, and sparsities
+that follow from it.
 
-The measure is that of Han et al. 2015 (arXiv 1506.02626): one layer at a time, without training.
+Measured as in Han et al. 2015 (arXiv 1506.02626): layer by layer, without training.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edgesparse.methods.masks import magnitude_mask
 from edgesparse.methods.network.kernels import prunable
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import recipe_of
-from edgesparse.methods.training.recipe import answers, asking, judged_targets
+from edgesparse.methods.training.recipe import evaluation_targets, inference, predict
 from edgesparse.spec.sparsify import LEVELS, Magnitude
 from edgesparse.spec.training import Train
 
@@ -33,46 +34,48 @@ def measure(
 ) -> Sensitivity:
     """Prune each layer alone at each level and measure the accuracy on validation data.
 
-    The model's weights are the same afterwards. Raises UsageError where `spec`'s globs match
-    nothing.
+    The model's weights are the same afterwards.
+
+    Raises:
+        UsageError: a glob of `spec` matches nothing.
     """
     levels = tuple(sorted(levels))
-    judge = _Judge(model, dataset)
-    whole = judge.accuracy()
+    evaluator = _Evaluator(model, dataset)
+    whole = evaluator.accuracy()
     targets = choose_targets(model, spec.model_copy(update={"sparsity": levels[-1]}))
     layers = prunable(model)
     curves = []
     for number, target in enumerate(targets):
         kernel = layers[target.name].variable
         values = kernel.numpy()
-        found = []
+        accuracies = []
         for level in levels:
             kernel.assign(values * magnitude_mask(values, level, target.pattern))
-            found.append(judge.accuracy())
-            share = (number + len(found) / len(levels)) / len(targets)
-            progress(share, f"{target.name} at {level:.0%}: accuracy {found[-1]:.3f}")
+            accuracies.append(evaluator.accuracy())
+            share = (number + len(accuracies) / len(levels)) / len(targets)
+            progress(share, f"{target.name} at {level:.0%}: accuracy {accuracies[-1]:.3f}")
         kernel.assign(values)
-        curves.append(LayerCurve(target.name, target.pattern, values.size, tuple(found)))
+        curves.append(LayerCurve(target.name, target.pattern, values.size, tuple(accuracies)))
     return Sensitivity(whole, levels, tuple(curves))
 
 
 def propose(
-    model: tf.keras.Model, dataset: Dataset, found: Sensitivity, max_drop: float
+    model: tf.keras.Model, dataset: Dataset, sensitivity: Sensitivity, max_drop: float
 ) -> Proposal | None:
-    """The sparsest proposal that keeps the accuracy without any training; None where none does.
+    """Return the sparsest proposal that keeps the accuracy without training; None where none does.
 
-    All layers are pruned at once for each candidate; the weights are the same afterwards.
+    All layers are pruned together for each candidate; the weights are the same afterwards.
     """
-    judge, layers = _Judge(model, dataset), prunable(model)
-    kernels = {curve.name: layers[curve.name].variable.numpy() for curve in found.layers}
-    patterns = {curve.name: curve.pattern for curve in found.layers}
+    evaluator, layers = _Evaluator(model, dataset), prunable(model)
+    kernels = {curve.name: layers[curve.name].variable.numpy() for curve in sensitivity.layers}
+    patterns = {curve.name: curve.pattern for curve in sensitivity.layers}
     try:
-        for candidate in found.candidates(max_drop):
+        for candidate in sensitivity.candidates(max_drop):
             for name, sparsity in candidate.items():
                 mask = magnitude_mask(kernels[name], sparsity, patterns[name])
                 layers[name].variable.assign(kernels[name] * mask)
-            accuracy = judge.accuracy()
-            if found.keeps(accuracy, max_drop):
+            accuracy = evaluator.accuracy()
+            if sensitivity.keeps(accuracy, max_drop):
                 return Proposal(candidate, accuracy)
     finally:
         for name, values in kernels.items():
@@ -81,25 +84,25 @@ def propose(
 
 
 def validation_accuracy(model: tf.keras.Model, dataset: Dataset) -> float:
-    """The metric that counts, on validation data; larger is better, see `_Judge.accuracy`."""
-    return _Judge(model, dataset).accuracy()
+    """Return the primary metric on validation data, negated where lower is better."""
+    return _Evaluator(model, dataset).accuracy()
 
 
-class _Judge:
-    """Asks a model the same questions again and again; compiled once."""
+class _Evaluator:
+    """Evaluates a model on the same validation samples repeatedly; its inference is traced once."""
 
     def __init__(self, model: tf.keras.Model, dataset: Dataset) -> None:
         self.recipe = recipe_of(model, dataset, Train())
         x, y = arrays(dataset.validation, dataset.validation.count)
-        self.x, self.ask = x, asking(model)
-        self.y = judged_targets(self.recipe, x, y)[self.recipe.primary_output]
+        self.x, self.ask = x, inference(model)
+        self.y = evaluation_targets(self.recipe, x, y)[self.recipe.primary_output]
 
     def accuracy(self) -> float:
-        """The metric that counts; with its sign turned where less is better, so that what is lost
-        is always a difference downwards."""
-        found = []
+        """Return the primary metric, negated where lower is better, so that a loss is always a
+        difference downwards."""
+        outputs = []
         for start in range(0, len(self.y), BATCH):
             part = {name: values[start : start + BATCH] for name, values in self.x.items()}
-            found.append(answers(self.ask, part, self.recipe)[self.recipe.primary_output])
-        value = self.recipe.metric.compute(np.concatenate(found), self.y)
+            outputs.append(predict(self.ask, part, self.recipe)[self.recipe.primary_output])
+        value = self.recipe.metric.compute(np.concatenate(outputs), self.y)
         return value if self.recipe.metric.direction == "maximize" else -value

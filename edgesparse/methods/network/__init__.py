@@ -1,1 +1,1 @@
-"""What a Keras model is made of: its kernels, its channels, and its graph as one flat one."""
+"""Structure of Keras models: kernels, channels and their dependencies, and flat graphs."""

@@ -1,4 +1,4 @@
-"""What one inference of a Keras model costs, with all of its channels or some."""
+"""Cost of an inference of a Keras model, with all or some of its channels."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 from edgesparse.methods.network.dependencies import Dependencies
 from edgesparse.methods.network.elementwise import is_elementwise
-from edgesparse.methods.network.layers import is_own
+from edgesparse.methods.network.layers import is_user_defined
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one inference: multiply-accumulates; and weights, biases and statistics included."""
+    """Multiply-accumulates of an inference; and weights, with biases and statistics."""
 
     macs: int
     parameters: int
 
 
-def cost(found: Dependencies, kept: np.ndarray) -> Cost:
-    """What one inference costs with only those atoms left, bool [atoms]."""
+def cost(dependencies: Dependencies, kept: np.ndarray) -> Cost:
+    """Return the cost of an inference with only the kept atoms, bool [atoms]."""
     macs = parameters = 0
-    for c in found.layers.values():
+    for c in dependencies.layers.values():
         masks = c.masks(kept)
         counts = {name: int(mask.sum()) for name, mask in masks.items()}
         if c.products:
@@ -39,6 +39,6 @@ def cost(found: Dependencies, kept: np.ndarray) -> Cost:
 
 
 def _is_multiplied(layer: Any, weight: Any) -> bool:
-    """Whether it is a kernel: each value of it is multiplied once for each position."""
+    """Return True for a kernel, each of whose values is multiplied once per position."""
     plain = len(weight.shape) > 1 and "bias" not in weight.name
-    return plain and not (is_own(layer) and is_elementwise(layer, weight))
+    return plain and not (is_user_defined(layer) and is_elementwise(layer, weight))

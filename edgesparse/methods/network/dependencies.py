@@ -1,9 +1,9 @@
-"""Which channels of a Keras model can only be removed together, found by following them.
+"""Channel dependencies of a Keras model: sets of channels that must be removed together.
 
-Every output channel of a layer is an atom of its own until something ties it to another: an
-addition, a depthwise convolution, a shared layer. What a dependency graph does layer by layer (Fang
-et al. 2023, arXiv 2301.12900) is done channel by channel here, so that concatenations and flattened
-images need no special case. What cannot be followed keeps its channels, with a reason.
+Every output channel of a layer is an atom until something ties it to another: an addition, a
+depthwise convolution, a shared layer. A dependency graph of layers (Fang et al. 2023, arXiv
+2301.12900) becomes one of channels here, so that concatenations and flattened images need no
+special case. Layers that cannot be followed keep their channels, with a reason.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from edgesparse.methods.network.layers import (
     concatenates,
     groups_of,
     inner,
-    is_own,
     is_plain,
     is_producer,
+    is_user_defined,
     joins_channels,
     mixes_outputs,
-    not_followed,
     positions_of,
     products_of,
+    untraceable,
 )
 from edgesparse.models.files.equivalence import require_equal
 
 
 @dataclass(frozen=True)
 class Group:
-    """Atoms that the same layers have: removing one takes a channel from each of them."""
+    """Atoms of the same layers: removing an atom removes a channel from each of them."""
 
     layers: tuple[str, ...]
     atoms: np.ndarray
@@ -49,15 +49,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """A model's channels. `fixed` bool [atoms]: they cannot be removed; `reasons` say why, by the
-    layer that does not let them."""
+    """A model's channels. `fixed` bool [atoms]: atoms that cannot be removed; `reasons` by the
+    layer that prevents it."""
 
     layers: Mapping[str, LayerChannels]
     fixed: np.ndarray
     reasons: Mapping[str, str]
 
     def groups(self) -> list[Group]:
-        """Every set of atoms that could be removed, in the order of the model's layers."""
+        """Return every set of removable atoms, in the order of the model's layers."""
         owners: dict[int, list[str]] = {}
         for name, channels in self.layers.items():
             if channels.produces:
@@ -89,7 +89,7 @@ class _Tracer:
     parents: list[int] = field(default_factory=list)
     fixed: set[int] = field(default_factory=set)
     reasons: dict[str, str] = field(default_factory=dict)
-    found: dict[str, LayerChannels] = field(default_factory=dict)
+    channels: dict[str, LayerChannels] = field(default_factory=dict)
 
     def new(self, count: int) -> np.ndarray:
         first = len(self.parents)
@@ -113,36 +113,36 @@ class _Tracer:
             self.parents[high] = low
 
     def follow(self, model: tf.keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        known = {id(t): labels for t, labels in zip(model.inputs, inputs, strict=True)}
+        labels_of = {id(t): labels for t, labels in zip(model.inputs, inputs, strict=True)}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
                 if node.is_input:
                     continue
-                given = [known[id(t)] for t in node.keras_inputs]
+                input_labels = [labels_of[id(t)] for t in node.keras_inputs]
                 outputs = tf.nest.flatten(node.outputs)
                 if isinstance(node.layer, tf.keras.Model):
-                    for labels in given:
-                        self.fix(labels, node.layer.name, "it is a model inside the model")
-                    results = self.follow(node.layer, given)
+                    for labels in input_labels:
+                        self.fix(labels, node.layer.name, "it is a nested model")
+                    results = self.follow(node.layer, input_labels)
                 else:
-                    results = self._through(node, given, outputs)
-                known.update(zip(map(id, outputs), results, strict=True))
-        return [known[id(t)] for t in model.outputs]
+                    results = self._through(node, input_labels, outputs)
+                labels_of.update(zip(map(id, outputs), results, strict=True))
+        return [labels_of[id(t)] for t in model.outputs]
 
-    def _through(self, node: Any, given: list[np.ndarray], outputs: list[Any]) -> list[np.ndarray]:
-        why = not_followed(node, given, outputs)
-        if why and len(outputs) == 1 and len(given) == 1 and is_own(node.layer):
+    def _through(self, node: Any, inputs: list[np.ndarray], outputs: list[Any]) -> list[np.ndarray]:
+        why = untraceable(node, inputs, outputs)
+        if why and len(outputs) == 1 and len(inputs) == 1 and is_user_defined(node.layer):
             if probing.treats_channels_alike(node):
-                self._note(node.layer, given[0], given[0], 0)
-                return [given[0]]
-            rows = probing.input_rows(node) if len(given[0]) > 1 else None
+                self._note(node.layer, inputs[0], inputs[0], 0)
+                return [inputs[0]]
+            rows = probing.input_rows(node) if len(inputs[0]) > 1 else None
             if rows is not None:
-                own = self.new(_width(outputs[0].shape))
-                self.fix(own, node.layer.name, why)
-                self._note(node.layer, given[0], own, positions_of(node), rows)
-                return [own]
+                new_labels = self.new(_width(outputs[0].shape))
+                self.fix(new_labels, node.layer.name, why)
+                self._note(node.layer, inputs[0], new_labels, positions_of(node), rows)
+                return [new_labels]
         if why:
-            for labels in given:
+            for labels in inputs:
                 self.fix(labels, node.layer.name, why)
             if node.layer.weights:
                 self._count(node)
@@ -150,65 +150,65 @@ class _Tracer:
             for labels in results:
                 self.fix(labels)
             return results
-        return [self._followed(node, given, outputs[0].shape)]
+        return [self._followed(node, inputs, outputs[0].shape)]
 
-    def _followed(self, node: Any, given: list[np.ndarray], shape: Any) -> np.ndarray:
-        """The labels behind a layer that can be followed."""
+    def _followed(self, node: Any, inputs: list[np.ndarray], shape: Any) -> np.ndarray:
+        """Return the labels behind a layer that can be followed."""
         layer: Any = node.layer
         kind, layers = type(inner(layer)).__name__, tf.keras.layers
-        if kind == "Concatenate" and (len(given) == 1 or joins_channels(layer, node)):
-            return np.concatenate(given)
+        if kind == "Concatenate" and (len(inputs) == 1 or joins_channels(layer, node)):
+            return np.concatenate(inputs)
         if concatenates(node):
-            return np.concatenate(given)
+            return np.concatenate(inputs)
         if kind in MERGES or kind == "Concatenate":
-            return self._merged(given, layer.name)
+            return self._merged(inputs, layer.name)
         if kind == "Flatten":
-            return np.tile(given[0], _width(shape) // max(1, len(given[0])))
+            return np.tile(inputs[0], _width(shape) // max(1, len(inputs[0])))
         if is_plain(node):
-            self._note(layer, given[0], given[0], 0)
-            return given[0]
+            self._note(layer, inputs[0], inputs[0], 0)
+            return inputs[0]
         if kind == "TFOpLambda":
-            return self._merged(given, layer.name)
+            return self._merged(inputs, layer.name)
         if kind in ("Attention", "AdditiveAttention"):
-            own = self._merged([given[0], given[-1]], layer.name)
-            self._note(layer, own, given[1], 0, products=products_of(node))
-            return given[1]
+            outputs = self._merged([inputs[0], inputs[-1]], layer.name)
+            self._note(layer, outputs, inputs[1], 0, products=products_of(node))
+            return inputs[1]
         positions = positions_of(node)
         if isinstance(inner(layer), layers.DepthwiseConv1D | layers.DepthwiseConv2D):
-            own = np.repeat(given[0], inner(layer).depth_multiplier)
+            outputs = np.repeat(inputs[0], inner(layer).depth_multiplier)
         elif is_producer(layer):
-            return self._produced(node, given[0], shape)
+            return self._produced(node, inputs[0], shape)
         else:  # A normalization or PReLU.
-            own, positions = given[0], 0
-        self._note(layer, given[0], own, positions)
+            outputs, positions = inputs[0], 0
+        self._note(layer, inputs[0], outputs, positions)
         if kind == "BatchNormalization":
-            before = self.found.get(node.keras_inputs[0].node.layer.name)
+            before = self.channels.get(node.keras_inputs[0].node.layer.name)
             if before is not None and before.produces:
-                self.found[before.layer.name] = replace(before, normalizer=layer)
-        return own
+                self.channels[before.layer.name] = replace(before, normalizer=layer)
+        return outputs
 
-    def _produced(self, node: Any, given: np.ndarray, shape: Any) -> np.ndarray:
-        """The labels of new channels."""
+    def _produced(self, node: Any, inputs: np.ndarray, shape: Any) -> np.ndarray:
+        """Return the labels of a layer's new channels."""
         layer: Any = node.layer
-        known = self.found.get(layer.name)
-        # Two directions that stand side by side have the same units, so that they can be removed.
+        previous = self.channels.get(layer.name)
+        # Concatenated directions have the same units, which are removed from both.
         both = isinstance(layer, tf.keras.layers.Bidirectional) and layer.merge_mode == "concat"
-        own = known.outputs if known else self.new(_width(shape) // (2 if both else 1))
+        outputs = previous.outputs if previous else self.new(_width(shape) // (2 if both else 1))
         if mixes_outputs(layer):
-            self.fix(own, layer.name, "its softmax mixes channels")
-        self._tie_groups(given, own, groups_of(inner(layer)))
-        self._note(layer, given, own, positions_of(node), products=products_of(node))
-        if isinstance(layer, tf.keras.layers.MultiHeadAttention) and known is None:
+            self.fix(outputs, layer.name, "its softmax mixes channels")
+        self._tie_groups(inputs, outputs, groups_of(inner(layer)))
+        self._note(layer, inputs, outputs, positions_of(node), products=products_of(node))
+        if isinstance(layer, tf.keras.layers.MultiHeadAttention) and previous is None:
             heads = self.new(layer.get_config()["num_heads"])
-            self.found[layer.name] = replace(self.found[layer.name], heads=heads)
-        return np.tile(own, 2) if both else own
+            self.channels[layer.name] = replace(self.channels[layer.name], heads=heads)
+        return np.tile(outputs, 2) if both else outputs
 
-    def _tie_groups(self, given: np.ndarray, own: np.ndarray, groups: int) -> None:
-        """A convolution's groups stay alike: the same channels of each go, of its inputs and of its
+    def _tie_groups(self, inputs: np.ndarray, outputs: np.ndarray, groups: int) -> None:
+        """Tie the groups of a convolution: the same channels of each are removed, from inputs and
         outputs, or, of many small groups, whole ones."""
         if groups == 1:
             return
-        inputs, outputs = given.reshape(groups, -1), own.reshape(groups, -1)
+        inputs, outputs = inputs.reshape(groups, -1), outputs.reshape(groups, -1)
         if groups < inputs.shape[1]:
             for rows in (inputs, outputs):
                 for row in rows[1:]:
@@ -226,34 +226,38 @@ class _Tracer:
         rows: Axes | None = None,
         products: int = 0,
     ) -> None:
-        known = self.found.get(layer.name)
-        if known is not None:  # A layer that is called twice has the same weights both times.
-            self.unite(known.inputs, inputs)
-            self.unite(known.outputs, outputs)
-            inputs, outputs, positions = known.inputs, known.outputs, known.positions + positions
-            products += known.products
-        heads = known.heads if known is not None else None
-        self.found[layer.name] = LayerChannels(
+        previous = self.channels.get(layer.name)
+        if previous is not None:  # A layer that is called twice has the same weights both times.
+            self.unite(previous.inputs, inputs)
+            self.unite(previous.outputs, outputs)
+            inputs, outputs, positions = (
+                previous.inputs,
+                previous.outputs,
+                previous.positions + positions,
+            )
+            products += previous.products
+        heads = previous.heads if previous is not None else None
+        self.channels[layer.name] = LayerChannels(
             layer, inputs, outputs, positions, rows, heads=heads, products=products
         )
 
     def _count(self, node: Any) -> None:
-        """A layer that cannot be followed keeps its size, and its part of what the model costs."""
-        layer, known = node.layer, self.found.get(node.layer.name)
+        """Record a layer that cannot be followed with its full size, for the model's cost."""
+        layer, previous = node.layer, self.channels.get(node.layer.name)
         times, products = positions_of(node), products_of(node)
-        if known is not None:
-            times, products = times + known.positions, products + known.products
+        if previous is not None:
+            times, products = times + previous.positions, products + previous.products
         nothing, rows = np.zeros(0, int), [dict[int, str]() for _ in layer.weights]
-        self.found[layer.name] = LayerChannels(
+        self.channels[layer.name] = LayerChannels(
             layer, nothing, nothing, times, rows, products=products
         )
 
-    def _merged(self, given: list[np.ndarray], name: str) -> np.ndarray:
-        width = max(len(labels) for labels in given)
-        full = [labels for labels in given if len(labels) == width]
-        for labels in given:
-            if len(labels) < width:  # One channel that is spread over all.
-                self.fix(labels, name, "it spreads one channel over several")
+    def _merged(self, inputs: list[np.ndarray], name: str) -> np.ndarray:
+        width = max(len(labels) for labels in inputs)
+        full = [labels for labels in inputs if len(labels) == width]
+        for labels in inputs:
+            if len(labels) < width:  # Broadcasting.
+                self.fix(labels, name, "it broadcasts a channel to several")
         for other in full[1:]:
             self.unite(full[0], other)
         return full[0]
@@ -269,7 +273,7 @@ class _Tracer:
                 outputs=atoms[c.outputs],
                 heads=None if c.heads is None else atoms[c.heads],
             )
-            for name, c in self.found.items()
+            for name, c in self.channels.items()
         }
         return Dependencies(layers, fixed, self.reasons)
 
@@ -284,23 +288,23 @@ _OVER_CHANNELS = ("LayerNormalization", "GroupNormalization", "UnitNormalization
 def check_shrunk(
     model: tf.keras.Model,
     smaller: tf.keras.Model,
-    found: Dependencies,
+    dependencies: Dependencies,
     kept: np.ndarray,
     samples: Any,
 ) -> None:
-    """Raise EdgesparseError where the smaller model does not answer as `model` would with zeros in
-    place of the atoms that are gone. Not where a normalization loses some of the channels that it
-    takes its mean over: zeros count in that."""
-    for c in found.layers.values():
+    """Raise EdgesparseError where the smaller model's outputs differ from those of `model` with
+    zeros in place of the removed atoms. Not checked where a normalization over channels loses some
+    of them: zeros count in its mean."""
+    for c in dependencies.layers.values():
         whole = all(mask.all() for mask in c.masks(kept).values())
         if type(c.layer).__name__ in _OVER_CHANNELS and not whole:
             return
     weights = model.get_weights()
-    for c in found.layers.values():
-        masks, own = c.masks(kept), c.layer.get_weights()
-        for values, axes in zip(own, c.axes, strict=True):
+    for c in dependencies.layers.values():
+        masks, layer_weights = c.masks(kept), c.layer.get_weights()
+        for values, axes in zip(layer_weights, c.axes, strict=True):
             for axis, name in axes.items():
                 np.moveaxis(values, axis, 0)[~masks[name]] = 0
-        c.layer.set_weights(own)
+        c.layer.set_weights(layer_weights)
     require_equal("removing channels", model, smaller, samples)
     model.set_weights(weights)

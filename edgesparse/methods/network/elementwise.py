@@ -1,8 +1,8 @@
-"""Which weights of a user's own layer meet its data element by element, as factors and shifts do.
+"""Elementwise weights of user-defined layers: factors and shifts, which are not kernels.
 
-The layer is traced, and its weights are followed to where they meet what the layer is called with:
-a product of matrices or a convolution makes a kernel of them; a multiplication or an addition that
-leaves the data's shape as it is does not.
+The layer is traced, and its weights are followed to the operations that combine them with its
+inputs: a weight of a matrix product or a convolution is a kernel; one of a multiplication or an
+addition that keeps the data's shape is not.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ _BINARY = frozenset(
      "Sub", "SquaredDifference")
 )  # fmt: skip
 _JOINS = frozenset(("ConcatV2", "Pack"))
-"""A class token is put beside the data."""
+"""Operations that concatenate, as of a class token with the data."""
 _SHAPES = frozenset(("Shape", "ShapeN", "Rank", "Size"))
 _OPAQUE = ("Call", "While", "If", "Case")
 _traced: WeakKeyDictionary[Any, frozenset[int] | None] = WeakKeyDictionary()
 
 
 def is_elementwise(layer: Any, weight: Any) -> bool:
-    """Whether a weight is a factor or shift of what it meets, and no kernel.
+    """Return True for a weight that is a factor or shift, not a kernel.
 
     Args:
-        layer: of the model; the weight may be in a layer within it.
-        weight: its variable. Where the layer cannot be traced, a single row counts as a factor for
+        layer: layer of the model; the weight can be in a layer within it.
+        weight: the variable. Where the layer cannot be traced, a single row counts as a factor for
             each channel.
     """
     if layer not in _traced:
         try:
             _traced[layer] = _elementwise(layer)
-        except Exception:  # The user's code may refuse to be traced.
+        except Exception:  # The user's code can fail in tracing.
             _traced[layer] = None
-    found = _traced[layer]
-    if found is None:
+    traced = _traced[layer]
+    if traced is None:
         return int(np.prod(weight.shape[:-1])) == 1
-    return id(weight) in found
+    return id(weight) in traced
 
 
 def _elementwise(layer: Any) -> frozenset[int] | None:
-    """The ids of a layer's weights that are; None where its graph does not show it."""
+    """Return the ids of a layer's elementwise weights; None where its graph does not show them."""
     nodes = getattr(layer, "_inbound_nodes", ())
     if not nodes or not nodes[0].keras_inputs:
         return None
     node = nodes[0]
-    places = {id(t): number for number, t in enumerate(node.keras_inputs)}
+    positions = {id(t): number for number, t in enumerate(node.keras_inputs)}
 
     def call(*tensors: Any) -> Any:
         args, kwargs = tf.nest.map_structure(
-            lambda value: tensors[places[id(value)]] if id(value) in places else value,
+            lambda value: tensors[positions[id(value)]] if id(value) in positions else value,
             (node.call_args, node.call_kwargs),
         )
         return layer(*args, **kwargs)
@@ -62,7 +62,7 @@ def _elementwise(layer: Any) -> frozenset[int] | None:
     specs = [tf.TensorSpec(t.shape, t.dtype) for t in node.keras_inputs]
     graph = tf.function(call).get_concrete_function(*specs).graph
     if any(kind in op.type for op in graph.get_operations() for kind in _OPAQUE):
-        return None  # What is in them is not in this graph.
+        return None  # Their bodies are not in this graph.
     data = {t.name for first in graph.inputs[: len(specs)] for t in _behind(first)}
     captured = {id(outer): inner for outer, inner in graph.captures}
     return frozenset(
@@ -73,7 +73,7 @@ def _elementwise(layer: Any) -> frozenset[int] | None:
 
 
 def _behind(first: Any) -> Iterator[Any]:
-    """A tensor and all that are computed from it, but for those that only its shape matters to."""
+    """Yield a tensor and all tensors computed from it, except from its shape only."""
     seen, waiting = set(), [first]
     while waiting:
         tensor = waiting.pop()
@@ -86,7 +86,7 @@ def _behind(first: Any) -> Iterator[Any]:
 
 
 def _meets(weight: Any, data: set[str]) -> bool:
-    """Whether every operation at which a weight meets the data goes element by element."""
+    """Return True where every operation that combines a weight with the data is elementwise."""
     met = False
     for tensor in _behind(weight):
         if tensor.name in data:

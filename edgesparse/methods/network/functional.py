@@ -1,7 +1,7 @@
-"""Any Keras model as one flat functional model: what everything else here can look into.
+"""Conversion of any Keras model to a flat functional model, which the other modules can analyse.
 
-Subclassed models are called on the data's shape, models within models are taken apart, open sizes
-become the data's, and x[..., a:b] is x[:, :, a:b].
+Subclassed models are called on the data's shape, nested models are flattened, dynamic sizes become
+the data's, and x[..., a:b] becomes x[:, :, a:b].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import UsageError, cause_of
 
 _USES = 1000
-"""More than any tensor is used: Keras takes one copy off a list for each use."""
+"""Upper bound of a tensor's uses: Keras pops a copy from a list for each use."""
 
 
 def functional(
@@ -28,18 +28,19 @@ def functional(
     float32: bool = True,
     samples: Callable[[], Mapping[str, np.ndarray]] | None = None,
 ) -> tf.keras.Model:
-    """The same layers, with their weights, as a flat functional model; the model itself where it
-    is one.
+    """Return the same layers, with their weights, as a flat functional model; the model itself
+    where it is flat.
 
     Args:
-        data: the dataset's inputs, whose sizes stand for those that the model leaves open.
-        label: what messages call the model.
-        float32: also where layers compute in 16 bits, for training.
-        samples: gives a few of each input of the data, for answers before and after.
+        model: any Keras model.
+        data: the dataset's inputs, whose sizes replace the model's dynamic ones.
+        label: name of the model in messages.
+        float32: convert layers that compute in 16 bits to float32, for training.
+        samples: returns a few samples of each input, to compare outputs before and after.
 
     Raises:
-        UsageError: it is no graph of layers, whatever it is called with.
-        EdgesparseError: as such a graph it answers differently.
+        UsageError: it cannot be expressed as a graph of layers.
+        EdgesparseError: the outputs of that graph differ.
     """
     mixed = float32 and _compute_in_float32(model)
     if is_flat(model, data) and not mixed:
@@ -50,40 +51,40 @@ def functional(
         by_name = {name: t.shape for name, t in data.items()}
         inputs = [
             tf.keras.Input(
-                _closed(t.shape[1:], by_name.get(t.name) or (shapes[place] if shapes else ())),
+                _closed(t.shape[1:], by_name.get(t.name) or (shapes[index] if shapes else ())),
                 dtype=t.dtype,
                 name=t.name,
             )
-            for place, t in enumerate(model.inputs)
+            for index, t in enumerate(model.inputs)
         ]
-        given: Any = inputs[0] if len(inputs) == 1 else inputs
+        arguments: Any = inputs[0] if len(inputs) == 1 else inputs
     else:
         named = {
             name: tf.keras.Input(t.shape, dtype=t.dtype, name=name if len(data) > 1 else None)
             for name, t in data.items()
         }
-        given = named if len(named) > 1 else next(iter(named.values()))
+        arguments = named if len(named) > 1 else next(iter(named.values()))
     try:
-        outputs = _called(model, given, {})
-        flat = tf.keras.Model(given, outputs, name=model.name)
+        outputs = _called(model, arguments, {})
+        flat = tf.keras.Model(arguments, outputs, name=model.name)
     except Exception as error:
         reason = cause_of(error)
         raise UsageError(
-            f"{label} gives a model that is no graph of layers, and cannot be made one: {reason}; "
-            "build it with tf.keras.Model(inputs, outputs), or make its call() plain"
+            f"the model of {label} cannot be converted to a graph of layers: {reason}; build it "
+            "with tf.keras.Model(inputs, outputs), or simplify its call()"
         ) from error
     for layer in flat.layers:
         if isinstance(layer, tf.keras.Model):
-            raise UsageError(f"{label}: the model {layer.name} in it cannot be taken apart")
+            raise UsageError(f"{label}: the nested model {layer.name} cannot be flattened")
     if samples is not None:
         values = samples()
-        given, same = arranged(model, values), arranged(flat, values)
-        require_equal(f"{label}: building it again layer by layer", model, flat, given, same)
+        arguments, same = arranged(model, values), arranged(flat, values)
+        require_equal(f"{label}: building it again layer by layer", model, flat, arguments, same)
     return flat
 
 
 def arranged(model: tf.keras.Model, samples: Mapping[str, np.ndarray]) -> Any:
-    """Samples of the data's inputs as a model takes them: one, a list or a mapping."""
+    """Return samples in a model's form: an array, a list or a mapping."""
     values, names = list(samples.values()), [t.name for t in _inputs(model)]
     if names and set(names) == set(samples):
         values = [samples[name] for name in names]
@@ -93,26 +94,25 @@ def arranged(model: tf.keras.Model, samples: Mapping[str, np.ndarray]) -> Any:
 
 
 def _compute_in_float32(model: tf.keras.Model) -> bool:
-    """Let layers that compute in 16 bits, as mixed precision has them, compute in 32; whether there
-    were any."""
-    found = False
+    """Set layers with mixed precision to float32; return True where there were any."""
+    changed = False
     for layer in model._flatten_layers():
         policy = getattr(layer, "_dtype_policy", None)
         if policy is not None and str(policy.name).startswith("mixed"):
             layer._set_dtype_policy("float32")
-            found = True
-    return found
+            changed = True
+    return changed
 
 
 def is_flat(model: tf.keras.Model, data: Mapping[str, Tensor]) -> bool:
-    """Whether it is a functional or sequential model without models in it, and its sizes are closed
-    as far as the data's are."""
+    """Return True for a functional or sequential model without nested models, whose sizes are
+    static where the data's are."""
     inputs = _inputs(model)
     if not inputs or not _is_graph(model):
         return False
-    given = [t.shape for t in data.values()]
-    for tensor, known in zip(inputs, given, strict=False):
-        if tuple(tensor.shape[1:]) != _closed(tensor.shape[1:], known):
+    shapes = [t.shape for t in data.values()]
+    for tensor, shape in zip(inputs, shapes, strict=False):
+        if tuple(tensor.shape[1:]) != _closed(tensor.shape[1:], shape):
             return False
     if _has_ellipsis(model):
         return False
@@ -120,7 +120,7 @@ def is_flat(model: tf.keras.Model, data: Mapping[str, Tensor]) -> bool:
 
 
 def _has_ellipsis(model: tf.keras.Model) -> bool:
-    """Whether it has x[..., a:b], which Keras cannot save."""
+    """Return True for a model with x[..., a:b], which Keras cannot save."""
     return any(
         part is Ellipsis
         for nodes in getattr(model, "_nodes_by_depth", {}).values()
@@ -130,15 +130,15 @@ def _has_ellipsis(model: tf.keras.Model) -> bool:
 
 
 def _without_ellipsis(tensor: Any, parts: Any) -> tuple[Any, ...]:
-    """Indices with a `:` for each axis that `...` stands for, as Keras keeps them."""
+    """Replace `...` in indices by a `:` for each axis, in Keras' form."""
     parts = parts if isinstance(parts, tuple | list) else (parts,)
-    places = [place for place, part in enumerate(parts) if part is Ellipsis]
-    if not places:
+    ellipses = [index for index, part in enumerate(parts) if part is Ellipsis]
+    if not ellipses:
         return tuple(parts)
     # None is a new axis.
     axes = len(tensor.shape) + 1 - sum(part is not None for part in parts)
     whole = [{"start": None, "stop": None, "step": None} for _ in range(axes)]
-    return (*parts[: places[0]], *whole, *parts[places[0] + 1 :])
+    return (*parts[: ellipses[0]], *whole, *parts[ellipses[0] + 1 :])
 
 
 def _is_graph(model: tf.keras.Model) -> bool:
@@ -147,68 +147,68 @@ def _is_graph(model: tf.keras.Model) -> bool:
 
 
 def _inputs(model: tf.keras.Model) -> list[Any]:
-    """The model's input tensors; nothing where it has not been called yet."""
+    """Return the model's input tensors; none where it has not been called yet."""
     try:
         return list(model.inputs or [])
     except (AttributeError, ValueError):
         return []
 
 
-def _closed(shape: Any, found: Sequence[int | None]) -> tuple[int | None, ...]:
-    """An input's shape with the data's sizes where it has none."""
-    if len(found) != len(shape):
+def _closed(shape: Any, sizes: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Return an input's shape with dynamic sizes replaced by the data's."""
+    if len(sizes) != len(shape):
         return tuple(shape)
-    return tuple(f if size is None else size for size, f in zip(shape, found, strict=True))
+    return tuple(f if size is None else size for size, f in zip(shape, sizes, strict=True))
 
 
-def _called(model: tf.keras.Model, given: Any, how: dict[str, Any]) -> Any:
+def _called(model: tf.keras.Model, tensors: Any, keywords: dict[str, Any]) -> Any:
     """A model's outputs for Keras tensors, as a graph of its layers. `how` are the arguments that
     it is called with besides, of which only `training` reaches the layers."""
     if getattr(model, "_is_graph_network", False) and _inputs(model):
-        return through(model, tf.nest.flatten(given), how.get("training"))
+        return through(model, tf.nest.flatten(tensors), keywords.get("training"))
     if isinstance(model, tf.keras.Sequential):
         for layer in model.layers:
-            given = _layer(layer, (given,), {}, how.get("training"))
-        return given
+            tensors = _layer(layer, (tensors,), {}, keywords.get("training"))
+        return tensors
     # Its own call, on Keras tensors: whatever layers it calls become the graph.
-    accepted = {k: v for k, v in how.items() if k in ("training", "mask") and v is not None}
-    built = model.call(given, **accepted)
-    return _taken_apart(built, given)
+    accepted = {k: v for k, v in keywords.items() if k in ("training", "mask") and v is not None}
+    built = model.call(tensors, **accepted)
+    return _taken_apart(built, tensors)
 
 
-def _taken_apart(outputs: Any, given: Any) -> Any:
-    """The models that a subclassed model's own call has called, taken apart in turn."""
-    graph = tf.keras.Model(given, outputs)
+def _taken_apart(outputs: Any, inputs: Any) -> Any:
+    """Flatten the models that a subclassed model's call() has called."""
+    graph = tf.keras.Model(inputs, outputs)
     if not any(isinstance(layer, tf.keras.Model) for layer in graph.layers):
         return outputs
-    return through(graph, tf.nest.flatten(given), None)
+    return through(graph, tf.nest.flatten(inputs), None)
 
 
-def through(model: tf.keras.Model, given: list[Any], training: Any) -> Any:
-    """Follow a functional model's graph with other tensors."""
-    known = {str(id(old)): [new] * _USES for old, new in zip(model.inputs, given, strict=True)}
+def through(model: tf.keras.Model, inputs: list[Any], training: Any) -> Any:
+    """Apply a functional model's graph to other tensors."""
+    tensors = {str(id(old)): [new] * _USES for old, new in zip(model.inputs, inputs, strict=True)}
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            arguments, named = node.map_arguments(known)
+            arguments, named = node.map_arguments(tensors)
             outputs = _layer(node.layer, arguments, named, training)
             for old, new in zip(
                 tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True
             ):
-                known[str(id(old))] = [new] * _USES
-    found = [known[str(id(tensor))][0] for tensor in model.outputs]
-    return tf.nest.pack_sequence_as(model._nested_outputs, found)
+                tensors[str(id(old))] = [new] * _USES
+    outputs = [tensors[str(id(tensor))][0] for tensor in model.outputs]
+    return tf.nest.pack_sequence_as(model._nested_outputs, outputs)
 
 
 def _layer(layer: Any, arguments: Any, named: dict[str, Any], training: Any) -> Any:
     """Call a layer, or what is in it. A base that was called with training=False, as tutorials do
     with frozen ones, says so to each of its layers."""
-    own = named.get("training")
-    training = training if own is None else own
+    requested = named.get("training")
+    training = training if requested is None else requested
     if isinstance(layer, tf.keras.Model):
-        given = arguments[0] if len(arguments) == 1 else list(arguments)
-        return _called(layer, given, {**named, "training": training})
+        tensors = arguments[0] if len(arguments) == 1 else list(arguments)
+        return _called(layer, tensors, {**named, "training": training})
     if training is not None and getattr(layer, "_expects_training_arg", False):
         named = {**named, "training": training}
     if type(layer).__name__ == "SlicingOpLambda" and len(arguments) == 2:

@@ -1,6 +1,6 @@
-"""Weights that become zero together: single ones, blocks, all of an input, all of a channel.
+"""Groups of weights that become zero together: single weights, blocks, inputs, channels.
 
-Sizes are root mean squares, in units of the kernel's own when it began, so that a layer of small
+Sizes are root mean squares, relative to the kernel's before training, so that a layer of small
 weights is not emptied first.
 """
 
@@ -21,17 +21,17 @@ class Groups(Protocol):
     count: int
 
     def shrink(self, amount: float, limit: float) -> float:
-        """Make every group that is not larger than `limit` smaller by `amount`, down to zero; gives
-        the share of those that are."""
+        """Shrink every group of at most `limit` by `amount`, down to zero; return the share of
+        groups that are zero."""
 
     def sizes(self) -> np.ndarray:
-        """Of each group, float [count]."""
+        """Return the groups' sizes, float [count]."""
 
     def keep(self, kept: np.ndarray) -> None:
-        """From now on only these may be other than zero, bool [count]."""
+        """Set the groups that can be nonzero from now on, bool [count]."""
 
     def hold(self) -> None:
-        """Make zero what is not kept."""
+        """Set the other groups to zero."""
 
 
 def _unit(values: np.ndarray) -> float:
@@ -39,8 +39,8 @@ def _unit(values: np.ndarray) -> float:
 
 
 def _factor(sizes: Any, amount: Any, limit: Any) -> Any:
-    """What each group is multiplied by to become smaller, down to zero; those of more than
-    `limit` stay as they are."""
+    """Return the factor that shrinks each group by `amount`, down to zero; 1 for those larger than
+    `limit`."""
     shrunk = tf.maximum(0.0, 1.0 - amount / tf.maximum(sizes, 1e-20))
     return tf.where(sizes <= limit, shrunk, tf.ones_like(shrunk))
 
@@ -90,7 +90,7 @@ class Blocks:
 
 
 class Singles(Blocks):
-    """Each weight of a kernel."""
+    """Single weights of a kernel."""
 
     def __init__(self, variable: Any) -> None:
         self.variable = variable
@@ -103,7 +103,7 @@ class Singles(Blocks):
 
 
 class Inputs(Blocks):
-    """All weights of each input of a kernel [..., inputs, outputs]."""
+    """The weights of each input of a kernel [..., inputs, outputs]."""
 
     def __init__(self, variable: Any) -> None:
         self.variable = variable
@@ -113,18 +113,18 @@ class Inputs(Blocks):
 
 
 class Atoms:
-    """Channels, each with all the layers that have it: kernels, or the scale of the batch
-    normalization behind them (Liu et al. 2017, arXiv 1708.06519), and what is added there."""
+    """Channels, each with all layers that have it: kernels, or the scale of the batch normalization
+    behind them (Liu et al. 2017, arXiv 1708.06519), and biases."""
 
-    def __init__(self, found: Dependencies, groups: Sequence[Group]) -> None:
+    def __init__(self, dependencies: Dependencies, groups: Sequence[Group]) -> None:
         self.groups = groups
         self.atoms = np.unique(np.concatenate([group.atoms for group in groups]))
-        self.size = len(found.fixed)
+        self.size = len(dependencies.fixed)
         self.free = np.zeros(self.size, bool)
         self.free[self.atoms] = True
         self.members: list[tuple[Any, int, np.ndarray, float]] = []
         self.followers: list[tuple[Any, np.ndarray]] = []
-        for c in found.layers.values():
+        for c in dependencies.layers.values():
             if c.produces and self.free[c.outputs].any():
                 self._add(c)
         self.count = len(self.atoms)
@@ -146,9 +146,9 @@ class Atoms:
         (axis,) = [a for a, kind in axes[of[-1]].items() if kind == "out"]
         weight = weights[of[-1]]
         self.members.append((weight, axis, c.outputs, _unit(weight.numpy())))
-        for one, places in zip(weights, axes, strict=True):
-            if len(one.shape) == 1 and places == {0: "out"}:
-                self.followers.append((one, c.outputs))
+        for parameter, roles in zip(weights, axes, strict=True):
+            if len(parameter.shape) == 1 and roles == {0: "out"}:
+                self.followers.append((parameter, c.outputs))
 
     def _norms(self) -> Any:
         total = tf.zeros(self.size)
@@ -181,12 +181,12 @@ class Atoms:
     def keep(self, kept: np.ndarray) -> None:
         self.alive[self.atoms] = kept
         sizes = self._norms().numpy()
-        for group in self.groups:  # A layer without channels would pass nothing on.
+        for group in self.groups:  # A layer without channels would cut the network.
             if not self.alive[group.atoms].any():
                 self.alive[group.atoms[np.argmax(sizes[group.atoms])]] = True
 
     def kept(self) -> np.ndarray:
-        """Which atoms of the model stay, bool [atoms]."""
+        """Return the model's atoms to keep, bool [atoms]."""
         return self.alive
 
     def hold(self) -> None:

@@ -1,4 +1,4 @@
-"""Which layers read a model's inputs, which of them scale pixels, and which values they take."""
+"""Layers that read a model's inputs: their names, scaling of pixels, and valid ids."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edgesparse.spec.errors import UsageError
 _THROUGH = (
     "Dropout", "Flatten", "GaussianNoise", "Masking", "Normalization", "Rescaling", "Reshape",
 )  # fmt: skip
-"""Layers behind which an input's values are still the input's, one by one."""
+"""Layers that pass on an input's values one by one."""
 _BEFORE_SCALING = ("Activation", "CenterCrop", "Resizing", "ZeroPadding2D")
 
 _BATCH = 1024
 _LARGEST = 16.0
-"""Pixels of 0 to 1 become no smaller than by this; those of 0 to 255 by more."""
+"""Largest divisor for pixels of 0 to 1; those of 0 to 255 are divided by more."""
 
 
 def pixels_scaled_by(model: tf.keras.Model) -> str | None:
-    """The name of a layer at the model's beginning that scales pixels of 0 to 255; None where there
-    is none, or it takes values of 0 to 1."""
+    """Return the name of the layer at the model's beginning that scales pixels of 0 to 255; None
+    without one, or where it takes values of 0 to 1."""
     for tensor in model.inputs:
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
@@ -41,14 +41,14 @@ def pixels_scaled_by(model: tf.keras.Model) -> str | None:
 
 
 def _divides(node: Any) -> bool:
-    """Whether a layer makes values of hundreds small."""
+    """Return True for a layer that scales down values in the hundreds."""
     layer, kind = node.layer, type(node.layer).__name__
     if kind == "Rescaling":
         return bool(np.max(np.abs(layer.scale)) < 1 / _LARGEST)
     if kind == "Normalization":
         mean, variance = (getattr(layer, name, None) for name in ("mean", "variance"))
         if mean is None or variance is None:
-            return False  # Nothing was learned, or given, yet.
+            return False  # Not adapted yet.
         return bool(np.max(np.abs(mean)) + np.sqrt(np.max(variance)) > _LARGEST)
     if kind != "TFOpLambda" or len(node.keras_inputs) > 1:
         return False
@@ -61,9 +61,9 @@ def _divides(node: Any) -> bool:
 
 
 def readers(model: tf.keras.Model) -> dict[str, str]:
-    """Layers that read an input as it is, by name, with the input's name."""
+    """Return the layers with weights that read an input's values, with the input's name."""
     inputs = {id(t): name for t, name in zip(model.inputs, model.input_names, strict=True)}
-    found: dict[str, str] = {}
+    layers: dict[str, str] = {}
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             names = {inputs[id(t)] for t in node.keras_inputs if id(t) in inputs}
@@ -72,44 +72,39 @@ def readers(model: tf.keras.Model) -> dict[str, str]:
             if type(node.layer).__name__ in _THROUGH:
                 inputs.update((id(t), min(names)) for t in tf.nest.flatten(node.outputs))
             elif node.layer.weights:
-                found.setdefault(node.layer.name, min(names))
-    return found
-
-
-def input_axis(kernel: Any) -> int:
-    """Along which axis of a kernel [..., inputs, outputs], or a table [values, width], inputs
-    are."""
-    return len(kernel.shape) - 2
+                layers.setdefault(node.layer.name, min(names))
+    return layers
 
 
 def check_layout(model: tf.keras.Model) -> None:
-    """Raise UsageError where a layer computes with channels first: TensorFlow trains few of those
-    on CPUs, and TFLite has none."""
+    """Raise UsageError for a layer with channels first: TensorFlow trains few of those on CPUs, and
+    TFLite has none."""
     for layer in model._flatten_layers():
         windowed = hasattr(layer, "kernel_size") or hasattr(layer, "pool_size")
         if windowed and getattr(layer, "data_format", None) == "channels_first":
             raise UsageError(
-                f"layer {layer.name} takes channels first (NCHW), for which devices have no "
-                'operators: build it with data_format="channels_last", and give the data as '
-                "[height, width, channels]: np.moveaxis(x, 1, -1)"
+                f"layer {layer.name} takes channels first (NCHW), which TFLite does not support; "
+                'build it with data_format="channels_last", and reorder the data to [height, '
+                "width, channels]: np.moveaxis(x, 1, -1)"
             )
 
 
 def check_ids(model: tf.keras.Model, dataset: Dataset, names: Sequence[str]) -> None:
-    """Compare what of the data is looked up in tables with their sizes.
+    """Compare the ids in the data with the sizes of embedding tables.
 
     Args:
-        model: flat.
-        names: of the dataset's inputs, in the order of the model's.
+        model: a flat functional model.
+        dataset: its data.
+        names: names of the dataset's inputs, in the order of the model's.
 
     Raises:
-        UsageError: an input has values that a table has no row for.
+        UsageError: an input has ids without a row in a table.
     """
     tables: dict[str, Any] = {}
     for tensor, name in zip(model.inputs, names, strict=True):
         for layer in model.layers:
             read = isinstance(layer, tf.keras.layers.Embedding) and any(
-                given is tensor for node in layer.inbound_nodes for given in node.keras_inputs
+                source is tensor for node in layer.inbound_nodes for source in node.keras_inputs
             )
             if read and (name not in tables or layer.input_dim < tables[name].input_dim):
                 tables[name] = layer
@@ -118,9 +113,9 @@ def check_ids(model: tf.keras.Model, dataset: Dataset, names: Sequence[str]) -> 
     low, high = dict.fromkeys(tables, 0), dict.fromkeys(tables, 0)
     for split in (dataset.train, dataset.validation, dataset.test):
         for x, *_ in split.samples.batch(_BATCH):
-            given = x if isinstance(x, Mapping) else {names[0]: x}
+            source = x if isinstance(x, Mapping) else {names[0]: x}
             for name in tables:
-                values = given[name].numpy()
+                values = source[name].numpy()
                 low[name] = min(low[name], int(values.min()))
                 high[name] = max(high[name], int(values.max()))
     for name, layer in tables.items():

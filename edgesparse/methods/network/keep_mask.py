@@ -1,4 +1,4 @@
-"""Which weights stay, by how much each matters, in a pattern along the inputs. Only NumPy."""
+"""Masks of the weights to keep, by their scores, in a pattern along the inputs. NumPy only."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import numpy as np
 from edgesparse.spec.sparsify import BLOCK, Pattern
 
 
-def kept(size: np.ndarray, sparsity: float, pattern: Pattern) -> np.ndarray:
-    """Bool of the shape of `size` [..., inputs, outputs], by which weights are told apart.
+def keep_mask(size: np.ndarray, sparsity: float, pattern: Pattern) -> np.ndarray:
+    """Return the weights to keep, bool in the shape of their scores `size` [..., inputs, outputs].
 
-    Blocks run along the inputs and go by their mean, as tfmot's do; 2:4 keeps the two largest of
-    every four inputs, whatever `sparsity` says.
+    Blocks run along the inputs and are ranked by their mean, as in tfmot; 2:4 keeps the two largest
+    of every four inputs and ignores `sparsity`.
     """
     if pattern == "unstructured":
         return _largest(size, sparsity)
     width = BLOCK[pattern]
-    blocks = in_blocks(size, width)
+    blocks = split_blocks(size, width)
     if pattern == "2:4":
-        # The rank of a rank: each weight's place within its four.
+        # argsort of argsort: each weight's rank within its four.
         rank = np.argsort(np.argsort(-blocks, axis=-2, kind="stable"), axis=-2)
         return (rank < width // 2).reshape(size.shape)
-    found = _largest(blocks.mean(axis=-2), sparsity)
-    return np.repeat(found[..., None, :], width, axis=-2).reshape(size.shape)
+    mask = _largest(blocks.mean(axis=-2), sparsity)
+    return np.repeat(mask[..., None, :], width, axis=-2).reshape(size.shape)
 
 
-def in_blocks(kernel: np.ndarray, width: int) -> np.ndarray:
-    """A kernel [..., inputs, outputs] as [..., blocks, width, outputs]."""
+def split_blocks(kernel: np.ndarray, width: int) -> np.ndarray:
+    """Reshape a kernel [..., inputs, outputs] to [..., blocks, width, outputs]."""
     *before, inputs, outputs = kernel.shape
     return kernel.reshape(*before, inputs // width, width, outputs)
 
 
 def _largest(size: np.ndarray, sparsity: float) -> np.ndarray:
-    """All but a share of the smallest; the first of equals goes first."""
-    found = np.ones(size.size, bool)
-    found[np.argsort(size, axis=None, kind="stable")[: round(sparsity * size.size)]] = False
-    return found.reshape(size.shape)
+    """Return True for all but a share of the smallest; of equals the first are dropped."""
+    mask = np.ones(size.size, bool)
+    mask[np.argsort(size, axis=None, kind="stable")[: round(sparsity * size.size)]] = False
+    return mask.reshape(size.shape)

@@ -1,4 +1,4 @@
-"""The weights of a Keras model that can be made sparse, and those left dense, with reasons.
+"""Kernels of a Keras model: the weights that can be made sparse, and reasons to leave some dense.
 
 A kernel is every trainable weight of two or more dimensions, in layers of every kind: in layers
 within layers (recurrent cells, attention's projections), in nested models, and in users' own.
@@ -14,21 +14,21 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.methods.network.elementwise import is_elementwise
-from edgesparse.methods.network.layers import is_own
+from edgesparse.methods.network.layers import is_user_defined
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.sparsify import matches
 
 MIN_INPUTS = 5
 """The first convolution of an image network sees 1 to 4 channels: few weights, much accuracy."""
 MAX_LEFT = 0.05
-"""Share of all weights up to which kernels are left dense for being few: what was asked for is
-still reached."""
+"""Largest share of all weights in kernels that are left dense for being small; the others can
+compensate for these."""
 _ATTRIBUTES = (
     "kernel", "recurrent_kernel", "pointwise_kernel", "depthwise_kernel", "embeddings", "bias",
 )  # fmt: skip
 DEPTHWISE = "depthwise: few weights, and each channel has its own"
 FEW = "few weights, much accuracy"
-NO_KERNEL = "a scale, shift or slope, no kernel"
+NO_KERNEL = "a scale, shift or slope, not a kernel"
 
 
 @dataclass(frozen=True)
@@ -53,49 +53,49 @@ class Kernel:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is [inputs, outputs], along whose inputs blocks can run."""
+        """True for [inputs, outputs], along whose inputs blocks can run."""
         return len(self.shape) == 2 and not isinstance(self.owner, tf.keras.layers.Embedding)
 
     @property
     def toolkit(self) -> bool:
-        """Whether TensorFlow's pruning toolkit can wrap the layer it is in."""
+        """True where TensorFlow's pruning toolkit can wrap its layer."""
         layers = tf.keras.layers
         plain = type(self.owner) in (layers.Dense, layers.Conv2D)
         return plain and self.name == self.owner.name and getattr(self.owner, "groups", 1) == 1
 
     @property
     def names(self) -> tuple[str, str]:
-        """What globs may match."""
+        """Names that globs can match."""
         return self.name, self.layer
 
 
 def kernels(model: tf.keras.Model) -> dict[str, Kernel]:
-    """Every kernel by its name: its layer's, and which of the layer's where there are several."""
-    found: dict[str, Kernel] = {}
+    """Return every kernel by name: its layer's, with the weight's where a layer has several."""
+    by_name: dict[str, Kernel] = {}
     seen: set[int] = set()
     for prefix, layer in _layers(model):
-        for kernel in _of(layer):
+        for kernel in _layer_kernels(layer):
             if id(kernel.variable) in seen:  # A layer that is used twice.
                 continue
             seen.add(id(kernel.variable))
-            name = kernel.name if kernel.name not in found else f"{prefix}{kernel.name}"
-            found[name] = Kernel(name, kernel.layer, kernel.owner, kernel.variable, kernel.reason)
-    return _without_large(found)
+            name = kernel.name if kernel.name not in by_name else f"{prefix}{kernel.name}"
+            by_name[name] = Kernel(name, kernel.layer, kernel.owner, kernel.variable, kernel.reason)
+    return _without_large(by_name)
 
 
-def _without_large(found: dict[str, Kernel]) -> dict[str, Kernel]:
-    """The same, where kernels that are no few weights of this model are not left dense for that."""
-    left = MAX_LEFT * sum(kernel.size for kernel in found.values())
-    for kernel in sorted(found.values(), key=lambda kernel: kernel.size):
+def _without_large(by_name: dict[str, Kernel]) -> dict[str, Kernel]:
+    """Clear the reason of small kernels beyond MAX_LEFT of the model's weights."""
+    left = MAX_LEFT * sum(kernel.size for kernel in by_name.values())
+    for kernel in sorted(by_name.values(), key=lambda kernel: kernel.size):
         if kernel.reason.endswith(FEW) or kernel.reason == DEPTHWISE:
             left -= kernel.size
             if left < 0:
-                found[kernel.name] = replace(kernel, reason="")
-    return found
+                by_name[kernel.name] = replace(kernel, reason="")
+    return by_name
 
 
 def prunable(model: tf.keras.Model) -> dict[str, Kernel]:
-    """The kernels that are pruned unless somebody excludes them."""
+    """Return the kernels that are pruned unless the pipeline excludes them."""
     return {name: kernel for name, kernel in kernels(model).items() if not kernel.reason}
 
 
@@ -105,37 +105,37 @@ EXCLUDED = "excluded in the pipeline"
 def choose(
     model: tf.keras.Model, exclude: Sequence[str]
 ) -> tuple[dict[str, Kernel], dict[str, tuple[int, str]]]:
-    """The kernels that a step changes, and of each that it leaves its size and why, by name.
+    """Return the kernels that a step changes; and size and reason of each other, by name.
 
     Raises:
         UsageError: a glob matches nothing, or no kernel is left.
     """
-    found = kernels(model)
-    known = {name for kernel in found.values() for name in kernel.names}
+    every = kernels(model)
+    names = {name for kernel in every.values() for name in kernel.names}
     for glob in exclude:
-        if not matches(glob, known):
-            raise UsageError(f"{glob!r} matches no layer with a kernel{did_you_mean(glob, known)}")
+        if not matches(glob, names):
+            raise UsageError(f"{glob!r} matches no layer with a kernel{did_you_mean(glob, names)}")
     left = {
         name: (kernel.size, EXCLUDED if matches(exclude, kernel.names) else kernel.reason)
-        for name, kernel in found.items()
+        for name, kernel in every.items()
         if kernel.reason or matches(exclude, kernel.names)
     }
-    chosen = {name: kernel for name, kernel in found.items() if name not in left}
+    chosen = {name: kernel for name, kernel in every.items() if name not in left}
     if not chosen:
-        told = "; ".join(f"{name}: {why}" for name, (_, why) in list(left.items())[:4])
-        raise UsageError(f"there is no layer to make sparse{f' ({told})' if told else ''}")
+        reasons = "; ".join(f"{name}: {why}" for name, (_, why) in list(left.items())[:4])
+        raise UsageError(f"no layer can be made sparse{f' ({reasons})' if reasons else ''}")
     return chosen, left
 
 
 def unfreeze(model: tf.keras.Model, chosen: Iterable[Kernel]) -> tuple[str, ...]:
-    """Zeros need the other weights to make up for them: frozen layers are trained, too, which is
-    to be told."""
+    """Make all layers trainable, since other weights compensate for zeros; return a note if any
+    was frozen."""
     frozen = sorted({kernel.layer for kernel in chosen if not kernel.owner.trainable})
     if not frozen:
         return ()
     for layer in model._flatten_layers(recursive=True, include_self=True):
         layer.trainable = True
-    return (f"frozen layers were trained while they were pruned: {len(frozen)}",)
+    return (f"frozen layers that were trained during pruning: {len(frozen)}",)
 
 
 def _layers(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -146,13 +146,13 @@ def _layers(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]
             yield prefix, layer
 
 
-def _of(layer: Any) -> list[Kernel]:
-    """The kernels of a layer and of the layers within it."""
+def _layer_kernels(layer: Any) -> list[Kernel]:
+    """Return the kernels of a layer and of the layers within it."""
     return list(_within(layer, layer, [layer.name]))
 
 
 def _within(layer: Any, owner: Any, path: list[str]) -> Iterator[Kernel]:
-    weights = [w for w in _own_weights(owner) if len(w.shape) >= 2 and w.dtype.is_floating]
+    weights = [w for w in _direct_weights(owner) if len(w.shape) >= 2 and w.dtype.is_floating]
     named = {_attribute(owner, weight): weight for weight in weights}
     named.pop("bias", None)  # A GRU's has two dimensions, and one of attention's projections.
     for attribute, weight in named.items():
@@ -161,18 +161,18 @@ def _within(layer: Any, owner: Any, path: list[str]) -> Iterator[Kernel]:
     parts = list(owner._flatten_layers(recursive=False, include_self=False))
     parts = [part for part in parts if part.weights]
     for part in parts:
-        # A cell within its recurrent layer, or the one layer within a wrapper, needs no name.
+        # A recurrent layer's cell, or a wrapper's layer, is not part of the name.
         yield from _within(layer, part, [*path, part.name] if len(parts) > 1 else path)
 
 
-def _own_weights(owner: Any) -> list[Any]:
-    """Of the layer itself, whether it is frozen or not, without what is in it."""
-    own = [
+def _direct_weights(owner: Any) -> list[Any]:
+    """Return the layer's weights, frozen or not, without those of layers within it."""
+    weights = [
         *getattr(owner, "_trainable_weights", ()),
         *getattr(owner, "_non_trainable_weights", ()),
     ]
-    # Running statistics are no parameters; a frozen layer's weights are.
-    return [weight for weight in own if weight.trainable]
+    # Running statistics are not parameters; a frozen layer's weights are.
+    return [weight for weight in weights if weight.trainable]
 
 
 def _attribute(owner: Any, weight: Any) -> str:
@@ -188,7 +188,7 @@ def _reason(layer: Any, owner: Any, weight: Any, attribute: str) -> str:
         return DEPTHWISE
     if isinstance(owner, layers.PReLU | layers.BatchNormalization | layers.LayerNormalization):
         return NO_KERNEL
-    if is_own(owner) and is_elementwise(layer, weight):
+    if is_user_defined(owner) and is_elementwise(layer, weight):
         return NO_KERNEL
     convolution = attribute == "kernel" and len(weight.shape) >= 3 and hasattr(owner, "kernel_size")
     transposed = "Transpose" in type(owner).__name__

@@ -1,5 +1,5 @@
-"""What each kind of layer does with its channels: which axes of its weights run along them, and
-which layers cannot be followed, and why."""
+"""Channel behaviour of kinds of layers: the axes of weights along channels, and the reasons why
+some layers cannot be followed."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _CELLS = ("GRUCell", "LSTMCell", "SimpleRNNCell")
 
 @dataclass(frozen=True)
 class LayerChannels:
-    """One layer's channels, each as the atom it belongs to.
+    """A layer's channels, each as the index of its atom.
 
-    `inputs` int [channels of its input], `outputs` int [channels that are its own to give];
-    `positions` is how many times its kernel is applied to one sample, and `products` how many
-    multiply-accumulates it does between activations; `heads` int [heads] are those of an attention.
+    `inputs` int [input channels], `outputs` int [output channels]; `positions` is the number of
+    applications of its kernel per sample, and `products` the number of multiply-accumulates between
+    activations; `heads` int [heads] are those of an attention.
     """
 
     layer: Any
@@ -48,7 +48,7 @@ class LayerChannels:
     outputs: np.ndarray
     positions: int
     rows: Axes | None = None
-    """The axes of a layer that nobody knows, found by asking it."""
+    """Axes of an unknown layer, determined by probing."""
     normalizer: Any = None
     """The batch normalization right behind it, which a converter folds into its kernel."""
     heads: np.ndarray | None = None
@@ -56,18 +56,18 @@ class LayerChannels:
 
     @property
     def produces(self) -> bool:
-        """Whether its output channels are its own to choose."""
+        """True where its number of output channels can be chosen."""
         return self.rows is None and is_producer(self.layer)
 
     @property
     def axes(self) -> Axes:
-        """For each of its weights, which axes run along which channels: "in", "out", "middle",
-        between the halves of a separable convolution, "grouped", a group's inputs, "gates", a
-        recurrent layer's units once for each gate, or "heads"."""
+        """Axes of each weight along channels: "in", "out", "middle", between the halves of a
+        separable convolution, "grouped", a group's inputs, "gates", a recurrent layer's units once
+        for each gate, or "heads"."""
         return axes_of(self.layer) if self.rows is None else self.rows
 
     def masks(self, kept: np.ndarray) -> dict[str, np.ndarray]:
-        """Which channels stay, by the names of `axes`; `kept` bool [atoms]."""
+        """Return the channels to keep, by the names in `axes`; `kept` is bool [atoms]."""
         layer, layers = inner(self.layer), tf.keras.layers
         masks = {"in": kept[self.inputs], "out": kept[self.outputs]}
         if self.rows is not None:
@@ -84,40 +84,43 @@ class LayerChannels:
         return masks
 
     def _by_group(self, kept: np.ndarray) -> np.ndarray:
-        """Which inputs stay, bool [groups, inputs of each]: the same of each, or whole groups."""
+        """Return the inputs to keep, bool [groups, inputs of each]: the same of each, or whole
+        groups."""
         return np.asarray(kept[self.inputs].reshape(groups_of(inner(self.layer)), -1))
 
     def groups(self, kept: np.ndarray) -> int:
-        """How many groups its convolution has left."""
+        """Return the number of remaining groups of its convolution."""
         return int(self._by_group(kept).any(axis=1).sum())
 
 
 def positions_of(node: Any) -> int:
-    """How many times a layer's kernel is applied to one sample."""
+    """Return the number of applications of a layer's kernel per sample."""
     layer = inner(node.layer)
     kind = type(layer).__name__
     if kind == "Embedding":
         return 0  # Rows are looked up.
     if kind.startswith("LocallyConnected"):
-        return 1  # It has a kernel for each place.
+        return 1  # It has a kernel for each position.
     before = "Transpose" in kind or is_recurrent(layer)
     shape = (node.keras_inputs[0] if before else tf.nest.flatten(node.outputs)[0]).shape
     return _places(shape)
 
 
 def products_of(node: Any) -> int:
-    """How many multiply-accumulates an attention does between activations for one sample."""
-    layer, given = inner(node.layer), node.keras_inputs
+    """Return the multiply-accumulates of an attention between activations, per sample."""
+    layer, inputs = inner(node.layer), node.keras_inputs
     kind = type(layer).__name__
     if kind == "MultiHeadAttention":
-        own = layer.get_config()
-        width = own["num_heads"] * (own["key_dim"] + (own["value_dim"] or own["key_dim"]))
-    elif kind in ("Attention", "AdditiveAttention") and len(given) > 1:
-        scored = given[0].shape[-1] if kind == "Attention" else 0
-        width = scored + given[1].shape[-1]
+        config = layer.get_config()
+        width = config["num_heads"] * (
+            config["key_dim"] + (config["value_dim"] or config["key_dim"])
+        )
+    elif kind in ("Attention", "AdditiveAttention") and len(inputs) > 1:
+        scored = inputs[0].shape[-1] if kind == "Attention" else 0
+        width = scored + inputs[1].shape[-1]
     else:
         return 0
-    return _places(given[0].shape) * _places(given[-1].shape) * int(width)
+    return _places(inputs[0].shape) * _places(inputs[-1].shape) * int(width)
 
 
 def _places(shape: Any) -> int:
@@ -125,19 +128,19 @@ def _places(shape: Any) -> int:
 
 
 def inner(layer: Any) -> Any:
-    """What is in a TimeDistributed layer, which does the same at each step; else the layer."""
+    """Return the layer within a TimeDistributed layer; else the layer itself."""
     return layer.layer if isinstance(layer, tf.keras.layers.TimeDistributed) else layer
 
 
 def groups_of(layer: Any) -> int:
-    """How many groups a convolution has; 1 for any other layer."""
+    """Return the number of groups of a convolution; 1 for any other layer."""
     layers = tf.keras.layers
     plain = isinstance(layer, layers.Conv1D | layers.Conv2D | layers.Conv3D)
     return int(getattr(layer, "groups", 1)) if plain and is_producer(layer) else 1
 
 
 def is_recurrent(layer: Any) -> bool:
-    """Whether it has units with gates, in one direction or two."""
+    """Return True for a layer of recurrent units, in one or two directions."""
     layers = tf.keras.layers
     if type(layer) is layers.Bidirectional:
         return is_recurrent(layer.layer) and type(layer.layer) is type(layer.backward_layer)
@@ -148,7 +151,7 @@ def is_recurrent(layer: Any) -> bool:
 
 
 def is_producer(layer: Any) -> bool:
-    """Whether a layer's output channels are its own to choose."""
+    """Return True for a layer whose number of output channels can be chosen."""
     layer, layers = inner(layer), tf.keras.layers
     kinds = (
         layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv1D,
@@ -160,7 +163,7 @@ def is_producer(layer: Any) -> bool:
 
 
 def axes_of(layer: Any) -> Axes:
-    """See LayerChannels.axes; of a layer that can be followed."""
+    """Return LayerChannels.axes of a layer that can be followed."""
     layer, layers = inner(layer), tf.keras.layers
     weights = layer.weights
     kernels: Axes = []
@@ -197,7 +200,8 @@ def axes_of(layer: Any) -> Axes:
 
 
 def _attention_axes(weight: Any) -> dict[int, str]:
-    """[inputs, heads, dim], [heads, dim]; at its end [heads, dim, outputs], [outputs]."""
+    """Return the axes of an attention's weight: [inputs, heads, dim] or [heads, dim]; of the output
+    projection [heads, dim, outputs] or [outputs]."""
     rank = len(weight.shape)
     if "attention_output" in weight.name:
         return {0: "heads", rank - 1: "out"} if rank > 1 else {0: "out"}
@@ -205,9 +209,10 @@ def _attention_axes(weight: Any) -> dict[int, str]:
 
 
 def _einsum_axes(layer: Any) -> Axes | None:
-    """Where its last letters say which axis is which; None where they do not."""
-    given, _, answer = layer.equation.replace(" ", "").partition("->")
-    source, _, kernel = given.partition(",")
+    """Return the axes of an EinsumDense layer by the last letters of its equation; None where they
+    do not determine them."""
+    operands, _, answer = layer.equation.replace(" ", "").partition("->")
+    source, _, kernel = operands.partition(",")
     if not source or not answer or "..." in kernel:
         return None
     first, last = source[-1], answer[-1]
@@ -227,17 +232,17 @@ def _einsum_axes(layer: Any) -> Axes | None:
 def resized(
     layer: Any, config: dict[str, Any], width: int, heads: int | None, groups: int
 ) -> dict[str, Any]:
-    """A layer's configuration with another number of outputs, and of heads or groups."""
+    """Return a layer's configuration with another number of outputs, heads and groups."""
     layers = tf.keras.layers
     if isinstance(layer, layers.TimeDistributed | layers.Bidirectional):
         for name in ("layer", "backward_layer"):
             if name in config:
-                own = config[name]["config"]
-                config[name]["config"] = resized(layer.layer, own, width, heads, groups)
+                inner_config = config[name]["config"]
+                config[name]["config"] = resized(layer.layer, inner_config, width, heads, groups)
     elif type(layer) is layers.RNN:
         config["cell"]["config"]["units"] = width
     elif isinstance(layer, layers.MultiHeadAttention):
-        # Shapes are found anew when it is called.
+        # Shapes are inferred again when it is called.
         unknown = dict.fromkeys(("query_shape", "key_shape", "value_shape"))
         config |= {"num_heads": heads, "output_shape": (width,), **unknown}
     elif isinstance(layer, layers.EinsumDense):
@@ -251,14 +256,14 @@ def resized(
     return config
 
 
-def is_own(layer: Any) -> bool:
-    """Whether it is a user's: a class of theirs, or a function in a Lambda."""
+def is_user_defined(layer: Any) -> bool:
+    """Return True for a user's layer class, or a Lambda."""
     kind = type(layer)
     return kind.__name__ == "Lambda" or not kind.__module__.startswith(("tf_keras", "keras"))
 
 
 def joins_channels(layer: Any, node: Any) -> bool:
-    """Whether a Concatenate, or a normalization, is about the last axis."""
+    """Return True where the axis of a Concatenate or a normalization is the last one."""
     rank = len(node.keras_inputs[0].shape)
     axis = getattr(layer, "axis", -1)
     axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
@@ -266,7 +271,7 @@ def joins_channels(layer: Any, node: Any) -> bool:
 
 
 def is_plain(node: Any) -> bool:
-    """Whether a layer of ours to know treats every channel alike."""
+    """Return True for a built-in layer without weights that treats every channel alike."""
     layer, kind = inner(node.layer), type(inner(node.layer)).__name__
     if kind == "Permute":
         return bool(layer.dims[-1] == len(layer.dims))
@@ -276,7 +281,7 @@ def is_plain(node: Any) -> bool:
 
 
 def is_reduction(node: Any) -> bool:
-    """Whether it is a function that sums over other dimensions than channels."""
+    """Return True for a function that reduces dimensions other than channels."""
     if type(node.layer).__name__ != "TFOpLambda":
         return False
     if node.layer.get_config()["function"] not in _REDUCTIONS:
@@ -288,24 +293,25 @@ def is_reduction(node: Any) -> bool:
 
 
 def concatenates(node: Any) -> bool:
-    """Whether it is tf.concat over channels."""
+    """Return True for tf.concat over channels."""
     if type(node.layer).__name__ != "TFOpLambda" or node.layer.get_config()["function"] != "concat":
         return False
     axis = node.call_kwargs.get("axis", node.call_args[1] if len(node.call_args) > 1 else None)
     return axis in (-1, len(node.keras_inputs[0].shape) - 1)
 
 
-def not_followed(node: Any, given: Sequence[np.ndarray], outputs: Sequence[Any]) -> str:
-    """Why the channels behind a layer cannot be told from those before it; empty where they can."""
+def untraceable(node: Any, inputs: Sequence[np.ndarray], outputs: Sequence[Any]) -> str:
+    """Return the reason why a layer's output channels cannot be related to its input channels;
+    empty where they can."""
     layer, layers = inner(node.layer), tf.keras.layers
     kind = type(layer).__name__
-    if len(outputs) != 1 or not given:
+    if len(outputs) != 1 or not inputs:
         symbol = layer.get_config()["function"] if kind == "TFOpLambda" else ""
         return f"{f'tf.{symbol}' if symbol else kind} has several outputs"
     if getattr(layer, "data_format", "channels_last") == "channels_first":
         return "its channels come first"
     if kind == "Reshape":
-        same = len(given[0]) == outputs[0].shape[-1] and len(outputs[0].shape) > 1
+        same = len(inputs[0]) == outputs[0].shape[-1] and len(outputs[0].shape) > 1
         return "" if same else "Reshape moves channels among other dimensions"
     if kind == "Permute" and not is_plain(node):
         return "Permute moves channels to another dimension"
@@ -315,24 +321,24 @@ def not_followed(node: Any, given: Sequence[np.ndarray], outputs: Sequence[Any])
         return "its softmax mixes channels"
     if kind in ("BatchNormalization", "LayerNormalization"):
         of_channels = joins_channels(layer, node)
-        return "" if of_channels else "it normalizes another dimension than channels"
+        return "" if of_channels else "it normalizes a dimension other than channels"
     if kind == "PReLU":
-        return "" if layer.alpha.shape[-1] == len(given[0]) else "its slope is shared by channels"
+        return "" if layer.alpha.shape[-1] == len(inputs[0]) else "its slope is shared by channels"
     if kind == "TFOpLambda":
         return "" if is_plain(node) or concatenates(node) else _operation_not_followed(node)
     if kind in ("Attention", "AdditiveAttention", "MultiHeadAttention"):
-        return _attention_not_followed(node, layer, given)
+        return _attention_not_followed(node, layer, inputs)
     if kind == "EinsumDense":
         return "" if _einsum_axes(layer) is not None else "its equation moves channels"
     if is_plain(node) or kind in (*MERGES, "Concatenate", "Flatten", "Dense", "Embedding"):
         return ""
     if is_recurrent(layer):
-        return "its state is given to it" if len(given) > 1 else ""
+        return "its initial state is an input" if len(inputs) > 1 else ""
     if isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D):
         return ""
     if is_producer(layer):
         return ""
-    return f"{kind} may mix channels"
+    return f"{kind} can mix channels"
 
 
 def _is_mixing(layer: Any) -> bool:
@@ -340,26 +346,27 @@ def _is_mixing(layer: Any) -> bool:
 
 
 def mixes_outputs(layer: Any) -> bool:
-    """Whether its own activation looks at all channels at once."""
+    """Return True where a layer's activation function mixes channels."""
     return _is_mixing(inner(layer))
 
 
-def _attention_not_followed(node: Any, layer: Any, given: Sequence[np.ndarray]) -> str:
+def _attention_not_followed(node: Any, layer: Any, inputs: Sequence[np.ndarray]) -> str:
     if type(layer).__name__ != "MultiHeadAttention":
-        widths = {len(labels) for labels in given}
-        return "" if len(widths) == 1 and len(given) > 1 else "it attends over tensors of its own"
-    if any(len(g) != len(given[0]) or (g != given[0]).any() for g in given[1:]):
-        return "it attends to another tensor than its own"
+        widths = {len(labels) for labels in inputs}
+        return "" if len(widths) == 1 and len(inputs) > 1 else "its inputs differ in width"
+    if any(len(g) != len(inputs[0]) or (g != inputs[0]).any() for g in inputs[1:]):
+        return "it is not self-attention"
     others = [a for a in tf.nest.flatten((node.call_args, node.call_kwargs)) if tf.is_tensor(a)]
-    if len(others) > len(given):
-        return "its mask is given to it"
-    return "" if layer._output_shape is None or len(layer._output_shape) == 1 else "of its shape"
+    if len(others) > len(inputs):
+        return "its mask is an input"
+    flat = layer._output_shape is None or len(layer._output_shape) == 1
+    return "" if flat else "its output_shape has several dimensions"
 
 
 def _operation_not_followed(node: Any) -> str:
     symbol = node.layer.get_config()["function"]
     if symbol not in _OPERATIONS:
-        return f"tf.{symbol} may mix channels"
+        return f"tf.{symbol} can mix channels"
     arguments = tf.nest.flatten((node.call_args, node.call_kwargs))
     plain = (int, float, str, bool, type(None))
     if all(isinstance(a, plain) or tf.keras.backend.is_keras_tensor(a) for a in arguments):

@@ -1,9 +1,9 @@
-"""Which weights of a layer may go, and what the others become, from its inputs alone.
+"""Pruning of a layer by least squares, from its inputs and target outputs alone.
 
-A layer's outputs are to stay what they are: weights go in the order of the error that this causes
-(optimal brain surgeon, Hassibi and Stork 1992; column by column as in SparseGPT, Frantar and
-Alistarh 2023, arXiv 2301.00774), and those that are left are the least-squares solution on what is
-left (optimal brain compression, Frantar and Alistarh 2022, arXiv 2208.11580). Only NumPy is needed.
+Weights are removed in the order of the output error that this causes (optimal brain surgeon,
+Hassibi and Stork 1992; column by column as in SparseGPT, Frantar and Alistarh 2023, arXiv
+2301.00774), and the remaining ones are the least-squares solution (optimal brain compression,
+Frantar and Alistarh 2022, arXiv 2208.11580). NumPy only.
 """
 
 from __future__ import annotations
@@ -13,38 +13,40 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgesparse.methods.network.keep_mask import kept
+from edgesparse.methods.network.keep_mask import keep_mask
 from edgesparse.spec.sparsify import Pattern
 
 DAMPING = 0.01
-"""Of the mean of the inputs' squares: what the calibration data does not tell stays as it was."""
+"""Relative to the mean of the inputs' squares, as in SparseGPT: weights of inputs without
+calibration data stay unchanged."""
 COLUMNS = 128
-"""So many inputs at a time; a multiple of every block."""
+"""Inputs per update, as in SparseGPT; a multiple of every block."""
 TILE = 5120
-"""So many inputs have their moments with one another; so many outputs go at a time."""
-JUDGED = 1024
-"""Outputs that tell what a layer bears."""
+"""Inputs whose moments with one another are kept, and outputs that are computed at a time: 200 MB
+for each matrix."""
+SAMPLED_OUTPUTS = 1024
+"""Outputs from which a layer's sensitivity is estimated."""
 MOST_BYTES = 8e9
 """Layers that need more memory stay dense."""
 MOST_FLOPS = 4e12
-"""Larger least-squares problems are left as the columns' updates left them."""
+"""Larger least-squares problems keep the result of the column updates."""
 
 
 @dataclass
-class Seen:
-    """What is known of a layer over calibration data: second moments of its inputs [d, d], and of
-    inputs with the outputs that are wanted [d, m]; means; and of how many rows."""
+class LayerStatistics:
+    """Statistics of a layer over calibration data: second moments of its inputs [d, d], and of
+    inputs with target outputs [d, m]; means; and the number of rows."""
 
     inputs: np.ndarray
-    wanted: np.ndarray
+    cross_moments: np.ndarray
     mean_input: np.ndarray
-    mean_wanted: np.ndarray
+    mean_output: np.ndarray
     square: float = 0.0
-    """The mean over rows of the wanted outputs' squares, over all of them."""
+    """Mean over rows of the sum of the target outputs' squares."""
     rows: int = 0
 
     @classmethod
-    def nothing(cls, inputs: int, outputs: int) -> Seen:
+    def empty(cls, inputs: int, outputs: int) -> LayerStatistics:
         return cls(
             np.zeros((inputs, inputs)),
             np.zeros((inputs, outputs)),
@@ -53,61 +55,61 @@ class Seen:
         )
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """More rows: x [n, d] as the layer gets them now, y [n, m] as it gave them before."""
+        """Add rows: x [n, d], the layer's present inputs, y [n, m], its target outputs."""
         total = self.rows + len(x)
         for moment, new in (
             (self.inputs, x.T @ x),
-            (self.wanted, x.T @ y),
+            (self.cross_moments, x.T @ y),
             (self.mean_input, x.sum(axis=0)),
-            (self.mean_wanted, y.sum(axis=0)),
+            (self.mean_output, y.sum(axis=0)),
         ):
             moment *= self.rows / total
             moment += new / total
         self.square += (float(np.square(y).sum()) - len(y) * self.square) / total
         self.rows = total
 
-    def centred(self) -> Seen:
-        """The same without means, for a layer with a bias."""
-        return Seen(
+    def centred(self) -> LayerStatistics:
+        """Return the statistics without means, for a layer with a bias."""
+        return LayerStatistics(
             self.inputs - np.outer(self.mean_input, self.mean_input),
-            self.wanted - np.outer(self.mean_input, self.mean_wanted),
+            self.cross_moments - np.outer(self.mean_input, self.mean_output),
             self.mean_input,
-            self.mean_wanted,
-            self.square - float(np.square(self.mean_wanted).sum()),
+            self.mean_output,
+            self.square - float(np.square(self.mean_output).sum()),
             self.rows,
         )
 
     def error(self, weights: np.ndarray) -> float:
-        """How far outputs with these weights [d, m] are from the wanted ones: mean squares, as a
-        share of theirs."""
-        own = np.einsum("im,ij,jm->", weights, self.inputs, weights, optimize=True)
-        off = own - 2 * float(np.sum(weights * self.wanted)) + self.square
-        return max(0.0, float(off)) / max(self.square, 1e-20)
+        """Return the mean squared error of outputs with weights [d, m], relative to the target's
+        mean square."""
+        power = np.einsum("im,ij,jm->", weights, self.inputs, weights, optimize=True)
+        squared_error = power - 2 * float(np.sum(weights * self.cross_moments)) + self.square
+        return max(0.0, float(squared_error)) / max(self.square, 1e-20)
 
 
 @dataclass
-class Tiles:
-    """The same of a layer with so many inputs that their moments with one another fill no memory:
-    those within each of `spans` only. Each part is to give what the dense weights [d, m] gave of
-    the output, and what is missing of that."""
+class TiledStatistics:
+    """Statistics of a layer with too many inputs for the moments of all pairs: only those within
+    each of `spans`. The target of each part is its share of the output with the dense weights
+    [d, m], plus the error so far."""
 
     spans: Sequence[slice]
-    parts: Sequence[Seen]
+    parts: Sequence[LayerStatistics]
     dense: np.ndarray
     without_means: bool = False
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """More rows; see Seen."""
+        """Add rows; see LayerStatistics."""
         missing = y - x @ self.dense
         for span, part in zip(self.spans, self.parts, strict=True):
             part.add(x[:, span], missing + x[:, span] @ self.dense[span])
 
-    def centred(self) -> Tiles:
-        """The same without means."""
+    def centred(self) -> TiledStatistics:
+        """Return the statistics without means."""
         return replace(self, without_means=True)
 
-    def each(self) -> Iterator[tuple[slice, Seen]]:
-        """The parts; what is computed of one is gone with the next."""
+    def each(self) -> Iterator[tuple[slice, LayerStatistics]]:
+        """Yield spans and parts; a centred part exists only until the next."""
         for span, part in zip(self.spans, self.parts, strict=True):
             yield span, part.centred() if self.without_means else part
 
@@ -116,47 +118,46 @@ class Tiles:
         return np.concatenate([part.mean_input for part in self.parts])
 
     @property
-    def mean_wanted(self) -> np.ndarray:
+    def mean_output(self) -> np.ndarray:
         first = self.spans[0].stop
         rest = self.mean_input[first:] @ self.dense[first:]
-        return np.asarray(self.parts[0].mean_wanted + rest)
+        return np.asarray(self.parts[0].mean_output + rest)
 
     def error(self, weights: np.ndarray) -> float:
-        """As a share of what the parts are to give."""
-        found = [(part.error(weights[span]), part.square) for span, part in self.each()]
-        return sum(e * square for e, square in found) / max(sum(s for _, s in found), 1e-20)
+        """Return the error relative to the parts' targets."""
+        errors = [(part.error(weights[span]), part.square) for span, part in self.each()]
+        return sum(e * square for e, square in errors) / max(sum(s for _, s in errors), 1e-20)
 
 
-def watching(weights: np.ndarray) -> Seen | Tiles:
-    """What will be known of a layer with these dense weights [d, m]; nothing so far."""
+def empty_statistics(weights: np.ndarray) -> LayerStatistics | TiledStatistics:
+    """Return empty statistics for a layer with dense weights [d, m]."""
     inputs, outputs = weights.shape
     spans = _spans(inputs)
     if len(spans) == 1:
-        return Seen.nothing(inputs, outputs)
-    parts = [Seen.nothing(span.stop - span.start, outputs) for span in spans]
-    return Tiles(spans, parts, weights)
+        return LayerStatistics.empty(inputs, outputs)
+    parts = [LayerStatistics.empty(span.stop - span.start, outputs) for span in spans]
+    return TiledStatistics(spans, parts, weights)
 
 
 def needed_bytes(inputs: int, outputs: int) -> int:
-    """The memory that a layer's reconstruction takes, about: what is known of it, and what is
-    computed with a part of that."""
+    """Return the approximate memory of a layer's reconstruction: statistics and working copies."""
     side, width = min(inputs, TILE), min(outputs, TILE)
     return 8 * (side * inputs + 3 * inputs * outputs + 7 * side**2 + 9 * side * width)
 
 
 def too_large(inputs: int, outputs: int) -> str:
-    """Why a layer is not reconstructed; empty where it can be."""
+    """Return the reason why a layer is too large; empty where it is not."""
     needed = needed_bytes(inputs, outputs)
     if needed <= MOST_BYTES:
         return ""
     return (
-        f"too large to reconstruct: {inputs:,} x {outputs:,} weights need {needed / 1e9:.0f} GB, "
-        f"at most {MOST_BYTES / 1e9:.0f} are used"
+        f"too large to reconstruct: {inputs:,} x {outputs:,} weights require {needed / 1e9:.0f} "
+        f"GB; the limit is {MOST_BYTES / 1e9:.0f} GB"
     )
 
 
 def _spans(size: int) -> list[slice]:
-    """Equal parts of at most TILE, that no block lies across."""
+    """Split into equal parts of at most TILE, at boundaries of blocks."""
     count = -(-size // TILE)
     width = -(-size // count // COLUMNS) * COLUMNS if count > 1 else size
     return [slice(start, min(start + width, size)) for start in range(0, size, width)]
@@ -164,8 +165,8 @@ def _spans(size: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class _Factors:
-    """What pruning needs of a layer, whatever the share of zeros: damped moments [d, d], what is
-    wanted and the dense solution [d, m], and of the inverse its diagonal and Cholesky factor."""
+    """Matrices of a layer's pruning at any sparsity: damped moments [d, d], target and dense
+    solution [d, m], and the inverse's diagonal and Cholesky factor."""
 
     moments: np.ndarray
     target: np.ndarray
@@ -174,11 +175,11 @@ class _Factors:
     upper: np.ndarray
 
     @classmethod
-    def of(cls, weights: np.ndarray, seen: Seen) -> _Factors:
+    def of(cls, weights: np.ndarray, seen: LayerStatistics) -> _Factors:
         damping = DAMPING * float(np.mean(np.diag(seen.inputs))) or 1e-12
         moments = seen.inputs.copy()
         moments.flat[:: len(moments) + 1] += damping
-        target = seen.wanted + damping * weights
+        target = seen.cross_moments + damping * weights
         dense = np.linalg.solve(moments, target)
         inverse = np.linalg.inv(moments)
         diagonal = np.diag(inverse).copy()
@@ -186,67 +187,81 @@ class _Factors:
         return cls(moments, target, dense, diagonal, upper)
 
     def outputs(self, span: slice) -> _Factors:
-        """The same of some outputs."""
+        """Return the factors for some outputs."""
         return replace(self, target=self.target[:, span], dense=self.dense[:, span])
 
 
-def pruned(
+def prune_weights(
     weights: np.ndarray,
-    seen: Seen | Tiles,
+    seen: LayerStatistics | TiledStatistics,
     sparsity: float,
     pattern: Pattern,
     *,
     refit: bool = True,
 ) -> np.ndarray:
-    """The weights [d, m] with a share of zeros, in a pattern along the inputs, whose outputs are
-    nearest to the wanted ones; without `refit` nearly so."""
-    if isinstance(seen, Tiles):
+    """Prune weights to a sparsity, in a pattern along the inputs, with the least output error.
+
+    Args:
+        weights: the layer's weights [d, m].
+        seen: its statistics.
+        sparsity: share of zeros.
+        pattern: pattern of zeros.
+        refit: solve least squares for the remaining weights; without it, approximately.
+
+    Returns:
+        The weights [d, m] with zeros.
+    """
+    if isinstance(seen, TiledStatistics):
         parts = [
-            pruned(weights[span], part, sparsity, pattern, refit=refit)
+            prune_weights(weights[span], part, sparsity, pattern, refit=refit)
             for span, part in seen.each()
         ]
         return np.concatenate(parts)
     return next(_at_each(weights, seen, (sparsity,), pattern, refit))
 
 
-def losses(weights: np.ndarray, seen: Seen | Tiles, pattern: Pattern) -> list[float]:
-    """The error that is left at each of LEVELS, about; for wanted outputs that the dense weights
-    give. Of many outputs, some stand for all."""
-    if isinstance(seen, Tiles):
+def reconstruction_errors(
+    weights: np.ndarray, seen: LayerStatistics | TiledStatistics, pattern: Pattern
+) -> list[float]:
+    """Return the approximate error at each of LEVELS, for targets that are the dense outputs; of
+    many outputs, from a sample of them."""
+    if isinstance(seen, TiledStatistics):
         parts, squares = [], []
         for span, part in seen.each():
-            parts.append(losses(weights[span], part, pattern))
+            parts.append(reconstruction_errors(weights[span], part, pattern))
             squares.append(max(part.square, 1e-20))
         return [float(value) for value in np.average(parts, axis=0, weights=squares)]
-    step = -(-weights.shape[1] // JUDGED)
+    step = -(-weights.shape[1] // SAMPLED_OUTPUTS)
     if step > 1:
-        weights, wanted = weights[:, ::step], seen.wanted[:, ::step]
-        square = float(np.sum(weights * wanted))
-        seen = replace(seen, wanted=wanted, mean_wanted=seen.mean_wanted[::step], square=square)
-    return [seen.error(found) for found in _at_each(weights, seen, LEVELS, pattern, False)]
+        weights, cross = weights[:, ::step], seen.cross_moments[:, ::step]
+        square = float(np.sum(weights * cross))
+        seen = replace(
+            seen, cross_moments=cross, mean_output=seen.mean_output[::step], square=square
+        )
+    return [seen.error(values) for values in _at_each(weights, seen, LEVELS, pattern, False)]
 
 
 def _at_each(
     weights: np.ndarray,
-    seen: Seen,
+    seen: LayerStatistics,
     levels: Sequence[float],
     pattern: Pattern,
     refit: bool,
 ) -> Iterator[np.ndarray]:
-    """The weights at each share of zeros; some outputs at a time."""
+    """Yield the weights at each sparsity; computed for some outputs at a time."""
     factors, columns = _Factors.of(weights, seen), _spans(weights.shape[1])
     for level in levels:
         parts = []
-        for own in columns:
-            known = replace(seen, wanted=seen.wanted[:, own])
-            some = factors.outputs(own)
-            parts.append(_pruned(weights[:, own], known, some, level, pattern, refit))
+        for span in columns:
+            part = replace(seen, cross_moments=seen.cross_moments[:, span])
+            some = factors.outputs(span)
+            parts.append(_prune_block(weights[:, span], part, some, level, pattern, refit))
         yield np.concatenate(parts, axis=1)
 
 
-def _pruned(
+def _prune_block(
     weights: np.ndarray,
-    seen: Seen,
+    seen: LayerStatistics,
     factors: _Factors,
     sparsity: float,
     pattern: Pattern,
@@ -256,83 +271,88 @@ def _pruned(
     updated, chosen = _columns(dense, factors.upper, sparsity, pattern)
     if not refit:
         return updated
-    # Column by column, the first inputs are thought to be made up for by all the others, which may
-    # go later: where much goes, what each weight does alone may choose better.
+    # Column updates assume that all later inputs compensate, some of which are removed later: at
+    # high sparsity, scores of weights alone can choose better.
     alone = np.square(dense) / factors.diagonal[:, None]
     plain = np.square(weights) * np.diag(moments)[:, None]
-    masks = [chosen, *(kept(score, sparsity, pattern) for score in (alone, plain))]
-    found = [_refitted(updated if mask is chosen else dense * mask, mask, moments, target)
+    masks = [chosen, *(keep_mask(score, sparsity, pattern) for score in (alone, plain))]
+    candidates = [_refit(updated if mask is chosen else dense * mask, mask, moments, target)
              for mask in masks]  # fmt: skip
-    return min(found, key=seen.error)
+    return min(candidates, key=seen.error)
 
 
 LEVELS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
-def allocated(
+def allocate_sparsity(
     errors: Mapping[str, Sequence[float]], sizes: Mapping[str, int], sparsity: float
 ) -> dict[str, float]:
-    """Which share of zeros each layer gets, so that together they have as many as are asked for and
-    the sum of their errors is small: the next zeros go where they cost least.
+    """Allocate sparsity to layers with a small sum of errors: the next zeros go where they increase
+    it least.
 
     Args:
-        errors: of each layer at each of LEVELS.
+        errors: error of each layer at each of LEVELS.
+        sizes: number of weights of each layer.
+        sparsity: target share of zeros over all of them.
+
+    Returns:
+        Sparsity by layer.
     """
-    places, last = dict.fromkeys(errors, 0), ""
+    index_of, last = dict.fromkeys(errors, 0), ""
 
     def zeros() -> float:
-        return sum(sizes[name] * LEVELS[place] for name, place in places.items())
+        return sum(sizes[name] * LEVELS[index] for name, index in index_of.items())
 
-    wanted = sparsity * sum(sizes.values())
-    while zeros() < wanted:
-        free = [name for name, place in places.items() if place + 1 < len(LEVELS)]
+    budget = sparsity * sum(sizes.values())
+    while zeros() < budget:
+        free = [name for name, index in index_of.items() if index + 1 < len(LEVELS)]
         if not free:
             break
 
         def cost(name: str) -> float:
-            place = places[name]
-            more = sizes[name] * (LEVELS[place + 1] - LEVELS[place])
-            return (errors[name][place + 1] - errors[name][place]) / more
+            index = index_of[name]
+            more = sizes[name] * (LEVELS[index + 1] - LEVELS[index])
+            return (errors[name][index + 1] - errors[name][index]) / more
 
         last = min(free, key=cost)
-        places[last] += 1
-    found = {name: LEVELS[place] for name, place in places.items()}
-    if last and zeros() > wanted:  # The last step was too large.
-        found[last] -= (zeros() - wanted) / sizes[last]
-    return found
+        index_of[last] += 1
+    sparsities = {name: LEVELS[index] for name, index in index_of.items()}
+    if last and zeros() > budget:  # The last step was too large.
+        sparsities[last] -= (zeros() - budget) / sizes[last]
+    return sparsities
 
 
 def _columns(
     dense: np.ndarray, upper: np.ndarray, sparsity: float, pattern: Pattern
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Column by column: what goes is made up for by the inputs behind it."""
+    """Prune column by column; the inputs behind each column compensate for its error."""
     weights, stays = dense.copy(), np.ones(dense.shape, bool)
     for start in range(0, len(weights), COLUMNS):
-        place = slice(start, min(start + COLUMNS, len(weights)))
-        score = np.square(weights[place] / np.diag(upper)[place, None])
-        stays[place] = kept(score, sparsity, pattern)
-        errors = np.zeros_like(weights[place])
-        for column in range(place.start, place.stop):
+        block = slice(start, min(start + COLUMNS, len(weights)))
+        score = np.square(weights[block] / np.diag(upper)[block, None])
+        stays[block] = keep_mask(score, sparsity, pattern)
+        errors = np.zeros_like(weights[block])
+        for column in range(block.start, block.stop):
             gone = np.where(stays[column], 0.0, weights[column])
             errors[column - start] = gone / upper[column, column]
-            weights[column : place.stop] -= np.outer(
-                upper[column, column : place.stop], errors[column - start]
+            weights[column : block.stop] -= np.outer(
+                upper[column, column : block.stop], errors[column - start]
             )
-        weights[place.stop :] -= upper[place, place.stop :].T @ errors
+        weights[block.stop :] -= upper[block, block.stop :].T @ errors
     return np.where(stays, weights, 0.0), stays
 
 
-def _refitted(
+def _refit(
     weights: np.ndarray, stays: np.ndarray, moments: np.ndarray, target: np.ndarray
 ) -> np.ndarray:
-    """The best weights where some are zero, output by output."""
+    """Solve least squares for the remaining weights, output by output."""
     flops = sum(float(count) ** 3 / 3 for count in stays.sum(axis=0))
     if flops > MOST_FLOPS:
         return weights
-    found = np.zeros_like(weights)
+    solution = np.zeros_like(weights)
     for output in range(weights.shape[1]):
-        (places,) = np.nonzero(stays[:, output])
-        if len(places):
-            own = moments[np.ix_(places, places)]
-            found[places, output] = np.linalg.solve(own, target[places, output])
-    return found
+        (rows,) = np.nonzero(stays[:, output])
+        if len(rows):
+            submatrix = moments[np.ix_(rows, rows)]
+            solution[rows, output] = np.linalg.solve(submatrix, target[rows, output])
+    return solution

@@ -1,1 +1,1 @@
-"""Training and fine-tuning: how (a recipe), with what (Keras' parts), and doing it."""
+"""Training and fine-tuning: the recipe, Keras' arguments, and the fit."""

@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on where it was, a fine-tuning too."""
+"""Checkpoints, from which an interrupted training or fine-tuning resumes."""
 
 from __future__ import annotations
 
@@ -17,59 +17,61 @@ import numpy as np
 import tensorflow as tf
 
 SAVED_EVERY_SECONDS = 20.0
-"""Not after each epoch: saving takes time, too."""
+"""Interval of saves, since they take time, too."""
 _STATE = "state.npz"
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """A callback with a state of its own: masks that it holds, how far it is."""
+class Stateful(Protocol):
+    """A callback with state, such as masks and the number of the step."""
 
     def state(self) -> Mapping[str, Any]:
-        """Arrays and numbers by name."""
+        """Return arrays and numbers by name."""
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Put back what `state` gave; the model's weights are back by then."""
+        """Restore the result of `state`; the model's weights are restored before."""
 
 
-class Interrupted:
-    """Where the trainings of one stage are kept while they last, in their order."""
+class StageCheckpoints:
+    """Folders for the checkpoints of a stage's trainings, in their order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.count = 0
 
     def next(self) -> Path:
-        """Of the training that begins now."""
+        """Return the folder of the next training."""
         self.count += 1
         return self.folder / str(self.count)
 
     def done(self) -> None:
-        """Nothing is needed any more."""
+        """Remove the checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Resumed(tf.keras.callbacks.Callback):
-    """Saves the weights, the optimizer's state and the best epoch's weights now and then, and puts
-    them back.
+class Checkpointing(tf.keras.callbacks.Callback):
+    """Saves the weights, the optimizer's state and the best epoch's weights at intervals, and
+    restores them.
+
+    Keras' BackupAndRestore saves neither the state of other callbacks nor the best weights.
 
     Args:
-        folder: of this training alone. A training that was saved once is saved at its end, too: a
-            later one of its stage may be interrupted.
-        best: the callback that keeps the best weights; see watching.
-        others: callbacks, among them those that remember.
+        folder: folder of this training. A training that was saved once is saved at its end, too,
+            since a later one of its stage can be interrupted.
+        best: the callback with the best weights; see callbacks.BestWeights.
+        others: other callbacks, of which Stateful ones are saved.
     """
 
     def __init__(self, folder: Path, best: Any, others: Sequence[Any]) -> None:
         super().__init__()
         self.folder, self.best = folder, best
-        self.remembering = [one for one in others if isinstance(one, Remembering)]
+        self.stateful = [callback for callback in others if isinstance(callback, Stateful)]
         self.history: dict[str, list[float]] = {}
         self.first_epoch = 0
         self._saved = time.monotonic()
 
     def restore(self, model: tf.keras.Model) -> int:
-        """Put back what is there; the epoch to go on with, 0 where there is nothing."""
+        """Restore the checkpoint; return the next epoch, or 0 without a usable checkpoint."""
         try:
             with np.load(self.folder / _STATE, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
@@ -91,9 +93,11 @@ class Resumed(tf.keras.callbacks.Callback):
         self.best.best, self.best.best_epoch = tuple(about["best"]), about["best_epoch"]
         self.best.computed = about["computed"]
         self.best.seen = True
-        for place, one in enumerate(self.remembering):
-            own = {n.partition("/")[2]: v for n, v in arrays.items() if n.startswith(f"c{place}/")}
-            one.restore(own)
+        for index, callback in enumerate(self.stateful):
+            entries = {
+                n.partition("/")[2]: v for n, v in arrays.items() if n.startswith(f"c{index}/")
+            }
+            callback.restore(entries)
         return self.first_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -104,7 +108,7 @@ class Resumed(tf.keras.callbacks.Callback):
             self._saved = time.monotonic()
 
     def done(self, epochs: int) -> None:
-        """The training of so many epochs ended."""
+        """Save the end of a training of so many epochs, if it was saved before."""
         if self.folder.exists():
             self._save(epochs)
 
@@ -122,20 +126,20 @@ class Resumed(tf.keras.callbacks.Callback):
             **_numbered("o", [np.asarray(v) for v in self.model.optimizer.variables]),
             **_numbered("b", best.weights or []),
         }
-        for place, one in enumerate(self.remembering):
-            arrays |= {f"c{place}/{k}": np.asarray(v) for k, v in one.state().items()}
-        # Another run of the same training, which ends first, takes the folder away.
+        for index, callback in enumerate(self.stateful):
+            arrays |= {f"c{index}/{k}": np.asarray(v) for k, v in callback.state().items()}
+        # Another run of the same training that ends first removes the folder.
         with suppress(FileNotFoundError):
             self.folder.mkdir(parents=True, exist_ok=True)
             part = self.folder / f"{uuid.uuid4().hex}.npz"
             np.savez(part, about=np.array(json.dumps(about)), **arrays)
-            os.replace(part, self.folder / _STATE)  # noqa: PTH105 (what is meant)
+            os.replace(part, self.folder / _STATE)  # noqa: PTH105 (atomic)
 
 
 def _numbered(kind: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"{kind}{place}": values for place, values in enumerate(arrays)}
+    return {f"{kind}{index}": values for index, values in enumerate(arrays)}
 
 
 def _listed(arrays: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
     count = sum(name[0] == kind and name[1:].isdigit() for name in arrays)
-    return [arrays[f"{kind}{place}"] for place in range(count)]
+    return [arrays[f"{kind}{index}"] for index in range(count)]

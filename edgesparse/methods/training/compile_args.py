@@ -1,6 +1,6 @@
-"""Keras' parts of a training: optimizer, learning rate, losses, metrics and callbacks.
+"""Arguments of Keras' compile() and fit(): optimizer, learning rate, losses, metrics, callbacks.
 
-From what the pipeline says, the model was compiled with, or the task suggests, in this order.
+They come from the pipeline, the model's own compile(), or the task, in this order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CROSS_ENTROPIES = (
 
 
 def learning_rate(train: Train, steps_per_epoch: int) -> Any:
-    """A number, or a schedule of Keras over steps."""
+    """Return the learning rate: a number, or a Keras schedule over steps."""
     schedule, rate = train.schedule, train.learning_rate
     warm = round(schedule.warmup_epochs * steps_per_epoch)
     after = _after(schedule, rate, steps_per_epoch, train.epochs * steps_per_epoch - warm)
@@ -52,49 +52,53 @@ def learning_rate(train: Train, steps_per_epoch: int) -> Any:
 
 
 def _after(schedule: LearningRate, rate: float, per_epoch: int, steps: int) -> Any:
-    made = tf.keras.optimizers.schedules
+    schedules = tf.keras.optimizers.schedules
     if schedule.name == "cosine":
-        return made.CosineDecay(rate, max(1, steps))
+        return schedules.CosineDecay(rate, max(1, steps))
     if schedule.name in ("step", "exponential"):
         every = max(1, round(schedule.epochs * per_epoch))
         staircase = schedule.name == "step"
-        return made.ExponentialDecay(rate, every, schedule.factor, staircase=staircase)
+        return schedules.ExponentialDecay(rate, every, schedule.factor, staircase=staircase)
     if schedule.name == "piecewise":
-        places = [round(epoch * per_epoch) for epoch in schedule.boundaries]
-        return made.PiecewiseConstantDecay(
-            places, [rate, *(rate * factor for factor in schedule.factors)]
+        boundaries = [round(epoch * per_epoch) for epoch in schedule.boundaries]
+        return schedules.PiecewiseConstantDecay(
+            boundaries, [rate, *(rate * factor for factor in schedule.factors)]
         )
     return rate
 
 
 def optimizer(train: Train, recipe: Recipe, rate: Any) -> Any:
-    """The pipeline's, the compiled model's, or Adam. Raises UsageError."""
+    """Return the pipeline's optimizer, the compiled model's, or Adam.
+
+    Raises:
+        UsageError: Keras does not have it, or refuses its arguments.
+    """
     if train.optimizer is not None:
-        kind = _named(train.optimizer.name, tf.keras.optimizers, "train.optimizer")
-        return _made("train.optimizer", kind, {"learning_rate": rate, **train.optimizer.args})
-    own = recipe.compiled.optimizer
-    if own is None:
+        kind = _keras_object(train.optimizer.name, tf.keras.optimizers, "train.optimizer")
+        return _construct("train.optimizer", kind, {"learning_rate": rate, **train.optimizer.args})
+    compiled = recipe.compiled.optimizer
+    if compiled is None:
         return tf.keras.optimizers.Adam(rate)
-    return type(own).from_config({**own.get_config(), "learning_rate": rate})
+    return type(compiled).from_config({**compiled.get_config(), "learning_rate": rate})
 
 
 def losses(train: Train, recipe: Recipe) -> Any:
-    """For each output, in their order; for one output it alone."""
+    """Return the losses of the outputs, in their order; for a single output, its loss."""
     if train.loss is not None:
-        kind = _named(train.loss.name, tf.keras.losses, "train.loss")
-        one = _made("train.loss", kind, train.loss.args) if isinstance(kind, type) else kind
-        return [one for _ in recipe.tasks] if recipe.is_multi_output else one
-    own = recipe.compiled.loss
-    if own is not None:
-        if isinstance(own, Mapping):
-            return [own[name] for name in recipe.tasks]
-        return own
-    found = [task.loss() for task in recipe.tasks.values()]
-    return found if recipe.is_multi_output else found[0]
+        kind = _keras_object(train.loss.name, tf.keras.losses, "train.loss")
+        loss = _construct("train.loss", kind, train.loss.args) if isinstance(kind, type) else kind
+        return [loss for _ in recipe.tasks] if recipe.is_multi_output else loss
+    compiled = recipe.compiled.loss
+    if compiled is not None:
+        if isinstance(compiled, Mapping):
+            return [compiled[name] for name in recipe.tasks]
+        return compiled
+    task_losses = [task.loss() for task in recipe.tasks.values()]
+    return task_losses if recipe.is_multi_output else task_losses[0]
 
 
-def doubts(train: Train, recipe: Recipe) -> list[str]:
-    """Where a loss of the user's own does not take what the model gives."""
+def loss_warnings(train: Train, recipe: Recipe) -> list[str]:
+    """Return warnings about losses of the user that do not fit the model's outputs."""
     if train.loss is None and recipe.compiled.loss is None:
         return []
     lines = []
@@ -102,29 +106,28 @@ def doubts(train: Train, recipe: Recipe) -> list[str]:
         name = _name(loss)
         if task.name not in _PROBABLE or name not in _CROSS_ENTROPIES:
             continue
-        logits, end = bool(takes_logits(loss)), recipe.ends.get(output, "")
+        logits, end = bool(takes_logits(loss)), recipe.output_activations.get(output, "")
         if end == "linear" and not logits:
             lines.append(
-                f"{output} ends in a linear layer, and its loss takes probabilities: it trains "
-                "wrongly; give the loss from_logits=True, or let the model end in softmax or "
-                "sigmoid"
+                f"the loss expects probabilities but output {output} is linear; set "
+                "from_logits=True or add softmax or sigmoid"
             )
         elif end in ("softmax", "sigmoid") and logits:
             lines.append(
-                f"{output} ends in {end}, and its loss takes logits: it trains wrongly; leave "
-                "from_logits=True out, or let the model end in a linear layer"
+                f"the loss expects logits but output {output} ends in {end}; remove "
+                "from_logits=True or the activation"
             )
     return lines
 
 
 def _each(train: Train, recipe: Recipe) -> list[Any]:
-    """A loss for each output."""
+    """Return the loss of each output as a list."""
     chosen = losses(train, recipe)
     return list(chosen) if isinstance(chosen, list | tuple) else [chosen]
 
 
 def _name(loss: Any) -> str:
-    """As Keras calls it, such as categorical_crossentropy."""
+    """Return Keras' name of a loss, such as categorical_crossentropy."""
     named = loss if isinstance(loss, str) else getattr(loss, "name", "")
     return named or str(getattr(loss, "__name__", ""))
 
@@ -132,15 +135,17 @@ def _name(loss: Any) -> str:
 def check_shapes(
     train: Train, recipe: Recipe, targets: Sequence[Any], outputs: Sequence[Any]
 ) -> None:
-    """Whether Keras' own losses compare what has the same shape; else Keras fails in the middle of
-    training, or broadcasts in silence.
+    """Check that Keras' own losses compare tensors of the same shape; else Keras would fail during
+    training, or broadcast silently.
 
     Args:
-        targets: one tensor [n, ...] for each output of the model.
-        outputs: what the model gives for the same samples.
+        train: the training settings.
+        recipe: the recipe.
+        targets: a tensor [n, ...] for each output of the model.
+        outputs: the model's outputs for the same samples.
 
     Raises:
-        UsageError: the message names the loss to take.
+        UsageError: shapes differ; the message names a loss that fits.
     """
     for loss, name, target, output in zip(
         _each(train, recipe), recipe.tasks, targets, outputs, strict=False
@@ -163,8 +168,8 @@ def check_shapes(
 
 
 def _like(loss: Any, prefix: str) -> str:
-    """The cross-entropy of integer labels (`sparse_`), or of one-hot targets, as a pipeline has it,
-    that takes the logits or probabilities that `loss` takes."""
+    """Return the cross-entropy for integer labels (prefix `sparse_`), or for one-hot targets, in
+    YAML, with the from_logits of `loss`."""
     name = f"{prefix}categorical_crossentropy"
     if not takes_logits(loss):
         return name
@@ -172,76 +177,85 @@ def _like(loss: Any, prefix: str) -> str:
 
 
 def metrics(train: Train, recipe: Recipe) -> Any:
-    """What Keras reports, made anew: a metric belongs to one model."""
+    """Return new metrics for compile(): a metric object belongs to a single model."""
     extra = [
-        _made("train.metrics", _named(m.name, tf.keras.metrics, "train.metrics"), m.args)
+        _construct(
+            "train.metrics", _keras_object(m.name, tf.keras.metrics, "train.metrics"), m.args
+        )
         for m in train.metrics
     ]
-    own = [_again(metric) for metric in recipe.compiled.metrics]
-    found = [list(task.keras_metrics()) for task in recipe.tasks.values()]
+    compiled = [_copy_metric(metric) for metric in recipe.compiled.metrics]
+    task_metrics = [list(task.keras_metrics()) for task in recipe.tasks.values()]
     if recipe.is_multi_output:
-        return found
-    names = {str(getattr(metric, "name", metric)) for metric in (*extra, *own)}
-    return [*(m for m in found[0] if getattr(m, "name", m) not in names), *extra, *own]
+        return task_metrics
+    names = {str(getattr(metric, "name", metric)) for metric in (*extra, *compiled)}
+    return [*(m for m in task_metrics[0] if getattr(m, "name", m) not in names), *extra, *compiled]
 
 
-def _again(metric: Any) -> Any:
+def _copy_metric(metric: Any) -> Any:
     return (
         type(metric).from_config(metric.get_config()) if hasattr(metric, "get_config") else metric
     )
 
 
 def callbacks(train: Train, recipe: Recipe) -> list[Any]:
-    """The user's own. Raises UsageError where one is no callback."""
-    found = []
-    for given in train.callbacks:
-        target = references.find("training", None, given.ref, recipe.base, classes=True)
-        made = references.load(target)(**given.args)
-        if not isinstance(made, tf.keras.callbacks.Callback):
-            raise UsageError(f"{given.ref} gives {type(made).__name__}, not a Keras callback")
-        found.append(made)
-    return found
+    """Return the user's callbacks.
+
+    Raises:
+        UsageError: a reference does not return a Keras callback.
+    """
+    built = []
+    for reference in train.callbacks:
+        target = references.find("training", None, reference.ref, recipe.base, classes=True)
+        callback = references.load(target)(**reference.args)
+        if not isinstance(callback, tf.keras.callbacks.Callback):
+            raise UsageError(
+                f"{reference.ref} returned {type(callback).__name__}, not a Keras callback"
+            )
+        built.append(callback)
+    return built
 
 
 def class_weights(train: Train, dataset: Dataset, recipe: Recipe) -> dict[int, float] | None:
-    """How much each class counts: what the pipeline says, or the inverse of how often it occurs.
+    """Return class weights: the pipeline's, or the inverse of each class's frequency.
 
-    Raises UsageError where targets are no classes.
+    Raises:
+        UsageError: the task is not classification with a single output.
     """
     if train.class_weight is None:
         return None
     if recipe.is_multi_output or recipe.resolved["name"] != "classification":
-        raise UsageError("train.class_weight is for classification with one output")
+        raise UsageError("train.class_weight requires classification with a single output")
     if train.class_weight != "balanced":
         return dict(train.class_weight)
     counts = label_counts(dataset.train, len(dataset.class_names))
     present = counts > 0
     return {
-        place: float(counts.sum() / (present.sum() * count)) if count else 0.0
-        for place, count in enumerate(counts.tolist())
+        label: float(counts.sum() / (present.sum() * count)) if count else 0.0
+        for label, count in enumerate(counts.tolist())
     }
 
 
-def _named(name: str, room: Any, place: str) -> Any:
-    """What Keras calls so. Raises UsageError with what is near."""
-    found = getattr(room, name, None)
-    if not callable(found):
-        known = [n for n in dir(room) if not n.startswith("_") and n[0].isupper()]
-        raise UsageError(f"{place}: Keras has no {name!r}{did_you_mean(name, known)}")
-    return found
+def _keras_object(name: str, namespace: Any, key: str) -> Any:
+    """Return a class or function of a Keras module. Raises UsageError with similar names."""
+    value = getattr(namespace, name, None)
+    if not callable(value):
+        names = [n for n in dir(namespace) if not n.startswith("_") and n[0].isupper()]
+        raise UsageError(f"{key}: Keras has no {name!r}{did_you_mean(name, names)}")
+    return value
 
 
-def _made(place: str, kind: Any, args: Mapping[str, Any]) -> Any:
+def _construct(key: str, kind: Any, args: Mapping[str, Any]) -> Any:
     if not isinstance(kind, type):
         return kind
     try:
         return kind(**args)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{place}: {kind.__name__}: {cause_of(error)}") from error
+        raise UsageError(f"{key}: {kind.__name__}: {cause_of(error)}") from error
 
 
 def check(train: Train, dataset: Dataset, recipe: Recipe) -> None:
-    """Make every part once, so that a slip is told before training. Raises UsageError."""
+    """Construct every argument once, so that mistakes show before training. Raises UsageError."""
     optimizer(train, recipe, learning_rate(train, 1))
     losses(train, recipe)
     metrics(train, recipe)

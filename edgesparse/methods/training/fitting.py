@@ -14,16 +14,16 @@ from edgesparse.data import Dataset, representative
 from edgesparse.methods.network.functional import arranged
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training import batch_norm, compile_args
-from edgesparse.methods.training.callbacks import KeepBest, Progress, Report
-from edgesparse.methods.training.checkpoints import Resumed
+from edgesparse.methods.training.callbacks import BestWeights, Progress, ProgressReport
+from edgesparse.methods.training.checkpoints import Checkpointing
 from edgesparse.methods.training.recipe import (
     Compiled,
     Recipe,
-    answered,
-    asking,
+    build_recipe,
+    by_name,
     evaluate,
-    named,
-    put_together,
+    inference,
+    predict_split,
 )
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
@@ -34,19 +34,19 @@ from edgesparse.spec.training import Train
 History = dict[str, list[float]]
 
 HELD_BYTES = 128_000_000
-"""Of samples that are held in memory for shuffling, and for validation."""
-COMPARED = 8
+"""Most bytes of samples held in memory, for shuffling and for validation each."""
+COMPARISON_SAMPLES = 8
 _SHUFFLED = 10_000
 NOT_REPEATABLE = "not_repeatable"
 STOPPED = "stopped_epoch"
-SETTLED = "settled_batch_norm"
-"""Of the validation metric, before and after."""
+RECALIBRATED = "settled_batch_norm"
+"""Values of the validation metric, before and after."""
 RESUMED = "resumed_epoch"
-"""Keys of a history with one value: of what happened."""
+"""Keys of a history with a single value: events of the training."""
 
 
 def make_repeatable(seed: int, deterministic: bool = True) -> None:
-    """Seed Python, NumPy and TensorFlow, and choose operators that give equal sums each time."""
+    """Seed Python, NumPy and TensorFlow, and select deterministic operators."""
     from tensorflow.python.framework import config
 
     tf.keras.utils.set_random_seed(seed)
@@ -57,8 +57,13 @@ def make_repeatable(seed: int, deterministic: bool = True) -> None:
 
 
 def fine_tune(train: Train, spec: FineTune | Quantize, share: float) -> Train:
-    """The training's settings with the epochs and the learning rate of a later step; `share` is the
-    default of the latter, relative to the training's."""
+    """Return training settings with the epochs and learning rate of a later step.
+
+    Args:
+        train: settings of the dense model's training.
+        spec: the step, or the quantization-aware training.
+        share: default of the learning rate, relative to the training's.
+    """
     rate = spec.learning_rate or train.learning_rate * share
     return train.model_copy(
         update={"epochs": spec.epochs, "learning_rate": rate, "early_stopping": None}
@@ -70,29 +75,35 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
 
 
 def recipe_of(model: tf.keras.Model, dataset: Dataset, train: Train) -> Recipe:
-    """The dataset's, or what model and data suggest."""
+    """Return the dataset's recipe, or one inferred from model and data."""
     if isinstance(dataset.recipe, Recipe):
         return dataset.recipe
-    return put_together(model, dataset, train, compiled=Compiled())
+    return build_recipe(model, dataset, train, compiled=Compiled())
 
 
-def compared(model: tf.keras.Model, dataset: Dataset) -> Any:
-    """A few calibration samples as the model takes them, for answers before and after a change."""
-    return arranged(model, representative(dataset, COMPARED))
+def comparison_samples(model: tf.keras.Model, dataset: Dataset) -> Any:
+    """Return a few calibration samples in the model's form, to compare outputs before and after a
+    change."""
+    return arranged(model, representative(dataset, COMPARISON_SAMPLES))
 
 
 def check_fit(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> None:
     """Raise UsageError where the model's inputs or outputs do not suit the dataset."""
-    known = dataset.recipe
-    asked = known.asked if isinstance(known, Recipe) else None
-    base = known.base if isinstance(known, Recipe) else Path()
-    recipe = put_together(model, dataset, train or Train(), asked, base=base, compiled=Compiled())
-    if isinstance(known, Recipe) and len(known.tasks) != len(recipe.tasks):
-        raise EdgesparseError("the model has another number of outputs than before")
+    previous = dataset.recipe
+    task_spec = previous.task_spec if isinstance(previous, Recipe) else None
+    base = previous.base if isinstance(previous, Recipe) else Path()
+    recipe = build_recipe(
+        model, dataset, train or Train(), task_spec, base=base, compiled=Compiled()
+    )
+    if isinstance(previous, Recipe) and len(previous.tasks) != len(recipe.tasks):
+        raise EdgesparseError(
+            "the method changed the number of outputs "
+            f"({len(previous.tasks)} -> {len(recipe.tasks)})"
+        )
 
 
 def compile_for(model: tf.keras.Model, train: Train, recipe: Recipe, steps: int) -> None:
-    """Compile a model for a training of `steps` a epoch."""
+    """Compile a model for a training with `steps` per epoch."""
     rate = compile_args.learning_rate(train, steps)
     model.compile(
         optimizer=compile_args.optimizer(train, recipe, rate),
@@ -103,15 +114,15 @@ def compile_for(model: tf.keras.Model, train: Train, recipe: Recipe, steps: int)
 
 
 def check_losses(model: tf.keras.Model, dataset: Dataset, train: Train, recipe: Recipe) -> None:
-    """Compute the losses of one sample, so that what would end the training ends nothing later.
+    """Compute the losses of a sample, so that errors show before training.
 
     Raises:
         UsageError: a loss does not take the targets; or it, or the model, raises.
     """
-    if train.ref is not None:  # A loop of the user's own may call the model in other ways.
+    if train.ref is not None:  # A user's loop can call the model in other ways.
         return
     compile_for(model, train, recipe, 1)
-    x, y, *weights = next(iter(dataset.train.samples.take(1).map(_arranged(recipe)).batch(1)))
+    x, y, *weights = next(iter(dataset.train.samples.take(1).map(_arrange(recipe)).batch(1)))
     try:
         outputs = model(x, training=False)
         compile_args.check_shapes(train, recipe, tf.nest.flatten(y), tf.nest.flatten(outputs))
@@ -123,7 +134,7 @@ def check_losses(model: tf.keras.Model, dataset: Dataset, train: Train, recipe: 
 
 
 def _regularize(model: tf.keras.Model, train: Train) -> None:
-    """Add the plain penalties on kernels to the model's losses, once.
+    """Add the regularization of kernels to the model's losses, once.
 
     Raises:
         UsageError: a glob matches nothing.
@@ -131,13 +142,13 @@ def _regularize(model: tf.keras.Model, train: Train) -> None:
     spec, done = train.regularize, "_edgesparse_regularized"
     if spec is None or getattr(model, done, False):
         return
-    found = kernels(model)
-    known = {name for kernel in found.values() for name in kernel.names}
+    every = kernels(model)
+    names = {name for kernel in every.values() for name in kernel.names}
     for glob in spec.layers:
-        if not matches(glob, known):
-            hint = did_you_mean(glob, known)
+        if not matches(glob, names):
+            hint = did_you_mean(glob, names)
             raise UsageError(f"train.regularize: {glob!r} matches no layer with a kernel{hint}")
-    chosen = [k.variable for k in found.values() if matches(spec.layers, k.names)]
+    chosen = [k.variable for k in every.values() if matches(spec.layers, k.names)]
     penalty = tf.keras.regularizers.L1L2(spec.l1, spec.l2)
     model.add_loss(lambda: tf.add_n([penalty(variable) for variable in chosen]))
     setattr(model, done, True)
@@ -153,12 +164,16 @@ def fit(
     best_from_epoch: int = 0,
     extra: Sequence[tf.keras.callbacks.Callback] = (),
 ) -> History:
-    """Train in place and leave the best weights in the model.
+    """Train in place and restore the best weights.
 
-    Best is the epoch with the best validation metric, the lower loss deciding between equals.
+    The best epoch is that with the best validation metric; the lower loss decides between equals.
 
     Args:
-        callbacks: what the caller needs to hold masks.
+        model: the model, which is compiled here.
+        dataset: its data, with the recipe.
+        train: settings.
+        progress: callback.
+        callbacks: callbacks of the caller, such as those that apply masks.
         best_from_epoch: earlier epochs are never the best; for pruning, whose early epochs have
             not reached their sparsity yet.
         extra: more callbacks, of the training of the dense model only.
@@ -167,80 +182,87 @@ def fit(
         A value per epoch of loss, val_loss and each metric.
 
     Raises:
-        EdgesparseError: the loss is no longer a number.
+        EdgesparseError: the loss becomes NaN.
     """
     if train.epochs == 0:
         return {}
     recipe = recipe_of(model, dataset, train)
-    # Each fit is seeded anew: what was trained before in this process makes no difference.
+    # Seeded for each fit: earlier trainings in this process have no effect.
     make_repeatable(train.seed, train.deterministic is not False)
     steps = steps_per_epoch(dataset, train.batch_size)
     _regularize(model, train)
     compile_for(model, train, recipe, steps)
-    best = KeepBest(best_from_epoch, train.early_stopping, recipe, dataset)
-    report = Report(progress, train.epochs, steps, best)
-    own = compile_args.callbacks(train, recipe)
-    place = dataset.checkpoints.next() if dataset.checkpoints and train.ref is None else None
-    resumed = Resumed(place, best, callbacks) if place else None
-    given = [*callbacks, *own, *extra, best, *([resumed] if resumed else []), report]
+    best = BestWeights(best_from_epoch, train.early_stopping, recipe, dataset)
+    report = ProgressReport(progress, train.epochs, steps, best)
+    user_callbacks = compile_args.callbacks(train, recipe)
+    folder = dataset.checkpoints.next() if dataset.checkpoints and train.ref is None else None
+    resumed = Checkpointing(folder, best, callbacks) if folder else None
+    every_callback = [
+        *callbacks,
+        *user_callbacks,
+        *extra,
+        best,
+        *([resumed] if resumed else []),
+        report,
+    ]
     first = resumed.restore(model) if resumed else 0
     before = model.get_weights() if train.deterministic == "auto" else []
     try:
-        history = _fitted(model, dataset, train, recipe, given, first)
+        history = _train(model, dataset, train, recipe, every_callback, first)
     except (tf.errors.OpError, RuntimeError) as error:
         if train.deterministic != "auto" or "determinis" not in str(error).lower():
             raise
-        # An operation without a repeatable form, or a random one without a seed: it is said.
+        # An operation without a deterministic form, or a random one without a seed; noted.
         make_repeatable(train.seed, deterministic=False)
         model.set_weights(before)
         compile_for(model, train, recipe, steps)
-        best.begin_again()
-        history = {**_fitted(model, dataset, train, recipe, given), NOT_REPEATABLE: [1.0]}
+        best.reset()
+        history = {**_train(model, dataset, train, recipe, every_callback), NOT_REPEATABLE: [1.0]}
     if best.weights is None and (best.seen or not train.ref):
         raise EdgesparseError(
-            f"the training diverged (loss is not a number){_why(dataset, recipe)}"
+            f"the training diverged (the loss is NaN){_invalid_data(dataset, recipe)}"
         )
     if best.weights is not None:
         model.set_weights(best.weights)
-    found = {name: [float(v) for v in values] for name, values in history.items()}
+    record = {name: [float(v) for v in values] for name, values in history.items()}
     if resumed is not None:
         if first:
-            found = dict(resumed.history)
+            record = dict(resumed.history)
             if first < train.epochs:
-                found[RESUMED] = [float(first)]
+                record[RESUMED] = [float(first)]
         resumed.done(train.epochs)
-    found |= {name: values for name, values in best.computed.items() if values}
+    record |= {name: values for name, values in best.computed.items() if values}
     if best.stopped is not None:
-        found[STOPPED] = [float(best.stopped)]
-    return {**found, **_settled(model, dataset, train, recipe, found)}
+        record[STOPPED] = [float(best.stopped)]
+    return {**record, **_recalibrated(model, dataset, train, recipe, record)}
 
 
-def _settled(
+def _recalibrated(
     model: tf.keras.Model, dataset: Dataset, train: Train, recipe: Recipe, history: History
 ) -> History:
-    """Recompute batch normalization's statistics: where that is asked for, or where they seem to be
-    behind and it helps."""
-    asked = train.recalibrate_batch_norm
-    tried = asked or (
-        asked is None and any(batch_norm.behind(history, name) for name in batch_norm.SHARES)
+    """Recompute batch normalization's statistics: where requested, or where they seem stale and it
+    helps."""
+    requested = train.recalibrate_batch_norm
+    tried = requested or (
+        requested is None and any(batch_norm.is_stale(history, name) for name in batch_norm.SHARES)
     )
-    if not tried or not batch_norm.unsettled(model):
+    if not tried or not batch_norm.recalibratable(model):
         return {}
-    weights, before = model.get_weights(), _validated(model, dataset, recipe)
-    batch_norm.settle(model, _batches(dataset, train, recipe)[0])
-    after = _validated(model, dataset, recipe)
-    if not asked and recipe.metric.drop(before, after) >= 0:
+    weights, before = model.get_weights(), _validation_metric(model, dataset, recipe)
+    batch_norm.recalibrate(model, _batches(dataset, train, recipe)[0])
+    after = _validation_metric(model, dataset, recipe)
+    if not requested and recipe.metric.drop(before, after) >= 0:
         model.set_weights(weights)
         return {}
-    return {SETTLED: [before, after]}
+    return {RECALIBRATED: [before, after]}
 
 
-def _validated(model: tf.keras.Model, dataset: Dataset, recipe: Recipe) -> float:
-    outputs, targets = answered(asking(model), dataset.validation, recipe)
+def _validation_metric(model: tf.keras.Model, dataset: Dataset, recipe: Recipe) -> float:
+    outputs, targets = predict_split(inference(model), dataset.validation, recipe)
     return recipe.metric.compute(outputs[recipe.primary_output], targets[recipe.primary_output])
 
 
-def _fitted(
+def _train(
     model: tf.keras.Model,
     dataset: Dataset,
     train: Train,
@@ -251,7 +273,7 @@ def _fitted(
     batches, validation = _batches(dataset, train, recipe)
     if train.ref is not None:
         target = references.find("training", None, train.ref, recipe.base)
-        given = {
+        supplied = {
             "model": model,
             "dataset": dataset,
             "train": train,
@@ -259,7 +281,7 @@ def _fitted(
             "batches": batches,
             "validation": validation,
         }
-        result = references.call(target, train.args, given)
+        result = references.call(target, train.args, supplied)
         history = getattr(result, "history", result)
         return history if isinstance(history, Mapping) else {}
     history = model.fit(
@@ -271,15 +293,15 @@ def _fitted(
         class_weight=compile_args.class_weights(train, dataset, recipe),
         callbacks=list(callbacks),
     )
-    found: Mapping[str, Sequence[float]] = history.history
-    return found
+    values: Mapping[str, Sequence[float]] = history.history
+    return values
 
 
 def _batches(dataset: Dataset, train: Train, recipe: Recipe) -> tuple[Any, Any]:
-    """Training and validation, in batches, as the model takes them."""
+    """Return training and validation data in batches, in the model's form."""
     size = _sample_bytes(dataset)
     held = max(2 * train.batch_size, HELD_BYTES // size)
-    arrange = _arranged(recipe)
+    arrange = _arrange(recipe)
     training = dataset.train.samples
     if _has_labels(recipe):
         training = training.filter(lambda x, y, *_: tf.reduce_all(tf.equal(y, 0)))
@@ -291,17 +313,17 @@ def _batches(dataset: Dataset, train: Train, recipe: Recipe) -> tuple[Any, Any]:
     )
     validation = dataset.validation.samples.map(arrange).batch(train.batch_size)
     if dataset.validation.count * size <= HELD_BYTES:
-        validation = validation.cache()  # Decoded once: it is asked every epoch.
+        validation = validation.cache()  # Decoded once: it is read every epoch.
     return batches, validation.prefetch(2)
 
 
-def one_batch(
+def batch_gradients(
     model: tf.keras.Model, dataset: Dataset, train: Train
 ) -> Callable[[Sequence[Any]], list[np.ndarray]]:
-    """What gives the loss's gradients for variables, each time on another batch of training data;
-    of a model that is compiled by then."""
+    """Return a function that computes the loss's gradients for variables, on another batch of
+    training data at each call; the model must be compiled by then."""
     batches, _ = _batches(dataset, train, recipe_of(model, dataset, train))
-    given = iter(batches.repeat())
+    iterator = iter(batches.repeat())
 
     @tf.function
     def gradients(variables: Any, x: Any, y: Any, weights: Any) -> Any:
@@ -309,23 +331,23 @@ def one_batch(
             loss = model.compute_loss(x, y, model(x, training=True), weights)
         return tape.gradient(loss, variables)
 
-    def ask(variables: Sequence[Any]) -> list[np.ndarray]:
-        x, y, *weights = next(given)
-        found = gradients(list(variables), x, y, weights[0] if weights else None)
-        return [tf.convert_to_tensor(one).numpy() for one in found]
+    def next_gradients(variables: Sequence[Any]) -> list[np.ndarray]:
+        x, y, *weights = next(iterator)
+        values = gradients(list(variables), x, y, weights[0] if weights else None)
+        return [tf.convert_to_tensor(value).numpy() for value in values]
 
-    return ask
+    return next_gradients
 
 
 def _has_labels(recipe: Recipe) -> bool:
     return bool(recipe.resolved.get("labels"))
 
 
-def _arranged(recipe: Recipe) -> Callable[..., Any]:
-    """Brings the data's names into the model's order."""
+def _arrange(recipe: Recipe) -> Callable[..., Any]:
+    """Return a function that brings the data's names into the model's order."""
 
     def arrange(x: Any, y: Any, *weights: Any) -> Any:
-        named_x, named_y = named(recipe, x, y)
+        named_x, named_y = by_name(recipe, x, y)
         xs = tuple(named_x[name] for name in recipe.inputs)
         ys = tuple(named_y[name] for name in recipe.targets)
         if _has_labels(recipe):
@@ -344,39 +366,39 @@ def _sample_bytes(dataset: Dataset) -> int:
     return max(1, sum(sizes))
 
 
-def _why(dataset: Dataset, recipe: Recipe) -> str:
-    """Which of the data is no number, where that is why."""
-    place = 0
+def _invalid_data(dataset: Dataset, recipe: Recipe) -> str:
+    """Return the cause of a divergence: NaN in the training data, else the learning rate."""
+    first = 0
     for batch in dataset.train.samples.batch(256).take(40):
-        xs, ys = named(recipe, *batch[:2])
+        xs, ys = by_name(recipe, *batch[:2])
         for name, tensor in (*xs.items(), *ys.items()):
             values = tensor.numpy()
             if values.dtype.kind == "f" and not np.isfinite(values).all():
-                at = int(np.argwhere(~np.isfinite(values))[0][0]) + place
-                return f": {name} of training sample {at} has values that are no numbers"
-        place += len(next(iter(xs.values())))
+                at = int(np.argwhere(~np.isfinite(values))[0][0]) + first
+                return f": {name} contains NaN or inf in training sample {at}"
+        first += len(next(iter(xs.values())))
     return "; lower learning_rate"
 
 
-def told(history: Mapping[str, Sequence[float]], what: str = "training") -> list[str]:
-    """What is to be said under the table of how a training, or fine-tuning, went."""
+def training_notes(history: Mapping[str, Sequence[float]], what: str = "training") -> list[str]:
+    """Return notes under the table on events of a training or fine-tuning."""
     notes = []
     if NOT_REPEATABLE in history:
-        notes.append(f"{what} is not repeatable: an operation of it has no repeatable form")
+        notes.append(f"{what} is non-deterministic: an op has no deterministic implementation")
     if RESUMED in history:
-        notes.append(f"{what} was interrupted and went on after epoch {history[RESUMED][0]:.0f}")
+        notes.append(f"{what} was interrupted and resumed after epoch {history[RESUMED][0]:.0f}")
     if STOPPED in history:
         notes.append(f"{what} stopped early, after epoch {history[STOPPED][0]:.0f}")
-    if SETTLED in history:
-        before, after = history[SETTLED]
+    if RECALIBRATED in history:
+        before, after = history[RECALIBRATED]
         notes.append(
-            f"{what}: the statistics of batch normalization were behind and were recomputed: "
+            f"{what}: batch-norm statistics were stale and have been recalibrated: "
             f"validation metric {before:.3g} -> {after:.3g} (train.recalibrate_batch_norm)"
         )
     return notes
 
 
 def scores(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> dict[str, float]:
-    """Every metric of the Keras model on the test split; accuracy among them for classification."""
+    """Return every metric of the Keras model on the test split, by name."""
     recipe = recipe_of(model, dataset, train or Train())
     return evaluate(model, dataset.test, recipe)

@@ -1,4 +1,4 @@
-"""One training on several accelerators, by TensorFlow's distribution strategies."""
+"""Training on several accelerators, by TensorFlow's distribution strategies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgesparse.spec.training import Train
 
 
 def prepare(train: Train) -> None:
-    """Before TensorFlow has looked at its devices: several logical CPUs where they are named."""
+    """Configure logical CPUs where they are named, before TensorFlow lists its devices."""
     named = [name for name in train.strategy.devices if name.startswith("CPU:")]
     highest = max((int(name.partition(":")[2]) for name in named), default=0)
     if highest:
@@ -25,19 +25,19 @@ def prepare(train: Train) -> None:
 
 
 def scope(train: Train) -> AbstractContextManager[Any]:
-    """Where a model is built, compiled and trained. The gradients of the replicas are summed, each
-    of its share of a batch (Goyal et al. 2017, arXiv 1706.02677).
+    """Return the context in which a model is built, compiled and trained. The gradients of the
+    replicas, each of its share of a batch, are summed (Goyal et al. 2017, arXiv 1706.02677).
 
     Raises:
-        UsageError: there are no such devices.
+        UsageError: a device is missing, or the batch is too small.
     """
     if train.strategy.name == "none":
         return nullcontext()
-    known = [d.name.removeprefix("/device:") for d in tf.config.list_logical_devices()]
+    available = [d.name.removeprefix("/device:") for d in tf.config.list_logical_devices()]
     for name in train.strategy.devices:
-        if name not in known:
-            raise UsageError(f"train.strategy: no device {name}; there are {', '.join(known)}")
-    count = len(train.strategy.devices) or max(1, sum(n.startswith("GPU") for n in known))
+        if name not in available:
+            raise UsageError(f"train.strategy: no device {name}; available: {', '.join(available)}")
+    count = len(train.strategy.devices) or max(1, sum(n.startswith("GPU") for n in available))
     if train.batch_size < count:
         raise UsageError(
             f"train.strategy: a batch of {train.batch_size} cannot be shared by {count} devices"

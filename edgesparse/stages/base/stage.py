@@ -165,13 +165,13 @@ class PlanContext:
         """The recipe of the model's training and evaluation on its data. Raises UsageError."""
         from edgesparse import models
         from edgesparse.methods.network import functional
-        from edgesparse.methods.training.recipe import compiled_with, put_together
+        from edgesparse.methods.training.recipe import build_recipe, compiled_args
 
         pipeline, base = self.pipeline, self.loaded.folder
         model = models.build(pipeline.model, base)
-        compiled = compiled_with(model, pipeline.train)
+        compiled = compiled_args(model, pipeline.train)
         flat = functional.functional(model, self.data.inputs, models.label(pipeline.model))
-        return put_together(
+        return build_recipe(
             flat, self.data, pipeline.train, pipeline.task, pipeline.metric, base, compiled
         )
 
@@ -249,10 +249,10 @@ class StageContext:
     @contextmanager
     def dataset(self) -> Iterator[Dataset]:
         """Yield the training data with checkpoints: an interrupted stage resumes from them."""
-        from edgesparse.methods.training.checkpoints import Interrupted
+        from edgesparse.methods.training.checkpoints import StageCheckpoints
 
         # Beside the store: the temporary folder of a killed run is swept.
-        checkpoints = Interrupted(self.folder.parent.with_name("interrupted") / self.stage.key)
+        checkpoints = StageCheckpoints(self.folder.parent.with_name("interrupted") / self.stage.key)
         yield replace(self.plan.dataset, checkpoints=checkpoints)
         checkpoints.done()
 

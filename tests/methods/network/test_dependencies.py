@@ -57,7 +57,7 @@ def test_depthwise_normalization_and_flatten_follow_their_input():
         (lambda: layers.LayerNormalization(axis=1), "it normalizes another dimension"),
         (lambda: layers.BatchNormalization(axis=1), "it normalizes another dimension"),
         (lambda: layers.Softmax(), "its softmax mixes channels"),
-        (lambda: layers.Lambda(lambda x: x[..., ::-1]), "Lambda may mix channels"),
+        (lambda: layers.Lambda(lambda x: x[..., ::-1]), "Lambda can mix channels"),
     ],
 )
 def test_what_cannot_be_followed_keeps_its_channels_with_a_reason(layer, why):

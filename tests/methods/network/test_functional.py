@@ -89,7 +89,9 @@ def test_what_is_no_graph_is_told():
         def call(self, x):
             return tf.constant(np.asarray(x) + 1)
 
-    with pytest.raises(UsageError, match=r"m gives a model that is no graph of layers"):
+    with pytest.raises(
+        UsageError, match=r"the model of m cannot be converted to a graph of layers"
+    ):
         functional(Looping(), data((4,)), "m")
 
 

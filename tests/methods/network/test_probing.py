@@ -58,7 +58,7 @@ def test_only_what_is_so_is_followed(layer, follows):
     groups = [group.layers for group in found.groups()]
     assert (("before",) in groups) == follows
     if not follows:
-        assert "may mix channels" in " ".join(found.reasons.values())
+        assert "can mix channels" in " ".join(found.reasons.values())
 
 
 @pytest.mark.parametrize("layer", [Own, lambda: L.Lambda(lambda t: t * 2.0)])

@@ -37,23 +37,23 @@ def fitted(dataset, **changes):
 def test_statistics_that_are_behind_are_recomputed_and_that_is_said(dataset):
     _, history, accuracy = fitted(dataset)
     assert accuracy > 0.95
-    before, after = history[fitting.SETTLED]
+    before, after = history[fitting.RECALIBRATED]
     assert before < 0.8 < 0.95 < after
-    (note,) = fitting.told(history)
+    (note,) = fitting.training_notes(history)
     assert "statistics of batch normalization were behind" in note
     # Nobody would know otherwise.
     _, history, accuracy = fitted(dataset, recalibrate_batch_norm=False)
     assert accuracy < 0.8
-    assert fitting.SETTLED not in history
+    assert fitting.RECALIBRATED not in history
 
 
 @pytest.mark.slow
 def test_what_is_settled_stays_as_it_is(dataset):
     model, _, _ = fitted(dataset)
-    (layer,) = batch_norm.unsettled(model)
+    (layer,) = batch_norm.recalibratable(model)
     means = layer.moving_mean.numpy()
     batches = dataset.train.samples.batch(32)
-    batch_norm.settle(model, batches)
+    batch_norm.recalibrate(model, batches)
     assert layer.moving_mean.numpy() == pytest.approx(means, rel=0.01)
     assert layer.momentum == 0.9999
     x = np.concatenate([x for x, _ in batches.as_numpy_iterator()])

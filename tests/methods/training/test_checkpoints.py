@@ -23,7 +23,7 @@ def dataset():
 
 
 def kept_in(dataset, place):
-    return replace(dataset, checkpoints=checkpoints.Interrupted(place))
+    return replace(dataset, checkpoints=checkpoints.StageCheckpoints(place))
 
 
 def network():
@@ -161,9 +161,9 @@ def test_another_run_that_ends_the_same_training_first_crashes_nothing(
 
     def saved(*arguments, **arrays):
         if moment == "before":
-            checkpoints.Interrupted(place).done()
+            checkpoints.StageCheckpoints(place).done()
         save(*arguments, **arrays)
-        checkpoints.Interrupted(place).done()
+        checkpoints.StageCheckpoints(place).done()
 
     monkeypatch.setattr(np, "savez", saved)
     done = training.fit(network(), kept_in(dataset, place), Train(epochs=2), quiet)

@@ -4,8 +4,8 @@ import numpy as np
 
 from edgesparse import data
 from edgesparse.data import Split
-from edgesparse.methods.training.class_counts import label_counts, missing
-from edgesparse.methods.training.recipe import put_together
+from edgesparse.methods.training.class_counts import label_counts, missing_classes
+from edgesparse.methods.training.recipe import build_recipe
 from edgesparse.spec.pipeline import Train
 from tests.methods.training.test_fitting import network
 
@@ -13,10 +13,10 @@ from tests.methods.training.test_fitting import network
 def test_a_class_that_never_occurs_is_named():
     x, y = np.zeros((90, 12), np.float32), np.repeat([0, 1, 2], 30)
     found = data.from_arrays("toy", x, y)
-    recipe = put_together(network(), found, Train())
-    assert missing(found, recipe) == []
+    recipe = build_recipe(network(), found, Train())
+    assert missing_classes(found, recipe) == []
     some = Split(10, found.test.samples.filter(lambda x, y: y == 1).take(10))
-    lines = missing(replace(found, test=some), recipe)
+    lines = missing_classes(replace(found, test=some), recipe)
     assert lines == ["the classes 0, 2 never occur in the test data"]
 
 

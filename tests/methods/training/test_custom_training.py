@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from edgesparse.data import Tensor
 from edgesparse.methods.network.functional import functional
-from edgesparse.methods.training.custom_training import lost_losses, own_step
+from edgesparse.methods.training.custom_training import custom_step, dropped_losses
 
 L = tf.keras.layers
 SAMPLES = {"x": np.random.default_rng(0).normal(size=(4, 6)).astype("float32")}
@@ -42,7 +42,7 @@ def around(inner):
 def lost(model):
     flat = functional(model, {"x": Tensor((6,), "float32")}, "it")
     before = [w.numpy() for w in model.weights]
-    found = lost_losses(model, flat, SAMPLES)
+    found = dropped_losses(model, flat, SAMPLES)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight, value)
     return found
@@ -65,6 +65,6 @@ def test_losses_of_layers_and_of_a_flat_model_are_kept():
 
 def test_a_step_of_ones_own_is_named():
     inputs = tf.keras.Input((6,))
-    assert own_step(Stepping(inputs, L.Dense(3)(inputs))) == "Stepping.train_step()"
-    assert own_step(tf.keras.Model(inputs, L.Dense(3)(inputs))) == ""
-    assert own_step(tf.keras.Sequential([inputs, L.Dense(3)])) == ""
+    assert custom_step(Stepping(inputs, L.Dense(3)(inputs))) == "Stepping.train_step()"
+    assert custom_step(tf.keras.Model(inputs, L.Dense(3)(inputs))) == ""
+    assert custom_step(tf.keras.Sequential([inputs, L.Dense(3)])) == ""

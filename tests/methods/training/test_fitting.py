@@ -9,7 +9,7 @@ from edgesparse import data
 from edgesparse.methods import quantize_aware
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training import fitting as training
-from edgesparse.methods.training.recipe import compiled_with, put_together
+from edgesparse.methods.training.recipe import build_recipe, compiled_args
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.task import Tasks
@@ -116,9 +116,9 @@ def test_a_step_is_held_against_the_task_that_was_asked_for():
     x = np.random.default_rng(0).random((60, 12), dtype=np.float32)
     unusual = data.from_arrays("unusual", x, np.arange(60) % 2)
     model = tf.keras.Sequential([tf.keras.Input((12,)), tf.keras.layers.Dense(12)])
-    recipe = put_together(model, unusual, Train(), Tasks(name="reconstruction"))
+    recipe = build_recipe(model, unusual, Train(), Tasks(name="reconstruction"))
     training.check_fit(model, replace(unusual, recipe=recipe))
-    with pytest.raises(UsageError, match="it must give one value per class"):
+    with pytest.raises(UsageError, match="it must output one value per class"):
         training.check_fit(model, unusual)
 
 
@@ -167,7 +167,7 @@ def test_a_layer_that_cannot_be_quantized_is_named(dataset):
         pass
 
     model = tf.keras.Sequential([tf.keras.Input((12,)), Odd(name="odd")])
-    with pytest.raises(EdgesparseError, match="does not take this model"):
+    with pytest.raises(EdgesparseError, match="does not support this model"):
         quantize_aware.prepare(model)
 
 
@@ -212,7 +212,7 @@ def test_a_loss_that_does_not_take_the_targets_is_refused_before_training(
     model = network()
     model.compile("adam", loss=loss)
     settings = Train()
-    recipe = put_together(model, dataset, settings, compiled=compiled_with(model, settings))
+    recipe = build_recipe(model, dataset, settings, compiled=compiled_args(model, settings))
     if message is None:
         training.check_losses(model, dataset, settings, recipe)
         return

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from edgesparse import data
 from edgesparse.methods.training import compile_args, fitting
-from edgesparse.methods.training.recipe import compiled_with, evaluate, put_together
+from edgesparse.methods.training.recipe import build_recipe, compiled_args, evaluate
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.task import Tasks
 from edgesparse.spec.training import Train
@@ -26,8 +26,8 @@ def network(*layers, inputs=6):
 def recipe(model, dataset, *, task=None, metric=None, **train):
     settings = Train(**train)
     given = Tasks.model_validate(task or {})
-    compiled = compiled_with(model, settings)
-    return put_together(model, dataset, settings, given, metric, compiled=compiled)
+    compiled = compiled_args(model, settings)
+    return build_recipe(model, dataset, settings, given, metric, compiled=compiled)
 
 
 def trained(model, dataset, found, **train):
@@ -108,7 +108,7 @@ def test_several_inputs_of_other_names_go_by_their_order_which_is_said():
     model = tf.keras.Model(ends, L.Dense(3)(L.Concatenate()(ends)))
     dataset = data.from_arrays("pair", {"left": X, "right": X[:, :2]}, KIND)
     found = recipe(model, dataset)
-    assert found.said[1] == "inputs by their order, model = data: a = left, b = right"
+    assert found.notes[1] == "inputs by their order, model = data: a = left, b = right"
 
 
 def test_what_a_model_was_compiled_with_counts_unless_the_pipeline_says_more():
@@ -116,7 +116,7 @@ def test_what_a_model_was_compiled_with_counts_unless_the_pipeline_says_more():
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf.keras.optimizers.SGD(0.5, momentum=0.8), loss, metrics=["accuracy"])
     found = recipe(model, LABELS)
-    assert found.said[1].endswith("gives loss and optimizer, learning rate 0.5")
+    assert found.notes[1].endswith("own compile(), learning rate 0.5")
     made = compile_args.optimizer(Train(), found, 0.1)
     assert (type(made).__name__, made.momentum) == ("SGD", 0.8)
     assert compile_args.losses(Train(), found) is loss
@@ -177,7 +177,7 @@ def test_rare_classes_count_more_when_balanced():
     assert weights[1] > 3 * weights[0]
     numbers = data.from_arrays("sums", X, X.sum(axis=1))
     regression = recipe(network(L.Dense(1)), numbers)
-    with pytest.raises(UsageError, match="class_weight is for classification"):
+    with pytest.raises(UsageError, match="class_weight requires classification"):
         compile_args.class_weights(Train(class_weight="balanced"), numbers, regression)
 
 
@@ -262,20 +262,20 @@ def test_what_does_not_fit_is_said(model, dataset, message):
 @pytest.mark.parametrize(
     ("activation", "loss", "said"),
     [
-        (None, "sparse_categorical_crossentropy", "linear layer, and its loss takes probabilities"),
-        (None, tf.keras.losses.SparseCategoricalCrossentropy(), "takes probabilities"),
+        (None, "sparse_categorical_crossentropy", "the loss expects probabilities but output"),
+        (None, tf.keras.losses.SparseCategoricalCrossentropy(), "loss expects probabilities"),
         (None, tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True), None),
         (
             "softmax",
             tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            "takes logits",
+            "the loss expects logits",
         ),
         ("softmax", "sparse_categorical_crossentropy", None),
     ],
 )
 def test_a_loss_that_does_not_take_what_the_model_gives_is_told(activation, loss, said):
     from edgesparse.methods.training import compile_args
-    from edgesparse.methods.training.recipe import compiled_with
+    from edgesparse.methods.training.recipe import compiled_args
 
     x, y = np.zeros((30, 4), np.float32), np.repeat([0, 1, 2], 10)
     found = data.from_arrays("toy", x, y)
@@ -284,15 +284,15 @@ def test_a_loss_that_does_not_take_what_the_model_gives_is_told(activation, loss
     )
     model.compile(loss=loss)
     train = Train()
-    recipe = put_together(model, found, train, compiled=compiled_with(model, train))
-    lines = compile_args.doubts(train, recipe)
+    recipe = build_recipe(model, found, train, compiled=compiled_args(model, train))
+    lines = compile_args.loss_warnings(train, recipe)
     assert len(lines) == (said is not None)
     assert said is None or said in lines[0]
     # The same where the pipeline names the loss.
     if isinstance(loss, str):
         named = Train(loss={"name": "SparseCategoricalCrossentropy"})
-        recipe = put_together(model, found, named, compiled=compiled_with(model, named))
-        assert len(compile_args.doubts(named, recipe)) == (activation is None)
+        recipe = build_recipe(model, found, named, compiled=compiled_args(model, named))
+        assert len(compile_args.loss_warnings(named, recipe)) == (activation is None)
 
 
 def test_data_with_its_channels_first_is_refused_with_the_way_out():

@@ -36,7 +36,7 @@ def test_devices_that_are_not_there_are_an_error():
     from edgesparse.methods.training import strategy
 
     train = parse_pipeline(TWO.replace("DEVICES", "[GPU:7]")).spec.train
-    with pytest.raises(UsageError, match="no device GPU:7; there are CPU:0"):
+    with pytest.raises(UsageError, match="no device GPU:7; available: CPU:0"):
         strategy.scope(train)
 
 
@@ -44,7 +44,7 @@ def test_devices_that_are_not_there_are_an_error():
 @pytest.mark.full
 def test_devices_that_are_not_there_are_a_failed_rows_reason(tmp_path):
     (row,) = trained(tmp_path, TWO.replace("DEVICES", "[GPU:7]")).rows
-    assert "no device GPU:7; there are CPU:0" in row.error
+    assert "no device GPU:7; available: CPU:0" in row.error
 
 
 def test_a_device_is_named_as_tensorflow_does():
