@@ -151,5 +151,18 @@ void add(const Addition& s, const uint8_t* a, const uint8_t* b, uint8_t* out, si
   }
 }
 
+// Whole vectors: what lies between the last pixel and the end of a plane may be written.
+template <int kPlanesOf>
+void max_pool(const Depthwise& d, const uint8_t* padded, uint8_t* out) {
+  const int8x16_t low = vdupq_n_s8((int8_t)d.output.lowest), high = vdupq_n_s8((int8_t)d.output.highest);
+  const int bytes = d.pixels * (4 / kPlanesOf);
+  for (int plane = 0; plane < kPlanesOf; plane++, padded += d.in_plane, out += d.out_plane)
+    for (int i = 0; i < bytes; i += 16) {
+      int8x16_t best = low;
+      for (int t = 0; t < d.taps; t++) best = vmaxq_s8(best, vld1q_s8((const int8_t*)padded + d.shifts[t] + i));
+      vst1q_s8((int8_t*)out + i, vminq_s8(best, high));
+    }
+}
+
 }  // namespace
 }  // namespace edgesparse

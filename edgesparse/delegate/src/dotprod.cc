@@ -17,6 +17,7 @@ constexpr Kernels make() {
   k.from_nhwc = from_nhwc<1>;
   k.to_nhwc = to_nhwc<1>;
   k.add = add;
+  k.max_pool = max_pool<1>;
   return k;
 }
 

@@ -22,6 +22,7 @@ constexpr Kernels make() {
   k.from_nhwc = from_nhwc<2>;
   k.to_nhwc = to_nhwc<2>;
   k.add = add;
+  k.max_pool = max_pool<2>;
   return k;
 }
 
