@@ -4,11 +4,6 @@ import pytest
 
 from tests.tools.language import PACKAGE, offenders
 
-PENDING = {
-    "models",
-}
-"""Packages that are still to be reworded."""
-
 PARTS = sorted(
     path.name
     for path in PACKAGE.iterdir()
@@ -25,7 +20,4 @@ def test_words(part):
         for file in files
         for line, what in offenders(file)
     ]
-    if part in PENDING:
-        assert broken, f"{part} is clean: take it out of PENDING"
-    else:
-        assert not broken, "\n".join(broken)
+    assert not broken, "\n".join(broken)

@@ -22,7 +22,7 @@ from edgesparse.graph import events
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
 from edgesparse.measure.selection import recommend
-from edgesparse.models.files.reference_outputs import answers
+from edgesparse.models.files.reference_outputs import label_samples_in_child
 from edgesparse.spec.auto_variants import untrained_variants
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark
@@ -246,7 +246,7 @@ def _data_keys(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]
     # Stored permanently: stages read it again.
     kept = workspace.folder / "compress" / f"{source.stem}-{data.stem}.npz"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    tasks = answers(source, data, kept)
+    tasks = label_samples_in_child(source, data, kept)
     keys: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
     keys["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
     if next(iter(tasks.values())) == "regression":

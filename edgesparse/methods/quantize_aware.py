@@ -28,7 +28,7 @@ from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import History, comparison_samples, fit, recipe_of
-from edgesparse.models.files.equivalence import require_equal, settle_normalizations
+from edgesparse.models.files.equivalence import finalize_normalizations, require_equal
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Train
 
@@ -144,7 +144,7 @@ def _apply(model: tf.keras.Model, left: Collection[str], sparse: bool) -> tf.ker
             applied = keras.quantize_apply(whole, scheme)
         else:
             applied = keras.quantize_apply(whole)
-    settle_normalizations(applied)
+    finalize_normalizations(applied)
     return applied
 
 

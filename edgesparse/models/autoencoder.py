@@ -1,4 +1,4 @@
-"""The anomaly detector of MLPerf Tiny: a fully connected autoencoder (Banbury et al. 2021, arXiv
+"""MLPerf Tiny's anomaly detector: a fully connected autoencoder (Banbury et al. 2021, arXiv
 2106.07597; the baseline of DCASE 2020, task 2)."""
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ BOTTLENECK = 8
 
 
 def autoencoder(input_shape: Sequence[int] = (640,)) -> tf.keras.Model:
-    """Four layers of 128 down to 8 values and four up again, to as many values as came in.
+    """Build the autoencoder: four layers of 128, a bottleneck of 8, four layers of 128.
 
-    Takes float32 [batch, values], gives float32 [batch, values]: the input as the model knows it,
-    whose distance to the input tells an anomaly. With the reference's 640 values: 269 992
-    parameters, 264 192 multiply-accumulates.
+    Input and output: float32 [batch, values]; a large reconstruction error marks an anomaly. With
+    the reference's 640 values: 269 992 parameters, 264 192 multiply-accumulates.
     """
     layers = tf.keras.layers
 

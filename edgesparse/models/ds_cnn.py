@@ -1,4 +1,4 @@
-"""DS-CNN, the keyword spotter of MLPerf Tiny (Banbury et al. 2021, arXiv 2106.07597; the network is
+"""DS-CNN, MLPerf Tiny's keyword spotter (Banbury et al. 2021, arXiv 2106.07597; the network is
 the small one of Zhang et al. 2017, arXiv 1711.07128)."""
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ BLOCKS = 4
 def ds_cnn(
     input_shape: Sequence[int] = (49, 10, 1), classes: int = 12, dropout: float = 0.2
 ) -> tf.keras.Model:
-    """Four depthwise-separable blocks of 64 channels, softmax over `classes`.
+    """Build four depthwise-separable blocks of 64 channels with a softmax over `classes`.
 
-    Takes float32 [batch, frames, coefficients, 1], gives float32 [batch, classes]. With the
+    Input: float32 [batch, frames, coefficients, 1]; output: float32 [batch, classes]. With the
     reference's input and classes: 24 908 parameters, 2.66 million multiply-accumulates.
     """
     layers = tf.keras.layers

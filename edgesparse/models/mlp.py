@@ -1,4 +1,4 @@
-"""A multi-layer perceptron."""
+"""Multi-layer perceptron."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def mlp(
     widths: Sequence[int] = (256, 256),
     dropout: float = 0.0,
 ) -> tf.keras.Model:
-    """Flatten, then a ReLU layer per width, then softmax.
+    """Build Flatten, a ReLU layer (and dropout) per width, and a softmax over `classes`.
 
-    Takes float32 [batch, *input_shape], gives float32 [batch, classes].
+    Input: float32 [batch, *input_shape]; output: float32 [batch, classes].
     """
     layers = tf.keras.layers
     inputs = tf.keras.Input(tuple(input_shape))

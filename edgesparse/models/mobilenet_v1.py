@@ -22,7 +22,7 @@ BLOCKS = (
     (1024, 2),
     (1024, 1),
 )
-# Keras' default of 0.99 leaves the moving statistics behind in a training of a few hundred steps.
+# With Keras' default of 0.99 the moving statistics lag in a training of a few hundred steps.
 BATCH_NORM_MOMENTUM = 0.9
 
 
@@ -34,11 +34,11 @@ def mobilenet_v1(
 ) -> tf.keras.Model:
     """Build MobileNetV1 with a softmax over `classes`.
 
-    Takes float32 [batch, height, width, 3], gives float32 [batch, classes].
+    Input: float32 [batch, height, width, 3]; output: float32 [batch, classes].
 
     Args:
         alpha: width multiplier; channels are rounded to multiples of 8.
-        downsample: how many of the five stride-2 stages keep their stride. 5 is the published
+        downsample: number of the five stride-2 stages that keep their stride. 5 is the published
             network; an input of 32x32 does better with 2 or 3.
     """
     layers = tf.keras.layers
@@ -56,14 +56,16 @@ def mobilenet_v1(
         return layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
 
     inputs = tf.keras.Input(tuple(input_shape))
-    kept = 1 if downsample >= 1 else 0
-    x, padding = pad(inputs, 1 + kept, "conv1")
-    x = layers.Conv2D(channels(32), 3, 1 + kept, padding=padding, use_bias=False, name="conv1")(x)
+    strided = 1 if downsample >= 1 else 0
+    x, padding = pad(inputs, 1 + strided, "conv1")
+    x = layers.Conv2D(channels(32), 3, 1 + strided, padding=padding, use_bias=False, name="conv1")(
+        x
+    )
     x = normalize(x, "conv1")
     for i, (filters, stride) in enumerate(BLOCKS, start=1):
         if stride == 2:
-            stride = 2 if kept < downsample else 1
-            kept += 1
+            stride = 2 if strided < downsample else 1
+            strided += 1
         x, padding = pad(x, stride, f"conv_dw_{i}")
         x = layers.DepthwiseConv2D(3, stride, padding=padding, use_bias=False, name=f"conv_dw_{i}")(
             x
@@ -72,7 +74,7 @@ def mobilenet_v1(
         x = layers.Conv2D(channels(filters), 1, use_bias=False, name=f"conv_pw_{i}")(x)
         x = normalize(x, f"conv_pw_{i}")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    # Fully connected: ai-edge-litert 2 on Arm refuses sparse files that end in a 1x1 convolution.
+    # Fully connected: ai-edge-litert 2 on Arm rejects sparse files that end in a 1x1 convolution.
     x = layers.Flatten(name="flatten")(x)
     outputs = layers.Dense(classes, activation="softmax", name="classifier")(x)
     return tf.keras.Model(inputs, outputs, name=f"mobilenet_v1_{alpha}")

@@ -30,22 +30,22 @@ def mobilenet_v2(
 ) -> tf.keras.Model:
     """Build MobileNetV2 with a softmax over `classes`.
 
-    Takes float32 [batch, height, width, 3], gives float32 [batch, classes]. At 224x224, alpha 1.0
-    and 1 000 classes: 3 538 984 parameters, 300 million multiply-accumulates.
+    Input: float32 [batch, height, width, 3]; output: float32 [batch, classes]. At 224x224, alpha
+    1.0 and 1 000 classes: 3 538 984 parameters, 300 million multiply-accumulates.
 
     Args:
         alpha: width multiplier; channels are rounded to multiples of 8, the last layer's never fall
             below 1 280.
-        downsample: how many of the five stride-2 stages keep their stride. 5 is the published
+        downsample: number of the five stride-2 stages that keep their stride. 5 is the published
             network; an input of 32x32 does better with 2 or 3.
     """
     layers = tf.keras.layers
-    kept = 0
+    strided = 0
 
     def stride_of(stride: int) -> int:
-        nonlocal kept
-        kept += stride == 2
-        return stride if kept <= downsample else 1
+        nonlocal strided
+        strided += stride == 2
+        return stride if strided <= downsample else 1
 
     def normalize(x: tf.Tensor, name: str, activate: bool = True) -> tf.Tensor:
         x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
@@ -86,18 +86,18 @@ def mobilenet_v2(
         stride = stride_of(first_stride)
         for repeat in range(count):
             number += 1
-            own = stride if repeat == 0 else 1
-            x = block(x, expansion, _channels(filters * alpha), own, f"block_{number}")
+            block_stride = stride if repeat == 0 else 1
+            x = block(x, expansion, _channels(filters * alpha), block_stride, f"block_{number}")
     last = _channels(LAST_FILTERS * max(1.0, alpha))
     x = normalize(layers.Conv2D(last, 1, use_bias=False, name="conv_last")(x), "conv_last")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    # Fully connected: ai-edge-litert 2 on Arm refuses sparse files that end in a 1x1 convolution.
+    # Fully connected: ai-edge-litert 2 on Arm rejects sparse files that end in a 1x1 convolution.
     x = layers.Flatten(name="flatten")(x)
     outputs = layers.Dense(classes, activation="softmax", name="classifier")(x)
     return tf.keras.Model(inputs, outputs, name=f"mobilenet_v2_{alpha}")
 
 
 def _channels(filters: float) -> int:
-    """The nearest multiple of 8 that loses no more than a tenth (as in the authors' code)."""
+    """Round to a multiple of 8, by at most a tenth down (as in the authors' code)."""
     rounded = max(8, int(filters + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * filters else rounded

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron with a mixture of experts in its middle."""
+"""Multi-layer perceptron with a mixture of experts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ def moe_mlp(
     hidden: int = 64,
     compute: str = "chosen",
 ) -> tf.keras.Model:
-    """Flatten, a ReLU layer of `width`, `experts` networks with `hidden` units of which each sample
-    needs `top_k`, added to what came in, then softmax. `compute: all` computes every expert.
+    """Build Flatten, a ReLU layer of `width`, a residual mixture of `experts` networks with
+    `hidden` units of which each sample uses `top_k`, and a softmax over `classes`.
 
-    Takes float32 [batch, *input_shape], gives float32 [batch, classes].
+    Input: float32 [batch, *input_shape]; output: float32 [batch, classes].
+
+    Args:
+        compute: `chosen` experts only, or `all`; see `Experts`.
     """
     layers = tf.keras.layers
     inputs = tf.keras.Input(tuple(input_shape))

@@ -1,4 +1,4 @@
-"""ResNet-8, the image classifier of MLPerf Tiny (Banbury et al. 2021, arXiv 2106.07597; residual
+"""ResNet-8, MLPerf Tiny's image classifier (Banbury et al. 2021, arXiv 2106.07597; residual
 blocks after He et al. 2015, arXiv 1512.03385)."""
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ STACKS = ((16, 1), (32, 2), (64, 2))
 
 
 def resnet8(input_shape: Sequence[int] = (32, 32, 3), classes: int = 10) -> tf.keras.Model:
-    """Three residual blocks of two 3x3 convolutions each, softmax over `classes`.
+    """Build three residual blocks of two 3x3 convolutions with a softmax over `classes`.
 
-    Takes float32 [batch, height, width, channels], gives float32 [batch, classes]. With the
+    Input: float32 [batch, height, width, channels]; output: float32 [batch, classes]. With the
     reference's input and classes: 78 666 parameters, 12.5 million multiply-accumulates.
     """
     layers = tf.keras.layers

@@ -1,4 +1,4 @@
-"""A transformer's encoder for classification, with sparse attention and, if wanted, experts."""
+"""Transformer encoder for classification, with sparse attention and optional experts."""
 
 from __future__ import annotations
 
@@ -28,27 +28,34 @@ def transformer(
     top_k: int = 2,
     dropout: float = 0.1,
 ) -> tf.keras.Model:
-    """Tokens int32 [batch, length], 0 for padding, of a `vocabulary`; or float32 [batch, length,
-    features]. Embedded, with a learned place for each token, then `blocks` of attention and a
-    feed-forward network (Vaswani et al. 2017, arXiv 1706.03762; normalized before, Xiong et al.
-    2020), the mean over what is no padding, and softmax: float32 [batch, classes].
+    """Build an embedding with learned positions, `blocks` of attention and a feed-forward network
+    (Vaswani et al. 2017, arXiv 1706.03762; pre-norm, Xiong et al. 2020), and a softmax of the mean
+    over tokens that are not padding.
 
-    `window`, `global_tokens`, `random_blocks` and `stride` are SparseAttention's; `window` 0 is
-    full attention with the same weights. With `experts` the feed-forward networks are mixtures of
-    them.
+    Input: tokens int32 [batch, length] of a `vocabulary`, 0 for padding; or float32 [batch, length,
+    features]. Output: float32 [batch, classes].
+
+    Args:
+        window, global_tokens, random_blocks, stride: see `SparseAttention`; window 0 is full
+            attention with the same weights.
+        experts: number of experts per block; 0: one feed-forward network of width `hidden`.
+        top_k: experts that each sample uses.
+
+    Raises:
+        ValueError: not exactly one of `vocabulary` and `features` is set.
     """
     layers = tf.keras.layers
     if (vocabulary is None) == (features is None):
-        raise ValueError("transformer: give either vocabulary or features")
-    there: Any = None
+        raise ValueError("transformer: set either vocabulary or features")
+    mask: Any = None
     if vocabulary is not None:
         inputs = tf.keras.Input((length,), dtype="int32", name="tokens")
-        there = Present(name="there")(inputs)
+        mask = PaddingMask(name="padding_mask")(inputs)
         x = layers.Embedding(vocabulary, width, name="embedding")(inputs)
     else:
         inputs = tf.keras.Input((length, features), name="features")
         x = layers.Dense(width, name="embedding")(inputs)
-    x = Places(name="places")(x)
+    x = PositionEmbedding(name="position_embedding")(x)
     for number in range(1, blocks + 1):
         attention = SparseAttention(
             heads,
@@ -60,23 +67,22 @@ def transformer(
             name=f"attention_{number}",
         )
         y = layers.LayerNormalization(name=f"before_attention_{number}")(x)
-        x = layers.Add(name=f"attended_{number}")(
-            [x, attention(y if there is None else [y, there])]
-        )
+        x = layers.Add(name=f"attended_{number}")([x, attention(y if mask is None else [y, mask])])
         y = layers.LayerNormalization(name=f"before_feed_{number}")(x)
         y = _feed(number, width, hidden, experts, top_k)(y)
         y = layers.Dropout(dropout, name=f"dropout_{number}")(y)
         x = layers.Add(name=f"fed_{number}")([x, y])
     x = layers.LayerNormalization(name="last")(x)
-    x = layers.GlobalAveragePooling1D(name="mean")(x) if there is None else Mean(name="mean")(
-        [x, there]
-    )  # fmt: skip
+    if mask is None:
+        x = layers.GlobalAveragePooling1D(name="mean")(x)
+    else:
+        x = MaskedMean(name="mean")([x, mask])
     outputs = layers.Dense(classes, activation="softmax", name="classifier")(x)
     return tf.keras.Model(inputs, outputs, name="transformer")
 
 
 def _feed(number: int, width: int, hidden: int, experts: int, top_k: int) -> Any:
-    """The feed-forward network of a block."""
+    """Return the feed-forward network of a block."""
     if experts:
         return Experts(width, hidden, experts, top_k, name=f"experts_{number}")
     into = tf.keras.layers.Dense(hidden, activation="relu", name=f"feed_{number}")
@@ -85,33 +91,33 @@ def _feed(number: int, width: int, hidden: int, experts: int, top_k: int) -> Any
 
 
 @tf.keras.utils.register_keras_serializable("edgesparse")
-class Present(tf.keras.layers.Layer):
-    """1 where a token is one, 0 where it is padding: int32 [batch, length] to float32."""
+class PaddingMask(tf.keras.layers.Layer):
+    """Mask of tokens int32 [batch, length]: float32, 1 for a token and 0 for padding."""
 
     def call(self, tokens: Any) -> Any:
         return tf.cast(tf.minimum(tokens, 1), tf.float32)
 
 
 @tf.keras.utils.register_keras_serializable("edgesparse")
-class Places(tf.keras.layers.Layer):
-    """Adds to each token what its place is, which is learned: [batch, length, width]."""
+class PositionEmbedding(tf.keras.layers.Layer):
+    """Adds a learned embedding of its position to each token: [batch, length, width]."""
 
     def build(self, shape: Sequence[int]) -> None:
         size = (int(shape[1]), int(shape[2]))
-        self.places = self.add_weight("places", size, initializer="random_normal")
+        self.embedding = self.add_weight("embedding", size, initializer="random_normal")
         super().build(shape)
 
     def call(self, x: Any) -> Any:
-        return x + self.places
+        return x + self.embedding
 
 
 @tf.keras.utils.register_keras_serializable("edgesparse")
-class Mean(tf.keras.layers.Layer):
-    """The mean over the tokens that are there: [batch, length, width] and [batch, length]."""
+class MaskedMean(tf.keras.layers.Layer):
+    """Mean over tokens that are not padding, of [batch, length, width] and mask [batch, length]."""
 
     def call(self, inputs: Sequence[Any]) -> Any:
-        x, there = inputs
-        total = tf.squeeze(tf.matmul(there[:, None, :], x), 1)
-        # Twice by the root: tflite-runtime divides no int8.
-        root = tf.math.rsqrt(tf.maximum(tf.reduce_sum(there, 1, keepdims=True), 1.0))
+        x, mask = inputs
+        total = tf.squeeze(tf.matmul(mask[:, None, :], x), 1)
+        # Multiplied twice by 1/sqrt(count): tflite-runtime cannot divide int8.
+        root = tf.math.rsqrt(tf.maximum(tf.reduce_sum(mask, 1, keepdims=True), 1.0))
         return total * root * root

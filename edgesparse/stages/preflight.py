@@ -100,7 +100,7 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
     source, dataset, recipe = context.pipeline.model, context.plan.dataset, context.plan.recipe
     compile_args.check(context.plan.train, dataset, recipe)
     _check_gates(context, recipe)
-    built, notes = models.build_noted(source, context.plan.loaded.folder)
+    built, notes = models.build_with_notes(source, context.plan.loaded.folder)
     inputs.check_layout(built)
     model = flatten(built, context)
     inputs.check_ids(model, dataset, recipe.inputs)

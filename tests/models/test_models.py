@@ -64,15 +64,15 @@ def test_models_are_the_published_networks(tmp_path, name, args, parameters, mil
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_a_narrow_mobilenet_v2_is_keras_own(tmp_path):
-    own = tf.keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None)
+def test_narrow_mobilenet_v2_is_the_published_network(tmp_path):
+    published = tf.keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None)
     model = build(tmp_path, "mobilenet_v2", input_shape=[96, 96, 3], classes=1000, alpha=0.35)
-    assert model.count_params() == own.count_params()
-    assert macs(model) == macs(own)
+    assert model.count_params() == published.count_params()
+    assert macs(model) == macs(published)
 
 
 @pytest.mark.slow
-def test_mobilenet_v2_pads_symmetrically_and_keeps_as_many_strides_as_asked(tmp_path):
+def test_mobilenet_v2_pads_symmetrically_and_keeps_downsample_strides(tmp_path):
     for downsample in (0, 2, 5):
         args = {"input_shape": [32, 32, 3], "classes": 10, "downsample": downsample}
         model = build(tmp_path, "mobilenet_v2", alpha=0.35, **args)
@@ -84,7 +84,7 @@ def test_mobilenet_v2_pads_symmetrically_and_keeps_as_many_strides_as_asked(tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("downsample", "size"), [(0, 32), (1, 16), (2, 8), (3, 4), (5, 1)])
-def test_mobilenet_v1_keeps_as_many_strides_as_asked(tmp_path, downsample, size):
+def test_mobilenet_v1_keeps_downsample_strides(tmp_path, downsample, size):
     model = build(
         tmp_path,
         "mobilenet_v1",
@@ -106,7 +106,7 @@ def test_mobilenet_v1_pads_symmetrically(tmp_path):
     assert len(pads) == 5
 
 
-def test_saved_model_and_own_builder(tmp_path):
+def test_saved_model_and_custom_builder(tmp_path):
     build(tmp_path, "mlp", input_shape=[4], classes=2).save(tmp_path / "m.keras")
     assert models.build(ModelSource(ref="m.keras"), tmp_path).output_shape == (None, 2)
     (tmp_path / "mine_model.py").write_text(
@@ -120,12 +120,12 @@ def test_saved_model_and_own_builder(tmp_path):
     with pytest.raises(UsageError, match=r"returned str; it must return a tf.keras.Model"):
         models.build(ModelSource(ref="mine_model.py:wrong"), tmp_path)
     (tmp_path / "bad.keras").write_text("nothing")
-    with pytest.raises(UsageError, match=r"bad.keras is no saved Keras model"):
+    with pytest.raises(UsageError, match=r"bad.keras is not a saved Keras model"):
         models.build(ModelSource(ref="bad.keras"), tmp_path)
 
 
 @pytest.mark.slow
-def test_a_keras_3_model_gets_the_fix(tmp_path):
+def test_keras_3_model_is_an_error(tmp_path):
     (tmp_path / "three.py").write_text(
         "import keras\n"
         "def build():\n"
@@ -142,17 +142,17 @@ def test_a_keras_3_model_gets_the_fix(tmp_path):
 
 
 @pytest.mark.parametrize("experts", [0, 4])
-@pytest.mark.parametrize("given", [{"vocabulary": 50}, {"features": 6}])
-def test_transformer(given, experts, tmp_path):
+@pytest.mark.parametrize("inputs", [{"vocabulary": 50}, {"features": 6}])
+def test_transformer(inputs, experts, tmp_path):
     args = {"classes": 3, "length": 16, "width": 16, "heads": 2, "window": 8, "blocks": 1}
-    source = ModelSource(name="transformer", args={**args, **given, "experts": experts})
+    source = ModelSource(name="transformer", args={**args, **inputs, "experts": experts})
     model = models.build(source, tmp_path)
-    shape = (2, 16) if "vocabulary" in given else (2, 16, 6)
-    x = np.ones(shape, "int32" if "vocabulary" in given else "float32")
+    shape = (2, 16) if "vocabulary" in inputs else (2, 16, 6)
+    x = np.ones(shape, "int32" if "vocabulary" in inputs else "float32")
     assert model(x).shape == (2, 3)
     assert any(layer.name == "experts_1" for layer in model.layers) == bool(experts)
     # What is padding changes nothing.
-    if "vocabulary" in given:
+    if "vocabulary" in inputs:
         x[:, 8:] = 0
         before = model(x).numpy()
         model.get_layer("embedding").embeddings.assign_add(
@@ -161,7 +161,7 @@ def test_transformer(given, experts, tmp_path):
         np.testing.assert_allclose(model(x).numpy(), before, atol=1e-4)
 
 
-def test_a_mixture_reads_less_than_it_has(tmp_path):
+def test_mixture_of_experts_reads_a_part_of_its_weights(tmp_path):
     args = {"input_shape": [8, 8, 1], "classes": 10, "experts": 8, "top_k": 2}
     model = models.build(ModelSource(name="moe_mlp", args=args), tmp_path)
     experts = model.get_layer("experts")

@@ -1,1 +1,1 @@
-"""Saved models of every kind that people have, as Keras 2 models."""
+"""Saved models of every format, loaded as Keras 2 models."""

@@ -1,4 +1,4 @@
-"""Whether a model that was changed without training answers as before, and where it does not."""
+"""Equivalence: compares a model's outputs before and after a change without training."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import tensorflow as tf
 from edgesparse.spec.errors import EdgesparseError
 
 TOLERANCE = 1e-3
-"""Of the range of the answers: rounding stays far below it."""
-_SAME = 1e-3
-"""Of a value's size: a range below that is rounding, too."""
+"""Share of the outputs' range: rounding stays far below it."""
+_CONSTANT = 1e-3
+"""Share of a value's magnitude: a smaller range is rounding of a constant output."""
 
 
 def largest_difference(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], groups: int = 1
 ) -> float:
-    """By how much of its range an output differs at most; infinite where one has another shape.
+    """Return the largest difference of an output as a share of its range.
 
     Args:
-        before: outputs [samples, ...] by name.
-        groups: into how many the samples are divided, each with a range of its own.
+        before, after: outputs [samples, ...] by name.
+        groups: number of equal groups of samples, each with its own range.
+
+    Returns:
+        The share; infinite if an output is missing, is NaN or has another shape.
     """
     return max((_difference(v, after.get(name), groups) for name, v in before.items()), default=0.0)
 
@@ -31,7 +34,7 @@ def largest_difference(
 def first_difference(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], groups: int = 1
 ) -> str | None:
-    """The first name whose output differs by more than the tolerance."""
+    """Return the first name whose output differs by more than TOLERANCE."""
     for name, values in before.items():
         if not _difference(values, after.get(name), groups) <= TOLERANCE:
             return name
@@ -41,18 +44,18 @@ def first_difference(
 def _difference(before: np.ndarray, after: Any, groups: int) -> float:
     if after is None or tuple(after.shape) != before.shape:
         return float("inf")
-    found = [0.0]
+    shares = [0.0]
     for old, new in zip(
         np.array_split(before.astype(np.float64), groups),
         np.array_split(np.asarray(after).astype(np.float64), groups),
         strict=True,
     ):
-        known = np.isfinite(old)  # Samples may be such that a model overflows.
-        if known.any():
-            size, apart = np.ptp(old[known]), np.abs(new - old)[known].max()
-            share = apart / max(size, _SAME * np.abs(old[known]).max(), 1e-6)
-            found.append(float("inf") if np.isnan(share) else float(share))
-    return max(found)
+        finite = np.isfinite(old)  # Random samples can make a model overflow.
+        if finite.any():
+            size, error = np.ptp(old[finite]), np.abs(new - old)[finite].max()
+            share = error / max(size, _CONSTANT * np.abs(old[finite]).max(), 1e-6)
+            shares.append(float("inf") if np.isnan(share) else float(share))
+    return max(shares)
 
 
 def require_equal(
@@ -60,66 +63,72 @@ def require_equal(
     before: tf.keras.Model,
     after: tf.keras.Model,
     samples: Any,
-    same: Any = None,
+    samples_after: Any = None,
 ) -> None:
-    """Hold a changed model against the one before, layers that compute with random numbers aside.
+    """Check that a changed model has the outputs of the original, unless those are random.
 
     Args:
-        change: what was done to it, for the message: "flattening".
-        samples: what `before` is called with: an array, a list, or a mapping of them.
-        same: what `after` is called with; default: the same.
+        change: the change, as the message's subject: "flattening".
+        samples: input of `before`: an array, a list, or a mapping of them.
+        samples_after: input of `after`; default: `samples`.
 
     Raises:
-        EdgesparseError: it answers differently; the message names the layer.
+        EdgesparseError: outputs differ; the message names the first layer that does.
     """
-    same = samples if same is None else same
-    answers = _numbered(before(samples, training=False))
-    apart = largest_difference(answers, _numbered(after(same, training=False)))
-    again = _numbered(before(samples, training=False))
-    if apart <= TOLERANCE or largest_difference(answers, again) > TOLERANCE:
+    samples_after = samples if samples_after is None else samples_after
+    outputs = _by_index(before(samples, training=False))
+    difference = largest_difference(outputs, _by_index(after(samples_after, training=False)))
+    repeated = _by_index(before(samples, training=False))
+    if difference <= TOLERANCE or largest_difference(outputs, repeated) > TOLERANCE:
         return
-    name = first_difference(_recorded(before, samples), _recorded(after, same))
+    name = first_difference(_layer_outputs(before, samples), _layer_outputs(after, samples_after))
     where = f", from layer {name.rpartition(' ')[0]} on" if name else ""
-    size = f"by {apart:.1%} of their range" if np.isfinite(apart) else "their shape"
-    raise EdgesparseError(f"{change} changes the model's answers {size}{where}")
+    size = (
+        f"by {difference:.1%} of their range" if np.isfinite(difference) else "in shape or to NaN"
+    )
+    raise EdgesparseError(f"{change} changed the model's outputs {size}{where}")
 
 
-def _numbered(found: Any) -> dict[str, np.ndarray]:
-    return {str(n): np.asarray(values) for n, values in enumerate(tf.nest.flatten(found))}
+def _by_index(outputs: Any) -> dict[str, np.ndarray]:
+    return {str(n): np.asarray(values) for n, values in enumerate(tf.nest.flatten(outputs))}
 
 
-def _recorded(model: tf.keras.Model, samples: Any) -> dict[str, np.ndarray]:
-    """What each layer gives when the model is called: by its name, as often as it is called."""
-    found: dict[str, np.ndarray] = {}
+def _layer_outputs(model: tf.keras.Model, samples: Any) -> dict[str, np.ndarray]:
+    """Record the outputs of every call of each layer while the model is called.
+
+    Returns:
+        Outputs by "LAYER CALL.OUTPUT", in order of the calls.
+    """
+    outputs: dict[str, np.ndarray] = {}
     original: dict[Any, Any] = {}
 
     def recording(layer: Any) -> Any:
         def call(*arguments: Any, **named: Any) -> Any:
             values = original[layer](*arguments, **named)
             for number, value in enumerate(tf.nest.flatten(values)):
-                count = sum(name.startswith(f"{layer.name} ") for name in found)
-                found[f"{layer.name} {count}.{number}"] = np.asarray(value)
+                count = sum(name.startswith(f"{layer.name} ") for name in outputs)
+                outputs[f"{layer.name} {count}.{number}"] = np.asarray(value)
             return values
 
         return call
 
     layers = [x for x in model._flatten_layers(include_self=False) if _is_recorded(x)]
-    own = {layer: vars(layer).get("call") for layer in layers}
+    overridden = {layer: vars(layer).get("call") for layer in layers}
     try:
         for layer in layers:
             original[layer] = layer.call
             vars(layer)["call"] = recording(layer)
         model(samples, training=False)
     finally:
-        for layer, call in own.items():
+        for layer, call in overridden.items():
             vars(layer).pop("call", None)
             if call is not None:
                 vars(layer)["call"] = call
-    return {name: values for name, values in found.items() if values.dtype.kind in "fiub"}
+    return {name: values for name, values in outputs.items() if values.dtype.kind in "fiub"}
 
 
 def _is_recorded(layer: Any) -> bool:
-    # The toolkit's wrappers call the layers in them, which have the names of before.
+    # tfmot's wrappers call their layers, which have the original names.
     toolkit = type(layer).__module__.startswith("tensorflow_model_optimization")
     return not isinstance(layer, tf.keras.Model) and not toolkit
 
@@ -127,17 +136,17 @@ def _is_recorded(layer: Any) -> bool:
 def outputs(
     model: tf.keras.Model, tensors: Sequence[Any], samples: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """Tensors of a model for samples in the order of its inputs."""
+    """Compute tensors of a model for samples, both in the order of its inputs."""
     if not tensors:
         return []
     inner = tf.keras.Model(model.inputs, list(tensors))
-    given = samples[0] if len(samples) == 1 else list(samples)
-    return [np.asarray(values) for values in tf.nest.flatten(inner(given, training=False))]
+    x = samples[0] if len(samples) == 1 else list(samples)
+    return [np.asarray(values) for values in tf.nest.flatten(inner(x, training=False))]
 
 
-def settle_normalizations(model: tf.keras.Model) -> None:
-    """Have every Normalization compute with the statistics among its weights: Keras 2 does so in
-    set_weights(), and not where single weights are assigned, as the toolkit does."""
+def finalize_normalizations(model: tf.keras.Model) -> None:
+    """Make every Normalization layer use the statistics in its weights: Keras 2 does so in
+    set_weights() only, not when single weights are assigned, as tfmot does."""
     for layer in model._flatten_layers():
         if isinstance(layer, tf.keras.layers.Normalization) and layer.built:
             layer.finalize_state()

@@ -1,4 +1,4 @@
-"""What kind of file a saved model is, and the Keras 2 model that is in it."""
+"""Saved models: detects the format of a file and loads it as a Keras 2 model."""
 
 from __future__ import annotations
 
@@ -12,57 +12,59 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgesparse.models.files import graphs, keras3, wrapped
+from edgesparse.models.files import keras3, saved_model, wrapped
 from edgesparse.spec.errors import UsageError, cause_of
 
-LAMBDA_NOTE = "it has Lambda layers: code in the file, which was run"
+LAMBDA_NOTE = "the file contains Lambda layers; their code was executed"
 KERAS_3_NOTE = (
-    "it was saved by Keras 3 and is rebuilt in Keras 2, which the pruning toolkit needs; both "
-    "answer alike"
+    "saved by Keras 3, rebuilt in Keras 2 (required by the pruning toolkit); outputs of both are "
+    "equal"
 )
 
 
 def read(
-    path: Path, own: Mapping[str, Any] | None = None, *, trusted: bool = False
+    path: Path, custom_objects: Mapping[str, Any] | None = None, *, trusted: bool = False
 ) -> tuple[tf.keras.Model, tuple[str, ...]]:
-    """A saved model, and what is to be said about how it was read.
+    """Load a saved model, with notes on how it was read.
 
     Args:
         path: a .keras or .h5 file of Keras 2 or 3, or a SavedModel folder.
-        own: what the user's file defines, by name; also found as package>name.
-        trusted: it is ours, saved a stage before; nothing is said then.
+        custom_objects: layers and functions of the user's file, by name.
+        trusted: the file was saved by an earlier stage: wrappers are kept, without notes.
 
     Raises:
-        UsageError: it cannot be read, with the reason and the way out.
+        UsageError: it cannot be read; the message has the reason and what to do.
     """
     if path.is_dir():
-        return graphs.read(path)
+        return saved_model.read(path)
     try:
         version = _version(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path.name} cannot be read: {cause_of(error)}") from error
-    given = dict(own or {})
+    objects = dict(custom_objects or {})
     if version.startswith("3"):
-        return keras3.read(path, given), (KERAS_3_NOTE,)
-    given |= {f"Custom>{name}": found for name, found in given.items()}
-    # Lambda layers are code in the file, which Keras asks its caller to trust: it is the user's
-    # own, named in the user's pipeline.
+        return keras3.read(path, objects), (KERAS_3_NOTE,)
+    objects |= {f"Custom>{name}": value for name, value in objects.items()}
+    # Lambda layers are code in the file, which Keras runs only if told that the file is trusted: it
+    # is the user's, named in the user's pipeline.
     options = {"safe_mode": False} if path.suffix == ".keras" else {}
     try:
         with ExitStack() as scopes:
             for scope in wrapped.scopes():
                 scopes.enter_context(scope)
             if wrapped.is_quantized(path):
-                return wrapped.read_quantized(path, given), (wrapped.QUANTIZED_NOTE,)
-            model = tf.keras.models.load_model(path, compile=False, custom_objects=given, **options)
+                return wrapped.read_quantized(path, objects), (wrapped.QUANTIZED_NOTE,)
+            model = tf.keras.models.load_model(
+                path, compile=False, custom_objects=objects, **options
+            )
     except Exception as error:
-        raise UsageError(f"{path.name} cannot be read: {_why(error, path)}") from error
+        raise UsageError(f"{path.name} cannot be read: {_explain(error, path)}") from error
     notes = []
     if any(isinstance(part, tf.keras.layers.Lambda) for part in model._flatten_layers()):
         notes.append(LAMBDA_NOTE)
     if not trusted:
-        model, said = wrapped.unwrapped(model)
-        notes += said
+        model, wrapper_notes = wrapped.unwrap(model)
+        notes += wrapper_notes
     return model, tuple(notes)
 
 
@@ -78,31 +80,29 @@ _NAMES = tuple(
         r"(?:: |class |function |type )['`](\w+)['`]",
     )
 )
-"""The name of what Keras does not know, in its message."""
+"""Patterns of the unknown object's name in Keras' messages."""
 
 
-def _why(error: Exception, path: Path) -> str:
+def _explain(error: Exception, path: Path) -> str:
+    """Return the reason why Keras cannot load a file, with what to do."""
     reason = cause_of(error)
     builder = (
-        "name the function that builds the model, and give this file as its weights: "
+        "name the function that builds the model, with this file as its weights: "
         f"model: {{ref: my_model.py:build, weights: {path.name}}}"
     )
     if "<lambda>" in reason or "Improper config format for {'value'" in reason:
         kind = "an activation, initializer, regularizer or constraint"
-        return f"it has a lambda as {kind}, which Keras cannot read back; {builder}"
+        return f"it has a lambda as {kind}, which Keras cannot load; {builder}"
     if not _UNKNOWN.search(reason):
         return f"{reason}; if it was saved by another version of Keras, {builder}"
     names = [match[1] for pattern in _NAMES if (match := pattern.search(reason))]
-    if not names or names[0] == "function":  # Keras has lost its name.
+    if not names or names[0] == "function":  # Keras' message lacks the name.
         return f"{reason.partition('. ')[0].rstrip('.')}; {builder}"
-    return (
-        f"it uses {names[0]}, which Keras does not know; name it: "
-        f'custom_objects: ["my_layers.py:{names[0]}"]'
-    )
+    return f'{names[0]} is unknown to Keras; add it: custom_objects: ["my_layers.py:{names[0]}"]'
 
 
 def _version(path: Path) -> str:
-    """The version of Keras that saved a file; UsageError where it holds weights only."""
+    """Read the version of Keras that saved a file. Raises UsageError if it has weights only."""
     if path.suffix == ".keras" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return str(json.loads(archive.read("metadata.json")).get("keras_version", "2"))
@@ -112,12 +112,14 @@ def _version(path: Path) -> str:
         if path.suffix == ".keras" and path.read_bytes()[:200].startswith(
             b"version https://git-lf"
         ):
-            raise UsageError(f"{path.name} is a pointer of Git LFS: fetch the file, 'git lfs pull'")
-        raise UsageError(f"{path.name} is no saved Keras model, or was not copied whole")
+            raise UsageError(
+                f"{path.name} is a Git LFS pointer; fetch the file with 'git lfs pull'"
+            )
+        raise UsageError(f"{path.name} is not a saved Keras model, or is incomplete")
     with h5py.File(path, "r") as file:
         if "model_config" not in file.attrs:
             raise UsageError(
-                f"{path.name} holds weights only: name the function that builds the model, and "
-                f"give this file beside it: model: {{ref: my_model.py:build, weights: {path.name}}}"
+                f"{path.name} contains weights only; name the function that builds the model, with "
+                f"this file as its weights: model: {{ref: my_model.py:build, weights: {path.name}}}"
             )
         return str(file.attrs.get("keras_version", "2"))

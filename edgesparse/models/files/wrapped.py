@@ -1,4 +1,4 @@
-"""Models that were saved with the pruning toolkit's wrappers around their layers."""
+"""Models that were saved with tfmot's pruning or quantization wrappers around their layers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _QUANTIZED = ("QuantizeWrapper", "QuantizeWrapperV2")
 _QUANTIZER = "QuantizeLayer"
 _GROUPS = {"QuantizeWrapper": "quantize_wrapper", "QuantizeWrapperV2": "quantize_wrapper_v2"}
 QUANTIZED_NOTE = (
-    "quantization wrappers were taken off, the weights are kept; 'quantize: {scheme: int8, "
-    "qat: true}' puts them on again"
+    "removed quantization wrappers, kept the weights; add them again with "
+    "'quantize: {scheme: int8, qat: true}'"
 )
 
 
 def scopes() -> Iterator[AbstractContextManager[Any]]:
-    """In which Keras knows the toolkit's layers. The toolkit takes two seconds to import, so it is
-    imported where a pipeline is about to need it anyway."""
+    """Yield scopes in which Keras knows tfmot's layers. tfmot takes two seconds to import, so it is
+    imported only when a pipeline is about to need it anyway."""
     import tensorflow_model_optimization as tfmot
 
     yield tfmot.sparsity.keras.prune_scope()
     yield tfmot.quantization.keras.quantize_scope()
 
 
-def unwrapped(model: tf.keras.Model) -> tuple[tf.keras.Model, list[str]]:
-    """The model without them, with its weights and its zeros, and what is to be said about that."""
+def unwrap(model: tf.keras.Model) -> tuple[tf.keras.Model, list[str]]:
+    """Return the model without wrappers, with its weights and zeros, and notes about it."""
     kinds = {type(layer).__name__ for layer in model._flatten_layers()}
     notes = []
     if _PRUNED in kinds:
@@ -43,59 +43,60 @@ def unwrapped(model: tf.keras.Model) -> tuple[tf.keras.Model, list[str]]:
                 for kernel, mask, _ in layer.pruning_vars:
                     kernel.assign(kernel * mask)
         model = tfmot.sparsity.keras.strip_pruning(model)
-        notes.append("pruning wrappers were taken off; the zeros are kept")
+        notes.append("removed pruning wrappers, kept the zeros")
     if kinds & {*_QUANTIZED, _QUANTIZER}:
-        twin = _float(model)
-        for new, old in zip(twin.layers, model.layers, strict=True):
-            theirs = {_short(weight): weight for weight in old.weights}
-            new.set_weights([theirs[_short(weight)].numpy() for weight in new.weights])
-        model = twin
+        plain = _without_wrappers(model)
+        for new, old in zip(plain.layers, model.layers, strict=True):
+            by_name = {_short_name(weight): weight for weight in old.weights}
+            new.set_weights([by_name[_short_name(weight)].numpy() for weight in new.weights])
+        model = plain
         notes.append(QUANTIZED_NOTE)
     return model, notes
 
 
 def is_quantized(path: Path) -> bool:
-    """Whether a .keras file has the toolkit's quantization wrappers, which Keras cannot load."""
+    """Return whether a .keras file has tfmot's quantization wrappers, which Keras cannot load."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return b"QuantizeWrapper" in archive.read("config.json")
 
 
-def read_quantized(path: Path, own: Mapping[str, Any]) -> tf.keras.Model:
-    """The model in such a file without its wrappers: Keras counts the ranges of the first twice."""
+def read_quantized(path: Path, custom_objects: Mapping[str, Any]) -> tf.keras.Model:
+    """Load a file with quantization wrappers without them, by hand: Keras counts the ranges of the
+    first wrapper twice and fails."""
     import h5py
 
     with zipfile.ZipFile(path) as archive:
         config = json.loads(archive.read("config.json"))
         weights = BytesIO(archive.read("model.weights.h5"))
-    with tf.keras.utils.custom_object_scope(dict(own)):
+    with tf.keras.utils.custom_object_scope(dict(custom_objects)):
         model = tf.keras.utils.deserialize_keras_object(config)
-    twin = _float(model)
+    plain = _without_wrappers(model)
     counts: dict[str, int] = {}
     with h5py.File(weights, "r") as file:
         groups = file.get("layers") or file["_layer_checkpoint_dependencies"]
-        for layer, wrapper in zip(twin.layers, model.layers, strict=True):
+        for layer, wrapper in zip(plain.layers, model.layers, strict=True):
             name = _GROUPS.get(type(wrapper).__name__, "")
             number = counts.get(name, 0)
             counts[name] = number + 1
             if layer.weights:
                 group = groups[f"{name}_{number}" if number else name]
                 layer.set_weights(_inner_weights(group, len(layer.weights)))
-    return twin
+    return plain
 
 
 def _inner_weights(group: Any, count: int) -> list[Any]:
-    """What a layer within a wrapper has: its kernel is among the wrapper's own, the first."""
+    """Return the weights of a wrapped layer; its kernel is the first of the wrapper's variables."""
     inner = group["layer"]["vars"] if "layer" in group else {}
-    found = [inner[str(i)][()] for i in range(len(inner))]
-    if len(found) < count:
-        found.insert(0, group["vars"]["0"][()])
-    return found
+    weights = [inner[str(i)][()] for i in range(len(inner))]
+    if len(weights) < count:
+        weights.insert(0, group["vars"]["0"][()])
+    return weights
 
 
-def _float(model: tf.keras.Model) -> tf.keras.Model:
-    """The same layers without fake-quantization, their weights made anew."""
+def _without_wrappers(model: tf.keras.Model) -> tf.keras.Model:
+    """Clone the model without fake quantization, with newly initialized weights."""
 
     def inner(layer: Any) -> Any:
         kind = type(layer).__name__
@@ -104,15 +105,14 @@ def _float(model: tf.keras.Model) -> tf.keras.Model:
         if kind not in _QUANTIZED:
             return layer.__class__.from_config(layer.get_config())
         config = layer.layer.get_config()
-        # Its activation was replaced by one that knows ranges; the plain one is in it.
-        activation = getattr(layer.layer, "activation", None)
-        plain = getattr(activation, "activation", None)
-        if plain is not None:
-            config["activation"] = tf.keras.activations.serialize(plain)
+        # tfmot replaces the activation by one with ranges, which contains the original.
+        activation = getattr(getattr(layer.layer, "activation", None), "activation", None)
+        if activation is not None:
+            config["activation"] = tf.keras.activations.serialize(activation)
         return layer.layer.__class__.from_config(config)
 
     return tf.keras.models.clone_model(model, clone_function=inner)
 
 
-def _short(weight: Any) -> str:
+def _short_name(weight: Any) -> str:
     return str(weight.name).split("/")[-1]

@@ -102,7 +102,7 @@ def read_keras(context: StageContext, role: str) -> tf.keras.Model:
         model = build_model(context)
         model.load_weights(context.inputs[role] / _WEIGHTS)
         return model
-    custom_objects = models.own_objects(context.pipeline.model, context.plan.loaded.folder)
+    custom_objects = models.custom_objects(context.pipeline.model, context.plan.loaded.folder)
     model, _ = read(context.inputs[role] / _WHOLE, custom_objects, trusted=True)
     return functional.functional(model, context.plan.data.inputs, role)
 

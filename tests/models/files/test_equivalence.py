@@ -1,13 +1,13 @@
-"""Answers before and after a change, and the layer from which on they differ."""
+"""Outputs before and after a change, and the first layer that differs."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from edgesparse.models.files.equivalence import (
+    finalize_normalizations,
     largest_difference,
     require_equal,
-    settle_normalizations,
 )
 from edgesparse.spec.errors import EdgesparseError
 
@@ -23,51 +23,51 @@ def network():
 
 
 def copied(model):
-    twin = tf.keras.models.clone_model(model)
-    twin.set_weights(model.get_weights())
-    return twin
+    copy = tf.keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def test_equal_models_pass_and_keep_their_layers():
     model = network()
-    twin = copied(model)
-    require_equal("copying", model, twin, X)
-    assert not any("call" in vars(layer) for layer in [*model.layers, *twin.layers])
+    copy = copied(model)
+    require_equal("copying", model, copy, X)
+    assert not any("call" in vars(layer) for layer in [*model.layers, *copy.layers])
 
 
 def test_a_difference_names_the_first_layer():
     model = network()
-    twin = copied(model)
-    twin.get_layer("second").kernel.assign(-twin.get_layer("second").kernel)
+    copy = copied(model)
+    copy.get_layer("second").kernel.assign(-copy.get_layer("second").kernel)
     with pytest.raises(
         EdgesparseError,
-        match=r"copying changes the model's answers by [\d.]+% .*, from layer second on",
+        match=r"copying changed the model's outputs by [\d.]+% .*, from layer second on",
     ):
-        require_equal("copying", model, twin, X)
+        require_equal("copying", model, copy, X)
     assert not any("call" in vars(layer) for layer in model.layers)
 
 
-def test_a_model_that_computes_with_random_numbers_is_not_judged():
+def test_random_models_are_not_compared():
     inputs = tf.keras.Input((6,))
     model = tf.keras.Model(inputs, inputs + tf.random.normal(tf.shape(inputs)))
     require_equal("copying", model, tf.keras.models.clone_model(model), X)
 
 
-def test_normalizations_compute_with_the_statistics_that_were_set():
+def test_normalizations_use_assigned_statistics():
     normalization = L.Normalization()
     normalization.adapt(X * 3 + 50)
     inputs = tf.keras.Input((6,))
     model = tf.keras.Model(inputs, normalization(inputs))
-    twin = tf.keras.models.clone_model(model)
-    for weight, value in zip(twin.weights, model.get_weights(), strict=True):
+    copy = tf.keras.models.clone_model(model)
+    for weight, value in zip(copy.weights, model.get_weights(), strict=True):
         weight.assign(value)
     with pytest.raises(EdgesparseError, match="from layer normalization"):
-        require_equal("copying", model, twin, X)
-    settle_normalizations(twin)
-    require_equal("copying", model, twin, X)
+        require_equal("copying", model, copy, X)
+    finalize_normalizations(copy)
+    require_equal("copying", model, copy, X)
 
 
-def test_differences_are_shares_of_a_range():
+def test_differences_are_shares_of_the_range():
     before = {"y": np.array([[0.0], [10.0], [np.nan]])}
     assert largest_difference(before, {"y": np.array([[0.0], [9.0], [1.0]])}) == pytest.approx(0.1)
     assert largest_difference(before, {"y": np.zeros((2, 1))}) == np.inf

@@ -1,4 +1,4 @@
-"""Files of Keras 3: rebuilt in Keras 2 with the same answers, or refused with the layer's name."""
+"""Files of Keras 3: rebuilt in Keras 2 with equal outputs, or an error that names the layer."""
 
 import os
 import subprocess
@@ -94,25 +94,25 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["keras", pytest.param("h5", marks=pytest.mark.full)])
 @pytest.mark.parametrize("name", ["operations", "layers"])
-def test_operations_and_layers_answer_as_in_keras_3(folder, name, suffix):
-    model, _ = models.build_noted(ModelSource(ref=f"{name}.{suffix}"), folder)
-    with np.load(folder / f"{name}.npz") as known:
-        x, *wanted = known.values()
-    for number, (values, right) in enumerate(zip(model(x), wanted, strict=True)):
-        np.testing.assert_allclose(values, right, atol=1e-4, err_msg=f"output {number}")
+def test_operations_and_layers_equal_keras_3(folder, name, suffix):
+    model, _ = models.build_with_notes(ModelSource(ref=f"{name}.{suffix}"), folder)
+    with np.load(folder / f"{name}.npz") as stored:
+        x, *expected = stored.values()
+    for number, (values, y) in enumerate(zip(model(x), expected, strict=True)):
+        np.testing.assert_allclose(values, y, atol=1e-4, err_msg=f"output {number}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["keras", pytest.param("h5", marks=pytest.mark.full)])
-def test_other_answers_are_an_error_that_names_the_layer(folder, suffix):
+def test_different_outputs_name_the_layer(folder, suffix):
     source = ModelSource(ref=f"factor.{suffix}", custom_objects=["own.py:Factor"])
-    with pytest.raises(UsageError, match=r"Keras 2 answers differently from its layer doubled on;"):
+    with pytest.raises(UsageError, match=r"outputs differ in Keras 2 from layer doubled on;"):
         models.build(source, folder)
 
 
 @pytest.mark.slow
-def test_an_operation_without_a_translation_is_named(folder):
+def test_untranslated_operation_is_named(folder):
     with pytest.raises(
-        UsageError, match=r"its operation cumprod \(keras.ops Cumprod\) has no translation"
+        UsageError, match=r"operation cumprod \(keras.ops Cumprod\) has no translation"
     ):
         models.build(ModelSource(ref="untranslated.keras"), folder)

@@ -1,4 +1,4 @@
-"""Saved models of every kind that people have, saved by the programs that save them."""
+"""Saved models of every format, saved by Keras 2, Keras 3 and tfmot."""
 
 import os
 import subprocess
@@ -87,7 +87,7 @@ def folder(tmp_path_factory):
 
 def read(folder, name, *custom_objects):
     source = ModelSource(ref=name, custom_objects=list(custom_objects))
-    return models.build_noted(source, folder)
+    return models.build_with_notes(source, folder)
 
 
 MORE = [("own", "h5"), ("nested", "keras"), ("sequential", "h5")]
@@ -107,23 +107,26 @@ def test_files_of_keras_3_are_rebuilt_in_keras_2(folder, name, suffix):
     model, notes = read(folder, f"{name}.{suffix}", "own.py:Gated")
     assert notes == (KERAS_3_NOTE,)
     assert isinstance(model, tf.keras.Model)
-    with np.load(folder / f"{name}.npz") as known:
-        np.testing.assert_allclose(model(known["x"]).numpy(), known["y"], atol=1e-5)
+    with np.load(folder / f"{name}.npz") as stored:
+        np.testing.assert_allclose(model(stored["x"]).numpy(), stored["y"], atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("own.keras", r"no layer Gated \(name it: custom_objects: \[.my_layers.py:Gated.\]\)"),
+        ("own.keras", r"unknown layer Gated \(add it: custom_objects: \[.my_layers.py:Gated.\]\)"),
         ("rms.keras", "Keras 2 has no layer RMSNormalization; name a function"),
-        ("only.weights.h5", r"holds weights only: name the function .* weights: only.weights.h5"),
-        ("own.npz", "is no saved Keras model"),
-        ("cut.keras", "is no saved Keras model, or was not copied whole"),
-        ("pointer.keras", "is a pointer of Git LFS"),
+        (
+            "only.weights.h5",
+            r"contains weights only; name the function .* weights: only.weights.h5",
+        ),
+        ("own.npz", "is not a saved Keras model"),
+        ("cut.keras", "is not a saved Keras model, or is incomplete"),
+        ("pointer.keras", "is a Git LFS pointer"),
     ],
 )
-def test_what_cannot_be_read_says_why(folder, name, message):
+def test_unreadable_files(folder, name, message):
     (folder / "cut.keras").write_bytes((folder / "own.keras").read_bytes()[:2000])
     (folder / "pointer.keras").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UsageError, match=message):
@@ -131,25 +134,25 @@ def test_what_cannot_be_read_says_why(folder, name, message):
 
 
 @pytest.mark.slow
-def test_a_saved_model_is_converted_as_it_is(folder):
+def test_saved_model_is_converted_unchanged(folder):
     model, notes = read(folder, "graph")
-    assert notes == ("its signature 'serving_default' is converted as it is",)
-    with np.load(folder / "graph.npz") as known:
-        np.testing.assert_allclose(model(known["x"]).numpy(), known["y"], atol=1e-6)
+    assert notes == ("signature 'serving_default' is converted unchanged",)
+    with np.load(folder / "graph.npz") as stored:
+        np.testing.assert_allclose(model(stored["x"]).numpy(), stored["y"], atol=1e-6)
 
 
 @pytest.mark.slow
-def test_weights_go_into_a_model_that_is_built(folder):
+def test_weights_of_a_built_model(folder):
     (folder / "builder.py").write_text(
         "import tensorflow as tf\n\n\ndef build(units=3):\n"
         "    L = tf.keras.layers\n"
         "    return tf.keras.Sequential([tf.keras.Input((4,)), L.Dense(units)])\n"
     )
     args = {"ref": "builder.py:build", "weights": "w.weights.h5"}
-    known = models.build(ModelSource(ref="builder.py:build"), folder)
-    known.save_weights(folder / "w.weights.h5")
+    original = models.build(ModelSource(ref="builder.py:build"), folder)
+    original.save_weights(folder / "w.weights.h5")
     model = models.build(ModelSource(**args), folder)
-    np.testing.assert_array_equal(model.get_weights()[0], known.get_weights()[0])
+    np.testing.assert_array_equal(model.get_weights()[0], original.get_weights()[0])
     with pytest.raises(UsageError, match=r"the weights in .* do not fit the model of builder"):
         models.build(ModelSource(**args, args={"units": 5}), folder)
 
@@ -162,32 +165,32 @@ def small():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-def test_pruning_wrappers_are_taken_off(tmp_path, suffix):
+def test_pruning_wrappers_are_removed(tmp_path, suffix):
     pruned = tfmot.sparsity.keras.prune_low_magnitude(small())
     for wrapper in pruned.layers:
         for _, mask, _ in getattr(wrapper, "pruning_vars", ()):
             mask.assign(np.arange(mask.shape.num_elements()).reshape(mask.shape) % 2)
     pruned.save(tmp_path / f"m.{suffix}")
     model, notes = read(tmp_path, f"m.{suffix}")
-    assert notes == ("pruning wrappers were taken off; the zeros are kept",)
+    assert notes == ("removed pruning wrappers, kept the zeros",)
     assert [type(layer).__name__ for layer in model.layers] == ["Conv2D", "Flatten", "Dense"]
     assert np.mean(model.layers[-1].kernel.numpy() == 0) == 0.5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-def test_quantization_wrappers_are_taken_off(tmp_path, suffix):
+def test_quantization_wrappers_are_removed(tmp_path, suffix):
     original = small()
     aware = tfmot.quantization.keras.quantize_model(original)
     aware.save(tmp_path / f"m.{suffix}")
     model, (note,) = read(tmp_path, f"m.{suffix}")
-    assert note.startswith("quantization wrappers were taken off")
+    assert note.startswith("removed quantization wrappers")
     x = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
     np.testing.assert_allclose(model(x), original(x), atol=1e-5)
     assert not any("Quantize" in type(layer).__name__ for layer in model.layers)
 
 
-def test_a_lambda_of_ones_own_is_read_with_a_note(tmp_path):
+def test_lambda_layer_is_noted(tmp_path):
     model = tf.keras.Sequential([tf.keras.Input((4,)), L.Lambda(lambda t: t * 2.0), L.Dense(3)])
     model.save(tmp_path / "m.keras")
     again, notes = read(tmp_path, "m.keras")
@@ -199,7 +202,7 @@ def _swoosh(x):
     return x * tf.sigmoid(x)
 
 
-class _Own(L.Dense):
+class _Custom(L.Dense):
     pass
 
 
@@ -208,13 +211,17 @@ class _Own(L.Dense):
     [
         (lambda: L.Dense(3, lambda x: x * 2), "keras", r"a lambda as .* weights: mine.keras}"),
         (lambda: L.Dense(3, lambda x: x * 2), "h5", r"a lambda as .* weights: mine.h5}"),
-        (lambda: L.Dense(3, _swoosh), "keras", r"uses _swoosh, which .*my_layers.py:_swoosh"),
+        (
+            lambda: L.Dense(3, _swoosh),
+            "keras",
+            r"_swoosh is unknown to Keras; .*my_layers.py:_swoosh",
+        ),
         (lambda: L.Dense(3, _swoosh), "h5", r"Unknown activation function.* weights: mine.h5}"),
-        (lambda: _Own(3), "keras", r"uses _Own, which Keras does not know; .*my_layers.py:_Own"),
-        (lambda: _Own(3), "h5", r"uses _Own, which Keras does not know; .*my_layers.py:_Own"),
+        (lambda: _Custom(3), "keras", r"_Custom is unknown to Keras; .*my_layers.py:_Custom"),
+        (lambda: _Custom(3), "h5", r"_Custom is unknown to Keras; .*my_layers.py:_Custom"),
     ],
 )
-def test_what_keras_does_not_know_is_named_with_the_way_out(tmp_path, layer, suffix, message):
+def test_unknown_objects_are_named(tmp_path, layer, suffix, message):
     tf.keras.Sequential([tf.keras.Input((4,)), layer()]).save(tmp_path / f"mine.{suffix}")
     with pytest.raises(UsageError, match=message) as caught:
         read(tmp_path, f"mine.{suffix}")
