@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.code import references
-from edgesparse.spec.errors import EdgesparseError, UsageError, cause_of
-from edgesparse.spec.safe.programs import run_json_module
+from edgesparse.spec.errors import UsageError, cause_of
+from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 
 TIMEOUT_SECONDS = 1800
 ENVIRONMENT = {
@@ -233,12 +233,11 @@ def _explain(error: Exception) -> str:
 
 
 def main(path: str, objects: str, target: str, whole: str) -> None:
-    wrong = ""
-    try:
+    def reply() -> dict[str, Any]:
         write(Path(path), json.loads(objects), Path(target), bool(whole))
-    except (EdgesparseError, OSError) as error:
-        wrong = f"{Path(path).name} (Keras 3): {error}"
-    sys.stdout.write("\n" + json.dumps({"wrong": wrong}) + "\n")
+        return {}
+
+    print_json_reply(reply, f"{Path(path).name} (Keras 3): ")
 
 
 if __name__ == "__main__":
