@@ -57,7 +57,7 @@ class ReleaseInfo(Data):
     run_command: str | None
     """A command that runs it on the device; null on an emulated device, which forgets it."""
     warning: str | None = None
-    """Why another variant may be faster on a real board."""
+    """Why another variant can be faster on a real board."""
     transfer_bytes: Size | None = None
     """Compressed size of its model on the wire to the device; null on this machine."""
 

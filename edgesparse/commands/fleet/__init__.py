@@ -1,1 +1,1 @@
-"""The devices of a run: connected at once, asked what they are, and what is known of them."""
+"""Resources of a project: store, workers, cluster and connected devices."""

@@ -62,8 +62,6 @@ class Bar:
 
 def page_content(results: Results, max_training_charts: int) -> dict[str, Any]:
     """Collect everything that the template needs."""
-    # Validation cleans texts that were added since the results were read: an error, a note.
-    results = Results.model_validate(results.model_dump())
     provenance = results.provenance
     note_numbers = number_notes(results.rows)
     indices = series_indices(row.variant for row in results.rows)

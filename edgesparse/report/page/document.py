@@ -9,6 +9,7 @@ from typing import Any
 
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.files import replace_text
+from edgesparse.spec.safe.text import clean_lines
 
 HERE = Path(__file__).parent
 
@@ -23,11 +24,17 @@ def render(name: str, **content: Any) -> str:
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_clean,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     template = environment.get_template(name)
     return template.render(**content, style=style, script=script, script_digest=digest)
+
+
+def _clean(value: Any) -> Any:
+    """Clean text, but not markup, of control characters."""
+    return clean_lines(value) if type(value) is str else value
 
 
 def write(path: Path, text: str) -> Path:
