@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated
 
@@ -20,16 +21,22 @@ class OneOf(Strict):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> OneOf:
-        names = list(type(self).model_fields)
-        chosen = [name for name in names if getattr(self, name) is not None]
-        if len(chosen) != 1:
-            choices = f"{', '.join(names[:-1])} and {names[-1]}"
-            raise PydanticCustomError(
-                "one_of",
-                "set exactly one of {choices}, not {found}",
-                {"choices": choices, "found": " and ".join(chosen) or "none"},
-            )
+        require_one(self, list(type(self).model_fields))
         return self
+
+
+def require_one(model: BaseModel, names: Sequence[str]) -> None:
+    """Raise PydanticCustomError where not exactly one of these fields is set."""
+    chosen = [name for name in names if getattr(model, name) is not None]
+    if len(chosen) != 1:
+        raise PydanticCustomError(
+            "one_of",
+            "set exactly one of {choices}, not {chosen}",
+            {
+                "choices": f"{', '.join(names[:-1])} and {names[-1]}",
+                "chosen": " and ".join(chosen) or "none",
+            },
+        )
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]

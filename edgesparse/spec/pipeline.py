@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.auto_variants import EPOCHS, Search, default_variants
-from edgesparse.spec.base import Name, Strict
+from edgesparse.spec.base import Name, Strict, require_one
 from edgesparse.spec.sparsify import (
     OneShot,
     SparsifyReference,
@@ -46,8 +46,7 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
-        if (self.name is None) == (self.ref is None):
-            raise PydanticCustomError("one_of", "set exactly one of 'name' and 'ref'")
+        require_one(self, ("name", "ref"))
         return self
 
 

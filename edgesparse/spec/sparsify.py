@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesparse.spec.base import Strict, plugins
+from edgesparse.spec.base import Strict, plugins, require_one
 from edgesparse.spec.step import FineTune as FineTune
 from edgesparse.spec.step import Kept, Sparsity
 from edgesparse.spec.step import Schedule as Schedule
@@ -172,16 +172,7 @@ class Channels(FineTune):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Channels:
-        chosen = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(chosen) != 1:
-            raise PydanticCustomError(
-                "one_of",
-                "set exactly one of {choices}, not {found}",
-                {
-                    "choices": f"{', '.join(BUDGETS[:-1])} and {BUDGETS[-1]}",
-                    "found": " and ".join(chosen) or "none",
-                },
-            )
+        require_one(self, BUDGETS)
         return self
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
+from edgesparse.spec.base import require_one
 from edgesparse.spec.step import FineTune, Fraction, Sparsity
 
 PenaltyGroup = Literal["weight", "block-1x4", "block-1x16", "input", "channel"]
@@ -31,8 +31,7 @@ class Threshold(FineTune):
 
     @model_validator(mode="after")
     def _one_limit(self) -> Threshold:
-        if (self.value is None) == (self.relative is None):
-            raise PydanticCustomError("one_of", "set exactly one of 'value' and 'relative'")
+        require_one(self, ("value", "relative"))
         return self
 
 
@@ -63,8 +62,7 @@ class L1(FineTune):
 
     @model_validator(mode="after")
     def _one_goal(self) -> L1:
-        if (self.penalty is None) == (self.sparsity is None):
-            raise PydanticCustomError("one_of", "set exactly one of 'penalty' and 'sparsity'")
+        require_one(self, ("penalty", "sparsity"))
         return self
 
 

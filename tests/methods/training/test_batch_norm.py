@@ -40,7 +40,7 @@ def test_statistics_that_are_behind_are_recomputed_and_that_is_said(dataset):
     before, after = history[fitting.RECALIBRATED]
     assert before < 0.8 < 0.95 < after
     (note,) = fitting.training_notes(history)
-    assert "statistics of batch normalization were behind" in note
+    assert "batch-norm statistics were stale" in note
     # Nobody would know otherwise.
     _, history, accuracy = fitted(dataset, recalibrate_batch_norm=False)
     assert accuracy < 0.8
