@@ -145,11 +145,10 @@ def from_arrays(
     _check(name, inputs, targets, weights)
     first = next(iter(targets.values()))
     by_target = len(targets) == 1 or split == "time"
-    indices_by_split = (
-        split_indices(name, first, seed, split, gap)
-        if by_target
-        else random_indices(name, len(first), seed)
-    )
+    if by_target:
+        indices_by_split = split_indices(name, first, seed, split, gap)
+    else:
+        indices_by_split = random_indices(name, len(first), seed)
     parts = [
         (
             {key: values[indices] for key, values in inputs.items()},
@@ -305,11 +304,8 @@ def _class_names(
     names = tuple(class_names) if class_names else tuple(str(i) for i in range(classes))
     if len(names) < classes:
         lowest = min(int(values.min()) for values in labels)
-        hint = (
-            "; labels must count from 0: use y - 1"
-            if lowest == 1 and len(names) == classes - 1
-            else ""
-        )
+        is_shifted = lowest == 1 and len(names) == classes - 1
+        hint = "; labels must count from 0: use y - 1" if is_shifted else ""
         raise EdgesparseError(
             f"{name}: labels go up to {classes - 1}, but there are {len(names)} class names{hint}"
         )
@@ -344,13 +340,7 @@ def files_by_class(
     folder: Path, path: str, suffixes: Sequence[str]
 ) -> tuple[list[str], list[str], np.ndarray]:
     """List class names, files and their labels int64 [files] of a folder with a folder per class.
-
-    Args:
-        path: the folder as the YAML file has it, for messages.
-
-    Raises:
-        UsageError: the folder does not exist, or has fewer than two classes or no files.
-    """
+    `path` is the folder in the YAML file, for messages. Raises UsageError."""
     if not folder.is_dir():
         raise UsageError(f"{path}: no such folder beside the YAML file")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir())
@@ -368,19 +358,17 @@ def files_by_class(
 
 def _check(name: str, inputs: Arrays, targets: Arrays, weights: np.ndarray | None) -> None:
     arrays = {**inputs, **({} if weights is None else {"sample_weight": weights}), **targets}
-    tensors = (*inputs.items(), *targets.items())
     for key, values in inputs.items():
         if values.ndim < 2:
-            raise EdgesparseError(
-                f"{name}: {key} has shape {values.shape}; it must be [samples, ...]"
-            )
+            shape = values.shape
+            raise EdgesparseError(f"{name}: {key} has shape {shape}; it must be [samples, ...]")
     counts = {key: len(values) if values.ndim else 0 for key, values in arrays.items()}
     if len(set(counts.values())) != 1:
         text = " but ".join(f"{key} has {count} samples" for key, count in counts.items())
         raise EdgesparseError(f"{name}: {text}")
     if set(counts.values()) == {0}:
         raise EdgesparseError(f"{name}: x is empty; it needs samples")
-    for key, values in tensors:
+    for key, values in (*inputs.items(), *targets.items()):
         if values.dtype.kind not in "fiub":
             raise EdgesparseError(f"{name}: {key} must be numeric, not {values.dtype}")
         if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -123,15 +123,15 @@ def test_the_same_weights_serve_all_patterns():
         layer = SparseAttention(2, 4, **settings_of)
         layer(x)
         shapes.append([w.shape for w in layer.weights])
-    assert all(one == shapes[0] for one in shapes)
+    assert all(shape == shapes[0] for shape in shapes)
 
 
-def test_wrong_settings_are_said():
+def test_invalid_arguments():
     with pytest.raises(ValueError, match="the length 30 must be a multiple of 4"):
         SparseAttention(1, 2, window=8)(np.zeros((1, 30, 4), np.float32))
     with pytest.raises(ValueError, match="window must be even"):
         SparseAttention(1, 2, window=7)
     with pytest.raises(ValueError, match="stride excludes global_tokens"):
         SparseAttention(1, 2, stride=2, global_tokens=1)
-    with pytest.raises(ValueError, match="too few for random"):
+    with pytest.raises(ValueError, match="too few for 9 random"):
         SparseAttention(1, 2, window=8, random_blocks=9)(np.zeros((1, 32, 4), np.float32))
