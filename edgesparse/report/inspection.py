@@ -67,7 +67,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     bound = sum(tensor.entropy_bytes for tensor in tensors)
     print_line(
         console,
-        f"weights: {size_text(stored)}, {stored / max(1, bound):.2f} times the bound (entropy of "
+        f"weights: {size_text(stored)}, {stored / max(1, bound):.2f}x the bound (entropy of "
         "zero positions and nonzero values)",
     )
     for runtime, explanations in inspection.explained.items():
