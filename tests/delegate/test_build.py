@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from edgesparse.delegate import build
+from edgesparse.spec.safe.files import user_cache
 from tests.conftest import ROOT
 from tests.tools.elf import read_library
 
@@ -31,13 +32,13 @@ def test_no_path_of_this_machine_is_in_a_library():
             assert str(path).encode() not in content
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_same_sources_give_the_same_bytes_elsewhere(tmp_path, monkeypatch):
     first = {a: build.library(a).read_bytes() for a in build.ARCHITECTURES}
     shutil.copytree(build.SOURCES, tmp_path / "another" / "src")
     monkeypatch.setattr(build, "SOURCES", tmp_path / "another" / "src")
     # A cache of its own: nothing that was compiled for the first one is taken.
-    monkeypatch.setattr(build, "_cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     build.build(tmp_path / "built")
     for architecture, content in first.items():
         assert (tmp_path / "built" / build.file_name(architecture)).read_bytes() == content
@@ -46,6 +47,7 @@ def test_the_same_sources_give_the_same_bytes_elsewhere(tmp_path, monkeypatch):
 _ASKS = """
 import sys
 from edgesparse.delegate import build
+from edgesparse.spec.safe.files import user_cache
 real = build.build
 def counted(folder):
     print("built", flush=True)
@@ -55,11 +57,11 @@ print(build.library("aarch64"), flush=True)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_processes_build_once(tmp_path, monkeypatch):
     cache = tmp_path / "edgesparse"
     cache.mkdir()
-    (cache / "zig").symlink_to(build._cache() / "zig")
+    (cache / "zig").symlink_to(user_cache("zig"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = [sys.executable, "-c", _ASKS]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in "12"]
@@ -89,10 +91,10 @@ def test_the_digest_covers_sources_flags_and_compiler(tmp_path, monkeypatch):
 
 def test_a_missing_compiler_is_named_with_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "COMPILER", "no_such_compiler")
-    monkeypatch.setattr(build, "_cache", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(build.BuildError, match="the compiler is missing; pip install"):
         build.library("x86_64")
-    assert not list((tmp_path / "delegate").glob("[0-9a-f]*"))
+    assert not list((tmp_path / "edgesparse" / "delegate").glob("[0-9a-f]*"))
 
 
 def test_an_error_in_a_source_names_it(tmp_path, monkeypatch):
