@@ -41,7 +41,7 @@ def test_what_was_found_counts(workspace, target):
     assert profile.verdict(CELL) == Verdict(True, 1.5)
     assert profile.machine.features == {"fp", "asimd", "asimddp"}
     assert not profile.sparse_path.exists
-    assert "device probe has seen" in profile.sparse_path.why
+    assert "in the device's probe" in profile.sparse_path.why
     assert probes.profiles(target, None)["ai-edge-litert"].sparse_path.exists
     assert not probes.profiles(target, None)["ai-edge-litert"].verdict(CELL).runs
     assert profile.half_precision.exists
