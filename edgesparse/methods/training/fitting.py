@@ -82,19 +82,16 @@ def recipe_of(model: tf.keras.Model, dataset: Dataset, train: Train) -> Recipe:
 
 
 def comparison_samples(model: tf.keras.Model, dataset: Dataset) -> Any:
-    """Return a few calibration samples in the model's form, to compare outputs before and after a
-    change."""
+    """Return a few calibration samples in the form of the model, to compare outputs."""
     return arranged(model, representative(dataset, COMPARISON_SAMPLES))
 
 
 def check_fit(model: tf.keras.Model, dataset: Dataset, train: Train | None = None) -> None:
     """Raise UsageError where the model's inputs or outputs do not suit the dataset."""
     previous = dataset.recipe
-    task_spec = previous.task_spec if isinstance(previous, Recipe) else None
+    spec = previous.task_spec if isinstance(previous, Recipe) else None
     base = previous.base if isinstance(previous, Recipe) else Path()
-    recipe = build_recipe(
-        model, dataset, train or Train(), task_spec, base=base, compiled=Compiled()
-    )
+    recipe = build_recipe(model, dataset, train or Train(), spec, base=base, compiled=Compiled())
     if isinstance(previous, Recipe) and len(previous.tasks) != len(recipe.tasks):
         raise EdgesparseError(
             "the method changed the number of outputs "
@@ -240,8 +237,7 @@ def fit(
 def _recalibrated(
     model: tf.keras.Model, dataset: Dataset, train: Train, recipe: Recipe, history: History
 ) -> History:
-    """Recompute batch normalization's statistics: where requested, or where they seem stale and it
-    helps."""
+    """Recompute batch normalization's statistics if requested, or if stale and it helps."""
     requested = train.recalibrate_batch_norm
     tried = requested or (
         requested is None and any(batch_norm.is_stale(history, name) for name in batch_norm.SHARES)
@@ -358,10 +354,9 @@ def _arrange(recipe: Recipe) -> Callable[..., Any]:
 
 
 def _sample_bytes(dataset: Dataset) -> int:
-    tensors = [*dataset.inputs.values(), *dataset.targets.values()]
     sizes = [
         math.prod(size or 1 for size in tensor.shape) * np.dtype(tensor.dtype).itemsize
-        for tensor in tensors
+        for tensor in (*dataset.inputs.values(), *dataset.targets.values())
     ]
     return max(1, sum(sizes))
 
