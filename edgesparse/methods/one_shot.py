@@ -104,7 +104,7 @@ def one_shot(
         history = fit(model, dataset, train, progress, callbacks=[HoldMasks(held)])
         for masked in held:
             masked.apply()
-    measured = tuple(measure(*masked) for masked in layers)
+    measured = tuple(measure(*layer) for layer in layers)
     target = 0.5 if spec.pattern == "2:4" else spec.sparsity
     done = coverage(model, target, {name: why for name, (_, why) in left.items()})
     require_covered(done, spec.allow_partial)
