@@ -84,7 +84,7 @@ def test_a_model_that_scales_pixels_gets_them_as_they_are(tmp_path, cli):
     (tmp_path / "q.yaml").write_text(text.replace("dense-f32: {}", f"dense-f32: {{model: {args}}}"))
     other = cli("plan", "q.yaml", "--device", "here")
     assert other.returncode == 2
-    assert "some scale pixels themselves and some do not; say 'scale'" in other.stderr
+    assert "the models of some variants scale pixels and those of others do not" in other.stderr
     done = cli("deploy", "p.yaml", "--device", "here")
     assert done.returncode == 0, done.stderr
     row = results(tmp_path)["rows"][0]
