@@ -51,9 +51,8 @@ def login_command(spec: Ssh) -> str:
         words += ["-F", spec.config]
     if spec.known_hosts is not None:
         known_hosts = spec.known_hosts
-        odd = (
-            " " in known_hosts or "%" in known_hosts
-        )  # In an option's value ssh splits and expands.
+        # ssh splits and expands the value of an option.
+        odd = " " in known_hosts or "%" in known_hosts
         known_hosts = '"' + known_hosts.replace("%", "%%") + '"' if odd else known_hosts
         words += ["-o", f"UserKnownHostsFile={known_hosts}"]
     if spec.identity_file is not None:
