@@ -159,7 +159,7 @@ def small():
     [
         ("{name: digits, args: {input_shape: [8, 8, 1]}}", "build", 2,
          "error: p.yaml:3:8: own.py:build: own.py:11: FileNotFoundError: "),
-        ("{ref: 'own.py:data_that_ends'}", "small", 0, "note: preflight failed for dense: "),
+        ("{ref: 'own.py:data_that_ends'}", "small", 0, "info: preflight failed for dense: "),
     ],
 )  # fmt: skip
 def test_what_raises_before_training_is_said(cli, tmp_path, data, model, code, said):
