@@ -98,11 +98,12 @@ def compare_delegate(pi, tmp_path, monkeypatch, seeds):
         cases[str(seed)] = np.frombuffer(case.content, np.uint8)
         cases.update({f"{seed}-{i}": values for i, values in enumerate(case.inputs)})
     np.savez_compressed(tmp_path / "cases.npz", **cases)
+    # Of this user's cache: the other home has none.
+    files = (Path(delegate_guest.__file__), tmp_path / "cases.npz", library("aarch64"))
     monkeypatch.setenv("HOME", str(pi.folder / "home"))
     device = find_device(pi.folder / "devices" / "pi5-emulated.yaml", pi.folder)
     with closing(open_target(device)) as target:
         transport = target.transport
-        files = (Path(delegate_guest.__file__), tmp_path / "cases.npz", library("aarch64"))
         uploads = [upload(file, f"{transport.workdir}/files/{file.name}") for file in files]
         transport.put_files(uploads)
         places = [file.target for file in uploads]
