@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import edgesparse as es
+from edgesparse.graph import events
 from tests.conftest import HERE, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_store")]
@@ -28,29 +29,29 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def deployed(project, artifacts):
     """Deployed as in a notebook: in an event loop, with an output that is no file."""
-    events = []
+    received = []
 
     async def cell():
-        return es.deploy(project / "tiny.yaml", ["here"], project=project, listener=events.append)
+        return es.deploy(project / "tiny.yaml", ["here"], project=project, listener=received.append)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", io.StringIO())
         patch.setenv("EDGESPARSE_STORE", str(artifacts))
-        return asyncio.run(cell()), events
+        return asyncio.run(cell()), received
 
 
 def test_deploy_gives_results_and_tells_its_progress(deployed):
-    results, events = deployed
+    results, received = deployed
     assert isinstance(results, es.Results)
     assert [row.status for row in results.rows] == ["ok", "ok"]
     assert results.best("here").variant in ("dense-f32", "sparse-f32")
     assert results.best() == results.best("here")
     assert len(results.to_frame()) == 2
-    done = [event.label for event in events if isinstance(event, events.StageDone)]
+    done = [event.label for event in received if isinstance(event, events.StageDone)]
     # What does not wait for one another may end in any order.
     assert {"samples", "train", "convert dense-f32", "convert sparse-f32"} <= set(done)
     assert done.index("train") < done.index("convert dense-f32")
-    assert any(isinstance(event, events.StageProgress) for event in events)
+    assert any(isinstance(event, events.StageProgress) for event in received)
 
 
 def test_this_process_has_no_tensorflow(project, deployed):

@@ -102,9 +102,9 @@ def test_a_missing_compiler_fails_the_rows_and_says_what_to_do(
     assert all("install edgetpu_compiler" in row.error for row in rows.values())
     # Before anything is trained.
     first = next(event for event in said if isinstance(event, events.Note | events.StageStarted))
-    assert "coral: the Edge TPU's compiler does not run" in first.text
+    assert "coral: the Edge TPU compiler is not available" in first.text
 
 
 def test_nothing_full_int8_is_said_before_any_work(loaded, board, tmp_path):
-    with pytest.raises(UsageError, match="runs full int8 only"):
+    with pytest.raises(UsageError, match="requires full int8"):
         run(loaded, coral(board, "{}"), tmp_path, variants=("dense-f32",))

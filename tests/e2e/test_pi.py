@@ -77,7 +77,7 @@ def test_a_deploy_measures_and_releases(pi, shared_store):
     (pi.folder / "tiny.yaml").write_text(TINY)
     done = shell(pi, "deploy tiny.yaml --device pi5-emulated --jobs 1")
     results = pi.results_of(done)
-    assert "time = INSTRUCTION COUNT (simulated)" in done.stdout
+    assert "time = INSTRUCTION COUNT (simulated)" in " ".join(done.stdout.split())
     assert {row.status for row in results.rows} == {"ok"}
     assert {(row.runtime.name, row.variant) for row in results.rows} == {
         (runtime, variant) for runtime in RUNTIMES for variant in ("dense-f32", "sparse-f32")

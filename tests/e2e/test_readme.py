@@ -36,7 +36,8 @@ def commands():
 
 @pytest.mark.parametrize(("readme", "text"), examples())
 def test_every_example_is_valid(readme, text, tmp_path):
-    for python in blocks(readme, "python"):
+    # Programs for devices, of devices/README.md, run in tests/delegate/test_load.py.
+    for python in blocks(readme, "python") if readme != "devices/README.md" else ():
         name = re.match(r"# (\w+\.py)\n", python)
         assert name, "a Python example begins with its file name"
         compile(python, name.group(1), "exec")
