@@ -25,9 +25,9 @@ def test_a_run_keeps_how_its_variants_were_made_and_leaves_a_page(cli, tmp_path)
     layers = {one["name"]: one for one in made["layers"]["sparse-f32"]}
     assert layers["dense_1"]["target"] == 0.5
     assert layers["dense_1"]["achieved"] == pytest.approx(0.5, abs=0.05)
-    (bears,) = made["sensitivities"]
-    assert (bears["metric"], bears["unit"], bears["variants"]) == ("accuracy", "%", ["auto-f32"])
-    assert set(bears["layers"]) == set(layers)
+    (entry,) = made["sensitivities"]
+    assert (entry["metric"], entry["unit"], entry["variants"]) == ("accuracy", "%", ["auto-f32"])
+    assert set(entry["layers"]) == set(layers)
     (seen,) = made["inputs"]["dense-f32"]
     assert seen["shape"] == [8, 8, 1]
     assert seen["n_connected"] == seen["n_values"] == 64
