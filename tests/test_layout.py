@@ -1,4 +1,4 @@
-"""The house: what lies where, and who may import whom."""
+"""The layout: which package holds what, and which may import which."""
 
 import ast
 import subprocess
@@ -7,11 +7,11 @@ from collections import Counter
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edgesparse"
-ROOMS = [
+PACKAGES = [
     "cli", "report", "project", "commands", "graph", "stages", "measure", "devices", "tflite",
     "delegate", "methods", "tasks", "models", "layers", "data", "spec",
 ]  # fmt: skip
-"""From the top to the ground: a room imports those below it."""
+"""From top to bottom: a package imports those below it."""
 LINES = 400
 # One file, since it is copied to a device whole and must run there alone.
 LONGER = {"devices/ondevice/agent.py": 580}
@@ -44,20 +44,20 @@ def names_in(tree):
 
 def imports():
     """module -> the modules of ours that it imports, by what is written in it."""
-    found = {}
+    result = {}
     for module, file in MODULES.items():
-        own = set()
+        imported = set()
         for package, name in names_in(ast.parse(file.read_text())):
             # `from edgesparse.stages import train` means the file; a function there, the package.
             target = name if name in MODULES else package
-            # Everybody may ask the package for its version; it is a door, and no room.
+            # Everybody may ask the package for its version; it is a door, and no package.
             if target in MODULES and target != module and target != "edgesparse":
-                own.add(target)
-        found[module] = own
-    return found
+                imported.add(target)
+        result[module] = imported
+    return result
 
 
-def room_of(module):
+def package_of(module):
     """The folder that a module lies in."""
     file = MODULES[module]
     return ".".join(file.parent.relative_to(ROOT).parts)
@@ -65,7 +65,7 @@ def room_of(module):
 
 def circles(arrows):
     """Groups of nodes that reach one another (Tarjan 1972), each sorted."""
-    index, low, stack, found = {}, {}, [], []
+    index, low, stack, result = {}, {}, [], []
 
     def visit(node):
         index[node] = low[node] = len(index)
@@ -81,12 +81,12 @@ def circles(arrows):
             while not group or group[-1] != node:
                 group.append(stack.pop())
             if len(group) > 1:
-                found.append(sorted(group))
+                result.append(sorted(group))
 
     for node in arrows:
         if node not in index:
             visit(node)
-    return found
+    return result
 
 
 def test_the_search_for_circles_finds_them():
@@ -97,18 +97,16 @@ def test_the_search_for_circles_finds_them():
 def test_no_arrow_goes_up():
     """cli over report over ... over spec."""
     count = Counter()
-    for module, own in imports().items():
+    for module, imported in imports().items():
         if module.count(".") == 0 or module == "edgesparse.__main__":
             continue
         here = module.split(".")[1]
-        for other in own:
+        for other in imported:
             there = other.split(".")[1]
-            assert ROOMS.index(there) >= ROOMS.index(here), f"{module} imports {other}"
+            assert PACKAGES.index(there) >= PACKAGES.index(here), f"{module} imports {other}"
             count["across" if there != here else "inside"] += 1
-    print(
-        f"\n{len(MODULES)} modules, {count['across']} imports of lower rooms, none of higher ones;"
-    )
-    print(f"{count['inside']} imports within a room")
+    print(f"\n{len(MODULES)} modules, {count['across']} imports of lower packages, none of higher")
+    print(f"{count['inside']} imports within a package")
     assert count["across"] > 100
 
 
@@ -116,21 +114,24 @@ def test_files_import_one_another_in_no_circle():
     assert circles(imports()) == []
 
 
-def test_rooms_import_one_another_in_no_circle():
-    """Rooms within rooms, too: devices/agent and devices/transport, say."""
-    rooms = {room_of(module): set() for module in MODULES}
-    for module, own in imports().items():
-        rooms[room_of(module)] |= {room_of(other) for other in own} - {room_of(module)}
-    # The doors of rooms hold what all of a room shares (data's Dataset, models' build), which the
-    # package's door leads to.
-    rooms.pop("edgesparse")
-    arrows = {room: own & rooms.keys() for room, own in rooms.items()}
-    print(f"\n{len(rooms)} rooms, {sum(map(len, arrows.values()))} arrows between them, no circle")
+def test_packages_import_one_another_in_no_circle():
+    """Packages within packages, too: devices/agent and devices/transport, say."""
+    packages = {package_of(module): set() for module in MODULES}
+    for module, imported in imports().items():
+        packages[package_of(module)] |= {package_of(other) for other in imported} - {
+            package_of(module)
+        }
+    # A package's __init__ holds what all of it shares (data's Dataset, models' build).
+    packages.pop("edgesparse")
+    arrows = {package: imported & packages.keys() for package, imported in packages.items()}
+    print(
+        f"\n{len(packages)} packages, {sum(map(len, arrows.values()))} arrows between them, no circle"
+    )
     assert circles(arrows) == []
 
 
 def test_nothing_imports_the_main_program():
-    users = [m for m, own in imports().items() if "edgesparse.cli.main" in own]
+    users = [m for m, imported in imports().items() if "edgesparse.cli.main" in imported]
     assert users == ["edgesparse.__main__"]
 
 
@@ -142,7 +143,7 @@ def test_one_place_opens_what_commands_work_with():
         "Connections": {"commands/fleet/resources.py"},
         "open_target": {"commands/fleet/parallel.py"},
         "connected": {"commands/fleet/resources.py"},
-        # A Dask worker has processes of its own, on its machine.
+        # A Dask worker has processes of its imported, on its machine.
         "Workers": {"commands/fleet/resources.py", "graph/execution/cluster.py"},
     }
     callers = {name: set() for name in owners}
@@ -158,17 +159,17 @@ def test_one_place_opens_what_commands_work_with():
 
 def test_the_ground_floor_and_the_report_are_light():
     heavy = {"tensorflow", "tensorflow_model_optimization", "numpy", "rich", "click", "matplotlib"}
-    for room, allowed in (("spec", {"yaml", "pydantic"}), ("report", {"rich"})):
-        for file in (PACKAGE / room).rglob("*.py"):
+    for package, allowed in (("spec", {"yaml", "pydantic"}), ("report", {"rich"})):
+        for file in (PACKAGE / package).rglob("*.py"):
             if file.parent.name == "page":  # Loaded when a page is made only.
                 allowed = {"matplotlib"}
-            found = {name.split(".")[0] for _, name in names_in(ast.parse(file.read_text()))}
-            assert not found & (heavy - allowed), f"{file} imports {found & heavy}"
+            result = {name.split(".")[0] for _, name in names_in(ast.parse(file.read_text()))}
+            assert not result & (heavy - allowed), f"{file} imports {result & heavy}"
 
 
 def test_a_room_has_at_most_a_dozen_files():
     counts = Counter(file.parent.relative_to(ROOT) for file in MODULES.values())
-    crowded = {str(room): count for room, count in counts.items() if count > FILES}
+    crowded = {str(package): count for package, count in counts.items() if count > FILES}
     assert crowded == {}
 
 
@@ -184,14 +185,18 @@ def test_every_module_says_what_it_is_for():
         assert ast.get_docstring(ast.parse(file.read_text())), f"{module} has no docstring"
 
 
-def test_tests_mirror_the_rooms():
-    rooms = {
-        room.relative_to(PACKAGE) for room in PACKAGE.rglob("*") if (room / "__init__.py").exists()
+def test_tests_mirror_the_packages():
+    packages = {
+        package.relative_to(PACKAGE)
+        for package in PACKAGE.rglob("*")
+        if (package / "__init__.py").exists()
     }
     kept = {
-        room.relative_to(ROOT / "tests") for room in (ROOT / "tests").rglob("*") if room.is_dir()
+        package.relative_to(ROOT / "tests")
+        for package in (ROOT / "tests").rglob("*")
+        if package.is_dir()
     }
-    missing = {str(room) for room in rooms} - {str(room) for room in kept}
+    missing = {str(package) for package in packages} - {str(package) for package in kept}
     assert missing == set()
 
 

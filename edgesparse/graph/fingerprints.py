@@ -100,9 +100,9 @@ def _user_code_digest(
     if not sources:
         return {}
     total = hashlib.sha256()
-    for room, ref, args in sources:
+    for package, ref, args in sources:
         source = Source(ref=ref, args=dict(args))
-        total.update(_source_digest(room, source, base, seen).encode())
+        total.update(_source_digest(package, source, base, seen).encode())
     return {role: total.hexdigest()}
 
 
