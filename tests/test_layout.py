@@ -124,9 +124,7 @@ def test_packages_import_one_another_in_no_circle():
     # A package's __init__ holds what all of it shares (data's Dataset, models' build).
     packages.pop("edgesparse")
     arrows = {package: imported & packages.keys() for package, imported in packages.items()}
-    print(
-        f"\n{len(packages)} packages, {sum(map(len, arrows.values()))} arrows between them, no circle"
-    )
+    print(f"\n{len(packages)} packages, {sum(map(len, arrows.values()))} arrows, no circle")
     assert circles(arrows) == []
 
 
