@@ -11,10 +11,10 @@ from itertools import count
 from pathlib import Path
 
 from edgesparse.commands.candidates import delegated, ready, too_many_threads
-from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.results.record import recorded
 from edgesparse.measure.job import QUICK, Candidate
 from edgesparse.measure.results import Results

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.target import Target
 from edgesparse.delegate import BuildError, library, refused
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from edgesparse.commands import candidates
 from edgesparse.commands.bench import shortened
-from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.plan import check_full_int8, check_variants, executor_for, plan_for
 from edgesparse.commands.prediction.auto_variants import left_out, useless_variants
 from edgesparse.commands.prediction.chance_level import require_learned
@@ -28,9 +28,9 @@ from edgesparse.commands.results.record import RunRecord, recorded
 from edgesparse.commands.results.release import release_best
 from edgesparse.devices import edgetpu
 from edgesparse.graph import events
+from edgesparse.graph.digests import inputs_of
 from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.execution.scheduler import execute_and_read
-from edgesparse.graph.fingerprints import inputs_of
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.gates import check_gates

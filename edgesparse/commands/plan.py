@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.commands.fleet.connect import Target, installed_runtimes, this_machine
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.fleet.target import Target, installed_runtimes, this_machine
 from edgesparse.commands.prediction.auto_variants import left_out, useless_variants
 from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.commands.prediction.predict import predict
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.job import new_id
 from edgesparse.devices.setup.tidy import leave
+from edgesparse.graph.digests import inputs_of, library_versions, user_code
 from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.execution.pool import Workers
-from edgesparse.graph.fingerprints import inputs_of, library_versions, user_code
 from edgesparse.graph.plan import Plan, build_plan
 from edgesparse.graph.store import Store
 from edgesparse.graph.workspace import StageStatus

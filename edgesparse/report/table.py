@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edgesparse.measure.clock import incomparable_formats
+from edgesparse.measure.instruction_counts import incomparable_formats
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Interval, ModelFile, Row, Score
 from edgesparse.report.units import (

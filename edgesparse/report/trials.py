@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgesparse.measure.clock import incomparable_formats
+from edgesparse.measure.instruction_counts import incomparable_formats
 from edgesparse.measure.trials import Sweep, Trial
 from edgesparse.report.console import add_columns, plain_table, print_line, safe_text
 from edgesparse.report.units import DASH, metric_text, ms_text, ratio_text, size_text

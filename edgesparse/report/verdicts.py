@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edgesparse.measure.clock import incomparable_formats
+from edgesparse.measure.instruction_counts import incomparable_formats
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import PAYS_FROM, Row
 from edgesparse.measure.selection import best_row, recommend

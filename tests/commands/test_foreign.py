@@ -105,7 +105,7 @@ def test_a_refusal_that_is_known_is_explained_and_the_remedy_works(folder):
         inspect((folder / name).read_bytes()) for name in ("sparse.tflite", "out.tflite")
     )
     assert (before.zeros, before.parameters) == (after.zeros, after.parameters)
-    with pytest.raises(UsageError, match="the device has no runtime 'litert'"):
+    with pytest.raises(UsageError, match="unknown runtime 'litert'"):
         encode(folder / "sparse.tflite", folder / "o.tflite", runtime="litert", project=folder)
 
 
@@ -113,7 +113,7 @@ def test_threads_beyond_the_cores_are_not_measured(folder):
     done = bench(folder, "out.tflite", "--threads", "200")
     assert done.returncode == 1
     for row in json.loads(done.stdout)["rows"]:
-        assert row["error"].startswith("200 threads on ")
+        assert row["error"].startswith("200 threads exceed ")
         assert "they wait for one another; ask for at most" in row["error"]
 
 

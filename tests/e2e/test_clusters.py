@@ -5,8 +5,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from edgesparse.commands.fleet.connect import open_target
 from edgesparse.commands.fleet.probes import profiles
+from edgesparse.commands.fleet.target import open_target
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.devices.agent.run_job import round_medians, run_job

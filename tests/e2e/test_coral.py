@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from edgesparse import deploy
-from edgesparse.devices.setup import provision
+from edgesparse.devices.setup import runtimes
 from edgesparse.devices.transport.platform import probe
 from edgesparse.graph import events
 from edgesparse.report.terminal import print_results
@@ -54,7 +54,7 @@ def test_full_int8_variants_are_compiled_verified_measured_and_released(
     loaded, board, tmp_path, monkeypatch
 ):
     plug_in(tmp_path / "root")
-    monkeypatch.setattr(provision, "probe", partial(probe, root=str(tmp_path / "root")))
+    monkeypatch.setattr(runtimes, "probe", partial(probe, root=str(tmp_path / "root")))
     library, compiler = make_library(tmp_path / "lib"), make_compiler(tmp_path / "bin")
     trace = tmp_path / "trace"
     given = (
@@ -95,7 +95,7 @@ def test_a_missing_compiler_fails_the_rows_and_says_what_to_do(
     loaded, board, tmp_path, monkeypatch
 ):
     plug_in(tmp_path / "root")
-    monkeypatch.setattr(provision, "probe", partial(probe, root=str(tmp_path / "root")))
+    monkeypatch.setattr(runtimes, "probe", partial(probe, root=str(tmp_path / "root")))
     given = "{compiler: {local: {command: no-compiler}}}"
     rows, _, said = run(loaded, coral(board, given), tmp_path)
     assert {row.status for row in rows.values()} == {"failed"}

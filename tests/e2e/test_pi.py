@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesparse.commands.fleet.connect import open_target
+from edgesparse.commands.fleet.target import open_target
 from edgesparse.delegate import library
 from edgesparse.devices.agent.events import Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings

@@ -4,7 +4,7 @@
 
 Absolute figures cannot agree, since instructions are no time; ratios may. Where those across number
 formats are off by more than 30 %, tables of that device mark no best across them; see
-measure/clock.py.
+measure/instruction_counts.py.
 """
 
 import sys
@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 import edgesparse
-from edgesparse.measure.clock import CHECKED
+from edgesparse.measure.instruction_counts import CHECKED
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 0.3

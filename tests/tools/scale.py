@@ -18,13 +18,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesparse.commands.fleet.connect import open_target
+from edgesparse.commands.fleet.target import open_target
 from edgesparse.commands.plan import executor_for, plan_for
 from edgesparse.graph import events
+from edgesparse.graph.digests import digests, inputs_of, library_versions
 from edgesparse.graph.execution.cluster import DaskCluster
 from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.execution.scheduler import execute
-from edgesparse.graph.fingerprints import digests, inputs_of, library_versions
 from edgesparse.graph.plan import build_plan
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.measure.rows import RuntimeInfo

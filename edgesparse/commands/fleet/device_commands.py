@@ -10,7 +10,7 @@ from edgesparse.commands.fleet import probes
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.devices.setup import install
 from edgesparse.devices.setup.checkup import Finding, checkup
-from edgesparse.devices.setup.provision import Provisioned, provision
+from edgesparse.devices.setup.runtimes import Provisioned, provision
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.graph import events
 from edgesparse.measure.rows import RuntimeInfo

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from edgesparse.commands.fleet.connect import Target, open_target
+from edgesparse.commands.fleet.target import Target, open_target
 from edgesparse.devices.setup.tidy import clear, remove_used
 from edgesparse.graph import events, open_runs
 from edgesparse.spec.device import Device

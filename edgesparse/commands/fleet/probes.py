@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.target import Target
 from edgesparse.devices.agent.probe import CellResult, NetworkSpeedups, probe_cells, probe_networks
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.workspace import Workspace

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.fleet.parallel import Connections, Fleet, set_up_label
+from edgesparse.commands.fleet.target import Target
 from edgesparse.devices.setup.connection import connected
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.graph import events

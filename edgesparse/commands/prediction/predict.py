@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.prediction import feasibility, speedup
 from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.graph import events

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.prediction.outcomes import Prediction, confirmed
 from edgesparse.devices.agent.event_stream import ProtocolError
 from edgesparse.devices.agent.events import Check, Event, Failed, Round, Waiting
@@ -19,7 +19,7 @@ from edgesparse.devices.agent.job import Job
 from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import events
-from edgesparse.graph.fingerprints import library_versions, revision
+from edgesparse.graph.digests import library_versions, revision
 from edgesparse.graph.open_runs import hold
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgesparse.commands.fleet.connect import Target
+from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.results.record import RunRecord
 from edgesparse.devices.emulator import machine as emulator
 from edgesparse.devices.setup.install import Release, install
 from edgesparse.graph import events
-from edgesparse.measure.clock import incomparable_formats
+from edgesparse.measure.instruction_counts import incomparable_formats
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import ReleaseInfo
 from edgesparse.measure.rows import Row

@@ -15,18 +15,18 @@ import yaml
 
 from edgesparse.commands import candidates
 from edgesparse.commands.bench import shortened
-from edgesparse.commands.fleet.connect import Target
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.plan import executor_for, plan_for
 from edgesparse.commands.results.record import RunRecord, recorded
 from edgesparse.commands.search.study import Study, TrialRequest, check, unusable
 from edgesparse.devices.agent.events import Answers, Check, Event, Failed, Round
 from edgesparse.graph import events, open_runs
+from edgesparse.graph.digests import inputs_of
 from edgesparse.graph.execution.executor import Cluster
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.execution.scheduler import execute_and_read
-from edgesparse.graph.fingerprints import inputs_of
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import Candidate, build_rows
 from edgesparse.measure.rows import Row, metric_of

@@ -12,7 +12,7 @@ from edgesparse.devices.agent.events import Check, Failed, HostInfo
 from edgesparse.devices.agent.job import Entry, check_only, new_id
 from edgesparse.devices.agent.run_job import host_info, run_job
 from edgesparse.devices.setup import wheels
-from edgesparse.devices.setup.provision import NEEDED_BYTES, ready, require_usable
+from edgesparse.devices.setup.runtimes import NEEDED_BYTES, ready, require_usable
 from edgesparse.devices.transport.interface import DeviceError, Transport
 from edgesparse.devices.transport.platform import Platform, probe
 from edgesparse.spec.device import Device

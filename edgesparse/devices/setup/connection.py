@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgesparse.devices.emulator import image
 from edgesparse.devices.emulator import machine as emulator
-from edgesparse.devices.setup import provision, wheels
+from edgesparse.devices.setup import wheels
 from edgesparse.devices.setup.tidy import leave
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.devices.transport.local import LocalTransport
@@ -76,7 +76,7 @@ def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path
             )
             try:
                 claim(transport)
-                provision.provision(
+                runtimes.provision(
                     transport, device, lambda share, text: progress(0.3 + share * 0.6, text)
                 )
                 transport.run(["sync"], timeout_seconds=300)

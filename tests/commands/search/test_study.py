@@ -119,7 +119,7 @@ def test_a_damaged_study_is_one_message(tmp_path, damage):
     check(path)
     DAMAGES[damage](path)
     with pytest.raises(
-        UsageError, match=r"study\.db: cannot be used: .*remove .*: the search begin"
+        UsageError, match=r"study\.db: cannot be used: .*remove .*: the search starts"
     ):
         Study(path, SEARCH, DIRECTIONS).done()
     if damage in ("text", "half", "zeros"):

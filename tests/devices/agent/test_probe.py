@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgesparse.devices.agent.probe import probe_cells
-from edgesparse.devices.setup.provision import provision
+from edgesparse.devices.setup.runtimes import provision
 from edgesparse.spec.reading.load import parse_device
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Machine, Profile, cells
 from tests.conftest import run_cli

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from edgesparse.devices.setup.checkup import MISSING, NOTE, OK, checkup
-from edgesparse.devices.setup.provision import provision
+from edgesparse.devices.setup.runtimes import provision
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.spec.reading.load import parse_device
 from tests.conftest import require

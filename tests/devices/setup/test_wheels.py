@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from edgesparse.devices.setup import wheels
-from edgesparse.devices.setup.provision import INSTALLER
+from edgesparse.devices.setup.runtimes import INSTALLER
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.platform import Platform
 from edgesparse.spec.device import Runtime

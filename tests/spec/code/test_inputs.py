@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from edgesparse.graph.fingerprints import inputs_of, user_code
+from edgesparse.graph.digests import inputs_of, user_code
 from edgesparse.spec.code.inputs import InputChanged
 from edgesparse.spec.reading.load import load_pipeline
 

@@ -3,7 +3,7 @@ import venv
 
 import pytest
 
-from edgesparse.commands.fleet.connect import _runtime_problem, open_target
+from edgesparse.commands.fleet.target import _runtime_problem, open_target
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.spec.device import Runtime
 from edgesparse.spec.reading.load import parse_device

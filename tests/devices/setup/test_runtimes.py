@@ -12,9 +12,9 @@ import pytest
 from edgesparse.devices.agent.events import Check, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.devices.agent.run_job import host_info, run_job
-from edgesparse.devices.setup import provision as provisioning
+from edgesparse.devices.setup import runtimes as provisioning
 from edgesparse.devices.setup.checkup import checkup
-from edgesparse.devices.setup.provision import provision
+from edgesparse.devices.setup.runtimes import provision
 from edgesparse.devices.transport.interface import DeviceError, upload
 from edgesparse.spec.reading.load import parse_device
 from edgesparse.tflite.format.tiny import tiny_model

@@ -2,7 +2,7 @@ import os
 
 import numpy as np
 
-from edgesparse.graph.fingerprints import digests, library_versions
+from edgesparse.graph.digests import digests, library_versions
 from edgesparse.spec.reading.load import load_pipeline
 
 TEXT = """

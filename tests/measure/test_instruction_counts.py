@@ -2,7 +2,7 @@
 
 import yaml
 
-from edgesparse.measure.clock import CHECKED, LIMIT, incomparable_formats
+from edgesparse.measure.instruction_counts import CHECKED, LIMIT, incomparable_formats
 from edgesparse.measure.results import DeviceInfo, ReleaseInfo
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.report.lines import release_line
