@@ -114,7 +114,7 @@ def test_threads_beyond_the_cores_are_not_measured(folder):
     assert done.returncode == 1
     for row in json.loads(done.stdout)["rows"]:
         assert row["error"].startswith("200 threads exceed ")
-        assert "they wait for one another; ask for at most" in row["error"]
+        assert "would wait for one another; use at most" in row["error"]
 
 
 def test_ends_are_read_by_name_and_in_order(folder):

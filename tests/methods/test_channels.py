@@ -163,7 +163,7 @@ def test_importance_by_norms_and_by_batch_normalization():
     scales = importance(found, "batch-norm")
     assert scales[atoms] == pytest.approx([0.5, 1.5, 1.0, 1.0])
     assert scales[found.layers["b"].outputs].mean() == pytest.approx(1.0)
-    with pytest.raises(UsageError, match="needs BatchNormalization"):
+    with pytest.raises(UsageError, match="requires BatchNormalization"):
         prune(network(), ratio=0.5, importance="batch-norm")
 
 
@@ -182,7 +182,7 @@ def test_a_latency_is_met_as_it_is_measured():
         assert 0.6 * budget < measure([done.model])[0] / dense <= budget
     with pytest.raises(EdgesparseError, match=r"cannot reach latency: 0.01; the minimum is 0\.\d"):
         prune(model, latency=0.01, measure=measure)
-    with pytest.raises(EdgesparseError, match="needs a device"):
+    with pytest.raises(EdgesparseError, match="requires a device"):
         prune(model, latency=0.5)
 
 

@@ -64,7 +64,7 @@ def test_blocks_run_along_the_inputs_of_an_output(dataset, pattern, block, epoch
     assert np.mean(zeros == block) == pytest.approx(0.75, abs=0.02)
     point = next(x for x in result.layers if x.name == "point")
     assert point.pattern == "unstructured"
-    assert "is for fully connected layers" in point.note
+    assert "requires a fully connected layer" in point.note
 
 
 @pytest.mark.slow

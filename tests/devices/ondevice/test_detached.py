@@ -236,7 +236,7 @@ def test_a_device_that_stays_away_is_one_message(server, tflite_files, monkeypat
             server.stop()
 
     try:
-        with pytest.raises(ConnectionLost, match="is the device on"):
+        with pytest.raises(ConnectionLost, match="switch the device on"):
             run_job(board, job("away", tflite_files["dense"], rounds=FOREVER), gone)
         left = processes(board.workdir)
     finally:
