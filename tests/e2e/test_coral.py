@@ -88,7 +88,7 @@ def test_without_a_compiler_rows_are_the_cpus_and_say_so(loaded, board, tmp_path
     rows, results, _ = run(loaded, coral(board, "{compiler: none}"), tmp_path)
     assert {row.delegate for row in rows.values()} == {"xnnpack"}
     assert {row.status for row in rows.values()} == {"ok"}
-    assert any("rows of the CPU" in note for note in results.notes)
+    assert any("measured on the CPU" in note for note in results.notes)
 
 
 def test_a_missing_compiler_fails_the_rows_and_says_what_to_do(
