@@ -109,6 +109,7 @@ def test_other_users_cannot_write_into_the_workdir(at, tmp_path):
     (location / "programs").mkdir(parents=True)
     program = location / "programs" / "agent-0123456789abcdef.py"
     program.touch()
+    (location / MARKER).write_text("mine\n")
     for path in (location, location / "programs", program):
         path.chmod(0o777)
     claim(at(location))
