@@ -48,9 +48,7 @@ def test_an_exported_variant_runs_where_nothing_of_ours_is(cli, tmp_path):
         newer = results.model_copy(update={"run": name, "rows": rows, "finished": bool(rows)})
         write_results(newer, tmp_path / ".edgesparse" / "runs" / name / "results.json")
     again = cli("export", "sparse-f32", "-o", "again")
-    assert (
-        "20990101-000000-tiny-aaaaaa is newer, but sparse-f32 failed in it" in again.stderr
-    )
+    assert "20990101-000000-tiny-aaaaaa is newer, but sparse-f32 failed in it" in again.stderr
     assert (tmp_path / "again" / "README.md").read_text() == (out / "README.md").read_text()
     shown = cli("report")
     assert "run 20990102-000000-tiny-bbbbbb is newer, but was interrupted" in shown.stdout

@@ -110,7 +110,7 @@ def test_top_k_is_saved_and_learns(tmp_path):
     model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     history = model.fit(x, y, epochs=30, verbose=0)
     assert history.history["accuracy"][-1] > 0.7
-    with pytest.raises(ValueError, match="k is 9, of 4 values"):
+    with pytest.raises(ValueError, match="k must be 1 to 4, not 9"):
         TopK(9)(np.zeros((1, 4), np.float32))
 
 

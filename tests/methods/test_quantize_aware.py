@@ -38,7 +38,7 @@ def test_what_the_toolkit_changes_names_the_layer(monkeypatch):
     prepared = quantize_aware.prepare(model).model
     with pytest.raises(
         EdgesparseError,
-        match=r"preparing quantization-aware training changes .*, from layer concatenate\S* on",
+        match=r"preparing quantization-aware training changed .*, from layer concatenate\S* on",
     ):
         quantize_aware.check(prepared, model, [LEFT, RIGHT])
 

@@ -32,7 +32,11 @@ def nchw():
     ("load", "build", "message"),
     [
         ("text", "tokens", "layer table (Embedding) takes 0 to 19: set its input_dim to 40"),
-        ("images", "nchw", "layer first takes channels first (NCHW), which TFLite does not support"),
+        (
+            "images",
+            "nchw",
+            "layer first takes channels first (NCHW), which TFLite does not support",
+        ),
     ],
 )
 def test_models_that_do_not_take_the_data_are_refused(cli, tmp_path, load, build, message):

@@ -57,10 +57,10 @@ def assert_same(found, expected):
 
 
 def test_a_worker_makes_the_same_and_says_how_far_it_is(alone, tmp_path):
-    events = []
+    received = []
     with Dask(tmp_path) as dask:
         dask.start_worker("only")
-        results = run(project(tmp_path), tmp_path, dask.address, events.append)
+        results = run(project(tmp_path), tmp_path, dask.address, received.append)
         # Its TensorFlow ends with the run.
         assert descendants(dask.workers[0].pid) == []
         # Nothing is done twice.
@@ -68,7 +68,7 @@ def test_a_worker_makes_the_same_and_says_how_far_it_is(alone, tmp_path):
         run(project(tmp_path / "again"), tmp_path, dask.address, again.append)
     assert not results.failed
     assert_same(artifacts(tmp_path), alone)
-    progress = [e for e in events if isinstance(e, events.StageProgress)]
+    progress = [e for e in received if isinstance(e, events.StageProgress)]
     assert any(e.label.startswith("train") and 0 < e.share <= 1 for e in progress)
     assert all(e.cached for e in again if isinstance(e, events.StageDone) and e.total > 1)
 
@@ -124,9 +124,9 @@ def test_a_worker_without_our_folder_uses_the_shared_store(alone, tmp_path, s3_s
         # Another machine gets everything from there.
         other = tmp_path / "other"
         project(other)
-        events = []
-        run(parse_pipeline(shared, str(other / "tiny.yaml")), other, None, events.append)
-    done = [e for e in events if isinstance(e, events.StageDone) and e.total > 1]
+        received = []
+        run(parse_pipeline(shared, str(other / "tiny.yaml")), other, None, received.append)
+    done = [e for e in received if isinstance(e, events.StageDone) and e.total > 1]
     created = [e.label for e in done if not e.cached]
     assert all(label.startswith("verify") for label in created), "devices are asked anew"
 

@@ -93,7 +93,7 @@ def test_several_inputs_and_outputs_go_by_their_names():
         "heads", {"b": side, "a": X}, {"size": X.sum(axis=1), "kind": KIND.astype(int)}
     )
     found = recipe(model, dataset, metric="size mae", task={"loss_weights": {"size": 2.0}})
-    assert found.paired == ()
+    assert found.pairing_notes == ()
     assert found.inputs == ("a", "b")
     assert found.targets == ("kind", "size")
     assert (found.name, found.loss_weights) == ("size mae", (1.0, 2.0))
