@@ -14,7 +14,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.tflite.format.tiny import tiny_model
 from tests.conftest import HERE, TEMPORARY, TINY, run_cli, run_program
 from tests.devices.ondevice.test_detached import await_end, processes
-from tests.devices.setup.test_provision import mounted
+from tests.devices.setup.test_runtimes import mounted
 from tests.e2e.conftest import await_rounds, start
 from tests.tools.proxy import proxy
 from tests.tools.sshd import ssh_server

@@ -17,7 +17,7 @@ from edgesparse.devices.transport.interface import (
     upload,
 )
 from edgesparse.spec.safe.compression import wire_bytes
-from tests.devices.setup.test_provision import mounted
+from tests.devices.setup.test_runtimes import mounted
 from tests.tools.proxy import proxy
 from tests.tools.sshd import ssh_server
 
