@@ -96,7 +96,7 @@ def test_several_inputs_and_outputs_go_by_their_names():
     assert found.pairing_notes == ()
     assert found.inputs == ("a", "b")
     assert found.targets == ("kind", "size")
-    assert (found.name, found.loss_weights) == ("size mae", (1.0, 2.0))
+    assert (found.metric_name, found.loss_weights) == ("size mae", (1.0, 2.0))
     history, scores = trained(model, dataset, found, epochs=20)
     assert scores["kind accuracy"] > 0.7
     assert scores["size mae"] < 0.4
