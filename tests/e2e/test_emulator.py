@@ -77,7 +77,7 @@ def test_a_machine_that_is_up_stays_up_and_keeps_its_files(own):
         up = edgesparse("emulator up pi4-emulated")
         assert "pi4-emulated: up, cortex-a72" in up
         assert "pi4-emulated: up" in edgesparse("emulator status")
-        assert "in /home/pi/.cache/edgesparse/venv already" in edgesparse(
+        assert "already installed in /home/pi/.cache/edgesparse/venv" in edgesparse(
             "device setup pi4-emulated"
         )
         checked = edgesparse("device check pi4-emulated")
