@@ -180,8 +180,9 @@ def test_damaged_artifacts_are_made_again_and_said(project):
     short = next(artifact(store, "convert dense-f32").glob("*.tflite"))
     short.write_bytes(short.read_bytes()[:1000])
     (artifact(store, "verify dense-f32 (ai-edge-litert)") / "verify.json").write_text("{")
-    (artifact(store, "verify sparse-f32 (ai-edge-litert)") / MANIFEST).unlink()
     (artifact(store, "train") / "metrics.json").write_text('{"accuracy": "a lot"}')
+    # Last: artifacts are searched by their manifests.
+    (artifact(store, "verify sparse-f32 (ai-edge-litert)") / MANIFEST).unlink()
     plan = run_cli("plan", "tiny.yaml", "--device", "here", cwd=project)
     assert f"stored artifact is damaged: {flipped.name} has changed" in plan.stdout
     done = deploy(project, device="here")

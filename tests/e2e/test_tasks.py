@@ -105,7 +105,7 @@ def test_the_release_takes_a_file_for_each_input(heads):
     (release,) = json.loads(done.stdout)["releases"]
     np.save(folder / "a.npy", np.ones(12, np.float32))
     np.save(folder / "b.npy", np.ones(2, np.float32))
-    predict = f"{release['place']}/predict.py"
+    predict = f"{release['folder']}/predict.py"
     command = [sys.executable, predict, f"side={folder}/b.npy", f"signal={folder}/a.npy"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     swapped = [sys.executable, predict, f"{folder}/a.npy", f"{folder}/b.npy"]
@@ -140,7 +140,7 @@ def test_numbers_are_judged_by_their_error_and_a_compiled_model_keeps_what_it_ha
     plan_at.write_text(text)
     plan = run_cli("plan", "p.yaml", cwd=tmp_path).stdout
     assert "task: regression; mae counts" in plan
-    assert "own compile() gives loss and optimizer, learning rate 0.01" in plan
+    assert "loss and optimizer from the model's own compile(), learning rate 0.01" in plan
     done, rows = deploy(tmp_path, text)
     assert done.returncode == 3, done.stderr  # It is not better by five.
     for row in rows:
