@@ -5,6 +5,7 @@ import json
 import pytest
 
 import edgesparse
+from edgesparse.graph import events
 from edgesparse.graph.store import MANIFEST
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.conftest import HERE, TINY
@@ -24,13 +25,13 @@ def made(tmp_path_factory, workers):
         (folder / "devices" / "here.yaml").write_text(
             HERE.replace("workdir: work", f"workdir: {folder / 'work'}")
         )
-        events = []
+        received = []
         with edgesparse.Project(
-            folder, jobs=jobs, listener=events.append, workers=workers if jobs == 1 else None
+            folder, jobs=jobs, listener=received.append, workers=workers if jobs == 1 else None
         ) as project:
             loaded = parse_pipeline(WIDER, str(folder / "tiny.yaml"))
             project.deploy(loaded, ["here"], benchmark=False)
-        return folder, events
+        return folder, received
 
     return make(1), make(2)
 
@@ -43,10 +44,10 @@ def artifacts(folder):
     return result
 
 
-def running(events):
+def running(received):
     """How many stages of the plan ran at each moment."""
     now, most = set(), 0
-    for event in events:
+    for event in received:
         if isinstance(event, events.StageStarted):
             now.add(event.label)
         elif isinstance(event, events.StageDone | events.StageFailed):
@@ -56,16 +57,16 @@ def running(events):
 
 
 def test_two_run_side_by_side_where_nothing_waits(made):
-    (_, _), (_, events) = made
+    (_, _), (_, received) = made
     # Two that train or convert, and beside them one that asks the device.
-    assert 2 <= running(events) <= 3
+    assert 2 <= running(received) <= 3
 
 
 def test_each_comes_after_its_inputs(made):
-    for folder, events in made:
+    for folder, received in made:
         expected = {about["label"]: about for about in artifacts(folder).values()}
         ended = set()
-        for event in events:
+        for event in received:
             if isinstance(event, events.StageStarted) and event.label in expected:
                 assert set(expected[event.label]["inputs"].values()) <= ended
             elif isinstance(event, events.StageDone) and event.label in expected:
@@ -86,8 +87,8 @@ def test_side_by_side_makes_the_same(made):
 
 
 def test_numbers_go_up_and_end_with_the_last(made):
-    for _, events in made:
-        places = [e.number for e in events if isinstance(e, events.StageStarted) and e.total > 1]
+    for _, received in made:
+        places = [e.number for e in received if isinstance(e, events.StageStarted) and e.total > 1]
         assert places == sorted(places)
-        totals = {e.total for e in events if isinstance(e, events.StageDone) and e.total > 1}
-        assert totals == {max(e.number for e in events if isinstance(e, events.StageDone))}
+        totals = {e.total for e in received if isinstance(e, events.StageDone) and e.total > 1}
+        assert totals == {max(e.number for e in received if isinstance(e, events.StageDone))}
