@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgesparse.devices.emulator import image
 from edgesparse.devices.emulator import machine as emulator
-from edgesparse.devices.setup import wheels
+from edgesparse.devices.setup import runtimes, wheels
 from edgesparse.devices.setup.tidy import leave
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.devices.transport.local import LocalTransport
@@ -63,8 +63,8 @@ def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path
 
     A new image is booted once and provisioned like any other device.
     """
-    runtimes = [runtime.model_dump(mode="json") for runtime in device.runtimes]
-    recipe = [runtimes, device.workdir, wheels.RELEASES, wheels.lock()]
+    runtime_specs = [runtime.model_dump(mode="json") for runtime in device.runtimes]
+    recipe = [runtime_specs, device.workdir, wheels.RELEASES, wheels.lock()]
     setup = json.dumps(recipe, default=vars, sort_keys=True)
     with emulator.building(setup) as folder:
         if folder is not None:
