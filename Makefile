@@ -18,10 +18,10 @@ PYTEST := $(BIN)/pytest -n 3 --no-loadscope-reorder
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
 
-test: $(DEVELOP) ## Run the tests: every part once, about ten minutes
+test: $(DEVELOP) ## Run the tests: every part once, about a quarter of an hour
 	@$(PYTEST) -m "not full and not bench" --durations=10
 
-test-full: $(DEVELOP) ## Run the exhaustive tests, about half an hour
+test-full: $(DEVELOP) ## Run the exhaustive tests, about three quarters of an hour
 	@$(PYTEST) -m "full and not bench" --durations=10
 
 test-all: test test-full ## Run both
