@@ -154,7 +154,7 @@ def test_a_full_disk_here_does_not_take_the_table(tmp_path, monkeypatch):
         done = run_program("bench", model, "--device", "here", "--quick", cwd=disk)
         assert done.returncode == 1
         assert "p50 ms" in done.stdout
-        assert "results could not be written: No space left on device" in done.stdout
+        assert "FAILED: results could not be written: No space left on device" in done.stdout
         assert "Traceback" not in done.stderr
 
 
