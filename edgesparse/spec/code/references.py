@@ -71,6 +71,11 @@ def find(
     if name is not None or ":" not in label:
         ref = _plugin(package, label, is_reference=name is None)
     assert ref is not None
+    return _locate(label, ref, base, classes=classes)
+
+
+def _locate(label: str, ref: str, base: Path, *, classes: bool = False) -> Target:
+    """Locate the function behind a reference, which messages call `label`."""
     source_name, colon, function = ref.rpartition(":")
     if not colon or not source_name or not function.isidentifier() or len(ref) > MAX_REFERENCE:
         raise UsageError(
@@ -81,7 +86,7 @@ def find(
         resolved = _resolved(base / source_name)
         if resolved is None or not is_file(resolved):
             raise UsageError(f"no file {shown(source_name)} beside the YAML file")
-        target = Target(ref, resolved, function, None)
+        target = Target(label, resolved, function, None)
     else:
         target = Target(label, module_source(source_name, ref), function, source_name)
     functions = definitions_of(target.source) if classes else set(functions_of(target.source))
@@ -110,7 +115,7 @@ def choose(kind: str, name: str, builtin: Mapping[str, Callable[..., Any]]) -> C
         names = [*builtin, *installed]
         hint = did_you_mean(name, names) or f"; choose from {', '.join(names)}"
         raise UsageError(f"unknown {kind.removesuffix('s')} {shown(name)}{hint}")
-    return load(find(kind, name, None, Path()))
+    return load(_locate(name, installed[name], Path()))
 
 
 def _plugin(package: str, name: str, *, is_reference: bool) -> str:
