@@ -235,11 +235,13 @@ def emulated(deployed_mlp, emulator_tools) -> tuple[Project, Run, Run, Run]:
 
 
 @contextmanager
-def board_up(project: Project, name: str) -> Iterator[None]:
+def board_up(project: Project, name: str) -> Iterator[Done]:
     """An emulated board that is booted once for several commands."""
-    done = project.shell(f".venv/bin/edgesparse emulator up {name}")
-    assert done.returncode == 0, done.stderr[-3000:]
     try:
-        yield
+        # Building its image takes two minutes, or as long as Debian's packages take to come.
+        done = project.shell(f".venv/bin/edgesparse emulator up {name}", 1200)
+        assert done.returncode == 0, done.stderr[-3000:]
+        yield done
     finally:
-        project.shell(f".venv/bin/edgesparse emulator down {name}")
+        down = project.shell(f".venv/bin/edgesparse emulator down {name}")
+        assert down.returncode == 0, down.stderr[-3000:]

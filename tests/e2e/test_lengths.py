@@ -82,13 +82,13 @@ def test_the_file_takes_any_length(tmp_path):
     (note,) = rows["fixed-f32"]["notes"]
     assert note.startswith("the file supports x of 40x2 only: ")
     # The release answers samples of other lengths.
-    place = Path(found["releases"][0]["folder"])
-    assert read_signature((place / "model.tflite").read_bytes()).inputs[0].shape == (1, -1, 2)
+    folder = Path(found["releases"][0]["folder"])
+    assert read_signature((folder / "model.tflite").read_bytes()).inputs[0].shape == (1, -1, 2)
     for length in (25, 55):
         wave = np.sin(np.arange(length) * 0.3)[:, None].repeat(2, axis=1).astype(np.float32)
         np.save(tmp_path / "x.npy", wave)
         said = subprocess.run(
-            [sys.executable, place / "predict.py", tmp_path / "x.npy"],
+            [sys.executable, folder / "predict.py", tmp_path / "x.npy"],
             capture_output=True,
             text=True,
         )

@@ -15,6 +15,7 @@ from edgesparse.devices.agent.run_job import round_medians, run_job
 from edgesparse.devices.transport.interface import upload
 from edgesparse.spec.reading.load import find_device
 from tests.conftest import TINY
+from tests.e2e.conftest import board_up
 from tests.tflite.runtimes.clusters import RECIPES, both_forms
 from tests.tools import delegate_guest
 from tests.tools.int8_model import Zeros
@@ -35,13 +36,9 @@ def shell(project, command, timeout=600):
 @pytest.fixture(scope="module")
 def pi(project, emulator_tools):
     """The project in which it is up; the image is built where there is none yet."""
-    try:
-        # Building one takes two minutes, or as long as Debian's packages take to come.
-        done = shell(project, "emulator up pi5-emulated", 1200)
+    with board_up(project, "pi5-emulated") as done:
         assert "pi5-emulated: up, cortex-a76" in done.stdout
         yield project
-    finally:
-        shell(project, "emulator down pi5-emulated")
 
 
 TRIED = {

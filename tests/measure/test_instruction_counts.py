@@ -16,11 +16,11 @@ def rows(clock="instructions", second="int8", runtime="ai-edge-litert"):
     given = [("dense-f32", 2.0, "f32"), ("dense-int8", 1.5, second), ("sparse-f32", 1.0, "f32")]
     found = []
     for name, p50, numbers in given:
-        one = row(name, p50)
-        kept = one.score.model_copy(update={"drop": 0.0})
+        variant = row(name, p50)
+        kept = variant.score.model_copy(update={"drop": 0.0})
         update = {"clock": clock, "compute_dtype": numbers, "metrics": [kept],
                   "runtime": RuntimeInfo(name=runtime, version="1")}  # fmt: skip
-        found.append(one.model_copy(update=update))
+        found.append(variant.model_copy(update=update))
     return found
 
 

@@ -57,7 +57,7 @@ def test_less_than_half_is_a_failure_unless_it_is_meant():
     done = magnitude(
         model, dataset, one_shot, spec(epochs=0, exclude=names[:1], allow_partial=True), quiet
     )
-    assert [(one.name, one.reason) for one in done.coverage.left_dense] == [
+    assert [(layer.name, layer.reason) for layer in done.coverage.left_dense] == [
         (names[0], "excluded in the pipeline")
     ]
 

@@ -86,7 +86,7 @@ def test_little_is_lost_where_magnitude_loses_much(trained, digits, pattern):
     assert accuracy(done.model, digits) >= dense - (0.03 if pattern == "block-1x4" else 0.02)
     assert accuracy(done.model, digits) > accuracy(plain.model, digits)
     assert done.coverage.achieved == pytest.approx(sparsity, abs=0.05)
-    assert {"depthwise", "stem"} <= {one.name for one in done.coverage.left_dense}
+    assert {"depthwise", "stem"} <= {layer.name for layer in done.coverage.left_dense}
     assert done.history == {}
     assert "no labels and no training: 500 calibration samples" in done.notes
 
@@ -111,7 +111,7 @@ def test_what_is_too_large_stays_dense_and_says_so(trained, digits, monkeypatch)
     monkeypatch.setattr(least_squares, "MOST_BYTES", limit)
     spec = OneShot(method="one-shot", sparsity=0.5, calibration_samples=50, allow_partial=True)
     done = one_shot(again(trained), digits, Train(epochs=0), spec, quiet)
-    reasons = {one.name: one.reason for one in done.coverage.left_dense}
+    reasons = {layer.name: layer.reason for layer in done.coverage.left_dense}
     assert reasons[largest.name].startswith(f"too large to reconstruct: {inputs:,} x ")
     assert largest.name not in {layer.name for layer in done.layers}
 

@@ -67,8 +67,8 @@ def _references(value: Any) -> list[str]:
         return [name for item in value for name in _references(item)]
     if not isinstance(value, dict):
         return []
-    own = [value["$ref"].rpartition("/")[2]] if "$ref" in value else []
-    return own + [name for item in value.values() for name in _references(item)]
+    direct = [value["$ref"].rpartition("/")[2]] if "$ref" in value else []
+    return direct + [name for item in value.values() for name in _references(item)]
 
 
 def reference(text: str) -> str:

@@ -39,6 +39,8 @@ from tests.e2e.test_isolated import plant
 from tests.tools.proxy import Proxy, proxy
 from tests.tools.sshd import SshServer, ssh_server
 
+PROGRAM = str(Path(sys.executable).with_name("edgesparse"))
+"""The script, as users start it: `python -m` reads the current folder, where modules lie."""
 LIMIT_SECONDS = 300.0
 """How long a command may take, broken or not."""
 COMMANDS = {
@@ -94,8 +96,7 @@ class Bench:
 def start(bench: Bench, project: Path, command: str) -> subprocess.Popen[str]:
     """The program as a user starts it."""
     return subprocess.Popen(
-        # The script, as users start it: `python -m` reads the current folder, where modules lie.
-        [str(Path(sys.executable).with_name("edgesparse")), *COMMANDS[command]],
+        [PROGRAM, *COMMANDS[command]],
         cwd=project,
         env={**os.environ, "TMPDIR": str(bench.temporary)},
         stdin=subprocess.DEVNULL,
@@ -202,8 +203,7 @@ def alter_release(bench: Bench, _: object) -> None:
 def roll_back(bench: Bench, _: object) -> None:
     """While a deploy goes on; there may be nothing to go back to."""
     words = ["device", "rollback", "board", "tiny"]
-    program = str(Path(sys.executable).with_name("edgesparse"))
-    done = subprocess.run([program, *words], cwd=bench.projects[1], capture_output=True, text=True)
+    done = subprocess.run([PROGRAM, *words], cwd=bench.projects[1], capture_output=True, text=True)
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:
         bench.lost.append(f"a rollback beside it: exit {done.returncode}\n{done.stderr[-500:]}")
 

@@ -91,7 +91,7 @@ def test_a_layer_that_can_lose_no_channels_has_zeros(images):
     kernel = done.model.get_layer("last").kernel.numpy()
     assert np.count_nonzero(kernel) == pytest.approx(0.3 * size["last"], rel=0.02)
     assert done.coverage.achieved == pytest.approx(0.7, abs=0.05)
-    reasons = {one.name: one.reason for one in done.coverage.left_dense}
+    reasons = {layer.name: layer.reason for layer in done.coverage.left_dense}
     assert reasons == {"stem": EXCLUDED, "inner": "channels were removed instead"}
 
 
