@@ -18,7 +18,8 @@ FOLDER = "models"
 
 
 def keep_models(folder: Path, samples: Path, candidates: Iterable[Candidate]) -> None:
-    """Link each model into `folder` as VARIANT-RUNTIME.tflite, with a JSON file that describes it.
+    """Link each model into `folder` as VARIANT-RUNTIME.tflite, with a JSON file that describes it,
+    and the delegate's library under the name that is in that file.
 
     Args:
         folder: folder for the models of one device, since storage differs by device.
@@ -39,8 +40,14 @@ def keep_models(folder: Path, samples: Path, candidates: Iterable[Candidate]) ->
             runtime = {**candidate.runtime.model_dump(), **description["runtime"]}
             about = {**description, "variant": candidate.variant, "runtime": runtime}
             replace_json(folder / f"{name}.json", about)
-            if not target.exists():
-                _link(candidate.path, target)
+            library = candidate.entry.library
+            links = {
+                target: candidate.path,
+                **({folder / library.name: library} if library else {}),
+            }
+            for link, source in links.items():
+                if not link.exists():
+                    _link(source, link)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -48,8 +48,10 @@ class Release:
     @property
     def files(self) -> dict[str, Path]:
         assert self.entry.golden is not None
+        library = self.entry.library
         return {
             "model.tflite": self.entry.model,
+            **({library.name: library} if library else {}),
             "labels.json": self.labels,
             "golden.npz": self.entry.golden,
             "transform.json": self.transform,
@@ -122,7 +124,7 @@ def install(
     with _removed_afterwards(transport, request_path):
         _releases(transport, "install", request_path)
         # The installed file itself: copying and the disk can damage it.
-        _check(transport, release, f"{root}/{digest}/model.tflite", job_id, stop)
+        _check(transport, release, f"{root}/{digest}", job_id, stop)
         state = _releases(transport, "activate", root, digest, str(keep))
     return Installed(digest, f"{root}/current", state)
 
@@ -169,11 +171,21 @@ def _manifest(release: Release, digests: Mapping[str, str]) -> dict[str, Any]:
 def about_model(entry: Entry) -> dict[str, Any]:
     """Return the manifest's part with which predict.py runs a model."""
     return {
-        "delegate": entry.delegate,
+        "delegate": loaded_from(entry, ""),
         "threads": entry.threads,
         **_named_ends(entry),
         "runtime": {"name": entry.runtime, "module": MODULES[entry.runtime]},
     }
+
+
+def loaded_from(entry: Entry, folder: str) -> str | dict[str, Any]:
+    """Return an entry's delegate as it is loaded where its library lies in `folder`."""
+    if isinstance(entry.delegate, str):
+        return entry.delegate
+    library = entry.delegate["library"] if entry.library is None else folder + entry.library.name
+    # The report is for the notes of a measurement.
+    options = {k: v for k, v in entry.delegate.get("options", {}).items() if k != "report"}
+    return {"library": library, "options": options}
 
 
 def _named_ends(entry: Entry) -> dict[str, Any]:
@@ -191,22 +203,22 @@ def _named_ends(entry: Entry) -> dict[str, Any]:
 def _check(
     transport: Transport,
     release: Release,
-    path: str,
+    folder: str,
     job_id: str,
     stop: threading.Event | None,
 ) -> None:
-    """Compare the golden outputs of the installed file."""
+    """Compare the golden outputs of the files in a release's folder."""
     entry = release.entry
     installed = Entry(
         "release",
         entry.model,
         entry.runtime,
-        entry.delegate,
+        loaded_from(entry, f"{folder}/"),
         entry.threads,
         golden=entry.golden,
         tolerance=entry.tolerance,
         golden_samples=entry.golden_samples,
-        remote_path=path,
+        remote_path=f"{folder}/model.tflite",
     )
     job = check_only([installed], f"{job_id}-release", 600.0)
     agreement = None

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import platform
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgesparse.delegate import library
 from edgesparse.devices.agent.job import Entry
 from edgesparse.devices.agent.samples import save_golden
 from edgesparse.devices.setup.install import Release, install, released, rollback
 from edgesparse.devices.transport.interface import DeviceError
+from edgesparse.spec.safe.files import file_digest
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +27,9 @@ def make_release(tflite_files, sparse_dense_layer, samples, tmp_path):
     transform.write_text("{}")
     save_golden(golden, samples, sparse_dense_layer(samples).numpy())
 
-    def make(variant, model="dense", min_agreement=1.0):
+    def make(variant, model="dense", min_agreement=1.0, delegate="xnnpack"):
         entry = Entry(
-            variant, tflite_files[model], "ai-edge-litert", "xnnpack", 1, golden, tolerance=1e-3
+            variant, tflite_files[model], "ai-edge-litert", delegate, 1, golden, tolerance=1e-3
         )
         about = {"variant": variant, "runtime": {"name": "ai-edge-litert", "version": "2"}}
         return Release("digits", entry, labels, transform, about, min_agreement)
@@ -117,4 +120,37 @@ def test_a_release_that_was_altered_is_put_there_again(server, make_release, tmp
     for name in "ba":
         require_whole(Path(install(board, make_release(name), 3, f"job-again-{name}").path))
     assert rollback(board, "digits").current == second.digest
+    board.close()
+
+
+def test_the_delegates_library_is_a_part_of_its_release(server, make_release, tmp_path):
+    """It is checked where it lies, and back after it was damaged."""
+    board = server.connect(tmp_path / "board")
+    path = library(platform.machine())
+    loaded = {"library": path, "options": {"report": "1"}}
+    done = install(board, make_release("a", delegate=loaded), 3, "job-a")
+    require_whole(Path(done.path))
+    manifest = json.loads((Path(done.path) / "manifest.json").read_text())
+    assert manifest["delegate"] == {"library": path.name, "options": {}}
+    assert manifest["files"][path.name] == file_digest(path)
+    install(board, make_release("b"), 3, "job-b")
+    installed = Path(done.path).parent / done.digest / path.name
+    installed.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DeviceError, match=f"no earlier release except the damaged {done.digest}"):
+        rollback(board, "digits")
+    again = install(board, make_release("a", delegate=loaded), 3, "job-c")
+    assert again.digest == done.digest
+    require_whole(Path(done.path))
+    board.close()
+
+
+def test_a_release_whose_delegate_does_not_load_never_becomes_current(
+    server, make_release, tmp_path
+):
+    board = server.connect(tmp_path / "board")
+    damaged = tmp_path / library(platform.machine()).name
+    damaged.write_bytes(library(platform.machine()).read_bytes()[:5000])
+    with pytest.raises(DeviceError, match="does not run and was not made current"):
+        install(board, make_release("a", delegate={"library": damaged}), 3, "job-a")
+    assert released(board, "digits").current is None
     board.close()
