@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shlex
 import threading
 from collections.abc import Sequence
@@ -41,8 +40,8 @@ from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline
 from edgesparse.spec.reading.load import Loaded, load_pipeline
+from edgesparse.spec.safe.text import without_credentials
 
-_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _SOURCE = 100_000
 """Characters of a pipeline's file that are kept in results: enough for any file written by hand."""
 
@@ -93,6 +92,7 @@ def deploy(
         command=_command(loaded, fleet, variants, quick=quick, benchmark=benchmark),
         pipeline_digest=_pipeline_digest(loaded.spec),
         source=_source(loaded.path),
+        mask=loaded.document.masked,
     ) as record:
         settings = loaded.spec.benchmark
         run = _Run(
@@ -281,7 +281,7 @@ def _baseline_notes(device: str, baseline: str, rows: Sequence[Row]) -> list[str
 def _source(path: Path) -> list[str]:
     with suppress(OSError, UnicodeDecodeError):
         text = path.read_text(encoding="utf-8")[:_SOURCE]
-        return _PASSWORD.sub("://***@", text).split("\n")
+        return without_credentials(text).split("\n")
     return []
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import queue
-import re
 import threading
 import time
 import uuid
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.spec.safe.files import replace_text
+from edgesparse.spec.safe.text import without_credentials
 
 MANIFEST = "artifact.json"
 """Names an artifact's files and their digests; a folder without it is not an artifact."""
@@ -28,7 +28,6 @@ _WAIT_SECONDS = 0.5
 SILENT_SECONDS = 60.0
 """Time-out of a request, without the time for large files."""
 _SLOWEST_BYTES_PER_SECOND = 50_000
-_CREDENTIALS = re.compile(r"://[^/\s@]*@")
 _Result = TypeVar("_Result")
 
 
@@ -43,7 +42,7 @@ class Shared:
         except ImportError:
             raise missing_extra("'store'", "fsspec", "cluster") from None
         self.url = url.rstrip("/")
-        self.shown = _CREDENTIALS.sub("://***@", self.url)
+        self.shown = without_credentials(self.url)
         """The URL without a password, for messages."""
         try:
             self._local = fsspec.get_filesystem_class("file")
@@ -143,7 +142,7 @@ class Shared:
                     text = str(error).replace(self.url, self.shown)
                     raise EdgesparseError(
                         f"the store {self.shown} cannot be {action}: {type(error).__name__}: "
-                        f"{_CREDENTIALS.sub('://***@', text)[:300]}"
+                        f"{without_credentials(text)[:300]}"
                     ) from None
                 time.sleep(_WAIT_SECONDS * 2**number)
         raise AssertionError

@@ -115,6 +115,7 @@ def test_values_from_the_environment_are_written_nowhere(folder, cli):
     (folder / "mine.py").write_text(
         "import numpy as np\nfrom edgesparse.data import from_arrays\n"
         "def load(token, fails):\n"
+        "    print('reading with', token)\n"
         "    if fails:\n"
         "        raise ValueError(f'https://example.org/?token={token} is not found')\n"
         "    x = np.random.default_rng(0).random((200, 16), dtype=np.float32)\n"
@@ -133,5 +134,6 @@ def test_values_from_the_environment_are_written_nowhere(folder, cli):
         said += done.stdout + done.stderr + str(cli("plan", "tiny.yaml", TOKEN="open-sesame"))
     assert "token=${TOKEN} is not found" in said
     assert "open-sesame" not in said
-    for path in (folder / ".edgesparse").rglob("*.json"):
-        assert "open-sesame" not in path.read_text(), path
+    for path in (folder / ".edgesparse").rglob("*"):
+        if path.suffix in (".json", ".txt"):
+            assert "open-sesame" not in path.read_text(), path

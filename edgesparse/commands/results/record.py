@@ -30,7 +30,7 @@ from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.compression import wire_bytes
-from edgesparse.spec.safe.text import clean
+from edgesparse.spec.safe.text import clean, without_credentials
 
 
 @dataclass
@@ -54,6 +54,8 @@ class RunRecord:
     left: set[str] = field(default_factory=set)
     """Devices that can have leftovers, since the connection was lost."""
     finished: bool = False
+    mask: Callable[[str], str] = without_credentials
+    """Masks secrets in errors."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Devices are measured in parallel threads."""
 
@@ -131,11 +133,11 @@ class RunRecord:
 
     def _fail(self, device: Device, variants: Sequence[str], error: Exception, log: Path) -> None:
         """Add failed rows for the variants without rows; the traceback of a bug goes to `log`."""
-        text = clean(str(error))
+        text = clean(self.mask(str(error)))
         if not isinstance(error, EdgesparseError):
             text = f"device {device.name}: {type(error).__name__}: {text[:200]} (details in {log})"
             with suppress(OSError), log.open("a") as file:
-                traceback.print_exception(error, file=file)
+                file.write(self.mask("".join(traceback.format_exception(error))))
         with self.lock:
             names = {row.variant for row in self.rows if row.device == device.name}
             self.rows += self._failed(device, [v for v in variants if v not in names], text)
@@ -272,6 +274,7 @@ def recorded(
     command: str,
     pipeline_digest: str = "",
     source: Sequence[str] = (),
+    mask: Callable[[str], str] = without_credentials,
 ) -> Iterator[RunRecord]:
     """Start a run; its results are written when the block ends, however it ends."""
     initial = Results(
@@ -290,7 +293,7 @@ def recorded(
     order = tuple(device.name for device in devices)
     path = workspace.results_path(initial.run)
     with hold(path.parent, order) as left:
-        record = RunRecord(initial, [], [], [], [], order=order, left=left)
+        record = RunRecord(initial, [], [], [], [], order=order, left=left, mask=mask)
         try:
             yield record
             record.finished = True

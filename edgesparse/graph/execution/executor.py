@@ -156,5 +156,5 @@ class Executor:
         with suppress(OSError):  # The disk can be the cause of the error.
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a") as file:
-                file.write(text.getvalue())
+                file.write(self.context.loaded.document.masked(text.getvalue()))
         return reason

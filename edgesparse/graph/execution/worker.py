@@ -13,8 +13,8 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.code.inputs import Name
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.reading.document import Document
 from edgesparse.spec.safe.file_access import WRITTEN, Watch, changed
 from edgesparse.spec.safe.programs import python
 from edgesparse.spec.safe.temporary import TemporaryFolder
@@ -97,38 +98,50 @@ class Worker:
         elif context.user_code:
             self._watch = Watch(context.watched_folders, context.is_tracked)
             self._watching = _watch_settings(context)
-        connection = self._connected()
-        try:
-            # A context can be large, and is the same for all stages of a plan.
-            sent = None if context is self._context else pickle.dumps(context)
-            about = (str(Path.cwd()), str(self.log), module, name)
-            connection.send(("call", sent, *about, parts, arguments))
-            self._user_code = context.user_code or self._user_code
-            self._installed |= context.inputs.installed
-            self._strategy = context.pipeline.train.strategy
-            word, *rest = self._received(connection)
-            while word not in ("done", "failed"):
-                if word == "progress":
-                    progress(*rest)
-                else:
-                    assert handle_request is not None
-                    connection.send(("response", _response(handle_request, rest[0])))
-                word, *rest = self._received(connection)
-        except (EOFError, ConnectionError):
-            raise EdgesparseError(self._crash_text()) from None
-        except BaseException:  # Ctrl-C, most likely: only this process receives it.
-            self.close()
-            raise
+        message = (str(Path.cwd()), str(self.log), module, name, parts, arguments)
+        with _masked_log(self.log, context.loaded.document):
+            try:
+                word, result = self._exchange(context, message, progress, handle_request)
+            except (EOFError, ConnectionError):
+                raise EdgesparseError(self._crash_text()) from None
+            except BaseException:  # Ctrl-C, most likely: only this process receives it.
+                self.close()
+                raise
         self._context = context if word == "done" else None
         if self._watch is not None:
             # What the process has read stays in its memory, and can shape every later result.
             self._reads = self._watch.reads(context.watched_folders[0])
             self._watch.pause()
         if word == "failed":
-            raise EdgesparseError(rest[0])
+            raise EdgesparseError(result)
         if reads is not None:
             reads.update(self._reads)
-        return rest[0]
+        return result
+
+    def _exchange(
+        self,
+        context: PlanContext,
+        message: tuple[Any, ...],
+        progress: Progress,
+        handle_request: Callable[[Any], Any] | None,
+    ) -> tuple[str, Any]:
+        """Send a call and serve the process until it answers "done" or "failed"."""
+        connection = self._connected()
+        # A context can be large, and is the same for all stages of a plan.
+        sent = None if context is self._context else pickle.dumps(context)
+        connection.send(("call", sent, *message))
+        self._user_code = context.user_code or self._user_code
+        self._installed |= context.inputs.installed
+        self._strategy = context.pipeline.train.strategy
+        word, *rest = self._received(connection)
+        while word not in ("done", "failed"):
+            if word == "progress":
+                progress(*rest)
+            else:
+                assert handle_request is not None
+                connection.send(("response", _response(handle_request, rest[0])))
+            word, *rest = self._received(connection)
+        return word, rest[0]
 
     @property
     def unwatched(self) -> str:
@@ -235,6 +248,25 @@ def _crash_location(log: Path) -> str:
         text = file.read().decode(errors="replace")
     frames = _FRAME.findall(text)
     return f" in {'/'.join(Path(frames[-1][0]).parts[-2:])} ({frames[-1][1]})" if frames else ""
+
+
+@contextmanager
+def _masked_log(log: Path, document: Document) -> Iterator[None]:
+    """Mask secrets in what is printed during a block: users' code and libraries print addresses
+    with tokens and passwords."""
+    start = log.stat().st_size if log.exists() else 0
+    try:
+        yield
+    finally:
+        # The process appends: it writes behind the shorter text.
+        with suppress(OSError), log.open("r+", errors="surrogateescape", newline="") as file:
+            file.seek(start)
+            text = file.read()
+            masked = document.masked(text)
+            if masked != text:
+                file.seek(start)
+                file.write(masked)
+                file.truncate()
 
 
 def _watch_settings(context: PlanContext) -> tuple[object, ...]:

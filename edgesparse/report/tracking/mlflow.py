@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from edgesparse.report.tracking.figures import (
 )
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.spec.pipeline import Tracking
+from edgesparse.spec.safe.text import without_credentials
 
 MAX_METRICS = 1000
 """MLflow's limit for a request."""
@@ -41,8 +41,8 @@ def write(results: Results, tracking: Tracking, folder: Path) -> str:
     try:
         return _log_results(client, results, tracking, folder, uri)
     except (MlflowException, OSError) as error:
-        cause = _without_password(str(error).splitlines()[0])[:300]
-        server = _without_password(uri)
+        cause = without_credentials(str(error).splitlines()[0], "")[:300]
+        server = without_credentials(uri, "")
         raise EdgesparseError(f"cannot log the run to MLflow at {server}: {cause}") from error
 
 
@@ -86,7 +86,8 @@ def _log_results(client: Any, results: Results, tracking: Tracking, folder: Path
     if (folder / "models").is_dir():
         client.log_artifacts(parent, str(folder / "models"), "models")
     client.set_terminated(parent, "FAILED" if results.failed else "FINISHED")
-    return f"{_without_password(uri).rstrip('/')}/#/experiments/{experiment}/runs/{parent}"
+    server = without_credentials(uri, "").rstrip("/")
+    return f"{server}/#/experiments/{experiment}/runs/{parent}"
 
 
 def _create_run(client: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
@@ -105,8 +106,3 @@ def _log(
     client.log_batch(run, params=params)
     for first in range(0, len(metrics), MAX_METRICS):
         client.log_batch(run, metrics=metrics[first : first + MAX_METRICS])
-
-
-def _without_password(text: str) -> str:
-    """Remove user names and passwords from the URLs in a text."""
-    return re.sub(r"://[^/@\s]*@", "://", text)

@@ -17,6 +17,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 
 from edgesparse.spec.errors import Problem, SpecError, UsageError
+from edgesparse.spec.safe.text import without_credentials
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
@@ -79,11 +80,11 @@ class Document:
 
     def masked(self, text: str) -> str:
         """Return a text with values of environment variables, which can be passwords, replaced by
-        their names."""
+        their names, and without the credentials in URLs."""
         for value, name in self.variables.items():
             if len(value) >= _SECRET:
                 text = text.replace(value, name).replace(repr(value)[1:-1], name)
-        return text
+        return without_credentials(text)
 
     def masked_in(self, value: Any) -> Any:
         """Return JSON-like data with every text masked."""

@@ -9,6 +9,7 @@ read as another (CVE-2021-42574). Each is replaced by its escape, which shows wh
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ MAX_JSON = 2_000_000
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 # Every combining mark over one letter draws over the lines around it.
 _MAX_MARKS = 4
+_CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 
 def clean(text: str, limit: int | None = None) -> str:
@@ -50,6 +52,11 @@ def listed(texts: Sequence[str], most: int, separator: str = ", ") -> str:
     """Return the first `most` texts joined, and the number of further ones."""
     shown, more = separator.join(texts[:most]), len(texts) - most
     return f"{shown}{';' if separator == '; ' else ''} and {more} more" if more > 0 else shown
+
+
+def without_credentials(text: str, shown: str = "***@") -> str:
+    """Return a text with user names and passwords in URLs replaced by `shown`."""
+    return _CREDENTIALS.sub(f"://{shown}", text)
 
 
 def clean_all(value: Any) -> Any:

@@ -16,6 +16,12 @@ def add(context, first, second):
     return first + second, os.getpid(), len(context.plan.pipeline.variants)
 
 
+def prints(context, *texts):
+    for text in texts:
+        print(text, flush=True)
+    os.write(2, b"to stderr as C does\n")
+
+
 def folder(context):
     return os.getcwd()
 
@@ -41,7 +47,8 @@ def fails(context, kind):
     raise ValueError("first line\nsecond line")
 
 
-def dies(context, how):
+def dies(context, how, text=""):
+    print(text, flush=True)
     if how == "segfault":
         ctypes.string_at(0)
     elif how == "abort":

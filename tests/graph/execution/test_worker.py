@@ -85,6 +85,25 @@ def test_a_call_prints_to_the_log_and_runs_in_the_folder_of_its_time(worker, con
         worker.log = before
 
 
+def test_secrets_are_masked_in_the_log(worker, monkeypatch):
+    """Values of the pipeline's variables and credentials in URLs, also after a crash; the process
+    goes on to write behind them."""
+    monkeypatch.setenv("TOKEN", "open-sesame")
+    text = TINY + "description: '${TOKEN}'\n"
+    context = PlanContext(parse_pipeline(text, "tiny.yaml"))
+    before = worker.log.stat().st_size
+    call(worker, context, "prints", "GET /?token=open-sesame", "at s3://me:hunter2@host/x")
+    call(worker, context, "prints", "open-sesame again")
+    with pytest.raises(EdgesparseError, match="exit code 7"):
+        call(worker, context, "dies", "exit", "open-sesame at the end")
+    log = worker.log.read_text()[before:]
+    assert "GET /?token=${TOKEN}\nat s3://***@host/x\nto stderr as C does\n" in log
+    assert "${TOKEN} again" in log
+    assert "${TOKEN} at the end" in log
+    assert "open-sesame" not in log
+    assert "hunter2" not in log
+
+
 def test_work_asks_this_process(worker, context):
     assert call(worker, context, "asks", [1, 2], handle_request=sum) == 3
 
