@@ -27,6 +27,10 @@ from edgesparse.spec.safe.files import file_digest
 
 _TEMPORARY = re.compile(r"tmp-[0-9a-f]{32}")
 """Folders that are being filled; their process holds the lock of that name."""
+_UNLOCKED = re.compile(r"tmp-(\d+)(@[0-9a-f]+)?-[0-9a-f]{8}")
+"""Those of versions before the locks, named by their process."""
+_UNLOCKED_SECONDS = 24 * 3600
+"""Time without a change after which those are removed: their process can be in a container."""
 _LOCK_POLL_SECONDS = 0.2
 
 
@@ -227,7 +231,9 @@ class Store:
     def sweep(self) -> None:
         """Remove temporary folders of killed runs."""
         for entry in self.root.iterdir():
-            if _TEMPORARY.fullmatch(entry.name):
+            if _is_abandoned(entry):
+                _remove(entry)
+            elif _TEMPORARY.fullmatch(entry.name):
                 # Without locks in the file system it can still be in use: keep it.
                 with suppress(OSError):
                     lock = os.open(
@@ -259,6 +265,17 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Check for a temporary folder without a lock whose process has ended."""
+    match = _UNLOCKED.fullmatch(folder.name)
+    if match is None or Path("/proc", match[1]).exists():
+        return False
+    with suppress(OSError):
+        changes = [path.lstat().st_mtime for path in (folder, *folder.rglob("*"))]
+        return time.time() - max(changes) > _UNLOCKED_SECONDS
+    return False
 
 
 def _temporary_name() -> str:

@@ -12,8 +12,9 @@ import pytest
 
 from edgesparse.graph import shared_store as sharing
 from edgesparse.graph.shared_store import Shared
-from edgesparse.graph.store import MANIFEST, Store
+from edgesparse.graph.store import MANIFEST, READS, Store
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.safe.files import file_digest
 from tests.conftest import HERE, TINY, run_cli
 from tests.tools.sshd import free_port
 
@@ -143,6 +144,22 @@ def test_a_damaged_remote_artifact_is_rebuilt(tmp_path, url, damage):
     third = store(tmp_path / "c", url)
     assert third.ready(KEY)
     assert (third.path(KEY) / "file.txt").read_text() == "again"
+
+
+def test_projects_share_artifacts_whose_files_are_the_same_in_both(tmp_path):
+    """A key stands for the content, whichever project made it; files that the user's code reads are
+    compared with those of the project that wants it."""
+    url = f"file://{tmp_path}/shared"
+    projects = [tmp_path / name for name in ("first", "copied", "edited")]
+    for project in projects:
+        project.mkdir()
+        (project / "words.txt").write_text("same" if project.name != "edited" else "other")
+    first, copied, edited = (Store(p / "store", Shared(url), p) for p in projects)
+    reads = {"words.txt": file_digest(projects[0] / "words.txt")}
+    with first.create(KEY, {READS: reads}) as folder:
+        (folder / "file.txt").write_text("content")
+    assert (copied.path(KEY) / "file.txt").read_text() == "content"
+    assert not edited.has(KEY)
 
 
 def test_a_manifest_in_a_folder_is_replaced_whole(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,6 +76,28 @@ def test_a_killed_writer_leaves_nothing_that_counts(store):
     store.sweep()
     assert list(store.root.iterdir()) == []
     assert list(store.root.with_name("locks").iterdir()) == []
+
+
+def test_folders_of_killed_older_versions_are_swept(store):
+    """They have no lock: an exact name, a process that is gone, and a day without a change."""
+    long_ago = time.time() - 2 * 24 * 3600
+    ended = 2**22 + 1  # No Linux process has this id.
+    kept = {
+        f"tmp-{os.getpid()}@0a1b-01234567": long_ago,
+        f"tmp-{ended}@0a1b-89abcdef": None,
+        f"tmp-{ended}-notes": long_ago,
+        f"tmp-{ended}@0a1b-01234567.bak": long_ago,
+    }
+    swept = {f"tmp-{ended}@0a1b-01234567": long_ago, f"tmp-{ended}-01234567": long_ago}
+    for name, changed in {**kept, **swept}.items():
+        folder = store.root / name
+        folder.mkdir()
+        (folder / "half").write_text("x")
+        if changed is not None:
+            os.utime(folder / "half", (changed, changed))
+            os.utime(folder, (changed, changed))
+    store.sweep()
+    assert {entry.name for entry in store.root.iterdir()} == set(kept)
 
 
 def test_a_container_of_the_same_host_name_sweeps_no_folder_that_is_filled(store):
