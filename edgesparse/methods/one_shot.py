@@ -210,8 +210,8 @@ def _inputs(
 def _batch(layer: Any) -> int:
     """Return the batch size with which a layer's inputs have at most MOST_VALUES values."""
     kernel = layer.kernel.shape
-    places = [size or 1 for size in layer.get_output_at(0).shape[1:-1]]
-    values = int(np.prod(places)) * int(np.prod(kernel[:-1]))
+    outputs = [size or 1 for size in layer.get_output_at(0).shape[1:]]
+    values = int(np.prod(outputs)) // kernel[-1] * int(np.prod(kernel[:-1]))
     return max(1, min(BATCH, MOST_VALUES // max(1, values)))
 
 
@@ -219,6 +219,8 @@ def _patches(tensor: Any, layer: Any) -> Any:
     """Return the patches that a layer's outputs are computed from, [n, ..., inputs]."""
     if isinstance(layer, tf.keras.layers.Dense):
         return tensor
+    if layer.data_format == "channels_first":
+        tensor = tf.experimental.numpy.moveaxis(tensor, 1, -1)
     one_dimensional = isinstance(layer, tf.keras.layers.Conv1D)
     padding = layer.padding.upper()
     if one_dimensional:

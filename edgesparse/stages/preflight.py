@@ -95,15 +95,17 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
     from edgesparse import data, models
     from edgesparse.methods.network import inputs, kernels
     from edgesparse.methods.training import compile_args, custom_training, fitting
-    from edgesparse.tflite import convert
+    from edgesparse.tflite import convert, diagnose
 
     source, dataset, recipe = context.pipeline.model, context.plan.dataset, context.plan.recipe
     compile_args.check(context.plan.train, dataset, recipe)
     _check_gates(context, recipe)
     built, notes = models.build_with_notes(source, context.plan.loaded.folder)
-    inputs.check_layout(built)
     model = flatten(built, context)
     inputs.check_ids(model, dataset, recipe.inputs)
+    calibration = data.representative(dataset, 2)
+    samples = [calibration[name] for name in recipe.inputs]
+    diagnose.require_layout(model, samples)
     step = custom_training.custom_step(built)
     losses = custom_training.dropped_losses(built, model, data.representative(dataset, _FEW))
     if not step:  # A custom training step can do without a loss.
@@ -132,8 +134,6 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
 
         widths, reason = channels.channel_layers(model)
         facts = dataclasses.replace(facts, channel_layers=widths, channels_error=reason)
-    calibration = data.representative(dataset, 2)
-    samples = [calibration[name] for name in recipe.inputs]
     for scheme in checks.schemes:
         try:
             convert.convert(model, scheme, samples)
@@ -161,4 +161,4 @@ def read_facts(folder: Path) -> Facts:
     return Facts(**{**content, **lists})
 
 
-KIND = StageKind("preflight", 5, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("preflight", 6, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

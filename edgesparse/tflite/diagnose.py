@@ -1,4 +1,4 @@
-"""Finds why the outputs of a .tflite file differ from its Keras model's."""
+"""Finds why a Keras model has no .tflite file with its outputs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.methods.activations import nodes_of
+from edgesparse.models.files.equivalence import TOLERANCE, largest_difference
+from edgesparse.spec.errors import UsageError, cause_of
+from edgesparse.tflite import recording
+from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.graph import label
 from edgesparse.tflite.format.signature import dequantize, quantize
 
@@ -34,6 +38,56 @@ def diagnose(content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray]) -> 
         or _dominated(interpreter, x)
         or _constant(interpreter, model, x)
         or _deviating_layer(interpreter, model, layers, x)
+    )
+
+
+def require_layout(model: tf.keras.Model, x: Sequence[np.ndarray]) -> None:
+    """Check that a model with channels first (NCHW) can be trained, and that its .tflite file has
+    its outputs: TensorFlow trains few such layers on some CPUs, and the converter puts most of
+    them between transpositions.
+
+    Args:
+        x: samples for each of the model's inputs, [n, ...].
+
+    Raises:
+        UsageError: it cannot; the message names the first such layer.
+    """
+    names = [
+        layer.name
+        for layer in model._flatten_layers()
+        if getattr(layer, "data_format", None) == "channels_first"
+    ]
+    if not names:
+        return
+    try:
+        with tf.GradientTape() as tape:
+            outputs = tf.nest.flatten(model(x[0] if len(x) == 1 else list(x)))
+            total = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float32)) for output in outputs])
+        tape.gradient(total, model.trainable_variables)
+        wrong = _differs(convert(model, "f32", x), model, x)
+        reason = "the outputs of its .tflite file differ" if wrong else ""
+    except Exception as error:  # TensorFlow's, the converter's or the runtime's.
+        reason = cause_of(error)
+    if reason:
+        raise UsageError(
+            f"layer {names[0]} takes channels first (NCHW): {reason}; build it with "
+            'data_format="channels_last", and reorder the data to [height, width, channels]: '
+            "np.moveaxis(x, 1, -1)"
+        )
+
+
+def _differs(content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray]) -> bool:
+    """Compare the outputs of a float file with the model's; a file can have them in any order."""
+    interpreter = _opened(content)
+    details = interpreter.get_output_details()
+    samples = dict(zip(map(str, model.input_names), x, strict=True))
+    rows = [[interpreter.get_tensor(output["index"])[0] for output in details]
+            for _ in recording.run(interpreter, content, samples, SAMPLES)]  # fmt: skip
+    actual = [np.stack(values) for values in zip(*rows, strict=True)]
+    inputs = x[0] if len(x) == 1 else list(x)
+    expected = [np.asarray(v) for v in tf.nest.flatten(model(inputs, training=False))]
+    return any(
+        all(largest_difference({"": e}, {"": a}) > TOLERANCE for a in actual) for e in expected
     )
 
 

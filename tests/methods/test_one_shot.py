@@ -143,3 +143,25 @@ def test_layers_of_a_model_in_a_model_are_reconstructed(kind):
     spec = OneShot(method="one-shot", sparsity=0.5, epochs=0)
     done = one_shot(flat, dataset, Train(epochs=0), spec, quiet)
     assert done.coverage.achieved == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["Conv1D", "Conv2D"])
+def test_channels_first_are_pruned_as_channels_last_are(kind):
+    """The same weights see the same patches."""
+    kernels_after = []
+    for order in ("channels_first", "channels_last"):
+        shape = (40, 8, 3) if kind == "Conv1D" else (40, 8, 8, 3)
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        if order == "channels_first":
+            x = np.moveaxis(x, -1, 1)
+        tf.keras.utils.set_random_seed(0)
+        i = tf.keras.Input(x.shape[1:])
+        layer = getattr(tf.keras.layers, kind)(16, 3, data_format=order, padding="same", name="it")
+        flat = tf.keras.layers.Flatten(data_format=order)(layer(i))
+        model = tf.keras.Model(i, tf.keras.layers.Dense(2)(flat))
+        dataset = data.from_arrays("x", x, np.arange(len(x)) % 2)
+        spec = OneShot(method="one-shot", sparsity=0.5, exclude=["dense*"], allow_partial=True)
+        one_shot(model, dataset, Train(epochs=0), spec, quiet)
+        kernels_after.append(layer.kernel.numpy())
+    np.testing.assert_allclose(*kernels_after, atol=1e-5)
+    assert (kernels_after[0] == 0).mean() > 0.3

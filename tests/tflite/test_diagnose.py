@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.diagnose import diagnose
+from edgesparse.tflite.diagnose import diagnose, require_layout
 
 pytestmark = pytest.mark.slow
 L = tf.keras.layers
@@ -61,3 +62,33 @@ def test_the_layer_where_outputs_part_is_named():
     kernel = model.get_layer("second").kernel
     kernel.assign(-kernel)
     assert "layer second (Dense) deviates from Keras" in diagnose(content, model, [x])
+
+
+def images_first(*layers, shape=(3, 12, 12)):
+    i = tf.keras.Input(shape)
+    x = i
+    for layer in layers:
+        x = layer(x)
+    outer = tf.keras.Model(i, x)
+    head = L.Dense(2)(L.Flatten()(outer(i)))
+    return tf.keras.Model(i, head), [RANDOM.random((2, *shape), np.float32)]
+
+
+def test_channels_first_are_taken_where_the_file_answers_the_same():
+    first = {"data_format": "channels_first"}
+    require_layout(*images_first(L.Conv2D(4, 3, **first), L.DepthwiseConv2D(3, **first)))
+    require_layout(*images_first(L.Conv2D(4, 3, **first), L.BatchNormalization(axis=1), L.ReLU()))
+    require_layout(*images_first(L.MaxPooling2D(2, **first)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "reason"),
+    [
+        (L.SeparableConv2D, (3, 12, 12), "TFLite has no operator for DepthwiseConv2dNative"),
+        (L.Conv1D, (3, 12), "transpose"),
+    ],
+)
+def test_channels_first_are_refused_where_they_do_not_convert(layer, shape, reason):
+    model, x = images_first(layer(4, 3, data_format="channels_first", name="it"), shape=shape)
+    with pytest.raises(UsageError, match=f"layer it takes channels first .*{reason}.*channels_las"):
+        require_layout(model, x)

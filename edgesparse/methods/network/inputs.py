@@ -76,19 +76,6 @@ def readers(model: tf.keras.Model) -> dict[str, str]:
     return layers
 
 
-def check_layout(model: tf.keras.Model) -> None:
-    """Raise UsageError for a layer with channels first: TensorFlow trains few of those on CPUs, and
-    TFLite has none."""
-    for layer in model._flatten_layers():
-        windowed = hasattr(layer, "kernel_size") or hasattr(layer, "pool_size")
-        if windowed and getattr(layer, "data_format", None) == "channels_first":
-            raise UsageError(
-                f"layer {layer.name} takes channels first (NCHW), which TFLite does not support; "
-                'build it with data_format="channels_last", and reorder the data to [height, '
-                "width, channels]: np.moveaxis(x, 1, -1)"
-            )
-
-
 def check_ids(model: tf.keras.Model, dataset: Dataset, names: Sequence[str]) -> None:
     """Compare the ids in the data with the sizes of embedding tables.
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from edgesparse.data import from_arrays
-from edgesparse.methods.network.inputs import check_ids, check_layout, pixels_scaled_by
+from edgesparse.methods.network.inputs import check_ids, pixels_scaled_by
 from edgesparse.spec.errors import UsageError
 
 L = tf.keras.layers
@@ -49,12 +49,3 @@ def test_token_ids_without_a_row_in_the_table_are_refused_with_both_ranges():
         UsageError, match=r"input x has token ids from 0 to 20; .* layer table .* takes 0 to 19"
     ):
         check_ids(model, from_arrays("text", ids, np.arange(100) % 2), ["x"])
-
-
-def test_channels_first_are_refused_also_within_models():
-    i = tf.keras.Input((3, 8, 8))
-    own = tf.keras.Model(i, L.Conv2D(2, 3, data_format="channels_first", name="it")(i))
-    outer = tf.keras.Model(i, L.Flatten()(own(i)))
-    with pytest.raises(UsageError, match=r"layer it takes channels first .*channels_last"):
-        check_layout(outer)
-    check_layout(behind(L.Conv2D(3, 3), L.MaxPooling2D()))
