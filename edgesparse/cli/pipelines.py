@@ -166,6 +166,7 @@ def _deploy(
     help="Total trials, including earlier runs.",
 )  # fmt: skip
 @QUICK
+@FORCE
 @JOBS
 @CLUSTER
 @JSON
@@ -174,6 +175,7 @@ def sweep(
     device: str,
     trials: int,
     quick: bool,
+    force: bool,
     jobs: int | None,
     cluster: str | None,
     as_json: bool,
@@ -187,7 +189,7 @@ def sweep(
     from edgesparse.report.trials import print_sweep
 
     with open_project(jobs=jobs, cluster=cluster) as project:
-        result, folder = project.sweep(pipeline, device, trials=trials, quick=quick)
+        result, folder = project.sweep(pipeline, device, trials=trials, quick=quick, force=force)
     record = {**result.model_dump(mode="json"), "front": [trial.name for trial in result.front]}
     emit(as_json, record, lambda: print_sweep(result, result_console()))
     say(f"front, as variants to paste: {folder / 'front.yaml'}", err=True)

@@ -19,6 +19,7 @@ from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.plan import executor_for, plan_for
+from edgesparse.commands.prediction.chance_level import require_learned
 from edgesparse.commands.results.record import RunRecord, recorded
 from edgesparse.commands.search.study import Study, TrialRequest, check, unusable
 from edgesparse.devices.agent.events import Answers, Check, Event, Failed, Round
@@ -50,6 +51,7 @@ def sweep(
     *,
     trials: int = 50,
     quick: bool = False,
+    force: bool = False,
 ) -> tuple[Sweep, Path]:
     """Search for variants as the pipeline's `search` defines.
 
@@ -60,6 +62,7 @@ def sweep(
         device: name of a file in the project's devices/, a path, or a Device.
         trials: total trials, including earlier calls.
         quick: measure briefly.
+        force: continue where the dense model is at chance level.
 
     Returns:
         The trials with their front, and the folder of the study and of the front as YAML.
@@ -67,6 +70,7 @@ def sweep(
     Raises:
         UsageError: the pipeline has no search, or a file or name is wrong; nothing was run.
         DeviceError: the device cannot be used.
+        EdgesparseError: the dense model is at chance level.
     """
     loaded = load_pipeline(pipeline)
     search = loaded.spec.search
@@ -80,6 +84,7 @@ def sweep(
     settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
     folder = workspace.folder / "sweeps" / _name(loaded.spec, target_device, settings)
     command = ["edgesparse", "sweep", str(loaded.path), "--device", target_device.name]
+    command += ["--trials", str(trials), *(["--quick"] if quick else [])]
     check(folder / STUDY)
     references = _read_references(folder / REFERENCES)
     stop = threading.Event()
@@ -89,7 +94,8 @@ def sweep(
         loaded.spec.baseline_variant,
         [target_device],
         quick=quick,
-        command=shlex.join([*command, "--trials", str(trials), *(["--quick"] if quick else [])]),
+        command=shlex.join(command),
+        mask=loaded.document.masked,
     ) as record:
         workers = project.workers(workspace.log_path(record.initial.run))
         with project.connect([target_device], stop) as fleet:
@@ -97,7 +103,7 @@ def sweep(
             record.add_device(target.info, target.notes)
             bench = _TrialRunner(
                 loaded, search, target, profiles(target, workspace), workspace, workers,
-                record, settings, project.listener, stop, cluster,
+                record, settings, project.listener, stop, cluster, force,
             )  # fmt: skip
             return _search(bench, folder, trials, references), folder
 
@@ -117,6 +123,7 @@ class _TrialRunner:
     listener: events.Listener
     stop: threading.Event
     cluster: Cluster | None
+    force: bool
     baseline_events: list[Event] = field(default_factory=list)
     parts: int = 0
     pruned: dict[str, Row] = field(default_factory=dict)
@@ -166,11 +173,13 @@ class _TrialRunner:
             loaded, target, store, self.workers, run, self.profiles, inputs, self.stop, self.cluster
         ) as executor:
             threads = target.device.threads or self.settings.threads
+            check = () if self.force else (require_learned(plan, executor, self.listener),)
             return execute_and_read(
                 plan.work,
                 executor,
                 self.listener,
                 lambda errors: candidates.planned(plan, errors, executor, target, threads),
+                *check,
             )
 
 
@@ -207,7 +216,9 @@ def _search(
     while requests := study.batch(trials, record.initial.run, alive):
         for request, trial in _execute(bench, requests, study.done()):
             study.tell(request, trial, _violation(trial, search))
-        bench.listener(events.Note(_progress_line(study, references, directions, bench, trials)))
+        front = _sweep(study, references, directions, bench, trials).front
+        names = listed([trial.name for trial in front], 4)
+        bench.listener(events.Note(f"{len(study.done())} of {trials} trials; front: {names}"))
     result = _sweep(study, references, directions, bench, trials)
     _keep(result, folder)
     return result
@@ -240,19 +251,6 @@ def _sweep(
         trials=[*references, *study.done()],
         n_trials=trials,
     )
-
-
-def _progress_line(
-    study: Study,
-    references: Sequence[Trial],
-    directions: Sequence[Any],
-    bench: _TrialRunner,
-    trials: int,
-) -> str:
-    result = _sweep(study, references, directions, bench, trials)
-    names = listed([trial.name for trial in result.front], 4)
-    count = len(result.trials) - len(references)
-    return f"{count} of {trials} trials; front: {names}"
 
 
 def _read_references(path: Path) -> list[Trial] | None:

@@ -59,6 +59,15 @@ def test_a_run_ends_where_nothing_was_learned_unless_forced(tmp_path, cli):
     assert "--force" in done.stderr
     assert not results(tmp_path)["rows"]
     assert "sparsify sparse-f32" not in done.stderr
+    text = (tmp_path / "p.yaml").read_text()
+    (tmp_path / "p.yaml").write_text(
+        text + "search:\n  objectives: [accuracy, bytes]\n"
+        "  variant: {sparsify: {method: magnitude, sparsity: {range: [0.2, 0.5]}, epochs: 1}}\n"
+    )
+    done = cli("sweep", "p.yaml", "--device", "here", "--trials", "1")
+    assert "the dense model is at chance level: accuracy" in done.stderr
+    assert "sparsify" not in done.stderr
+    (tmp_path / "p.yaml").write_text(text)
     done = cli("deploy", "p.yaml", "--device", "here", "--force")
     assert done.returncode == 0, done.stderr
     assert [row["status"] for row in results(tmp_path)["rows"]] == ["ok", "ok"]
