@@ -1,0 +1,176 @@
+"""Predicts which nodes of a .tflite file edgesparse's delegate runs, and what its zeros gain.
+
+The rules are those of delegate/src/plugin.cc; tests compare them with what the library reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgesparse.delegate import cost
+from edgesparse.delegate.constants import Cpu
+from edgesparse.tflite.format.graph import Constant, constants, damaged, indices, open_model
+from edgesparse.tflite.runtimes.delegated_nodes import DENSIFY, FLAT, PRUNED, Node, Reader
+
+MIN_ZEROS, MIN_ZEROS_AMX = 0.5, 0.7
+"""Share of zeros from which a node counts as sparse, without and with matrix tiles (AMX)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The nodes of a file's first subgraph, its output tensors, and the shapes of all tensors."""
+
+    nodes: tuple[Node, ...]
+    outputs: frozenset[int]
+    shapes: Mapping[int, tuple[int, ...]]
+
+
+def read_network(content: bytes, name: str = "model.tflite", *, as_int8: bool = False) -> Network:
+    """Read the nodes of a file, none of them taken yet.
+
+    Args:
+        as_int8: the file has floats, and stands for the int8 file of the same network.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    model = open_model(content, name)
+    with damaged(name):
+        return network_of(model, list(constants(model, content)), as_int8=as_int8)
+
+
+def network_of(model: Any, all_constants: Sequence[Constant], *, as_int8: bool = False) -> Network:
+    """Read the nodes of an opened file, with its constants; see `read_network`."""
+    reader = Reader(model, {c.tensor: c for c in all_constants if c.graph == 0}, as_int8)
+    graph = reader.graph
+    nodes = tuple(reader.node(n, o) for n, o in enumerate(graph.operators or ()))
+    shapes = {t: tuple(indices(tensor.shape)) for t, tensor in enumerate(graph.tensors)}
+    return Network(nodes, frozenset(indices(graph.outputs)), shapes)
+
+
+def claim(network: Network, cpu: Cpu, *, min_zeros: float | None = None) -> Network:
+    """Decide which nodes the delegate takes on a CPU.
+
+    Args:
+        min_zeros: share of zeros from which a node counts as sparse; default: the CPU's.
+    """
+    vector, amx = cpu.vector, cpu.amx
+    least = min_zeros if min_zeros is not None else MIN_ZEROS_AMX if amx else MIN_ZEROS
+    nodes = {
+        n.operator: replace(n, taken=not n.why and _is_sparse(n, vector, least))
+        for n in network.nodes
+    }
+    changed = True
+    while changed:
+        changed = False
+        for node in nodes.values():
+            open_question = not (node.taken or node.why or node.op == DENSIFY)
+            if open_question and not _why_leave(node, nodes.values(), vector, amx):
+                nodes[node.operator] = replace(node, taken=True)
+                changed = True
+    for node in network.nodes:
+        node = nodes[node.operator]
+        if node.op == DENSIFY:
+            readers = [n for n in network.nodes if node.writes in (*n.reads, n.weights)]
+            good = bool(readers) and all(
+                nodes[n.operator].taken and n.weights == node.writes for n in readers
+            )
+            why = "" if good else "its weights are read by a node that is not taken"
+            nodes[node.operator] = replace(node, taken=good, why=why)
+        elif not (node.taken or node.why):
+            why = _why_leave(node, nodes.values(), vector, amx)
+            nodes[node.operator] = replace(node, why=why)
+    return replace(network, nodes=tuple(nodes[n.operator] for n in network.nodes))
+
+
+def _is_sparse(node: Node, vector: int, least: float) -> bool:
+    """Of fewer pixels than half a vector, that many more of the weights must be zero."""
+    if node.op not in PRUNED or node.layer is None:
+        return False
+    filled = min(1.0, _image_pixels(node) / (vector / 2))
+    return node.zeros >= least and 1 - node.zeros <= filled
+
+
+def _image_pixels(node: Node) -> int:
+    assert node.layer is not None
+    return node.layer.pixels // node.images
+
+
+def _why_leave(node: Node, nodes: Iterable[Node], vector: int, amx: bool) -> str:
+    """Why a node that could be taken is better left, with those that are taken so far."""
+    taken = [n for n in nodes if n.taken and n.op != DENSIFY]
+    before = any(n.writes in node.reads for n in taken)
+    after = any(node.writes in n.reads for n in taken)
+    product = node.op in PRUNED
+    if not before and not after:
+        return (
+            "too few zeros, and not next to a taken node" if product else "not next to a taken node"
+        )
+    if not product or (before and after):
+        return ""
+    if node.op == FLAT:
+        return "too few zeros at the end of a chain"
+    if _image_pixels(node) * 2 < vector:
+        return "too few pixels for its zeros"
+    return "dense products are faster with AMX" if amx else ""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Predicted times of a network's nodes: dense in XNNPACK, and with the delegate; in the unit of
+    the CPU's constants. `calls` are of an inference without its nodes, `borders` the delegate's."""
+
+    dense: Mapping[int, float]
+    delegate: Mapping[int, float]
+    borders: float
+    calls: tuple[float, float]
+
+    @property
+    def total_dense(self) -> float:
+        return sum(self.dense.values()) + self.calls[0]
+
+    @property
+    def total(self) -> float:
+        """The time with the delegate."""
+        return sum(self.delegate.values()) + self.borders + self.calls[1]
+
+    @property
+    def ratio(self) -> float:
+        """How much faster the network is with the delegate."""
+        return self.total_dense / self.total
+
+
+def times(network: Network, cpu: Cpu) -> Times:
+    """Predict the times of a network whose nodes `claim` has decided on."""
+    dense, mixed = {}, {}
+    for node in network.nodes:
+        if node.layer is None or node.op == DENSIFY:
+            continue
+        number = node.operator
+        dense[number] = cost.time_of([cost.dense_counts(node.layer, cpu)], cpu.dense)
+        mixed[number] = dense[number]
+        if node.taken:
+            mixed[number] = cost.time_of([cost.delegate_counts(node.layer, cpu)], cpu.delegate)
+    borders = cost.time_of(border_counts(network), cpu.delegate)
+    ours = any(node.taken for node in network.nodes)
+    call = cpu.dense["call"]
+    return Times(dense, mixed, borders, (call, cpu.delegate["call"] if ours else call))
+
+
+def border_counts(network: Network) -> list[dict[str, float]]:
+    """Count what enters and leaves the delegate's nodes."""
+    inside = [n for n in network.nodes if n.taken and n.op != DENSIFY]
+    written = {n.writes for n in inside}
+    read_outside = {t for n in network.nodes if not n.taken for t in n.reads} | network.outputs
+    tensors = {t for n in inside for t in n.reads if t not in written} | (written & read_outside)
+    counts = []
+    for tensor in sorted(tensors):
+        shape = network.shapes[tensor]
+        channels = shape[-1] if shape else 1
+        pixels = 1
+        for size in shape[:-1]:
+            pixels *= size
+        counts.append(cost.border_counts(channels, pixels))
+    return counts

@@ -1,0 +1,95 @@
+"""Which nodes the delegate takes, as predicted, against what the library itself reports."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from edgesparse.delegate.constants import CPUS
+from edgesparse.tflite.runtimes.delegated import claim, read_network
+from tests.conftest import ROOT
+from tests.tools.delegate_answers import library_here
+from tests.tools.int8_model import Zeros
+from tests.tools.random_nodes import random_case
+from tests.tools.sparse_networks import NETWORKS
+
+SAMPLE, MANY = 200, 10_000
+_REPORT = """
+import json, os, sys
+from ai_edge_litert.interpreter import Interpreter, load_delegate
+from tests.tools.int8_model import Zeros
+from tests.tools.random_nodes import random_case
+from tests.tools.sparse_networks import NETWORKS
+library, jobs = sys.argv[1], json.loads(sys.argv[2])
+for number, job in enumerate(jobs):
+    kind, value, options = job
+    content = random_case(value).content if kind == "case" else NETWORKS[kind](Zeros(*value))
+    os.write(2, f"job\\t{number}\\n".encode())
+    delegate = load_delegate(library, {**options, "report": "1"})
+    Interpreter(model_content=content, num_threads=1, experimental_delegates=[delegate])
+"""
+
+
+def reported(jobs):
+    """By job its nodes: (number, taken, reason, zeros, rows of a block)."""
+    command = [sys.executable, "-c", _REPORT, str(library_here()), json.dumps(jobs)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    nodes = []
+    for line in done.stderr.splitlines():
+        fields = line.split("\t")
+        if fields[0] == "job":
+            nodes.append([])
+        elif fields[0] == "edgesparse-node":
+            nodes[-1].append((int(fields[1]), fields[3] == "taken", fields[4], float(fields[5])))
+    return nodes
+
+
+# The portable kernels have as many pixels in a vector as NEON's.
+PORTABLE = CPUS["dotprod"]
+
+
+def predicted(content, min_zeros=None):
+    network = claim(read_network(content), PORTABLE, min_zeros=min_zeros)
+    return [(n.operator, n.taken, n.why, round(n.zeros, 4)) for n in network.nodes]
+
+
+def compare(seeds, min_zeros):
+    options = {"isa": "portable"} | ({} if min_zeros is None else {"min_zeros": str(min_zeros)})
+    reasons = Counter()
+    jobs = [("case", seed, options) for seed in seeds]
+    for seed, nodes in zip(seeds, reported(jobs), strict=True):
+        mine = predicted(random_case(seed).content, min_zeros)
+        for (number, taken, why, zeros), theirs in zip(mine, nodes, strict=True):
+            assert (number, taken, why) == theirs[:3], f"seed {seed} {random_case(seed)}"
+            assert not taken or not zeros or abs(zeros - theirs[3]) < 2e-4, f"seed {seed}"
+            reasons[why or "taken"] += 1
+    return reasons
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("min_zeros", [None, 0.0, 0.9])
+def test_random_nodes_are_taken_as_predicted(min_zeros):
+    reasons = compare(range(SAMPLE), min_zeros)
+    print(reasons)
+    assert reasons["taken"] > SAMPLE / 10
+    assert len(reasons) >= 5
+
+
+@pytest.mark.full
+def test_ten_thousand_nodes_are_taken_as_predicted():
+    print(compare(range(MANY), None))
+
+
+@pytest.mark.slow
+def test_networks_are_taken_as_predicted():
+    options = {"isa": "portable", "min_zeros": "0.5"}
+    kinds = [
+        (name, (share, block)) for name in NETWORKS for share in (0.0, 0.8) for block in ((2, 4),)
+    ]
+    nodes = reported([(name, zeros, options) for name, zeros in kinds])
+    for (name, (share, block)), theirs in zip(kinds, nodes, strict=True):
+        mine = predicted(NETWORKS[name](Zeros(share, block)), 0.5)
+        assert [n[:3] for n in mine] == [n[:3] for n in theirs], name
+        assert any(taken for _, taken, _, _ in mine) == (share > 0)
