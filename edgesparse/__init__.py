@@ -35,7 +35,7 @@ _MODULES = {
     "EdgesparseError": "spec.errors",
 }
 _COMMANDS = (
-    "deploy", "bench", "plan", "sweep", "sensitivity", "compress", "inspect", "encode", "export",
+    "deploy", "bench", "plan", "search", "sensitivity", "compress", "inspect", "encode", "export",
     "compare", "history",
 )  # fmt: skip
 """Methods of Project that are functions of the package, too."""
@@ -55,8 +55,8 @@ __all__ = [
     "load_pipeline",
     "load_results",
     "plan",
+    "search",
     "sensitivity",
-    "sweep",
     "track",
     "write_page",
 ]
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from edgesparse.commands.sensitivity import LayerSensitivities
     from edgesparse.measure.comparison import Comparison
     from edgesparse.measure.results import Results
-    from edgesparse.measure.trials import Sweep
+    from edgesparse.measure.trials import SearchResult
     from edgesparse.project import Project, list_runs, load_results
     from edgesparse.report.page import write_page
     from edgesparse.report.tracking import track
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     deploy: Callable[..., Results]
     bench: Callable[..., Results]
     plan: Callable[..., Planned]
-    sweep: Callable[..., tuple[Sweep, Path]]
+    search: Callable[..., tuple[SearchResult, Path]]
     sensitivity: Callable[..., LayerSensitivities]
     compress: Callable[..., Compressed]
     inspect: Callable[..., Inspection]

@@ -42,7 +42,7 @@ from edgesparse.commands import (
 )
 from edgesparse.commands.fleet import device_commands
 from edgesparse.commands.fleet.resources import Resources
-from edgesparse.commands.search import sweep as _sweep
+from edgesparse.commands.search import search as _search
 from edgesparse.graph import events
 from edgesparse.measure.results import Results
 
@@ -62,7 +62,7 @@ class Project(Resources):
     deploy = _deploy.deploy
     bench = _bench.bench
     plan = _plan.plan
-    sweep = _sweep.sweep
+    search = _search.search
     sensitivity = _sensitivity.sensitivity
     compress = _compress.compress
     inspect = _inspect.inspect

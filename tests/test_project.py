@@ -77,7 +77,7 @@ def test_workers_that_several_projects_share_are_not_ended(folder, workers):
 
 
 def test_each_command_is_a_function_too():
-    for name in ("deploy", "plan", "sweep", "compress", "inspect", "encode", "compare"):
+    for name in ("deploy", "plan", "search", "compress", "inspect", "encode", "compare"):
         command, method = getattr(edgesparse, name), getattr(edgesparse.Project, name)
         taken = list(inspect.signature(command).parameters)
         assert taken == [

@@ -22,6 +22,9 @@ _EPILOG = (
     "3 a gate failed or a run regressed; 130 interrupted (finished stages are kept)."
 )
 
+_RENAMED = {"sweep": "search"}
+"""Former names of commands."""
+
 
 class _Group(click.Group):
     """Group that turns every user error into one message and a documented exit code."""
@@ -45,6 +48,13 @@ class _Group(click.Group):
         except KeyboardInterrupt:  # Click would print "Aborted!" and exit with 1.
             _exit_interrupted()
             raise
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _RENAMED:
+            ctx.fail(
+                f"{cmd_name!r} is called {_RENAMED[cmd_name]!r}: edgesparse {_RENAMED[cmd_name]}"
+            )
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -100,7 +110,7 @@ for command in (
     pipelines.plan,
     pipelines.run,
     pipelines.deploy,
-    pipelines.sweep,
+    pipelines.search,
     pipelines.sensitivity,
     pipelines.schema,
     init.init,

@@ -1,4 +1,4 @@
-"""Commands on a pipeline: validate, plan, run, deploy, sweep, sensitivity; and schema."""
+"""Commands on a pipeline: validate, plan, run, deploy, search, sensitivity; and schema."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _deploy(
 @JOBS
 @CLUSTER
 @JSON
-def sweep(
+def search(
     pipeline: Path,
     device: str,
     trials: int,
@@ -185,15 +185,15 @@ def sweep(
     The same command resumes an earlier search.
     """
     from edgesparse.cli.console import open_project, result_console
-    from edgesparse.report.page.overview import write_sweep
-    from edgesparse.report.trials import print_sweep
+    from edgesparse.report.page.overview import write_search
+    from edgesparse.report.trials import print_search
 
     with open_project(jobs=jobs, cluster=cluster) as project:
-        result, folder = project.sweep(pipeline, device, trials=trials, quick=quick, force=force)
+        result, folder = project.search(pipeline, device, trials=trials, quick=quick, force=force)
     record = {**result.model_dump(mode="json"), "front": [trial.name for trial in result.front]}
-    emit(as_json, record, lambda: print_sweep(result, result_console()))
+    emit(as_json, record, lambda: print_search(result, result_console()))
     say(f"front, as variants to paste: {folder / 'front.yaml'}", err=True)
-    say(f"page: {write_sweep(result, folder / 'page.html')}", err=True)
+    say(f"page: {write_search(result, folder / 'page.html')}", err=True)
     sys.exit(0 if result.front else FAILED)
 
 

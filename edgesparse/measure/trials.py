@@ -33,7 +33,7 @@ class Trial(Data):
     """The row on the fastest runtime of the device."""
 
 
-class Sweep(Data):
+class SearchResult(Data):
     """Trials of a search on a device."""
 
     pipeline: str

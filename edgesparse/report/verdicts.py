@@ -80,7 +80,7 @@ def _cause(row: Row, dense: Row | None) -> str:
     causes = ["channel pruning"] if "channels" in steps else []
     if row.half_precision is not None:  # Its zeros are stored dense and have no effect.
         return " and ".join([*causes, "half precision"])
-    unstructured = steps - {"activations", "channels", "weight_sharing", "inputs"}
+    unstructured = steps - {"activations", "channels", "weight-sharing", "inputs"}
     if unstructured and (row.zeros_exploited or not causes):
         causes.append("sparsity")
     if not causes and "activations" in steps:

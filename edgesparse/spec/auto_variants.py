@@ -142,7 +142,7 @@ class Constraint(Strict):
 
 
 class Search(Strict):
-    """The search space and objectives of `edgesparse sweep`."""
+    """The search space and objectives of `edgesparse search`."""
 
     variant: dict[str, Any] = Field(
         description="A variant in which {choice: [a, b]} or {range: [low, high]}, with 'step' or "

@@ -305,7 +305,7 @@ class Pipeline(Strict):
         list[Annotated[Tracking, shorthand("name")]],
         BeforeValidator(_list_of_one, json_schema_input_type=Any),
     ] = Field([], description="mlflow, tensorboard, or a list: trackers of each run.")
-    search: Search | None = Field(None, description="Search space of 'edgesparse sweep'.")
+    search: Search | None = Field(None, description="Search space of 'edgesparse search'.")
     release: Name = Field(
         "auto",
         description="Release on a device: a variant, none, or auto, the fastest on that device "

@@ -180,7 +180,7 @@ class WeightSharing(FineTune):
     """Weight sharing: each kernel keeps a few distinct values (Han et al. 2015, arXiv 1510.00149),
     by clustering with TensorFlow's toolkit."""
 
-    method: Literal["weight_sharing"] = Field(description="The method's name.")
+    method: Literal["weight-sharing"] = Field(description="The method's name.")
     clusters: int = Field(16, ge=2, le=256, description="Number of distinct values in each kernel.")
     exclude: list[str] = Field([], description="Layers to leave unchanged; globs.")
 
@@ -212,7 +212,7 @@ class SparsifyReference(FineTune):
 
 
 METHODS = (
-    "activations", "channels", "weight_sharing", "l1", "magnitude", "one-shot", "rigl", "threshold",
+    "activations", "channels", "weight-sharing", "l1", "magnitude", "one-shot", "rigl", "threshold",
 )  # fmt: skip
 
 
@@ -228,7 +228,7 @@ def _method(value: Any) -> str | None:
 Sparsify = Annotated[
     Annotated[Magnitude, Tag("magnitude")]
     | Annotated[Channels, Tag("channels")]
-    | Annotated[WeightSharing, Tag("weight_sharing")]
+    | Annotated[WeightSharing, Tag("weight-sharing")]
     | Annotated[Threshold, Tag("threshold")]
     | Annotated[L1, Tag("l1")]
     | Annotated[Rigl, Tag("rigl")]
@@ -268,7 +268,7 @@ def _in_order(steps: list[Sparsify]) -> list[Sparsify]:
         if clustered:
             raise PydanticCustomError(
                 "order",
-                "'weight_sharing' must come last: training after it gives weights other values",
+                "'weight-sharing' must come last: training after it gives weights other values",
             )
         if number and isinstance(step, Rigl) and step.from_scratch:
             raise PydanticCustomError(

@@ -33,7 +33,7 @@ def test_importing_the_package_imports_nothing_but_the_standard_library():
 
 COMMANDS = [
     "validate", "plan", "run", "deploy", "bench", "inspect", "sensitivity", "report", "schema",
-    "init", "encode", "compare", "history", "export", "compress", "sweep", "completion",
+    "init", "encode", "compare", "history", "export", "compress", "search", "completion",
 ]  # fmt: skip
 
 
@@ -193,3 +193,9 @@ def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path, module):
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr == "" or done.stderr.startswith("interrupted; finished stages are kept")
+
+
+def test_an_earlier_name_of_a_command_is_an_error_that_names_the_new_one(cli):
+    done = cli("sweep", "p.yaml")
+    assert done.returncode == 2
+    assert "'sweep' is called 'search': edgesparse search" in done.stderr

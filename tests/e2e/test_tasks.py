@@ -158,7 +158,7 @@ def test_masks_and_uint8(tmp_path):
     text = HEAD.format(name="masks", data="masks", model="pixels", train=", learning_rate: 0.02")
     text += (
         "  camera: {quantize: uint8}\n"
-        "  few-values: {sparsify: {method: weight_sharing, clusters: 8, epochs: 3}}\n"
+        "  few-values: {sparsify: {method: weight-sharing, clusters: 8, epochs: 3}}\n"
         "  aware: {quantize: {scheme: uint8, qat: true, epochs: 2}}\n"
     )
     done, rows = deploy(tmp_path, text)

@@ -1,7 +1,7 @@
 """A search's front: by objectives, directions and limits."""
 
 from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo, Score
-from edgesparse.measure.trials import Sweep, Trial, direction_of, violation
+from edgesparse.measure.trials import SearchResult, Trial, direction_of, violation
 from edgesparse.spec.auto_variants import Constraint
 
 
@@ -35,7 +35,7 @@ def trial(name, *values, number=0, status="ok"):
 
 
 def swept(*trials, directions=("maximize", "minimize")):
-    return Sweep(
+    return SearchResult(
         pipeline="p",
         device="d",
         objectives=["accuracy", "bytes"],

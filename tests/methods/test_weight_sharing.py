@@ -23,7 +23,7 @@ def values(model, name):
 
 def clustered(model, dataset, **given):
     return weight_sharing(
-        model, dataset, TRAIN, WeightSharing(method="weight_sharing", **given), quiet
+        model, dataset, TRAIN, WeightSharing(method="weight-sharing", **given), quiet
     )
 
 

@@ -40,7 +40,7 @@ class Study:
         with self._usable(RuntimeError, ValueError, LookupError):
             self._study = self._optuna.create_study(
                 storage=f"sqlite:///{path.absolute()}",
-                study_name="sweep",
+                study_name="search",
                 sampler=self._sampler(0),
                 directions=list(directions),
                 load_if_exists=True,
@@ -196,7 +196,7 @@ def _library() -> Any:
     try:
         import optuna
     except ImportError:
-        raise missing_extra("a search", "Optuna", "sweep") from None
+        raise missing_extra("a search", "Optuna", "search") from None
     import warnings
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

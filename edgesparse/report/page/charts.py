@@ -15,7 +15,7 @@ from edgesparse.measure.comparison import placement_of
 from edgesparse.measure.provenance import InputAttribution, LayerSensitivity, Training
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row, Score
-from edgesparse.measure.trials import Sweep, Trial
+from edgesparse.measure.trials import SearchResult, Trial
 from edgesparse.report.page.drawing import Drawing, color, legend, marker, render_svg
 from edgesparse.report.trials import trial_texts, unit_of, value_text
 from edgesparse.report.units import metric_text, ms_text, size_text
@@ -239,26 +239,28 @@ def latency_history(placement: str, runs: Sequence[Results]) -> Markup | None:
     return render_svg(f"latency over runs, {placement}", draw)
 
 
-def front(sweep: Sweep) -> list[tuple[str, Markup]]:
+def front(search: SearchResult) -> list[tuple[str, Markup]]:
     """Plot the first objective against each of the others: every trial, the front highlighted."""
-    trials = [trial for trial in sweep.trials if trial.values]
+    trials = [trial for trial in search.trials if trial.values]
     if not trials:
         return []
     return [
         (
-            f"{sweep.objectives[0]} and {objective}",
+            f"{search.objectives[0]} and {objective}",
             render_svg(
-                f"{sweep.objectives[0]} against {objective}",
-                partial(_draw_front, sweep=sweep, trials=trials, second=index),
+                f"{search.objectives[0]} against {objective}",
+                partial(_draw_front, search=search, trials=trials, second=index),
             ),
         )
-        for index, objective in enumerate(sweep.objectives[1:], start=1)
+        for index, objective in enumerate(search.objectives[1:], start=1)
     ]
 
 
-def _draw_front(drawing: Drawing, sweep: Sweep, trials: Sequence[Trial], second: int) -> None:
+def _draw_front(
+    drawing: Drawing, search: SearchResult, trials: Sequence[Trial], second: int
+) -> None:
     """Draw the first objective (y) against the one with index `second` (x)."""
-    best = {trial.name for trial in sweep.front}
+    best = {trial.name for trial in search.front}
     groups = {
         "trials": [t for t in trials if t.number is not None and t.name not in best],
         "variants of the pipeline": [t for t in trials if t.number is None and t.name not in best],
@@ -274,13 +276,13 @@ def _draw_front(drawing: Drawing, sweep: Sweep, trials: Sequence[Trial], second:
                 color=color(index),
                 label=name if trial is members[0] else None,
             )
-            drawing.add_tooltip(line, ", ".join(trial_texts(sweep, trial)))
+            drawing.add_tooltip(line, ", ".join(trial_texts(search, trial)))
     for which, objective_index in (("x", second), ("y", 0)):
-        objective = sweep.objectives[objective_index]
+        objective = search.objectives[objective_index]
         values = [trial.values[objective_index] for trial in trials]
         _axis(axes, which, values, partial(value_text, objective, trial=trials[0]))
-    axes.set_xlabel(_with_unit(sweep.objectives[second], trials[0]))
-    axes.set_ylabel(_with_unit(sweep.objectives[0], trials[0]))
+    axes.set_xlabel(_with_unit(search.objectives[second], trials[0]))
+    axes.set_ylabel(_with_unit(search.objectives[0], trials[0]))
     axes.legend(fontsize=8)
 
 

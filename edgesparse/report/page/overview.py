@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgesparse.measure.comparison import Change, Comparison, placement_of
 from edgesparse.measure.results import Results
-from edgesparse.measure.trials import Sweep
+from edgesparse.measure.trials import SearchResult
 from edgesparse.report.comparison import (
     COMPARISON_TITLES,
     HISTORY_TITLES,
@@ -20,7 +20,7 @@ from edgesparse.report.comparison import (
     verdict,
 )
 from edgesparse.report.page.document import render, write
-from edgesparse.report.trials import goals, sweep_notes, trial_texts
+from edgesparse.report.trials import goals, search_notes, trial_texts
 
 _TEMPLATE = "overview.html"
 
@@ -54,7 +54,7 @@ def _style(change: Change) -> str:
     return "good" if verdict(change)[1] == "green" else ""
 
 
-def write_sweep(sweep: Sweep, path: Path) -> Path:
+def write_search(search: SearchResult, path: Path) -> Path:
     """Write the page of a search.
 
     Raises:
@@ -62,19 +62,19 @@ def write_sweep(sweep: Sweep, path: Path) -> Path:
     """
     from edgesparse.report.page.charts import front
 
-    titles = ("trial", *sweep.objectives, "runtime", "parameters")
-    best = {trial.name for trial in sweep.front}
-    others = [trial for trial in sweep.trials if trial.name not in best]
+    titles = ("trial", *search.objectives, "runtime", "parameters")
+    best = {trial.name for trial in search.front}
+    others = [trial for trial in search.trials if trial.name not in best]
     tables = [
-        ("front", titles, [(trial_texts(sweep, trial), "good") for trial in sweep.front]),
+        ("front", titles, [(trial_texts(search, trial), "good") for trial in search.front]),
         (
             "other trials",
             (*titles, "reason"),
-            [([*trial_texts(sweep, trial), trial.reason or ""], "") for trial in others],
+            [([*trial_texts(search, trial), trial.reason or ""], "") for trial in others],
         ),
     ]
-    title = f"{sweep.pipeline} on {sweep.device}: {goals(sweep)}"
-    content = {"notes": sweep_notes(sweep), "tables": tables, "charts": front(sweep)}
+    title = f"{search.pipeline} on {search.device}: {goals(search)}"
+    content = {"notes": search_notes(search), "tables": tables, "charts": front(search)}
     return write(path, render(_TEMPLATE, title=title, **content))
 
 

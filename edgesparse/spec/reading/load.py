@@ -27,7 +27,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "accuracy_samples": ("test_samples",),
     "at_once": ("parallel_trials",),
     "aware": ("qat",),
-    "cluster": ("weight_sharing",),
+    "cluster": ("weight-sharing",),
     "densities": ("distribution",),
     "fraction": ("drop_fraction",),
     "limits": ("constraints",),
@@ -41,6 +41,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "swap": ("to_relu",),
     "warm_up": ("warmup_epochs",),
     "weight": ("penalty_weight",),
+    "weight_sharing": ("weight-sharing",),
     "weights": ("loss_weights",),
 }
 """Keys and methods of earlier drafts, and their names today: the one that the mapping takes."""

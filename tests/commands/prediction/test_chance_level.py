@@ -64,7 +64,7 @@ def test_a_run_ends_where_nothing_was_learned_unless_forced(tmp_path, cli):
         text + "search:\n  objectives: [accuracy, bytes]\n"
         "  variant: {sparsify: {method: magnitude, sparsity: {range: [0.2, 0.5]}, epochs: 1}}\n"
     )
-    done = cli("sweep", "p.yaml", "--device", "here", "--trials", "1")
+    done = cli("search", "p.yaml", "--device", "here", "--trials", "1")
     assert "the dense model is at chance level: accuracy" in done.stderr
     assert "sparsify" not in done.stderr
     (tmp_path / "p.yaml").write_text(text)

@@ -92,16 +92,18 @@ def test_earlier_keys_are_errors_that_name_the_new_one():
   b: {sparsify: {method: cluster}, quantize: {scheme: int8, aware: true}}
   c: {sparsify: {method: channels, macs: .5, multiple: 4, max_ratio: .5}}
   d: {sparsify: {method: rigl, sparsity: .5, densities: erk}}
+  e: {sparsify: {method: weight_sharing}}
 search: {variant: {}, objectives: [bytes], limits: [], at_once: 2}
 verify: {samples: 3}
 """
     )
     assert [line.partition(": ")[2] for line in problems(text)] == [
-        "unknown method 'cluster'; it is now called 'weight_sharing'",
+        "unknown method 'cluster'; it is now called 'weight-sharing'",
         "unknown key 'aware'; it is now called 'qat'",
         "unknown key 'multiple'; it is now called 'round_to'",
         "unknown key 'max_ratio'; it is now called 'max_pruning_ratio'",
         "unknown key 'densities'; it is now called 'distribution'",
+        "unknown method 'weight_sharing'; it is now called 'weight-sharing'",
         "unknown key 'limits'; it is now called 'constraints'",
         "unknown key 'at_once'; it is now called 'parallel_trials'",
         "unknown key 'samples'; it is now called 'golden_samples'",

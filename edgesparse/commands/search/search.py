@@ -1,4 +1,4 @@
-"""The sweep command: search for variants of a pipeline on the Pareto front of its objectives."""
+"""The search command: search for variants of a pipeline on the Pareto front of its objectives."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from edgesparse.graph.execution.scheduler import execute_and_read
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import Candidate, build_rows
 from edgesparse.measure.rows import Row, metric_of
-from edgesparse.measure.trials import Sweep, Trial, direction_of, violation
+from edgesparse.measure.trials import SearchResult, Trial, direction_of, violation
 from edgesparse.spec.auto_variants import Constraint, Search
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
@@ -41,10 +41,10 @@ from edgesparse.spec.safe.files import replace_json, replace_text
 from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.runtimes.compatibility import Profile
 
-STUDY, REFERENCES, FRONT, RESULT = "study.db", "references.json", "front.yaml", "sweep.json"
+STUDY, REFERENCES, FRONT, RESULT = "study.db", "references.json", "front.yaml", "search.json"
 
 
-def sweep(
+def search(
     project: Resources,
     pipeline: str | Path | Loaded[Pipeline],
     device: DeviceName = "local",
@@ -52,7 +52,7 @@ def sweep(
     trials: int = 50,
     quick: bool = False,
     force: bool = False,
-) -> tuple[Sweep, Path]:
+) -> tuple[SearchResult, Path]:
     """Search for variants as the pipeline's `search` defines.
 
     The same call resumes an earlier search, and several processes can work on it. The pipeline's
@@ -82,8 +82,8 @@ def sweep(
     target_device = project.device(device)
     workspace, cluster = project.workspace(loaded.spec.store), project.cluster()
     settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
-    folder = workspace.folder / "sweeps" / _name(loaded.spec, target_device, settings)
-    command = ["edgesparse", "sweep", str(loaded.path), "--device", target_device.name]
+    folder = workspace.folder / "searches" / _name(loaded.spec, target_device, settings)
+    command = ["edgesparse", "search", str(loaded.path), "--device", target_device.name]
     command += ["--trials", str(trials), *(["--quick"] if quick else [])]
     check(folder / STUDY)
     references = _read_references(folder / REFERENCES)
@@ -189,7 +189,7 @@ def _entry(event: Event) -> str | None:
 
 def _search(
     bench: _TrialRunner, folder: Path, trials: int, references: list[Trial] | None
-) -> Sweep:
+) -> SearchResult:
     search, record = bench.search, bench.record
     if references is None:
         references = _references(bench, folder / REFERENCES)
@@ -216,10 +216,10 @@ def _search(
     while requests := study.batch(trials, record.initial.run, alive):
         for request, trial in _execute(bench, requests, study.done()):
             study.tell(request, trial, _violation(trial, search))
-        front = _sweep(study, references, directions, bench, trials).front
+        front = _result(study, references, directions, bench, trials).front
         names = listed([trial.name for trial in front], 4)
         bench.listener(events.Note(f"{len(study.done())} of {trials} trials; front: {names}"))
-    result = _sweep(study, references, directions, bench, trials)
+    result = _result(study, references, directions, bench, trials)
     _keep(result, folder)
     return result
 
@@ -234,14 +234,14 @@ def _violation(trial: Trial, search: Search) -> float:
     return max((violation(limit, row) for limit in limits), default=0.0)
 
 
-def _sweep(
+def _result(
     study: Study,
     references: Sequence[Trial],
     directions: Sequence[Any],
     bench: _TrialRunner,
     trials: int,
-) -> Sweep:
-    return Sweep(
+) -> SearchResult:
+    return SearchResult(
         pipeline=bench.loaded.spec.name,
         device=bench.target.device.name,
         cpu=bench.target.info.cpu or "",
@@ -374,7 +374,7 @@ def _value(row: Row, objective: str) -> float | None:
     return value
 
 
-def _keep(result: Sweep, folder: Path) -> None:
+def _keep(result: SearchResult, folder: Path) -> None:
     """Write the front as variants to paste into a pipeline, and the trials as JSON."""
     variants = {trial.name: trial.variant for trial in result.front}
     header = f"# Pareto front of {result.pipeline} on {result.device}: variants for a pipeline.\n"

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 import edgesparse
-from edgesparse.commands.search import sweep as sweeping
+from edgesparse.commands.search import search as searching
 from edgesparse.graph import events
-from edgesparse.report.page.overview import write_sweep
+from edgesparse.report.page.overview import write_search
 from edgesparse.report.text import json_text
-from edgesparse.report.trials import print_sweep
+from edgesparse.report.trials import print_search
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Variant
 from tests.conftest import HERE, TINY
@@ -31,7 +31,7 @@ search:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep")
+    folder = tmp_path_factory.mktemp("search")
     (folder / "devices").mkdir()
     here = HERE.replace("workdir: work", f"workdir: {folder / 'work'}")
     (folder / "devices" / "here.yaml").write_text(here)
@@ -41,11 +41,11 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def swept(project, workers, shared_store):
-    def sweep(trials, listener=events.null_listener, name="tiny"):
+    def search(trials, listener=events.null_listener, name="tiny"):
         with edgesparse.Project(project, listener=listener, workers=workers) as opened:
-            return opened.sweep(project / f"{name}.yaml", "here", trials=trials)
+            return opened.search(project / f"{name}.yaml", "here", trials=trials)
 
-    return sweep
+    return search
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_an_interrupted_search_goes_on_and_finds_what_a_whole_one_does(project, 
             assert trial.status == "failed"
             assert trial.reason
     assert found.front
-    kept = yaml.safe_load((folder / sweeping.FRONT).read_text())["variants"]
+    kept = yaml.safe_load((folder / searching.FRONT).read_text())["variants"]
     assert list(kept) == [trial.name for trial in found.front]
     for variant in kept.values():
         Variant.model_validate(variant)
@@ -108,18 +108,18 @@ def test_it_is_shown(swept, tmp_path):
 
     found, _ = swept(6)
     out = io.StringIO()
-    print_sweep(found, Console(file=out, width=100))
+    print_search(found, Console(file=out, width=100))
     text = out.getvalue()
     assert "6 trials, maximize accuracy, minimize bytes" in text
     assert "selected on" in text
-    page = write_sweep(found, tmp_path / "page.html").read_text()
+    page = write_search(found, tmp_path / "page.html").read_text()
     assert page.count("<svg") == 1
     assert "trial-000" in page
 
 
 def test_a_pipeline_without_a_search_says_so(cli, tmp_path):
     (tmp_path / "p.yaml").write_text(TINY)
-    done = cli("sweep", "p.yaml")
+    done = cli("search", "p.yaml")
     assert done.returncode == 2
     assert "'search' is missing" in done.stderr
 
@@ -128,9 +128,9 @@ def test_a_pipeline_without_a_search_says_so(cli, tmp_path):
 @pytest.mark.parametrize("name", ["study.db", "references.json"])
 @pytest.mark.parametrize("content", [b"", b"[1", b"\xff\xfe", b"[{}]"])
 def test_what_is_damaged_is_said_before_anything_runs(project, swept, name, content):
-    if not list(project.glob(".edgesparse/sweeps/*/references.json")):
+    if not list(project.glob(".edgesparse/searches/*/references.json")):
         swept(1)
-    whole = {path: path.read_bytes() for path in project.glob(f".edgesparse/sweeps/*/{name}")}
+    whole = {path: path.read_bytes() for path in project.glob(f".edgesparse/searches/*/{name}")}
     for path in whole:
         path.write_bytes(content)
     heard = []
