@@ -15,7 +15,6 @@ settings share a stage.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -127,16 +126,8 @@ def build_plan(
         compiler: the Edge TPU's compiler and its options.
         clock: the device's clock for latencies.
     """
-    graph = _Graph(versions)
-    data = _data(pipeline, digests)
-    golden = pipeline.verify.golden_samples
-    chosen = list(pipeline.variants)
-    if variants is not None:
-        # Ratios need the baseline.
-        chosen = [v for v in chosen if v in variants or v == pipeline.baseline_variant]
-    # An Edge TPU supports nothing else; the caller reports skipped variants.
-    if full_int8_only:
-        chosen = [v for v in chosen if pipeline.variants[v].quantize.numbers == "int8"]
+    graph, data = _Graph(versions), _data(pipeline, digests)
+    chosen = _chosen(pipeline, variants, full_int8_only)
     sampled = _samples(graph, pipeline, data, digests)
     starts = _trainings(graph, pipeline, data, digests, chosen)
     target = {
@@ -150,37 +141,34 @@ def build_plan(
     for name in chosen:
         variant, start = pipeline.variants[name], starts[name]
         sparse = _sparsify(graph, name, variant, start, profiles, target)
-        model = sparse or start.train
-        qat = None
-        if variant.quantize.qat:
-            spec = quantize.key_inputs(start.shared, variant.quantize)
-            qat = graph.add("quantize", name, spec, model=model)
-        spec = convert.key_inputs({**data, "task": start.task}, variant, golden, profiles.values())
-        dense = graph.add("convert", name, spec, model=model, quantize=qat)
+        dense = _convert(graph, name, pipeline, start, sparse, profiles)
+        compiling = {} if compiler is None else compile_.key_inputs(compiler)
+        compiled = graph.add("compile", name, compiling, convert=dense) if compiling else None
         converted[name] = dense
-        compiled = None
-        if compiler is not None:
-            compiled = graph.add("compile", name, compile_.key_inputs(compiler), convert=dense)
-        encodes = variant.stores_sparse and not full_int8_only  # Its compiler reads dense only.
         for runtime in runtimes:
             label = f"{name} ({runtime.name})"
             encoded = None
-            if encodes:
+            if variant.stores_sparse and not full_int8_only:  # Its compiler reads dense only.
                 spec = encode.key_inputs(variant, runtime, profiles[runtime.name])
                 encoded = graph.add("encode", label, spec, convert=dense)
+            spec = verify.key_inputs(variant, runtime, delegate, machine, pipeline.verify)
+            files = {"convert": dense, "encode": encoded, "compile": compiled}
             verified[name, runtime.name] = graph.add(
-                "verify",
-                label,
-                verify.key_inputs(variant, runtime, delegate, machine, pipeline.verify),
-                convert=dense,
-                encode=encoded,
-                compile=compiled,
-                sparsify=sparse,
-                samples=sampled,
+                "verify", label, spec, **files, sparsify=sparse, samples=sampled
             )
     return Plan(
         tuple(graph.stages.values()), converted, verified, sampled, _groups(starts.values())
     )
+
+
+def _chosen(pipeline: Pipeline, variants: Sequence[str] | None, full_int8_only: bool) -> list[str]:
+    """Return the names of the variants to plan."""
+    # Ratios need the baseline.
+    chosen = [v for v in pipeline.variants
+              if variants is None or v in variants or v == pipeline.baseline_variant]  # fmt: skip
+    # An Edge TPU supports nothing else; the caller reports skipped variants.
+    full_int8 = [v for v in chosen if pipeline.variants[v].quantize.numbers == "int8"]
+    return full_int8 if full_int8_only else chosen
 
 
 def sensitivity_plan(
@@ -354,6 +342,24 @@ def _sparsify(
     return key if variant.sparsify else None
 
 
+def _convert(
+    graph: _Graph,
+    name: str,
+    pipeline: Pipeline,
+    start: _Training,
+    sparse: str | None,
+    profiles: Mapping[str, Profile],
+) -> str:
+    """Add a variant's quantization-aware training and conversion; returns the latter's key."""
+    variant, model, qat = pipeline.variants[name], sparse or start.train, None
+    if variant.quantize.qat:
+        spec = quantize.key_inputs(start.shared, variant.quantize)
+        qat = graph.add("quantize", name, spec, model=model)
+    data, golden = {**start.data, "task": start.task}, pipeline.verify.golden_samples
+    spec = convert.key_inputs(data, variant, golden, profiles.values())
+    return graph.add("convert", name, spec, model=model, quantize=qat)
+
+
 def _pattern_inputs(
     step: Magnitude, variant: Variant, start: _Training, profiles: Mapping[str, Profile]
 ) -> tuple[dict[str, Any], str | None]:
@@ -374,27 +380,3 @@ def _sensitivity(
 ) -> str:
     spec = sensitivity.key_inputs({**start.data, "task": start.task}, step, levels, chosen)
     return graph.add("sensitivity", name, spec, model=model, untrained_model=untrained)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return the differences between two identities of a stage, a line each."""
-    lines = []
-    # Sorted, so that the same change always gives the same text.
-    for name in sorted({*old, *new}):
-        before, after, here = old.get(name), new.get(name), f"{path}{name}"
-        if before == after:
-            continue
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{here}.")
-        elif here.startswith("inputs."):
-            lines.append(f"its {name} changed")
-        elif name == "digest":
-            lines.append(f"{here}: the files changed")
-        else:
-            lines.append(f"{here}: {_short(before)} -> {_short(after)}")
-    return lines
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 
 from edgesparse.devices.agent.job import new_id
 from edgesparse.graph.open_runs import is_running
-from edgesparse.graph.plan import Plan, differences
+from edgesparse.graph.plan import Plan
 from edgesparse.graph.shared_store import Shared
 from edgesparse.graph.store import Store
 from edgesparse.measure.results import Results, SchemaError, read_results
@@ -181,3 +181,27 @@ def _slots(stage: Stage) -> list[str]:
     runtime = stage.spec.get("runtime", {}).get("name", "")
     suffix = f" ({runtime})" if runtime else ""
     return [f"{stage.name} {variant}{suffix}" for variant in stage.variants] or [stage.name]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """Return the differences between two identities of a stage, a line each."""
+    lines = []
+    # Sorted, so that the same change always gives the same text.
+    for name in sorted({*old, *new}):
+        before, after, here = old.get(name), new.get(name), f"{path}{name}"
+        if before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{here}.")
+        elif here.startswith("inputs."):
+            lines.append(f"its {name} changed")
+        elif name == "digest":
+            lines.append(f"{here}: the files changed")
+        else:
+            lines.append(f"{here}: {_short(before)} -> {_short(after)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

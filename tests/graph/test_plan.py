@@ -1,6 +1,7 @@
 import pytest
 
-from edgesparse.graph.plan import build_plan, differences
+from edgesparse.graph.plan import build_plan
+from edgesparse.graph.workspace import differences
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
@@ -206,7 +207,7 @@ variants:
 """
 KEYS = {
     "samples": "f333f3a352b6",
-    "preflight": "6558524da160",
+    "preflight": "0960a75726c6",
     "untrained-model": "6e87b0669397",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",
