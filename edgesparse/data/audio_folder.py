@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,23 +53,11 @@ def audio_folder(
     names, files, labels = files_by_class(base / path, path, (".wav",))
     length = round(sample_rate * seconds)
     window, hop = (round(sample_rate * ms / 1000) for ms in (window_ms, hop_ms))
-    size = 1 << (window - 1).bit_length()
     if length < window:
         raise UsageError(f"audio-folder: {seconds} s is shorter than a window of {window_ms} ms")
     highest = highest_hz or sample_rate / 2
-    bands = tf.signal.linear_to_mel_weight_matrix(
-        mels, size // 2 + 1, sample_rate, lowest_hz, highest
-    )
-    frames = 1 + (length - window) // hop
-
-    def read(file: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sound, rate = tf.audio.decode_wav(tf.io.read_file(file), 1, length)
-        message = f"its sample rate is not {sample_rate} Hz"
-        check = tf.debugging.assert_equal(rate, sample_rate, message)
-        with tf.control_dependencies([check] if check is not None else []):
-            spectrum = tf.abs(tf.signal.stft(sound[:, 0], window, hop, size)) ** 2
-        energy = tf.math.log(tf.matmul(spectrum, bands) + 1e-6)[..., None]
-        return tf.ensure_shape(energy, (frames, mels, 1)), label
+    raw = transforms.log_mel(sample_rate, length, window, hop, mels, lowest_hz, highest)
+    frames, read = 1 + (length - window) // hop, _reader(raw)
 
     def split(indices: np.ndarray) -> Split:
         pairs = tf.data.Dataset.from_tensor_slices(([files[i] for i in indices], labels[indices]))
@@ -75,7 +65,6 @@ def audio_folder(
 
     train, validation, test = (split(indices) for indices in stratified_indices(labels, seed))
     inputs, targets = {X: Tensor((frames, mels, 1), "float32")}, {Y: Tensor((), "int64")}
-    raw = transforms.log_mel(sample_rate, length, window, hop, mels, lowest_hz, highest)
     return Dataset(
         Path(path).name,
         inputs,
@@ -87,3 +76,26 @@ def audio_folder(
         transforms={X: raw},
         find_damaged=damaged_file_finder(files, base, lambda file: read(tf.constant(file), 0)),
     )
+
+
+def _reader(transform: transforms.Transform) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Return a function that maps a file and its label to a spectrogram and the label."""
+    import tensorflow as tf
+
+    rate, length, mels = (transform[key] for key in ("sample_rate", "length", "mels"))
+    window, hop = transform["window"], transform["hop"]
+    size = 1 << (window - 1).bit_length()
+    bands = tf.signal.linear_to_mel_weight_matrix(
+        mels, size // 2 + 1, rate, transform["lowest_hz"], transform["highest_hz"]
+    )
+
+    def read(file: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        sound, actual_rate = tf.audio.decode_wav(tf.io.read_file(file), 1, length)
+        message = f"its sample rate is not {rate} Hz"
+        check = tf.debugging.assert_equal(actual_rate, rate, message)
+        with tf.control_dependencies([check] if check is not None else []):
+            spectrum = tf.abs(tf.signal.stft(sound[:, 0], window, hop, size)) ** 2
+        energy = tf.math.log(tf.matmul(spectrum, bands) + 1e-6)[..., None]
+        return tf.ensure_shape(energy, (1 + (length - window) // hop, mels, 1)), label
+
+    return read

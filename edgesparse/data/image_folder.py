@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from edgesparse.data import (
 )
 from edgesparse.data.splits import Indices, split_indices, stratified_indices
 from edgesparse.spec.errors import UsageError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _SPLITS = ("train", "validation", "test")
@@ -55,18 +59,6 @@ def image_folder(
         raise UsageError(
             f"image-folder: input_shape must be [height, width, 1 or 3], not {list(input_shape)}"
         )
-    height, width, channels = input_shape
-
-    def image(file: tf.Tensor) -> tf.Tensor:
-        pixels = tf.io.decode_image(tf.io.read_file(file), channels, expand_animations=False)
-        pixels = tf.image.resize(tf.cast(pixels, tf.float32) * scale, (height, width))
-        return tf.ensure_shape(pixels, (height, width, channels))
-
-    def mask(file: tf.Tensor) -> tf.Tensor:
-        classes = tf.io.decode_png(tf.io.read_file(file), 1)
-        classes = tf.image.resize(classes, (height, width), method="nearest")[..., 0]
-        return tf.ensure_shape(tf.cast(classes, tf.int64), (height, width))
-
     if masks is None:
         names, files, targets = files_by_class(base / path, path, SUFFIXES)
     else:
@@ -79,7 +71,8 @@ def image_folder(
         indices_by_split = split_indices(path, np.zeros(len(files), np.float32), seed)
 
     def decode(file: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return image(file), target if masks is None else mask(target)
+        image = decode_image(tf.io.read_file(file), input_shape, scale)
+        return image, target if masks is None else _read_mask(target, input_shape[:2])
 
     def split(indices: np.ndarray) -> Split:
         pairs = tf.data.Dataset.from_tensor_slices(([files[i] for i in indices], targets[indices]))
@@ -87,7 +80,7 @@ def image_folder(
 
     train, validation, test = (split(indices) for indices in indices_by_split)
     inputs = {X: Tensor(tuple(input_shape), "float32")}
-    shape = () if masks is None else (height, width)
+    shape = () if masks is None else tuple(input_shape[:2])
     by_file = dict(zip(files, targets, strict=True))
     return Dataset(
         Path(path).name,
@@ -102,6 +95,23 @@ def image_folder(
             files, base, lambda file: decode(tf.constant(file), by_file[file])
         ),
     )
+
+
+def decode_image(content: tf.Tensor, shape: Sequence[int], scale: float) -> tf.Tensor:
+    """Decode an image file's bytes as float32 of a shape [height, width, channels]."""
+    import tensorflow as tf
+
+    pixels = tf.io.decode_image(content, shape[2], expand_animations=False)
+    pixels = tf.image.resize(tf.cast(pixels, tf.float32) * scale, shape[:2])
+    return tf.ensure_shape(pixels, shape)
+
+
+def _read_mask(file: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    import tensorflow as tf
+
+    classes = tf.io.decode_png(tf.io.read_file(file), 1)
+    classes = tf.image.resize(classes, shape, method="nearest")[..., 0]
+    return tf.ensure_shape(tf.cast(classes, tf.int64), shape)
 
 
 def _masked(

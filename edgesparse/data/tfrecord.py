@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.data import Dataset, damaged_file_finder, from_datasets, transforms
+from edgesparse.data.image_folder import decode_image
 from edgesparse.spec.errors import UsageError, cause_of
 
 _DTYPES = ("float32", "int64", "image")
@@ -35,13 +36,7 @@ def tfrecord(
     """
     import tensorflow as tf
 
-    if target not in features or len(features) < 2:
-        raise UsageError(f"tfrecord: 'features' must contain the target {target!r} and an input")
-    for name, feature in features.items():
-        if feature.get("dtype") not in _DTYPES or not isinstance(feature.get("shape"), list):
-            raise UsageError(
-                f"tfrecord: feature {name} needs a shape (a list) and a dtype: {', '.join(_DTYPES)}"
-            )
+    _check(features, target)
     schema = {
         name: tf.io.FixedLenFeature([], tf.string)
         if feature["dtype"] == "image"
@@ -53,10 +48,7 @@ def tfrecord(
     def value(name: str, parsed: Any) -> Any:
         if features[name]["dtype"] != "image":
             return parsed[name]
-        height, width, channels = features[name]["shape"]
-        image = tf.io.decode_image(parsed[name], channels, expand_animations=False)
-        image = tf.image.resize(tf.cast(image, tf.float32) / 255.0, (height, width))
-        return tf.ensure_shape(image, (height, width, channels))
+        return decode_image(parsed[name], features[name]["shape"], 1 / 255)
 
     def read(record: tf.Tensor) -> tuple[Any, Any]:
         parsed = tf.io.parse_single_example(record, schema)
@@ -84,3 +76,13 @@ def tfrecord(
     except tf.errors.OpError as error:
         raise UsageError(find_damaged() or f"tfrecord: {cause_of(error)}") from error
     return replace(dataset, find_damaged=find_damaged)
+
+
+def _check(features: Mapping[str, Mapping[str, Any]], target: str) -> None:
+    if target not in features or len(features) < 2:
+        raise UsageError(f"tfrecord: 'features' must contain the target {target!r} and an input")
+    for name, feature in features.items():
+        if feature.get("dtype") not in _DTYPES or not isinstance(feature.get("shape"), list):
+            raise UsageError(
+                f"tfrecord: feature {name} needs a shape (a list) and a dtype: {', '.join(_DTYPES)}"
+            )

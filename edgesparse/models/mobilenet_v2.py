@@ -47,49 +47,22 @@ def mobilenet_v2(
         strided += stride == 2
         return stride if strided <= downsample else 1
 
-    def normalize(x: tf.Tensor, name: str, activate: bool = True) -> tf.Tensor:
-        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
-        return layers.ReLU(6.0, name=f"{name}_relu")(x) if activate else x
-
-    def pad(x: tf.Tensor, stride: int, name: str) -> tuple[tf.Tensor, str]:
-        if stride == 1:
-            return x, "same"
-        return layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
-
-    def block(x: tf.Tensor, expansion: int, filters: int, stride: int, name: str) -> tf.Tensor:
-        inner, width = x, x.shape[-1]
-        if expansion > 1:
-            inner = layers.Conv2D(width * expansion, 1, use_bias=False, name=f"{name}_expand")(
-                inner
-            )
-            inner = normalize(inner, f"{name}_expand")
-        inner, padding = pad(inner, stride, name)
-        inner = layers.DepthwiseConv2D(
-            3, stride, padding=padding, use_bias=False, name=f"{name}_depthwise"
-        )(inner)
-        inner = normalize(inner, f"{name}_depthwise")
-        inner = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(inner)
-        inner = normalize(inner, f"{name}_project", activate=False)
-        if stride == 1 and width == filters:
-            return layers.Add(name=f"{name}_add")([x, inner])
-        return inner
-
     inputs = tf.keras.Input(tuple(input_shape))
     stride = stride_of(2)
-    x, padding = pad(inputs, stride, "conv1")
+    x, padding = _pad(inputs, stride, "conv1")
     x = layers.Conv2D(
         _channels(32 * alpha), 3, stride, padding=padding, use_bias=False, name="conv1"
     )(x)
-    x = normalize(x, "conv1")
+    x = _normalize(x, "conv1")
     number = 0
     for expansion, filters, count, first_stride in GROUPS:
         stride = stride_of(first_stride)
         for repeat in range(count):
             number += 1
             block_stride = stride if repeat == 0 else 1
-            x = block(x, expansion, _channels(filters * alpha), block_stride, f"block_{number}")
+            x = _block(x, expansion, _channels(filters * alpha), block_stride, f"block_{number}")
     last = _channels(LAST_FILTERS * max(1.0, alpha))
-    x = normalize(layers.Conv2D(last, 1, use_bias=False, name="conv_last")(x), "conv_last")
+    x = _normalize(layers.Conv2D(last, 1, use_bias=False, name="conv_last")(x), "conv_last")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
     # Fully connected: ai-edge-litert 2 on Arm rejects sparse files that end in a 1x1 convolution.
     x = layers.Flatten(name="flatten")(x)
@@ -101,3 +74,35 @@ def _channels(filters: float) -> int:
     """Round to a multiple of 8, by at most a tenth down (as in the authors' code)."""
     rounded = max(8, int(filters + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * filters else rounded
+
+
+def _normalize(x: tf.Tensor, name: str, activate: bool = True) -> tf.Tensor:
+    layers = tf.keras.layers
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x) if activate else x
+
+
+def _pad(x: tf.Tensor, stride: int, name: str) -> tuple[tf.Tensor, str]:
+    """Return the padded input of a convolution, and the convolution's own padding."""
+    if stride == 1:
+        return x, "same"
+    return tf.keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
+
+
+def _block(x: tf.Tensor, expansion: int, filters: int, stride: int, name: str) -> tf.Tensor:
+    """Add an inverted residual."""
+    layers = tf.keras.layers
+    inner, width = x, x.shape[-1]
+    if expansion > 1:
+        expand = layers.Conv2D(width * expansion, 1, use_bias=False, name=f"{name}_expand")
+        inner = _normalize(expand(inner), f"{name}_expand")
+    inner, padding = _pad(inner, stride, name)
+    inner = layers.DepthwiseConv2D(
+        3, stride, padding=padding, use_bias=False, name=f"{name}_depthwise"
+    )(inner)
+    inner = _normalize(inner, f"{name}_depthwise")
+    inner = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(inner)
+    inner = _normalize(inner, f"{name}_project", activate=False)
+    if stride == 1 and width == filters:
+        return layers.Add(name=f"{name}_add")([x, inner])
+    return inner

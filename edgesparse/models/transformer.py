@@ -56,16 +56,9 @@ def transformer(
         inputs = tf.keras.Input((length, features), name="features")
         x = layers.Dense(width, name="embedding")(inputs)
     x = PositionEmbedding(name="position_embedding")(x)
+    pattern = (window, global_tokens, random_blocks, stride)
     for number in range(1, blocks + 1):
-        attention = SparseAttention(
-            heads,
-            width // heads,
-            window,
-            global_tokens,
-            random_blocks,
-            stride,
-            name=f"attention_{number}",
-        )
+        attention = SparseAttention(heads, width // heads, *pattern, name=f"attention_{number}")
         y = layers.LayerNormalization(name=f"before_attention_{number}")(x)
         x = layers.Add(name=f"attended_{number}")([x, attention(y if mask is None else [y, mask])])
         y = layers.LayerNormalization(name=f"before_feed_{number}")(x)

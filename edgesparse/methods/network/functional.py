@@ -45,25 +45,7 @@ def functional(
     mixed = float32 and _compute_in_float32(model)
     if is_flat(model, data) and not mixed:
         return model
-    if _inputs(model):
-        tensors = list(data.values())
-        shapes = [t.shape for t in tensors] if len(tensors) == len(model.inputs) else []
-        by_name = {name: t.shape for name, t in data.items()}
-        inputs = [
-            tf.keras.Input(
-                _closed(t.shape[1:], by_name.get(t.name) or (shapes[index] if shapes else ())),
-                dtype=t.dtype,
-                name=t.name,
-            )
-            for index, t in enumerate(model.inputs)
-        ]
-        arguments: Any = inputs[0] if len(inputs) == 1 else inputs
-    else:
-        named = {
-            name: tf.keras.Input(t.shape, dtype=t.dtype, name=name if len(data) > 1 else None)
-            for name, t in data.items()
-        }
-        arguments = named if len(named) > 1 else next(iter(named.values()))
+    arguments = _symbolic_inputs(model, data)
     try:
         outputs = _called(model, arguments, {})
         flat = tf.keras.Model(arguments, outputs, name=model.name)
@@ -81,6 +63,27 @@ def functional(
         arguments, same = arranged(model, values), arranged(flat, values)
         require_equal(f"{label}: building it again layer by layer", model, flat, arguments, same)
     return flat
+
+
+def _symbolic_inputs(model: tf.keras.Model, data: Mapping[str, Tensor]) -> Any:
+    """Return Keras inputs for a model's call, of the data's sizes where its own are dynamic."""
+    if not _inputs(model):
+        named = {
+            name: tf.keras.Input(t.shape, dtype=t.dtype, name=name if len(data) > 1 else None)
+            for name, t in data.items()
+        }
+        return named if len(named) > 1 else next(iter(named.values()))
+    shapes = [t.shape for t in data.values()] if len(data) == len(model.inputs) else []
+    by_name = {name: t.shape for name, t in data.items()}
+    inputs = [
+        tf.keras.Input(
+            _closed(t.shape[1:], by_name.get(t.name) or (shapes[index] if shapes else ())),
+            dtype=t.dtype,
+            name=t.name,
+        )
+        for index, t in enumerate(model.inputs)
+    ]
+    return inputs[0] if len(inputs) == 1 else inputs
 
 
 def arranged(model: tf.keras.Model, samples: Mapping[str, np.ndarray]) -> Any:
