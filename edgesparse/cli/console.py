@@ -48,10 +48,11 @@ def result_console() -> Console:
     return Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False)
 
 
-def print_results(results: Results, style: str) -> None:
-    """Print results on stdout as "table", "markdown", "csv", "json", or by a plug-in."""
+def print_results(results: Results, style: str, *, notes: bool = False) -> None:
+    """Print results on stdout as "table" (with all notes or their number), "markdown", "csv",
+    "json", or by a plug-in."""
     if style == "table":
-        terminal.print_results(results, result_console())
+        terminal.print_results(results, result_console(), notes=notes)
     else:
         builtin = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}
         sys.stdout.write(str(choose("reports", style, builtin)(results)))

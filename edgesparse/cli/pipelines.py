@@ -14,6 +14,7 @@ from edgesparse.cli.options import (
     INVALID,
     JOBS,
     JSON,
+    NOTES,
     PIPELINE,
     QUICK,
     VARIANTS,
@@ -82,6 +83,7 @@ FORCE = click.option(
 @FORCE
 @JOBS
 @CLUSTER
+@NOTES
 @JSON
 def run(
     pipeline: Path,
@@ -89,10 +91,13 @@ def run(
     force: bool,
     jobs: int | None,
     cluster: str | None,
+    notes: bool,
     as_json: bool,
 ) -> None:
     """Create and verify every variant on this machine, without a benchmark."""
-    _deploy(pipeline, ("local",), variants, jobs, cluster, as_json, benchmark=False, force=force)
+    _deploy(
+        pipeline, ("local",), variants, jobs, cluster, as_json, notes, benchmark=False, force=force
+    )
 
 
 @click.command()
@@ -108,6 +113,7 @@ def run(
 @FORCE
 @JOBS
 @CLUSTER
+@NOTES
 @JSON
 def deploy(
     pipeline: Path,
@@ -118,12 +124,14 @@ def deploy(
     force: bool,
     jobs: int | None,
     cluster: str | None,
+    notes: bool,
     as_json: bool,
 ) -> None:
     """Create every variant, measure it on the devices, release the best, and print the table."""
     _deploy(
-        pipeline, devices, variants, jobs, cluster, as_json, quick=quick, canary=canary, force=force
-    )
+        pipeline, devices, variants, jobs, cluster, as_json, notes,
+        quick=quick, canary=canary, force=force,
+    )  # fmt: skip
 
 
 def _deploy(
@@ -133,6 +141,7 @@ def _deploy(
     jobs: int | None,
     cluster: str | None,
     as_json: bool,
+    notes: bool,
     *,
     benchmark: bool = True,
     quick: bool = False,
@@ -153,7 +162,7 @@ def _deploy(
             canary=canary,
             force=force,
         )
-    print_results(results, "json" if as_json else "table")
+    print_results(results, "json" if as_json else "table", notes=notes)
     write_reports(project, results, loaded.spec.tracking)
     sys.exit(exit_code(results))
 

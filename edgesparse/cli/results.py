@@ -11,6 +11,7 @@ import click
 from edgesparse.cli.options import (
     DEVICES,
     JSON,
+    NOTES,
     QUICK,
     complete_runs,
     device_option,
@@ -39,6 +40,7 @@ from edgesparse.cli.options import (
     help="Delegate to use instead of the device file's; repeatable: measured in turns.",
 )
 @QUICK
+@NOTES
 @JSON
 def bench(
     models: tuple[Path, ...],
@@ -47,6 +49,7 @@ def bench(
     shapes: tuple[str, ...],
     delegates: tuple[str, ...],
     quick: bool,
+    notes: bool,
     as_json: bool,
 ) -> None:
     """Measure .tflite files; ratios refer to the first."""
@@ -61,7 +64,7 @@ def bench(
             delegates=delegates,
             quick=quick,
         )
-    print_results(results, "json" if as_json else "table")
+    print_results(results, "json" if as_json else "table", notes=notes)
     write_reports(project, results)
     sys.exit(exit_code(results))
 
@@ -129,9 +132,16 @@ def encode(source: Path, target: Path, device: str, runtime: str | None, as_json
     "-o", "--output", type=click.Path(path_type=Path), help="Output file (default: RUN.html)."
 )
 @click.option("--list", "as_list", is_flag=True, help="List the runs with their status.")
+@NOTES
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 def report(
-    run: str | None, form: str, as_html: bool, output: Path | None, as_list: bool, as_json: bool
+    run: str | None,
+    form: str,
+    as_html: bool,
+    output: Path | None,
+    as_list: bool,
+    notes: bool,
+    as_json: bool,
 ) -> None:
     """Print the results of a run (default: the last), or write them as an HTML page."""
     import edgesparse
@@ -153,4 +163,4 @@ def report(
         )
         emit(as_json, run_records(runs, outdated), listed or ["no runs yet"])
     else:
-        print_results(edgesparse.load_results(run), "json" if as_json else form)
+        print_results(edgesparse.load_results(run), "json" if as_json else form, notes=notes)

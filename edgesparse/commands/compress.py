@@ -21,7 +21,7 @@ from edgesparse.commands.results.models import FOLDER
 from edgesparse.graph import events
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
-from edgesparse.measure.selection import recommend
+from edgesparse.measure.selection import best_row
 from edgesparse.models.files.reference_outputs import label_samples_in_child
 from edgesparse.spec.auto_variants import untrained_variants
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -173,12 +173,12 @@ def _keras(
     except EdgesparseError as error:
         kind = UsageError if isinstance(error, UsageError) else EdgesparseError
         raise kind(_by_file(error, loaded, source, data)) from error
-    recommendation = recommend(results.rows)
-    if recommendation is None:
+    row = best_row(results.rows, results.gates)
+    if row is None:
         raise EdgesparseError(
-            f"{source}: no variant ran and lost at most a point; see 'edgesparse report'"
+            f"{source}: no variant ran and kept its metric; see 'edgesparse report'"
         )
-    row, run = recommendation.fastest, project.workspace().results_path(results.run)
+    run = project.workspace().results_path(results.run)
     kept = run.with_name(FOLDER) / f"{row.variant}-{row.runtime.name}.tflite"
     _write(target, kept.read_bytes())
     dense = next((r for r in results.rows if r.variant == results.baseline and r.model), row)

@@ -92,7 +92,9 @@ class Results(Data):
     failures: list[str] = Field(default_factory=list)
     """Failures besides those of rows."""
     notes: list[str] = Field(default_factory=list)
-    """Notes on the whole run, among them predictions that the measurement confirmed."""
+    """Notes on the whole run."""
+    advice: list[str] = Field(default_factory=list)
+    """Predictions that the measurement confirmed, such as zeros that save no time."""
     provenance: Provenance = Provenance()
     pipeline_source: list[str] = Field(default_factory=list)
     """The lines of the pipeline's file."""

@@ -1,10 +1,19 @@
-"""Selection of the best variant on a device: for the release and for the recommendation."""
+"""Selection of the variant to ship on a device: the one rule behind the table's star, the
+recommendation and the release.
+
+Among rows that keep their gates and their metric, those that no other row clearly beats in time,
+paired by round; of these, those that no other clearly beats in the metric; then the smallest file.
+What is not told apart counts as equal, so that noise does not decide: names and numbers of threads
+break what ties remain.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
 
 from edgesparse.measure.rows import PAYS_FROM, GateResult, Row
 
@@ -14,84 +23,142 @@ MAX_RELATIVE_DROP = 0.05
 """Largest drop of other metrics, relative to the baseline."""
 
 ONE_POINT = 0.01
-RELATIVE = 0.025
-"""Largest drop of a recommended variant: for shares, and relative for other metrics."""
+ONE_POINT_RELATIVE = 0.025
+"""A larger loss than another row's is never called equal: for shares, and relative for other
+metrics."""
+SLOWDOWN = 1.1
+"""A row that is slower than another one by this factor in most rounds is never called equal,
+however much single rounds were disturbed."""
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The row to ship, and the rows that each part of the rule left.
+
+    Attributes:
+        row: the row to ship.
+        kept: rows that keep their gates and their metric.
+        as_fast: of these, the rows that none is clearly faster than.
+        as_good: of these, the rows that none clearly loses less than.
+    """
+
+    row: Row
+    kept: tuple[Row, ...]
+    as_fast: tuple[Row, ...]
+    as_good: tuple[Row, ...]
+
+
+def select(
+    rows: Iterable[Row], gates: Sequence[GateResult], variant: str | None = None
+) -> Selection | None:
+    """Select the row to ship on a device.
+
+    Args:
+        rows: of one device, whose clock they share.
+        gates: of the run; those on other rows are ignored.
+        variant: consider only this variant.
+
+    Returns:
+        The selection, or None where no row ran, meets its gates and keeps its metric.
+    """
+    kept = [row for row in rows if variant in (None, row.variant) and not objections(row, gates)]
+    if not kept:
+        return None
+    as_fast = _unbeaten(kept, clearly_slower)
+    as_good = _unbeaten(as_fast, clearly_worse)
+    row = min(as_good, key=_size_and_name)
+    return Selection(row, tuple(kept), tuple(as_fast), tuple(as_good))
 
 
 def best_row(
     rows: Iterable[Row], gates: Sequence[GateResult], variant: str | None = None
 ) -> Row | None:
-    """Select the row to release on a device, among those measured that meet their gates and keep
-    their metric: the smallest file of those not clearly slower than the fastest, so that noise
-    between equally fast rows does not decide.
-
-    Args:
-        rows: of one device, whose clock they share.
-        variant: consider only this variant.
-    """
-    good = [
-        row
-        for row in rows
-        if row.status == "ok"
-        and row.latency_ms is not None
-        and variant in (None, row.variant)
-        and _acceptable(row, [g for g in gates if _is_about(g, row)])
-    ]
-    return _smallest_of_the_fastest(good)
+    """Return the row to ship; see `select`."""
+    selection = select(rows, gates, variant)
+    return None if selection is None else selection.row
 
 
-def _smallest_of_the_fastest(rows: Sequence[Row]) -> Row | None:
-    """Select the smallest file among rows that are not clearly slower than the fastest."""
-    fastest = min(rows, key=_p50, default=None)
-    if fastest is None:
-        return None
-    return min((row for row in rows if not clearly_slower(row, fastest)), key=_size)
+def _unbeaten(rows: Sequence[Row], beaten: Callable[[Row, Row], bool]) -> list[Row]:
+    """Rows that no other row beats: which of them has the best number does not matter."""
+    return [row for row in rows if not any(beaten(row, other) for other in rows)] or list(rows)
 
 
-def _size(row: Row) -> tuple[float, float]:
-    return (row.model.bytes if row.model else math.inf, _p50(row))
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The fastest row and the smallest file of a device, among those that lose at most a point."""
-
-    fastest: Row
-    smallest: Row
-
-
-def recommend(rows: Iterable[Row]) -> Recommendation | None:
-    """Recommend rows where no gate limits the drop; None where no row keeps its metric.
-
-    Args:
-        rows: of one device.
-    """
-    kept = [row for row in rows if row.status == "ok" and row.latency_ms and _loses_little(row)]
-    fastest = _smallest_of_the_fastest(kept)
-    return None if fastest is None else Recommendation(fastest, min(kept, key=_size))
-
-
-def _loses_little(row: Row) -> bool:
-    score = row.score
-    if score is None or score.drop is None or score.shown is None or score.at_chance:
-        return False
-    baseline = score.shown + score.sign * score.drop
-    limit = ONE_POINT if score.unit == "%" else RELATIVE * abs(baseline)
-    return score.drop <= limit + 1e-9
-
-
-def _p50(row: Row) -> float:
-    assert row.latency_ms is not None
-    return row.latency_ms.p50
+def _size_and_name(row: Row) -> tuple[float, str, str, int]:
+    size = row.model.bytes if row.model else math.inf
+    return (size, row.variant, row.runtime.name, row.threads)
 
 
 def clearly_slower(row: Row, other: Row) -> bool:
-    """Check whether a row is slower than another one of its device: beyond both intervals, and by
-    more than two measurements of one file differ."""
+    """Check whether a row is slower than another one of its device: beyond the interval of their
+    ratio, paired by round, and by more than two measurements of one file differ; or by a tenth
+    in most rounds."""
     mine, theirs = row.latency_ms, other.latency_ms
-    if mine is None or theirs is None:
+    if mine is None or theirs is None or row is other:
         return False
-    return mine.ci95[0] > theirs.ci95[1] and mine.p50 >= PAYS_FROM * theirs.p50
+    pairs = list(zip(mine.by_round, theirs.by_round, strict=False))
+    if row.clock == "instructions" or len(pairs) < 2 or min(map(min, pairs)) <= 0:
+        return mine.ci95[0] > theirs.ci95[1] and mine.p50 >= PAYS_FROM * theirs.p50
+    # Logarithms, so that twice as fast and half as fast cancel out.
+    logs = [math.log(a / b) for a, b in pairs]
+    mean = sum(logs) / len(logs)
+    if median(logs) >= math.log(SLOWDOWN):
+        return True
+    if mean < math.log(PAYS_FROM):
+        return False
+    variance = sum((value - mean) ** 2 for value in logs) / (len(logs) - 1)
+    return mean > _quantile(len(logs) - 1) * math.sqrt(variance / len(logs))
+
+
+@lru_cache(maxsize=64)
+def _quantile(freedom: int) -> float:
+    """Standard errors in the half-width of an interval (Student's t)."""
+    from scipy.stats import t  # Half a second, for those who need it.
+
+    return float(t.ppf((1 + _CONFIDENCE) / 2, freedom))
+
+
+def clearly_worse(row: Row, other: Row) -> bool:
+    """Check whether a row loses more of the metric than another one: beyond their intervals, or by
+    more than a point."""
+    mine, theirs = row.score, other.score
+    if mine is None or theirs is None or mine.drop is None or theirs.drop is None:
+        return False
+    more = mine.drop - theirs.drop
+    low, high = mine.drop_ci95 or (mine.drop,) * 2, theirs.drop_ci95 or (theirs.drop,) * 2
+    return more > 0 and (low[0] > high[1] or more > _points(row, ONE_POINT, ONE_POINT_RELATIVE))
+
+
+def _points(row: Row, points: float, relative: float) -> float:
+    """A drop in the metric's unit: `points` for shares, else a part of the baseline's value."""
+    score = row.score
+    if score is None or score.unit == "%" or score.drop is None or score.shown is None:
+        return points + 1e-9
+    return relative * abs(score.shown + score.sign * score.drop) + 1e-9
+
+
+def objections(row: Row, gates: Sequence[GateResult]) -> list[str]:
+    """List why a row cannot be shipped; empty where it can.
+
+    Args:
+        gates: of the run; those on other rows are ignored.
+    """
+    if row.status != "ok":
+        return ["failed"]
+    if row.latency_ms is None:
+        return ["was not measured"]
+    about = [gate for gate in gates if _is_about(gate, row)]
+    reasons = [f"misses its gate on {gate.metric}" for gate in about if not gate.passed]
+    score = row.score
+    if score is not None and score.at_chance:
+        reasons.append("is at chance level")
+    if score is None or score.drop is None or score.shown is None:
+        return reasons
+    # A gate states how much may be lost.
+    if any(gate.metric in (score.name, f"{score.name}_drop") for gate in about):
+        return reasons
+    lost = score.is_significant_loss or score.drop > _points(row, MAX_DROP, MAX_RELATIVE_DROP)
+    return [*reasons, f"loses {score.name}"] if lost else reasons
 
 
 def _is_about(gate: GateResult, row: Row) -> bool:
@@ -101,20 +168,3 @@ def _is_about(gate: GateResult, row: Row) -> bool:
         row.runtime.name,
         row.threads,
     )
-
-
-def _acceptable(row: Row, gates: Sequence[GateResult]) -> bool:
-    if not all(gate.passed for gate in gates):
-        return False
-    score = row.score
-    if score is not None and score.at_chance:
-        return False
-    if score is None or score.drop is None or score.shown is None:
-        return True
-    if any(gate.metric in (score.name, f"{score.name}_drop") for gate in gates):
-        return True
-    if score.is_significant_loss:  # No gate allows it.
-        return False
-    if score.unit == "%":
-        return score.drop <= MAX_DROP
-    return score.drop <= MAX_RELATIVE_DROP * abs(score.shown + score.sign * score.drop)

@@ -1,10 +1,17 @@
-"""Text lines around the tables: devices, advice, releases, gates."""
+"""Text lines around the tables: devices, unstable rows, seeds, releases, gates."""
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+
 from edgesparse.measure.results import ReleaseInfo, Results
-from edgesparse.measure.rows import GateResult
+from edgesparse.measure.rows import GateResult, Row
+from edgesparse.report.table import UNSTABLE, blocks, placement_label
 from edgesparse.report.units import size_text
+
+CONFIDENCE = 0.95
 
 QUICK = "QUICK: indicative only"
 
@@ -34,11 +41,37 @@ def legend(results: Results) -> str:
     return f"speed-up vs {results.baseline}{exceptions}"
 
 
-def advice(results: Results) -> list[str]:
-    """Suggest how to make unstable rows stable, once for all of them."""
-    if not any("unstable" in note for row in results.rows for note in row.notes):
+def unstable_lines(results: Results) -> list[str]:
+    """Name the unstable rows and what helps, in one line."""
+    names = [
+        f"{row.variant} ({placement_label(row, results)})"
+        for row in results.rows
+        if any(note.startswith(UNSTABLE) for note in row.notes)
+    ]
+    if not names:
         return []
-    return ["unstable rows: stop other programs, fix the CPU governor or raise benchmark.rounds"]
+    subject = f"{len(names)} rows" if len(names) > 2 else " and ".join(names)
+    return [
+        f"unstable: {subject}; stop other programs, fix the CPU governor or raise benchmark.rounds"
+    ]
+
+
+def gate_lines(results: Results) -> list[tuple[str, bool]]:
+    """Describe each gate that is not met, and count the others; True for those met."""
+    met = sum(gate.passed for gate in results.gates)
+    lines = [(gate_line(gate), False) for gate in results.gates if not gate.passed]
+    return [*lines, *([(f"{met} gate{'s' * (met > 1)} met", True)] if met else [])]
+
+
+def note_lines(results: Results) -> list[str]:
+    """List what only those read who ask for it: advice, unstable rows, gates that are met."""
+    unstable = [
+        f"{row.variant} ({placement_label(row, results)}): {note}"
+        for row in results.rows
+        for note in row.notes
+        if note.startswith(UNSTABLE)
+    ]
+    return [*results.advice, *unstable, *(gate_line(g) for g in results.gates if g.passed)]
 
 
 def release_line(release: ReleaseInfo) -> str:
@@ -67,3 +100,62 @@ def gate_line(gate: GateResult) -> str:
         f"({' and '.join(limits)}) on {gate.device}, {gate.runtime}"
         + (f": {gate.warning}" if gate.warning else "")
     )
+
+
+def seed_lines(results: Results) -> Iterator[str]:
+    """Give the mean of the metric, with its interval, over variants that differ only in their seed;
+    and the difference of each such group to the block's first group."""
+    for block in blocks(results):
+        groups: dict[str, list[Row]] = {}
+        for row in block.rows:
+            if row.seed_group is not None and row.status == "ok" and row.score is not None:
+                groups.setdefault(row.seed_group, []).append(row)
+        groups = {name: rows for name, rows in groups.items() if len(_values(rows)) > 1}
+        first = next(iter(groups), None)
+        for name, rows in groups.items():
+            score, values = rows[0].score, _values(rows)
+            assert score is not None
+            is_share = score.unit == "%"
+            line = (
+                f"{', '.join(row.variant for row in rows)} "
+                f"({placement_label(block.rows[0], results)}): {score.name} "
+                f"{_number(statistics.mean(values), is_share)} "
+                f"±{_number(_half_interval(values), is_share)} over {len(values)} seeds"
+            )
+            if name != first and first is not None:
+                difference, half = _difference(values, _values(groups[first]))
+                line += f", {_number(difference, is_share, '+')} ±{_number(half, is_share)}"
+                line += f" vs {first}"
+            yield line
+
+
+def _values(rows: Sequence[Row]) -> list[float]:
+    values = [row.score.shown for row in rows if row.score is not None]
+    return [value for value in values if value is not None]
+
+
+def _number(value: float, is_share: bool, sign: str = "") -> str:
+    return f"{value * 100:{sign}.1f}" if is_share else f"{value:{sign}.3g}"
+
+
+def _half_interval(values: Sequence[float]) -> float:
+    """Half the interval of a mean (Student's t)."""
+    return _t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _difference(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
+    """Difference of two means and half its interval (Welch 1947)."""
+    parts = [statistics.variance(v) / len(v) for v in (values, reference)]
+    difference = statistics.mean(values) - statistics.mean(reference)
+    if not sum(parts):
+        return difference, 0.0
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(v) - 1) for part, v in zip(parts, (values, reference), strict=True)
+    )
+    return difference, _t(freedom) * math.sqrt(sum(parts))
+
+
+def _t(freedom: float) -> float:
+    from scipy.stats import t  # Loaded where needed: it takes half a second.
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))

@@ -12,24 +12,29 @@ from dataclasses import dataclass
 from edgesparse.measure.instruction_counts import incomparable_formats
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Interval, ModelFile, Row, Score
+from edgesparse.measure.selection import best_row, clearly_slower, clearly_worse
 from edgesparse.report.units import (
     DASH,
     count_text,
     metric_text,
     ms_text,
     percent_text,
-    ratio_text,
     size_text,
+    speed_interval_text,
+    speed_text,
 )
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.sparsify import REPORTED_GAP
 
 FAILED = "FAILED"
-BEST_LEGEND = "best, or not significantly different from the best (95 % CI)"
+SHIP_LEGEND = "ship this"
+BEST_LEGEND = "best, or equal to it within the 95 % CI"
 ACTIVATION_ZEROS_RANGE = 0.1
 """Zeros among activations have a column where variants differ by at least this share."""
 MACS_RATIO = 1.05
 """Multiply-accumulates have a column where the largest is this many times the smallest."""
+UNSTABLE = "unstable: "
+"""What notes on unstable times begin with."""
 TIME_COLUMNS = ("p50 ms", "p90 ms", "speed-up")
 _SHORT_NAMES = {"accuracy": "acc"}
 
@@ -41,7 +46,8 @@ class Cell:
     Attributes:
         text: what is shown.
         value: the number behind the text, for sorting; None where there is none.
-        best: whether the value is the column's best, or not significantly different from it.
+        best: whether the value is the column's best, or not told apart from it; of a variant's
+            name, whether it is the one to ship.
     """
 
     text: str
@@ -58,14 +64,14 @@ class Column:
         text: a row's text; None is shown as a dash.
         value: a row's number, which decides which row is best; None for columns without a best.
         highest_is_best: whether larger values are better.
-        interval: a row's 95 % interval; rows whose intervals overlap are equally good.
+        beaten: whether the first row differs clearly from the second, which has the best value.
     """
 
     title: str
     text: Callable[[Row], str | None]
     value: Callable[[Row], float | None] | None = None
     highest_is_best: bool = False
-    interval: Callable[[Row], Interval | None] = lambda _: None
+    beaten: Callable[[Row, Row], bool] = lambda _row, _best: True
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,14 @@ class Block:
 
     Attributes:
         incomparable_formats: why times of number formats are not comparable, or None.
+        shipped: the row to ship on the device, which can be one of another block.
     """
 
     title: str
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     incomparable_formats: str | None = None
+    shipped: Row | None = None
 
     @property
     def titles(self) -> list[str]:
@@ -94,10 +102,16 @@ def blocks(results: Results) -> list[Block]:
         key = (row.device, row.runtime.name, row.runtime.version, row.threads)
         groups.setdefault(key, []).append(row)
     cpus = {device.name: device.cpu for device in results.devices}
-    return [_block(rows, cpus.get(rows[0].device, "")) for rows in groups.values()]
+    shipped = {
+        name: best_row((row for row in results.rows if row.device == name), results.gates)
+        for name in dict.fromkeys(row.device for row in results.rows)
+    }
+    return [
+        _block(rows, cpus.get(device, ""), shipped[device]) for (device, *_), rows in groups.items()
+    ]
 
 
-def _block(rows: Sequence[Row], cpu: str) -> Block:
+def _block(rows: Sequence[Row], cpu: str, shipped: Row | None) -> Block:
     row, reason = rows[0], incomparable_formats(rows, cpu)
     parts = [
         row.device,
@@ -108,7 +122,7 @@ def _block(rows: Sequence[Row], cpu: str) -> Block:
     if row.clock == "instructions":
         simulated = "time = INSTRUCTION COUNT (simulated)"
         parts.append(simulated + (f"; {reason}" if reason else ""))
-    return Block(" | ".join(parts), tuple(rows), tuple(_columns(rows)), reason)
+    return Block(" | ".join(parts), tuple(rows), tuple(_columns(rows)), reason, shipped)
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[Column]:
@@ -125,7 +139,7 @@ def _columns(rows: Sequence[Row]) -> Iterator[Column]:
         lambda r: score_text(r.score),
         lambda r: r.score.shown if r.score else None,
         highest_is_best=score.direction == "maximize",
-        interval=_drop_interval,
+        beaten=clearly_worse,
     )
     yield Column("drop", _drop_text)
     yield from _COST_COLUMNS
@@ -205,17 +219,6 @@ def _drop_text(row: Row) -> str | None:
     return f"{text}±{half * factor:{digits}}"
 
 
-def _drop_interval(row: Row) -> Interval | None:
-    """Interval of the paired loss against the baseline: narrower than the metric's own."""
-    if row.score is None:
-        return None
-    return row.score.drop_ci95 or (None if row.score.drop is None else (row.score.drop,) * 2)
-
-
-def _latency_interval(row: Row) -> Interval | None:
-    return row.latency_ms.ci95 if row.latency_ms else None
-
-
 def _interval_text(interval: Interval, text: Callable[[float], str]) -> str:
     return f"{text(interval[0])}-{text(interval[1])}"
 
@@ -225,7 +228,7 @@ _COST_COLUMNS = (
         "p50 ms",
         lambda r: ms_text(r.latency_ms.p50) if r.latency_ms else None,
         lambda r: r.latency_ms.p50 if r.latency_ms else None,
-        interval=_latency_interval,
+        beaten=clearly_slower,
     ),
     Column(
         "p50 95 % CI",
@@ -236,16 +239,19 @@ _COST_COLUMNS = (
         lambda r: ms_text(r.latency_ms.p90) if r.latency_ms else None,
         lambda r: r.latency_ms.p90 if r.latency_ms else None,
         # p90 has no interval; rows that the median does not tell apart count as equal.
-        interval=_latency_interval,
+        beaten=clearly_slower,
     ),
     Column(
         "speed-up",
-        lambda r: f"{ratio_text(r.speedup.ratio)}x" if r.speedup else None,
+        lambda r: speed_text(r.speedup.ratio) if r.speedup else None,
         lambda r: r.speedup.ratio if r.speedup else None,
         highest_is_best=True,
-        interval=lambda r: r.speedup.ci95 if r.speedup else None,
+        beaten=clearly_slower,
     ),
-    Column("95 % CI", lambda r: _interval_text(r.speedup.ci95, ratio_text) if r.speedup else None),
+    Column(
+        "95 % CI",
+        lambda r: speed_interval_text(r.speedup.ci95, r.speedup.ratio) if r.speedup else None,
+    ),
     Column(
         "RAM MB",
         lambda r: f"{r.peak_rss_bytes / 1e6:.0f}" if r.peak_rss_bytes else None,
@@ -264,7 +270,7 @@ def block_cells(block: Block, note_numbers: dict[str, int]) -> list[list[Cell]]:
     lines = []
     for index, row in enumerate(block.rows):
         marks = "".join(f" [{note_numbers[note]}]" for note in notes_of(row))
-        line = [Cell(row.variant + marks)]
+        line = [Cell(row.variant + marks, best=row is block.shipped)]
         for column, best_rows in zip(block.columns, best, strict=True):
             text = column.text(row) if row.status == "ok" else None
             value = column.value(row) if column.value and row.status == "ok" else None
@@ -287,25 +293,29 @@ def _best_rows(block: Block, column: Column) -> set[int]:
     if len(set(values.values())) < 2:
         return set()
     top = (max if column.highest_is_best else min)(values, key=lambda index: values[index])
+    best = block.rows[top]
     equal = {
         index
         for index, value in values.items()
-        if value == values[top]
-        or _overlap(column.interval(block.rows[index]), column.interval(block.rows[top]))
+        if value == values[top] or not column.beaten(block.rows[index], best)
     }
     return equal if len(equal) < len(values) else set()
 
 
-def _overlap(a: Interval | None, b: Interval | None) -> bool:
-    return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
-
-
 def notes_of(row: Row) -> list[str]:
-    """List a row's error and notes."""
-    return ([row.error] if row.error else []) + row.notes
+    """List a row's error and notes, but for those on unstable times, which have a line of their
+    own."""
+    notes = [note for note in row.notes if not note.startswith(UNSTABLE)]
+    return ([row.error] if row.error else []) + notes
 
 
 def number_notes(rows: Iterable[Row]) -> dict[str, int]:
     """Number the distinct notes of rows from 1, in the order of the rows."""
     notes = dict.fromkeys(note for row in rows for note in notes_of(row))
     return {note: number for number, note in enumerate(notes, start=1)}
+
+
+def placement_label(row: Row, results: Results) -> str:
+    """Name a row's runtime, with threads and device where they tell blocks apart."""
+    runtime = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
+    return f"{row.device}, {runtime}" if len(results.devices) > 1 else runtime

@@ -13,21 +13,24 @@ from edgesparse.measure.results import Results
 from edgesparse.report.console import plain_table, print_line, safe_text
 from edgesparse.report.lines import (
     QUICK,
-    advice,
     device_lines,
-    gate_line,
+    gate_lines,
     legend,
+    note_lines,
     release_line,
+    seed_lines,
+    unstable_lines,
 )
 from edgesparse.report.table import (
     BEST_LEGEND,
+    SHIP_LEGEND,
     Block,
     Cell,
     block_cells,
     blocks,
     number_notes,
 )
-from edgesparse.report.verdicts import recommendations, seed_lines, verdicts
+from edgesparse.report.verdicts import ship_lines, verdicts
 
 WIDTH = 100
 """Columns of output to a pipe or a file, so that it does not depend on the terminal."""
@@ -38,8 +41,12 @@ _OPTIONAL = ("RAM MB", "transfer", "p90 ms", "MACs", "p50 95 % CI", "95 % CI", "
 """Columns that a narrow terminal omits, the first of them first; reports have them all."""
 
 
-def print_results(results: Results, console: Console) -> None:
-    """Print blocks, notes, verdicts, releases and gates, as wide as the console is."""
+def print_results(results: Results, console: Console, *, notes: bool = False) -> None:
+    """Print blocks, what to ship, verdicts, releases and gates, as wide as the console is.
+
+    Args:
+        notes: print the notes, too, instead of their number.
+    """
     kind = f" {QUICK}" if results.quick else ""
     state = "" if results.finished else " INTERRUPTED"
     print_line(console, f"{results.pipeline}  run {results.run}{kind}{state}", "bold")
@@ -50,34 +57,39 @@ def print_results(results: Results, console: Console) -> None:
         console.print()
         print_line(console, block.title, "bold cyan")
         console.print(_rich_table(block, block_cells(block, note_numbers), console.width))
-    print_line(console, f"* {BEST_LEGEND}; {legend(results)}", "dim")
+    console.print()
+    for verdict in ship_lines(results):
+        print_line(console, verdict.text, "bold green" if verdict.pays else "bold yellow")
+    bold = f"; bold: {BEST_LEGEND}" if console.is_terminal else ""
+    print_line(console, f"* {SHIP_LEGEND}{bold}; {legend(results)}", "dim")
     for note, number in note_numbers.items():
         print_line(console, f"[{number}] {note}")
-    for note in [*advice(results), *results.notes]:
-        print_line(console, note)
+    for note in [*unstable_lines(results), *results.notes]:
+        print_line(console, note, "yellow")
     for verdict in verdicts(results):
         print_line(console, verdict.text, "green" if verdict.pays else "yellow")
     for line in seed_lines(results):
-        print_line(console, line, "yellow")
-    for line in recommendations(results):
         print_line(console, line)
     for release in results.releases:
         print_line(console, release_line(release), "green")
     for line in results.failures:
         print_line(console, f"FAILED: {line}", "bold red")
-    for gate in results.gates:
-        print_line(console, gate_line(gate), "green" if gate.passed else "bold red")
-
-
-def _cell_text(cell: Cell) -> str:
-    return cell.text + "*" * cell.best
+    for line, passed in gate_lines(results):
+        print_line(console, line, "green" if passed else "bold red")
+    lines = note_lines(results)
+    if lines and not notes:
+        count = f"{len(lines)} more note{'s' * (len(lines) > 1)}"
+        print_line(console, f"{count}: edgesparse report {results.run} --notes", "dim")
+    for line in lines if notes else ():
+        print_line(console, f"note: {line}")
 
 
 def _fitting(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> list[int]:
     """Indices of the columns that fit beside the variants' names."""
     widths = [max(map(len, texts)) + 1 for texts in _columns(block, lines)]
     # References to notes may wrap; a name is folded only where it is very long.
-    longest = max([len("variant"), *(len(row.variant) for row in block.rows)])
+    names = (len(row.variant) + 2 * (row is block.shipped) for row in block.rows)
+    longest = max([len("variant"), *names])
     widths[0] = min(longest, _NAME_WIDTH) + 1
     titles = block.titles
     indices = list(range(len(titles)))
@@ -90,18 +102,20 @@ def _fitting(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> list[
 
 def _columns(block: Block, lines: Sequence[Sequence[Cell]]) -> list[tuple[str, ...]]:
     """Texts of each column, the title first."""
-    texts = [[_cell_text(cell) for cell in line] for line in lines]
+    texts = [[cell.text for cell in line] for line in lines]
     return list(zip(block.titles, *texts, strict=True))
 
 
-def _folded(name: str, width: int) -> Text:
-    """Break a name after a hyphen, dot or blank rather than inside a word."""
+def _folded(cell: Cell, width: int) -> Text:
+    """Break a name after a hyphen, dot or blank rather than inside a word; the one to ship begins
+    with a star."""
     lines = [""]
-    for part in re.findall(r"[^-._ ]*[-._ ]*", name):
+    for part in re.findall(r"[^-._ ]*[-._ ]*", "* " * cell.best + cell.text):
         if lines[-1] and len((lines[-1] + part).rstrip()) > max(width, 1):
             lines.append("")
         lines[-1] += part
-    return Text("\n").join(safe_text(line.rstrip(" ")) for line in lines)
+    style = "bold green" if cell.best else ""
+    return Text("\n").join(safe_text(line.rstrip(" "), style) for line in lines)
 
 
 def _rich_table(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> Table:
@@ -115,8 +129,8 @@ def _rich_table(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> Ta
     for row, line in zip(block.rows, lines, strict=True):
         cells = [line[index] for index in indices]
         table.add_row(
-            _folded(line[0].text, name_width - 1),
-            *(safe_text(_cell_text(cell), "bold green" if cell.best else "") for cell in cells),
+            _folded(line[0], name_width - 1),
+            *(safe_text(cell.text, "bold green" if cell.best else "") for cell in cells),
             style="red" if row.status == "failed" else "",
         )
     return table

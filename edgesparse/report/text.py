@@ -9,9 +9,24 @@ import re
 from typing import Any
 
 from edgesparse.measure.results import Results
-from edgesparse.report.lines import QUICK, advice, device_lines, gate_line, legend, release_line
-from edgesparse.report.table import BEST_LEGEND, Cell, block_cells, blocks, number_notes
-from edgesparse.report.verdicts import recommendations, seed_lines, verdicts
+from edgesparse.report.lines import (
+    QUICK,
+    device_lines,
+    gate_line,
+    legend,
+    release_line,
+    seed_lines,
+    unstable_lines,
+)
+from edgesparse.report.table import (
+    BEST_LEGEND,
+    SHIP_LEGEND,
+    Cell,
+    block_cells,
+    blocks,
+    number_notes,
+)
+from edgesparse.report.verdicts import ship_lines, verdicts
 from edgesparse.spec.safe.text import clean
 
 
@@ -27,16 +42,18 @@ def markdown(results: Results) -> str:
         lines.append("|---|" + "---:|" * len(block.columns))
         for cells in block_cells(block, note_numbers):
             lines.append(f"| {' | '.join(map(_cell_text, cells))} |")
-    lines += ["", f"Bold: {BEST_LEGEND}; {_escaped(legend(results))}.", ""]
+    lines += ["", *(f"- {_line(verdict.text)}" for verdict in ship_lines(results))]
+    legends = f"Bold name: {SHIP_LEGEND}; bold: {BEST_LEGEND}; {_escaped(legend(results))}."
+    lines += ["", legends, ""]
     lines += [f"- [{number}] {_escaped(note)}" for note, number in note_numbers.items()]
     lines += [
         f"- {_line(line)}"
         for line in [
-            *advice(results),
+            *unstable_lines(results),
             *results.notes,
+            *results.advice,
             *(verdict.text for verdict in verdicts(results)),
             *seed_lines(results),
-            *recommendations(results),
             *map(release_line, results.releases),
             *(f"FAILED: {line}" for line in results.failures),
             *map(gate_line, results.gates),

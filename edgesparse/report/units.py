@@ -44,6 +44,29 @@ def ratio_text(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio >= 0.05 else f"{ratio:.2g}"
 
 
+_SLOWER_FROM = 2
+"""From this factor on a slowdown is shown as such: "23x slower" rather than 0.044x."""
+
+
+def speed_text(ratio: float) -> str:
+    """Format a speed-up: 1.97x, 0.85x, 23x slower."""
+    if ratio * _SLOWER_FROM > 1 or ratio <= 0:
+        return f"{ratio_text(ratio)}x"
+    return f"{_factor(1 / ratio)}x slower"
+
+
+def speed_interval_text(interval: tuple[float, float], ratio: float) -> str:
+    """Format the interval of a speed-up in the terms of `speed_text` of its ratio."""
+    low, high = interval
+    if ratio * _SLOWER_FROM > 1 or low <= 0:
+        return f"{ratio_text(low)}-{ratio_text(high)}"
+    return f"{_factor(1 / high)}-{_factor(1 / low)}"
+
+
+def _factor(value: float) -> str:
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+
+
 def percent_text(share: float) -> str:
     """Format a share of 1 as percent with one decimal, without the sign."""
     return f"{share * 100:.1f}"

@@ -1,43 +1,86 @@
-"""Verdicts under the tables: does sparsity pay, which variant is best, how much do seeds matter."""
+"""Verdicts under the tables: what to ship, what that gains and costs, and why; and where sparsity
+pays."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgesparse.measure.instruction_counts import incomparable_formats
-from edgesparse.measure.results import Results
-from edgesparse.measure.rows import PAYS_FROM, Row
-from edgesparse.measure.selection import best_row, recommend
-from edgesparse.report.table import blocks
-from edgesparse.report.units import DASH, ms_text, ratio_text, size_text
+from edgesparse.measure.results import DeviceInfo, Results
+from edgesparse.measure.rows import PAYS_FROM, Row, Speedup
+from edgesparse.measure.selection import Selection, clearly_slower, objections, select
+from edgesparse.report.table import blocks, placement_label
+from edgesparse.report.units import (
+    metric_text,
+    ms_text,
+    percent_text,
+    ratio_text,
+    size_text,
+    speed_interval_text,
+    speed_text,
+)
 
 SMALLER_FROM = 1.05
 """Smallest ratio of file sizes that counts as smaller."""
-CONFIDENCE = 0.95
+_NAMES = 3
+"""Names that a line lists; others are counted."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A line about a sparse variant; `pays` where its sparsity saves time."""
+    """A line of a verdict; `pays` where it is good news."""
 
     text: str
     pays: bool
 
 
+@dataclass(frozen=True)
+class _Effect:
+    """The effect of a variant's sparsity on one runtime, device and number of threads."""
+
+    row: Row
+    speedup: Speedup
+    smaller: str
+    outcome: str
+    pays: bool
+
+
 def verdicts(results: Results) -> list[Verdict]:
-    """Compare each sparse variant with its dense counterpart, in time (by interval) and in size."""
-    return [
-        verdict
-        for block in blocks(results)
-        for row in block.rows
-        if (verdict := _verdict(row, {r.variant: r for r in block.rows}, results)) is not None
-    ]
+    """Compare each sparse variant with its dense counterpart, in time (by interval) and in size: a
+    line per variant where its outcome is the same in all blocks, else a line per block."""
+    effects: dict[str, list[_Effect]] = {}
+    for block in blocks(results):
+        rows = {row.variant: row for row in block.rows}
+        for row in block.rows:
+            if (effect := _effect(row, rows)) is not None:
+                effects.setdefault(row.variant, []).append(effect)
+    return [verdict for group in effects.values() for verdict in _lines(group, results)]
 
 
-def _verdict(row: Row, rows: dict[str, Row], results: Results) -> Verdict | None:
+def _lines(group: Sequence[_Effect], results: Results) -> Iterator[Verdict]:
+    first = group[0]
+    alike = {(effect.outcome, effect.smaller, effect.speedup.baseline) for effect in group}
+    if len(group) > 1 and len(alike) == 1:
+        low = min(effect.speedup.ci95[0] for effect in group)
+        high = max(effect.speedup.ci95[1] for effect in group)
+        speed = speed_interval_text((low, high), high) + ("x" if high > 0.5 else "x slower")
+        yield Verdict(_text(first.row.variant, speed, first), first.pays)
+        return
+    for effect in group:
+        ratio = effect.speedup.ratio
+        speed = f"{speed_text(ratio)} ({speed_interval_text(effect.speedup.ci95, ratio)})"
+        # A single block needs no name.
+        several = len(group) > 1 or len(results.devices) > 1
+        label = f" ({placement_label(effect.row, results)})" if several else ""
+        yield Verdict(_text(effect.row.variant + label, speed, effect), effect.pays)
+
+
+def _text(subject: str, speed: str, effect: _Effect) -> str:
+    return f"{subject}: {speed}{effect.smaller} vs {effect.speedup.baseline}: {effect.outcome}"
+
+
+def _effect(row: Row, rows: dict[str, Row]) -> _Effect | None:
     speedup = row.speedup_vs_dense
     if row.status != "ok" or speedup is None or row.model is None:
         return None
@@ -60,17 +103,7 @@ def _verdict(row: Row, rows: dict[str, Row], results: Results) -> Verdict | None
         outcome = f"{cause} {saves} space, not time"
     else:
         outcome = f"no gain from {cause}"
-    text = (
-        f"{row.variant} ({placement_label(row, results)}): {ratio_text(low)}-{ratio_text(high)}x "
-        f"speed{smaller} vs {speedup.baseline}: {outcome}"
-    )
-    return Verdict(text, pays)
-
-
-def placement_label(row: Row, results: Results) -> str:
-    """Name a row's runtime, with threads and device where they tell blocks apart."""
-    runtime = row.runtime.name + (f", {row.threads} threads" if row.threads > 1 else "")
-    return f"{row.device}, {runtime}" if len(results.devices) > 1 else runtime
+    return _Effect(row, speedup, smaller, outcome, pays)
 
 
 def _cause(row: Row, dense: Row | None) -> str:
@@ -90,86 +123,148 @@ def _cause(row: Row, dense: Row | None) -> str:
     return " and ".join(causes) or ("weight sharing" if steps else "sparsity")
 
 
-def recommendations(results: Results) -> Iterator[str]:
-    """Name each device's best variant, where there are several devices; and the fastest and the
-    smallest variant of those that lose at most a point of the metric."""
+def ship_lines(results: Results) -> list[Verdict]:
+    """Describe for each device in three lines what to ship, its gains and costs, and the reason.
+
+    Their rows are those that the tables mark and `deploy` releases; see `measure.selection`.
+    """
+    lines = []
     for device in results.devices:
         rows = [row for row in results.rows if row.device == device.name]
-        if len(results.devices) > 1:
-            best = best_row(rows, results.gates)
-            text = _row_text(best) if best else "no variant ran and met its gates"
-            yield f"best on {device.name}: {text}"
-        choice = recommend(rows) if len(rows) > 1 else None
-        if choice is not None:
-            same = choice.fastest is choice.smallest
-            text = f"fastest {'and smallest ' * same}{_row_text(choice.fastest)}"
-            text += "" if same else f"; smallest {_row_text(choice.smallest)}"
-            reason = incomparable_formats(rows, device.cpu)
-            text += f" ({reason})" if reason else ""
-            yield f"recommended on {device.name} (drop at most 1 point): {text}"
+        if len(rows) < 2 or not any(row.latency_ms for row in rows):
+            continue  # Nothing to choose from.
+        selection = select(rows, results.gates)
+        where = f" to {device.name}" if len(results.devices) > 1 else ""
+        if selection is None:
+            lines.append(Verdict(f"ship nothing{where}: {_objections(rows, results)}", False))
+            continue
+        texts = (
+            f"ship {_facts(selection.row)}{where}",
+            f"gains: {_gains(selection.row, rows, results)}; costs: {_costs(selection.row)}",
+            f"why: {_why(selection, rows, results, device)}",
+        )
+        lines += [Verdict(text, True) for text in texts]
+    return lines
 
 
-def _row_text(row: Row) -> str:
+def _facts(row: Row) -> str:
+    assert row.latency_ms is not None
     unit = "ms (simulated)" if row.clock == "instructions" else "ms"
-    size = f", {size_text(row.model.bytes)}" if row.model else ""
-    p50 = ms_text(row.latency_ms.p50) if row.latency_ms else DASH
-    return f"{row.variant} with {row.runtime.name}, p50 {p50} {unit}{size}"
+    threads = f", {row.threads} threads" if row.threads > 1 else ""
+    texts = [f"{ms_text(row.latency_ms.p50)} {unit}"]
+    texts += [size_text(row.model.bytes)] if row.model else []
+    score = row.score
+    if score is not None and score.shown is not None:
+        value = f"{metric_text(score.shown, score.unit)} {score.unit}".strip()
+        texts.append(f"{score.name} {value}")
+    return f"{row.variant} ({row.runtime.name}{threads}): {', '.join(texts)}"
 
 
-def seed_lines(results: Results) -> Iterator[str]:
-    """Give the mean of the metric, with its interval, over variants that differ only in their seed;
-    and the difference of each such group to the block's first group."""
-    for block in blocks(results):
-        groups: dict[str, list[Row]] = {}
-        for row in block.rows:
-            if row.seed_group is not None and row.status == "ok" and row.score is not None:
-                groups.setdefault(row.seed_group, []).append(row)
-        groups = {name: rows for name, rows in groups.items() if len(_values(rows)) > 1}
-        first = next(iter(groups), None)
-        for name, rows in groups.items():
-            score, values = rows[0].score, _values(rows)
-            assert score is not None
-            is_share = score.unit == "%"
-            line = (
-                f"{', '.join(row.variant for row in rows)} "
-                f"({placement_label(block.rows[0], results)}): {score.name} "
-                f"{_number(statistics.mean(values), is_share)} "
-                f"±{_number(_half_interval(values), is_share)} over {len(values)} seeds"
-            )
-            if name != first and first is not None:
-                difference, half = _difference(values, _values(groups[first]))
-                line += f", {_number(difference, is_share, '+')} ±{_number(half, is_share)}"
-                line += f" vs {first}"
-            yield line
+def _gains(row: Row, rows: Sequence[Row], results: Results) -> str:
+    """Speed-up with its interval, and the ratio of sizes, against the baseline."""
+    baseline = row.speedup.baseline if row.speedup else results.baseline
+    if row.variant == baseline:
+        return "none, it is the baseline"
+    texts = []
+    if row.speedup is not None:
+        interval = speed_interval_text(row.speedup.ci95, row.speedup.ratio)
+        low, high = row.speedup.ci95
+        word = "" if high < 1 else " faster" if low > 1 else " speed"
+        text = speed_text(row.speedup.ratio)
+        texts.append(f"{text}{'' if text.endswith('slower') else word} ({interval})")
+    dense = next((r for r in rows if r.variant == baseline and r.model), None)
+    if dense is not None and dense.model and row.model:
+        ratio = dense.model.bytes / row.model.bytes
+        if ratio >= SMALLER_FROM:
+            texts.append(f"{ratio:.1f}x smaller")
+    return f"{', '.join(texts) or 'none'} vs {baseline}"
 
 
-def _values(rows: Sequence[Row]) -> list[float]:
-    values = [row.score.shown for row in rows if row.score is not None]
-    return [value for value in values if value is not None]
+def _costs(row: Row) -> str:
+    """Loss of the metric against the baseline with its interval."""
+    score = row.score
+    if score is None or score.drop is None:
+        return "not known, no metric was compared"
+    low, high = score.drop_ci95 or (score.drop, score.drop)
+    if low == high == 0:
+        return f"no {score.name}"
+    is_share, half = score.unit == "%", (high - low) / 2
+    text = percent_text(score.drop) if is_share else f"{score.drop:.2g}"
+    if score.drop_ci95 is not None:
+        text += f"±{percent_text(half) if is_share else f'{half:.2g}'}"
+    text += " points" if is_share else f" {score.unit} {score.name}".replace("  ", " ")
+    return text if low > 0 else f"{text} (not significant)"
 
 
-def _number(value: float, is_share: bool, sign: str = "") -> str:
-    return f"{value * 100:{sign}.1f}" if is_share else f"{value:{sign}.3g}"
+def _why(selection: Selection, rows: Sequence[Row], results: Results, device: DeviceInfo) -> str:
+    """Describe which part of the rule decided, and the faster rows that cannot be shipped."""
+    row = selection.row
+    equal = [other for other in selection.as_fast if other is not row]
+    if not equal:
+        text = f"fastest of {len(selection.kept)} rows that keep metric and gates"
+        text += _lead(selection)
+    else:
+        as_good = {id(other) for other in selection.as_good}
+        worse = [other for other in equal if id(other) not in as_good]
+        larger = [other for other in equal if id(other) in as_good]
+        parts = [f"equal in speed to {_names(equal, row)} (not told apart)"]
+        parts += [f"loses less than {_names(worse, row)}"] if worse else []
+        if larger:
+            same = all(r.variant == row.variant for r in larger)
+            parts += [] if same else ["smallest of those that lose no less"]
+        text = "; ".join(parts)
+    faster = [
+        other
+        for other in rows
+        if other.latency_ms is not None
+        and objections(other, results.gates)
+        and clearly_slower(row, other)
+    ]
+    for other in faster[:1]:
+        reason = " and ".join(objections(other, results.gates))
+        text += f"; {_name(other, row)} is faster, but {reason}"
+    text += f"; {len(faster) - 1} more alike" if len(faster) > 1 else ""
+    limit = incomparable_formats(rows, device.cpu)
+    return f"{text}; {limit}" if limit else text
 
 
-def _half_interval(values: Sequence[float]) -> float:
-    """Half the interval of a mean (Student's t)."""
-    return _t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+def _lead(selection: Selection) -> str:
+    """State how much faster a row is than the next variant, where there is another."""
+    row = selection.row
+    others = [r for r in selection.kept if r.variant != row.variant and r.latency_ms]
+    if not others or row.latency_ms is None:
+        return ""
+    second = min(others, key=lambda r: r.latency_ms.p50 if r.latency_ms else 0.0)
+    assert second.latency_ms is not None
+    ratio = second.latency_ms.p50 / row.latency_ms.p50
+    return f", {ratio_text(ratio)}x faster than {_name(second, row)}"
 
 
-def _difference(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
-    """Difference of two means and half its interval (Welch 1947)."""
-    parts = [statistics.variance(v) / len(v) for v in (values, reference)]
-    difference = statistics.mean(values) - statistics.mean(reference)
-    if not sum(parts):
-        return difference, 0.0
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(v) - 1) for part, v in zip(parts, (values, reference), strict=True)
+def _name(row: Row, reference: Row) -> str:
+    """A row's variant, with its runtime and threads where they differ from the reference's."""
+    differing = [row.runtime.name] if row.runtime.name != reference.runtime.name else []
+    differing += [f"{row.threads} threads"] if row.threads != reference.threads else []
+    return f"{row.variant} ({', '.join(differing)})" if differing else row.variant
+
+
+def _names(rows: Sequence[Row], reference: Row) -> str:
+    names = [_name(row, reference) for row in rows]
+    rest = [f"{len(names) - _NAMES} others"] if len(names) > _NAMES else []
+    names = [*names[:_NAMES], *rest]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _objections(rows: Sequence[Row], results: Results) -> str:
+    """Reasons why no row of a device can be shipped, each with its rows."""
+
+    def pairs() -> Iterator[tuple[str, Row]]:
+        for row in rows:
+            yield " and ".join(objections(row, results.gates)), row
+
+    reasons: dict[str, list[Row]] = {}
+    for reason, row in pairs():
+        reasons.setdefault(reason, []).append(row)
+    return "; ".join(
+        f"{', '.join(dict.fromkeys(row.variant for row in group))} {reason}"
+        for reason, group in reasons.items()
     )
-    return difference, _t(freedom) * math.sqrt(sum(parts))
-
-
-def _t(freedom: float) -> float:
-    from scipy.stats import t  # Loaded where needed: it takes half a second.
-
-    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))

@@ -308,8 +308,8 @@ class Pipeline(Strict):
     search: Search | None = Field(None, description="Search space of 'edgesparse search'.")
     release: Name = Field(
         "auto",
-        description="Release on a device: a variant, none, or auto, the fastest on that device "
-        "that meets its gates and loses at most 2 points of accuracy.",
+        description="Release on a device: a variant, none, or auto, the one to ship: of those that "
+        "keep gates and metric and are not clearly slower than another, the one that loses least.",
     )
 
     @model_validator(mode="wrap")

@@ -49,7 +49,7 @@ def test_a_keras_model_without_labels(here):
     rows = {row["variant"]: row for row in found["results"]["rows"]}
     assert {row["status"] for row in rows.values()} == {"ok"}
     assert "half-f16" not in rows  # This CPU has no such arithmetic, which is said.
-    assert any("half-f16 left out" in note for note in found["results"]["notes"])
+    assert any("half-f16 left out" in note for note in found["results"]["advice"])
     sparse = rows["blocks-f32"]
     assert sparse["model"]["sparsity"] > 0.65
     # Its own answers are the labels: what is kept of them.

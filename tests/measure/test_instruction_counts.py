@@ -7,7 +7,7 @@ from edgesparse.measure.results import DeviceInfo, ReleaseInfo
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.report.lines import release_line
 from edgesparse.report.table import block_cells, blocks, number_notes
-from edgesparse.report.verdicts import recommendations
+from edgesparse.report.verdicts import ship_lines
 from tests.conftest import ROOT
 from tests.report.test_table import results, row
 
@@ -47,7 +47,7 @@ def test_no_best_is_marked_across_formats_and_the_header_says_why():
     assert block.title.endswith(f"(simulated); {LIMIT} for ai-edge-litert on this CPU")
     assert not any(cell.best for cell in lines[2] if cell.text == "1.000")
     assert any(cell.best for line in lines for cell in line)  # The size, for one.
-    assert next(recommendations(found)).endswith(f"({LIMIT} for ai-edge-litert on this CPU)")
+    assert ship_lines(found)[-1].text.endswith(f"; {LIMIT} for ai-edge-litert on this CPU")
     _, block, lines = shown("Cortex-A76")
     assert block.title.endswith("time = INSTRUCTION COUNT (simulated)")
     assert any(cell.best for cell in lines[2] if cell.text == "1.000")

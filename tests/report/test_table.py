@@ -5,6 +5,7 @@ from rich.console import Console
 
 from edgesparse.measure.results import DeviceInfo, Results
 from edgesparse.measure.rows import GateResult, Row
+from edgesparse.report.table import block_cells, blocks, number_notes
 from edgesparse.report.terminal import WIDTH, print_results
 
 
@@ -52,10 +53,16 @@ def results(*rows, **more):
     )  # fmt: skip
 
 
-def printed(run, terminal=False, width=WIDTH):
+def printed(run, terminal=False, width=WIDTH, notes=False):
     stream = io.StringIO()
-    print_results(run, Console(file=stream, width=width, force_terminal=terminal))
+    print_results(run, Console(file=stream, width=width, force_terminal=terminal), notes=notes)
     return stream.getvalue()
+
+
+def best_texts(run):
+    """Texts of the cells that are best in their column, and of the name to ship."""
+    lines = [line for block in blocks(run) for line in block_cells(block, number_notes(run.rows))]
+    return {cell.text for line in lines for cell in line if cell.best}
 
 
 RUN = results(
@@ -82,7 +89,7 @@ def test_narrow_terminal_omits_the_least_important_columns(width):
 
 def test_names_are_folded_between_words():
     lines = [line.split() for line in printed(RUN, width=60).splitlines()]
-    index = next(n for n, words in enumerate(lines) if words and words[0] == "sparse-int8-of-a-")
+    index = next(n for n, words in enumerate(lines) if words[:2] == ["*", "sparse-int8-of-a-"])
     assert lines[index + 1] == ["long-name"]
 
 
@@ -97,21 +104,18 @@ def test_columns_align():
 
 def test_best_values_are_marked_and_failures_explained():
     text = printed(RUN)
-    assert "41.20*" in text
-    assert "3.00x*" in text
+    assert {"41.20", "3.00x", "sparse-int8-of-a-long-name"} <= best_texts(RUN)
+    assert "\n* sparse-int8-of-" in text
     assert "broken [1] FAILED - -" in " ".join(text.split())
     assert "[1] the runtime crashed (SIGSEGV)" in text
 
 
 def test_rows_with_overlapping_intervals_are_equally_good():
     """1.00 and 1.01 overlap, 1.05 does not; nothing is marked where all overlap."""
-    text = printed(results(row("a", 1.0), row("b", 1.01), row("c", 1.05)))
-    assert "1.000*" in text
-    assert "1.010*" in text
-    assert "1.050*" not in text
-    text = printed(results(row("a", 1.0), row("b", 1.01)))
-    assert "1.000*" not in text
-    assert "1.010*" not in text
+    best = best_texts(results(row("a", 1.0), row("b", 1.01), row("c", 1.05)))
+    assert {"1.000", "1.010"} <= best
+    assert "1.050" not in best
+    assert not {"1.000", "1.010"} & best_texts(results(row("a", 1.0), row("b", 1.01)))
 
 
 def test_best_metric_is_decided_by_the_paired_drop():
@@ -121,10 +125,11 @@ def test_best_metric_is_decided_by_the_paired_drop():
         return row(name, 1.0, metrics=[score])
 
     worse = scored("worse", 0.90, 0.06, 0.12)
-    text = printed(results(scored("good", 0.99, 0, 0), scored("alike", 0.98, -0.01, 0.03), worse))
-    assert "99.0*" in text
-    assert "98.0*" in text
-    assert "90.0*" not in text
+    best = best_texts(
+        results(scored("good", 0.99, 0, 0), scored("alike", 0.98, -0.01, 0.03), worse)
+    )
+    assert {"99.0", "98.0"} <= best
+    assert "90.0" not in best
 
 
 def test_instruction_clock_is_labelled():
@@ -143,16 +148,36 @@ def test_multiply_accumulates_have_a_column_where_files_differ_in_them():
         dense = row(name, 1.0)
         return dense.model_copy(update={"model": dense.model.model_copy(update={"macs": macs})})
 
-    text = printed(results(with_macs("dense-f32", 25_838_848), with_macs("less", 11_870_928)), 120)
-    assert "25.8M" in text
-    assert "11.9M*" in text
+    run = results(with_macs("dense-f32", 25_838_848), with_macs("less", 11_870_928))
+    assert "25.8M" in printed(run, width=120)
+    assert "11.9M" in best_texts(run)
     assert "MACs" not in printed(results(with_macs("dense-f32", 1000), with_macs("a", 1001)), 120)
 
 
-def test_advice_on_unstable_rows_appears_once():
-    doubtful = [row(v, 1.0, notes=[f"unstable: {v}"]) for v in ("dense-f32", "b")]
-    assert printed(results(*doubtful)).count("unstable rows: stop other programs") == 1
-    assert "unstable rows" not in printed(RUN)
+def test_unstable_rows_have_one_line():
+    doubtful = [row(v, 1.0, notes=[f"unstable: {v}"]) for v in ("dense-f32", "b", "c")]
+    text = printed(results(*doubtful))
+    assert text.count("unstable") == 1
+    assert "unstable: 3 rows; stop other programs" in text
+    assert "[1]" not in text
+    assert "unstable" not in printed(RUN)
+
+
+def test_advice_is_counted_and_printed_where_it_is_wanted():
+    run = results(row("dense-f32", 1.0), advice=["zeros save no time"])
+    assert f"1 more note: edgesparse report {run.run} --notes" in printed(run)
+    assert "zeros save" not in printed(run)
+    assert "note: zeros save no time" in printed(run, notes=True)
+
+
+def test_gates_that_are_met_are_counted():
+    gate = GateResult(
+        variant="a", metric="accuracy_drop", device="pi", runtime="r", threads=1, value=0.01,
+        min=None, max=0.02, passed=True,
+    )  # fmt: skip
+    run = results(row("dense-f32", 1.0), gates=[gate, gate])
+    assert "2 gates met" in printed(run)
+    assert "note: gate met: a accuracy_drop 0.01" in printed(run, notes=True)
 
 
 def test_gates_are_listed():

@@ -1,6 +1,13 @@
 import pytest
 
-from edgesparse.report.units import count_text, ms_text, ratio_text, size_text
+from edgesparse.report.units import (
+    count_text,
+    ms_text,
+    ratio_text,
+    size_text,
+    speed_interval_text,
+    speed_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +43,16 @@ def test_counts(count, text):
 @pytest.mark.parametrize(("ratio", "text"), [(1.2345, "1.23"), (0.05, "0.05"), (0.0004, "0.0004")])
 def test_ratios(ratio, text):
     assert ratio_text(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "interval", "text"),
+    [
+        (1.97, (1.9, 2.0), "1.97x (1.90-2.00)"),
+        (0.85, (0.8, 0.9), "0.85x (0.80-0.90)"),
+        (0.4, (0.38, 0.5), "2.5x slower (2.0-2.6)"),
+        (0.044, (0.04, 0.05), "23x slower (20-25)"),
+    ],
+)
+def test_slowdowns_are_factors(ratio, interval, text):
+    assert f"{speed_text(ratio)} ({speed_interval_text(interval, ratio)})" == text

@@ -1,29 +1,30 @@
-"""Verdicts on sparsity, recommendations, means over seeds."""
+"""Verdicts: what to ship, where sparsity pays, means over seeds."""
 
 import pytest
 from scipy import stats
 
 from edgesparse.measure.results import DeviceInfo
 from edgesparse.measure.rows import Coverage
-from edgesparse.report.verdicts import seed_lines, verdicts
-from tests.report.test_table import RUN, printed, results, row
+from edgesparse.report.lines import seed_lines
+from edgesparse.report.verdicts import ship_lines, verdicts
+from tests.report.test_table import printed, results, row
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (1.2, 1.4, "1.20-1.40x speed, 2.0x smaller vs dense-f32: sparsity saves time"),
+        (1.2, 1.4, "1.30x (1.20-1.40), 2.0x smaller vs dense-f32: sparsity saves time"),
         (0.9, 1.1, "sparsity saves space, not time"),
         (
             0.97,
             0.996,
-            "0.97-1.00x speed, 2.0x smaller vs dense-f32: sparsity saves space, not time",
+            "0.98x (0.97-1.00), 2.0x smaller vs dense-f32: sparsity saves space, not time",
         ),
         (0.5, 0.6, "slower than dense-f32"),
         (
             0.0004,
             0.0006,
-            "0.0004-0.0006x speed, 2.0x smaller vs dense-f32: slower than dense-f32",
+            "2000x slower (1667-2500), 2.0x smaller vs dense-f32: slower than dense-f32",
         ),
     ],
 )
@@ -54,8 +55,8 @@ def test_a_step_that_targets_zeros_removes_no_channels():
 @pytest.mark.parametrize(
     ("low", "verdict"),
     [
-        (1.85, "1.85-1.95x speed vs dense-f32: half precision saves time"),
-        (0.97, "0.97-1.07x speed vs dense-f32: no gain from half precision"),
+        (1.85, "1.90x (1.85-1.95) vs dense-f32: half precision saves time"),
+        (0.97, "1.02x (0.97-1.07) vs dense-f32: no gain from half precision"),
     ],
 )
 def test_half_precision_saves_time_only_where_a_timing_shows_it(low, verdict):
@@ -69,21 +70,70 @@ def device(name, error=None):
     return DeviceInfo(name=name, description="", machine="aarch64", cpu="A76", error=error)
 
 
-def test_several_devices_have_a_best_variant_and_a_dead_one_its_error():
+def test_a_variant_alike_on_all_runtimes_has_one_line():
+    other = {"name": "tflite-runtime", "version": "2.14.0"}
+    rows = [row("dense-f32", 2.0), row("sparse", 1.0, 1.3, 1.5)]
+    rows += [row("dense-f32", 2.0, runtime=other), row("sparse", 1.0, 1.2, 1.4, runtime=other)]
+    (line,) = verdicts(results(*rows))
+    assert line.text == "sparse: 1.20-1.50x, 2.0x smaller vs dense-f32: sparsity saves time"
+    rows[3] = row("sparse", 1.0, 0.9, 1.1, runtime=other)
+    assert [line.pays for line in verdicts(results(*rows))] == [True, False]
+
+
+def test_three_lines_state_what_to_ship_with_gains_costs_and_the_reason():
+    run = results(
+        row("dense-f32", 2.0, runtime={"name": "r", "version": "1"}),
+        row("sparse-f32", 1.0, 1.9, 2.1, runtime={"name": "r", "version": "1"}),
+    )
+    texts = [verdict.text for verdict in ship_lines(run)]
+    assert texts == [
+        "ship sparse-f32 (r): 1.000 ms, 1.23 MB, accuracy 97.8 %",
+        "gains: 2.00x faster (1.90-2.10), 2.0x smaller vs dense-f32; costs: 1.2 points",
+        "why: fastest of 2 rows that keep metric and gates, 2.00x faster than dense-f32",
+    ]
+    table = printed(run, width=80).splitlines()
+    last = max(n for n, line in enumerate(table) if line.startswith("* sparse-f32"))
+    assert table[last + 1] == ""
+    assert table[last + 2] == texts[0]
+    assert any(line.startswith("* sparse-f32 ") for line in table)
+
+
+def test_what_is_equal_is_said_to_be_equal_and_the_faster_says_why_it_is_out():
+    score = {"name": "accuracy", "unit": "%", "device": 0.9, "samples": 360}
+    kept = [{**score, "drop": 0.004, "drop_ci95": (-0.003, 0.011)}]
+    lost = [{**score, "drop": 0.08, "drop_ci95": (0.06, 0.10)}]
+    run = results(
+        row("dense-f32", 1.0, metrics=kept),
+        row("small", 1.005, metrics=kept, model=row("x", 0.1).model.model_dump()),
+        row("wild", 0.2, metrics=lost),
+    )
+    ship, gains, why = (verdict.text for verdict in ship_lines(run))
+    assert ship.startswith("ship small (ai-edge-litert): 1.005 ms, 123.5 KB")
+    assert gains.endswith("costs: 0.4±0.7 points (not significant)")
+    assert why == (
+        "why: equal in speed to dense-f32 (not told apart); smallest of those that lose no less; "
+        "wild is faster, but loses accuracy"
+    )
+
+
+def test_where_nothing_can_be_shipped_the_reasons_are_listed():
+    lost = [{"name": "accuracy", "unit": "%", "device": 0.5, "samples": 9, "drop": 0.4}]
+    rows = [row("a", 1.0, metrics=lost), row("b", error="crashed")]
+    (line,) = ship_lines(results(*rows))
+    assert (line.text, line.pays) == ("ship nothing: a loses accuracy; b failed", False)
+
+
+def test_several_devices_have_a_verdict_each_and_a_dead_one_its_error():
     run = results(
         row("dense-f32", 2.0),
         row("sparse-f32", 1.0, 1.9, 2.1),
         row("dense-f32", error="device gone: no answer", device="gone"),
     ).model_copy(update={"devices": [device("pi"), device("gone", "device gone: no answer")]})
     lines = printed(run).splitlines()
-    assert "best on pi: sparse-f32 with ai-edge-litert, p50 1.000 ms, 1.23 MB" in lines
-    assert "best on gone: no variant ran and met its gates" in lines
+    ship = "ship sparse-f32 (ai-edge-litert): 1.000 ms, 1.23 MB, accuracy 97.8 % to pi"
+    assert ship in lines
     assert "gone: device gone: no answer" in lines
     assert any(line.startswith("gone | ai-edge-litert") for line in lines)
-
-
-def test_one_device_has_no_best_line():
-    assert "best on" not in printed(RUN)
 
 
 def seeded(variant, group, value):

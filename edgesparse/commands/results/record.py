@@ -98,7 +98,8 @@ class RunRecord:
                 "releases": sorted(self.releases, key=lambda r: position.get(r.device, last)),
                 "provenance": self.provenance,
                 "failures": self.failures,
-                "notes": [*self.notes, *self._confirmed()],
+                "notes": self.notes,
+                "advice": self._confirmed(),
                 "finished": self.finished,
             }
         )

@@ -13,11 +13,12 @@ from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
 from edgesparse.report.lines import (
     QUICK,
-    advice,
     device_lines,
     gate_line,
     legend,
     release_line,
+    seed_lines,
+    unstable_lines,
 )
 from edgesparse.report.page import charts
 from edgesparse.report.page.drawing import series_indices
@@ -28,9 +29,10 @@ from edgesparse.report.table import (
     block_cells,
     blocks,
     number_notes,
+    placement_label,
 )
 from edgesparse.report.units import metric_text, percent_text, size_text
-from edgesparse.report.verdicts import placement_label, recommendations, seed_lines, verdicts
+from edgesparse.report.verdicts import ship_lines, verdicts
 
 MAX_CLASSES = 24
 """Largest number of classes with a readable confusion matrix."""
@@ -73,12 +75,12 @@ def page_content(results: Results, max_training_charts: int) -> dict[str, Any]:
             _block_view(f"block{number}", block, note_numbers, indices)
             for number, block in enumerate(blocks(results))
         ],
-        "legend": f"{BEST_LEGEND}; {legend(results)}",
+        "legend": f"*: {BEST_LEGEND}; {legend(results)}",
         "note_numbers": note_numbers,
-        "notes": [*advice(results), *results.notes],
+        "notes": [*unstable_lines(results), *results.notes, *results.advice],
         "verdicts": verdicts(results),
         "seeds": list(seed_lines(results)),
-        "recommendations": list(recommendations(results)),
+        "recommendations": [verdict.text for verdict in ship_lines(results)],
         "gates": [(gate_line(gate), gate.passed) for gate in results.gates],
         "releases": list(map(release_line, results.releases)),
         "trainings": [
