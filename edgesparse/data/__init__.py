@@ -58,6 +58,7 @@ class Dataset:
     `find_damaged` returns the file that TensorFlow failed to read, with the reason.
     `recipe`: how models are trained on it, set by a pipeline.
     `checkpoints`: where interrupted trainings resume from, set by a stage.
+    `teacher`: whose outputs fine-tunings learn, too, set by a stage.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Dataset:
     find_damaged: Callable[[], str | None] = lambda: None
     recipe: Any = None
     checkpoints: Any = None
+    teacher: Any = None
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:

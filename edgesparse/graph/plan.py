@@ -22,9 +22,7 @@ from typing import Any
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import LEVELS, Magnitude, removes_channels
-from edgesparse.stages import (
-    compile as compile_,
-)
+from edgesparse.stages import compile as compile_
 from edgesparse.stages import (
     convert,
     encode,
@@ -325,7 +323,8 @@ def _sparsify(
     key = start.train
     target_inputs = {**target, "scheme": variant.quantize.scheme}
     for step_index, step in enumerate(variant.sparsify):
-        inputs: dict[str, str | None] = {"model": key}
+        teacher = start.train if step.distill else None
+        inputs: dict[str, str | None] = {"model": key, "teacher": teacher}
         pattern_inputs: Mapping[str, Any] = {}
         if isinstance(step, Magnitude):
             pattern_inputs, inputs["untrained_model"] = _pattern_inputs(
@@ -354,7 +353,8 @@ def _convert(
     variant, model, qat = pipeline.variants[name], sparse or start.train, None
     if variant.quantize.qat:
         spec = quantize.key_inputs(start.shared, variant.quantize)
-        qat = graph.add("quantize", name, spec, model=model)
+        teacher = start.train if variant.quantize.distill else None
+        qat = graph.add("quantize", name, spec, model=model, teacher=teacher)
     data, golden = {**start.data, "task": start.task}, pipeline.verify.golden_samples
     spec = convert.key_inputs(data, variant, golden, profiles.values())
     return graph.add("convert", name, spec, model=model, quantize=qat)

@@ -16,7 +16,7 @@ from edgesparse.spec.sparsify import (
     leaves_zeros,
     shorthand,
 )
-from edgesparse.spec.step import Fraction
+from edgesparse.spec.step import Distillation, Fraction, require_epochs
 from edgesparse.spec.task import Tasks
 from edgesparse.spec.training import Train as Train
 
@@ -88,6 +88,9 @@ class Quantize(Strict):
     learning_rate: float | None = Field(
         None, gt=0, description="Default: a tenth of train.learning_rate."
     )
+    distill: Distillation = Field(
+        None, description="With `qat`: train towards the dense model's outputs, as in a step."
+    )
     calibration_samples: int = Field(
         200, ge=1, le=100_000, description="Size of the representative dataset, from training data."
     )
@@ -102,6 +105,13 @@ class Quantize(Strict):
     def _qat_is_int8(self) -> Quantize:
         if self.qat and self.numbers != "int8":
             raise PydanticCustomError("qat", "'qat: true' requires 'scheme: int8'")
+        return self
+
+    @model_validator(mode="after")
+    def _distills_in_training(self) -> Quantize:
+        if self.distill is not None and not self.qat:
+            raise PydanticCustomError("distill", "'distill' requires 'qat: true'")
+        require_epochs(self.distill, self.epochs)
         return self
 
     @model_validator(mode="after")
@@ -172,6 +182,11 @@ class Variant(Strict):
     def has_zeros(self) -> bool:
         """True where a step makes zeros."""
         return any(leaves_zeros(step) for step in self.sparsify)
+
+    @property
+    def is_distilled(self) -> bool:
+        """True where a fine-tuning learns from the dense model."""
+        return any(part.distill is not None for part in (*self.sparsify, self.quantize))
 
     @property
     def corrects_biases(self) -> bool:

@@ -50,6 +50,40 @@ class Schedule(Strict):
         return self
 
 
+class Distill(Strict):
+    """Fine-tuning towards the outputs of the dense model (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    teacher: Literal["dense"] = Field(
+        "dense", description="The teacher: the trained model before its first step."
+    )
+    weight: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="Weight of the teacher's term in the loss; 1: targets are not used.",
+    )
+    temperature: float = Field(
+        4.0, gt=0, le=1000, description="Divisor of the logits of classes, which softens them."
+    )
+
+
+def _default_distill(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+Distillation = Annotated[
+    Distill | None,
+    BeforeValidator(_default_distill, json_schema_input_type=bool | Distill | None),
+]
+"""Distillation of a fine-tuning; `true` stands for the defaults."""
+
+
+def require_epochs(distill: Distill | None, epochs: int) -> None:
+    """Raise an error for distillation without fine-tuning."""
+    if distill is not None and not epochs:
+        raise PydanticCustomError("distill", "'distill' requires 'epochs' of at least 1")
+
+
 class FineTune(Strict):
     """Training after a change of the weights."""
 
@@ -57,3 +91,11 @@ class FineTune(Strict):
     learning_rate: float | None = Field(
         None, gt=0, description="Default: a third of train.learning_rate."
     )
+    distill: Distillation = Field(
+        None, description="Fine-tune towards the dense model's outputs: true, or a mapping."
+    )
+
+    @model_validator(mode="after")
+    def _distills_in_training(self) -> FineTune:
+        require_epochs(self.distill, self.epochs)
+        return self

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec.pipeline import Quantize
 from edgesparse.spec.safe.text import listed
-from edgesparse.stages.base.artifacts import HISTORY, METRICS, read_keras, write_json
+from edgesparse.stages.base.artifacts import HISTORY, METRICS, read_keras, with_teacher, write_json
 from edgesparse.stages.base.stage import (
     DATA_LIBRARIES,
     NOTES,
@@ -31,6 +31,8 @@ def key_inputs(shared: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
     """Return what the result depends on: data and training settings (`shared`) and those of QAT;
     not calibration, which comes later."""
     settings = quantize.model_dump(mode="json", include={"scheme", "epochs", "learning_rate"})
+    if quantize.distill is not None:
+        settings["distill"] = quantize.distill.model_dump(mode="json")
     return {**shared, "quantize": settings}
 
 
@@ -40,7 +42,8 @@ def run(context: StageContext) -> None:
     from edgesparse.methods.training import fitting
 
     train = fitting.fine_tune(context.plan.train, context.variant.quantize, RATE)
-    with context.dataset() as dataset:
+    with context.dataset() as plain:
+        dataset = with_teacher(context, plain, context.variant.quantize.distill)
         prepared, history = quantize_aware.quantize_aware(
             read_keras(context, "model"), dataset, train, context.progress
         )

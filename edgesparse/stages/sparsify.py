@@ -29,7 +29,13 @@ from edgesparse.spec.sparsify import (
 )
 from edgesparse.spec.training import Train
 from edgesparse.stages import sensitivity, untrained_model
-from edgesparse.stages.base.artifacts import is_as_built, read_keras, save_keras, write_json
+from edgesparse.stages.base.artifacts import (
+    is_as_built,
+    read_keras,
+    save_keras,
+    with_teacher,
+    write_json,
+)
 from edgesparse.stages.base.stage import (
     DATA_LIBRARIES,
     NOTES,
@@ -74,6 +80,8 @@ def key_inputs(
     for name, default in (("allow_partial", False), ("scope", "layer")):
         if settings.get(name) == default and not (name == "scope" and isinstance(step, Channels)):
             settings.pop(name)  # Defaults were added later: older keys lack them.
+    if settings.get("distill") is None:
+        settings.pop("distill", None)
     spec: dict[str, Any] = {**shared, "sparsify": settings}
     if code:
         spec["digest"] = code
@@ -90,7 +98,8 @@ def run(context: StageContext) -> None:
     model = read_keras(context, "model")
     from_scratch = isinstance(spec, Rigl) and spec.from_scratch
     train = fitting.fine_tune(context.plan.train, spec, 1.0 if from_scratch else RATE)
-    with context.dataset() as dataset:
+    with context.dataset() as plain:
+        dataset = with_teacher(context, plain, spec.distill)
         with with_location(context):
             result = _apply(context, model, spec, dataset, train)
         # A user's method can return any model.
@@ -105,6 +114,8 @@ def run(context: StageContext) -> None:
     write_json(context.folder / LAYERS, layers)
     notes = [*context.notes_of("model"), *result.notes, *_pattern_notes(result.layers)]
     notes += fitting.training_notes(result.history, "fine-tuning")
+    if dataset.teacher is not None and not dataset.teacher.is_used:
+        notes.append(f"'distill' had no effect: {spec.method} trains by itself")
     if result.coverage is not None:
         write_json(context.folder / COVERAGE, dataclasses.asdict(result.coverage))
         notes += _coverage_notes(result.coverage)

@@ -265,3 +265,14 @@ def test_variants_with_their_own_model_or_seed_have_their_own_training():
     assert sparse.inputs["model"] == trainings["train wide"].key
     # What is judged is the same for all of them.
     assert len([stage for stage in result.stages if stage.name == "samples"]) == 1
+
+
+def test_a_teacher_is_an_input_of_a_fine_tuning_that_distills():
+    old = "      method: channels\n"
+    assert old in TEXT
+    before, after = plan(), plan(TEXT.replace(old, f"{old}      distill: true\n", 1))
+    trained = next(stage.key for stage in after.stages if stage.name == "train")
+    changed = [s for s in after.stages if s.name == "sparsify" and "teacher" in s.inputs]
+    assert changed
+    assert all(stage.inputs["teacher"] == trained for stage in changed)
+    assert not any(stage.key in keys(before) for stage in changed)

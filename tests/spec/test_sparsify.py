@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.reading.load import parse_pipeline
 from edgesparse.spec.sparsify import METHODS, Channels, Magnitude
 from tests.spec.reading.test_load import BASE, problems
@@ -53,6 +54,10 @@ def test_every_method_is_known_by_its_name():
          "7:17: 'pattern: 2:4' is 50 % zeros"),
         ("[{method: magnitude, sparsity: 0.5}, {method: channels, macs: 0.5}]",
          "7:17: 'channels' must come before 'magnitude'"),
+        ("{method: one-shot, sparsity: 0.5, distill: true}",
+         "7:17: 'distill' requires 'epochs' of at least 1"),
+        ("{method: magnitude, sparsity: 0.5, distill: {weight: 2}}",
+         "7:70: input should be less than or equal to 1"),
         ("[3]", "7:18: expected a mapping with 'method'"),
         ("{method: 'none.py:prune'}", "7:26: no file 'none.py' beside the YAML file"),
         ("[{method: channels, macs: 0.5}, {method: 'none.py:prune'}]",
@@ -62,3 +67,17 @@ def test_every_method_is_known_by_its_name():
 def test_mistakes_have_their_place(text, expected):
     (found,) = problems(BASE + f"  b: {{sparsify: {text}}}\n")
     assert found.startswith(f"p.yaml:{expected}"), found
+
+
+def test_distillation_has_a_shorthand_and_needs_a_training():
+    step = {"method": "magnitude", "sparsity": 0.5}
+    parsed = Variant(sparsify={**step, "distill": True}, quantize={"scheme": "int8", "qat": True})
+    assert parsed.sparsify[0].distill.model_dump() == {
+        "teacher": "dense",
+        "weight": 0.7,
+        "temperature": 4.0,
+    }
+    assert parsed.is_distilled
+    assert not Variant(sparsify={**step, "distill": False}).is_distilled
+    (problem,) = problems(BASE + "  b: {quantize: {scheme: int8, distill: true}}\n")
+    assert "'distill' requires 'qat: true'" in problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from edgesparse.data import Dataset, representative
 from edgesparse.methods.network.functional import arranged
 from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training import batch_norm, compile_args
+from edgesparse.methods.training.batching import arrangement, batched
 from edgesparse.methods.training.callbacks import BestWeights, Progress, ProgressReport
 from edgesparse.methods.training.checkpoints import Checkpointing
+from edgesparse.methods.training.distillation import distilling
 from edgesparse.methods.training.recipe import (
     Compiled,
     Recipe,
@@ -33,10 +36,7 @@ from edgesparse.spec.training import Train
 
 History = dict[str, list[float]]
 
-HELD_BYTES = 128_000_000
-"""Most bytes of samples held in memory, for shuffling and for validation each."""
 COMPARISON_SAMPLES = 8
-_SHUFFLED = 10_000
 NOT_REPEATABLE = "not_repeatable"
 STOPPED = "stopped_epoch"
 RECALIBRATED = "settled_batch_norm"
@@ -119,7 +119,7 @@ def check_losses(model: tf.keras.Model, dataset: Dataset, train: Train, recipe: 
     if train.ref is not None:  # A user's loop can call the model in other ways.
         return
     compile_for(model, train, recipe, 1)
-    x, y, *weights = next(iter(dataset.train.samples.take(1).map(_arrange(recipe)).batch(1)))
+    x, y, *weights = next(iter(dataset.train.samples.take(1).map(arrangement(recipe)).batch(1)))
     try:
         outputs = model(x, training=False)
         compile_args.check_shapes(train, recipe, tf.nest.flatten(y), tf.nest.flatten(outputs))
@@ -245,7 +245,7 @@ def _recalibrated(
     if not tried or not batch_norm.recalibratable(model):
         return {}
     weights, before = model.get_weights(), _validation_metric(model, dataset, recipe)
-    batch_norm.recalibrate(model, _batches(dataset, train, recipe)[0])
+    batch_norm.recalibrate(model, batched(dataset, train, recipe)[0])
     after = _validation_metric(model, dataset, recipe)
     if not requested and recipe.metric.drop(before, after) >= 0:
         model.set_weights(weights)
@@ -266,7 +266,9 @@ def _train(
     callbacks: Sequence[Any],
     first_epoch: int = 0,
 ) -> Mapping[str, Sequence[float]]:
-    batches, validation = _batches(dataset, train, recipe)
+    teacher = dataset.teacher
+    answers = None if teacher is None else teacher.answers(dataset, recipe)
+    batches, validation = batched(dataset, train, recipe, answers)
     if train.ref is not None:
         target = references.find("training", None, train.ref, recipe.base)
         supplied = {
@@ -280,37 +282,21 @@ def _train(
         result = references.call(target, train.args, supplied)
         history = getattr(result, "history", result)
         return history if isinstance(history, Mapping) else {}
-    history = model.fit(
-        batches,
-        initial_epoch=min(first_epoch, train.epochs),
-        epochs=train.epochs,
-        validation_data=validation,
-        verbose=0,
-        class_weight=compile_args.class_weights(train, dataset, recipe),
-        callbacks=list(callbacks),
-    )
+    learns: AbstractContextManager[None] = nullcontext()
+    if teacher is not None:
+        learns = distilling(model, teacher, recipe, has_answers=answers is not None)
+    with learns:
+        history = model.fit(
+            batches,
+            initial_epoch=min(first_epoch, train.epochs),
+            epochs=train.epochs,
+            validation_data=validation,
+            verbose=0,
+            class_weight=compile_args.class_weights(train, dataset, recipe),
+            callbacks=list(callbacks),
+        )
     values: Mapping[str, Sequence[float]] = history.history
     return values
-
-
-def _batches(dataset: Dataset, train: Train, recipe: Recipe) -> tuple[Any, Any]:
-    """Return training and validation data in batches, in the model's form."""
-    size = _sample_bytes(dataset)
-    held = max(2 * train.batch_size, HELD_BYTES // size)
-    arrange = _arrange(recipe)
-    training = dataset.train.samples
-    if _has_labels(recipe):
-        training = training.filter(lambda x, y, *_: tf.reduce_all(tf.equal(y, 0)))
-    batches = (
-        training.shuffle(min(dataset.train.count, _SHUFFLED, held), seed=train.seed)
-        .map(arrange)
-        .batch(train.batch_size)
-        .prefetch(2)
-    )
-    validation = dataset.validation.samples.map(arrange).batch(train.batch_size)
-    if dataset.validation.count * size <= HELD_BYTES:
-        validation = validation.cache()  # Decoded once: it is read every epoch.
-    return batches, validation.prefetch(2)
 
 
 def batch_gradients(
@@ -318,7 +304,7 @@ def batch_gradients(
 ) -> Callable[[Sequence[Any]], list[np.ndarray]]:
     """Return a function that computes the loss's gradients for variables, on another batch of
     training data at each call; the model must be compiled by then."""
-    batches, _ = _batches(dataset, train, recipe_of(model, dataset, train))
+    batches, _ = batched(dataset, train, recipe_of(model, dataset, train))
     iterator = iter(batches.repeat())
 
     @tf.function
@@ -333,32 +319,6 @@ def batch_gradients(
         return [tf.convert_to_tensor(value).numpy() for value in values]
 
     return next_gradients
-
-
-def _has_labels(recipe: Recipe) -> bool:
-    return bool(recipe.resolved.get("labels"))
-
-
-def _arrange(recipe: Recipe) -> Callable[..., Any]:
-    """Return a function that brings the data's names into the model's order."""
-
-    def arrange(x: Any, y: Any, *weights: Any) -> Any:
-        named_x, named_y = by_name(recipe, x, y)
-        xs = tuple(named_x[name] for name in recipe.inputs)
-        ys = tuple(named_y[name] for name in recipe.targets)
-        if _has_labels(recipe):
-            ys = (xs[0],)
-        return (xs[0] if len(xs) == 1 else xs, ys[0] if len(ys) == 1 else ys, *weights)
-
-    return arrange
-
-
-def _sample_bytes(dataset: Dataset) -> int:
-    sizes = [
-        math.prod(size or 1 for size in tensor.shape) * np.dtype(tensor.dtype).itemsize
-        for tensor in (*dataset.inputs.values(), *dataset.targets.values())
-    ]
-    return max(1, sum(sizes))
 
 
 def _invalid_data(dataset: Dataset, recipe: Recipe) -> str:

@@ -201,6 +201,14 @@ def _training_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         problems += _source_problems(
             document, ("train",), "training", source, supplied=TRAIN_PARAMETERS
         )
+        problems += [
+            document.problem(
+                ("variants", name),
+                "'distill' has no effect in the training loop of train.ref; remove one of them",
+            )
+            for name, variant in pipeline.variants.items()
+            if variant.is_distilled
+        ]
     elif train.args:
         problems.append(document.problem(("train", "args"), "'args' requires 'ref'"))
     base = Path(document.path).absolute().parent

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.measure.rows import ModelFile
 from edgesparse.spec.errors import EdgesparseError, cause_of
+from edgesparse.spec.step import Distill
 from edgesparse.stages.base.stage import StageContext
 from edgesparse.tflite.format.inspect import inspect
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from edgesparse.data import Dataset
 
 METRICS, HISTORY = "metrics.json", "history.json"
 _COMPARED = 4
@@ -105,6 +109,15 @@ def read_keras(context: StageContext, role: str) -> tf.keras.Model:
     custom_objects = models.custom_objects(context.pipeline.model, context.plan.loaded.folder)
     model, _ = read(context.inputs[role] / _WHOLE, custom_objects, trusted=True)
     return functional.functional(model, context.plan.data.inputs, role)
+
+
+def with_teacher(context: StageContext, dataset: Dataset, settings: Distill | None) -> Dataset:
+    """Return the data with the dense model as teacher of fine-tunings, where they distill."""
+    if settings is None:
+        return dataset
+    from edgesparse.methods.training.distillation import Teacher
+
+    return replace(dataset, teacher=Teacher(read_keras(context, "teacher"), settings))
 
 
 def save_tflite(content: bytes, folder: Path, storage: str) -> None:
