@@ -68,7 +68,7 @@ def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) 
     ]
     waiting = sum(not s.cached for s in planned.stages)
     lines.append(f"{waiting} of {len(planned.stages)} stages to run; the benchmark always runs")
-    lines += [f"{p.severity}: {p.message}" for p in planned.predictions]
+    lines += [f"{p.severity}: {p.message}" for p in planned.predictions if p.message]
     emit(as_json, planned.record, lines)
 
 

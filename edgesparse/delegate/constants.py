@@ -18,6 +18,7 @@ class Cpu:
         block_cost: cycles of a block by its rows, by which the delegate chooses (src/*.cc).
         dense_tile: pixels and outputs of a tile of XNNPACK's products.
         dense: constants of XNNPACK's counts, see cost.dense_counts; and of each call.
+        builtin: the same of tflite-runtime, whose int8 runs on TFLite's own kernels.
         delegate: constants of the delegate's counts, see cost.delegate_counts; and of each call.
         source: where they were measured.
         amx: the runtime's dense products use matrix tiles.
@@ -27,9 +28,14 @@ class Cpu:
     block_cost: Mapping[int, float]
     dense_tile: tuple[int, int]
     dense: Mapping[str, float]
+    builtin: Mapping[str, float]
     delegate: Mapping[str, float]
     source: str
     amx: bool = False
+
+    def dense_in(self, runtime: str) -> Mapping[str, float]:
+        """Return the constants of a runtime's dense int8 kernels."""
+        return self.builtin if runtime == "tflite-runtime" else self.dense
 
 
 def _scaled(constants: Mapping[str, float], **factors: float) -> dict[str, float]:
@@ -49,6 +55,15 @@ _AVX512VNNI = Cpu(
         "weight": 0.005431,
         "depthwise": 0.5115,
         "element": 0.09546,
+    },
+    builtin={
+        "call": 928.8,
+        "product": 0.01979,
+        "output": 0.4161,
+        "window": 0.763,
+        "weight": 0.07734,
+        "depthwise": 19.55,
+        "element": 8.987,
     },
     delegate={
         "call": 724.9,
@@ -76,6 +91,7 @@ _AVX2 = Cpu(
     block_cost={1: 1.4, 2: 2.2, 4: 4.0},
     dense_tile=(3, 8),
     dense=_scaled(_AVX512VNNI.dense, product=4.4, output=2.0, depthwise=1.6),
+    builtin=_scaled(_AVX512VNNI.builtin, product=1.5),
     delegate={
         "call": 679.2,
         "block1": 0.3966,
@@ -121,6 +137,15 @@ _DOTPROD = Cpu(
         "depthwise": 2.9,
         "element": 0.5,
     },
+    builtin={
+        "call": 3000.0,
+        "product": 0.05,
+        "output": 2.0,
+        "window": 2.0,
+        "weight": 0.03,
+        "depthwise": 10.0,
+        "element": 2.0,
+    },
     delegate={
         "call": 2500.0,
         "block1": 0.72,
@@ -142,6 +167,7 @@ _NEON = replace(
     vector=8,
     block_cost={1: 1.1, 2: 2.0, 4: 4.1},
     dense=_scaled(_DOTPROD.dense, product=4.4, output=1.6, depthwise=1.1),
+    builtin=_scaled(_DOTPROD.builtin, product=3.0),
     delegate={
         **_DOTPROD.delegate,
         "block1": 5.2,

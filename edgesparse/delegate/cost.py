@@ -10,6 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgesparse.delegate.constants import CPUS, Cpu
 
@@ -76,6 +80,19 @@ def kept_shares(share: float, block: Pair) -> dict[int, float]:
     return {
         rows: 1 - share ** (max(1, -(-rows // outputs)) * max(1, -(-INPUTS // inputs)))
         for rows in ROWS
+    }
+
+
+def kept_blocks(weights: NDArray[Any]) -> dict[int, float]:
+    """Share of blocks with a weight other than zero, by rows of a block: of dense weights
+    [outputs, ..., inputs], in blocks of 4 inputs."""
+    outputs, inputs = weights.shape[0], weights.shape[-1]
+    mask = (weights != 0).reshape(outputs, -1, inputs)
+    columns = -(-inputs // INPUTS)
+    mask = np.pad(mask, ((0, -outputs % 4), (0, 0), (0, columns * INPUTS - inputs)))
+    by_row = mask.reshape(len(mask), mask.shape[1], columns, INPUTS).any(axis=3)
+    return {
+        rows: float(by_row.reshape(len(mask) // rows, rows, -1).any(axis=1).mean()) for rows in ROWS
     }
 
 

@@ -23,7 +23,7 @@ LEAST = {
 """By 80 and 90 % zeros; with AVX-512 VNNI or AVX2, without AMX."""
 ROUNDS = 30
 
-_RACE = """
+RACE = """
 import json, sys, time
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -59,7 +59,7 @@ def test_zeros_pay_against_dense_int8(network, tmp_path):
         path = tmp_path / f"{share}.tflite"
         path.write_bytes(NETWORKS[network](Zeros(share)))
         paths[name] = str(path)
-    command = [sys.executable, "-c", _RACE, json.dumps(paths), str(ROUNDS)]
+    command = [sys.executable, "-c", RACE, json.dumps(paths), str(ROUNDS)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     times = json.loads(done.stdout)
     for name, least in zip(("80 %", "90 %"), LEAST[network], strict=True):

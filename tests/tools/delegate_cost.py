@@ -24,6 +24,7 @@ from scipy.optimize import nnls
 
 from edgesparse.delegate import cost
 from edgesparse.delegate.constants import CPUS, Cpu
+from edgesparse.delegate.load import MODULES
 from edgesparse.tflite.runtimes.delegated import Network, border_counts, claim, read_network
 from tests.conftest import ROOT
 from tests.tools.int8_model import Int8Model, Pair, Result, Window, Zeros
@@ -53,8 +54,10 @@ Times = dict[tuple[str, bool], float]
 
 _TIME = """
 import json, sys, time
+from importlib import import_module
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, load_delegate
+runtime = import_module(sys.argv[5])
+Interpreter, load_delegate = runtime.Interpreter, runtime.load_delegate
 folder, library, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jobs, best = [tuple(job) for job in json.loads(sys.argv[4])], {}
 for name, ours, options in jobs:
@@ -153,7 +156,7 @@ def is_network(name: str) -> bool:
     return name.startswith(tuple(NETWORKS))
 
 
-def measure_here(folder: Path, names: Sequence[str], isa: str, rounds: int) -> Times:
+def measure_here(folder: Path, names: Sequence[str], isa: str, rounds: int, runtime: str) -> Times:
     """Time files on this CPU, in nanoseconds of CPU time."""
     from tests.tools.delegate_answers import OPTIONS, library_here
 
@@ -163,7 +166,7 @@ def measure_here(folder: Path, names: Sequence[str], isa: str, rounds: int) -> T
     ]
     for start in range(0, len(work), 40):
         command = [sys.executable, "-c", _TIME, str(folder), str(library_here())]
-        command += [str(rounds), json.dumps(work[start : start + 40])]
+        command += [str(rounds), json.dumps(work[start : start + 40]), MODULES[runtime]]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
         for key, value in json.loads(done.stdout).items():
             name, ours = key.rsplit(" ", 1)
@@ -248,7 +251,11 @@ def main() -> None:
                 )
             else:
                 measured = measure_here(
-                    Path(folder), list(contents), arguments.isa, arguments.rounds
+                    Path(folder),
+                    list(contents),
+                    arguments.isa,
+                    arguments.rounds,
+                    arguments.runtime,
                 )
         if arguments.times:
             arguments.times.write_text(json.dumps([[*key, t] for key, t in measured.items()]))
@@ -259,9 +266,7 @@ def show(cpu: Cpu, contents: Mapping[str, bytes], measured: Times, *, all_taken:
     """Fit the constants, print them, and compare ratios of networks."""
     plain = {n: read_network(c) for n, c in contents.items()}
     claimed = {
-        name: claim(
-            network, cpu.vector, min_zeros=0.0 if all_taken and not is_network(name) else None
-        )
+        name: claim(network, cpu, min_zeros=0.0 if all_taken and not is_network(name) else None)
         for name, network in plain.items()
     }
     xnnpack = [

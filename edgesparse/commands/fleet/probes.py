@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.commands.fleet.target import Target
+from edgesparse.delegate import refused
 from edgesparse.devices.agent.probe import CellResult, NetworkSpeedups, probe_cells, probe_networks
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.workspace import Workspace
@@ -62,7 +63,9 @@ def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
     for runtime in target.runtimes:
         machine = Machine(runtime.name, runtime.version, target.host.machine, features)
         results = probed.get((runtime.name, runtime.version), ({}, None, None))
-        profiles_by_name[runtime.name] = Profile(machine, *results)
+        loads = getattr(target.device, "loads_edgesparse", False)
+        ours = loads and not refused(runtime.name, runtime.version, target.host.machine)
+        profiles_by_name[runtime.name] = Profile(machine, *results, delegate=ours)
     return profiles_by_name
 
 

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from edgesparse.measure.rows import PAYS_FROM, Row
 
-Topic = Literal["task", "note", "coverage", "speed", "failure"]
+Topic = Literal["task", "note", "gain", "coverage", "speed", "failure"]
 Severity = Literal["info", "warning", "error"]
 _SEVERITY: dict[Topic, Severity] = {
     "task": "info",
     "note": "info",
+    "gain": "info",
     "coverage": "warning",
     "speed": "warning",
     "failure": "error",
@@ -24,12 +25,15 @@ class Prediction:
     """A prediction about variants of a plan.
 
     Args:
-        topic: task: which task and data were detected, for `plan` only; coverage: less sparsity
-            than requested; speed: no speed-up from zeros; failure: the variant will fail.
+        topic: task: which task and data were detected, for `plan` only; gain: how much time zeros
+            save; coverage: less sparsity than requested; speed: no speed-up from zeros; failure:
+            the variant will fail.
         template: the message, in which "{variants}" stands for their names.
         variants: the variants it applies to.
         runtimes: the runtimes it applies to; none for all of them.
         prefix: text before the message, such as a device's name.
+        time: of the variant on the runtime, in a unit that is the same for all variants there.
+        delegate: which delegate that is with.
     """
 
     topic: Topic
@@ -37,10 +41,14 @@ class Prediction:
     variants: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     prefix: str = ""
+    time: float | None = None
+    delegate: str = ""
 
     @property
     def message(self) -> str:
-        """The message with the variants' names."""
+        """The message with the variants' names; empty for a time only."""
+        if not self.template:
+            return ""
         return self.prefix + self.template.replace("{variants}", ", ".join(self.variants))
 
     @property
@@ -57,6 +65,7 @@ class Prediction:
             "message": self.message,
             "variants": list(self.variants),
             "runtimes": list(self.runtimes),
+            **({} if self.time is None else {"time": self.time, "delegate": self.delegate}),
         }
 
     def without(self, variants: Iterable[str]) -> Prediction | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgesparse.commands.fleet.target import Target
-from edgesparse.commands.prediction import feasibility, speedup
+from edgesparse.commands.prediction import feasibility, gain, speedup
 from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Executor
@@ -16,7 +16,7 @@ from edgesparse.stages import preflight, untrained_model
 def predict(
     plan: Plan, executor: Executor, target: Target, listener: events.Listener
 ) -> list[Prediction]:
-    """Predict failures, missing coverage and missing speed-ups.
+    """Predict failures, missing coverage, speed-ups from zeros and missing ones.
 
     Runs the preflight and untrained-model stages that the store lacks. A preflight that fails is a
     note: the training may still succeed.
@@ -56,6 +56,7 @@ def predict(
             graph = untrained_model.read_graph(store.path(key))
             variants = {name: chosen[name] for name in group.variants if name in chosen}
             predictions += speedup.zeros(plan, variants, graph, context.profiles, prefix)
+            predictions += gain.predict_gains(variants, graph, context.profiles, prefix)
     return list(dict.fromkeys(predictions))
 
 

@@ -13,6 +13,8 @@ from typing import Literal
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from edgesparse.delegate.constants import Cpu
+from edgesparse.delegate.cost import cpu_of
 from edgesparse.tflite.format.layout import Form
 
 Op = Literal["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
@@ -306,6 +308,8 @@ class Profile:
     """Speed-up of the probe's network by zeros in its 1x1 convolutions; 0 where it failed."""
     half_gain: float | None = None
     """Speed-up of the probe's network by half precision; 0 where it failed."""
+    delegate: bool = False
+    """The device loads edgesparse's delegate into the runtime."""
 
     def verdict(self, cell: Cell) -> Verdict:
         if cell in self.probed:
@@ -322,6 +326,12 @@ class Profile:
         if path.exists:
             return SparsePath(False, "no speed-up from zeros in the device's probe")
         return _PROBED_PATH
+
+    @property
+    def cpu(self) -> Cpu | None:
+        """What edgesparse's delegate costs here; None where it is not loaded or has no kernels."""
+        machine = self.machine
+        return cpu_of(machine.machine, machine.features) if self.delegate else None
 
     @property
     def half_precision(self) -> HalfPrecision:

@@ -11,7 +11,9 @@ from typing import Any
 
 from edgesparse.delegate import cost
 from edgesparse.delegate.constants import Cpu
-from edgesparse.tflite.format.graph import Constant, constants, damaged, indices, open_model
+from edgesparse.delegate.cost import Pair
+from edgesparse.tflite.format.graph import Constant, damaged, indices, open_model
+from edgesparse.tflite.format.graph import constants as constants_of
 from edgesparse.tflite.runtimes.delegated_nodes import DENSIFY, FLAT, PRUNED, Node, Reader
 
 MIN_ZEROS, MIN_ZEROS_AMX = 0.5, 0.7
@@ -38,7 +40,7 @@ def read_network(content: bytes, name: str = "model.tflite", *, as_int8: bool = 
     """
     model = open_model(content, name)
     with damaged(name):
-        return network_of(model, list(constants(model, content)), as_int8=as_int8)
+        return network_of(model, list(constants_of(model, content)), as_int8=as_int8)
 
 
 def network_of(model: Any, all_constants: Sequence[Constant], *, as_int8: bool = False) -> Network:
@@ -48,6 +50,23 @@ def network_of(model: Any, all_constants: Sequence[Constant], *, as_int8: bool =
     nodes = tuple(reader.node(n, o) for n, o in enumerate(graph.operators or ()))
     shapes = {t: tuple(indices(tensor.shape)) for t, tensor in enumerate(graph.tensors)}
     return Network(nodes, frozenset(indices(graph.outputs)), shapes)
+
+
+def with_zeros(network: Network, zeros: Mapping[str, tuple[float, Pair]]) -> Network:
+    """Replace the zeros of convolutions and fully connected layers by expected ones.
+
+    Args:
+        zeros: by layer the share of its weights and the pattern's block, (outputs, inputs); layers
+            without an entry have none.
+    """
+    nodes = []
+    for node in network.nodes:
+        if node.op in PRUNED and node.layer is not None:
+            share, block = zeros.get(node.label, (0.0, (1, 1)))
+            layer = replace(node.layer, kept=cost.kept_shares(share, block))
+            node = replace(node, layer=layer, zeros=share)
+        nodes.append(node)
+    return replace(network, nodes=tuple(nodes))
 
 
 def claim(network: Network, cpu: Cpu, *, min_zeros: float | None = None) -> Network:
@@ -142,20 +161,20 @@ class Times:
         return self.total_dense / self.total
 
 
-def times(network: Network, cpu: Cpu) -> Times:
+def times(network: Network, cpu: Cpu, runtime: str = "ai-edge-litert") -> Times:
     """Predict the times of a network whose nodes `claim` has decided on."""
-    dense, mixed = {}, {}
+    constants, dense, mixed = cpu.dense_in(runtime), {}, {}
     for node in network.nodes:
         if node.layer is None or node.op == DENSIFY:
             continue
         number = node.operator
-        dense[number] = cost.time_of([cost.dense_counts(node.layer, cpu)], cpu.dense)
+        dense[number] = cost.time_of([cost.dense_counts(node.layer, cpu)], constants)
         mixed[number] = dense[number]
         if node.taken:
             mixed[number] = cost.time_of([cost.delegate_counts(node.layer, cpu)], cpu.delegate)
     borders = cost.time_of(border_counts(network), cpu.delegate)
     ours = any(node.taken for node in network.nodes)
-    call = cpu.dense["call"]
+    call = constants["call"]
     return Times(dense, mixed, borders, (call, cpu.delegate["call"] if ours else call))
 
 
@@ -174,3 +193,61 @@ def border_counts(network: Network) -> list[dict[str, float]]:
             pixels *= size
         counts.append(cost.border_counts(channels, pixels))
     return counts
+
+
+GAIN_FROM = 1.05
+"""Smallest predicted ratio that is called a speed-up."""
+
+
+@dataclass(frozen=True)
+class LayerGain:
+    """A convolution or fully connected layer: how much faster it is than dense int8.
+
+    Attributes:
+        why: why the delegate leaves it to the runtime.
+        share: of the dense network's time.
+    """
+
+    name: str
+    zeros: float
+    ratio: float
+    share: float
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Predicted times of a network with its zeros and without them, in the unit of the CPU's
+    constants."""
+
+    time: float
+    dense: float
+    layers: tuple[LayerGain, ...] = ()
+
+    @property
+    def ratio(self) -> float:
+        """How much faster it is by its zeros."""
+        return self.dense / self.time
+
+    @property
+    def paying(self) -> tuple[LayerGain, ...]:
+        """The layers with zeros that are faster for them."""
+        return tuple(
+            layer
+            for layer in self.layers
+            if layer.zeros and not layer.why and layer.ratio >= GAIN_FROM
+        )
+
+
+def layer_gains(network: Network, cpu: Cpu, runtime: str) -> Gain:
+    """Predict what the zeros of a network gain on a CPU, layer by layer."""
+    network = claim(network, cpu)
+    predicted = times(network, cpu, runtime)
+    layers = []
+    for node in network.nodes:
+        if node.op in PRUNED and node.operator in predicted.dense:
+            dense = predicted.dense[node.operator]
+            ratio = dense / max(1e-9, predicted.delegate[node.operator])
+            share = dense / predicted.total_dense
+            layers.append(LayerGain(node.label, node.zeros, ratio, share, node.why))
+    return Gain(predicted.total, predicted.total_dense, tuple(layers))

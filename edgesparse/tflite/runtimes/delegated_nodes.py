@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgesparse.delegate.cost import INPUTS, ROWS, Layer, Pair
+from edgesparse.delegate.cost import Layer, Pair, kept_blocks
 from edgesparse.tflite.format.graph import Constant, indices, label, operator_name
 
 CONV, DEPTHWISE, FLAT = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"
@@ -77,34 +77,28 @@ class Reader:
         """Read an operator; those before it must have been read."""
         op = operator_name(self.model, operator)
         inputs, outputs = indices(operator.inputs), indices(operator.outputs)
-        constant = self._weights(inputs[1]) if op in WEIGHTED and len(inputs) > 1 else None
-        name = (
-            (self.graph.tensors[outputs[0]].name or b"").decode("utf-8", "replace")
-            if outputs
-            else ""
-        )
-        reads = tuple(inputs[: 2 if op == ADD else 1])
-        node = Node(
-            number,
-            op,
-            constant.label if constant is not None else label(name),
-            reads,
-            outputs[0] if outputs else -1,
-            inputs[1] if op in WEIGHTED and len(inputs) > 1 else -1,
-        )
+        written = outputs[0] if outputs else -1
+        weights = inputs[1] if op in WEIGHTED and len(inputs) > 1 else -1
+        constant = self._weights(weights) if weights >= 0 else None
+        name = constant.label if constant is not None else self._label(written)
+        node = Node(number, op, name, tuple(inputs[: 2 if op == ADD else 1]), written, weights)
+        why = ""
         if op == DENSIFY and len(inputs) == len(outputs) == 1:
             self.decoded[outputs[0]] = inputs[0]
             return node
-        why = ""
         try:
             self._check(op, operator, inputs, outputs, constant)
         except _Left as reason:
             why = str(reason)
         zeros = constant.zeros / max(1, constant.values.size) if constant is not None else 0.0
         layer = self._layer(op, operator, inputs, outputs, constant)
-        shape = self.shape(outputs[0]) if outputs and outputs[0] >= 0 else []
+        shape = self.shape(written) if written >= 0 else []
         images = max(1, shape[0]) if op != FLAT and len(shape) == 4 else 1
         return replace(node, why=why, layer=layer, zeros=zeros, images=images)
+
+    def _label(self, tensor: int) -> str:
+        name = self.graph.tensors[tensor].name if tensor >= 0 else b""
+        return label((name or b"").decode("utf-8", "replace"))
 
     def _weights(self, tensor: int) -> Constant | None:
         source = self.decoded.get(tensor, -1)
@@ -386,16 +380,3 @@ class Reader:
     def _is_constant(self, tensor: int) -> bool:
         data = self.model.buffers[self.graph.tensors[tensor].buffer].data
         return data is not None and len(data) > 0
-
-
-def kept_blocks(weights: np.ndarray) -> dict[int, float]:
-    """Share of blocks with a weight other than zero, by rows of a block: of dense weights
-    [outputs, ..., inputs], in blocks of 4 inputs."""
-    outputs, inputs = weights.shape[0], weights.shape[-1]
-    mask = (weights != 0).reshape(outputs, -1, inputs)
-    columns = -(-inputs // INPUTS)
-    mask = np.pad(mask, ((0, -outputs % 4), (0, 0), (0, columns * INPUTS - inputs)))
-    by_row = mask.reshape(len(mask), mask.shape[1], columns, INPUTS).any(axis=3)
-    return {
-        rows: float(by_row.reshape(len(mask) // rows, rows, -1).any(axis=1).mean()) for rows in ROWS
-    }

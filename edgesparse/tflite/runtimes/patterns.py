@@ -9,17 +9,30 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any, cast
 
+from edgesparse.delegate.cost import cpu_of
+from edgesparse.spec.patterns import block_shape
 from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, Pattern, PatternChoice
 from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.format.layout import Form, blocks, fits
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Op, Profile, SparsePath
 from edgesparse.tflite.runtimes.compatibility import Scheme as CellScheme
+from edgesparse.tflite.runtimes.delegated import (
+    GAIN_FROM,
+    Network,
+    layer_gains,
+    network_of,
+    with_zeros,
+)
 from edgesparse.tflite.runtimes.storage import BLOCK_WIDTH, is_candidate
 from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
 
+SMALLEST_BLOCK = "block-1x4"
+"""The smallest pattern whose zeros edgesparse's delegate skips on every CPU."""
+FEW_BLOCKS = "too few of its blocks of 4 inputs are zero for delegate edgesparse"
 LIKELY_SPARSITY = 0.9
 """The sparsity that is assumed for `sparsity: auto`."""
 _PATTERNS: dict[Form, Pattern] = {
@@ -37,6 +50,12 @@ class ModelGraph:
     model: Any
     kernels: tuple[Constant, ...]
     weights: tuple[Constant, ...]
+    all_constants: tuple[Constant, ...] = ()
+
+    @cached_property
+    def int8(self) -> Network:
+        """The nodes of the int8 file of the same network, for edgesparse's delegate."""
+        return network_of(self.model, self.all_constants, as_int8=True)
 
     def paths(self, path: SparsePath, sparsity: float) -> dict[tuple[int, int], Path]:
         """Return where XNNPACK would skip zeros, if every weight had that sparsity."""
@@ -47,7 +66,8 @@ def read_graph(content: bytes) -> ModelGraph:
     """Read the graph of a .tflite file. Raises UsageError where it is damaged."""
     model = open_model(content, "untrained.tflite")
     with damaged("untrained.tflite"):
-        kernels = tuple(c for c in constants(model, content) if c.slot == 1)
+        all_constants = tuple(constants(model, content))
+    kernels = tuple(c for c in all_constants if c.slot == 1)
     weights = (
         c
         for c in kernels
@@ -55,7 +75,7 @@ def read_graph(content: bytes) -> ModelGraph:
         # The weights that methods prune; see methods/report.py.
         and (c.op == "FULLY_CONNECTED" or (c.op == "CONV_2D" and c.values.shape[3] > 4))
     )
-    return ModelGraph(model, kernels, tuple(weights))
+    return ModelGraph(model, kernels, tuple(weights), all_constants)
 
 
 @dataclass(frozen=True)
@@ -141,13 +161,44 @@ def _obstacles(
     """Yield each weight with the reason why its zeros would not save time, or ""."""
     paths = graph.paths(profile.sparse_path, sparsity)
     kernels = exploits([profile], scheme, sparsity).fully_connected
+    delegated = _delegated_dense(graph, profile, sparsity, pattern, exclude)
     for constant in graph.weights:
         if any(fnmatchcase(constant.label, glob) for glob in exclude):
             continue
-        if constant.op == "FULLY_CONNECTED":
+        if scheme == "int8" and delegated.get(constant.label) == "":
+            yield constant, ""
+        elif constant.op == "FULLY_CONNECTED":
             yield constant, _fully_connected_dense(constant, kernels, scheme, sparsity, pattern)
+        elif scheme == "int8" and constant.label in delegated:
+            yield constant, delegated[constant.label]
         else:
             yield constant, _convolution_dense(constant, profile, paths, scheme)
+
+
+def _delegated_dense(
+    graph: ModelGraph,
+    profile: Profile,
+    sparsity: float,
+    pattern: PatternChoice,
+    exclude: Sequence[str],
+) -> dict[str, str]:
+    """Return why edgesparse's delegate would not make a layer faster by its zeros, by its name;
+    empty reasons for those that it would. Nothing where the delegate is not loaded."""
+    cpu = profile.cpu
+    if cpu is None:
+        return {}
+    block = block_shape(SMALLEST_BLOCK if pattern == "auto" else pattern)
+    zeros = {
+        c.label: (sparsity, block)
+        for c in graph.weights
+        if not any(fnmatchcase(c.label, glob) for glob in exclude)
+    }
+    gains = layer_gains(with_zeros(graph.int8, zeros), cpu, profile.machine.runtime)
+    return {
+        gain.name: gain.why or ("" if gain.ratio >= GAIN_FROM else FEW_BLOCKS)
+        for gain in gains.layers
+        if gain.name in zeros
+    }
 
 
 def refusals(
@@ -192,7 +243,10 @@ def _convolution_dense(
     constant: Constant, profile: Profile, paths: Mapping[tuple[int, int], Path], scheme: Numbers
 ) -> str:
     if scheme not in ("f32", "f16"):
-        return f"it has no sparse convolution for {scheme}"
+        dense = f"it has no sparse convolution for {scheme}"
+        # A device that chose another delegate, or a runtime that cannot load it.
+        ours = scheme == "int8" and cpu_of(profile.machine.machine, profile.machine.features)
+        return f"{dense} without delegate edgesparse" if ours else dense
     if not profile.sparse_path.exists:
         return profile.sparse_path.why
     path = paths.get((constant.graph, constant.operator))

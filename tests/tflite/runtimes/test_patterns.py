@@ -1,5 +1,7 @@
 """What is told, and chosen, of a model before it is trained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,7 +10,13 @@ from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.models.resnet8 import resnet8
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
-from edgesparse.tflite.runtimes.patterns import advice, choose, exploits, read_graph
+from edgesparse.tflite.runtimes.patterns import (
+    advice,
+    choose,
+    exploited_share,
+    exploits,
+    read_graph,
+)
 
 pytestmark = pytest.mark.slow
 PI5 = frozenset({"asimdhp", "asimddp"})
@@ -88,7 +96,17 @@ def test_advice_says_why_and_how_many(mobilenet, wide):
     assert count == 13
     assert advice(mobilenet, ARM[1], "f32", 0.9, "unstructured", ["classifier"]) == {}
     result = advice(mobilenet, ARM[0], "int8", 0.9, "unstructured", ["classifier"])
-    assert result == {"it has no sparse convolution for int8": 13}
+    assert result == {"it has no sparse convolution for int8 without delegate edgesparse": 13}
     result = advice(wide, ARM[0], "int8", 0.9, "unstructured")
     assert result["its int8 kernel requires pattern block-1x16 (or auto), not unstructured"] == 2
     assert advice(wide, ARM[0], "int8", 0.9, "block-1x16", ["last"]) == {}
+
+
+def test_with_the_delegate_blocks_pay_in_int8_convolutions(mobilenet):
+    profile = replace(ARM[1], delegate=True)
+    pays = advice(mobilenet, profile, "int8", 0.9, "block-2x4", ["classifier"])
+    assert sum(pays.values()) <= 3  # Of one pixel, and next to the input.
+    result = advice(mobilenet, profile, "int8", 0.6, "unstructured", ["classifier"])
+    assert result["too few of its blocks of 4 inputs are zero for delegate edgesparse"] > 5
+    share = exploited_share(mobilenet, profile, "int8", 0.9, "block-2x4", ["classifier"])
+    assert share > 0.8

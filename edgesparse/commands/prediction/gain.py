@@ -1,0 +1,132 @@
+"""Predictions of how long int8 variants take where edgesparse's delegate skips their zeros."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from edgesparse.commands.prediction.outcomes import Prediction
+from edgesparse.delegate.constants import Cpu
+from edgesparse.delegate.cost import Pair
+from edgesparse.spec.patterns import block_shape
+from edgesparse.spec.pipeline import Variant
+from edgesparse.spec.sparsify import L1, Channels, Magnitude, Sparsify, leaves_zeros
+from edgesparse.tflite.runtimes import patterns
+from edgesparse.tflite.runtimes.compatibility import Profile
+from edgesparse.tflite.runtimes.delegated import (
+    GAIN_FROM,
+    Gain,
+    Network,
+    layer_gains,
+    with_zeros,
+)
+from edgesparse.tflite.runtimes.thinned import thinned
+
+BLOCKS = ("block-1x4", "block-2x4", "block-4x4")
+"""Patterns that are compared with a variant's own."""
+BETTER_FROM = 1.15
+"""How much faster another pattern must be to be named."""
+
+
+def predict_gains(
+    variants: Mapping[str, Variant],
+    graph: patterns.ModelGraph,
+    profiles: Mapping[str, Profile],
+    prefix: str,
+) -> list[Prediction]:
+    """Predict int8 variants on every runtime that loads edgesparse's delegate: the time of each of
+    them, and what those with zeros gain.
+
+    Args:
+        graph: that of the untrained model.
+        prefix: text before messages, such as a device's name.
+    """
+    predictions = []
+    for runtime, profile in profiles.items():
+        if profile.cpu is None:
+            continue
+        for name, variant in variants.items():
+            if variant.quantize.numbers != "int8":
+                continue
+            gain = gain_of(variant, graph, profile.cpu, runtime)
+            text = _text(variant, graph, profile.cpu, runtime, gain) if variant.has_zeros else ""
+            delegate = "edgesparse" if gain.paying else "xnnpack"
+            predictions.append(
+                Prediction("gain", text, (name,), (runtime,), prefix, gain.time, delegate)
+            )
+    return predictions
+
+
+def gain_of(
+    variant: Variant,
+    graph: patterns.ModelGraph,
+    cpu: Cpu,
+    runtime: str,
+    pattern: str | None = None,
+) -> Gain:
+    """Predict the time of a variant of a model on a CPU; with another pattern of zeros, if any."""
+    network = _without_channels(graph.int8, variant)
+    step = next((s for s in reversed(variant.sparsify) if leaves_zeros(s)), None)
+    zeros = zeros_by_layer(step, graph, pattern) if step is not None else {}
+    return layer_gains(with_zeros(network, zeros), cpu, runtime)
+
+
+def zeros_by_layer(
+    step: Sparsify, graph: patterns.ModelGraph, pattern: str | None = None
+) -> dict[str, tuple[float, Pair]]:
+    """Expected share of zeros and block (outputs, inputs) of each layer that a step prunes."""
+    zeros = {}
+    exclude = getattr(step, "exclude", ())
+    for constant in graph.weights:
+        name = constant.label
+        if any(fnmatchcase(name, glob) for glob in exclude):
+            continue
+        share: Any = getattr(step, "sparsity", None)
+        own = getattr(step, "pattern", "unstructured")
+        if isinstance(step, Magnitude):
+            share, own = step.for_kernel([name])
+        elif isinstance(step, L1):
+            own = step.group
+        own = pattern or own
+        if own == "2:4":
+            share = 0.5
+        likely = patterns.LIKELY_SPARSITY if share is None or isinstance(share, str) else share
+        zeros[name] = (float(likely), (1, 1) if own == "2:4" else block_shape(own))
+    return zeros
+
+
+def _without_channels(network: Network, variant: Variant) -> Network:
+    """The network after the steps that remove channels, as if every layer lost the same share."""
+    for step in variant.sparsify:
+        if isinstance(step, Channels):
+            budget = step.macs or step.latency
+            if budget is not None:
+                network = thinned(network, macs=budget)
+            elif step.parameters is not None:
+                network = thinned(network, width=math.sqrt(step.parameters))
+            else:
+                network = thinned(network, width=1 - (step.ratio or 0.0))
+        elif isinstance(step, L1) and step.group == "channel":
+            network = thinned(network, width=1 - (step.sparsity or 0.5))
+    return network
+
+
+def _text(variant: Variant, graph: patterns.ModelGraph, cpu: Cpu, runtime: str, gain: Gain) -> str:
+    """Say what zeros gain, and which pattern would gain more; empty where nothing does."""
+    text = ""
+    if gain.ratio >= GAIN_FROM:
+        pruned = sum(layer.zeros > 0 for layer in gain.layers)
+        share = sum(layer.share for layer in gain.paying)
+        text = (
+            f"{{variants}} is expected to be {gain.ratio:.1f}x as fast by its zeros on {runtime} "
+            f"with delegate edgesparse: in {len(gain.paying)} of {pruned} layers, {share:.0%} of "
+            "the time of dense int8"
+        )
+    better = {p: gain_of(variant, graph, cpu, runtime, p).ratio for p in BLOCKS}
+    best = next((p for p in BLOCKS if better[p] >= 0.95 * max(better.values())), BLOCKS[0])
+    if better[best] >= BETTER_FROM * max(gain.ratio, 1.0):
+        more = f"{better[best]:.1f}x with pattern {best}"
+        text = f"{text}; {more}" if text else f"{{variants}} would be {more} on {runtime}"
+    return text
