@@ -84,16 +84,16 @@ def zeros_by_layer(
         if any(fnmatchcase(name, glob) for glob in exclude):
             continue
         share: Any = getattr(step, "sparsity", None)
-        own = getattr(step, "pattern", "unstructured")
+        chosen = getattr(step, "pattern", "unstructured")
         if isinstance(step, Magnitude):
-            share, own = step.for_kernel([name])
+            share, chosen = step.for_kernel([name])
         elif isinstance(step, L1):
-            own = step.group
-        own = pattern or own
-        if own == "2:4":
+            chosen = step.group
+        chosen = pattern or chosen
+        if chosen == "2:4":
             share = 0.5
         likely = patterns.LIKELY_SPARSITY if share is None or isinstance(share, str) else share
-        zeros[name] = (float(likely), (1, 1) if own == "2:4" else block_shape(own))
+        zeros[name] = (float(likely), (1, 1) if chosen == "2:4" else block_shape(chosen))
     return zeros
 
 

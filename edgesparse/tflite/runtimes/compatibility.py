@@ -329,7 +329,7 @@ class Profile:
 
     @property
     def cpu(self) -> Cpu | None:
-        """What edgesparse's delegate costs here; None where it is not loaded or has no kernels."""
+        """Constants of edgesparse's delegate; None where it is not loaded or has no kernels."""
         machine = self.machine
         return cpu_of(machine.machine, machine.features) if self.delegate else None
 

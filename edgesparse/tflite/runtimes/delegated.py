@@ -105,7 +105,7 @@ def claim(network: Network, cpu: Cpu, *, min_zeros: float | None = None) -> Netw
 
 
 def _is_sparse(node: Node, vector: int, least: float) -> bool:
-    """Of fewer pixels than half a vector, that many more of the weights must be zero."""
+    """Return whether the zeros are enough: more of them where pixels fill no half of a vector."""
     if node.op not in PRUNED or node.layer is None:
         return False
     filled = min(1.0, _image_pixels(node) / (vector / 2))
@@ -157,7 +157,7 @@ class Times:
 
     @property
     def ratio(self) -> float:
-        """How much faster the network is with the delegate."""
+        """The factor by which the network is faster with the delegate."""
         return self.total_dense / self.total
 
 
@@ -226,7 +226,7 @@ class Gain:
 
     @property
     def ratio(self) -> float:
-        """How much faster it is by its zeros."""
+        """The factor by which it is faster by its zeros."""
         return self.dense / self.time
 
     @property
