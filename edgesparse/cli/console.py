@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -19,7 +20,6 @@ from rich.progress import (
     TaskID,
     TaskProgressColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
 
 from edgesparse.cli.options import say
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 # A log of a long run stays readable, and shows that it lives.
 PIPED_INTERVAL_SECONDS = 10.0
+_PACE_SECONDS = 60.0
+"""The pace of this time gives the time left: stages have phases of different pace."""
+_LEAST_REPORTS, _LEAST_SECONDS = 4, 3.0
+"""Before that many reports and seconds no time left is shown."""
 
 
 def result_console() -> Console:
@@ -95,11 +99,29 @@ def write_reports(project: Project, results: Results, tracking: Sequence[Trackin
 
 @dataclass
 class _Running:
-    """A running stage: when it started, when it last printed a line, and its bar."""
+    """A running stage: when it started, when it last printed a line, its bar, and recent shares
+    with their times."""
 
     started: float
     printed: float
     task: TaskID | None = None
+    reports: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def left(self, now: float, share: float) -> str:
+        """Estimate the time left from the pace of the last minute; empty while too little is known.
+
+        The first report only starts the clock: before it the graph was compiled, which takes as
+        long as hundreds of steps.
+        """
+        self.reports.append((now, share))
+        while len(self.reports) > _LEAST_REPORTS and now - self.reports[1][0] > _PACE_SECONDS:
+            self.reports.popleft()
+        since, first = self.reports[0]
+        enough = len(self.reports) >= _LEAST_REPORTS and now - since >= _LEAST_SECONDS
+        if not enough or share <= first or share >= 1:
+            return ""
+        minutes, seconds = divmod(round((now - since) * (1 - share) / (share - first)), 60)
+        return f"{minutes}:{seconds:02d} left"
 
 
 class ProgressDisplay:
@@ -150,14 +172,14 @@ class ProgressDisplay:
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=20),
                 TaskProgressColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}", markup=False),
                 TextColumn("{task.fields[detail]}", markup=False),
                 console=self.console,
                 transient=True,
             )
             self.bars.start()
         # Without a total the bar only moves: not every stage knows its progress.
-        self.running[label].task = self.bars.add_task(clean(label), total=None, detail="")
+        self.running[label].task = self.bars.add_task(clean(label), total=None, detail="", left="")
 
     def _end(self, label: str) -> float | None:
         """Remove a stage's bar, and return when the stage started."""
@@ -176,18 +198,18 @@ class ProgressDisplay:
         stage = self.running.get(event.label)
         if stage is None:
             return
-        if self.bars is not None and stage.task is not None:
-            self.bars.update(stage.task, total=1.0, completed=event.share, detail=clean(event.text))
-            return
         now = time.monotonic()
+        left = stage.left(now, event.share)
+        if self.bars is not None and stage.task is not None:
+            self.bars.update(
+                stage.task, total=1.0, completed=event.share, detail=clean(event.text), left=left
+            )
+            return
         if now - stage.printed < PIPED_INTERVAL_SECONDS or not 0 < event.share < 1:
             return
         stage.printed = now
-        left = (now - stage.started) * (1 - event.share) / event.share
-        minutes, seconds = divmod(round(left), 60)
-        self._line(
-            f"  {event.label}: {event.share:.0%}, {event.text}, {minutes}:{seconds:02d} left"
-        )
+        texts = [f"{event.share:.0%}", event.text, *([left] if left else [])]
+        self._line(f"  {event.label}: {', '.join(texts)}")
 
 
 def _counter(number: int, total: int) -> str:

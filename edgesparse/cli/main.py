@@ -26,6 +26,22 @@ _RENAMED = {"sweep": "search"}
 """Former names of commands."""
 
 
+_SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Pipelines": (
+        pipelines.validate,
+        pipelines.plan,
+        pipelines.run,
+        pipelines.deploy,
+        pipelines.search,
+        pipelines.sensitivity,
+    ),
+    "Model files": (results.bench, results.inspect, results.encode, runs.compress),
+    "Runs": (results.report, runs.compare, runs.history, runs.export),
+    "Devices": (device, emulator),
+    "Set-up": (init.init, init.completion, pipelines.schema),
+}
+
+
 class _Group(click.Group):
     """Group that turns every user error into one message and a documented exit code."""
 
@@ -55,6 +71,12 @@ class _Group(click.Group):
                 f"{cmd_name!r} is called {_RENAMED[cmd_name]!r}: edgesparse {_RENAMED[cmd_name]}"
             )
         return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are about."""
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(str(c.name), c.get_short_help_str(100)) for c in commands])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -105,25 +127,6 @@ def main() -> None:
     """Sparse neural networks on real edge devices: train, store the zeros, deploy, measure."""
 
 
-for command in (
-    pipelines.validate,
-    pipelines.plan,
-    pipelines.run,
-    pipelines.deploy,
-    pipelines.search,
-    pipelines.sensitivity,
-    pipelines.schema,
-    init.init,
-    init.completion,
-    results.bench,
-    results.inspect,
-    results.encode,
-    runs.compress,
-    results.report,
-    runs.compare,
-    runs.history,
-    runs.export,
-    device,
-    emulator,
-):
-    main.add_command(command)
+for section in _SECTIONS.values():
+    for command in section:
+        main.add_command(command)

@@ -48,7 +48,7 @@ def complete_runs(_: click.Context, __: click.Parameter, prefix: str) -> list[st
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 QUICK = click.option("--quick", is_flag=True, help="Measure briefly; results are indicative only.")
-NOTES = click.option("--notes", is_flag=True, help="Print all notes, not only their number.")
+NOTES = click.option("--notes", is_flag=True, help="Print all notes and stages.")
 DEVICES = click.option(
     "--device",
     "devices",

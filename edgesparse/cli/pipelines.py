@@ -54,9 +54,12 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 @PIPELINE
 @device_option("Target device.")
 @VARIANTS
+@NOTES
 @JSON
-def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) -> None:
-    """Show each stage as cached or to run, and why."""
+def plan(
+    pipeline: Path, device: str, variants: tuple[str, ...], notes: bool, as_json: bool
+) -> None:
+    """Show each stage as cached or to run, and why; one line where all are cached."""
     from edgesparse.cli.console import open_project
 
     with open_project() as project:
@@ -66,9 +69,12 @@ def plan(pipeline: Path, device: str, variants: tuple[str, ...], as_json: bool) 
         f"{'cached' if s.cached else 'to run'}  {s.stage.label:<{width}}  {s.why}"
         for s in planned.stages
     ]
-    waiting = sum(not s.cached for s in planned.stages)
-    lines.append(f"{waiting} of {len(planned.stages)} stages to run; the benchmark always runs")
-    lines += [f"{p.severity}: {p.message}" for p in planned.predictions if p.message]
+    waiting, count = sum(not s.cached for s in planned.stages), len(planned.stages)
+    summary = f"{waiting} of {count} stages to run; the benchmark always runs"
+    predicted = [f"{p.severity}: {p.message}" for p in planned.predictions if p.message]
+    lines = [*lines, summary, *predicted]
+    if not waiting and not notes:  # Nothing is to be done.
+        lines = [f"all {count} stages are cached; the benchmark always runs"]
     emit(as_json, planned.record, lines)
 
 

@@ -263,7 +263,8 @@ def _measure_and_release(
         with record.lock:
             record.gates += gates
             record.notes += _baseline_notes(target.device.name, record.initial.baseline, rows)
-        if run.pipeline.release != "none" and not run.stop.is_set():
+        default = "none" if target.device.connect.local is not None else "auto"
+        if (run.pipeline.release or default) != "none" and not run.stop.is_set():
             samples = run.workspace.store.path(plan.samples)
             release_best(run.pipeline, record, run.listener, run.stop, target, samples, models)
 

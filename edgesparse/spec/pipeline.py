@@ -321,10 +321,11 @@ class Pipeline(Strict):
         BeforeValidator(_list_of_one, json_schema_input_type=Any),
     ] = Field([], description="mlflow, tensorboard, or a list: trackers of each run.")
     search: Search | None = Field(None, description="Search space of 'edgesparse search'.")
-    release: Name = Field(
-        "auto",
+    release: Name | None = Field(
+        None,
         description="Release on a device: a variant, none, or auto, the one to ship: of those that "
-        "keep gates and metric and are not clearly slower than another, the one that loses least.",
+        "keep gates and metric and are not clearly slower than another, the one that loses least. "
+        "Default: auto on a board, none on this machine.",
     )
 
     @model_validator(mode="wrap")

@@ -56,15 +56,25 @@ def test_a_pipe_gets_lines():
     ]
 
 
-def test_a_pipe_is_told_the_time_left_now_and_then(monkeypatch, capfd):
-    clock = iter([0.0, 5.0, 12.0, 13.0])
+def test_a_pipe_gets_the_time_left_now_and_then(monkeypatch, capfd):
+    """Forty seconds of compilation before the first step do not count."""
+    clock = iter([0.0, 40.0, 41.0, 42.0, 43.0, 53.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
     with console.ProgressDisplay() as tell:
         tell(events.StageStarted("train", 1, 1))
-        for share in (0.1, 0.25, 0.3):
+        for share in (0.01, 0.03, 0.05, 0.07, 0.27):
             tell(events.StageProgress("train", share, "epoch"))
     lines = capfd.readouterr().err.splitlines()
-    assert lines == ["train ...", "  train: 25%, epoch, 0:36 left"]
+    assert lines == ["train ...", "  train: 1%, epoch", "  train: 27%, epoch, 0:36 left"]
+
+
+def test_the_pace_of_the_last_minute_gives_the_time_left():
+    stage = console._Running(0.0, 0.0)
+    for second in range(100):
+        stage.left(float(second), second / 1000)
+    for second in range(100, 200):
+        left = stage.left(float(second), 0.1 + (second - 100) / 200)
+    assert left == "1:21 left"  # (1 - 0.595) / (1 / 200) seconds
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -53,8 +53,8 @@ def test_its_zeros_arrive_and_its_answers_are_right(first):
         assert sparse.storage == "sparse"
         assert sparse.sparsity >= 0.85
         assert sparse.bytes < 0.25 * dense.bytes
-    (release,) = results.releases
-    assert release.previous is None
+    assert results.releases == [], "this machine releases only what it is asked to"
+    assert results.best().variant in VARIANTS
 
 
 @pytest.mark.full

@@ -37,7 +37,7 @@ def release_best(
     A device without an acceptable variant keeps its release. A failure fails the run.
     """
     device = target.device
-    variant = None if pipeline.release == "auto" else pipeline.release
+    variant = None if pipeline.release in (None, "auto") else pipeline.release
     row = best_row(record.rows_of(device.name), record.gates, variant)
     if row is None:
         with record.lock:

@@ -41,8 +41,8 @@ def pipeline_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         hint = did_you_mean(pipeline.baseline, names)
         message = f"baseline: unknown variant {pipeline.baseline!r}{hint}"
         problems.append(document.problem(("baseline",), message))
-    if pipeline.release not in (*names, "auto", "none"):
-        hint = did_you_mean(pipeline.release, [*names, "auto", "none"])
+    if pipeline.release not in (*names, "auto", "none", None):
+        hint = did_you_mean(str(pipeline.release), [*names, "auto", "none"])
         message = f"release: unknown variant {pipeline.release!r}{hint}"
         problems.append(document.problem(("release",), message))
     for i, gate in enumerate(pipeline.gates):
