@@ -56,7 +56,7 @@ DEVICES = click.option(
     default=("local",),
     show_default=True,
     shell_complete=_devices,
-    help="Name of a file in devices/, or a path; repeatable.",
+    help="Name of a file in devices/, a path, or USER@HOST[:PORT]; repeatable.",
 )
 PIPELINE = click.argument("pipeline", type=click.Path(path_type=Path))
 VARIANTS = click.option(

@@ -47,7 +47,8 @@ def bench(
 
     Args:
         models: a file or several.
-        device: one device or several: names of files in the project's devices/, paths, or Devices.
+        device: one device or several: names of files in the project's devices/, paths,
+            addresses (USER@HOST[:PORT]), or Devices.
         threads: numbers of threads, each measured; a device file's own stand before them.
         input_shapes: shapes of dynamic inputs, as "1x224x224x3" or "NAME=1x224x224x3".
         delegates: xnnpack, edgesparse (our own for int8 files with zeros) or both, in turns; in
@@ -63,7 +64,7 @@ def bench(
     files = [models] if isinstance(models, str | Path) else models
     devices = project.devices(device)
     words = ["edgesparse", "bench", *map(str, files)]
-    words += [word for target in devices for word in ("--device", target.name)]
+    words += [word for target in devices for word in ("--device", target.option)]
     words += [word for name in delegates for word in ("--delegate", name)]
     command = shlex.join([*words, *(["--quick"] if quick else [])])
     paths = list(dict.fromkeys(map(Path, files)))

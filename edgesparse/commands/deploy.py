@@ -300,7 +300,7 @@ def _command(
         path = path.absolute().relative_to(Path.cwd())
     words = ["edgesparse", "deploy" if benchmark else "run", str(path)]
     if benchmark:
-        words += [word for device in devices for word in ("--device", device.name)]
+        words += [word for device in devices for word in ("--device", device.option)]
     words += [word for variant in variants or () for word in ("--variant", variant)]
     return shlex.join([*words, *(["--quick"] if quick else [])])
 

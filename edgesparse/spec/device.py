@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Name, OneOf, Ssh, Strict
 from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.errors import UsageError
 
 RuntimeName = Literal["tflite-runtime", "ai-edge-litert"]
 Delegate = Literal["xnnpack", "edgetpu", "none"]
@@ -65,6 +67,8 @@ def _runtime(value: Any) -> Any:
 class Device(Strict):
     """A device file."""
 
+    _address: str | None = PrivateAttr(None)
+
     name: Name = Field(description="Also names the device in tables.")
     description: str = Field("", description="Free text.")
     connect: Connect = Field(description="Connection to the device; exactly one.")
@@ -100,6 +104,11 @@ class Device(Strict):
                 "edgetpu", "'edgetpu' requires 'delegate: edgetpu'; add that, or remove 'edgetpu'"
             )
         return self
+
+    @property
+    def option(self) -> str:
+        """What --device takes: its name, or its address where it has no file."""
+        return self._address or self.name
 
     @property
     def tpu(self) -> EdgeTpu | None:
@@ -147,3 +156,35 @@ class Group(Strict):
     devices: list[Name] = Field(
         min_length=1, max_length=1000, description="Names of device files in the same folder."
     )
+
+
+_ADDRESS = re.compile(r"(?P<user>[^@]+)@(?P<host>\[[^\]]+\]|[^:@]+)(:(?P<port>[0-9]+))?")
+
+
+def device_at(address: str) -> Device:
+    """Return the device behind an address, USER@HOST or USER@HOST:PORT, without a device file: both
+    runtimes, of which tflite-runtime is optional.
+
+    Raises:
+        UsageError: the address is invalid.
+    """
+    match = _ADDRESS.fullmatch(address)
+    invalid = UsageError(f"invalid address {address!r}; write USER@HOST or USER@HOST:PORT")
+    if match is None:
+        raise invalid
+    host = match["host"].strip("[]")
+    ssh = {
+        "host": host,
+        "user": match["user"],
+        **({"port": match["port"]} if match["port"] else {}),
+    }
+    name = re.sub(r"[^a-z0-9._-]", "-", host.lower().removesuffix(".local")).strip("._-")
+    runtimes = [{"name": "ai-edge-litert"}, {"name": "tflite-runtime", "optional": True}]
+    try:
+        device = Device.model_validate(
+            {"name": name[:64], "connect": {"ssh": ssh}, "runtimes": runtimes}
+        )
+    except ValidationError:
+        raise invalid from None
+    device._address = address
+    return device

@@ -3,8 +3,8 @@
 import pytest
 
 from edgesparse.spec.device import Group
-from edgesparse.spec.errors import SpecError
-from edgesparse.spec.reading.load import load_device_or_group, parse_device
+from edgesparse.spec.errors import SpecError, UsageError
+from edgesparse.spec.reading.load import find_devices, load_device_or_group, parse_device
 
 SSH = "name: pi\nconnect: {ssh: {host: pi.local}}\nruntimes: [ai-edge-litert]\n"
 
@@ -125,3 +125,25 @@ def test_a_mistake_names_the_variable_and_not_its_value(text, monkeypatch):
         parse_device("\n".join(lines))
     assert "hunter2" not in str(error.value)
     assert "${X}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "user", "host", "port"),
+    [
+        ("pi@raspberrypi.local", "raspberrypi", "pi", "raspberrypi.local", None),
+        ("pi@10.0.0.7:2222", "10.0.0.7", "pi", "10.0.0.7", 2222),
+        ("me@[fe80::1]:22", "fe80--1", "me", "fe80::1", 22),
+    ],
+)
+def test_an_address_is_a_device(address, name, user, host, port, tmp_path):
+    (device,) = find_devices(address, tmp_path)
+    ssh = device.connect.ssh
+    assert (device.name, ssh.user, ssh.host, ssh.port) == (name, user, host, port)
+    assert device.option == address
+    assert [runtime.name for runtime in device.runtimes] == ["ai-edge-litert", "tflite-runtime"]
+
+
+@pytest.mark.parametrize("address", ["pi@", "@host", "pi@a b", "pi@-x", "pi@host:70000", "-o@host"])
+def test_an_invalid_address_is_an_error(address, tmp_path):
+    with pytest.raises(UsageError, match=r"invalid address .*; write USER@HOST or USER@HOST:PORT"):
+        find_devices(address, tmp_path)

@@ -21,7 +21,7 @@ from edgesparse.spec.device import Device
 from edgesparse.spec.reading.load import find_device, find_devices
 
 DeviceName = str | Path | Device
-"""The name of a file in the project's devices/, a path, or a Device."""
+"""The name of a file in devices/, a path, an address (USER@HOST[:PORT]), or a Device."""
 Self = TypeVar("Self", bound="Resources")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edgesparse.spec.device import Device, Group
+from edgesparse.spec.device import Device, Group, device_at
 from edgesparse.spec.errors import Problem, SpecError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.reading.document import Document, Location, parse_document, read_document
@@ -113,7 +113,8 @@ def load_device_or_group(path: Path) -> Loaded[Device] | Loaded[Group]:
 
 
 def find_device(device: str | Path | Device, project: Path) -> Device:
-    """Load the device file of that name in the project's devices/, or at that path.
+    """Load the device file of that name in the project's devices/, or at that path; or return the
+    device at an address, USER@HOST[:PORT].
 
     Raises:
         UsageError: the file is missing, or a group.
@@ -151,7 +152,7 @@ def files_of_devices(folder: Path) -> list[Path]:
 
 
 def _find(name: str | Path, project: Path) -> dict[Path, Device]:
-    """Load a device, or the devices of a group, by file."""
+    """Load a device, or the devices of a group, by file or address."""
     folder = project / DEVICES
     is_path = isinstance(name, Path) or name.endswith((".yaml", ".yml"))
     path = Path(name) if is_path else folder / f"{name}.yaml"
@@ -161,6 +162,8 @@ def _find(name: str | Path, project: Path) -> dict[Path, Device]:
             files = [path.parent / f"{member}.yaml" for member in spec.devices]
             return {file.resolve(): load_device(file).spec for file in files}
         return {path.resolve(): spec}
+    if "@" in str(name):  # Without a file.
+        return {path: device_at(str(name))}
     if name == "local":  # Without a devices folder, too.
         return {path: parse_device(LOCAL_DEVICE).spec}
     names = [*(p.stem for p in files_of_devices(folder)), "local"]
