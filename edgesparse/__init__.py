@@ -31,6 +31,8 @@ _MODULES = {
     "load_pipeline": "spec.reading.load",
     "track": "report.tracking",
     "write_page": "report.page",
+    "html_tables": "report.page.notebook",
+    "plot": "report.page.notebook",
     "Results": "measure.results",
     "EdgesparseError": "spec.errors",
 }
@@ -50,11 +52,13 @@ __all__ = [
     "encode",
     "export",
     "history",
+    "html_tables",
     "inspect",
     "list_runs",
     "load_pipeline",
     "load_results",
     "plan",
+    "plot",
     "search",
     "sensitivity",
     "track",
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from edgesparse.measure.trials import SearchResult
     from edgesparse.project import Project, list_runs, load_results
     from edgesparse.report.page import write_page
+    from edgesparse.report.page.notebook import html_tables, plot
     from edgesparse.report.tracking import track
     from edgesparse.spec.errors import EdgesparseError
     from edgesparse.spec.reading.load import load_pipeline
@@ -104,4 +109,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_COMMANDS})
+    return [*__all__, "__version__"]

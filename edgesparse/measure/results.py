@@ -18,6 +18,7 @@ from edgesparse.spec.safe.text import clean_all
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 3
 """Raised where a key changes its meaning or name; results of another schema are listed, and not
@@ -112,7 +113,8 @@ class Results(Data):
         return all(gate.passed for gate in self.gates)
 
     def best(self, device: str | None = None) -> Row | None:
-        """Return the row of a device that `deploy` releases: see `measure.selection.best_row`.
+        """Select the row of a device that `release: auto` releases, by the rule of
+        `measure.selection.best_row`. `print` shows it in a line.
 
         Args:
             device: its name; optional where the run has one device.
@@ -130,6 +132,19 @@ class Results(Data):
             cause = f"no device {device!r} in run {self.run}" if device else "several devices"
             raise UsageError(f"{cause}; choose one of: {', '.join(names) or 'none'}")
         return best_row([row for row in self.rows if row.device == device], self.gates)
+
+    def plot(self) -> Figure:
+        """Draw metric over latency, an axes for each device, runtime and number of threads; see
+        `edgesparse.plot`."""
+        import edgesparse
+
+        return edgesparse.plot(self)
+
+    def _repr_html_(self) -> str:
+        """Format the tables for a notebook."""
+        import edgesparse
+
+        return edgesparse.html_tables(self)
 
     def to_frame(self) -> pandas.DataFrame:
         """Return the rows as a pandas DataFrame; the column of a nested value is named by its path,

@@ -267,6 +267,24 @@ class Row(Data):
     """Against the variant with the same quantization without the last steps: the effect of
     sparsity alone."""
 
+    def __str__(self) -> str:
+        """Describe the row in a line: `sparse-int8 on pi (ai-edge-litert, 1 thread): 3 ms`."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        facts = [f"failed: {self.error}"] if self.status == "failed" else []
+        if self.latency_ms is not None:
+            unit = "ms" if self.clock == "wall" else "ms (instruction count)"
+            facts.append(f"{self.latency_ms.p50:.4g} {unit}")
+        if self.score is not None and self.score.shown is not None:
+            shares = self.score.unit == "%"
+            text = f"{self.score.shown:.1%}" if shares else f"{self.score.shown:.4g}"
+            facts.append(
+                f"{self.score.name} {text}" + (f" {self.score.unit}" if not shares else "")
+            )
+        if self.model is not None:
+            facts.append(f"{self.model.bytes} bytes")
+        place = f"{self.variant} on {self.device} ({self.runtime.name}, {threads})"
+        return ": ".join(filter(None, [place, ", ".join(facts)])).strip()
+
     @property
     def score(self) -> Score | None:
         """The primary metric."""
