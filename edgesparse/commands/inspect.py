@@ -19,7 +19,14 @@ from edgesparse.tflite.features import Features, features, strongest
 from edgesparse.tflite.format.inspect import ModelInfo, read_model
 from edgesparse.tflite.format.inspect import inspect as inspect_file
 from edgesparse.tflite.format.signature import Signature, read_signature
-from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo, describe, explain
+from edgesparse.tflite.runtimes.explain import (
+    Delegated,
+    Explanation,
+    TensorInfo,
+    delegated,
+    describe,
+    explain,
+)
 
 STRONGEST = 8
 """Inputs that are named for each output."""
@@ -39,6 +46,8 @@ class Inspection:
     signature: Signature
     half_precision: Mapping[str, str] = field(default_factory=dict)
     """For a file that allows half precision: by runtime why it is not used, empty where it is."""
+    delegated: Mapping[str, Delegated] = field(default_factory=dict)
+    """What edgesparse's delegate makes of an int8 file, by runtime."""
     activations: Mapping[str, float] | None = None
     """Share of zeros in each operator's output, over samples."""
     features: tuple[Features, ...] | None = None
@@ -57,6 +66,7 @@ class Inspection:
             "custom": list(self.signature.custom),
             "half_precision": self.info.half_precision,
             "half_precision_refused": dict(self.half_precision),
+            "delegate": {name: asdict(line) for name, line in self.delegated.items()},
             "tensors": [asdict(tensor) for tensor in self.tensors],
             **({} if self.activations is None else {"activations": dict(self.activations)}),
             **({} if self.features is None else {"features": self._features}),
@@ -116,12 +126,15 @@ def inspect(
     info, tensors = inspect_file(content, str(file)), describe(content, str(file))
     explained: dict[str, tuple[Explanation, ...]] = {}
     half: dict[str, str] = {}
+    by_delegate: dict[str, Delegated] = {}
     if device is not None:
         with project.target(device) as target:
             runtime_profiles = profiles(target, project.workspace())
         for name, profile in runtime_profiles.items():
             runtime = f"{target.device.name} | {name} {profile.machine.version}"
             explained[runtime] = explain(content, profile, str(file))
+            if (ours := delegated(content, profile, str(file))) is not None:
+                by_delegate[runtime] = ours
             if info.half_precision:
                 half[runtime] = profile.half_precision.why
     return Inspection(
@@ -131,6 +144,7 @@ def inspect(
         explained,
         read_signature(content, str(file)),
         half,
+        by_delegate,
         zeros_between(Path(file), Path(samples)) if samples is not None else None,
         tuple(features(content, str(file))) if attribution else None,
         _names(pipeline) if pipeline is not None else {},

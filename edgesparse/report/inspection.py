@@ -77,6 +77,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
             print_line(console, f"no speed-up from half precision: {reason}", "yellow")
         elif runtime in inspection.half_precision:
             print_line(console, "computes in half precision", "green")
+        if (ours := inspection.delegated.get(runtime)) is not None:
+            gain = f"; expected {ours.ratio:.1f}x as fast as dense int8" * (ours.ratio > 1)
+            print_line(console, f"{ours.text}{gain}", "green" if gain else "yellow")
         for line, style in explanation_lines(explanations):
             print_line(console, line, style)
     if inspection.activations is not None:

@@ -213,6 +213,7 @@ class LayerGain:
     ratio: float
     share: float
     why: str = ""
+    operator: int = 0
 
 
 @dataclass(frozen=True)
@@ -249,5 +250,5 @@ def layer_gains(network: Network, cpu: Cpu, runtime: str) -> Gain:
             dense = predicted.dense[node.operator]
             ratio = dense / max(1e-9, predicted.delegate[node.operator])
             share = dense / predicted.total_dense
-            layers.append(LayerGain(node.label, node.zeros, ratio, share, node.why))
+            layers.append(LayerGain(node.label, node.zeros, ratio, share, node.why, node.operator))
     return Gain(predicted.total, predicted.total_dense, tuple(layers))

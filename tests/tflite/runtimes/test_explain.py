@@ -1,5 +1,7 @@
 """What pays in a file, in words and in bytes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,16 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.encode import Encoding, encode
 from edgesparse.tflite.format.layout import Dense, along
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
-from edgesparse.tflite.runtimes.explain import describe, entropy_bytes, explain, pattern_of
+from edgesparse.tflite.runtimes.explain import (
+    delegated,
+    describe,
+    entropy_bytes,
+    explain,
+    pattern_of,
+)
 from edgesparse.tflite.runtimes.storage import store
+from tests.tools.int8_model import Zeros
+from tests.tools.sparse_networks import NETWORKS
 
 TFLITE = Profile(Machine("tflite-runtime", "2.14.0", "x86_64"))
 LITERT = Profile(Machine("ai-edge-litert", "2.1.6", "x86_64"))
@@ -127,3 +137,23 @@ def test_at_90_percent_zeros_a_file_is_near_the_bound(scheme, zeros):
     assert len(stored) < 0.4 * len(dense)
     if scheme == "f32":
         assert len(stored) <= len(converters_own(model))
+
+
+def test_what_the_delegate_makes_of_each_int8_layer():
+    cpu = frozenset({"asimddp", "asimdhp"})
+    profile = Profile(Machine("ai-edge-litert", "2.1.6", "aarch64", cpu), delegate=True)
+    content = NETWORKS["resnet8"](Zeros(0.8))
+    lines = explain(content, profile)
+    skipped = [line for line in lines if "delegate edgesparse skips its zeros" in line.reason]
+    assert len(skipped) == 8
+    assert all(line.exploited and line.accepted for line in skipped)
+    ours = delegated(content, profile)
+    assert ours.text.startswith("delegate edgesparse runs 12 of 14 nodes; not MEAN")
+    assert 1.5 < ours.ratio < 3
+    # Single zeros leave few blocks empty.
+    lines = explain(NETWORKS["resnet8"](Zeros(0.6, (1, 1))), profile)
+    assert any("too few of its blocks of 4 inputs are zero" in line.reason for line in lines)
+    dense = NETWORKS["resnet8"](Zeros(0.3))
+    assert any("leaves it: too few zeros" in line.reason for line in explain(dense, profile))
+    assert delegated(dense, profile).ratio == 1
+    assert delegated(content, replace(profile, delegate=False)) is None
