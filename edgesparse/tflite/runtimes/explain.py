@@ -100,7 +100,7 @@ def explain(
 
 @dataclass(frozen=True)
 class Delegated:
-    """What edgesparse's delegate makes of a file with a runtime.
+    """Nodes of a file that edgesparse's delegate runs with a runtime, and what they gain.
 
     `text` counts the nodes that it runs and says why not the others; `ratio` is how much faster the
     file is expected to be than dense int8.
