@@ -285,6 +285,9 @@ class Row(Data):
         place = f"{self.variant} on {self.device} ({self.runtime.name}, {threads})"
         return ": ".join(filter(None, [place, ", ".join(facts)])).strip()
 
+    predicted_speedup: Finite | None = None
+    """The ratio of `speedup_vs_dense` as predicted before training; null where it was not."""
+
     @property
     def score(self) -> Score | None:
         """The primary metric."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from edgesparse.measure.results import ReleaseInfo, Results
 from edgesparse.measure.rows import GateResult, Row
 from edgesparse.report.table import UNSTABLE, blocks, placement_label
-from edgesparse.report.units import size_text
+from edgesparse.report.units import size_text, speed_text
 
 CONFIDENCE = 0.95
 
@@ -53,6 +54,50 @@ def unstable_lines(results: Results) -> list[str]:
     subject = f"{len(names)} rows" if len(names) > 2 else " and ".join(names)
     return [
         f"unstable: {subject}; stop other programs, fix the CPU governor or raise benchmark.rounds"
+    ]
+
+
+FAR_OFF = 0.2
+"""Difference of a predicted and a measured speed-up from which on the prediction was wrong."""
+
+
+@dataclass(frozen=True)
+class PredictionLine:
+    """The speed-up of a variant as predicted before training, and as measured, as texts."""
+
+    variant: str
+    predicted: str
+    measured: str
+    difference: str
+    good: bool
+
+
+def predicted_rows(results: Results) -> Iterator[PredictionLine]:
+    """Compare each predicted speed-up with the measured one."""
+    for row in results.rows:
+        speedup = row.speedup_vs_dense
+        if row.predicted_speedup is None or speedup is None:
+            continue
+        off = row.predicted_speedup / speedup.ratio - 1
+        measured = f"{speed_text(speedup.ratio)} vs {speedup.baseline}"
+        yield PredictionLine(
+            f"{row.variant} ({placement_label(row, results)})",
+            speed_text(row.predicted_speedup),
+            measured,
+            f"{off:+.0%}",
+            abs(off) <= FAR_OFF,
+        )
+
+
+def prediction_lines(results: Results) -> list[tuple[str, bool]]:
+    """Compare predicted speed-ups with measured ones, a line each; False for those far off."""
+    return [
+        (
+            f"{line.variant}: predicted {line.predicted}, measured {line.measured} "
+            f"({line.difference})",
+            line.good,
+        )
+        for line in predicted_rows(results)
     ]
 
 

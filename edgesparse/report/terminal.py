@@ -17,6 +17,7 @@ from edgesparse.report.lines import (
     gate_lines,
     legend,
     note_lines,
+    prediction_lines,
     release_line,
     seed_lines,
     unstable_lines,
@@ -68,6 +69,8 @@ def print_results(results: Results, console: Console, *, notes: bool = False) ->
         print_line(console, note, "yellow")
     for verdict in verdicts(results):
         print_line(console, verdict.text, "green" if verdict.pays else "yellow")
+    for line, good in prediction_lines(results):
+        print_line(console, line, "" if good else "yellow")
     for line in seed_lines(results):
         print_line(console, line)
     for release in results.releases:

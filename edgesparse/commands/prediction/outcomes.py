@@ -101,3 +101,30 @@ def _is_disproved(prediction: Prediction, variant: str, rows: Sequence[Row]) -> 
     # Only a clear gain disproves it: a busy machine makes small ones.
     faster = any(gain.ci95[0] >= PAYS_FROM for gain in gains)
     return faster or (bool(own_rows) and not measured)
+
+
+def with_predictions(rows: Sequence[Row], predictions: Iterable[Prediction]) -> list[Row]:
+    """Add to rows of a device the speed-ups that were predicted, for the delegate that ran them."""
+    times = {
+        (variant, runtime, p.delegate == "edgesparse"): p.time
+        for p in predictions
+        if p.time is not None
+        for variant in p.variants
+        for runtime in p.runtimes
+    }
+    delegates = {
+        (row.variant, row.runtime.name, row.threads): row.delegate == "edgesparse" for row in rows
+    }
+
+    def time_of(row: Row, variant: str) -> float | None:
+        delegate = delegates.get((variant, row.runtime.name, row.threads), False)
+        return times.get((variant, row.runtime.name, delegate))
+
+    completed = []
+    for row in rows:
+        if row.speedup_vs_dense is not None:
+            time, dense = time_of(row, row.variant), time_of(row, row.speedup_vs_dense.baseline)
+            if time and dense:
+                row = row.model_copy(update={"predicted_speedup": round(dense / time, 3)})
+        completed.append(row)
+    return completed

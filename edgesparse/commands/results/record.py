@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgesparse.commands.fleet.target import Target
-from edgesparse.commands.prediction.outcomes import Prediction, confirmed
+from edgesparse.commands.prediction.outcomes import Prediction, confirmed, with_predictions
 from edgesparse.devices.agent.event_stream import ProtocolError
 from edgesparse.devices.agent.events import Check, Event, Failed, Round, Waiting
 from edgesparse.devices.agent.job import Job
@@ -93,7 +93,7 @@ class RunRecord:
         return self.initial.model_copy(
             update={
                 "devices": sorted(self.devices, key=lambda d: position.get(d.name, last)),
-                "rows": sorted(self.rows, key=lambda row: position.get(row.device, last)),
+                "rows": sorted(self._predicted(), key=lambda row: position.get(row.device, last)),
                 "gates": sorted(self.gates, key=lambda gate: position.get(gate.device, last)),
                 "releases": sorted(self.releases, key=lambda r: position.get(r.device, last)),
                 "provenance": self.provenance,
@@ -103,6 +103,15 @@ class RunRecord:
                 "finished": self.finished,
             }
         )
+
+    def _predicted(self) -> list[Row]:
+        """Add to the rows the speed-ups that were predicted on their device."""
+        rows = self.rows
+        for device, predictions in self.predictions.items():
+            measured = [row for row in rows if row.device == device]
+            others = [row for row in rows if row.device != device]
+            rows = [*others, *with_predictions(measured, predictions)]
+        return rows
 
     def _confirmed(self) -> list[str]:
         messages = [
