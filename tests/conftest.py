@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from edgesparse.graph.execution.pool import Workers
-from tests.tools.commands import Done, run_cli, run_program, warm_workers
+from tests.tools.commands import Done, close_workers, run_cli, run_program, warm_workers
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +56,7 @@ def cli(tmp_path: Path) -> Callable[..., Done]:
 def workers() -> Iterator[Workers]:
     """The TensorFlow process that tests share."""
     yield warm_workers()
-    warm_workers().close()
+    close_workers()
 
 
 def once(place: Path, make: Callable[[], Done]) -> Done:

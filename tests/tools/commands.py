@@ -21,9 +21,16 @@ Done = subprocess.CompletedProcess[str]
 
 
 @cache
-def warm_workers() -> Workers:
-    """One TensorFlow for all tests of this process; ended with it."""
-    return Workers(Path(tempfile.gettempdir(), "workers", "log.txt"), 1)
+def warm_workers(user_code: bool = False) -> Workers:
+    """One TensorFlow for all tests of this process, and one for pipelines with code of their own:
+    it is started again for each of them, which the other need not be. Ended with this process."""
+    folder = "with-user-code" if user_code else "workers"
+    return Workers(Path(tempfile.gettempdir(), folder, "log.txt"), 1)
+
+
+def close_workers() -> None:
+    for user_code in (False, True):
+        warm_workers(user_code).close()
 
 
 def run_program(
@@ -51,7 +58,7 @@ def run_cli(*arguments: str | Path, cwd: Path, timeout: float = 600, **environme
     from edgesparse.cli.main import main
 
     words = _words(arguments)
-    workers = None if "--jobs" in arguments else warm_workers()
+    workers = None if "--jobs" in arguments else warm_workers(_names_code(words, cwd))
     with (
         tempfile.TemporaryFile("w+", errors="replace") as out,
         tempfile.TemporaryFile("w+", errors="replace") as err,
@@ -76,6 +83,12 @@ def _words(arguments: tuple[str | Path, ...]) -> list[str]:
         if words[0] in ("deploy", "run") and "--jobs" not in words
         else words
     )
+
+
+def _names_code(words: list[str], folder: Path) -> bool:
+    """Whether one of these files is a pipeline with code of its own."""
+    files = [folder / word for word in words if word.endswith((".yaml", ".yml"))]
+    return any(file.is_file() and ".py:" in file.read_text(errors="replace") for file in files)
 
 
 def _content(stream: TextIO) -> str:
