@@ -210,7 +210,7 @@ class Releases(RuleBasedStateMachine):
 def few(examples, steps):
     return settings(
         max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), derandomize=examples < 40,
+        suppress_health_check=list(HealthCheck), derandomize=examples < 20,
     )  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def test_the_last_good_release_is_always_there(monkeypatch):
 @pytest.mark.full
 def test_the_last_good_release_is_there_after_many_sequences(monkeypatch):
     case = Releases.TestCase
-    monkeypatch.setattr(case, "settings", few(40, 25))
+    monkeypatch.setattr(case, "settings", few(20, 20))
     case().runTest()
 
 
