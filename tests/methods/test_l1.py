@@ -189,6 +189,7 @@ def test_channels_shrink_with_what_depends_on_them():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_table_shrinks_with_its_words():
     random = np.random.default_rng(0)
     ids = np.stack([random.choice(60, 6, replace=False) for _ in range(300)]).astype(np.int32)

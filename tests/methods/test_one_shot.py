@@ -65,14 +65,8 @@ def accuracy(model, dataset):
     return fitting.scores(model, dataset)["accuracy"]
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "unstructured",
-        pytest.param("2:4", marks=pytest.mark.full),
-        pytest.param("block-1x4", marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "block-1x4"])
 def test_little_is_lost_where_magnitude_loses_much(trained, digits, pattern):
     sparsity = 0.5 if pattern == "2:4" else 0.8
     spec = OneShot(method="one-shot", sparsity=sparsity, pattern=pattern)

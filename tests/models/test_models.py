@@ -125,6 +125,7 @@ def test_saved_model_and_custom_builder(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_keras_3_model_is_an_error(tmp_path):
     (tmp_path / "three.py").write_text(
         "import keras\n"

@@ -54,7 +54,10 @@ def variants(study):
     return [trial.variant for trial in study.done()]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+OTHERS = [pytest.param(sampler, marks=pytest.mark.full) for sampler in ("random", "nsga2")]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", *OTHERS])
 def test_the_same_seed_tries_the_same_and_another_something_else(tmp_path, sampler):
     search = SEARCH.model_copy(update={"sampler": sampler})
     found = []

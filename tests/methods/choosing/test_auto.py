@@ -35,6 +35,7 @@ def test_patterns_are_put_in_and_the_users_overrides_stay():
     assert resolve(network(), plain, CHOSEN).spec is plain
 
 
+@pytest.mark.full
 def test_channels_go_where_zeros_gain_nothing_and_zeros_come_where_they_do(dataset):
     model = network()
     train = Train(epochs=2, learning_rate=3e-3)

@@ -100,12 +100,7 @@ METHODS = {
     "name",
     [
         "toolkit",
-        "rigl",
-        *(
-            pytest.param(name, marks=pytest.mark.full)
-            for name in METHODS
-            if name not in ("toolkit", "rigl")
-        ),
+        *(pytest.param(name, marks=pytest.mark.full) for name in METHODS if name != "toolkit"),
     ],
 )
 def test_an_interrupted_fine_tuning_keeps_its_masks(dataset, tmp_path, monkeypatch, name):

@@ -103,7 +103,8 @@ def test_operations_and_layers_equal_keras_3(folder, name, suffix):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["keras", pytest.param("h5", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_different_outputs_name_the_layer(folder, suffix):
     source = ModelSource(ref=f"factor.{suffix}", custom_objects=["own.py:Factor"])
     with pytest.raises(UsageError, match=r"outputs differ in Keras 2 from layer doubled on;"):
@@ -111,6 +112,7 @@ def test_different_outputs_name_the_layer(folder, suffix):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_untranslated_operation_is_named(folder):
     with pytest.raises(
         UsageError, match=r"operation cumprod \(keras.ops Cumprod\) has no translation"

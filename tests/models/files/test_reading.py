@@ -90,7 +90,7 @@ def read(folder, name, *custom_objects):
     return models.build_with_notes(source, folder)
 
 
-MORE = [("own", "h5"), ("nested", "keras"), ("sequential", "h5")]
+MORE = [("own", "h5"), ("nested", "keras"), ("sequential", "keras"), ("sequential", "h5")]
 
 
 @pytest.mark.slow
@@ -99,7 +99,6 @@ MORE = [("own", "h5"), ("nested", "keras"), ("sequential", "h5")]
     [
         ("own", "keras"),
         ("nested", "h5"),
-        ("sequential", "keras"),
         *(pytest.param(*case, marks=pytest.mark.full) for case in MORE),
     ],
 )
@@ -116,7 +115,11 @@ def test_files_of_keras_3_are_rebuilt_in_keras_2(folder, name, suffix):
     ("name", "message"),
     [
         ("own.keras", r"unknown layer Gated \(add it: custom_objects: \[.my_layers.py:Gated.\]\)"),
-        ("rms.keras", "Keras 2 has no layer RMSNormalization; name a function"),
+        pytest.param(
+            "rms.keras",
+            "Keras 2 has no layer RMSNormalization; name a function",
+            marks=pytest.mark.full,
+        ),
         (
             "only.weights.h5",
             r"contains weights only; name the function .* weights: only.weights.h5",

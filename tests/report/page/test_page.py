@@ -73,6 +73,7 @@ def test_empty_run_has_a_page():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_many_variants_stay_below_five_megabytes():
     names = [f"variant-{index}" for index in range(1000)]
     many = run(variants=names)

@@ -54,7 +54,7 @@ def bottlenecks(groups):
     return tf.keras.Model(inputs, L.Dense(10, "softmax")(L.GlobalAveragePooling2D()(x)))
 
 
-@pytest.mark.parametrize("groups", [2, 16])
+@pytest.mark.parametrize("groups", [2, pytest.param(16, marks=pytest.mark.full)])
 def test_a_budget_is_that_of_the_file(groups):
     tf.keras.backend.clear_session()
     model = bottlenecks(groups)
