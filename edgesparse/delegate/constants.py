@@ -14,6 +14,7 @@ class Cpu:
     """Kernels of an instruction set, and what they cost.
 
     Attributes:
+        name: its key in CPUS.
         vector: pixels that a register holds.
         block_cost: cycles of a block by its rows, by which the delegate chooses (src/*.cc).
         dense_tile: pixels and outputs of a tile of XNNPACK's products.
@@ -24,6 +25,7 @@ class Cpu:
         amx: the runtime's dense products use matrix tiles.
     """
 
+    name: str
     vector: int
     block_cost: Mapping[int, float]
     dense_tile: tuple[int, int]
@@ -44,6 +46,7 @@ def _scaled(constants: Mapping[str, float], **factors: float) -> dict[str, float
 
 _EPYC = "AMD EPYC with AVX-512 VNNI, one thread, CPU time in ns, ai-edge-litert"
 _AVX512VNNI = Cpu(
+    name="avx512vnni",
     vector=16,
     block_cost={1: 1.25, 2: 2.1, 4: 4.0},
     dense_tile=(7, 16),
@@ -87,6 +90,7 @@ _AVX512VNNI = Cpu(
 # dense int8 products are 35 with AVX2, 60-115 with AVX-VNNI, 135-175 with AVX-512 VNNI and 400-790
 # GMAC/s with AMX.
 _AVX2 = Cpu(
+    name="avx2",
     vector=8,
     block_cost={1: 1.4, 2: 2.2, 4: 4.0},
     dense_tile=(3, 8),
@@ -112,6 +116,7 @@ _AVX2 = Cpu(
 )
 _AVXVNNI = replace(
     _AVX2,
+    name="avxvnni",
     dense_tile=(5, 8),
     dense=_scaled(_AVX512VNNI.dense, product=1.8, output=2.0, depthwise=1.6),
     delegate={**_AVX2.delegate, "block1": 0.36, "block2": 0.55, "block4": 1.0, "spread": 0.15},
@@ -119,12 +124,14 @@ _AVXVNNI = replace(
 )
 _AMX = replace(
     _AVX512VNNI,
+    name="amx",
     dense=_scaled(_AVX512VNNI.dense, product=0.45),
     source=f"{_EPYC}; XNNPACK's products scaled by their rate with AMX",
     amx=True,
 )
 # Cycles by a model: executed instructions times their throughput, without caches.
 _DOTPROD = Cpu(
+    name="dotprod",
     vector=4,
     block_cost={1: 1.15, 2: 2.0, 4: 3.8},
     dense_tile=(4, 16),
@@ -139,12 +146,12 @@ _DOTPROD = Cpu(
     },
     builtin={
         "call": 3000.0,
-        "product": 0.05,
-        "output": 2.0,
-        "window": 2.0,
-        "weight": 0.03,
-        "depthwise": 10.0,
-        "element": 2.0,
+        "product": 0.09,
+        "output": 3.6,
+        "window": 3.6,
+        "weight": 0.06,
+        "depthwise": 18.0,
+        "element": 3.6,
     },
     delegate={
         "call": 2500.0,
@@ -160,30 +167,26 @@ _DOTPROD = Cpu(
         "border": 0.4,
         "element": 0.4,
     },
-    source="Cortex-A76, cycles by a model",
+    source="Cortex-A76, cycles by a model; networks counted in instructions agree",
 )
 _NEON = replace(
     _DOTPROD,
+    name="neon",
     vector=8,
     block_cost={1: 1.1, 2: 2.0, 4: 4.1},
     dense=_scaled(_DOTPROD.dense, product=4.4, output=1.6, depthwise=1.1),
-    builtin=_scaled(_DOTPROD.builtin, product=3.0),
+    builtin=_scaled(_DOTPROD.builtin, product=1.7, output=0.6, window=0.6, depthwise=0.6),
     delegate={
         **_DOTPROD.delegate,
         "block1": 5.2,
-        "block2": 10.0,
-        "block4": 20.5,
-        "result": 4.6,
-        "tap": 5.0,
-        "strided": 1.0,
+        "block2": 9.5,
+        "block4": 19.5,
+        "result": 13.0,
+        "tap": 9.0,
+        "strided": 2.0,
     },
-    source="Cortex-A72, cycles by a model",
+    source="Cortex-A72, by a model, fitted to instructions of networks",
 )
 CPUS: dict[str, Cpu] = {
-    "dotprod": _DOTPROD,
-    "neon": _NEON,
-    "avx512vnni": _AVX512VNNI,
-    "avxvnni": _AVXVNNI,
-    "avx2": _AVX2,
-    "amx": _AMX,
+    cpu.name: cpu for cpu in (_AVX512VNNI, _AVXVNNI, _AVX2, _AMX, _DOTPROD, _NEON)
 }

@@ -75,7 +75,9 @@ def _choices(context: StageContext, spec: Magnitude) -> Mapping[str, LayerChoice
         return {}
     stored = context.stage.spec["exploits"]
     exploits = patterns.Exploits(
-        tuple(stored["fully_connected"]), tuple(SparsePath(**path) for path in stored["paths"])
+        tuple(stored["fully_connected"]),
+        tuple(SparsePath(**path) for path in stored["paths"]),
+        tuple((cpu, runtime) for cpu, runtime in stored["delegates"]),
     )
     return patterns.choose(
         read_graph(context.inputs["untrained_model"]), exploits, likely_sparsity(spec)

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, cast, get_args
 
+from edgesparse.delegate.constants import CPUS
 from edgesparse.delegate.cost import cpu_of
 from edgesparse.spec.patterns import block_shape
 from edgesparse.spec.pipeline import Numbers
@@ -22,6 +23,7 @@ from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Op, Profile,
 from edgesparse.tflite.runtimes.compatibility import Scheme as CellScheme
 from edgesparse.tflite.runtimes.delegated import (
     GAIN_FROM,
+    Gain,
     Network,
     layer_gains,
     network_of,
@@ -33,6 +35,10 @@ from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
 SMALLEST_BLOCK = "block-1x4"
 """The smallest pattern whose zeros edgesparse's delegate skips on every CPU."""
 FEW_BLOCKS = "too few of its blocks of 4 inputs are zero for delegate edgesparse"
+DELEGATE_BLOCKS: tuple[LayerChoice, ...] = ("block-1x4", "block-2x4", "block-4x4")
+"""Blocks that edgesparse's delegate multiplies, the smallest first."""
+NEARLY = 0.9
+"""Share of the largest speed-up with which a smaller block is chosen: it loses less accuracy."""
 LIKELY_SPARSITY = 0.9
 """The sparsity that is assumed for `sparsity: auto`."""
 _PATTERNS: dict[Form, Pattern] = {
@@ -83,11 +89,13 @@ class Exploits:
     """The zeros that a target's runtimes exploit, at a sparsity and with a scheme.
 
     `fully_connected`: patterns with which a runtime is faster, the fastest first. `paths`: the
-    properties of the runtimes' sparse paths.
+    properties of the runtimes' sparse paths. `delegates`: the CPU's constants and the runtime of
+    each that loads edgesparse's delegate, by their names.
     """
 
     fully_connected: tuple[Pattern, ...]
     paths: tuple[SparsePath, ...]
+    delegates: tuple[tuple[str, str], ...] = ()
 
 
 def exploits(profiles: Iterable[Profile], scheme: Numbers, sparsity: float) -> Exploits:
@@ -96,7 +104,10 @@ def exploits(profiles: Iterable[Profile], scheme: Numbers, sparsity: float) -> E
         return Exploits((), ())
     gains: dict[Pattern, float] = {}
     paths: list[SparsePath] = []
+    delegates: list[tuple[str, str]] = []
     for profile in profiles:
+        if profile.cpu is not None and scheme == "int8":
+            delegates.append((profile.cpu.name, profile.machine.runtime))
         for form in KERNELS:
             verdict = profile.verdict(Cell("FULLY_CONNECTED", scheme, form))
             if verdict.exploits(1 - sparsity) and verdict.cost is not None:
@@ -105,15 +116,19 @@ def exploits(profiles: Iterable[Profile], scheme: Numbers, sparsity: float) -> E
         path = profile.sparse_path
         if path.exists and scheme in ("f32", "f16") and path not in paths:
             paths.append(path)
-    return Exploits(tuple(sorted(gains, key=lambda pattern: gains[pattern])), tuple(paths))
+    fully_connected = tuple(sorted(gains, key=lambda pattern: gains[pattern]))
+    return Exploits(fully_connected, tuple(paths), tuple(delegates))
 
 
 def choose(graph: ModelGraph, exploited: Exploits, sparsity: float) -> dict[str, LayerChoice]:
     """Choose for each layer the pattern that the target exploits there, else channels."""
     chosen: dict[str, LayerChoice] = {}
+    skipped = _skipped_blocks(graph, exploited, sparsity)
     paths_by_runtime = [graph.paths(path, sparsity) for path in exploited.paths]
     for constant in graph.weights:
-        if constant.op == "FULLY_CONNECTED":
+        if constant.label in skipped:
+            chosen[constant.label] = skipped[constant.label]
+        elif constant.op == "FULLY_CONNECTED":
             fitting = [p for p in exploited.fully_connected if _fits(constant, p)]
             chosen[constant.label] = fitting[0] if fitting else "channels"
         elif constant.op == "CONV_2D":
@@ -121,6 +136,29 @@ def choose(graph: ModelGraph, exploited: Exploits, sparsity: float) -> dict[str,
             taken = any(p[key].state == "taken" for p in paths_by_runtime if key in p)
             chosen[constant.label] = "unstructured" if taken else "channels"
     return chosen
+
+
+def _skipped_blocks(
+    graph: ModelGraph, exploited: Exploits, sparsity: float
+) -> dict[str, LayerChoice]:
+    """Choose the smallest blocks with which edgesparse's delegate is nearly as fast as with any, on
+    each runtime; for the layers that are faster with them."""
+    choices: list[LayerChoice] = [p for p in DELEGATE_BLOCKS if p in get_args(LayerChoice)]
+    if not exploited.delegates or not choices:
+        return {}
+    gains: dict[LayerChoice, list[Gain]] = {}
+    for pattern in choices:
+        zeros = {c.label: (sparsity, block_shape(pattern)) for c in graph.weights}
+        network = with_zeros(graph.int8, zeros)
+        gains[pattern] = [layer_gains(network, CPUS[cpu], r) for cpu, r in exploited.delegates]
+    best = [max(g.ratio for g in column) for column in zip(*gains.values(), strict=True)]
+    pattern = next(
+        p
+        for p, each in gains.items()
+        if all(g.ratio >= NEARLY * most for g, most in zip(each, best, strict=True))
+    )
+    paying = [{layer.name for layer in gain.paying} for gain in gains[pattern]]
+    return dict.fromkeys(set.union(*paying), pattern)
 
 
 def advice(

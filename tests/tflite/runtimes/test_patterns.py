@@ -102,6 +102,17 @@ def test_advice_says_why_and_how_many(mobilenet, wide):
     assert advice(wide, ARM[0], "int8", 0.9, "block-1x16", ["last"]) == {}
 
 
+def test_with_the_delegate_int8_takes_the_smallest_blocks_that_pay(mobilenet):
+    profile = replace(ARM[1], delegate=True)
+    chosen = choose(mobilenet, exploits([profile], "int8", 0.9), 0.9)
+    patterns = {c for n, c in chosen.items() if n.startswith("conv_pw")}
+    assert patterns & {"block-1x4", "block-2x4"}
+    assert "unstructured" not in patterns
+    # f32 has its own path.
+    chosen = choose(mobilenet, exploits([profile], "f32", 0.9), 0.9)
+    assert {c for n, c in chosen.items() if n.startswith("conv_pw")} == {"unstructured"}
+
+
 def test_with_the_delegate_blocks_pay_in_int8_convolutions(mobilenet):
     profile = replace(ARM[1], delegate=True)
     pays = advice(mobilenet, profile, "int8", 0.9, "block-2x4", ["classifier"])
