@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from edgesparse import deploy
+from edgesparse import Project
 from edgesparse.devices.setup import runtimes
 from edgesparse.devices.transport.platform import probe
 from edgesparse.graph import events
@@ -15,6 +15,7 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import load_pipeline, parse_device
 from tests.conftest import TINY
 from tests.devices.test_edgetpu import plug_in
+from tests.tools.commands import warm_workers
 from tests.tools.edgetpu import VERSION, make_compiler, make_library
 from tests.tools.sshd import ssh_server
 
@@ -45,9 +46,10 @@ def coral(board, edgetpu):
 
 
 def run(loaded, device, tmp_path, **options):
-    said = []
-    results = deploy(loaded, [device], project=tmp_path, listener=said.append, jobs=1, **options)
-    return {row.variant: row for row in results.rows}, results, said
+    heard = []
+    with Project(tmp_path, listener=heard.append, workers=warm_workers()) as project:
+        results = project.deploy(loaded, [device], **options)
+    return {row.variant: row for row in results.rows}, results, heard
 
 
 def test_full_int8_variants_are_compiled_verified_measured_and_released(
@@ -97,11 +99,11 @@ def test_a_missing_compiler_fails_the_rows_and_says_what_to_do(
     plug_in(tmp_path / "root")
     monkeypatch.setattr(runtimes, "probe", partial(probe, root=str(tmp_path / "root")))
     given = "{compiler: {local: {command: no-compiler}}}"
-    rows, _, said = run(loaded, coral(board, given), tmp_path)
+    rows, _, heard = run(loaded, coral(board, given), tmp_path)
     assert {row.status for row in rows.values()} == {"failed"}
     assert all("install edgetpu_compiler" in row.error for row in rows.values())
     # Before anything is trained.
-    first = next(event for event in said if isinstance(event, events.Note | events.StageStarted))
+    first = next(event for event in heard if isinstance(event, events.Note | events.StageStarted))
     assert "coral: the Edge TPU compiler is not available" in first.text
 
 
