@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import TINY, run_cli
 
 pytestmark = pytest.mark.slow
 AHEAD = ("untrained-model", "preflight")
@@ -96,7 +96,7 @@ def test_half_precision_that_will_not_be_computed_is_told(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ("{method: l1, sparsity: 0.5, exclude: [wode]}", "no layer that can be pruned"),
         ("{method: rigl, sparsity: 0.5, exclude: [wode]}", "no layer that can be pruned"),
@@ -104,13 +104,13 @@ def test_half_precision_that_will_not_be_computed_is_told(cli, tmp_path):
         ("{method: l1, sparsity: 0.5, group: channel, exclude: [wode]}", "no layer with channels"),
     ],
 )
-def test_a_glob_that_matches_nothing_is_an_error_before_training(cli, tmp_path, step, said):
+def test_a_glob_that_matches_nothing_is_an_error_before_training(cli, tmp_path, step, message):
     start = TINY.index("  sparse-f32:")
     text = TINY[:start] + f"  other: {{sparsify: {step}}}\n" + TINY[TINY.index("benchmark:") :]
     (tmp_path / "p.yaml").write_text(text)
     done = cli("deploy", "p.yaml")
     assert done.returncode == 2, done.stderr
-    assert f"'wode' matches {said}" in done.stderr
+    assert f"'wode' matches {message}" in done.stderr
     assert "train ..." not in done.stderr
 
 
@@ -151,45 +151,54 @@ def data_that_ends():
 
 def small():
     return tf.keras.Sequential([tf.keras.Input((4,)), K.Dense(2)])
+
+
+class Stepping(tf.keras.Model):
+    def train_step(self, data):
+        raise AssertionError("the model's own step is called")
+
+
+def stepping(flat):
+    i = tf.keras.Input((8, 8, 1))
+    x = K.Dense(10, "softmax")(K.Flatten()(i))
+    if flat:
+        return Stepping(i, x)
+    inner = tf.keras.Model(i, x)
+    return Stepping(i, inner(i))
+
+
+def train(model):
+    pass
 """
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One for all tests with user code: a worker that has imported it serves them all."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own.py").write_text(OWN)
+    (folder / "devices").mkdir()
+    (folder / "devices" / "both.yaml").write_text(DEVICE)
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("data", "model", "code", "said"),
+    ("data", "model", "code", "message"),
     [
         ("{name: digits, args: {input_shape: [8, 8, 1]}}", "build", 2,
          "error: p.yaml:3:8: own.py:build: own.py:11: FileNotFoundError: "),
         ("{ref: 'own.py:data_that_ends'}", "small", 0, "info: preflight failed for dense: "),
     ],
 )  # fmt: skip
-def test_what_raises_before_training_is_said(cli, tmp_path, data, model, code, said):
-    (tmp_path / "own.py").write_text(OWN)
-    (tmp_path / "p.yaml").write_text(
+def test_what_raises_before_training_is_said(folder, data, model, code, message):
+    (folder / "p.yaml").write_text(
         f"name: p\ndata: {data}\nmodel: {{ref: 'own.py:{model}'}}\nvariants: {{dense: {{}}}}\n"
     )
-    done = cli("plan", "p.yaml")
+    done = run_cli("plan", "p.yaml", cwd=folder)
     assert done.returncode == code, done.stderr
-    assert said in done.stderr + done.stdout
+    assert message in done.stderr + done.stdout
     if code == 0:
         assert "the camera is gone" in " ".join(done.stdout.split())
-
-
-STEP = """
-import tensorflow as tf
-
-class Stepping(tf.keras.Model):
-    def train_step(self, data):
-        raise AssertionError("the model's own step is called")
-
-def build(flat):
-    L = tf.keras.layers
-    i = tf.keras.Input((8, 8, 1))
-    x = L.Dense(10, "softmax")(L.Flatten()(i))
-    if flat:
-        return Stepping(i, x)
-    inner = tf.keras.Model(i, x)
-    return Stepping(i, inner(i))
-"""
 
 
 @pytest.mark.parametrize(
@@ -204,22 +213,18 @@ def build(flat):
             "fine-tuning",
         ),
         ("false", "epochs: 0", "dense-f32: {}", None),
-        ("false", "epochs: 1, ref: 'loop.py:train'", "dense-f32: {}", None),
+        ("false", "epochs: 1, ref: 'own.py:train'", "dense-f32: {}", None),
     ],
 )
 def test_a_training_of_the_models_own_is_not_left_out_in_silence(
-    cli, tmp_path, flat, train, variant, when
+    folder, flat, train, variant, when
 ):
-    (tmp_path / "own.py").write_text(STEP)
-    (tmp_path / "loop.py").write_text("def train(model):\n    pass\n")
-    (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "both.yaml").write_text(DEVICE)
-    (tmp_path / "p.yaml").write_text(
+    (folder / "p.yaml").write_text(
         "name: own\ndata: {name: digits, args: {input_shape: [8, 8, 1]}}\n"
-        f"model: {{ref: 'own.py:build', args: {{flat: {flat}}}}}\n"
+        f"model: {{ref: 'own.py:stepping', args: {{flat: {flat}}}}}\n"
         f"train: {{{train}}}\nvariants:\n  {variant}\n"
     )
-    done = cli("plan", "p.yaml", "--device", "both")
+    done = run_cli("plan", "p.yaml", "--device", "both", cwd=folder)
     if when is None:
         assert done.returncode == 0, done.stderr
     else:
