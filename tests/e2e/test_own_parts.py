@@ -73,6 +73,7 @@ benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_se
     assert "hello from my own method" in log.read_text()
 
 
+@pytest.mark.full
 def test_weights_that_a_builder_reads_by_itself_count(folder, cli):
     """By h5py, in C: nothing in the pipeline names the file."""
     import tensorflow as tf
