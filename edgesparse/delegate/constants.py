@@ -35,6 +35,10 @@ class Cpu:
     source: str
     amx: bool = False
 
+    def slower(self, factor: float) -> Cpu:
+        """Return constants with which the delegate takes `factor` times as long."""
+        return replace(self, delegate={k: v * factor for k, v in self.delegate.items()})
+
     def dense_in(self, runtime: str) -> Mapping[str, float]:
         """Return the constants of a runtime's dense int8 kernels."""
         return self.builtin if runtime == "tflite-runtime" else self.dense

@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgesparse.commands.fleet.calibration import delegate_factors, loads_delegate
 from edgesparse.commands.fleet.target import Target
-from edgesparse.delegate import refused
 from edgesparse.devices.agent.probe import CellResult, NetworkSpeedups, probe_cells, probe_networks
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.workspace import Workspace
@@ -23,10 +23,11 @@ from edgesparse.tflite.runtimes.compatibility import Cell, Machine, Profile, Ver
 @dataclass(frozen=True)
 class ProbeResult:
     """Results of a probe: each cell of the compatibility table, and by runtime the speed-ups of
-    networks."""
+    networks and how many times its predicted time edgesparse's delegate takes."""
 
     trials: tuple[CellResult, ...]
     gains: Mapping[str, NetworkSpeedups]
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 def probe(target: Target, workspace: Workspace, progress: Progress) -> ProbeResult:
@@ -50,9 +51,10 @@ def _measure(target: Target, progress: Progress) -> ProbeResult:
         target.transport, names, delegate, lambda share, text: progress(0.85 * share, text)
     )
     gains = probe_networks(
-        target.transport, names, delegate, lambda share, text: progress(0.85 + 0.15 * share, text)
+        target.transport, names, delegate, lambda share, text: progress(0.85 + 0.1 * share, text)
     )
-    return ProbeResult(tuple(trials), gains)
+    factors = delegate_factors(target, lambda share, text: progress(0.95 + 0.05 * share, text))
+    return ProbeResult(tuple(trials), gains, factors)
 
 
 def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
@@ -62,9 +64,8 @@ def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
     profiles_by_name = {}
     for runtime in target.runtimes:
         machine = Machine(runtime.name, runtime.version, target.host.machine, features)
-        results = probed.get((runtime.name, runtime.version), ({}, None, None))
-        loads = getattr(target.device, "loads_edgesparse", False)
-        ours = loads and not refused(runtime.name, runtime.version, target.host.machine)
+        results = probed.get((runtime.name, runtime.version), ({}, None, None, None))
+        ours = loads_delegate(target, runtime.name, runtime.version)
         profiles_by_name[runtime.name] = Profile(machine, *results, delegate=ours)
     return profiles_by_name
 
@@ -85,6 +86,7 @@ def _record(target: Target, result: ProbeResult) -> dict[str, Any]:
             "version": runtime.version,
             "path_gain": result.gains[runtime.name].zeros,
             "half_gain": result.gains[runtime.name].half,
+            "delegate_factor": result.factors.get(runtime.name),
             "cells": {},
         }
         for runtime in target.runtimes
@@ -101,7 +103,7 @@ def _record(target: Target, result: ProbeResult) -> dict[str, Any]:
 
 def _read(
     workspace: Workspace | None, target: Target
-) -> dict[tuple[str, str], tuple[dict[Cell, Verdict], float | None, float | None]]:
+) -> dict[tuple[str, str], tuple[dict[Cell, Verdict], float | None, float | None, float | None]]:
     """Read saved results by runtime and version; none where the device is a different board."""
     if workspace is None:
         return {}
@@ -120,6 +122,7 @@ def _read(
                 },
                 _gain(entry, "path_gain"),
                 _gain(entry, "half_gain"),
+                _gain(entry, "delegate_factor"),
             )
             for name, entry in record["runtimes"].items()
         }

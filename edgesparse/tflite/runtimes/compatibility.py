@@ -308,6 +308,8 @@ class Profile:
     """Speed-up of the probe's network by zeros in its 1x1 convolutions; 0 where it failed."""
     half_gain: float | None = None
     """Speed-up of the probe's network by half precision; 0 where it failed."""
+    delegate_factor: float | None = None
+    """How many times its predicted time edgesparse's delegate took in the probe's network."""
     delegate: bool = False
     """The device loads edgesparse's delegate into the runtime."""
 
@@ -331,7 +333,8 @@ class Profile:
     def cpu(self) -> Cpu | None:
         """Constants of edgesparse's delegate; None where it is not loaded or has no kernels."""
         machine = self.machine
-        return cpu_of(machine.machine, machine.features) if self.delegate else None
+        cpu = cpu_of(machine.machine, machine.features) if self.delegate else None
+        return cpu.slower(self.delegate_factor) if cpu and self.delegate_factor else cpu
 
     @property
     def half_precision(self) -> HalfPrecision:

@@ -58,3 +58,17 @@ def test_but_only_for_that_device_and_runtime(workspace, target, change):
         record["cpu"] = "Cortex-A72"
     path.write_text({"damage": path.read_text()[:50], "kind": "[]"}.get(change, json.dumps(record)))
     assert not probes.profiles(target, workspace)["ai-edge-litert"].verdict(CELL).runs
+
+
+def test_the_delegate_takes_as_long_as_the_probe_measured(workspace, target):
+    target.device.loads_edgesparse = True
+    path = workspace.folder / "probes" / "pi.json"
+    record = json.loads(path.read_text())
+    table = probes.profiles(target, workspace)["ai-edge-litert"].cpu
+    record["runtimes"]["ai-edge-litert"]["delegate_factor"] = 1.5
+    path.write_text(json.dumps(record))
+    cpu = probes.profiles(target, workspace)["ai-edge-litert"].cpu
+    assert cpu.delegate["block1"] == pytest.approx(1.5 * table.delegate["block1"])
+    assert cpu.dense == table.dense
+    target.device.loads_edgesparse = False
+    assert probes.profiles(target, workspace)["ai-edge-litert"].cpu is None
