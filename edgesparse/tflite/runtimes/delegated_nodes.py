@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from edgesparse.delegate.cost import Layer, Pair, kept_blocks
 from edgesparse.tflite.format.graph import Constant, indices, label, operator_name
@@ -368,7 +369,8 @@ class Reader:
         if math.prod(self.shape(inputs[1])) != 8 or len(data) < (64 if wide else 32):
             raise _Left("paddings are not constant")
         self._same_quantization(x, y)
-        pads = np.frombuffer(memoryview(data), np.int64 if wide else np.int32)[:8].reshape(4, 2)
+        pads: NDArray[Any] = np.frombuffer(memoryview(data), np.int64 if wide else np.int32)
+        pads = pads[:8].reshape(4, 2)
         if pads[0].any() or pads[3].any():
             raise _Left("padded batch or channels")
         if (pads < 0).any() or (pads > 4096).any():

@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 
 from edgesparse.delegate.constants import CPUS
 from edgesparse.delegate.cost import cpu_of
-from edgesparse.spec.patterns import block_shape
+from edgesparse.spec.patterns import Block, block_shape
 from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, Pattern, PatternChoice
 from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
@@ -35,7 +35,7 @@ from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
 SMALLEST_BLOCK = "block-1x4"
 """The smallest pattern whose zeros edgesparse's delegate skips on every CPU."""
 FEW_BLOCKS = "too few of its blocks of 4 inputs are zero for delegate edgesparse"
-DELEGATE_BLOCKS: tuple[LayerChoice, ...] = ("block-1x4", "block-2x4", "block-4x4")
+DELEGATE_BLOCKS: tuple[Block, ...] = ("block-1x4", "block-2x4", "block-4x4")
 """Blocks that edgesparse's delegate multiplies, the smallest first."""
 NEARLY = 0.9
 """Share of the largest speed-up with which a smaller block is chosen: it loses less accuracy."""
@@ -143,7 +143,7 @@ def _skipped_blocks(
 ) -> dict[str, LayerChoice]:
     """Choose the smallest blocks with which edgesparse's delegate is nearly as fast as with any, on
     each runtime; for the layers that are faster with them."""
-    choices: list[LayerChoice] = [p for p in DELEGATE_BLOCKS if p in get_args(LayerChoice)]
+    choices = [cast(LayerChoice, p) for p in DELEGATE_BLOCKS if p in get_args(LayerChoice)]
     if not exploited.delegates or not choices:
         return {}
     gains: dict[LayerChoice, list[Gain]] = {}
