@@ -240,6 +240,13 @@ class Gain:
         )
 
 
+def pays(content: bytes, cpu: Cpu, runtime: str, name: str = "model.tflite") -> bool:
+    """Return whether edgesparse's delegate is expected to run a file faster than the runtime does
+    without it. Raises UsageError where the file is damaged."""
+    network = claim(read_network(content, name), cpu)
+    return times(network, cpu, runtime).ratio >= GAIN_FROM
+
+
 def layer_gains(network: Network, cpu: Cpu, runtime: str) -> Gain:
     """Predict what the zeros of a network gain on a CPU, layer by layer."""
     network = claim(network, cpu)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from edgesparse.delegate.constants import CPUS
-from edgesparse.tflite.runtimes.delegated import claim, read_network
+from edgesparse.tflite.runtimes.delegated import claim, pays, read_network
 from tests.conftest import ROOT
 from tests.tools.delegate_answers import library_here
 from tests.tools.int8_model import Zeros
@@ -93,3 +93,12 @@ def test_networks_are_taken_as_predicted():
         mine = predicted(NETWORKS[name](Zeros(share, block)), 0.5)
         assert [n[:3] for n in mine] == [n[:3] for n in theirs], name
         assert any(taken for _, taken, _, _ in mine) == (share > 0)
+
+
+def test_a_file_is_worth_the_delegate_where_blocks_are_zero():
+    cpu, runtime = CPUS["avx512vnni"], "ai-edge-litert"
+    assert pays(NETWORKS["resnet8"](Zeros(0.8, (2, 4))), cpu, runtime)
+    assert not pays(NETWORKS["resnet8"](Zeros(0.0)), cpu, runtime)
+    # Most weights are zero, and hardly a block of four.
+    single = NETWORKS["mobilenet_v1"](Zeros(0.6, (1, 1)), size=32)
+    assert not pays(single, cpu, runtime)
