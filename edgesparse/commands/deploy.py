@@ -201,7 +201,7 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         try:
             predictions = predict(plan, executor, target, run.listener)
             for prediction in predictions:
-                if prediction.topic != "task":
+                if prediction.topic != "task" and prediction.message:
                     run.listener(events.Note(prediction.message))
             if run.pipeline.has_auto_variants and run.variants is None:
                 useless = useless_variants(plan, executor)
