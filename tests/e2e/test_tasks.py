@@ -169,12 +169,3 @@ def test_masks_and_uint8(tmp_path):
         assert score["device"] > 0.6, row["variant"]
     sizes = {row["variant"]: row["model"]["bytes_gzip"] for row in rows}
     assert sizes["few-values"] < sizes["dense-f32"]
-
-
-def test_what_fits_nothing_is_told_before_anything_is_trained(tmp_path):
-    (tmp_path / "mine.py").write_text(MINE)
-    text = HEAD.format(name="wrong", data="sums", model="pixels", train="")
-    done, _ = deploy(tmp_path, text)
-    assert done.returncode == 2
-    assert "p.yaml:4:8: the model takes [8, 8, 3] but the data gives [8]" in done.stderr
-    assert "train" not in done.stderr.replace("pretrained", "")

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.conftest import run_cli
+
 pytestmark = pytest.mark.slow
 PARTS = """
 import numpy as np
@@ -21,6 +23,13 @@ def tokens():
 def images():
     return from_arrays("images", random.random((100, 3, 8, 8)), np.arange(100) % 2)
 
+def numbers():
+    return from_arrays("numbers", random.random((100, 8)), np.arange(100) % 2)
+
+def pixels():
+    i = tf.keras.Input((8, 8, 3))
+    return tf.keras.Model(i, K.Dense(2, "softmax")(K.Flatten()(i)))
+
 def nchw():
     i = tf.keras.Input((3, 8, 8))
     x = K.SeparableConv2D(4, 3, data_format="channels_first", name="first")(i)
@@ -28,9 +37,18 @@ def nchw():
 """
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One for all cases: a worker that has imported its code serves them all."""
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / "parts.py").write_text(PARTS)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("load", "build", "message"),
     [
+        ("numbers", "pixels", "the model takes [8, 8, 3] but the data gives [8]"),
         ("text", "tokens", "layer table (Embedding) takes 0 to 19: set its input_dim to 40"),
         (
             "images",
@@ -39,13 +57,12 @@ def nchw():
         ),
     ],
 )
-def test_models_that_do_not_take_the_data_are_refused(cli, tmp_path, load, build, message):
-    (tmp_path / "parts.py").write_text(PARTS)
-    (tmp_path / "p.yaml").write_text(
+def test_models_that_do_not_take_the_data_are_refused(folder, load, build, message):
+    (folder / "p.yaml").write_text(
         f'name: p\ndata: {{ref: "parts.py:{load}"}}\nmodel: {{ref: "parts.py:{build}"}}\n'
         "train: {epochs: 1}\nvariants:\n  dense: {}\n"
     )
-    done = cli("plan", "p.yaml")
+    done = run_cli("plan", "p.yaml", cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
     assert "p.yaml:3:8: " in done.stderr

@@ -1,12 +1,13 @@
 """A dense model that has learned nothing ends a run before variants are made of it."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import HERE
+from tests.conftest import HERE, run_cli
 
 pytestmark = pytest.mark.slow
 PARTS = """
@@ -37,68 +38,81 @@ benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_se
 """
 
 
-def project(folder, data, model, epochs):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One for both tests: a worker that has imported its code serves them both."""
+    folder = tmp_path_factory.mktemp("chance")
     (folder / "devices").mkdir()
     (folder / "devices" / "here.yaml").write_text(HERE)
     (folder / "parts.py").write_text(PARTS)
+    return folder
+
+
+@pytest.fixture
+def cli(folder):
+    return partial(run_cli, cwd=folder)
+
+
+def write_pipeline(folder, data, model, epochs):
     text = PIPELINE.replace("DATA", data).replace("MODEL", model).replace("EPOCHS", str(epochs))
     (folder / "p.yaml").write_text(text)
 
 
+def newest_run(folder):
+    return max(folder.glob(".edgesparse/runs/*/results.json")).parent
+
+
 def results(folder):
-    newest = max(folder.glob(".edgesparse/runs/*/results.json"))
-    return json.loads(newest.read_text())
+    return json.loads((newest_run(folder) / "results.json").read_text())
 
 
-def test_a_run_ends_where_nothing_was_learned_unless_forced(tmp_path, cli):
+def test_a_run_ends_where_nothing_was_learned_unless_forced(folder, cli):
     args = "name: mlp, args: {input_shape: [8], classes: 4, widths: [8]}"
-    project(tmp_path, 'ref: "parts.py:noise"', args, 1)
+    write_pipeline(folder, 'ref: "parts.py:noise"', args, 1)
     done = cli("deploy", "p.yaml", "--device", "here")
     assert done.returncode not in (0, 2), done.stdout
     assert "the dense model is at chance level: accuracy" in done.stderr
     assert "--force" in done.stderr
-    assert not results(tmp_path)["rows"]
+    assert not results(folder)["rows"]
     assert "sparsify sparse-f32" not in done.stderr
-    text = (tmp_path / "p.yaml").read_text()
-    (tmp_path / "p.yaml").write_text(
+    text = (folder / "p.yaml").read_text()
+    (folder / "p.yaml").write_text(
         text + "search:\n  objectives: [accuracy, bytes]\n"
         "  variant: {sparsify: {method: magnitude, sparsity: {range: [0.2, 0.5]}, epochs: 1}}\n"
     )
     done = cli("search", "p.yaml", "--device", "here", "--trials", "1")
     assert "the dense model is at chance level: accuracy" in done.stderr
     assert "sparsify" not in done.stderr
-    (tmp_path / "p.yaml").write_text(text)
+    (folder / "p.yaml").write_text(text)
     done = cli("deploy", "p.yaml", "--device", "here", "--force")
     assert done.returncode == 0, done.stderr
-    assert [row["status"] for row in results(tmp_path)["rows"]] == ["ok", "ok"]
+    assert [row["status"] for row in results(folder)["rows"]] == ["ok", "ok"]
     # What is made already is shown without asking again.
     assert cli("deploy", "p.yaml", "--device", "here").returncode == 0
 
 
-def test_a_model_that_scales_pixels_gets_them_as_they_are(tmp_path, cli):
+def test_a_model_that_scales_pixels_gets_them_as_they_are(folder, cli):
     random = np.random.default_rng(0)
     for label, name in enumerate(["dark", "light"]):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (folder / "pictures" / name).mkdir(parents=True)
         for place in range(40):
             pixels = random.integers(0, 100, (8, 8, 3)) + 100 * label
             Image.fromarray(pixels.astype(np.uint8)).save(
-                tmp_path / "pictures" / name / f"{place}.png"
+                folder / "pictures" / name / f"{place}.png"
             )
     source = "name: image-folder, args: {path: pictures, input_shape: [8, 8, 3]}"
-    project(tmp_path, source, 'ref: "parts.py:scaling"', 15)
+    write_pipeline(folder, source, 'ref: "parts.py:scaling"', 15)
     planned = cli("plan", "p.yaml", "--device", "here")
     assert "pixels stay at 0 to 255: layer scaling scales them" in planned.stdout
     args = "{name: mlp, args: {input_shape: [8, 8, 3], classes: 2, widths: [8]}}"
-    text = (tmp_path / "p.yaml").read_text()
-    (tmp_path / "q.yaml").write_text(text.replace("dense-f32: {}", f"dense-f32: {{model: {args}}}"))
+    text = (folder / "p.yaml").read_text()
+    (folder / "q.yaml").write_text(text.replace("dense-f32: {}", f"dense-f32: {{model: {args}}}"))
     other = cli("plan", "q.yaml", "--device", "here")
     assert other.returncode == 2
     assert "the models of some variants scale pixels and those of others do not" in other.stderr
     done = cli("deploy", "p.yaml", "--device", "here")
     assert done.returncode == 0, done.stderr
-    row = results(tmp_path)["rows"][0]
+    row = results(folder)["rows"][0]
     assert row["metrics"][0]["device"] > 0.9
-    (transform,) = {
-        p.read_text() for p in tmp_path.glob(".edgesparse/runs/*/models/transform.json")
-    }
+    transform = (newest_run(folder) / "models" / "transform.json").read_text()
     assert json.loads(transform)["x"]["scale"] == [1.0, 1.0, 1.0]
