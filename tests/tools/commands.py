@@ -21,11 +21,14 @@ Done = subprocess.CompletedProcess[str]
 
 
 @cache
+def _workers(folder: str) -> Workers:
+    return Workers(Path(tempfile.gettempdir(), folder, "log.txt"), 1)
+
+
 def warm_workers(user_code: bool = False) -> Workers:
     """One TensorFlow for all tests of this process, and one for pipelines with code of their own:
     it is started again for each of them, which the other need not be. Ended with this process."""
-    folder = "with-user-code" if user_code else "workers"
-    return Workers(Path(tempfile.gettempdir(), folder, "log.txt"), 1)
+    return _workers("with-user-code" if user_code else "workers")
 
 
 def close_workers() -> None:
