@@ -133,8 +133,11 @@ class ProgressDisplay:
     def __enter__(self) -> events.Listener:
         self.stream: TextIO = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
         self.console = Console(file=self.stream, highlight=False, emoji=False, markup=False)
+        if not self.console.is_terminal:
+            self.console.width = WIDTH
         self.bars: Progress | None = None
         self.running: dict[str, _Running] = {}
+        self.done: set[str] = set()
         return self.show
 
     def __exit__(self, *_: object) -> None:
@@ -154,12 +157,17 @@ class ProgressDisplay:
         elif isinstance(event, events.StageProgress):
             self._progress(event)
         elif isinstance(event, events.StageDone):
+            if event.cached and event.label in self.done:
+                return  # Of the first rows, which this run has just created.
+            self.done.add(event.label)
             started = self._end(event.label)
             took = "cached" if started is None else f"{time.monotonic() - started:.1f} s"
             self._line(f"{_counter(event.number, event.total)}{event.label}: {took}")
         elif isinstance(event, events.StageFailed):
             self._end(event.label)
             self._line(f"FAILED {event.label}: {event.error}", "red")
+        elif isinstance(event, events.RowsReady):
+            terminal.print_rows(event.results, self.console)
         else:
             self._line(event.text, "yellow")
 

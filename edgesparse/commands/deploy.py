@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from edgesparse.commands.plan import check_full_int8, check_variants, executor_f
 from edgesparse.commands.prediction.auto_variants import left_out, useless_variants
 from edgesparse.commands.prediction.chance_level import require_learned
 from edgesparse.commands.prediction.predict import predict
+from edgesparse.commands.results.first_rows import CandidatesOf, announce_ready, untrained_part
 from edgesparse.commands.results.models import FOLDER, keep_models
 from edgesparse.commands.results.provenance import provenance_of
 from edgesparse.commands.results.record import RunRecord, recorded
@@ -36,11 +37,14 @@ from edgesparse.measure.gates import check_gates
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
+from edgesparse.spec.code.inputs import Inputs
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline
 from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.spec.safe.text import without_credentials
+from edgesparse.stages.base.stage import Stage
+from edgesparse.tflite.runtimes.compatibility import Profile
 
 _SOURCE = 100_000
 """Characters of a pipeline's file that are kept in results: enough for any file written by hand."""
@@ -106,15 +110,12 @@ def deploy(
             cluster,
             force,
         )
-        if first:
-            _deploy_to(run, first)
-            canary_results = record.results()
-            if rest and (canary_results.failed or not canary_results.gates_met):
-                names = ", ".join(device.name for device in rest)
-                record.notes.append(f"canary {canary} failed; skipped {names}")
-                return record.results()
-        if rest:
-            _deploy_to(run, rest)
+        try:
+            _deploy_all(run, first, rest)
+        except KeyboardInterrupt:
+            with suppress(OSError):  # The terminal may have been closed.
+                run.listener(events.RowsReady(record.results()))
+            raise
     return record.results()
 
 
@@ -147,6 +148,20 @@ class _Run:
     @property
     def chosen(self) -> list[str]:
         return [v for v in self.pipeline.variants if self.variants is None or v in self.variants]
+
+
+def _deploy_all(run: _Run, first: Sequence[Device], rest: Sequence[Device]) -> None:
+    """Deploy to the canary, if there is one, and then to the others if it did not fail."""
+    record = run.record
+    if first:
+        _deploy_to(run, first)
+        canary_results = record.results()
+        if rest and (canary_results.failed or not canary_results.gates_met):
+            names = ", ".join(device.name for device in rest)
+            record.notes.append(f"canary {first[0].name} failed; skipped {names}")
+            return
+    if rest:
+        _deploy_to(run, rest)
 
 
 def _deploy_to(run: _Run, devices: Sequence[Device]) -> None:
@@ -199,30 +214,21 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         run.cluster,
     ) as executor:
         try:
-            predictions = predict(plan, executor, target, run.listener)
-            for prediction in predictions:
-                if prediction.topic != "task" and prediction.message:
-                    run.listener(events.Note(prediction.message))
-            if run.pipeline.has_auto_variants and run.variants is None:
-                useless = useless_variants(plan, executor)
-                remaining = [prediction.without(useless) for prediction in predictions]
-                omitted = left_out(useless, device.name)
-                predictions = [*(p for p in remaining if p is not None), *omitted]
-                for prediction in omitted:
-                    run.listener(events.Note(prediction.message))
-                useful = [name for name in plan.converted if name not in useless]
-                if useless:
-                    plan = plan_for(run.loaded, target, runtime_profiles, inputs, useful)
-            with record.lock:
-                record.predictions[device.name] = predictions
-            check = () if run.force else (require_learned(plan, executor, run.listener),)
+            plan = _predicted(run, target, plan, executor, runtime_profiles, inputs)
+
+            def candidates_of(part: Plan, errors: Mapping[str, str]) -> list[Candidate]:
+                executor.store.path(plan.samples)
+                return candidates.planned(part, errors, executor, target, threads)
+
+            check = _checks(run, target, plan, executor, candidates_of)
+            failed = _first_rows(run, target, plan, executor, check, candidates_of)
 
             def read(errors: dict[str, str]) -> list[Candidate]:
-                executor.store.path(plan.samples)
+                models = candidates_of(plan, errors)
                 _record_provenance(record, plan, executor)
-                return candidates.planned(plan, errors, executor, target, threads)
+                return models
 
-            models = execute_and_read(plan.work, executor, run.listener, read, *check)
+            models = execute_and_read(plan.work, executor, run.listener, read, check, failed)
         # After an interrupt, too: the next plan is compared with what this run executed.
         finally:
             try:
@@ -232,6 +238,86 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         with suppress(OSError, EdgesparseError):  # Only for convenience: the store has the models.
             keep_models(_models_folder(run, device), executor.store.path(plan.samples), models)
         return plan, models
+
+
+def _predicted(
+    run: _Run,
+    target: Target,
+    plan: Plan,
+    executor: Executor,
+    runtime_profiles: Mapping[str, Profile],
+    inputs: Inputs,
+) -> Plan:
+    """Predict what will not work or pay, and return the plan without variants of `auto` that are
+    useless on the device."""
+    device = target.device
+    predictions = predict(plan, executor, target, run.listener)
+    for prediction in predictions:
+        if prediction.topic != "task" and prediction.message:
+            run.listener(events.Note(prediction.message))
+    if run.pipeline.has_auto_variants and run.variants is None:
+        useless = useless_variants(plan, executor)
+        remaining = [prediction.without(useless) for prediction in predictions]
+        omitted = left_out(useless, device.name)
+        predictions = [*(p for p in remaining if p is not None), *omitted]
+        for prediction in omitted:
+            run.listener(events.Note(prediction.message))
+        useful = [name for name in plan.converted if name not in useless]
+        if useless:
+            plan = plan_for(run.loaded, target, runtime_profiles, inputs, useful)
+    with run.record.lock:
+        run.record.predictions[device.name] = predictions
+    return plan
+
+
+def _checks(
+    run: _Run,
+    target: Target,
+    plan: Plan,
+    executor: Executor,
+    candidates_of: CandidatesOf,
+) -> Callable[[Stage], None]:
+    """Return what to call after each stage: a dense model at chance level ends the run, and the
+    rows of a variant that is ready are announced."""
+    announce = announce_ready(plan, run.record, target, executor.store, run.listener, candidates_of)
+    checks = [announce]
+    if not run.force:
+        checks.append(require_learned(plan, executor, run.listener))
+
+    def check(stage: Stage) -> None:
+        for part in checks:
+            part(stage)
+
+    return check
+
+
+def _first_rows(
+    run: _Run,
+    target: Target,
+    plan: Plan,
+    executor: Executor,
+    check: Callable[[Stage], None],
+    candidates_of: CandidatesOf,
+) -> dict[str, str]:
+    """Create what needs no training of its own, measure it briefly and show the rows. No training
+    runs meanwhile, which would slow this machine's own times down.
+
+    Returns:
+        Errors by the key of a stage that failed.
+    """
+    first = untrained_part(plan, run.pipeline, executor.store)
+    # An emulated device would need minutes.
+    if first is None or run.benchmark is None or target.device.emulated:
+        return {}
+
+    def read(errors: dict[str, str]) -> tuple[dict[str, str], list[Candidate]]:
+        return errors, candidates_of(first, errors)
+
+    failed, models = execute_and_read(first.work, executor, run.listener, read, check)
+    run.record.measure_first(target, models, run.listener, run.stop)
+    if any(row.status == "ok" for row in run.record.first_rows.get(target.device.name, ())):
+        run.listener(events.RowsReady(run.record.results()))
+    return failed
 
 
 def _record_provenance(record: RunRecord, plan: Plan, executor: Executor) -> None:

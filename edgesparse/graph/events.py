@@ -9,6 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgesparse.measure.results import Results
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,15 @@ class Note:
     text: str
 
 
-RunEvent = StageStarted | StageProgress | StageDone | StageFailed | Note
+@dataclass(frozen=True)
+class RowsReady:
+    """Rows of a run before its end: of variants that are ready and not measured yet, or measured
+    briefly, or finished when the run was interrupted."""
+
+    results: Results
+
+
+RunEvent = StageStarted | StageProgress | StageDone | StageFailed | Note | RowsReady
 Listener = Callable[[RunEvent], None]
 
 

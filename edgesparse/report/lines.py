@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from edgesparse.measure.results import ReleaseInfo, Results
 from edgesparse.measure.rows import GateResult, Row
-from edgesparse.report.table import UNSTABLE, blocks, placement_label
-from edgesparse.report.units import size_text, speed_text
+from edgesparse.report.table import UNSTABLE, blocks, placement_label, score_text
+from edgesparse.report.units import percent_text, size_text, speed_text
 
 CONFIDENCE = 0.95
 
@@ -99,6 +99,16 @@ def prediction_lines(results: Results) -> list[tuple[str, bool]]:
         )
         for line in predicted_rows(results)
     ]
+
+
+def ready_text(row: Row) -> str:
+    """Describe a variant that is verified and not measured yet."""
+    texts = []
+    if row.model is not None:
+        texts += [size_text(row.model.bytes), f"{percent_text(row.model.sparsity)} % zeros"]
+    if row.score is not None and (value := score_text(row.score)) is not None:
+        texts.append(f"{row.score.name} {value} {row.score.unit}".rstrip())
+    return f"{row.variant}: {', '.join(texts)}; its time follows"
 
 
 def gate_lines(results: Results) -> list[tuple[str, bool]]:

@@ -269,7 +269,8 @@ def block_cells(block: Block, note_numbers: dict[str, int]) -> list[list[Cell]]:
     best = [_best_rows(block, column) for column in block.columns]
     lines = []
     for index, row in enumerate(block.rows):
-        marks = "".join(f" [{note_numbers[note]}]" for note in notes_of(row))
+        numbers = (note_numbers.get(note) for note in notes_of(row))
+        marks = "".join(f" [{number}]" for number in numbers if number is not None)
         line = [Cell(row.variant + marks, best=row is block.shipped)]
         for column, best_rows in zip(block.columns, best, strict=True):
             text = column.text(row) if row.status == "ok" else None

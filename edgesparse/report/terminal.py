@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,7 @@ from edgesparse.report.lines import (
     legend,
     note_lines,
     prediction_lines,
+    ready_text,
     release_line,
     seed_lines,
     unstable_lines,
@@ -54,10 +56,7 @@ def print_results(results: Results, console: Console, *, notes: bool = False) ->
     for line in device_lines(results):
         print_line(console, line)
     note_numbers = number_notes(results.rows)
-    for block in blocks(results):
-        console.print()
-        print_line(console, block.title, "bold cyan")
-        console.print(_rich_table(block, block_cells(block, note_numbers), console.width))
+    _print_blocks(blocks(results), console, note_numbers)
     console.print()
     for verdict in ship_lines(results):
         print_line(console, verdict.text, "bold green" if verdict.pays else "bold yellow")
@@ -85,6 +84,27 @@ def print_results(results: Results, console: Console, *, notes: bool = False) ->
         print_line(console, f"{count}: edgesparse report {results.run} --notes", "dim")
     for line in lines if notes else ():
         print_line(console, f"note: {line}")
+
+
+def _print_blocks(tables: Iterable[Block], console: Console, note_numbers: dict[str, int]) -> None:
+    for block in tables:
+        console.print()
+        print_line(console, block.title, "bold cyan")
+        console.print(_rich_table(block, block_cells(block, note_numbers), console.width))
+
+
+def print_rows(results: Results, console: Console) -> None:
+    """Print the rows of a run before its end: a line for each variant that is not measured yet,
+    else tables."""
+    if not any(row.latency_ms for row in results.rows):
+        for row in {row.variant: row for row in results.rows if row.model}.values():
+            print_line(console, f"ready: {ready_text(row)}", "green")
+        return
+    # Nothing is to be shipped yet.
+    _print_blocks((replace(block, shipped=None) for block in blocks(results)), console, {})
+    for note in results.notes:
+        print_line(console, note, "yellow")
+    console.print()
 
 
 def _fitting(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> list[int]:

@@ -6,7 +6,7 @@ from rich.console import Console
 from edgesparse.measure.results import DeviceInfo, Results
 from edgesparse.measure.rows import GateResult, Row
 from edgesparse.report.table import block_cells, blocks, number_notes
-from edgesparse.report.terminal import WIDTH, print_results
+from edgesparse.report.terminal import WIDTH, print_results, print_rows
 
 
 def row(variant, p50=None, low=0.9, high=1.1, error=None, **more):
@@ -219,3 +219,21 @@ def test_releases_and_failures_are_listed():
         {**run.model_dump(), "releases": [{**release, "run_command": None}]}
     )
     assert "not kept: the emulated device is ephemeral" in " ".join(printed(gone).split())
+
+
+def test_rows_before_the_end_are_lines_or_a_table_without_verdict():
+    def rows_printed(run):
+        stream = io.StringIO()
+        print_rows(run, Console(file=stream, width=WIDTH))
+        return stream.getvalue()
+
+    ready = row("sparse", 1.0).model_copy(update={"latency_ms": None})
+    assert rows_printed(results(ready)) == (
+        "ready: sparse: 1.23 MB, 90.0 % zeros, accuracy 97.8 %; its time follows\n"
+    )
+    text = rows_printed(results(*RUN.rows, notes=["pi: provisional times"]))
+    assert "pi | ai-edge-litert" in text
+    assert "pi: provisional times" in text
+    assert "ship" not in text
+    assert "*" not in text
+    assert rows_printed(results()) == ""

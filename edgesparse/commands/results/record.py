@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -32,6 +32,10 @@ from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.compression import wire_bytes
 from edgesparse.spec.safe.text import clean, without_credentials
 
+FIRST = Benchmark(rounds=1, min_seconds=0.3, min_runs=10, warmup_seconds=0.1)
+"""How the first rows are measured: a glance, before training goes on."""
+PROVISIONAL = "provisional times of one short round, before the other variants are trained"
+
 
 @dataclass
 class RunRecord:
@@ -51,6 +55,8 @@ class RunRecord:
     provenance: Provenance = field(default_factory=Provenance)
     failures: list[str] = field(default_factory=list)
     """Failures besides those of rows."""
+    first_rows: dict[str, list[Row]] = field(default_factory=dict)
+    """Provisional rows by device, until it has others."""
     left: set[str] = field(default_factory=set)
     """Devices that can have leftovers, since the connection was lost."""
     finished: bool = False
@@ -90,15 +96,21 @@ class RunRecord:
         """Assemble the results, with devices in their order."""
         position = {name: number for number, name in enumerate(self.order)}
         last = len(position)
+        measured = {row.device for row in self.rows}
+        first = [row for rows in self.first_rows.values() for row in rows]
+        first = [row for row in first if row.device not in measured]
+        rows = sorted([*self._predicted(), *first], key=lambda row: position.get(row.device, last))
+        provisional = [f"{name}: {PROVISIONAL}" for name in dict.fromkeys(r.device for r in first)]
         return self.initial.model_copy(
             update={
                 "devices": sorted(self.devices, key=lambda d: position.get(d.name, last)),
-                "rows": sorted(self._predicted(), key=lambda row: position.get(row.device, last)),
+                "rows": rows,
                 "gates": sorted(self.gates, key=lambda gate: position.get(gate.device, last)),
                 "releases": sorted(self.releases, key=lambda r: position.get(r.device, last)),
                 "provenance": self.provenance,
                 "failures": self.failures,
-                "notes": self.notes,
+                "notes": [*self.notes, *provisional],
+                "quick": self.initial.quick or bool(first),
                 "advice": self._confirmed(),
                 "finished": self.finished,
             }
@@ -153,6 +165,28 @@ class RunRecord:
             self.rows += self._failed(device, [v for v in variants if v not in names], text)
             self.failures.append(text)
 
+    def measure_first(
+        self,
+        target: Target,
+        candidates: Sequence[Candidate],
+        listener: events.Listener,
+        stop: threading.Event,
+    ) -> None:
+        """Measure candidates in one short round; their rows stand until the device has others. A
+        failure is left to the measurement that follows."""
+        device = target.device.name
+        # Evaluated on this machine: a device would need minutes for the samples of a large model.
+        candidates = [replace(candidate, on_host=True) for candidate in candidates]
+        job = build_job(f"{self.initial.run}-{device}-first", FIRST, candidates)
+        job_events: list[Event] = []
+        with suppress(EdgesparseError):
+            if job.entries:
+                _measure(target, job, job_events, listener, stop, f"first benchmark on {device}")
+            about = (self.initial.pipeline, device, self.initial.baseline, candidates)
+            rows = [row for row in build_rows(*about, job_events) if row.status == "ok"]
+            with self.lock:
+                self.first_rows[device] = rows
+
     def measure(
         self,
         target: Target,
@@ -182,7 +216,8 @@ class RunRecord:
         lost = NOT_MEASURED
         try:
             if job.entries:
-                _measure(target, job, job_events, listener, stop)
+                label = f"benchmark on {target.device.name}"
+                _measure(target, job, job_events, listener, stop, label)
         except ProtocolError as error:
             job_events, lost = list(previous), str(error)
         except EdgesparseError as error:
@@ -246,8 +281,8 @@ def _measure(
     job_events: list[Event],
     listener: events.Listener,
     stop: threading.Event,
+    label: str,
 ) -> None:
-    label = f"benchmark on {target.device.name}"
     listener(events.StageStarted(label, 1, 1))
     total = len(job.entries) * (job.rounds + 1)
     done = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -23,6 +23,7 @@ def execute(
     executor: Executor,
     listener: events.Listener,
     check: Callable[[Stage], None] = lambda _: None,
+    failed: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Run every stage whose artifact is missing, each after its inputs. A failed stage fails only
     the stages that depend on it.
@@ -33,6 +34,7 @@ def execute(
 
     Args:
         check: called with each finished stage; an exception stops all stages.
+        failed: errors of stages that failed before in this run, which are not repeated.
 
     Returns:
         Errors by the key of a stage that failed or could not start; the others are stored.
@@ -40,6 +42,7 @@ def execute(
     # Before new stages: partial artifacts of a killed run take space.
     executor.store.sweep()
     schedule = _Schedule(tuple(stages), executor, events.thread_safe(listener), check)
+    schedule.errors.update(failed or {})
     # The threads only wait; a cluster can grow while it works.
     lanes = executor.workers.count if executor.cluster is None else _MOST_LANES
     with ThreadPoolExecutor(lanes + 1) as pool:
@@ -60,6 +63,7 @@ def execute_and_read(
     listener: events.Listener,
     read: Callable[[dict[str, str]], Result],
     check: Callable[[Stage], None] = lambda _: None,
+    failed: Mapping[str, str] | None = None,
 ) -> Result:
     """Run the stages, then call `read` with their errors; returns its result.
 
@@ -67,7 +71,7 @@ def execute_and_read(
     runs again.
     """
     while True:
-        errors = execute(stages, executor, listener, check)
+        errors = execute(stages, executor, listener, check, failed)
         try:
             return read(errors)
         except DamagedArtifact as damaged:
@@ -170,8 +174,10 @@ class _Schedule:
                 heapq.heappush(self.ready, follower)
 
     def _is_settled(self, number: int) -> bool:
-        """Return whether a stage need not run: it is stored, or a stage before it failed."""
+        """Return whether a stage need not run: it is stored, failed, or a stage before it did."""
         stage = self.stages[number]
+        if stage.key in self.errors:
+            return True
         # Report the first cause, not the missing input.
         blocked = next((self.errors[k] for k in stage.inputs.values() if k in self.errors), None)
         if blocked is not None:

@@ -1,0 +1,72 @@
+"""First rows of a run, before the other variants are trained."""
+
+from edgesparse.commands.results.first_rows import announce_ready, untrained_part
+from edgesparse.graph import events
+from edgesparse.measure.job import Candidate
+from edgesparse.measure.rows import ModelFile, RuntimeInfo
+from edgesparse.spec.reading.load import parse_pipeline
+from tests.graph.test_plan import TEXT, plan
+
+
+class Stored:
+    """A store that has these keys."""
+
+    def __init__(self, keys=()):
+        self.keys = set(keys)
+
+    def has(self, key):
+        return key in self.keys
+
+
+def part(text=TEXT, keys=()):
+    whole = plan(text)
+    return whole, untrained_part(whole, parse_pipeline(text, "x.yaml").spec, Stored(keys))
+
+
+def test_dense_variants_come_first_with_all_that_they_need():
+    whole, first = part()
+    assert set(first.converted) == {"dense-f32", "dense-int8", "half-f16"}
+    assert {stage.name for stage in first.stages} == {"samples", "train", "convert", "verify"}
+    keys = {stage.key for stage in first.stages}
+    assert {key for stage in first.stages for key in stage.inputs.values()} <= keys
+    assert keys < {stage.key for stage in whole.stages}
+
+
+def test_where_nothing_long_is_left_to_train_there_are_no_first_rows():
+    whole, _ = part()
+    trained = [s.key for s in whole.stages if s.name in ("sparsify", "quantize")]
+    assert part(keys=trained)[1] is None
+    head = TEXT[: TEXT.index("  # Fewer channels")]
+    assert part(head + "baseline: dense-f32\n")[1] is None
+
+
+def test_a_variant_is_announced_once_when_its_last_file_is_verified():
+    whole = plan()
+    announced = []
+
+    class Record:
+        class initial:  # noqa: N801
+            pipeline, baseline = "digits", "dense-f32"
+
+            @staticmethod
+            def model_copy(update):
+                return update["rows"]
+
+    class Target:
+        class device:  # noqa: N801
+            name = "pi"
+
+    def candidates_of(part, errors):
+        (variant,) = part.converted
+        file = ModelFile(
+            sha256="", bytes=9, bytes_gzip=9, parameters=9, zeros=0, sparsity=0, storage="dense"
+        )
+        return [Candidate(variant, RuntimeInfo(name="r", version="1"), "", 1, model=file)]
+
+    check = announce_ready(whole, Record, Target, Stored(), announced.append, candidates_of)
+    for stage in [*whole.stages, *whole.stages]:
+        check(stage)
+    assert all(isinstance(event, events.RowsReady) for event in announced)
+    assert sorted(row.variant for event in announced for row in event.results) == sorted(
+        whole.converted
+    )
