@@ -43,8 +43,9 @@ def test_ctrl_c_while_measuring_keeps_the_rows_and_leaves_no_process(trained):
     process = start(trained, "deploy", "tiny.yaml", "--device", "here")
     await_rounds(process, "here")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    _, rest = process.communicate(timeout=120)
     assert process.returncode == 130
+    assert "\ndense-f32 " in rest, "what is finished is printed"
     found = Workspace(trained).results()
     assert not found.finished
     assert [r.status for r in found.rows] == ["ok", "ok"]
