@@ -8,40 +8,31 @@ from pathlib import Path
 
 from edgesparse.commands.fleet.resources import Resources
 from edgesparse.commands.results.models import FOLDER, model_files
-from edgesparse.devices.setup.install import PREDICT, RAW
+from edgesparse.devices.agent.run_job import PROGRAMS
+from edgesparse.devices.setup.install import MODEL_PROGRAMS
 from edgesparse.graph.events import Note
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
 from edgesparse.spec.errors import UsageError, did_you_mean
-from edgesparse.spec.safe.files import new_folder
+from edgesparse.spec.safe.files import file_digest, new_folder
 from edgesparse.stages.samples import LABELS, TRANSFORM
 
+EXAMPLES = (PROGRAMS / "camera.py", PROGRAMS / "main.cc")
 _README = """\
 # {variant}
 
 {variant} of the pipeline {pipeline}, run {run}, stored for {runtime}.
-On the device: `pip install numpy {runtime}` (pillow for images), then `python predict.py INPUT`.
-In C++: main.cc, with TensorFlow Lite's library.
-"""
-_CC = """\
-// Runs model.tflite once on the zeros that its input is filled with, and prints the first output.
-#include <cstdio>
-#include <memory>
-#include "tensorflow/lite/interpreter_builder.h"
-#include "tensorflow/lite/kernels/register.h"
-#include "tensorflow/lite/model_builder.h"
+On the device: `pip install numpy {runtime}` (pillow for image files). In a program, in this folder
+or with it on `sys.path`:
 
-int main() {
-  auto model = tflite::FlatBufferModel::BuildFromFile("model.tflite");
-  tflite::ops::builtin::BuiltinOpResolver resolver;  // XNNPACK is on by default.
-  std::unique_ptr<tflite::Interpreter> interpreter;
-  if (!model || tflite::InterpreterBuilder(*model, resolver)(&interpreter) != kTfLiteOk) return 1;
-  if (interpreter->AllocateTensors() != kTfLiteOk) return 1;
-  // Fill interpreter->input_tensor(0)->data here, as transform.json says.
-  if (interpreter->Invoke() != kTfLiteOk) return 1;
-  const TfLiteTensor* output = interpreter->output_tensor(0);
-  std::printf("%s: %zu bytes\\n", output->name, output->bytes);
-}
+    from edgesparse_model import Model
+
+    model = Model()
+    scores = model(frame)
+    print(model.labels[scores.argmax()])
+
+`help(Model)` lists what it takes. `python predict.py INPUT` is its command, `python camera.py`
+a loop over a camera's frames. In C++: main.cc, with TensorFlow Lite's C library.
 """
 
 
@@ -72,17 +63,22 @@ def export(
     target = Path(output) if output is not None else Path(variant)
     about = json.loads(source.with_suffix(".json").read_text())
     named = {"variant": variant, "pipeline": results.pipeline, "run": results.run}
+    sources = {"model.tflite": source}
+    if isinstance(about["delegate"], dict):
+        library = about["delegate"]["library"]
+        sources |= {library: folder / library} if (folder / library).is_file() else {}
+    about["files"] = {name: file_digest(path) for name, path in sources.items()}
     text = _README.format(**named, runtime=about["runtime"]["name"])
     try:
         with new_folder(target) as part:
-            shutil.copyfile(source, part / "model.tflite")
+            for name, path in sources.items():
+                shutil.copyfile(path, part / name)
             (part / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
             for name in (LABELS, TRANSFORM):
                 shutil.copyfile(folder / name, part / name)
-            for program in (PREDICT, RAW):
+            for program in (*MODEL_PROGRAMS, *EXAMPLES):
                 shutil.copyfile(program, part / program.name)
             (part / "README.md").write_text(text)
-            (part / "main.cc").write_text(_CC)
     except FileExistsError:
         raise UsageError(f"{target} already exists; choose another folder with -o") from None
     except OSError as error:

@@ -8,6 +8,7 @@ and Pillow for images; nothing else of edgesparse.
 import csv
 import json
 import math
+import os
 import re
 import wave
 import zlib
@@ -38,25 +39,66 @@ def read(path, transform, shape):
         )
     else:
         values = KINDS[kind](path, transform)
+    return shaped(path + ": has", values, shape)
+
+
+def convert(value, transform, shape):
+    """Convert a value of a program to an input: a path, or what a raw file has.
+
+    Args:
+        value: for "image" integers [height, width] or [height, width, channels] in RGB; for
+            "log-mel" integers [length]; for "columns" a dict by column, or a list of `window`
+            dicts; for "text" a str; for "numbers" raw values. Floats of the others, and all values
+            without a transform, are the input itself.
+        transform, shape: as for `read`.
+
+    Raises:
+        ValueError: the value does not fit the transform or the shape.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        return read(os.fspath(value), transform, shape)
+    kind = (transform or {}).get("kind")
+    if kind == "columns" and isinstance(value, (dict, list)) and is_rows(value):
+        return shaped("has", row_array("row", value, transform), shape)
+    values = numpy.asarray(value)
+    if values.dtype.kind not in "fiub":
+        raise ValueError("needs an array of numbers, not %s" % type(value).__name__)
+    if kind in RAW_ARRAYS and (kind == "numbers" or values.dtype.kind in "iu"):
+        values = RAW_ARRAYS[kind](values, transform)
+    return shaped("has", values, shape)
+
+
+def shaped(subject, values, shape):
+    """Return values in the shape of the model's input."""
     if shape is None:
         return values
     if int(numpy.prod(values.shape)) != int(numpy.prod(shape)):
-        raise ValueError(
-            "%s: has shape %s, but the model needs %s" % (path, values.shape, shape[1:])
-        )
+        raise ValueError("%s shape %s, but the model needs %s" % (subject, values.shape, shape[1:]))
     return values.reshape(shape)
 
 
 def image(path, transform):
-    """Decode and resize an image to float32 [height, width, channels]: pixels * scale + offset, in
-    the order of colours; "grey" repeats its one channel."""
+    """Decode an image and convert it by `pixels`."""
     from PIL import Image
 
+    grey = transform["order"] == "grey"
+    return pixels(numpy.asarray(Image.open(path).convert("L" if grey else "RGB")), transform)
+
+
+def pixels(values, transform):
+    """Resize an image, [height, width] or [height, width, channels] in RGB, to float32 [height,
+    width, channels]: pixels * scale + offset, in the order of colours; "grey" repeats its one
+    channel."""
     order, (height, width) = transform["order"], transform["size"]
-    picture = Image.open(path).convert("L" if order == "grey" else "RGB")
-    values = numpy.asarray(picture, numpy.float32)
-    values = values[:, :, None] if values.ndim == 2 else values
-    values = resize(values, height, width)
+    if values.ndim not in (2, 3):
+        raise ValueError("has shape %s, but an image has 2 or 3 dimensions" % (values.shape,))
+    values = values[:, :, None] if values.ndim == 2 else values[:, :, :3]
+    if order == "grey" and values.shape[2] == 3:  # In integers, as Pillow does.
+        weighted = values.astype(numpy.int64).dot([19595, 38470, 7471])
+        values = ((weighted + 0x8000) >> 16)[:, :, None]
+    elif order != "grey" and values.shape[2] == 1:
+        values = numpy.repeat(values, 3, 2)
+    values = resize(values.astype(numpy.float32), height, width)
     values = numpy.repeat(values, transform["channels"], 2) if order == "grey" else values
     values = values[:, :, ::-1] if order == "bgr" else values
     return values * numpy.float32(transform["scale"]) + numpy.float32(transform["offset"])
@@ -80,8 +122,14 @@ def resize(values, height, width):
 
 def numbers(path, transform):
     """Read a .npy file of raw values: values * scale + offset."""
-    values = numpy.load(path, allow_pickle=False).astype(numpy.float32)
-    return values * numpy.float32(transform["scale"]) + numpy.float32(transform["offset"])
+    return scaled(numpy.load(path, allow_pickle=False), transform)
+
+
+def scaled(values, transform):
+    """Scale raw values: values * scale + offset."""
+    return values.astype(numpy.float32) * numpy.float32(transform["scale"]) + numpy.float32(
+        transform["offset"]
+    )
 
 
 def columns(path, transform):
@@ -94,31 +142,48 @@ def columns(path, transform):
     if len(rows) <= count:
         raise ValueError("%s: needs a line of column names and %d rows" % (path, count))
     names = [name.strip() for name in rows[0]]
-    values = [row_values(path, dict(zip(names, row)), transform) for row in rows[1 : count + 1]]
+    records = [dict(zip(names, row)) for row in rows[1 : count + 1]]
+    return row_array(path, records, transform)
+
+
+def row_array(source, rows, transform):
+    """Convert a row, values by column name, or a list of them, to float32 as `columns` does."""
+    rows = [rows] if isinstance(rows, dict) else rows
+    values = [row_values(source, row, transform) for row in rows]
     return numpy.array(values if "window" in transform else values[0], numpy.float32)
 
 
+def is_rows(value):
+    return isinstance(value, dict) or (bool(value) and all(isinstance(r, dict) for r in value))
+
+
 def row_values(path, row, transform):
-    """Return the values of a row, texts by column name."""
+    """Return the values of a row, texts or numbers by column name."""
     values = []
     for column in transform["columns"]:
         if column["name"] not in row:
             raise ValueError("%s: no column %s" % (path, column["name"]))
         text = row[column["name"]]
         if "categories" in column:
-            values += [float(text == category) for category in column["categories"]]
+            values += [float(str(text) == category) for category in column["categories"]]
         else:
             values.append((float(text) - column["mean"]) / column["deviation"])
     return values
 
 
 def log_mel(path, transform):
-    """Compute the log-mel spectrogram of a 16-bit WAV file: float32 [frames, mels, 1]."""
+    """Read a 16-bit WAV file and convert it by `spectrogram`."""
     with wave.open(path) as file:
         if file.getframerate() != transform["sample_rate"] or file.getsampwidth() != 2:
             raise ValueError("%s: must have 16 bits at %d Hz" % (path, transform["sample_rate"]))
-        raw = numpy.frombuffer(file.readframes(file.getnframes()), "<i2")
-        sound = raw.reshape(-1, file.getnchannels())[:, 0].astype(numpy.float32) / 32768
+        sound = numpy.frombuffer(file.readframes(file.getnframes()), "<i2")
+        sound = sound.reshape(-1, file.getnchannels())[:, 0]
+    return spectrogram(sound, transform)
+
+
+def spectrogram(sound, transform):
+    """Compute the log-mel spectrogram of int16 [length]: float32 [frames, mels, 1]."""
+    sound = sound.reshape(-1).astype(numpy.float32) / 32768
     length, window, hop = (transform[key] for key in ("length", "window", "hop"))
     sound = numpy.concatenate([sound[:length], numpy.zeros(max(0, length - len(sound)))])
     starts = range(0, length - window + 1, hop)
@@ -201,6 +266,7 @@ def mel_bands(bins, transform):
     return numpy.concatenate([numpy.zeros((1, count)), bands])
 
 
+RAW_ARRAYS = {"image": pixels, "numbers": scaled, "log-mel": spectrogram}
 KINDS = {"image": image, "numbers": numbers, "columns": columns, "log-mel": log_mel, "text": text}
 
 

@@ -30,8 +30,8 @@ def test_an_exported_variant_runs_where_nothing_of_ours_is(cli, tmp_path):
     assert written.returncode == 0, written.stderr
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == [
-        "README.md", "labels.json", "main.cc", "manifest.json", "model.tflite", "predict.py",
-        "raw.py", "transform.json",
+        "README.md", "camera.py", "edgesparse_model.py", "labels.json", "main.cc", "manifest.json",
+        "model.tflite", "predict.py", "raw.py", "transform.json",
     ]  # fmt: skip
     assert (out / "model.tflite").read_bytes() == (kept / names[1]).read_bytes()
     with no_room(1000):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgesparse import __version__
 from edgesparse.data import raw
+from edgesparse.delegate.load import TESTED
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, check_only
 from edgesparse.devices.agent.run_job import PROGRAMS, put_programs, run_job
@@ -27,7 +28,8 @@ from edgesparse.spec.safe.text import outside_json
 from edgesparse.tflite.format.signature import in_order, read_signature
 
 RELEASES = PROGRAMS / "releases.py"
-PREDICT, RAW = PROGRAMS / "predict.py", Path(raw.__file__)
+MODEL_PROGRAMS = (PROGRAMS / "edgesparse_model.py", PROGRAMS / "predict.py", Path(raw.__file__))
+"""What runs a model, beside it: the module, its command and the preprocessing of raw files."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,7 @@ class Release:
             "labels.json": self.labels,
             "golden.npz": self.entry.golden,
             "transform.json": self.transform,
-            "predict.py": PREDICT,
-            "raw.py": RAW,
+            **{program.name: program for program in MODEL_PROGRAMS},
         }
 
 
@@ -169,13 +170,19 @@ def _manifest(release: Release, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 def about_model(entry: Entry) -> dict[str, Any]:
-    """Return the manifest's part with which predict.py runs a model."""
+    """Return the manifest's part with which edgesparse_model.py runs a model."""
     return {
         "delegate": loaded_from(entry, ""),
         "threads": entry.threads,
+        **({"delegate_tested_with": _tested()} if entry.library else {}),
         **_named_ends(entry),
         "runtime": {"name": entry.runtime, "module": MODULES[entry.runtime]},
     }
+
+
+def _tested() -> list[str]:
+    """Return the runtimes that the delegate's library was compared with, as NAME VERSION."""
+    return [f"{name} {version}" for name, versions in TESTED.items() for version in versions]
 
 
 def loaded_from(entry: Entry, folder: str) -> str | dict[str, Any]:
@@ -189,15 +196,17 @@ def loaded_from(entry: Entry, folder: str) -> str | dict[str, Any]:
 
 
 def _named_ends(entry: Entry) -> dict[str, Any]:
-    """Return the model's inputs and outputs as [name, tensor], in the order of its samples."""
+    """Return the model's inputs and outputs as [name, tensor], in the order of its samples, and
+    whether it is stateful."""
     assert entry.golden is not None
     signature = read_signature(entry.model.read_bytes(), entry.model.name)
     sides = (("inputs", "x", signature.inputs), ("outputs", "y", signature.outputs))
-    return {
+    named_ends = {
         side: [[name, spec.index] for name, spec in zip(names, in_order(specs, names), strict=True)]
         for side, kind, specs in sides
         if (names := list(read_arrays(entry.golden, kind)))
     }
+    return {**named_ends, **({"stateful": True} if signature.stateful else {})}
 
 
 def _check(
