@@ -52,9 +52,10 @@ def predict_gains(
                 continue
             gain = gain_of(variant, graph, profile.cpu, runtime)
             text = _text(variant, graph, profile.cpu, runtime, gain) if variant.has_zeros else ""
-            delegate = "edgesparse" if gain.paying else "xnnpack"
+            ours = gain.ratio >= GAIN_FROM
+            time, delegate = (gain.time, "edgesparse") if ours else (gain.dense, "xnnpack")
             predictions.append(
-                Prediction("gain", text, (name,), (runtime,), prefix, gain.time, delegate)
+                Prediction("gain", text, (name,), (runtime,), prefix, time, delegate)
             )
     return predictions
 
@@ -116,7 +117,7 @@ def _without_channels(network: Network, variant: Variant) -> Network:
 def _text(variant: Variant, graph: patterns.ModelGraph, cpu: Cpu, runtime: str, gain: Gain) -> str:
     """Say what zeros gain, and which pattern would gain more; empty where nothing does."""
     text = ""
-    if gain.ratio >= GAIN_FROM:
+    if gain.ratio >= GAIN_FROM and gain.paying:
         pruned = sum(layer.zeros > 0 for layer in gain.layers)
         share = sum(layer.share for layer in gain.paying)
         text = (
