@@ -29,7 +29,7 @@ from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
 from edgesparse.spec.safe.files import replace_bytes
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.spec.sparsify import Pattern
+from edgesparse.spec.step import Pattern
 from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.reconstruction import Reconstruction, reconstruct

@@ -58,7 +58,7 @@ def activations(
         for layer in chosen:
             each = spec.penalty_weight * scale / len(chosen)
             layer.activity_regularizer = Penalty(spec.penalty, each)
-    held = [Masked(kernel.variable) for kernel in kernels(model).values() if _has_zeros(kernel)]
+    held = [Masked(kernel) for kernel in kernels(model).values() if _has_zeros(kernel)]
     for masked in held:
         masked.keep_zeros()
     history = fit(model, dataset, train, progress, callbacks=[HoldMasks(held)] if held else [])

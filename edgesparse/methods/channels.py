@@ -93,7 +93,7 @@ def require_removed(pruning: Pruning, kept: np.ndarray) -> float:
     removed = float(np.mean(~kept[atoms]))
     spec = pruning.spec
     if spec.ratio and removed < spec.ratio / 2 and not spec.allow_partial:
-        rounding = f"round_to: {spec.round_to}, " if spec.round_to else ""
+        rounding = "" if spec.round_to == "auto" else f"round_to: {spec.round_to}, "
         raise EdgesparseError(
             f"requested removal of {spec.ratio:.0%} of channels, reached {removed:.0%} ({rounding}"
             f"max_pruning_ratio: {spec.max_pruning_ratio:g}){_reasons(pruning.dependencies)}; "
@@ -144,7 +144,7 @@ class Pruning:
 
 def _round(left: int, width: int, spec: Channels) -> int:
     """Return a width that is a multiple, not below the minimum and at most `width`."""
-    multiple = spec.round_to or _multiple(width)
+    multiple = _multiple(width) if spec.round_to == "auto" else spec.round_to
     least = max(1, int(np.ceil(width * (1 - spec.max_pruning_ratio))))
     # To the nearest multiple, for vectorized kernels, but not below max_pruning_ratio's minimum.
     rounded = max((left + multiple // 2) // multiple, -(-least // multiple), 1) * multiple
@@ -152,8 +152,9 @@ def _round(left: int, width: int, spec: Channels) -> int:
 
 
 def _multiple(width: int) -> int:
-    """Return the default multiple of widths: 8, the vector length of common kernels, and less in
-    narrow layers, which could not lose channels otherwise."""
+    """Return the multiple of widths for `auto`: 8, the vector length of common kernels and two of
+    the delegate's groups of 4 channels, for all targets, so that they share a trained model. Less
+    in narrow layers, which could not lose channels otherwise."""
     return max(m for m in (1, 2, 4, 8) if m == 1 or m <= width // 4)
 
 

@@ -12,7 +12,7 @@ the other weights recover their size.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,12 @@ import tensorflow as tf
 from edgesparse.data import Dataset
 from edgesparse.layers.sparse_dense import SparseDense
 from edgesparse.methods import channels as removing
+from edgesparse.methods.magnitude import misfit, resolve_distribution
+from edgesparse.methods.masks import squares
 from edgesparse.methods.network.dependencies import check_shrunk, trace
-from edgesparse.methods.network.groups import Atoms, Blocks, Groups, Inputs, Singles
+from edgesparse.methods.network.groups import Atoms, Blocks, Groups, Inputs
 from edgesparse.methods.network.inputs import readers
+from edgesparse.methods.network.keep_mask import distribute
 from edgesparse.methods.network.kernels import Kernel, choose, kernels, unfreeze
 from edgesparse.methods.report import (
     LayerSparsity,
@@ -37,7 +40,8 @@ from edgesparse.methods.training.fitting import comparison_samples, fit, steps_p
 from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import BLOCK, L1, REPORTED_GAP, Channels, Pattern
+from edgesparse.spec.sparsify import L1, REPORTED_GAP, Channels
+from edgesparse.spec.step import Distribution, Pattern
 from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
 MOST = MAX_KERNEL_SPARSITY["l1"]
@@ -76,7 +80,13 @@ def l1(
         # The target is over all weights: pruned kernels compensate for dense ones.
         goal = min(MOST, goal * everything / total)
     steps = steps_per_epoch(dataset, train.batch_size) * train.epochs
-    shrinking = Shrink(groups, spec.penalty, goal, round(spec.end * steps), train)
+    share = None
+    if goal is not None:
+        kind = resolve_distribution(
+            spec.distribution, ((k, patterns[n]) for n, k in chosen.items())
+        )
+        share = _shares(chosen, patterns, goal, kind) if spec.group != "input" else goal
+    shrinking = Shrink(groups, spec.penalty, share, round(spec.end * steps), train)
     first = min(train.epochs - 1, math.ceil(spec.end * train.epochs))
     history = fit(model, dataset, train, progress, callbacks=[shrinking], best_from_epoch=first)
     shrinking.hold()
@@ -130,16 +140,26 @@ def _groups(chosen: Mapping[str, Kernel], spec: L1) -> tuple[list[Groups], dict[
     patterns: dict[str, Pattern] = {}
     for name, kernel in chosen.items():
         pattern: Pattern = "unstructured"
-        group: Groups = Singles(kernel.variable)
-        if spec.group == "input":
-            group = Inputs(kernel.variable)
-        elif spec.group in ("block-1x4", "block-1x16"):
-            width = BLOCK[spec.group]
-            if kernel.is_matrix and kernel.shape[-2] % width == 0:
-                group, pattern = Blocks(kernel.variable, width), spec.group
-        groups.append(group)
+        if spec.pattern != "unstructured" and not misfit(spec.pattern, kernel):
+            pattern = spec.pattern
+        groups.append(Inputs(kernel) if spec.group == "input" else Blocks(kernel, pattern))
         patterns[name] = pattern
     return groups, patterns
+
+
+def _shares(
+    chosen: Mapping[str, Kernel],
+    patterns: Mapping[str, Pattern],
+    goal: float,
+    distribution: Distribution,
+) -> Callable[[], list[float]]:
+    """Return a function that gives the target of each kernel, by its present weights."""
+
+    def shares() -> list[float]:
+        parts = {name: (squares(kernel), patterns[name]) for name, kernel in chosen.items()}
+        return list(distribute(parts, goal, distribution).values())
+
+    return shares
 
 
 def _channels(
@@ -200,7 +220,8 @@ class Shrink(tf.keras.callbacks.Callback):
         groups: a kernel's groups of weights, for each kernel.
         penalty: share of a kernel's root mean square for each unit of learning rate; None:
             adjusted, kernel by kernel, so that `goal`, a share of its groups, becomes zero.
-        goal: target share of zeros; None with a fixed penalty.
+        goal: target share of zeros, or a function that gives each kernel's at the time; None with a
+            fixed penalty.
         end: number of the step after which nothing shrinks.
         train: settings, for the learning rate.
     """
@@ -209,12 +230,13 @@ class Shrink(tf.keras.callbacks.Callback):
         self,
         groups: Sequence[Groups],
         penalty: float | None,
-        goal: float | None,
+        goal: float | Callable[[], list[float]] | None,
         end: int,
         train: Train,
     ) -> None:
         super().__init__()
         self.groups, self.goal, self.end = tuple(groups), goal, max(1, end)
+        self.goals = self._goals()
         self.rate = train.learning_rate
         # Initially as large as would bring a group of average size to zero by the end.
         self.penalties = [penalty or 1 / (self.end * self.rate)] * len(self.groups)
@@ -236,32 +258,42 @@ class Shrink(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.number += 1
-        if self.held or self.number >= self.end:
+        if self.held:
             self.hold()
             return
         rate = float(getattr(getattr(self.model, "optimizer", None), "learning_rate", self.rate))
+        look = (self.number - 1) % self.every == 0
+        if look:
+            self.goals = self._goals()
         for index, group in enumerate(self.groups):
-            if self.goal is not None and (self.number - 1) % self.every == 0:
+            if self.goal is not None and look:
                 # Ahead of the schedule: groups have to shrink before they are zero.
                 ahead = min(1.0, self.number / self.end + _AHEAD)
-                target = self.goal * (1 - (1 - ahead) ** 3)
+                target = self.goals[index] * (1 - (1 - ahead) ** 3)
                 self.limits[index] = _quantile(group.sizes(), target)
             zeros = group.shrink(rate * self.penalties[index], self.limits[index])
             if self.goal is not None:
-                target = self.goal * (1 - (1 - self.number / self.end) ** 3)
+                target = self.goals[index] * (1 - (1 - self.number / self.end) ** 3)
                 self.penalties[index] *= _STEER if zeros < target else 1 / _STEER
+        # Just after shrinking: the optimizer's step moves zeros.
+        if self.number >= self.end:
+            self.hold()
+
+    def _goals(self) -> list[float]:
+        """Return the target of each kernel."""
+        return self.goal() if callable(self.goal) else [self.goal or 0.0] * len(self.groups)
 
     def hold(self) -> None:
         """Keep zeros from now on: the smallest groups with a goal, else those that are zero."""
         if not self.held:
             self.held = True
-            for group in self.groups:
+            for group, goal in zip(self.groups, self._goals(), strict=True):
                 sizes = group.sizes()
                 kept = sizes > 0
                 if self.goal is not None:
                     kept = np.ones(len(sizes), bool)
                     order = np.argsort(sizes, kind="stable")
-                    kept[order[: round(min(MOST, self.goal) * len(sizes))]] = False
+                    kept[order[: round(min(MOST, goal) * len(sizes))]] = False
                 group.keep(kept)
         for group in self.groups:
             group.hold()

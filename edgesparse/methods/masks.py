@@ -1,8 +1,7 @@
-"""Magnitude masks of kernels, and a callback that applies them in training.
+"""Masks of kernels, and callbacks that update and apply them in training.
 
-It does for every kind of layer what TensorFlow's pruning toolkit does in wrapper layers, which it
-has for few kinds: the mask is updated by the schedule, and multiplied into the kernel before each
-step, so that a masked weight can come back until the schedule ends.
+A mask is multiplied into its kernel before each step, so that a masked weight can come back until
+the schedule ends.
 """
 
 from __future__ import annotations
@@ -14,40 +13,45 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgesparse.methods.network.keep_mask import keep_mask, split_blocks
-from edgesparse.spec.sparsify import BLOCK, Pattern
+from edgesparse.methods.network.keep_mask import distribute, keep_mask
+from edgesparse.methods.network.kernels import Kernel
+from edgesparse.spec.step import Distribution, Pattern
 
 
-def magnitude_mask(kernel: np.ndarray, sparsity: float, pattern: Pattern) -> np.ndarray:
-    """Return the weights of a Keras kernel [..., inputs, outputs] that stay: bool of its shape.
+def magnitude_mask(values: np.ndarray, sparsity: float, pattern: Pattern) -> np.ndarray:
+    """Return the weights [..., inputs, outputs] that stay: bool of their shape.
 
-    Blocks run along the inputs and are ranked by mean magnitude, as in tfmot; 2:4 keeps the two
-    largest of every four inputs and ignores `sparsity`.
+    Blocks are ranked by their sums of squares; 2:4 keeps the two largest of every four inputs and
+    ignores `sparsity`.
     """
-    return keep_mask(np.abs(kernel), sparsity, pattern)
+    return keep_mask(np.square(values), sparsity, pattern)
 
 
-def block_sizes(kernel: np.ndarray, pattern: Pattern) -> np.ndarray:
-    """Return the magnitudes of weights, or the means of blocks, flat."""
-    size = np.abs(kernel)
-    if pattern in ("block-1x4", "block-1x16"):
-        size = split_blocks(size, BLOCK[pattern]).mean(axis=-2)
-    return size.ravel()
+def kernel_mask(kernel: Kernel, sparsity: float, pattern: Pattern) -> np.ndarray:
+    """Return the weights of a kernel that stay: bool of its shape."""
+    return kernel.as_kernel(keep_mask(squares(kernel), sparsity, pattern))
+
+
+def squares(kernel: Kernel) -> np.ndarray:
+    """Return the squares of a kernel's weights [..., inputs, outputs]."""
+    return kernel.by_output(np.square(kernel.variable.numpy()))
 
 
 @dataclass
 class Masked:
-    """A kernel with its pattern, schedule and mask, which has the kernel's shape."""
+    """A kernel with its pattern and mask, which has the kernel's shape."""
 
-    variable: Any
+    kernel: Kernel
     pattern: Pattern = "unstructured"
-    schedule: Any = None
-    """A schedule of the toolkit; None for a constant mask."""
     mask: Any = field(default=None)
+
+    @property
+    def variable(self) -> Any:
+        return self.kernel.variable
 
     def prune(self, sparsity: float) -> None:
         """Update the mask to a sparsity, and apply it."""
-        stays = magnitude_mask(self.variable.numpy(), sparsity, self.pattern)
+        stays = kernel_mask(self.kernel, sparsity, self.pattern)
         self.mask = tf.constant(stays, self.variable.dtype)
         self.apply()
 
@@ -58,15 +62,6 @@ class Masked:
     def apply(self) -> None:
         if self.mask is not None:
             self.variable.assign(self.variable * self.mask)
-
-    def step(self, number: int) -> None:
-        """Update or apply the mask before a training step, counted from 0."""
-        if self.schedule is not None:
-            due, sparsity = self.schedule(tf.constant(number, tf.int64))
-            if bool(due):
-                self.prune(float(np.float64(sparsity)))
-                return
-        self.apply()
 
 
 class HoldMasks(tf.keras.callbacks.Callback):
@@ -89,12 +84,71 @@ class HoldMasks(tf.keras.callbacks.Callback):
             if str(index) in state:
                 masked.mask = tf.constant(state[str(index)], masked.variable.dtype)
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+    def apply(self) -> None:
         for masked in self.masked:
-            masked.step(self.number)
+            masked.apply()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.apply()
         self.number += 1
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Apply masks before validation: the optimizer's last step moved masked weights."""
-        for masked in self.masked:
-            masked.apply()
+        self.apply()
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Final sparsity of a kernel; `joint`: that of all joint kernels together."""
+
+    sparsity: float
+    joint: bool
+
+
+class PruneGradually(HoldMasks):
+    """Updates masks to growing sparsities (Zhu and Gupta 2017), and applies them.
+
+    Args:
+        masked: the kernels.
+        goals: their final sparsities.
+        distribution: how zeros are distributed over the joint ones.
+        steps: numbers of the first and last update's training step, and the interval.
+        constant: prune to the final sparsity from the first update on.
+    """
+
+    def __init__(
+        self,
+        masked: Sequence[Masked],
+        goals: Sequence[Goal],
+        distribution: Distribution,
+        steps: tuple[int, int, int],
+        *,
+        constant: bool,
+    ) -> None:
+        super().__init__(masked)
+        self.goals, self.distribution = tuple(goals), distribution
+        self.steps, self.constant = steps, constant
+
+    def prune(self, share: float = 1.0) -> None:
+        """Prune to a share of the final sparsities."""
+        joint = {
+            index: (squares(self.masked[index].kernel), self.masked[index].pattern)
+            for index, goal in enumerate(self.goals)
+            if goal.joint
+        }
+        sparsities = [goal.sparsity * share for goal in self.goals]
+        if joint:
+            goal = sparsities[next(iter(joint))]
+            named = {str(index): item for index, item in joint.items()}
+            for index, sparsity in distribute(named, goal, self.distribution).items():
+                sparsities[int(index)] = sparsity
+        for masked, sparsity in zip(self.masked, sparsities, strict=True):
+            masked.prune(sparsity)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        begin, end, frequency = self.steps
+        since = self.number - begin
+        if since >= 0 and self.number <= end and since % frequency == 0:
+            left = 0.0 if self.constant else (end - self.number) / (end - begin)
+            self.prune(1 - left**3)
+        super().on_train_batch_begin(batch, logs)

@@ -17,7 +17,8 @@ from edgesparse import data
 from edgesparse.data import Dataset
 from edgesparse.methods.activations import nodes_of
 from edgesparse.methods.magnitude import misfit
-from edgesparse.methods.masks import HoldMasks, Masked
+from edgesparse.methods.masks import HoldMasks, Masked, squares
+from edgesparse.methods.network.keep_mask import distribute
 from edgesparse.methods.network.kernels import Kernel, choose
 from edgesparse.methods.network.least_squares import (
     LayerStatistics,
@@ -35,7 +36,8 @@ from edgesparse.methods.training.fitting import comparison_samples, fit, recipe_
 from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import OneShot, Pattern
+from edgesparse.spec.sparsify import OneShot
+from edgesparse.spec.step import Pattern
 from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
 BATCH = 50
@@ -80,7 +82,10 @@ def one_shot(
     calibration = data.representative(dataset, spec.calibration_samples)
     samples = [calibration[name] for name in recipe_of(model, dataset, train).inputs]
     shares = dict.fromkeys(chosen, goal)
-    if spec.pattern != "2:4" and len(chosen) > 1:
+    if spec.pattern != "2:4" and spec.distribution != "error":
+        parts = {n: (squares(k), _fitting(k, spec.pattern)) for n, k in chosen.items()}
+        shares = distribute(parts, goal, spec.distribution)
+    elif spec.pattern != "2:4" and len(chosen) > 1:
         half = _part(progress, 0.0)
         shares = _allocate(chosen, model, dense, samples, goal, spec.pattern, half)
         progress = _part(progress, 0.5)
@@ -89,7 +94,7 @@ def one_shot(
         progress(number / len(chosen), name)
         goal = shares[name]
         note = misfit(spec.pattern, kernel)
-        pattern: Pattern = "unstructured" if note else spec.pattern
+        pattern = _fitting(kernel, spec.pattern)
         _reconstruct(kernel, dense.get_layer(kernel.layer), model, dense, samples, goal, pattern)
         layers.append((kernel, pattern, goal, note))
     notes: tuple[str, ...] = (
@@ -98,7 +103,7 @@ def one_shot(
     notes += _recalibrated(model, dense, samples)
     history = {}
     if train.epochs:
-        held = [Masked(kernel.variable) for kernel in chosen.values()]
+        held = [Masked(kernel) for kernel in chosen.values()]
         for masked in held:
             masked.keep_zeros()
         history = fit(model, dataset, train, progress, callbacks=[HoldMasks(held)])
@@ -121,6 +126,10 @@ def _is_supported(kernel: Kernel, model: tf.keras.Model) -> bool:
     )
 
 
+def _fitting(kernel: Kernel, pattern: Pattern) -> Pattern:
+    return "unstructured" if misfit(pattern, kernel) else pattern
+
+
 def _part(progress: Progress, begin: float) -> Progress:
     return lambda share, text: progress(begin + share / 2, text)
 
@@ -138,12 +147,12 @@ def _allocate(
     errors, sizes = {}, {}
     for number, (name, kernel) in enumerate(chosen.items()):
         progress(number / len(chosen), f"{name}: sensitivity")
-        fitting: Pattern = "unstructured" if misfit(pattern, kernel) else pattern
+        fitting = _fitting(kernel, pattern)
         # Nothing is pruned yet: both networks are the dense one.
         weights, seen = _statistics(kernel, dense.get_layer(kernel.layer), dense, dense, samples)
         statistics = seen.centred() if kernel.owner.use_bias else seen
         sizes[name] = kernel.size
-        errors[name] = reconstruction_errors(weights, statistics, fitting)
+        errors[name] = reconstruction_errors(weights, statistics, fitting, kernel.shape[-2])
     return allocate_sparsity(errors, sizes, goal)
 
 
@@ -157,7 +166,7 @@ def _statistics(
     """Return a layer's weights [inputs, outputs], and its statistics on the samples."""
     weights = kernel.variable.numpy().reshape(-1, kernel.shape[-1]).astype(np.float64)
     before = twin.kernel.numpy().reshape(weights.shape)
-    seen, rows = empty_statistics(before), max(ROWS, 4 * len(weights))
+    seen, rows = empty_statistics(before, kernel.shape[-2]), max(ROWS, 4 * len(weights))
     then = _inputs(dense, twin, samples, rows)
     if model is dense:
         for x in then:
@@ -181,7 +190,7 @@ def _reconstruct(
     layer, shape = kernel.owner, kernel.shape
     weights, seen = _statistics(kernel, twin, model, dense, samples)
     statistics = seen.centred() if layer.use_bias else seen
-    pruned = prune_weights(weights, statistics, sparsity, pattern)
+    pruned = prune_weights(weights, statistics, sparsity, pattern, shape[-2])
     kernel.variable.assign(pruned.reshape(shape))
     if layer.use_bias:
         shift = seen.mean_output - seen.mean_input @ pruned

@@ -297,9 +297,7 @@ def quantize_aware(
     check(prepared.model, model, comparison_samples(model, dataset))
     calibrate(prepared.model, samples)
     held = [
-        Masked(kernel.variable)
-        for kernel in kernels(prepared.model).values()
-        if _is_sparse(kernel.variable)
+        Masked(kernel) for kernel in kernels(prepared.model).values() if _is_sparse(kernel.variable)
     ]
     for masked in held:
         masked.keep_zeros()

@@ -16,16 +16,24 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
-from edgesparse.methods.masks import HoldMasks, Masked
+from edgesparse.methods.magnitude import misfit
+from edgesparse.methods.masks import HoldMasks, Masked, squares
+from edgesparse.methods.network.keep_mask import (
+    block_scores,
+    distribute,
+    keep_blocks,
+    largest_of_outputs,
+    spread_blocks,
+)
 from edgesparse.methods.network.kernels import Kernel, choose, unfreeze
 from edgesparse.methods.report import Sparsified, coverage, measure, require_covered
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import batch_gradients, fit, steps_per_epoch
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Rigl
+from edgesparse.spec.step import Pattern
 from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
-MIN_WEIGHTS = 1
 Gradients = Callable[[Sequence[Any]], list[np.ndarray]]
 
 
@@ -47,10 +55,15 @@ def rigl(
     everything = total + sum(size for size, _ in left.values())
     # The target is over all weights: pruned kernels compensate for dense ones.
     share = min(MAX_KERNEL_SPARSITY[spec.method], spec.sparsity * everything / total)
-    densities = (erk if spec.distribution == "erk" else uniform)(chosen, 1 - share)
+    notes_by_name = {name: misfit(spec.pattern, kernel) for name, kernel in chosen.items()}
+    patterns: dict[str, Pattern] = {
+        name: "unstructured" if note else spec.pattern for name, note in notes_by_name.items()
+    }
+    parts = {name: (squares(kernel), patterns[name]) for name, kernel in chosen.items()}
+    sparsities = distribute(parts, share, spec.distribution)
     random = np.random.default_rng(train.seed)
     moving = [
-        _Moving(kernel, densities[name], random, spec.from_scratch)
+        _Moving(kernel, patterns[name], 1 - sparsities[name], random, spec.from_scratch)
         for name, kernel in chosen.items()
     ]
     steps = steps_per_epoch(dataset, train.batch_size) * train.epochs
@@ -59,34 +72,13 @@ def rigl(
     for connections in moving:
         connections.apply()
     layers = tuple(
-        measure(kernel, "unstructured", 1 - densities[name]) for name, kernel in chosen.items()
+        measure(kernel, patterns[name], sparsities[name], notes_by_name[name])
+        for name, kernel in chosen.items()
     )
     done = coverage(model, spec.sparsity, {name: why for name, (_, why) in left.items()})
     require_covered(done, spec.allow_partial)
     notes += (f"never more than {callback.most:,} of {everything:,} weights at a time",)
     return Sparsified(model, history, layers, notes, done, keeps_layers=True)
-
-
-def erk(kernels: Mapping[str, Kernel], density: float) -> dict[str, float]:
-    """Return densities by Erdos-Renyi-Kernel (Mocanu et al. 2018, Evci et al. 2020): in proportion
-    to the sum of a kernel's dimensions divided by their product, and at most 1."""
-    budget = density * sum(kernel.size for kernel in kernels.values())
-    raw = {name: sum(kernel.shape) / kernel.size for name, kernel in kernels.items()}
-    dense: set[str] = set()
-    while True:
-        free = [name for name in kernels if name not in dense]
-        rest = budget - sum(kernels[name].size for name in dense)
-        if not free or rest <= 0:
-            return uniform(kernels, density)
-        scale = rest / sum(raw[name] * kernels[name].size for name in free)
-        full = [name for name in free if scale * raw[name] > 1]
-        if not full:
-            return {name: 1.0 if name in dense else scale * raw[name] for name in kernels}
-        dense.update(full)
-
-
-def uniform(kernels: Mapping[str, Kernel], density: float) -> dict[str, float]:
-    return dict.fromkeys(kernels, density)
 
 
 def reinitialize(model: tf.keras.Model, seed: int) -> list[str]:
@@ -110,40 +102,49 @@ def reinitialize(model: tf.keras.Model, seed: int) -> list[str]:
 
 
 class _Moving(Masked):
-    """A kernel with a constant number of connections, which move."""
+    """A kernel with a constant number of connections, or blocks of them, which move."""
 
     def __init__(
-        self, kernel: Kernel, density: float, random: np.random.Generator, from_scratch: bool
+        self,
+        kernel: Kernel,
+        pattern: Pattern,
+        density: float,
+        random: np.random.Generator,
+        from_scratch: bool,
     ) -> None:
-        super().__init__(kernel.variable)
-        self.count = max(MIN_WEIGHTS, round(density * kernel.size))
-        order = np.abs(kernel.variable.numpy()).ravel()
-        if from_scratch:
-            order = random.random(kernel.size)
-        kept = np.zeros(kernel.size, bool)
-        kept[np.argsort(-order, kind="stable")[: self.count]] = True
-        self._hold(kept)
+        super().__init__(kernel, pattern)
+        sums, counts = block_scores(squares(kernel), pattern)
+        order = random.random(sums.shape) if from_scratch else sums
+        self._hold(keep_blocks(order, counts, 1 - density))
+
+    @property
+    def count(self) -> int:
+        """The number of weights."""
+        return int(np.count_nonzero(self.mask))
 
     def _hold(self, kept: np.ndarray) -> None:
         self.kept = kept
-        shape = self.variable.shape
-        self.mask = tf.constant(kept.reshape(shape), self.variable.dtype)
+        shape = squares(self.kernel).shape
+        mask = self.kernel.as_kernel(spread_blocks(kept, shape, self.pattern))
+        self.mask = tf.constant(mask, self.variable.dtype)
         self.apply()
+
+    def read_mask(self) -> None:
+        """Find the blocks of a restored mask."""
+        mask = self.kernel.by_output(self.mask.numpy())
+        self.kept = block_scores(mask, self.pattern)[0] > 0
 
     def move(self, share: float, gradient: np.ndarray) -> None:
         """Drop a share of the smallest, and grow as many with the largest gradients, from zero.
-        gradient [kernel's shape]."""
-        weights = np.abs(self.variable.numpy()).ravel()
-        count = min(int(share * self.count), int((~self.kept).sum()))
-        if not count:
-            return
-        active = np.flatnonzero(self.kept)
-        gone = active[np.argsort(weights[active], kind="stable")[:count]]
-        free = np.flatnonzero(~self.kept)
-        size = np.abs(gradient).ravel()
-        grown = free[np.argsort(-size[free], kind="stable")[:count]]
+        Each output keeps its largest. gradient [kernel's shape]."""
+        size, _ = block_scores(squares(self.kernel), self.pattern)
+        slope, _ = block_scores(self.kernel.by_output(np.square(gradient)), self.pattern)
+        stays = largest_of_outputs(np.where(self.kept, size, -1.0))
+        active, free = np.flatnonzero(self.kept & ~stays), np.flatnonzero(~self.kept)
+        count = min(int(share * self.kept.sum()), len(active), len(free))
         kept = self.kept.copy()
-        kept[gone], kept[grown] = False, True
+        kept.ravel()[active[np.argsort(size.ravel()[active], kind="stable")[:count]]] = False
+        kept.ravel()[free[np.argsort(-slope.ravel()[free], kind="stable")[:count]]] = True
         self._hold(kept)
 
 
@@ -163,7 +164,7 @@ class MoveConnections(HoldMasks):
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         super().restore(state)
         for connections in self.moving:
-            connections.kept = connections.mask.numpy().ravel() != 0
+            connections.read_mask()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         number = self.number
@@ -174,4 +175,4 @@ class MoveConnections(HoldMasks):
             gradients = self.gradients([connections.variable for connections in self.moving])
             for connections, gradient in zip(self.moving, gradients, strict=True):
                 connections.move(share, gradient)
-        self.most = max(self.most, sum(int(connections.kept.sum()) for connections in self.moving))
+        self.most = max(self.most, sum(connections.count for connections in self.moving))

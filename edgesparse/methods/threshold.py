@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
-from edgesparse.methods.masks import HoldMasks, Masked
+from edgesparse.methods.masks import HoldMasks, Masked, kernel_mask
 from edgesparse.methods.network.kernels import Kernel, choose, unfreeze
 from edgesparse.methods.report import Sparsified, coverage, measure
 from edgesparse.methods.training.callbacks import Progress
@@ -33,7 +33,8 @@ def threshold(
         kept = np.abs(kernel.variable.numpy()) >= limit(kernel, spec)
         if not kept.any():
             raise EdgesparseError(f"{name}: all weights are below the limit; lower it")
-        held.append(Masked(kernel.variable, mask=tf.constant(kept, kernel.variable.dtype)))
+        kept |= kernel_mask(kernel, 1.0, "unstructured")  # The largest of each output.
+        held.append(Masked(kernel, mask=tf.constant(kept, kernel.variable.dtype)))
         held[-1].apply()
     history = fit(model, dataset, train, progress, callbacks=[HoldMasks(held)])
     for masked in held:

@@ -9,22 +9,19 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Strict, plugins, require_one
+from edgesparse.spec.step import Distribution, Kept, Pattern, Sparsity
 from edgesparse.spec.step import FineTune as FineTune
-from edgesparse.spec.step import Kept, Sparsity
 from edgesparse.spec.step import Schedule as Schedule
 from edgesparse.spec.step import matches as matches
 from edgesparse.spec.step import shorthand as shorthand
-from edgesparse.spec.trained_methods import EXCLUDE, PARTIAL
+from edgesparse.spec.trained_methods import DISTRIBUTION, EXCLUDE, PARTIAL
 from edgesparse.spec.trained_methods import L1 as L1
 from edgesparse.spec.trained_methods import Activations as Activations
 from edgesparse.spec.trained_methods import Rigl as Rigl
 from edgesparse.spec.trained_methods import Threshold as Threshold
 
-Pattern = Literal["unstructured", "block-1x4", "block-1x16", "2:4"]
-BLOCK: dict[str, int] = {"block-1x4": 4, "block-1x16": 16, "2:4": 4}
-"""Length of a pattern's blocks, in weights along the inputs."""
-PatternChoice = Literal["auto", "unstructured", "block-1x4", "block-1x16", "2:4"]
-LayerChoice = Literal["unstructured", "block-1x4", "block-1x16", "2:4", "channels"]
+PatternChoice = Literal["auto", Pattern]
+LayerChoice = Literal[Pattern, "channels"]
 """Choices of `pattern: auto`."""
 Importance = Literal["l1", "l2", "batch-norm"]
 BUDGETS = ("ratio", "macs", "parameters", "latency")
@@ -45,6 +42,12 @@ SparsityChoice = Annotated[
 ]
 
 
+Multiple = Annotated[
+    Annotated[int, Field(ge=1, le=256), Tag("|number")] | Annotated[Literal["auto"], Tag("|auto")],
+    Discriminator(_number_or_auto),
+]
+
+
 class LayerOverride(Strict):
     """Sparsity and pattern of the layers whose names match."""
 
@@ -59,7 +62,7 @@ class ChannelOverride(Strict):
 
 
 class Magnitude(FineTune):
-    """Magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878) with TensorFlow's toolkit."""
+    """Magnitude pruning (Zhu and Gupta 2017, arXiv 1710.01878)."""
 
     method: Literal["magnitude"] = Field(description="The method's name.")
     sparsity: SparsityChoice = Field(
@@ -73,14 +76,10 @@ class Magnitude(FineTune):
     )
     pattern: PatternChoice = Field(
         "unstructured",
-        description="Pattern of zeros; blocks run along the inputs of an output. auto: the one "
+        description="Pattern of zeros; block-OxI: blocks of O outputs and I inputs. auto: the one "
         "that the target exploits, layer by layer; whole channels where it exploits none.",
     )
-    scope: Literal["layer", "global"] = Field(
-        "layer",
-        description="layer: the same share of each layer; global: the smallest weights of the "
-        "model.",
-    )
+    distribution: Literal["auto", Distribution] = Field("auto", description=DISTRIBUTION)
     schedule: Annotated[Schedule, shorthand("name")] = Field(
         Schedule(), description="A name, or a mapping with begin, end and frequency."
     )
@@ -101,9 +100,13 @@ class Magnitude(FineTune):
             raise PydanticCustomError(
                 "auto_pattern", "'pattern: 2:4' is 50 % zeros; set 'sparsity: 0.5'"
             )
-        if self.scope == "global" and (self.sparsity == "auto" or self.pattern in ("2:4", "auto")):
+        if self.distribution not in ("auto", "uniform") and (
+            self.sparsity == "auto" or self.pattern == "2:4"
+        ):
             raise PydanticCustomError(
-                "global", "'scope: global' requires a numeric sparsity, and neither 2:4 nor auto"
+                "distribution",
+                "'distribution: {name}' requires a numeric sparsity, and not 2:4",
+                {"name": self.distribution},
             )
         return self
 
@@ -154,12 +157,10 @@ class Channels(FineTune):
         description="global: the least important channels of the model; layer: the same share of "
         "each layer.",
     )
-    round_to: int | None = Field(
-        None,
-        ge=1,
-        le=256,
-        description="Remaining widths are multiples of this; default: 8, and less in layers "
-        "narrower than 32.",
+    round_to: Multiple = Field(
+        "auto",
+        description="Remaining widths are multiples of this; auto: 8, and less in layers narrower "
+        "than 32.",
     )
     max_pruning_ratio: Sparsity = Field(
         0.9, description="Largest share of channels to remove from a layer."
@@ -191,8 +192,11 @@ class OneShot(FineTune):
 
     method: Literal["one-shot"] = Field(description="The method's name.")
     sparsity: Sparsity = Field(description="Share of zeros over all weights.")
-    pattern: Pattern = Field(
-        "unstructured", description="Pattern of zeros, along the inputs of an output."
+    pattern: Pattern = Field("unstructured", description="Pattern of zeros.")
+    distribution: Literal["error", Distribution] = Field(
+        "error",
+        description="How zeros are distributed over layers. error: with a small sum of the "
+        "layers' output errors; the others as in magnitude pruning.",
     )
     calibration_samples: int = Field(
         500, ge=1, le=100_000, description="Number of calibration samples, from training data."

@@ -1,15 +1,42 @@
-"""Fields and types that the steps of a `sparsify` share."""
+"""Fields and types that the steps of a `sparsify` share; patterns of zeros in a kernel."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import Strict
+
+Block = Literal["block-1x2", "block-1x4", "block-1x16", "block-2x4", "block-4x4"]
+Pattern = Literal[
+    "unstructured", "block-1x2", "block-1x4", "block-1x16", "block-2x4", "block-4x4", "2:4"
+]
+BLOCKS: tuple[Block, ...] = get_args(Block)
+Distribution = Literal["uniform", "global", "erk", "lamp"]
+"""How zeros are distributed over layers; see methods/network/keep_mask.py."""
+_BLOCK = re.compile(r"block-(\d+)x(\d+)")
+
+
+def block_shape(pattern: str) -> tuple[int, int]:
+    """Return the (outputs, inputs) of a pattern's blocks: (1, 1) for single weights, (1, 4) for the
+    fours of 2:4, two of which stay.
+
+    A block lies in one position of a convolution's kernel, along its channels; at the edge of a
+    kernel that it does not divide, a block is smaller.
+
+    >>> block_shape("block-2x4")
+    (2, 4)
+    """
+    if pattern == "2:4":
+        return 1, 4
+    match = _BLOCK.fullmatch(pattern)
+    return (int(match[1]), int(match[2])) if match else (1, 1)
+
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]

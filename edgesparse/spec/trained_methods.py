@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from edgesparse.spec.base import require_one
-from edgesparse.spec.step import FineTune, Fraction, Sparsity
+from edgesparse.spec.step import Block, Distribution, FineTune, Fraction, Sparsity
 
-PenaltyGroup = Literal["weight", "block-1x4", "block-1x16", "input", "channel"]
+PenaltyGroup = Literal["weight", Block, "input", "channel"]
 EXCLUDE = "Layers to leave dense; globs."
 MAX_KERNEL_SPARSITY = {"l1": 0.99, "one-shot": 0.99, "rigl": 0.995}
 """Upper bound of a kernel's sparsity where the target is over all weights: a kernel of zeros only
 would cut the network."""
+DISTRIBUTION = (
+    "How zeros are distributed over layers. uniform: the same share of each; erk: smaller layers "
+    "lose less (Erdos-Renyi-Kernel); global: the smallest weights or blocks of the model; lamp: "
+    "the smallest shares of what is left of their layer (Lee et al. 2021, arXiv 2010.07611); auto: "
+    "lamp where convolutions lose blocks, else uniform."
+)
 PARTIAL = "Accept less than half of the requested sparsity over all weights."
 
 
@@ -49,10 +56,11 @@ class L1(FineTune):
     )
     group: PenaltyGroup = Field(
         "weight",
-        description="Group of weights that become zero together: single weights; blocks along the "
-        "inputs of an output; all weights of an input of the model; or a channel, which is then "
+        description="Group of weights that become zero together: single weights; blocks of outputs "
+        "x inputs; all weights of an input of the model; or a channel, which is then "
         "removed.",
     )
+    distribution: Literal["auto", Distribution] = Field("auto", description=DISTRIBUTION)
     end: Fraction = Field(
         0.6, description="Share of the training after which zeros stay and nothing shrinks."
     )
@@ -60,9 +68,23 @@ class L1(FineTune):
     exclude: list[str] = Field([], description=EXCLUDE)
     allow_partial: bool = Field(False, description=PARTIAL)
 
+    @property
+    def pattern(self) -> Literal["unstructured", Block]:
+        """The pattern of zeros in kernels."""
+        group = self.group
+        if group == "weight" or group == "input" or group == "channel":
+            return "unstructured"
+        return group
+
     @model_validator(mode="after")
     def _one_goal(self) -> L1:
         require_one(self, ("penalty", "sparsity"))
+        joint = self.distribution != "auto"
+        if joint and (self.sparsity is None or self.group in ("input", "channel")):
+            raise PydanticCustomError(
+                "distribution",
+                "'distribution' requires 'sparsity', and groups of weights or blocks",
+            )
         return self
 
 
@@ -72,6 +94,9 @@ class Rigl(FineTune):
 
     method: Literal["rigl"] = Field(description="The method's name.")
     sparsity: Sparsity = Field(description="Share of zeros over all weights, constantly.")
+    pattern: Literal["unstructured", Block] = Field(
+        "unstructured", description="What moves: single weights, or blocks of outputs x inputs."
+    )
     distribution: Literal["erk", "uniform"] = Field(
         "erk",
         description="erk: smaller layers keep a larger share (Erdos-Renyi-Kernel); uniform: all "

@@ -77,9 +77,8 @@ def key_inputs(
         chosen: the inputs of `pattern: auto`; see untrained_model.exploited.
     """
     settings = step.model_dump(mode="json")
-    for name, default in (("allow_partial", False), ("scope", "layer")):
-        if settings.get(name) == default and not (name == "scope" and isinstance(step, Channels)):
-            settings.pop(name)  # Defaults were added later: older keys lack them.
+    if settings.get("allow_partial") is False:
+        settings.pop("allow_partial")  # It changes no result, but whether there is one.
     if settings.get("distill") is None:
         settings.pop("distill", None)
     spec: dict[str, Any] = {**shared, "sparsify": settings}
@@ -224,5 +223,5 @@ def latencies_ms(
 
 
 KIND = StageKind(
-    "sparsify", 5, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, handle_request=latencies_ms
+    "sparsify", 6, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, handle_request=latencies_ms
 )

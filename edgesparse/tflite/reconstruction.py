@@ -33,7 +33,7 @@ from edgesparse.methods.network.least_squares import (
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
-from edgesparse.spec.sparsify import BLOCK, Pattern
+from edgesparse.spec.step import Pattern, block_shape
 from edgesparse.tflite.format.encode import decode, serialize
 from edgesparse.tflite.format.graph import Constant, constants, indices, open_model, set_values
 from edgesparse.tflite.patches import patches
@@ -141,7 +141,7 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
         if not is_prunable:
             left += values.size
             continue
-        fits = constant.op == "FULLY_CONNECTED" and values.shape[1] % BLOCK.get(pattern, 1) == 0
+        fits = constant.op == "FULLY_CONNECTED" and values.shape[1] % block_shape(pattern)[1] == 0
         layer_pattern: Pattern = pattern if fits else "unstructured"
         bias = biases.get(constant.operator)
         layers.append(_Layer(constant, bias, source, operator, layer_pattern))

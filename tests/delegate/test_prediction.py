@@ -10,9 +10,9 @@ import pytest
 
 from edgesparse.commands.prediction.gain import gain_of
 from edgesparse.delegate.cost import cpu_of
-from edgesparse.spec.patterns import block_shape
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.reading.load import load_pipeline
+from edgesparse.spec.step import block_shape
 from edgesparse.tflite.runtimes.patterns import read_graph
 from tests.conftest import ROOT
 from tests.delegate.test_speed import RACE

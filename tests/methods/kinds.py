@@ -92,7 +92,7 @@ def line(kind: Kind, schemes: Sequence[str] = SCHEMES) -> list[str]:
     own = [k for k in kernels(model).values() if k.layer == "it"]
     pruned = [k for k in own if not k.reason]
     zeros = "no kernel" if not own else "if named" if not pruned else "yes"
-    zeros += ", in blocks" if any(k.is_matrix for k in pruned) else ""
+    zeros += ", in blocks" if any(k.takes_blocks for k in pruned) else ""
     groups = [set(group.layers) for group in trace(model).groups()]
     if any({"it", "it/heads"} & group for group in groups):
         channels = "heads and outputs" if {"it/heads"} in groups else "loses its own"

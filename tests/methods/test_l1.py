@@ -9,12 +9,13 @@ from edgesparse.layers import SparseDense
 from edgesparse.methods.l1 import l1
 from edgesparse.methods.magnitude import magnitude
 from edgesparse.methods.network.dependencies import trace
-from edgesparse.methods.network.groups import Atoms, Blocks, Inputs, Singles
-from edgesparse.methods.network.kernels import kernels
+from edgesparse.methods.network.groups import Atoms, Blocks, Inputs
+from edgesparse.methods.network.kernels import Kernel, kernels
 from edgesparse.methods.training import fitting
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import L1, Magnitude
+from edgesparse.spec.step import block_shape
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.graph import constants, open_model
 from tests.methods.conftest import network, quiet
@@ -67,12 +68,12 @@ def test_it_is_as_accurate_as_magnitude(model_of, digits):
 
 @pytest.mark.slow
 def test_blocks_are_zero_as_a_whole_and_arrive_in_the_file(model_of, digits):
-    done = penalized(model_of(), digits, sparsity=0.8, group="block-1x16")
+    done = penalized(model_of(), digits, sparsity=0.8, group="block-1x4")
     kernel = kernels(done.model)["dense_1"].variable.numpy()
-    blocks = kernel.reshape(4, 16, -1)
+    blocks = kernel.reshape(16, 4, -1)
     some = (blocks != 0).any(axis=1)
     assert np.mean(some) == pytest.approx(0.2, abs=0.02)
-    assert {layer.pattern for layer in done.layers} == {"block-1x16"}
+    assert {layer.pattern for layer in done.layers} == {"block-1x4"}
     content = convert(done.model, "f32", np.zeros((1, 8, 8, 1), np.float32))
     matrices = [c.values for c in constants(open_model(content, "m")) if c.is_weight]
     assert sum(int(np.sum(m == 0)) for m in matrices) >= 0.79 * sum(m.size for m in matrices)
@@ -135,37 +136,41 @@ def test_less_than_half_is_an_error(dataset):
         l1(network(), dataset, TUNE.model_copy(update={"epochs": 1}), spec, quiet)
 
 
-@pytest.mark.parametrize("kind", [Singles, Inputs, lambda v: Blocks(v, 4)])
-def test_a_step_is_the_proximal_operator(kind):
-    """argmin of |v - w|^2 / 2 + amount * norm, held against a search."""
+@pytest.mark.parametrize("pattern", ["unstructured", "block-1x4", "block-2x4", "input"])
+def test_a_step_is_the_proximal_operator(pattern):
+    """argmin of |v - w|^2 / 2 + amount * norm; the largest of each output stays."""
     random = np.random.default_rng(0)
     values = random.normal(size=(8, 3)).astype(np.float32)
     variable = tf.Variable(values)
-    groups = kind(variable)
+    kernel = Kernel("k", "k", None, variable, "")
+    groups = Inputs(kernel) if pattern == "input" else Blocks(kernel, pattern)
     unit = np.sqrt(np.mean(values**2))
     before = groups.sizes()
     assert len(before) == groups.count
     groups.shrink(0.5, np.inf)
     after = groups.sizes()
-    np.testing.assert_allclose(after, np.maximum(0, before - 0.5), atol=1e-5)
+    columns = 1 if pattern == "input" else -(-3 // block_shape(pattern)[0])
+    expected, before = np.maximum(0, before - 0.5), before.reshape(-1, columns)
+    largest = before == before.max(axis=0)
+    expected = np.where(largest, before, expected.reshape(before.shape))
+    np.testing.assert_allclose(after, expected.ravel(), atol=1e-5)
     # What is left points where it pointed.
     left = variable.numpy()
     assert np.all(np.sign(left) * np.sign(values) >= 0)
-    if kind is Singles:
-        np.testing.assert_allclose(
-            left, np.sign(values) * np.maximum(0, np.abs(values) - 0.5 * unit), atol=1e-5
-        )
+    if pattern == "unstructured":
+        shrunk = np.sign(values) * np.maximum(0, np.abs(values) - 0.5 * unit)
+        np.testing.assert_allclose(left, np.where(largest, values, shrunk), atol=1e-5)
 
 
 def test_only_the_smallest_shrink_where_a_share_is_asked():
-    variable = tf.Variable(np.array([[0.1, 1.0], [0.5, 2.0]], np.float32))
-    groups = Singles(variable)
+    variable = tf.Variable(np.array([[0.1, 1.0], [0.5, 0.5], [3.0, 2.0]], np.float32))
+    groups = Blocks(Kernel("k", "k", None, variable, ""), "unstructured")
     groups.shrink(0.05, float(np.sort(groups.sizes())[1]))
     left = variable.numpy()
     assert left[0, 0] < 0.1
     assert left[1, 0] < 0.5
     assert left[0, 1] == 1.0
-    assert left[1, 1] == 2.0
+    assert left[2].tolist() == [3.0, 2.0]
 
 
 def test_channels_shrink_with_what_depends_on_them():

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from edgesparse.methods.magnitude import choose_targets, magnitude, schedule_steps
+from edgesparse.methods.network.keep_mask import block_scores
 from edgesparse.methods.report import as_sparsified
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
@@ -47,24 +48,25 @@ def test_unstructured_reaches_its_sparsity(dataset, schedule, epochs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("pattern", "block", "epochs"),
+    ("pattern", "epochs", "distribution"),
     [
-        ("block-1x4", 4, 1),
-        ("block-1x16", 16, 0),
-        pytest.param("block-1x4", 4, 0, marks=pytest.mark.full),
-        pytest.param("block-1x16", 16, 1, marks=pytest.mark.full),
+        ("block-1x4", 0, "uniform"),
+        ("block-2x4", 1, "auto"),
+        ("block-4x4", 0, "global"),
+        ("block-1x2", 0, "erk"),
     ],
 )
-def test_blocks_run_along_the_inputs_of_an_output(dataset, pattern, block, epochs):
-    result = prune(dataset, pattern=pattern, epochs=epochs)
-    outputs_inputs = kernel(result, "wide").T
-    blocks = outputs_inputs.reshape(outputs_inputs.shape[0], -1, block)
-    zeros = (blocks == 0).sum(axis=-1)
-    assert set(np.unique(zeros)) == {0, block}
-    assert np.mean(zeros == block) == pytest.approx(0.75, abs=0.02)
-    point = next(x for x in result.layers if x.name == "point")
-    assert point.pattern == "unstructured"
-    assert "requires a fully connected layer" in point.note
+def test_blocks_lie_over_convolutions_and_matrices(dataset, pattern, epochs, distribution):
+    result = prune(dataset, pattern=pattern, epochs=epochs, distribution=distribution)
+    assert {layer.name: layer.pattern for layer in result.layers}["point"] == pattern
+    size = zeros = 0
+    for layer in result.layers:
+        weights = kernel(result, layer.name)
+        kept, counts = block_scores(weights != 0, layer.pattern)
+        assert set(np.unique(kept / counts)) <= {0.0, 1.0}
+        assert kept.any(axis=0).all()
+        size, zeros = size + weights.size, zeros + int(np.sum(weights == 0))
+    assert zeros / size == pytest.approx(0.75, abs=0.05)
 
 
 @pytest.mark.slow

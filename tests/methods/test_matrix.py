@@ -148,7 +148,9 @@ def _with_zeros(model, dataset):
 def check_reached(done):
     """Each layer has its zeros, and what is left dense has a reason."""
     for layer in done.layers:
-        assert layer.achieved == pytest.approx(0.8, abs=0.03), layer
+        # Each output keeps a weight.
+        most = 1 - layer.shape[-1] / layer.size
+        assert layer.achieved == pytest.approx(min(0.8, most), abs=0.03), layer
     covered = done.coverage
     left = sum(layer.share for layer in covered.left_dense)
     assert covered.achieved == pytest.approx(0.8 * (1 - left), abs=0.03)

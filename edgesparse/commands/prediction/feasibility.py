@@ -22,11 +22,12 @@ from edgesparse.spec.sparsify import (
     matches,
     removes_channels,
 )
+from edgesparse.spec.step import BLOCKS
 from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 from edgesparse.stages.preflight import Facts, KernelInfo
 
 _NAMED = 3
-_WEIGHTS = ("weight", "block-1x4", "block-1x16")
+_WEIGHTS = ("weight", *BLOCKS)
 """Groups of the penalty that leave zeros in kernels, and take away nothing else."""
 
 

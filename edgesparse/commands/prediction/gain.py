@@ -10,9 +10,9 @@ from typing import Any
 from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.delegate.constants import Cpu
 from edgesparse.delegate.cost import Pair
-from edgesparse.spec.patterns import block_shape
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.sparsify import L1, Channels, Magnitude, Sparsify, leaves_zeros
+from edgesparse.spec.step import block_shape
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
 from edgesparse.tflite.runtimes.delegated import (

@@ -97,11 +97,8 @@ def zeros_of(variant: Variant) -> tuple[float, PatternChoice, tuple[str, ...]] |
         return None
     step = next((s for s in reversed(variant.sparsify) if leaves_zeros(s)), None)
     if isinstance(step, L1):
-        blocks = step.group if step.group in ("block-1x4", "block-1x16") else "unstructured"
-        return step.sparsity or patterns.LIKELY_SPARSITY, blocks, tuple(step.exclude)
-    if isinstance(step, Rigl):
-        return step.sparsity, "unstructured", tuple(step.exclude)
-    if isinstance(step, OneShot):
+        return step.sparsity or patterns.LIKELY_SPARSITY, step.pattern, tuple(step.exclude)
+    if isinstance(step, Rigl | OneShot):
         return step.sparsity, step.pattern, tuple(step.exclude)
     if not isinstance(step, Magnitude):
         return patterns.LIKELY_SPARSITY, "unstructured", ()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edgesparse.spec.sparsify import Pattern
+from edgesparse.spec.step import Pattern
 
 _THRESHOLDS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0)
 """Multiples of the allowed loss that each single layer can cause, tried in this order."""

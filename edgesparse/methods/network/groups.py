@@ -6,6 +6,7 @@ weights is not emptied first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.methods.network.dependencies import Dependencies, Group
+from edgesparse.methods.network.kernels import Kernel
+from edgesparse.spec.step import Pattern, block_shape
 
 
 class Groups(Protocol):
@@ -46,29 +49,54 @@ def _factor(sizes: Any, amount: Any, limit: Any) -> Any:
 
 
 class Blocks:
-    """Blocks of `width` along the inputs of a kernel [..., inputs, outputs]."""
+    """Blocks of a pattern, or single weights, of a kernel. Those at the edge are padded by zeros.
+    Each output's largest does not shrink, so that no output is left without weights."""
 
-    def __init__(self, variable: Any, width: int) -> None:
-        *before, inputs, outputs = variable.shape
-        self.variable = variable
-        self.shape = (*before, inputs // width, width, outputs)
-        self.axes = [len(before) + 1]
+    axes: tuple[int, ...] = (1, 3)
+
+    def __init__(self, kernel: Kernel, pattern: Pattern) -> None:
+        self.kernel, self.variable = kernel, kernel.variable
+        height, width = block_shape(pattern)
+        self._rows = kernel.by_output(np.empty(kernel.shape, bool)).shape
+        *before, inputs, outputs = self._rows
+        inputs, outputs = -(-inputs // width) * width, -(-outputs // height) * height
+        self._padded = (*before, inputs, outputs)
+        self.padding = [(0, new - old) for new, old in zip(self._padded, self._rows, strict=True)]
+        self.shape = (math.prod(before) * inputs // width, width, outputs // height, height)
         self._begin()
 
     def _begin(self) -> None:
         self.unit = _unit(self.variable.numpy())
         self.mask: Any = None
-        flat = tf.reshape(self.variable, self.shape)
-        self.count = int(np.prod(tf.reduce_sum(flat, self.axes).shape))
+        self.count = len(self.sizes())
         self._step = tf.function(self._shrunk)
+
+    def _blocks(self) -> Any:
+        values = tf.convert_to_tensor(self.variable)
+        if self.kernel.is_transposed:
+            values = tf.linalg.matrix_transpose(values)
+        return tf.reshape(tf.pad(tf.reshape(values, self._rows), self.padding), self.shape)
+
+    def _as_kernel(self, blocks: Any) -> Any:
+        padded = tf.reshape(blocks, self._padded)
+        values = padded[tuple(slice(0, size) for size in self._rows)]
+        if self.kernel.is_transposed:
+            return tf.linalg.matrix_transpose(values)
+        return tf.reshape(values, self.variable.shape)
 
     def _norms(self, blocks: Any) -> Any:
         return tf.sqrt(tf.reduce_mean(tf.square(blocks), self.axes, keepdims=True))
 
+    def _stay(self, norms: Any) -> Any:
+        """Return True for groups that do not shrink."""
+        return norms == tf.reduce_max(norms, 0, keepdims=True)
+
     def _shrunk(self, amount: Any, limit: Any) -> Any:
-        blocks = tf.reshape(self.variable, self.shape)
-        factor = _factor(self._norms(blocks) / self.unit, amount, limit)
-        self.variable.assign(tf.reshape(blocks * factor, self.variable.shape))
+        blocks = self._blocks()
+        norms = self._norms(blocks)
+        factor = _factor(norms / self.unit, amount, limit)
+        factor = tf.where(self._stay(norms), tf.ones_like(factor), factor)
+        self.variable.assign(self._as_kernel(blocks * factor))
         return tf.reduce_mean(tf.cast(factor == 0.0, tf.float32))
 
     def shrink(self, amount: float, limit: float) -> float:
@@ -76,40 +104,36 @@ class Blocks:
         return float(self._step(tf.constant(amount, dtype), tf.constant(limit, dtype)))
 
     def sizes(self) -> np.ndarray:
-        norms = self._norms(tf.reshape(self.variable, self.shape)).numpy()
-        return np.asarray(norms.ravel() / self.unit)
+        return np.asarray(self._norms(self._blocks()).numpy().ravel() / self.unit)
 
     def keep(self, kept: np.ndarray) -> None:
-        blocks = tf.reshape(self.variable, self.shape)
-        wide = tf.reshape(tf.constant(kept, blocks.dtype), self._norms(blocks).shape)
-        self.mask = tf.reshape(wide * tf.ones_like(blocks), self.variable.shape)
+        blocks = self._blocks()
+        norms = self._norms(blocks)
+        wide = kept.reshape(norms.shape) | self._stay(norms).numpy()
+        self.mask = self._as_kernel(tf.constant(wide, blocks.dtype) * tf.ones_like(blocks))
 
     def hold(self) -> None:
         if self.mask is not None:
             self.variable.assign(self.variable * self.mask)
 
 
-class Singles(Blocks):
-    """Single weights of a kernel."""
-
-    def __init__(self, variable: Any) -> None:
-        self.variable = variable
-        self.shape = tuple(variable.shape)
-        self.axes = []
-        self._begin()
-
-    def _norms(self, blocks: Any) -> Any:
-        return tf.abs(blocks)
-
-
 class Inputs(Blocks):
-    """The weights of each input of a kernel [..., inputs, outputs]."""
+    """The weights of each input of a kernel [..., inputs, outputs]. The largest does not shrink."""
 
-    def __init__(self, variable: Any) -> None:
-        self.variable = variable
-        self.shape = tuple(variable.shape)
-        self.axes = [axis for axis in range(len(self.shape)) if axis != len(self.shape) - 2]
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel, self.variable = kernel, kernel.variable
+        rank = len(kernel.shape)
+        self.axes = tuple(axis for axis in range(rank) if axis != rank - 2)
         self._begin()
+
+    def _blocks(self) -> Any:
+        return tf.convert_to_tensor(self.variable)
+
+    def _as_kernel(self, blocks: Any) -> Any:
+        return blocks
+
+    def _stay(self, norms: Any) -> Any:
+        return norms == tf.reduce_max(norms)
 
 
 class Atoms:

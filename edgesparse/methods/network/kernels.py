@@ -52,16 +52,47 @@ class Kernel:
         return int(np.prod(self.shape))
 
     @property
-    def is_matrix(self) -> bool:
-        """True for [inputs, outputs], along whose inputs blocks can run."""
-        return len(self.shape) == 2 and not isinstance(self.owner, tf.keras.layers.Embedding)
+    def takes_blocks(self) -> bool:
+        """True for [..., inputs, outputs], over which blocks can lie: matrices and convolutions
+        without groups."""
+        if isinstance(self.owner, tf.keras.layers.Embedding) or self.is_transposed:
+            return False
+        if len(self.shape) == 2:
+            return True
+        convolution = len(getattr(self.owner, "kernel_size", ())) == len(self.shape) - 2
+        alone = getattr(self.owner, "groups", 1) == 1 and not self._is_depthwise
+        return convolution and alone
 
     @property
-    def toolkit(self) -> bool:
-        """True where TensorFlow's pruning toolkit can wrap its layer."""
-        layers = tf.keras.layers
-        plain = type(self.owner) in (layers.Dense, layers.Conv2D)
-        return plain and self.name == self.owner.name and getattr(self.owner, "groups", 1) == 1
+    def is_transposed(self) -> bool:
+        """True for a transposed convolution's [..., outputs, inputs]."""
+        return "Transpose" in type(self.owner).__name__ and len(self.shape) > 2
+
+    @property
+    def _is_depthwise(self) -> bool:
+        return getattr(self.owner, "depthwise_kernel", None) is self.variable
+
+    def by_output(self, values: np.ndarray) -> np.ndarray:
+        """Return values of the kernel's shape as [..., inputs, outputs]: a transposed convolution's
+        outputs come before its inputs, and others have several dimensions of outputs."""
+        if self.is_transposed:
+            return np.swapaxes(values, -1, -2)
+        return values.reshape(*values.shape[: -self._output_rank], -1)
+
+    def as_kernel(self, values: np.ndarray) -> np.ndarray:
+        """Return values [..., inputs, outputs] in the kernel's shape."""
+        return np.swapaxes(values, -1, -2) if self.is_transposed else values.reshape(self.shape)
+
+    @property
+    def _output_rank(self) -> int:
+        """The number of last dimensions that are outputs."""
+        if self._is_depthwise:
+            return 2
+        # Attention's projections.
+        operands, _, result = getattr(self.owner, "equation", "").partition("->")
+        letters = operands.partition(",")[2]
+        rank = next((i for i, x in enumerate(reversed(letters)) if x not in result), 1)
+        return max(1, min(rank, len(self.shape) - 1))
 
     @property
     def names(self) -> tuple[str, str]:

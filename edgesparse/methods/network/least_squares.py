@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from edgesparse.methods.network.keep_mask import keep_mask
-from edgesparse.spec.sparsify import Pattern
+from edgesparse.methods.network.keep_mask import Grid, mask_rows
+from edgesparse.spec.step import Pattern
 
 DAMPING = 0.01
 """Relative to the mean of the inputs' squares, as in SparseGPT: weights of inputs without
 calibration data stay unchanged."""
 COLUMNS = 128
-"""Inputs per update, as in SparseGPT; a multiple of every block."""
+"""Inputs per update, as in SparseGPT; a multiple of every block's width."""
 TILE = 5120
 """Inputs whose moments with one another are kept, and outputs that are computed at a time: 200 MB
 for each matrix."""
@@ -129,10 +130,13 @@ class TiledStatistics:
         return sum(e * square for e, square in errors) / max(sum(s for _, s in errors), 1e-20)
 
 
-def empty_statistics(weights: np.ndarray) -> LayerStatistics | TiledStatistics:
-    """Return empty statistics for a layer with dense weights [d, m]."""
+def empty_statistics(
+    weights: np.ndarray, channels: int | None = None
+) -> LayerStatistics | TiledStatistics:
+    """Return empty statistics for a layer with dense weights [d, m], whose positions have
+    `channels` inputs each; by default it has one position."""
     inputs, outputs = weights.shape
-    spans = _spans(inputs)
+    spans = _spans(inputs, channels)
     if len(spans) == 1:
         return LayerStatistics.empty(inputs, outputs)
     parts = [LayerStatistics.empty(span.stop - span.start, outputs) for span in spans]
@@ -156,11 +160,17 @@ def too_large(inputs: int, outputs: int) -> str:
     )
 
 
-def _spans(size: int) -> list[slice]:
-    """Split into equal parts of at most TILE, at boundaries of blocks."""
+def _spans(size: int, channels: int | None = None) -> list[slice]:
+    """Split into nearly equal parts of about TILE, at boundaries of blocks."""
     count = -(-size // TILE)
-    width = -(-size // count // COLUMNS) * COLUMNS if count > 1 else size
-    return [slice(start, min(start + width, size)) for start in range(0, size, width)]
+    if count == 1:
+        return [slice(0, size)]
+    channels = channels or size
+    cuts = np.arange(0, channels, COLUMNS) + np.arange(0, size, channels)[:, None]
+    targets = np.arange(count + 1) * size / count
+    nearest = np.abs(cuts.ravel()[:, None] - targets[:-1]).argmin(axis=0)
+    edges = [*np.unique(cuts.ravel()[nearest]), size]
+    return [slice(int(start), int(stop)) for start, stop in pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -196,41 +206,52 @@ def prune_weights(
     seen: LayerStatistics | TiledStatistics,
     sparsity: float,
     pattern: Pattern,
+    channels: int | None = None,
     *,
     refit: bool = True,
 ) -> np.ndarray:
-    """Prune weights to a sparsity, in a pattern along the inputs, with the least output error.
+    """Prune weights to a sparsity, in a pattern, with the least output error.
 
     Args:
         weights: the layer's weights [d, m].
         seen: its statistics.
         sparsity: share of zeros.
         pattern: pattern of zeros.
+        channels: inputs of each position of the kernel, within which blocks lie; default: d.
         refit: solve least squares for the remaining weights; without it, approximately.
 
     Returns:
         The weights [d, m] with zeros.
     """
+    grid = Grid.of(len(weights), channels or len(weights), pattern)
     if isinstance(seen, TiledStatistics):
         parts = [
-            prune_weights(weights[span], part, sparsity, pattern, refit=refit)
+            next(_at_each(weights[span], part, (sparsity,), grid.rows(span), refit))
             for span, part in seen.each()
         ]
         return np.concatenate(parts)
-    return next(_at_each(weights, seen, (sparsity,), pattern, refit))
+    return next(_at_each(weights, seen, (sparsity,), grid, refit))
 
 
 def reconstruction_errors(
-    weights: np.ndarray, seen: LayerStatistics | TiledStatistics, pattern: Pattern
+    weights: np.ndarray,
+    seen: LayerStatistics | TiledStatistics,
+    pattern: Pattern,
+    channels: int | None = None,
 ) -> list[float]:
     """Return the approximate error at each of LEVELS, for targets that are the dense outputs; of
-    many outputs, from a sample of them."""
+    many outputs, from a sample of them. Arguments as those of prune_weights."""
+    grid = Grid.of(len(weights), channels or len(weights), pattern)
     if isinstance(seen, TiledStatistics):
         parts, squares = [], []
         for span, part in seen.each():
-            parts.append(reconstruction_errors(weights[span], part, pattern))
+            parts.append(_errors(weights[span], part, grid.rows(span)))
             squares.append(max(part.square, 1e-20))
         return [float(value) for value in np.average(parts, axis=0, weights=squares)]
+    return _errors(weights, seen, grid)
+
+
+def _errors(weights: np.ndarray, seen: LayerStatistics, grid: Grid) -> list[float]:
     step = -(-weights.shape[1] // SAMPLED_OUTPUTS)
     if step > 1:
         weights, cross = weights[:, ::step], seen.cross_moments[:, ::step]
@@ -238,14 +259,14 @@ def reconstruction_errors(
         seen = replace(
             seen, cross_moments=cross, mean_output=seen.mean_output[::step], square=square
         )
-    return [seen.error(values) for values in _at_each(weights, seen, LEVELS, pattern, False)]
+    return [seen.error(values) for values in _at_each(weights, seen, LEVELS, grid, False)]
 
 
 def _at_each(
     weights: np.ndarray,
     seen: LayerStatistics,
     levels: Sequence[float],
-    pattern: Pattern,
+    grid: Grid,
     refit: bool,
 ) -> Iterator[np.ndarray]:
     """Yield the weights at each sparsity; computed for some outputs at a time."""
@@ -255,7 +276,7 @@ def _at_each(
         for span in columns:
             part = replace(seen, cross_moments=seen.cross_moments[:, span])
             some = factors.outputs(span)
-            parts.append(_prune_block(weights[:, span], part, some, level, pattern, refit))
+            parts.append(_prune_block(weights[:, span], part, some, level, grid, refit))
         yield np.concatenate(parts, axis=1)
 
 
@@ -264,18 +285,18 @@ def _prune_block(
     seen: LayerStatistics,
     factors: _Factors,
     sparsity: float,
-    pattern: Pattern,
+    grid: Grid,
     refit: bool,
 ) -> np.ndarray:
     moments, target, dense = factors.moments, factors.target, factors.dense
-    updated, chosen = _columns(dense, factors.upper, sparsity, pattern)
+    updated, chosen = _columns(dense, factors.upper, sparsity, grid)
     if not refit:
         return updated
     # Column updates assume that all later inputs compensate, some of which are removed later: at
     # high sparsity, scores of weights alone can choose better.
     alone = np.square(dense) / factors.diagonal[:, None]
     plain = np.square(weights) * np.diag(moments)[:, None]
-    masks = [chosen, *(keep_mask(score, sparsity, pattern) for score in (alone, plain))]
+    masks = [chosen, *(mask_rows(score, sparsity, grid) for score in (alone, plain))]
     candidates = [_refit(updated if mask is chosen else dense * mask, mask, moments, target)
              for mask in masks]  # fmt: skip
     return min(candidates, key=seen.error)
@@ -323,23 +344,25 @@ def allocate_sparsity(
 
 
 def _columns(
-    dense: np.ndarray, upper: np.ndarray, sparsity: float, pattern: Pattern
+    dense: np.ndarray, upper: np.ndarray, sparsity: float, grid: Grid
 ) -> tuple[np.ndarray, np.ndarray]:
     """Prune column by column; the inputs behind each column compensate for its error."""
     weights, stays = dense.copy(), np.ones(dense.shape, bool)
-    for start in range(0, len(weights), COLUMNS):
-        block = slice(start, min(start + COLUMNS, len(weights)))
+    for block in grid.spans(COLUMNS):
         score = np.square(weights[block] / np.diag(upper)[block, None])
-        stays[block] = keep_mask(score, sparsity, pattern)
+        stays[block] = mask_rows(score, sparsity, grid.rows(block), every_output=False)
         errors = np.zeros_like(weights[block])
         for column in range(block.start, block.stop):
             gone = np.where(stays[column], 0.0, weights[column])
-            errors[column - start] = gone / upper[column, column]
+            errors[column - block.start] = gone / upper[column, column]
             weights[column : block.stop] -= np.outer(
-                upper[column, column : block.stop], errors[column - start]
+                upper[column, column : block.stop], errors[column - block.start]
             )
         weights[block.stop :] -= upper[block, block.stop :].T @ errors
-    return np.where(stays, weights, 0.0), stays
+    # Each part may leave an output without weights; the whole layer may not.
+    score = np.square(dense / np.diag(upper)[:, None])
+    rest = mask_rows(score, 1.0, grid) & ~stays.any(axis=0)
+    return np.where(stays, weights, np.where(rest, dense, 0.0)), stays | rest
 
 
 def _refit(

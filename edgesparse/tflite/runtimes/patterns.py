@@ -14,9 +14,9 @@ from typing import Any, cast, get_args
 
 from edgesparse.delegate.constants import CPUS
 from edgesparse.delegate.cost import cpu_of
-from edgesparse.spec.patterns import Block, block_shape
 from edgesparse.spec.pipeline import Numbers
-from edgesparse.spec.sparsify import LayerChoice, Pattern, PatternChoice
+from edgesparse.spec.sparsify import LayerChoice, PatternChoice
+from edgesparse.spec.step import Block, Pattern, block_shape
 from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.format.layout import Form, blocks, fits
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Op, Profile, SparsePath
@@ -271,8 +271,8 @@ def _fully_connected_dense(
     usable = [kernel for kernel in kernels if _fits(constant, kernel)]
     if not usable:
         return f"no sparse {scheme} kernel is faster for fully connected layers at {sparsity:.0%}"
-    # A kernel for single zeros also exploits blocks.
-    if pattern in ("auto", *usable) or "unstructured" in usable:
+    # A kernel exploits larger blocks, too; that for single zeros all of them.
+    if pattern == "auto" or any(_covers(pattern, kernel) for kernel in usable):
         return ""
     return f"its {scheme} kernel requires pattern {usable[0]} (or auto), not {pattern}"
 
@@ -291,6 +291,14 @@ def _convolution_dense(
     if path is None:
         return "only 1x1 convolutions can be sparse"
     return "" if path.state == "taken" else path.reason
+
+
+def _covers(pattern: Pattern, kernel: Pattern) -> bool:
+    """Return whether blocks of a pattern consist of a kernel's."""
+    if kernel == "unstructured":
+        return True
+    pairs = zip(block_shape(pattern), block_shape(kernel), strict=True)
+    return pattern != "2:4" and all(size % part == 0 for size, part in pairs)
 
 
 def _fits(constant: Constant, pattern: Pattern) -> bool:
