@@ -112,21 +112,32 @@ def ready_text(row: Row) -> str:
 
 
 def gate_lines(results: Results) -> list[tuple[str, bool]]:
-    """Describe each gate that is not met, and count the others; True for those met."""
+    """Describe each gate that is not met, once for all of its rows, and count the others; True for
+    those met."""
+    missed: dict[tuple[str, str], list[GateResult]] = {}
+    for gate in results.gates:
+        if not gate.passed:
+            missed.setdefault((gate.variant, gate.metric), []).append(gate)
+    lines = []
+    for gates in missed.values():
+        text = gate_line(gates[0].model_copy(update={"warning": None}))
+        more = len(gates) - 1
+        lines.append((text + (f" and {more} more row{'s' * (more > 1)}" if more else ""), False))
     met = sum(gate.passed for gate in results.gates)
-    lines = [(gate_line(gate), False) for gate in results.gates if not gate.passed]
     return [*lines, *([(f"{met} gate{'s' * (met > 1)} met", True)] if met else [])]
 
 
 def note_lines(results: Results) -> list[str]:
-    """List what only those read who ask for it: advice, unstable rows, gates that are met."""
+    """List what only those read who ask for it: advice, unstable rows, gates that are met or
+    uncertain."""
     unstable = [
         f"{row.variant} ({placement_label(row, results)}): {note}"
         for row in results.rows
         for note in row.notes
         if note.startswith(UNSTABLE)
     ]
-    return [*results.advice, *unstable, *(gate_line(g) for g in results.gates if g.passed)]
+    gates = [gate_line(gate) for gate in results.gates if gate.passed or gate.warning]
+    return [*results.advice, *unstable, *gates]
 
 
 def release_line(release: ReleaseInfo) -> str:
