@@ -282,8 +282,8 @@ class Row(Data):
             )
         if self.model is not None:
             facts.append(f"{self.model.bytes} bytes")
-        place = f"{self.variant} on {self.device} ({self.runtime.name}, {threads})"
-        return ": ".join(filter(None, [place, ", ".join(facts)])).strip()
+        label = f"{self.variant} on {self.device} ({self.runtime.name}, {threads})"
+        return ": ".join(filter(None, [label, ", ".join(facts)])).strip()
 
     predicted_speedup: Finite | None = None
     """The ratio of `speedup_vs_dense` as predicted before training; null where it was not."""

@@ -107,7 +107,7 @@ class Device(Strict):
 
     @property
     def option(self) -> str:
-        """What --device takes: its name, or its address where it has no file."""
+        """Value of --device: its name, or its address where it has no file."""
         return self._address or self.name
 
     @property

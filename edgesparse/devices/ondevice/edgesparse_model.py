@@ -64,9 +64,9 @@ class Model:
         model = self._checked("model.tflite")
         module = _import_runtime(self.manifest["runtime"]["module"])
         self.runtime = module.__name__
-        wanted = self.manifest.get("delegate", "xnnpack") if delegate == "auto" else delegate
+        chosen = self.manifest.get("delegate", "xnnpack") if delegate == "auto" else delegate
         options = {"model_path": model, "num_threads": threads or self.manifest.get("threads", 1)}
-        self._interpreter, self.delegate = self._open(module, options, wanted)
+        self._interpreter, self.delegate = self._open(module, options, chosen)
         sources = {end["index"]: end for end in self._interpreter.get_input_details()}
         targets = {end["index"]: end for end in self._interpreter.get_output_details()}
         inputs = self.manifest.get("inputs") or [["input", index] for index in sources]
