@@ -156,9 +156,11 @@ def _deploy(
 ) -> None:
     import edgesparse
     from edgesparse.cli.console import open_project, print_results, write_reports
+    from edgesparse.report.tracking import require_trackers
 
     with open_project(jobs=jobs, cluster=cluster) as project:
         loaded = edgesparse.load_pipeline(pipeline)
+        require_trackers(loaded.spec.tracking)
         results = project.deploy(
             loaded,
             devices,

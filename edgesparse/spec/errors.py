@@ -26,6 +26,18 @@ def missing_extra(what: str, library: str, extra: str) -> UsageError:
     )
 
 
+def require_extra(what: str, library: str, module: str, extra: str) -> None:
+    """Raise UsageError where an optional library is not installed; it is not imported."""
+    from importlib.util import find_spec  # --help imports this module, and no more.
+
+    try:
+        installed = find_spec(module) is not None
+    except ValueError:  # Blocked in sys.modules.
+        installed = False
+    if not installed:
+        raise missing_extra(what, library, extra)
+
+
 class Problem(NamedTuple):  # Not a dataclass: 'edgesparse --help' imports this, and no more.
     """One mistake in a YAML file; `line` and `column` count from 1."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from edgesparse.measure.rows import Direction
 from edgesparse.measure.trials import Trial
 from edgesparse.spec.auto_variants import Search, SearchDimension, fill_template
-from edgesparse.spec.errors import UsageError, missing_extra
+from edgesparse.spec.errors import UsageError, missing_extra, require_extra
 
 if TYPE_CHECKING:
     import optuna
@@ -138,7 +138,9 @@ class Study:
 
 
 def check(path: Path) -> None:
-    """Raise UsageError for a damaged study, before anything is measured."""
+    """Raise UsageError for a damaged study, or where Optuna is not installed, before anything is
+    trained."""
+    require_extra("a search", "Optuna", "optuna", "search")
     if not path.exists():
         return
     try:

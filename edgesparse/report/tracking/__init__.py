@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgesparse.measure.results import Results
 from edgesparse.spec.code.references import choose
+from edgesparse.spec.errors import require_extra
 from edgesparse.spec.pipeline import Tracking
+
+_LIBRARIES = {"mlflow": "MLflow", "tensorboard": "TensorBoard"}
 
 
 def track(results: Results, to: str | Tracking, folder: str | Path) -> str:
@@ -31,3 +35,15 @@ def track(results: Results, to: str | Tracking, folder: str | Path) -> str:
     builtin = {"mlflow": mlflow.write, "tensorboard": tensorboard.write}
     write = choose("trackers", settings.name, builtin)
     return str(write(results, settings, Path(folder)))
+
+
+def require_trackers(tracking: Sequence[Tracking]) -> None:
+    """Check that the libraries of trackers are installed, before a run whose results they get.
+
+    Raises:
+        UsageError: one is not installed.
+    """
+    for tracker in tracking:
+        if tracker.name in _LIBRARIES:
+            what = f"'tracking: {tracker.name}'"
+            require_extra(what, _LIBRARIES[tracker.name], tracker.name, "tracking")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgesparse.measure.provenance import Provenance, Training
-from edgesparse.report.tracking import track
+from edgesparse.report.tracking import require_trackers, track
 from edgesparse.report.tracking.figures import tracker_name
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Tracking
@@ -146,3 +146,11 @@ def test_tensorboard_reads_the_event_files(folder):
 
 def test_names_fit_every_tracker():
     assert tracker_name("sparse <b> 50 %") == "sparse _b_ 50 _"
+
+
+def test_a_tracker_without_its_library_is_an_error_before_the_run(monkeypatch):
+    trackers = [Tracking(name="mlflow"), Tracking(name="a-plug-in")]
+    require_trackers(trackers[1:])
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(UsageError, match="requires MLflow, which is not installed: pip install"):
+        require_trackers(trackers)
