@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
+
 from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.delegate.constants import Cpu
 from edgesparse.delegate.cost import Pair
+from edgesparse.methods.network.keep_mask import distribute
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.sparsify import L1, Channels, Magnitude, Sparsify, leaves_zeros
-from edgesparse.spec.step import block_shape
+from edgesparse.spec.step import Pattern, block_shape
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
 from edgesparse.tflite.runtimes.delegated import (
@@ -77,25 +80,56 @@ def gain_of(
 def zeros_by_layer(
     step: Sparsify, graph: patterns.ModelGraph, pattern: str | None = None
 ) -> dict[str, tuple[float, Pair]]:
-    """Expected share of zeros and block (outputs, inputs) of each layer that a step prunes."""
-    zeros = {}
+    """Expected share of zeros and block (outputs, inputs) of each layer that a step prunes.
+
+    Zeros that are distributed over layers by their weights are those of the untrained ones.
+
+    Args:
+        pattern: in place of the step's.
+    """
+    zeros: dict[str, tuple[float, Pattern]] = {}
     exclude = getattr(step, "exclude", ())
     for constant in graph.weights:
         name = constant.label
         if any(fnmatchcase(name, glob) for glob in exclude):
             continue
         share: Any = getattr(step, "sparsity", None)
-        chosen = getattr(step, "pattern", "unstructured")
+        chosen: Any = getattr(step, "pattern", "unstructured")
         if isinstance(step, Magnitude):
             share, chosen = step.for_kernel([name])
-        elif isinstance(step, L1):
-            chosen = step.group
-        chosen = pattern or chosen
+        if pattern is not None or chosen == "auto":
+            chosen = pattern or patterns.SMALLEST_BLOCK
         if chosen == "2:4":
             share = 0.5
         likely = patterns.LIKELY_SPARSITY if share is None or isinstance(share, str) else share
-        zeros[name] = (float(likely), (1, 1) if chosen == "2:4" else block_shape(chosen))
-    return zeros
+        zeros[name] = (float(likely), chosen)
+    shares = _distributed(step, graph, zeros)
+    return {
+        name: (shares.get(name, share), (1, 1) if chosen == "2:4" else block_shape(chosen))
+        for name, (share, chosen) in zeros.items()
+    }
+
+
+def _distributed(
+    step: Sparsify, graph: patterns.ModelGraph, zeros: Mapping[str, tuple[float, Pattern]]
+) -> dict[str, float]:
+    """Shares of zeros of layers, where a step distributes them other than uniformly."""
+    sparsity = getattr(step, "sparsity", None)
+    distribution = getattr(step, "distribution", "uniform")
+    squares = {
+        c.label: (np.square(np.moveaxis(c.values.astype(np.float64), 0, -1)), zeros[c.label][1])
+        for c in graph.weights
+        if c.label in zeros
+    }
+    if distribution == "auto":
+        blocks = any(
+            values.ndim > 2 and math.prod(block_shape(pattern)) > 1
+            for values, pattern in squares.values()
+        )
+        distribution = "lamp" if blocks else "uniform"
+    if distribution in ("uniform", "error") or not isinstance(sparsity, float) or not squares:
+        return {}
+    return distribute(squares, sparsity, distribution)
 
 
 def _without_channels(network: Network, variant: Variant) -> Network:

@@ -1,9 +1,11 @@
 """What zeros gain in int8 with edgesparse's delegate, before anything is trained."""
 
+import re
+
 import numpy as np
 import pytest
 
-from edgesparse.commands.prediction.gain import predict_gains
+from edgesparse.commands.prediction.gain import predict_gains, zeros_by_layer
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.spec.pipeline import Variant
 from edgesparse.tflite.convert import convert
@@ -43,7 +45,7 @@ def test_each_int8_variant_has_a_time_and_zeros_a_text(graph):
     assert 2.0 < ratio < 3.5
     text = lines["block"].message
     assert text.startswith(f"pi: block is expected to be {ratio:.1f}x as fast by its zeros on ")
-    assert "with delegate edgesparse: in 1" in text
+    assert "with delegate edgesparse: in " in text
     assert predicted(graph, delegate=False, block=[magnitude(0.8)]) == {}
 
 
@@ -59,6 +61,16 @@ def test_steps_add_up(graph):
 
 
 def test_single_zeros_are_told_which_pattern_would_pay(graph):
-    lines = predicted(graph, dense=[], single=[magnitude(0.7)], few=[magnitude(0.3)])
-    assert lines["single"].message.endswith("x with pattern block-2x4 on ai-edge-litert")
+    lines = predicted(graph, dense=[], single=[magnitude(0.7)], few=[magnitude(0.05)])
+    assert re.search(r"[12]\.\dx with pattern block-[12]x4", lines["single"].message)
     assert lines["few"].message == ""
+
+
+def test_zeros_are_distributed_as_the_step_says(graph):
+    step = Variant.model_validate({"sparsify": magnitude(0.8, "block-2x4")}).sparsify[0]
+    shares = {name: share for name, (share, _) in zeros_by_layer(step, graph).items()}
+    # LAMP: early layers stay dense, wide ones lose the most.
+    assert shares["conv_pw_1"] < 0.5 < 0.8 < shares["conv_pw_12"]
+    uniform = step.model_copy(update={"distribution": "uniform"})
+    assert {share for share, _ in zeros_by_layer(uniform, graph).values()} == {0.8}
+    assert {block for _, block in zeros_by_layer(uniform, graph).values()} == {(2, 4)}
