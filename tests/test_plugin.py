@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import HERE, ROOT
+from tests.conftest import ROOT
 from tests.tools.commands import run_program
 
 pytestmark = pytest.mark.slow
@@ -35,9 +35,20 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_a_package_adds_a_method_a_format_a_model_a_report_and_a_tracker(site, tmp_path):
+THERE = """
+name: there
+connect: {plugin: {name: loopback, args: {folder: inner}}}
+workdir: WORKDIR
+install: system
+runtimes: [ai-edge-litert]
+"""
+
+
+def test_a_package_adds_methods_data_models_layers_transports_reports_and_trackers(site, tmp_path):
     (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    there = THERE.replace("WORKDIR", str(tmp_path / "workdir"))
+    (tmp_path / "devices" / "there.yaml").write_text(there)
+    (tmp_path / "devices" / "wrong.yaml").write_text(there.replace("folder", "folders"))
     (tmp_path / "p.yaml").write_text(PIPELINE)
 
     def edgesparse(*words, with_plugin=True):
@@ -49,8 +60,13 @@ def test_a_package_adds_a_method_a_format_a_model_a_report_and_a_tracker(site, t
     assert without.returncode == 2
     assert "unknown method 'lottery'" in without.stderr
     assert "Traceback" not in without.stderr
-    done = edgesparse("deploy", "p.yaml", "--device", "here")
+    wrong = edgesparse("validate", "devices/wrong.yaml")
+    assert "loopback has no argument 'folders'; did you mean 'folder'?" in wrong.stderr
+    wrong = edgesparse("validate", "devices/there.yaml", with_plugin=False)
+    assert "unknown transport 'loopback'" in wrong.stderr
+    done = edgesparse("deploy", "p.yaml", "--device", "there")
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "workdir" / "inner").is_dir()
     assert len((tmp_path / "runs.txt").read_text().splitlines()) == 1
     listed = edgesparse("report", "--format", "names")
     assert listed.stdout.split() == ["dense-f32", "lottery-f32"]
@@ -58,6 +74,12 @@ def test_a_package_adds_a_method_a_format_a_model_a_report_and_a_tracker(site, t
     assert unknown.returncode == 2
     assert "unknown report 'naems'; did you mean 'names'?" in unknown.stderr
     # Its code is in the keys.
+    layer = site / "edgesparse_example" / "scale.py"
+    source = layer.read_text()
+    layer.write_text(source.replace("ones", "zeros"))
+    planned = json.loads(edgesparse("plan", "p.yaml", "--json").stdout)
+    assert not {s["label"]: s["cached"] for s in planned["stages"]}["train"]
+    layer.write_text(source)
     method = site / "edgesparse_example" / "lottery.py"
     method.write_text(method.read_text().replace("default_rng(0)", "default_rng(1)"))
     planned = json.loads(edgesparse("plan", "p.yaml", "--json").stdout)

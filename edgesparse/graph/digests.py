@@ -117,7 +117,7 @@ def _model_digest(model: ModelSource, base: Path, seen: Inputs) -> str:
     if model.weights is not None:
         total.update(_saved_digest(base / model.weights, seen).encode())
     for ref in model.custom_objects:
-        total.update(f"{ref}\0{seen.target(('models', None, ref), base)}".encode())
+        total.update(f"{ref}\0{seen.target(('layers', None, ref), base)}".encode())
     return total.hexdigest()
 
 

@@ -3,6 +3,7 @@
     from edgesparse.layers import Experts, SparseAttention, SparseDense, TopK
 
 Each trains in batches and converts, with a batch of one, to operators that both runtimes have.
+Installed packages add layers by entry points of the group edgesparse.layers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name not in _HOME:
-        raise AttributeError(f"edgesparse.layers has no {name}; it has {', '.join(_HOME)}")
-    return getattr(importlib.import_module(f"edgesparse.layers.{_HOME[name]}"), name)
+    from edgesparse.spec.base import plugins
+
+    if name in _HOME:
+        return getattr(importlib.import_module(f"edgesparse.layers.{_HOME[name]}"), name)
+    installed = plugins("layers")
+    if name not in installed:
+        names = ", ".join([*_HOME, *installed])
+        raise AttributeError(f"edgesparse.layers has no {name}; it has {names}")
+    module, _, layer = installed[name].partition(":")
+    return getattr(importlib.import_module(module), layer)

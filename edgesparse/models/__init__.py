@@ -74,7 +74,7 @@ def custom_objects(source: ModelSource, base: Path) -> dict[str, Any]:
     if source.ref is not None and not is_saved(source):
         objects |= _objects_in_module(references.find("models", None, source.ref, base))
     for ref in source.custom_objects:
-        target = references.find("models", None, ref, base, classes=True)
+        target = references.find("layers", None, ref, base, classes=True)
         objects |= {**_objects_in_module(target), target.function: references.load(target)}
     # Registered globally, too: tfmot clones models without passing custom objects.
     tf.keras.utils.get_custom_objects().update(objects)

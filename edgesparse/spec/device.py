@@ -52,12 +52,20 @@ class Emulator(Strict):
     )
 
 
+class Plugin(Strict):
+    """A transport of an installed package, by its entry point in edgesparse.transports."""
+
+    name: Name = Field(description="Name of the entry point.")
+    args: dict[str, Any] = Field({}, description="Keyword arguments of its function.")
+
+
 class Connect(OneOf):
     """Connection to the device: exactly one of these."""
 
     local: Local | None = Field(None, description="This machine.")
     ssh: Ssh | None = Field(None, description="A machine behind an SSH server.")
     emulator: Emulator | None = Field(None, description="A Raspberry Pi emulated here.")
+    plugin: Plugin | None = Field(None, description="A transport of an installed package.")
 
 
 def _runtime(value: Any) -> Any:

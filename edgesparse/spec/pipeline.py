@@ -62,7 +62,8 @@ class ModelSource(Source):
         None, description="A weights file (.weights.h5, .h5) for the model that is built."
     )
     custom_objects: list[str] = Field(
-        [], description="Custom layers and functions of a saved model: file.py:Class."
+        [],
+        description="Layers and functions of a saved model: file.py:Class, or a plug-in's.",
     )
 
 

@@ -81,7 +81,6 @@ def run(context: StageContext) -> None:
             "path": paths[chosen].parent.name + "/" + paths[chosen].name,
             "model": files[chosen],
             "agreement": tried.checks[chosen].agreement,
-            "scores": dict(evaluation.scores) if evaluation else {},
             "notes": [
                 *context.notes_of("sparsify"),
                 *_storage_notes(context, chosen, tried.refused),

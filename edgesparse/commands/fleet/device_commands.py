@@ -51,6 +51,8 @@ def _connection_text(spec: Device | Group) -> str:
     connect = spec.connect
     if connect.ssh is not None:
         return f"ssh {connect.ssh.host}"
+    if connect.plugin is not None:
+        return f"transport {connect.plugin.name}"
     return f"emulator {connect.emulator.cpu}" if connect.emulator is not None else "local"
 
 

@@ -52,6 +52,8 @@ def _connection_text(device: Device) -> str:
     if connect.ssh is not None:
         user = f"{connect.ssh.user}@" if connect.ssh.user else ""
         return f"ssh {user}{connect.ssh.host}, known host key"
+    if connect.plugin is not None:
+        return f"transport {connect.plugin.name}"
     return "emulated on this machine" if connect.emulator is not None else "this machine"
 
 

@@ -15,6 +15,7 @@ from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.ssh import SshTransport
 from edgesparse.devices.transport.workdir import claim
+from edgesparse.spec.code.references import call, find
 from edgesparse.spec.device import Device, Emulator
 
 
@@ -54,6 +55,11 @@ def _open_transport(device: Device, progress: Progress) -> Transport:
         return emulator.EmulatedTransport(
             device.name, connection.emulator, device.workdir, image_path
         )
+    if connection.plugin is not None:
+        target = find("transports", connection.plugin.name, None, Path())
+        supplied = {"name": device.name, "workdir": device.workdir}
+        transport: Transport = call(target, connection.plugin.args, supplied)
+        return transport
     assert connection.local is not None
     return LocalTransport(device.name, connection.local, device.workdir)
 

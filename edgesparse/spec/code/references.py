@@ -128,7 +128,7 @@ def _plugin(package: str, name: str, *, is_reference: bool) -> str:
         raise UsageError(
             f"invalid reference {shown(name)}; write file.py:function or module:function{hint}"
         )
-    raise UsageError(f"unknown {package} name {shown(name)}{hint}")
+    raise UsageError(f"unknown {package.removesuffix('s')} {shown(name)}{hint}")
 
 
 def _resolved(path: Path) -> Path | None:
@@ -249,12 +249,16 @@ def code(target: Target, read: Callable[[Path], bytes] = content) -> dict[Path, 
 
 
 def digest(target: Target, read: Callable[[Path], bytes] = content) -> str:
-    """Return the sha256 of `code`, and of edgesparse.layers where one of its files uses them."""
+    """Return the sha256 of `code`, and of edgesparse.layers, with those of plug-ins, where one of
+    its files uses them."""
     folder = target.source.parent
     seen = {str(path.relative_to(folder)): text for path, text in code(target, read).items()}
     if any(_LAYERS in text for text in seen.values()):
         home = _PACKAGE / "layers"
         seen |= {f"layers/{file.name}": file.read_bytes() for file in home.glob("*.py")}
+        for name, ref in plugins("layers").items():
+            if any(name.encode() in text for text in seen.values()):
+                seen[name] = _locate(name, ref, Path(), classes=True).source.read_bytes()
     total = hashlib.sha256()
     # With the length: content must not be able to imitate the end of a file.
     for name, text in sorted(seen.items()):

@@ -15,7 +15,7 @@ from edgesparse.spec.device import Device, Group, device_at
 from edgesparse.spec.errors import Problem, SpecError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.reading.document import Document, Location, parse_document, read_document
-from edgesparse.spec.reading.problems import pipeline_problems
+from edgesparse.spec.reading.problems import device_problems, pipeline_problems
 from edgesparse.spec.sparsify import METHODS
 
 Spec = TypeVar("Spec", bound=BaseModel)
@@ -92,7 +92,7 @@ def load_pipeline(
 
 def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Loaded[Device]:
     """Load a device file. Raises UsageError or SpecError."""
-    return _load(read_document(path, environment), Device, _no_problems)
+    return _load(read_document(path, environment), Device, device_problems)
 
 
 def parse_pipeline(text: str, name: str = "pipeline.yaml") -> Loaded[Pipeline]:
@@ -102,7 +102,7 @@ def parse_pipeline(text: str, name: str = "pipeline.yaml") -> Loaded[Pipeline]:
 
 def parse_device(text: str, name: str = "device.yaml") -> Loaded[Device]:
     """Load a device from text."""
-    return _load(parse_document(text, name), Device, _no_problems)
+    return _load(parse_document(text, name), Device, device_problems)
 
 
 def load_device_or_group(path: Path) -> Loaded[Device] | Loaded[Group]:
@@ -110,7 +110,7 @@ def load_device_or_group(path: Path) -> Loaded[Device] | Loaded[Group]:
     document = read_document(path)
     if "devices" in document.value:
         return _load(document, Group, _no_problems)
-    return _load(document, Device, _no_problems)
+    return _load(document, Device, device_problems)
 
 
 def find_device(device: str | Path | Device, project: Path) -> Device:
@@ -177,7 +177,7 @@ def load_any(path: Path) -> Loaded[Pipeline] | Loaded[Device] | Loaded[Group]:
     if "devices" in document.value:
         return _load(document, Group, _no_problems)
     if "connect" in document.value or "runtimes" in document.value:
-        return _load(document, Device, _no_problems)
+        return _load(document, Device, device_problems)
     return _load(document, Pipeline, pipeline_problems)
 
 

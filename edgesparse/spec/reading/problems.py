@@ -11,6 +11,7 @@ from edgesparse.spec.code import references
 from edgesparse.spec.code.saved import is_folder, is_saved, saved_model_problems
 from edgesparse.spec.code.snapshot import is_file
 from edgesparse.spec.code.sources import exists, shown
+from edgesparse.spec.device import Device
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
 from edgesparse.spec.pipeline import (
     ROW_METRICS,
@@ -29,6 +30,8 @@ TRAIN_PARAMETERS = ("model", "dataset", "train", "callbacks", "batches", "valida
 """Parameters that edgesparse passes to a training loop that has them."""
 DATA_PARAMETERS = ("base",)
 """Parameters that edgesparse passes to a dataset's loader: the folder of the YAML file."""
+TRANSPORT_PARAMETERS = ("name", "workdir")
+"""Parameters that edgesparse passes to a plug-in's transport: those of the device file."""
 DATA_FILES = ("path", "splits", "masks", "train", "validation", "test")
 """Arguments of built-in loaders that name files, folders or, in tfrecord, patterns of them."""
 
@@ -119,6 +122,16 @@ def _may_be_metric(name: str, pipeline: Pipeline) -> bool:
     return is_custom or name in ROW_METRICS or plain in TASK_METRICS
 
 
+def device_problems(device: Device, document: Document) -> list[Problem]:
+    """Return mistakes in the name and arguments of a plug-in's transport."""
+    plugin = device.connect.plugin
+    if plugin is None:
+        return []
+    source = Source(name=plugin.name, args=plugin.args)
+    at = ("connect", "plugin")
+    return _source_problems(document, at, "transports", source, supplied=TRANSPORT_PARAMETERS)
+
+
 def _data_problems(document: Document, data: Source) -> list[Problem]:
     """Return missing files of built-in loaders; arguments of a user's loader are not checked."""
     base = Path(document.path).absolute().parent
@@ -162,7 +175,7 @@ def _model_problems(
         problems.append(document.problem((*at, "weights"), message))
     for i, ref in enumerate(model.custom_objects):
         try:
-            references.find("models", None, ref, base, classes=True)
+            references.find("layers", None, ref, base, classes=True)
         except UsageError as error:
             problems.append(document.problem((*at, "custom_objects", i), str(error)))
     return problems

@@ -1,1 +1,1 @@
-"""A method, a data format, a model, a report and a tracker, as a package of its own has them."""
+"""A method, a data format, a model, a layer, a transport, a report and a tracker of a package."""

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from edgesparse.layers import Scale
+
 
 def perceptron(width=16):
     """For images of 8 x 8 x 1, two classes."""
@@ -10,6 +12,7 @@ def perceptron(width=16):
         [
             tf.keras.Input((8, 8, 1)),
             layers.Flatten(),
+            Scale(),
             layers.Dense(width, "relu"),
             layers.Dense(2, "softmax"),
         ]
