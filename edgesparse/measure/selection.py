@@ -84,9 +84,9 @@ def _unbeaten(rows: Sequence[Row], beaten: Callable[[Row, Row], bool]) -> list[R
     return [row for row in rows if not any(beaten(row, other) for other in rows)] or list(rows)
 
 
-def _size_and_name(row: Row) -> tuple[float, str, str, int]:
+def _size_and_name(row: Row) -> tuple[float, str, str, str, int]:
     size = row.model.bytes if row.model else math.inf
-    return (size, row.variant, row.runtime.name, row.threads)
+    return (size, row.variant, row.runtime.name, row.delegate, row.threads)
 
 
 def clearly_slower(row: Row, other: Row) -> bool:

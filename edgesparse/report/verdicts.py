@@ -151,13 +151,14 @@ def _facts(row: Row) -> str:
     assert row.latency_ms is not None
     unit = "ms (simulated)" if row.clock == "instructions" else "ms"
     threads = f", {row.threads} threads" if row.threads > 1 else ""
+    delegate = f", delegate {row.delegate}" if row.delegate == "edgesparse" else ""
     texts = [f"{ms_text(row.latency_ms.p50)} {unit}"]
     texts += [size_text(row.model.bytes)] if row.model else []
     score = row.score
     if score is not None and score.shown is not None:
         value = f"{metric_text(score.shown, score.unit)} {score.unit}".strip()
         texts.append(f"{score.name} {value}")
-    return f"{row.variant} ({row.runtime.name}{threads}): {', '.join(texts)}"
+    return f"{row.variant} ({row.runtime.name}{delegate}{threads}): {', '.join(texts)}"
 
 
 def _gains(row: Row, rows: Sequence[Row], results: Results) -> str:
@@ -241,8 +242,10 @@ def _lead(selection: Selection) -> str:
 
 
 def _name(row: Row, reference: Row) -> str:
-    """A row's variant, with its runtime and threads where they differ from the reference's."""
+    """A row's variant, with its runtime, delegate and threads where they differ from the
+    reference's."""
     differing = [row.runtime.name] if row.runtime.name != reference.runtime.name else []
+    differing += [row.delegate] if row.delegate != reference.delegate else []
     differing += [f"{row.threads} threads"] if row.threads != reference.threads else []
     return f"{row.variant} ({', '.join(differing)})" if differing else row.variant
 

@@ -123,7 +123,7 @@ def test_the_page_says_the_metric_by_its_name(heads):
     table = run_cli("report", cwd=folder).stdout
     assert "kind accuracy %" in table
     assert "±" in table
-    plan = run_cli("plan", "p.yaml", cwd=folder).stdout
+    plan = run_cli("plan", "p.yaml", "--notes", cwd=folder).stdout
     assert "task: kind: classification, 3 classes, from probabilities; size: regression" in plan
 
 
