@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What only those need who change edgesparse: a first deploy does not wait for it.
 DEVELOP := $(VENV)/.develop
+# On a terminal pip shows its progress: the downloads take minutes.
+QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 # Three files at a time, since tests wait for devices half of the time; tests/conftest.py keeps those
 # together that share a long run.
 PYTEST := $(BIN)/pytest -n 3 --no-loadscope-reorder
@@ -56,8 +58,8 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "error: Python 3.10 to 3.13 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "making $(VENV) (about a minute; TensorFlow is large)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install $(QUIET) --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install $(QUIET) --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 # The larger first: the smaller has the same versions.
@@ -66,7 +68,7 @@ COMPILE := uv pip compile pyproject.toml --universal --python-version 3.10 --gen
 
 $(DEVELOP): $(READY) .ci/requirements.lock
 	@echo "adding to $(VENV) what tests need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes \
+	@$(BIN)/pip install $(QUIET) --disable-pip-version-check --require-hashes \
 		-r .ci/requirements.lock
 	@touch $@
 
