@@ -16,16 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesparse.delegate.constants import CPUS, Cpu
-from edgesparse.spec.step import Block
 
 Pair = tuple[int, int]
 ROWS = (1, 2, 4)
 """Rows of a block that the delegate can multiply, each with 4 inputs."""
 INPUTS = 4
-_PATTERNS: dict[int, Block] = {1: "block-1x4", 2: "block-2x4", 4: "block-4x4"}
-SMALL_ENOUGH = 1.3
-"""Largest time of a block's weights, relative to the fastest block's, for the smaller one to pay:
-at 90 % zeros, blocks of 1x4 are 0.7 points more accurate than 2x4 and take 13 % longer."""
 DENSE = dict.fromkeys(ROWS, 1.0)
 FLAT = "FULLY_CONNECTED"
 DEPTHWISE = "DEPTHWISE_CONV_2D"
@@ -99,18 +94,6 @@ def kept_blocks(weights: NDArray[Any]) -> dict[int, float]:
     return {
         rows: float(by_row.reshape(len(mask) // rows, rows, -1).any(axis=1).mean()) for rows in ROWS
     }
-
-
-def smallest_block(cpu: Cpu) -> Block:
-    """Return the smallest block of zeros that pays: one whose weights take at most SMALL_ENOUGH
-    times as long as those of the fastest. Smaller blocks cost less accuracy.
-
-    >>> smallest_block(cpu_of("aarch64", {"asimddp"}))
-    'block-1x4'
-    """
-    cost = {rows: cpu.delegate[f"block{rows}"] / rows for rows in ROWS}
-    limit = SMALL_ENOUGH * min(cost.values())
-    return _PATTERNS[next(rows for rows in ROWS if cost[rows] <= limit)]
 
 
 def best_rows(cpu: Cpu, layer: Layer) -> int:

@@ -175,7 +175,7 @@ def resolve_distribution(
     distribution: Literal["auto", Distribution], pruned: Iterable[tuple[Kernel, Pattern]]
 ) -> Distribution:
     """Return a step's distribution; auto is lamp where convolutions lose blocks: the same share of
-    each layer would take whole outputs from the early ones, and 1-3 points of accuracy."""
+    each layer would take whole outputs from the early ones, and 1-6 points of accuracy."""
     if distribution != "auto":
         return distribution
     blocks = any(p in BLOCKS and len(kernel.shape) > 2 for kernel, p in pruned)

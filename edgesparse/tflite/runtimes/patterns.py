@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from edgesparse.delegate.constants import CPUS
 from edgesparse.delegate.cost import cpu_of
@@ -143,14 +143,13 @@ def _skipped_blocks(
 ) -> dict[str, LayerChoice]:
     """Choose the smallest blocks with which edgesparse's delegate is nearly as fast as with any, on
     each runtime; for the layers that are faster with them."""
-    choices = [cast(LayerChoice, p) for p in DELEGATE_BLOCKS if p in get_args(LayerChoice)]
-    if not exploited.delegates or not choices:
+    if not exploited.delegates:
         return {}
     gains: dict[LayerChoice, list[Gain]] = {}
-    for pattern in choices:
-        zeros = {c.label: (sparsity, block_shape(pattern)) for c in graph.weights}
+    for block in DELEGATE_BLOCKS:
+        zeros = {c.label: (sparsity, block_shape(block)) for c in graph.weights}
         network = with_zeros(graph.int8, zeros)
-        gains[pattern] = [layer_gains(network, CPUS[cpu], r) for cpu, r in exploited.delegates]
+        gains[block] = [layer_gains(network, CPUS[cpu], r) for cpu, r in exploited.delegates]
     best = [max(g.ratio for g in column) for column in zip(*gains.values(), strict=True)]
     pattern = next(
         p
