@@ -20,9 +20,6 @@ from edgesparse.commands import (
     compare as _compare,
 )
 from edgesparse.commands import (
-    compress as _compress,
-)
-from edgesparse.commands import (
     deploy as _deploy,
 )
 from edgesparse.commands import (
@@ -40,6 +37,7 @@ from edgesparse.commands import (
 from edgesparse.commands import (
     sensitivity as _sensitivity,
 )
+from edgesparse.commands.compression import compress as _compress
 from edgesparse.commands.fleet import device_commands
 from edgesparse.commands.fleet.resources import Resources
 from edgesparse.commands.search import search as _search

@@ -105,8 +105,13 @@ def export(variant: str, output: Path | None, run: str | None, runtime: str | No
     help="Share of zeros (default: 0.7; for a .tflite file the most within --max-error).",
 )  # fmt: skip
 @click.option(
-    "--max-error", type=click.FloatRange(0, 1, min_open=True), default=0.02, show_default=True,
-    help="Largest output error of a .tflite file: mean difference as a share of the output range.",
+    "--max-error", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.02,
+    show_default=True,
+    help="Largest loss of an output of a .tflite file; 1: that of the best constant answer.",
+)  # fmt: skip
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True),
+    help="Time after which no more zeros are tried (default: all levels are).",
 )  # fmt: skip
 @QUICK
 @JSON
@@ -117,6 +122,7 @@ def compress(
     output: Path,
     sparsity: float | None,
     max_error: float,
+    minutes: float | None,
     quick: bool,
     as_json: bool,
 ) -> None:
@@ -131,18 +137,20 @@ def compress(
 
     with open_project() as project:
         compressed = project.compress(
-            model, data, device, output, sparsity=sparsity, max_error=max_error, quick=quick
-        )
-    results, error = compressed.results, compressed.output_error
+            model, data, device, output,
+            sparsity=sparsity, max_error=max_error, minutes=minutes, quick=quick,
+        )  # fmt: skip
+    results = compressed.results
 
     def show() -> None:
         print_results(results, "table")
-        suffix = "" if error is None else f", output error {error:.2%}"
         zeros = "" if compressed.sparsity is None else f" with {compressed.sparsity:.0%} zeros"
         say(
             f"wrote {compressed.target}: {compressed.variant}{zeros}, "
-            f"{size_text(compressed.bytes_before)} -> {size_text(compressed.bytes_after)}{suffix}"
+            f"{size_text(compressed.bytes_before)} -> {size_text(compressed.bytes_after)}"
         )
+        for line in compressed.lost:
+            say(f"lost, {line}")
 
     fields = {f.name: getattr(compressed, f.name) for f in dataclasses.fields(compressed)}
     emit(as_json, {**fields, "results": results.model_dump(mode="json")}, show)

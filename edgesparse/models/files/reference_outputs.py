@@ -18,6 +18,8 @@ from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
 
 BATCH = 64
+_DECISION = 0.5
+_SUM_TOLERANCE = 1e-3
 TIMEOUT_SECONDS = 3600
 
 
@@ -32,7 +34,8 @@ def label_samples_in_child(model: Path, samples: Path, target: Path) -> dict[str
 
 def label_samples(model: Path, samples: Path, target: Path) -> dict[str, str]:
     """Write samples and the model's outputs as labels to a .npz for the data format `npz`: one-hot
-    classes for outputs that end in a softmax, else the outputs.
+    classes for probabilities that sum to 1, decisions at 0.5 for outputs that end in a sigmoid,
+    else the outputs.
 
     Args:
         samples: a .npy of samples [n, ...]; or a .npz with x, or with arrays by the inputs' names.
@@ -54,11 +57,16 @@ def label_samples(model: Path, samples: Path, target: Path) -> dict[str, str]:
     tasks = dict.fromkeys(network.output_names, "regression")
     for index, (name, tensor) in enumerate(zip(tasks, network.outputs, strict=True)):
         y = outputs[index]
-        last = getattr(tensor.node.layer, "activation", None)
-        if y.ndim == 2 and y.shape[1] > 1 and getattr(last, "__name__", "") == "softmax":
+        last = getattr(getattr(tensor.node.layer, "activation", None), "__name__", "")
+        if y.ndim != 2:
+            continue
+        decisions = (y >= _DECISION).astype(np.float32)
+        if y.shape[1] > 1 and y.min() >= 0 and np.all(np.abs(y.sum(axis=1) - 1) < _SUM_TOLERANCE):
             # One-hot instead of integers: a class may have no samples.
             outputs[index] = np.eye(y.shape[1], dtype=np.float32)[y.argmax(axis=1)]
             tasks[name] = "classification"
+        elif last == "sigmoid" and 0 < decisions.mean() < 1:
+            outputs[index], tasks[name] = decisions, "multi-label"
     np.savez(target, **_keys("x", x), **_keys("y", dict(zip(tasks, outputs, strict=True))))
     return tasks
 

@@ -20,6 +20,9 @@ def folder(tmp_path_factory):
     kind = K.Dense(3, "softmax", name="kind")(i)
     tf.keras.Model(i, [kind, K.Dense(1, name="size")(i)]).save(folder / "two.keras")
     tf.keras.Model(i, [kind, K.Dense(3, "softmax", name="b")(i)]).save(folder / "same.keras")
+    decided = K.Dense(2, "sigmoid", name="events")(i)
+    split = K.Softmax(name="kind")(K.Dense(3)(i))
+    tf.keras.Model(i, [split, decided]).save(folder / "events.keras")
     both = K.Dense(90, "softmax", name="kind")(K.Concatenate()([i, side]))
     tf.keras.Model([i, side], both).save(folder / "inputs.keras")
     j = tf.keras.Input((5,), dtype="int32")
@@ -60,6 +63,12 @@ def test_two_inputs_and_classes_without_samples(folder):
         UsageError, match=r"x.npz has x \[200, 16\], but the model needs main, side"
     ):
         label_samples(folder / "inputs.keras", folder / "x.npz", folder / "y.npz")
+
+
+def test_decisions_of_a_sigmoid_and_classes_of_a_softmax_layer(folder):
+    tasks = label_samples(folder / "events.keras", folder / "x.npy", folder / "y.npz")
+    assert tasks == {"kind": "classification", "events": "multi-label"}
+    assert set(np.unique(np.load(folder / "y.npz")["y.events"])) == {0, 1}
 
 
 def test_errors_of_the_model_are_reported(folder):

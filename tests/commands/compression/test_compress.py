@@ -1,11 +1,13 @@
 """A trained model made smaller: its output is there when all is done, and not before."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from edgesparse import Project
-from edgesparse.graph.events import StageStarted
+from edgesparse.graph.events import Note, StageStarted
 from edgesparse.spec.errors import UsageError
 from tests.conftest import HERE
 from tests.tools.files import labels
@@ -52,13 +54,46 @@ def test_an_output_is_whole_or_not_there_and_keeps_what_is_appended(
 
     words = (source, tmp_path / "x.npy", "here", out)
     with Project(tmp_path, listener=interrupt) as project, pytest.raises(KeyboardInterrupt):
-        project.compress(*words, sparsity=0.5, max_error=1.0, quick=True)
+        project.compress(*words, sparsity=0.5, max_error=0.99, quick=True)
     assert not list(tmp_path.glob("out*"))
     with Project(tmp_path) as project:
-        done = project.compress(*words, sparsity=0.5, max_error=1.0, quick=True)
-        assert {row.variant for row in done.results.rows} == {"m", "out"}
+        done = project.compress(*words, sparsity=0.5, max_error=0.99, quick=True)
+        assert {row.variant for row in done.results.rows} >= {"m", "sparse"}
         assert f"{source} {out}" in done.results.command
         with pytest.raises(UsageError, match="cannot be written"):
             project.compress(*words[:3], tmp_path)
     assert out.read_bytes().endswith(labels())
     assert out.stat().st_size == done.bytes_after < source.stat().st_size
+
+
+@pytest.mark.skipif(find_spec("ai_edge_quantizer") is None, reason="no ai-edge-quantizer")
+def test_a_dense_file_is_written_first_and_levels_are_kept(
+    tflite_files, samples, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    source, out = tmp_path / "m.tflite", tmp_path / "out.tflite"
+    source.write_bytes(tflite_files["dense"].read_bytes())
+    np.save(tmp_path / "x.npy", samples)
+    words, notes = (source, tmp_path / "x.npy", "here", out), []
+
+    def interrupt(event):
+        """Ctrl-C before zeros."""
+        if isinstance(event, Note):
+            notes.append(event.text)
+        if isinstance(event, StageStarted) and event.label.startswith("reconstruct"):
+            raise KeyboardInterrupt
+
+    with Project(tmp_path, listener=interrupt) as project, pytest.raises(KeyboardInterrupt):
+        project.compress(*words, max_error=0.99, quick=True)
+    assert out.stat().st_size < source.stat().st_size
+    assert f"interrupted: {out} is the best file so far" in notes
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / ".edgesparse").rglob("int8.tflite")}
+    assert kept
+    with Project(tmp_path, listener=lambda event: notes.append(str(event))) as project:
+        done = project.compress(*words, max_error=0.99, quick=True, minutes=1e-9)
+        assert done.sparsity is None
+        assert done.lost
+    assert any("--minutes ended before zeros" in note for note in notes)
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept

@@ -1,7 +1,7 @@
 """Prunes a ready .tflite file without training data: weights are removed in the order of the error
 that this causes, and the others are refitted to the file's own outputs on samples.
 
-    python -m edgesparse.tflite.reconstruction MODEL SAMPLES SPARSITY PATTERN OUT
+    python -m edgesparse.tflite.post_training.reconstruction MODEL SAMPLES SPARSITY PATTERN OUT
 
 A program of its own, since a runtime can take its process down with it. The method is that of
 methods/network/least_squares.py; layers are pruned in groups, each on the outputs of those pruned
@@ -37,17 +37,10 @@ from edgesparse.spec.step import Pattern, block_shape
 from edgesparse.tflite.format.encode import decode, serialize
 from edgesparse.tflite.format.graph import Constant, constants, indices, open_model, set_values
 from edgesparse.tflite.patches import patches
-from edgesparse.tflite.recording import (
-    Arrays,
-    hold_out,
-    open_interpreter,
-    output_error,
-    read_samples,
-    run,
-)
+from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json
+from edgesparse.tflite.post_training.samples import MOST_USED, judge_file, split_samples
+from edgesparse.tflite.recording import Arrays, open_interpreter, run
 
-MOST_SAMPLES = 200
-"""More change the least-squares solution by less than the samples differ."""
 ROWS = 20_000
 """Positions of all samples together that enter a layer's moments: several for each input."""
 GROUPS = 6
@@ -55,7 +48,6 @@ GROUPS = 6
 MIN_SIZE = 512
 """Smaller weights stay dense."""
 IMAGE_CHANNELS = 4
-MIN_SAMPLES = 10
 TIMEOUT_SECONDS = 3600
 
 
@@ -67,13 +59,17 @@ class Reconstruction:
     """The share of zeros in each weight that was pruned, by layer."""
     left: int
     """The number of weights that stay dense: of other operators, or few."""
-    output_error: float
-    """Mean difference from the file's own outputs on held-out samples, as a share of the output's
-    range; of the output where that is largest."""
+    losses: list[OutputLoss]
+    """What each output loses against the file's own, on samples that were not used."""
 
 
 def reconstruct(
-    model: Path, samples: Path, sparsity: float, pattern: Pattern, target: Path
+    model: Path,
+    samples: Path,
+    sparsity: float,
+    pattern: Pattern,
+    target: Path,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Reconstruction:
     """Write `model` to `target` with a share of zeros over all of its weights.
 
@@ -88,9 +84,10 @@ def reconstruct(
         EdgesparseError: the file does not run here.
     """
     words = (model, samples, sparsity, pattern, target)
-    reply = run_json_module("edgesparse.tflite.reconstruction", words, str(model), TIMEOUT_SECONDS)
+    module = "edgesparse.tflite.post_training.reconstruction"
+    reply = run_json_module(module, words, str(model), timeout_seconds)
     layers = {clean(str(name)): float(share) for name, share in reply["layers"].items()}
-    return Reconstruction(layers, int(reply["left"]), float(reply["output_error"]))
+    return Reconstruction(layers, int(reply["left"]), from_json(reply["losses"]))
 
 
 @dataclass(frozen=True)
@@ -154,11 +151,11 @@ def _moments(
     """Collect each layer's moments: its inputs in `pruned_file`, its outputs in `original`."""
     files = [original] if pruned_file is original else [pruned_file, original]
     interpreters = [open_interpreter(content) for content in files]
-    count = min(MOST_SAMPLES, min(len(values) for values in samples.values()))
+    count = min(MOST_USED, min(len(values) for values in samples.values()))
     matrices = [layer.matrix for layer in layers]
     moments = [empty_statistics(matrix) for matrix in matrices]
     runs = [
-        run(interpreter, content, samples, MOST_SAMPLES)
+        run(interpreter, content, samples, MOST_USED)
         for interpreter, content in zip(interpreters, files, strict=True)
     ]
     for number, *_ in zip(*runs, strict=True):
@@ -196,11 +193,7 @@ def _prune_file(
     model: Path, samples_file: Path, sparsity: float, pattern: Pattern, target: Path
 ) -> dict[str, Any]:
     content = decode(model.read_bytes(), model.name)
-    all_samples = read_samples(samples_file, content)
-    count = min(len(values) for values in all_samples.values())
-    if count < MIN_SAMPLES:
-        raise UsageError(f"{samples_file} has {count} samples; at least {MIN_SAMPLES} are required")
-    samples, held_out = hold_out(all_samples, count)
+    samples, held_out = split_samples(samples_file, content)
     graph = open_model(content, model.name)
     layers, left = _layers(graph, content, pattern)
     if not layers:
@@ -225,7 +218,7 @@ def _prune_file(
     return {
         "layers": {layer.constant.label: shares[str(n)] for n, layer in enumerate(layers)},
         "left": left,
-        "output_error": output_error(content, pruned_file, held_out, MOST_SAMPLES),
+        "losses": as_json(judge_file(content, pruned_file, held_out)),
     }
 
 

@@ -1,0 +1,1 @@
+"""The compress command: a trained model made smaller and faster, without its training."""

@@ -1,0 +1,76 @@
+"""The compress command: compress a trained model for a device, without its training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgesparse.commands.compression.files import compress_file
+from edgesparse.commands.compression.keras_models import compress_keras
+from edgesparse.commands.compression.written import Compressed, Deadline
+from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.graph import events
+from edgesparse.spec.errors import UsageError
+
+
+def compress(
+    project: Resources,
+    model: str | Path,
+    data: str | Path,
+    device: DeviceName = "local",
+    output: str | Path = "compressed.tflite",
+    *,
+    sparsity: float | None = None,
+    max_error: float = 0.02,
+    minutes: float | None = None,
+    quick: bool = False,
+) -> Compressed:
+    """Make a trained model smaller and faster for a device, without training it.
+
+    A Keras model is pruned with reconstruction, quantized and converted in every way that can pay
+    on the device; the fastest variant that loses at most a point is written. A float .tflite file
+    is quantized (with the extra `quantizer`) and pruned within `max_error`, and stored in the
+    format that the device exploits. Dense files come first: `output` is written as soon as one of
+    them is measured, and again for a better one.
+
+    Args:
+        model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; or
+            a .tflite file.
+        data: for a Keras model a .npz with x and y; a .npz of samples alone (x, or arrays by the
+            inputs' names) or a .npy: the model's own outputs are the labels then; or a pipeline
+            file with data. For a .tflite file a .npy or .npz of samples.
+        sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES within
+            `max_error`.
+        max_error: largest loss of an output of a .tflite file: 0 for the original's answers, 1
+            for the best constant answer.
+        minutes: no level of zeros is started, or goes on for a .tflite file, after this time.
+
+    Raises:
+        UsageError: a file is wrong; nothing was run.
+        EdgesparseError: no variant is within the limit.
+    """
+    source, target = Path(model), Path(output)
+    if not source.exists():
+        raise UsageError(f"{source}: no such file")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such folder")
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise UsageError(f"{target}: cannot be written; name another file with -o")
+    deadline, before = Deadline(minutes), _written_at(target)
+    try:
+        if source.suffix == ".tflite":
+            return compress_file(
+                project, source, Path(data), device, target, sparsity, max_error, deadline,
+                quick=quick,
+            )  # fmt: skip
+        return compress_keras(
+            project, source, Path(data), device, target, sparsity or 0.7, deadline, quick=quick
+        )
+    except KeyboardInterrupt:
+        if _written_at(target) != before:
+            project.listener(events.Note(f"interrupted: {target} is the best file so far"))
+        raise
+
+
+def _written_at(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None

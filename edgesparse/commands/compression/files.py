@@ -1,0 +1,233 @@
+"""Compression of a float .tflite file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesparse import __version__
+from edgesparse.commands.bench import bench_files
+from edgesparse.commands.compression.written import Compressed, Deadline, write
+from edgesparse.commands.fleet.probes import profiles
+from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.graph import events
+from edgesparse.graph.workspace import Workspace
+from edgesparse.measure.selection import best_row
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import Benchmark
+from edgesparse.spec.safe.files import digest_of, replace_bytes
+from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.step import Pattern
+from edgesparse.tflite.format.appended import trailing_bytes
+from edgesparse.tflite.format.inspect import read_model
+from edgesparse.tflite.post_training import quantize
+from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json, worst
+from edgesparse.tflite.post_training.reconstruction import TIMEOUT_SECONDS, reconstruct
+from edgesparse.tflite.runtimes.compatibility import Cell, Profile
+from edgesparse.tflite.runtimes.storage import store
+
+SPARSITIES = (0.7, 0.6, 0.5, 0.4, 0.3)
+"""Tried in this order until the output error is within its limit."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A file within the limit, and its share of zeros."""
+
+    path: Path
+    losses: tuple[OutputLoss, ...]
+    sparsity: float | None = None
+
+
+def compress_file(
+    project: Resources,
+    source: Path,
+    data: Path,
+    device: DeviceName,
+    target: Path,
+    sparsity: float | None,
+    max_error: float,
+    deadline: Deadline,
+    *,
+    quick: bool,
+) -> Compressed:
+    """Compress a .tflite file; see `compress`."""
+    content = read_model(source)
+    with project.target(device) as connected:
+        runtime_profiles = profiles(connected, project.workspace())
+    if not runtime_profiles:
+        raise EdgesparseError(f"device {connected.device.name} has no usable runtime")
+    profile = next(iter(runtime_profiles.values()))
+    devices = project.devices(device)
+    command = shlex.join(["edgesparse", "bench", str(source), str(target)])
+    kept = _kept_folder(project.workspace(), source, data)
+
+    def measured(candidates: Sequence[_Candidate], *, quick: bool) -> Compressed:
+        """Measure candidates beside the original, and write the best of them."""
+        files = [source, *(candidate.path for candidate in candidates)]
+        results = bench_files(project, files, devices, Benchmark(), command, quick=quick)
+        # A row's variant is called like its file, unless another has the name.
+        names = list(dict.fromkeys(row.variant for row in results.rows))
+        by_name = dict(zip(names[1:], candidates, strict=True))
+        row = best_row([row for row in results.rows if row.variant in by_name], results.gates)
+        best = candidates[0] if row is None else by_name[row.variant]
+        write(target, best.path.read_bytes())
+        return Compressed(
+            str(source), str(target), best.path.stem, len(content), best.path.stat().st_size,
+            best.sparsity, worst(list(best.losses)).loss, results,
+            tuple(f"{loss.output}: {loss.text}" for loss in best.losses),
+        )  # fmt: skip
+
+    with temporary_folder() as folder:
+        dense = list(_dense(project, source, content, data, max_error, folder, kept))
+        done = None
+        if dense:
+            done = measured(dense, quick=True)
+            dense = [candidate for candidate in dense if candidate.path.stem == done.variant]
+            project.listener(events.Note(f"wrote {target}: {done.change}; now zeros"))
+        shares = [sparsity] if sparsity else list(SPARSITIES)
+        try:
+            sparse = _sparse(
+                project, source, content, data, shares, max_error, profile, deadline, folder, kept
+            )
+        except EdgesparseError as error:
+            if done is None:
+                raise
+            project.listener(events.Note(str(error)))
+            return done if quick else measured(dense, quick=False)
+        return measured([*dense, sparse], quick=quick)
+
+
+def _dense(
+    project: Resources,
+    source: Path,
+    content: bytes,
+    data: Path,
+    max_error: float,
+    folder: Path,
+    kept: Path,
+) -> Iterator[_Candidate]:
+    """Yield the file's dense forms within the limit."""
+    if not quantize.is_available():
+        note = f"dense int8, dynamic and f16 were skipped: {quantize.INSTALL}"
+        project.listener(events.Note(note))
+        return
+    for number, scheme in enumerate(quantize.DENSE_SCHEMES):
+        with _level(project, f"quantize to {scheme}", number, len(quantize.DENSE_SCHEMES)):
+            try:
+                losses, stored = _resumed(
+                    kept / f"{scheme}.tflite",
+                    lambda path, scheme=scheme: quantize.quantize_file(  # type: ignore[misc]
+                        source, data, scheme, path, TIMEOUT_SECONDS
+                    ),
+                )
+            except EdgesparseError as error:
+                project.listener(events.Note(f"{scheme}: {error}"))
+                continue
+        loss = worst(losses)
+        if loss.loss > max_error:
+            note = f"{scheme}: {loss.output}: {loss.text}; {_exceeds(loss.loss, max_error)}"
+            project.listener(events.Note(note))
+            continue
+        path = folder / f"{scheme}.tflite"
+        path.write_bytes(stored + trailing_bytes(content, str(source)))
+        if path.stat().st_size < len(content):
+            yield _Candidate(path, tuple(losses))
+
+
+def _sparse(
+    project: Resources,
+    source: Path,
+    content: bytes,
+    data: Path,
+    shares: Sequence[float],
+    max_error: float,
+    profile: Profile,
+    deadline: Deadline,
+    folder: Path,
+    kept: Path,
+) -> _Candidate:
+    """Return the file with the most zeros within the limit. Raises EdgesparseError."""
+    pattern: Pattern = "block-1x4" if _takes_blocks(profile) else "unstructured"
+    nearest = 1.0
+    for number, share in enumerate(shares):
+        deadline.check(source)
+        with _level(project, f"reconstruct with {share:.0%} zeros", number, len(shares)):
+            losses, pruned = _resumed(
+                kept / f"{pattern}-{share:g}.tflite",
+                lambda path, share=share: _pruned(  # type: ignore[misc]
+                    source, data, share, pattern, path, deadline
+                ),
+            )
+        nearest = min(nearest, worst(losses).loss)
+        if worst(losses).loss <= max_error:
+            break
+    else:
+        raise EdgesparseError(
+            f"{source}: {_exceeds(nearest, max_error)}; raise it, lower --sparsity, or add "
+            "representative samples"
+        )
+    stored, _ = store(pruned, profile, "auto", source.name)
+    path = folder / "sparse.tflite"
+    path.write_bytes(stored + trailing_bytes(content, str(source)))
+    if path.stat().st_size >= len(content):
+        raise EdgesparseError(
+            f"{source}: {share:.0%} sparsity does not shrink the file for {profile.machine.runtime}"
+        )
+    return _Candidate(path, tuple(losses), share)
+
+
+def _pruned(
+    source: Path, data: Path, share: float, pattern: Pattern, path: Path, deadline: Deadline
+) -> list[OutputLoss]:
+    try:
+        return reconstruct(source, data, share, pattern, path, deadline.seconds_left).losses
+    except EdgesparseError:
+        deadline.check(source)
+        raise
+
+
+@contextmanager
+def _level(project: Resources, label: str, number: int, total: int) -> Iterator[None]:
+    project.listener(events.StageStarted(label, number + 1, total))
+    yield
+    project.listener(events.StageDone(label, number + 1, total))
+
+
+def _exceeds(loss: float, max_error: float) -> str:
+    return f"output error {loss:.1%} exceeds --max-error {max_error:.1%}"
+
+
+def _kept_folder(workspace: Workspace, source: Path, data: Path) -> Path:
+    """Return the folder of levels, for the same file and samples, that a later run continues."""
+    if not data.is_file():
+        raise UsageError(f"{data}: no such file")
+    inputs = f"{__version__} {digest_of(source)} {digest_of(data)}"
+    folder = workspace.folder / "compress" / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _resumed(
+    path: Path, change: Callable[[Path], list[OutputLoss]]
+) -> tuple[list[OutputLoss], bytes]:
+    """Return a changed file and its losses; from an earlier run where that made it."""
+    about = path.with_suffix(".json")
+    if not about.exists():
+        part = path.with_suffix(f".{os.getpid()}.part")
+        losses = change(part)
+        part.replace(path)
+        replace_bytes(about, json.dumps(as_json(losses)).encode())
+    return from_json(json.loads(about.read_text())), path.read_bytes()
+
+
+def _takes_blocks(profile: Profile) -> bool:
+    """True where blocks in fully connected layers save time, and zeros in convolutions do not."""
+    cell = profile.verdict(Cell("FULLY_CONNECTED", "f32", "block-1x4"))
+    return cell.exploits(0.3) and not profile.sparse_path.exists

@@ -1,0 +1,158 @@
+"""Compression of a Keras model, by a pipeline without training."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from edgesparse.commands.compression.written import Compressed, Deadline, write
+from edgesparse.commands.deploy import deploy
+from edgesparse.commands.fleet.resources import DeviceName, Resources
+from edgesparse.commands.results.models import FOLDER
+from edgesparse.graph import events
+from edgesparse.graph.workspace import Workspace
+from edgesparse.measure.results import Results
+from edgesparse.measure.selection import best_row
+from edgesparse.models.files.reference_outputs import label_samples_in_child
+from edgesparse.spec.auto_variants import untrained_variants
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
+
+
+def compress_keras(
+    project: Resources,
+    source: Path,
+    data: Path,
+    device: DeviceName,
+    target: Path,
+    sparsity: float,
+    deadline: Deadline,
+    *,
+    quick: bool,
+) -> Compressed:
+    """Compress a Keras model; see `compress`."""
+    loaded = _pipeline(source, data, sparsity, project.workspace())
+    variants = loaded.spec.variants
+
+    def deployed(names: Sequence[str], *, quick: bool, benchmark: bool = True) -> Results:
+        try:
+            return deploy(
+                project, loaded, [device], variants=names, quick=quick, benchmark=benchmark
+            )
+        except EdgesparseError as error:
+            kind = UsageError if isinstance(error, UsageError) else EdgesparseError
+            raise kind(_by_file(error, loaded, source, data)) from error
+
+    dense = [name for name, variant in variants.items() if not variant.sparsify]
+    sparse = [name for name in variants if name not in dense]
+    if not sparse:
+        return _written(project, source, target, deployed(dense, quick=quick))
+    # Something useful first: dense files take seconds, zeros minutes.
+    with suppress(_NothingKept):
+        done = _written(project, source, target, deployed(dense, quick=True))
+        project.listener(events.Note(f"wrote {target}: {done.change}; now zeros"))
+    tried: list[str] = []
+    for name in sparse:
+        if deadline.has_passed:
+            left = ", ".join(sparse[len(tried) :])
+            project.listener(events.Note(f"--minutes ended before {left}"))
+            break
+        tried.append(name)
+        if deadline.is_set:
+            deployed([*dense, name], quick=True, benchmark=False)
+    return _written(project, source, target, deployed([*dense, *tried], quick=quick))
+
+
+class _NothingKept(EdgesparseError):
+    """No variant ran and kept its metric."""
+
+
+def _written(project: Resources, source: Path, target: Path, results: Results) -> Compressed:
+    """Write the best variant of a run."""
+    row = best_row(results.rows, results.gates)
+    if row is None:
+        raise _NothingKept(f"{source}: no variant ran and kept its metric; see 'edgesparse report'")
+    run = project.workspace().results_path(results.run)
+    kept = run.with_name(FOLDER) / f"{row.variant}-{row.runtime.name}.tflite"
+    write(target, kept.read_bytes())
+    dense = next((r for r in results.rows if r.variant == results.baseline and r.model), row)
+    assert dense.model is not None
+    return Compressed(
+        str(source), str(target), row.variant, dense.model.bytes, target.stat().st_size, None, None,
+        results,
+    )  # fmt: skip
+
+
+def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -> Loaded[Any]:
+    """Pipeline without training, with every variant that can pay."""
+    base, described = Path.cwd(), _data_keys(data, source, workspace)
+    if data.suffix in (".yaml", ".yml"):
+        base = data.absolute().parent
+    variants = untrained_variants(sparsity)
+    if source.is_dir():  # A SavedModel is converted as it is.
+        variants = {
+            name: variant for name, variant in variants.items() if "sparsify" not in variant
+        }
+    text = yaml.safe_dump(
+        {
+            "name": "compress",
+            **described,
+            "model": {"ref": str(source.absolute())},
+            "train": {"epochs": 0},
+            "variants": variants,
+            "release": "none",
+        },
+        sort_keys=False,
+    )
+    loaded = parse_pipeline(text, str(base / "compress.yaml"))
+    return Loaded(loaded.spec.with_auto_variants(), loaded.document)
+
+
+def _by_file(error: EdgesparseError, loaded: Loaded[Any], source: Path, data: Path) -> str:
+    """Rewrite an error about the generated pipeline in terms of the user's files."""
+    document = loaded.document
+
+    def location(match: re.Match[str]) -> str:
+        line = int(match[1] or 0)
+        above = [key for key, (top, _) in document.keys.items() if len(key) == 1 and top <= line]
+        about_data = above and above[-1][0] in ("data", "task", "metric")
+        return f"{data if about_data else f'{source} with {data}'}: "
+
+    return re.sub(re.escape(document.path) + r"(?::(\d+):\d+)?: ", location, str(error))
+
+
+def _data_keys(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]:
+    """Pipeline keys for the data, and for the task where the model's outputs are the labels."""
+    if data.suffix in (".yaml", ".yml"):
+        spec = load_pipeline(data).spec.data
+        return {"data": spec.model_dump(mode="json", exclude_defaults=True)}
+    if not data.is_file():
+        raise UsageError(f"{data}: no such file")
+    if data.suffix not in (".npz", ".npy"):
+        raise UsageError(f"{data}: use a .npz or .npy of samples, or a pipeline file (.yaml)")
+    try:
+        stored = np.load(data, allow_pickle=False)
+        names = [] if isinstance(stored, np.ndarray) else list(stored.files)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UsageError(f"{data}: is not a {data.suffix} of plain arrays: {error}") from None
+    if any(name in ("y", "y_train") or name.startswith("y.") for name in names):
+        return {"data": {"name": "npz", "args": {"path": str(data.absolute())}}}
+    # Stored permanently: stages read it again.
+    kept = workspace.folder / "compress" / f"{source.stem}-{data.stem}.npz"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    tasks = label_samples_in_child(source, data, kept)
+    keys: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
+    keys["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
+    # The model has no error against its own outputs, so mae has no relative limit; of decisions
+    # those lost and new count, at their threshold.
+    metric = {"regression": "r2", "multi-label": "f1"}.get(next(iter(tasks.values())))
+    if metric is not None:
+        keys["metric"] = metric
+    return keys

@@ -1,0 +1,57 @@
+"""Samples for changes of a ready file, and its outputs for those on which it is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.format.signature import dequantize, read_signature
+from edgesparse.tflite.post_training.judgement import OutputLoss, judge
+from edgesparse.tflite.recording import Arrays, open_interpreter, read_samples, run
+
+MOST_USED = 200
+"""More change a method's result by less than the samples differ."""
+MIN_SAMPLES = 10
+_SEED = 0
+
+
+def split_samples(path: Path, content: bytes) -> tuple[Arrays, Arrays]:
+    """Read samples for a file, in an order shuffled once: those that a method uses, at most
+    MOST_USED, and all others, on which its result is judged.
+
+    Raises:
+        UsageError: the samples do not fit the file's inputs, or are fewer than MIN_SAMPLES.
+    """
+    samples = read_samples(path, content)
+    count = min(len(values) for values in samples.values())
+    if count < MIN_SAMPLES:
+        raise UsageError(f"{path} has {count} samples; at least {MIN_SAMPLES} are required")
+    order = np.random.default_rng(_SEED).permutation(count)
+    used = min(MOST_USED, count - max(1, count // 5))
+    parts = np.sort(order[:used]), np.sort(order[used:])
+    first, second = ({name: v[rows] for name, v in samples.items()} for rows in parts)
+    return first, second
+
+
+def outputs_of(content: bytes, samples: Arrays) -> list[np.ndarray]:
+    """Return the outputs [n, ...] of a file, in their order, as real numbers."""
+    interpreter = open_interpreter(content)
+    details = {d["index"]: d for d in interpreter.get_output_details()}
+    ends = [details[spec.index] for spec in read_signature(content).outputs]
+    count = min(len(values) for values in samples.values())
+    rows = [
+        [dequantize(interpreter.get_tensor(end["index"]), end) for end in ends]
+        for _ in run(interpreter, content, samples, count)
+    ]
+    stacked = (np.stack(values) for values in zip(*rows, strict=True))
+    # A batch of one is no axis of the answer.
+    return [v[:, 0] if v.ndim > 2 and v.shape[1] == 1 else v for v in stacked]
+
+
+def judge_file(before: bytes, after: bytes, samples: Arrays) -> list[OutputLoss]:
+    """Judge the outputs of a changed file against the original's."""
+    names = [spec.name for spec in read_signature(before).outputs]
+    expected, actual = (outputs_of(content, samples) for content in (before, after))
+    return judge(dict(zip(names, expected, strict=True)), dict(zip(names, actual, strict=True)))
