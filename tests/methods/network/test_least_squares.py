@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from edgesparse.methods.network import least_squares
+from edgesparse.methods.network.keep_mask import block_scores
 from edgesparse.methods.network.least_squares import (
     LEVELS,
     LayerStatistics,
@@ -62,6 +63,20 @@ def test_blocks_go_together(seen, pattern, width):
     blocks = (found != 0).reshape(-1, width, 32)
     assert np.all(blocks.any(axis=1) == blocks.all(axis=1))
     assert np.mean(found == 0) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("columns", [30, 128])
+def test_blocks_lie_within_a_position_of_a_convolution(monkeypatch, columns):
+    monkeypatch.setattr(least_squares, "COLUMNS", columns)
+    random = np.random.default_rng(0)
+    weights, x = random.normal(size=(9 * 6, 5)), random.normal(size=(300, 9 * 6))
+    statistics = empty_statistics(weights, 6)
+    statistics.add(x, x @ weights)
+    found = prune_weights(weights, statistics, 0.8, "block-2x4", 6)
+    kept, counts = block_scores(found.reshape(3, 3, 6, 5) != 0, "block-2x4")
+    assert set(np.unique(kept / counts)) == {0.0, 1.0}
+    assert kept.any(axis=0).all()
+    assert np.mean(found == 0) == pytest.approx(0.8, abs=0.06)
 
 
 def test_two_of_every_four_stay(seen):

@@ -93,6 +93,7 @@ def test_earlier_keys_are_errors_that_name_the_new_one():
   c: {sparsify: {method: channels, macs: .5, multiple: 4, max_ratio: .5}}
   d: {sparsify: {method: rigl, sparsity: .5, densities: erk}}
   e: {sparsify: {method: weight_sharing}}
+  f: {sparsify: {method: magnitude, sparsity: .5, scope: global}}
 search: {variant: {}, objectives: [bytes], limits: [], at_once: 2}
 verify: {samples: 3}
 """
@@ -104,6 +105,7 @@ verify: {samples: 3}
         "unknown key 'max_ratio'; it is now called 'max_pruning_ratio'",
         "unknown key 'densities'; it is now called 'distribution'",
         "unknown method 'weight_sharing'; it is now called 'weight-sharing'",
+        "unknown key 'scope'; it is now called 'distribution'",
         "unknown key 'limits'; it is now called 'constraints'",
         "unknown key 'at_once'; it is now called 'parallel_trials'",
         "unknown key 'samples'; it is now called 'golden_samples'",
