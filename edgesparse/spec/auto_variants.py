@@ -19,7 +19,8 @@ def default_variants(train_epochs: int) -> dict[str, Any]:
     """Return the variants of `variants: auto` by name, as a pipeline file has them.
 
     They are dense ones, fewer channels, half precision, zeros that XNNPACK skips in convolutions,
-    both, and blocks for fully connected layers. A device skips those that are not faster there.
+    blocks of them that edgesparse's delegate skips in int8, each also with fewer channels, and
+    blocks for fully connected layers. A device skips those that are not faster there.
     Without training epochs: variants that need no training.
     """
     if not train_epochs:
@@ -27,6 +28,7 @@ def default_variants(train_epochs: int) -> dict[str, Any]:
     epochs = max(1, min(EPOCHS, train_epochs))
     channels = {"method": "channels", "macs": 0.4, "epochs": epochs}
     magnitude = {"method": "magnitude", "epochs": epochs}
+    blocks = {**magnitude, "sparsity": 0.8, "pattern": "block-2x4"}
     return {
         "dense-f32": {},
         "dense-int8": {"quantize": "int8"},
@@ -34,6 +36,8 @@ def default_variants(train_epochs: int) -> dict[str, Any]:
         "half-f16": {"quantize": {"scheme": "f16", "compute": "f16"}},
         "sparse-f32": {"sparsify": {**magnitude, "sparsity": 0.85}},
         "channels-sparse-f32": {"sparsify": [channels, {**magnitude, "sparsity": 0.8}]},
+        "sparse-int8": {"sparsify": blocks, "quantize": "int8"},
+        "channels-sparse-int8": {"sparsify": [channels, blocks], "quantize": "int8"},
         "blocks-f32": {"sparsify": {**magnitude, "sparsity": 0.9, "pattern": "block-1x4"}},
         "blocks-int8": {
             "sparsify": {**magnitude, "sparsity": 0.9, "pattern": "block-1x16"},
