@@ -25,7 +25,7 @@ def test_defaults_of_a_board():
 @pytest.mark.parametrize("connect", ["{}", "{local: {}, ssh: {host: a}}", "{local: null}"])
 def test_there_is_exactly_one_way_to_a_device(connect):
     said = refused(f"name: a\nconnect: {connect}\nruntimes: [ai-edge-litert]\n")
-    assert "set exactly one of local, ssh and emulator" in said
+    assert "set exactly one of local, ssh, emulator and plugin" in said
     assert ":2:" in said
 
 
