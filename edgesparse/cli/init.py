@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgesparse.cli.options import say
 
+if TYPE_CHECKING:
+    from edgesparse.commands.drafts.draft import Draft
+
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--example",
     metavar="NAME",
     help="Start from a shipped pipeline and its files; 'list' lists them.",
 )
+@click.option(
+    "--model",
+    metavar="FILE",
+    help="Start from your model: a .keras or .h5 file, a SavedModel folder, or FILE.py:FUNCTION.",
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path),
+    help="The model's data: a folder with a folder of images per class, a .csv, or a .npz.",
+)  # fmt: skip
+@click.option("--target", metavar="COLUMN", help="Column that a .csv is to predict.")
+@click.option("--device", metavar="USER@HOST", help="Also write a device file for this board.")
 @click.option("--ci", is_flag=True, help="Also write a workflow for GitHub Actions.")
-def init(folder: Path, example: str | None, ci: bool) -> None:
-    """Start a project: a first pipeline, the local device and JSON Schemas for editors."""
+def init(
+    folder: Path | None,
+    example: str | None,
+    model: str | None,
+    data: Path | None,
+    target: str | None,
+    device: str | None,
+    ci: bool,
+) -> None:
+    """Start a project: a first pipeline, the local device and JSON Schemas for editors.
+
+    With --model and --data the pipeline is for your model: both are looked at, and what the files
+    assume is printed. On a terminal, missing options are prompted for.
+    """
     import shlex
 
     from edgesparse.commands.init import examples, write_project
@@ -26,11 +53,42 @@ def init(folder: Path, example: str | None, ci: bool) -> None:
     if example == "list":
         say("\n".join(examples()))
         return
-    written = write_project(folder, example, ci=ci)
+    if model is None and folder is None:
+        raise click.UsageError("name a folder, or start from your model with --model and --data")
+    folder, drafted = folder or Path(), None
+    if model is not None:
+        drafted = _draft(folder, model, data, target, device)
+    elif data is not None or target is not None or device is not None:
+        raise click.UsageError("--data, --target and --device need --model")
+    written = write_project(folder, example, draft=drafted, ci=ci)
     for path in written:
         say(f"wrote {path}")
-    name = example or "first"
-    say(f"next: cd {shlex.quote(str(folder))} && edgesparse deploy pipelines/{name}.yaml")
+    for line in ("assumed:", *drafted.assumptions) if drafted else ():
+        say(line if line == "assumed:" else f"  {line}")
+    name = drafted.name if drafted else example or "first"
+    option = f" --device {drafted.device}" if drafted and drafted.device != "local" else ""
+    enter = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+    say(f"next: {enter}edgesparse deploy pipelines/{name}.yaml{option}")
+
+
+def _draft(
+    folder: Path, model: str, data: Path | None, target: str | None, device: str | None
+) -> Draft:
+    """Draft files for a model; on a terminal, ask for what is missing."""
+    import sys
+
+    from edgesparse.commands.drafts.draft import TABLES, columns_of, draft
+
+    asks = sys.stdin.isatty()
+    if data is None:
+        if not asks:
+            raise click.UsageError("--model needs --data")
+        data = Path(click.prompt("data (a folder of images per class, a .csv or a .npz)"))
+    if target is None and asks and data.suffix in TABLES and (columns := columns_of(data)):
+        target = click.prompt("column to predict", default=columns[-1])
+    if device is None:
+        device = click.prompt("device (USER@HOST, or local)", default="local") if asks else "local"
+    return draft(folder, model, data, device=device, target=target)
 
 
 @click.command()

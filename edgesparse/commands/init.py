@@ -5,6 +5,7 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
+from edgesparse.commands.drafts.draft import Draft
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.reading.load import LOCAL_DEVICE
 from edgesparse.spec.reading.schema import schema_text
@@ -68,12 +69,15 @@ jobs:
 EMULATED = "pi5-emulated"
 
 
-def write_project(folder: Path, example: str | None = None, *, ci: bool = False) -> list[Path]:
+def write_project(
+    folder: Path, example: str | None = None, *, draft: Draft | None = None, ci: bool = False
+) -> list[Path]:
     """Write a pipeline and its files, the local device and JSON Schemas into `folder`. Existing
     files with the same content are kept.
 
     Args:
         example: start from this shipped pipeline.
+        draft: files for the user's model, in place of a first pipeline.
         ci: also write a workflow for GitHub Actions, and the device that it deploys to.
 
     Returns:
@@ -83,9 +87,11 @@ def write_project(folder: Path, example: str | None = None, *, ci: bool = False)
         UsageError: the example is unknown, a different file exists (nothing is written), or a file
             cannot be written.
     """
-    name = example or "first"
+    name = draft.name if draft is not None else example or "first"
     contents = {f"pipelines/{name}.yaml": PIPELINE.encode()}
-    if example is not None:
+    if draft is not None:
+        contents = {path: text.encode() for path, text in draft.contents.items()}
+    elif example is not None:
         contents = {f"pipelines/{file.name}": file.read_bytes() for file in _example(example)}
     contents |= {
         "pipelines/schema.json": (schema_text("pipeline") + "\n").encode(),

@@ -1,6 +1,8 @@
 """What shells complete, asked of the shells themselves."""
 
+import contextlib
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -65,3 +67,35 @@ def test_init_lists_examples(cli, tmp_path):
     assert done.returncode == 0
     assert {"digits", "words", "lasso"} <= set(done.stdout.split())
     assert not Path(tmp_path, "pipelines").exists()
+
+
+def test_on_a_terminal_what_is_missing_is_asked_for(tmp_path):
+    (tmp_path / "train.py").write_text("model = 1\n")
+    (tmp_path / "rows.csv").write_text("a,b,price\n1,2,3\n")
+    command = [sys.executable, "-m", "edgesparse", "init", "--model", "train.py"]
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=slave, stdout=slave, stderr=slave, close_fds=True
+    ) as program:
+        os.close(slave)
+        os.write(master, b"rows.csv\n\npi@board\n")
+        shown = b""
+        with contextlib.suppress(OSError):  # At its end a terminal raises.
+            while part := os.read(master, 4096):
+                shown += part
+        os.close(master)
+    text = shown.decode()
+    assert program.returncode == 2
+    assert "column to predict [price]:" in text
+    assert "device (USER@HOST, or local) [local]:" in text
+    assert "train.py has no function that returns its model" in text
+
+
+def test_without_a_terminal_what_is_missing_is_an_error(cli, tmp_path):
+    for arguments, message in [
+        (["--model", "m.keras"], "--model needs --data"),
+        ([".", "--device", "pi@board"], "--data, --target and --device need --model"),
+        ([], "name a folder, or start from your model"),
+    ]:
+        done = cli("init", *arguments)
+        assert (done.returncode, message in done.stderr) == (2, True)

@@ -1,0 +1,1 @@
+"""Drafts: pipeline and device files for a model and data that a user has."""
