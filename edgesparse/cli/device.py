@@ -98,11 +98,14 @@ def probe(name: str, as_json: bool) -> None:
         trials = [trial for trial in result.trials if trial.runtime == runtime.name]
         lines += [f"  {_trial_line(trial)}"[:WIDTH] for trial in trials]
         lines += [f"  {_zeros_line(gains.zeros)}", f"  {_half_precision_line(gains.half)}"]
+        delegate = probed.delegates.get(runtime.name)
+        lines += [f"  delegate: {delegate.text}"] if delegate else []
     lines.append(
         f"{probed.surprises} of {len(result.trials)} results differ from the built-in "
         "compatibility table; probed results will be used"
     )
-    emit(as_json, asdict(result), lines)
+    delegates = {name: asdict(finding) for name, finding in probed.delegates.items()}
+    emit(as_json, {**asdict(result), "delegates": delegates}, lines)
 
 
 def _zeros_line(gain: float) -> str:

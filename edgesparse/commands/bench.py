@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from edgesparse.commands.candidates import delegated, ready, too_many_threads
+from edgesparse.commands.candidates import ready, too_many_threads
 from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
@@ -51,8 +51,8 @@ def bench(
             addresses (USER@HOST[:PORT]), or Devices.
         threads: numbers of threads, each measured; a device file's own stand before them.
         input_shapes: shapes of dynamic inputs, as "1x224x224x3" or "NAME=1x224x224x3".
-        delegates: xnnpack, edgesparse (our own for int8 files with zeros) or both, in turns; in
-            place of the device file's.
+        delegates: xnnpack, edgesparse (for int8 files with zeros) or both, in turns; in place of
+            the device file's.
         quick: measure briefly; results are indicative only.
         benchmark: how to measure, in place of `threads` and of the usual settings.
 
@@ -147,10 +147,7 @@ def _candidate(
     candidate = Candidate(
         name, runtime, "", threads, None, file.path, file.model, shapes=file.shapes
     )
-    candidate = ready(candidate, target.device, error or too_many_threads(target, threads))
-    if not file.delegate:
-        return candidate
-    return delegated(candidate, file.delegate, target.host.machine)
+    return ready(candidate, target, error or too_many_threads(target, threads), file.delegate)
 
 
 def _shapes(
@@ -202,6 +199,8 @@ def _why(file: _File, row: Row, profiles: Mapping[str, Profile]) -> str | None:
     custom = explain_custom(file.signature.custom)
     if custom is not None:
         return custom
+    if row.delegate == "edgesparse" and not file.delegate:
+        return f"{row.error}; --delegate xnnpack measures it without delegate edgesparse"
     profile = profiles.get(row.runtime.name)
     if profile is None:
         return None

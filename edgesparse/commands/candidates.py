@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgesparse.commands.fleet.delegates import offers
 from edgesparse.commands.fleet.target import Target
 from edgesparse.delegate import BuildError, library, refused
+from edgesparse.delegate.choice import is_tried
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
@@ -24,7 +26,7 @@ from edgesparse.stages.base.stage import NOTES
 from edgesparse.stages.convert import NETWORK
 from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
-from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.format.graph import int8_weights, label
 from edgesparse.tflite.runtimes.storage import Decision
 from edgesparse.tflite.verify import limits
 
@@ -65,6 +67,14 @@ def planned(
                     continue
                 models.append(_verified(candidate, plan, executor, key, convert, evaluator))
     return [within_macs(candidate, models, executor.context.pipeline) for candidate in models]
+
+
+def try_again(plan: Plan, store: Store) -> None:
+    """Drop verdicts of files for which edgesparse's delegate failed for a reason that can pass: the
+    next run tries it again."""
+    for key in set(plan.verified.values()):
+        if store.has(key) and read_json(store.path(key) / "verify.json").get("try_again"):
+            store.discard(key)
 
 
 def within_macs(candidate: Candidate, others: Sequence[Candidate], pipeline: Pipeline) -> Candidate:
@@ -165,6 +175,7 @@ def _verified(
     verdict = read_json(store.path(key) / "verify.json")
     inputs = plan.stage(convert).inputs
     on_chip = verdict.get("edgetpu")
+    by_edgesparse = verdict.get("delegate") == "edgesparse"
     # Notes of steps are in the verdict; those of a training without steps are not.
     quantize_notes = _notes(store, inputs.get("quantize"))
     dense = not pipeline.variants[candidate.variant].sparsify
@@ -173,7 +184,7 @@ def _verified(
     metrics = read_json(store.path(inputs.get("quantize", inputs["model"])) / METRICS)
     sampled = store.path(plan.samples)
     network = read_json(store.path(convert) / NETWORK)
-    return replace(
+    candidate = replace(
         candidate,
         path=_file(store, verdict["path"]),
         model=ModelFile.model_validate({**verdict["model"], **network}),
@@ -190,12 +201,16 @@ def _verified(
         steps=tuple(_named(s) for s in pipeline.variants[candidate.variant].sparsify),
         seed_group=_seed_group(pipeline, candidate.variant),
         compute_dtype=_compute_dtype(pipeline.variants[candidate.variant]),
-        zeros_exploited=any(decision.exploited for decision in decisions)
-        and verdict["storage"] == "sparse",
+        zeros_exploited=by_edgesparse
+        or (verdict["storage"] == "sparse" and any(decision.exploited for decision in decisions)),
         half_precision=_half(pipeline.variants[candidate.variant], candidate, executor),
         weights=_weights(decisions),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
+    if not by_edgesparse:
+        return candidate
+    architecture = plan.stage(key).spec["edgesparse"]["architecture"]
+    return delegated(candidate, "edgesparse", architecture)
 
 
 def _file(store: Store, location: str) -> Path:
@@ -262,17 +277,30 @@ def delegated(candidate: Candidate, delegate: str, machine: str) -> Candidate:
     return replace(candidate, external=external)
 
 
-def ready(candidate: Candidate, device: Device, error: str | None) -> Candidate:
-    """Candidate for a file without a pipeline on a device; `error` is why it cannot run there."""
+def ready(candidate: Candidate, target: Target, error: str | None, delegate: str) -> Candidate:
+    """Candidate for a file without a pipeline on a device.
+
+    Args:
+        error: why it cannot run there.
+        delegate: in place of the device file's; empty: that one.
+    """
     assert candidate.path is not None
-    compiled = is_compiled(candidate.path.read_bytes())
+    device, content = target.device, candidate.path.read_bytes()
+    compiled = is_compiled(content)
     candidate = replace(candidate, delegate=device.delegate_used, clock=device.clock, error=error)
-    if device.delegate_used == "edgetpu" and compiled:
+    if device.delegate_used == "edgetpu" and compiled and not delegate:
         return replace(candidate, external=_external(device))
     if compiled:
         why = "it was compiled for the Edge TPU, which needs 'delegate: edgetpu' in the device file"
         return replace(candidate, error=error or why)
+    if delegate:
+        return delegated(candidate, delegate, target.host.machine)
     if device.delegate_used == "edgetpu":
         note = "on the CPU: this file was not compiled for the Edge TPU"
         return replace(candidate, delegate="xnnpack", notes=(note,))
-    return candidate
+    offer = offers(target).get(candidate.runtime.name)
+    if error is not None or offer is None or not is_tried(offer, int8_weights(content)):
+        return candidate
+    if "refused" in offer:
+        return replace(candidate, notes=(f"runs by xnnpack: {offer['refused']}",))
+    return delegated(candidate, "edgesparse", target.host.machine)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgesparse.commands import candidates
 from edgesparse.commands.bench import shortened
+from edgesparse.commands.fleet.delegates import built_meanwhile
 from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
@@ -202,7 +203,7 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
             f"{device.name}: {', '.join(others)} left out: the Edge TPU requires full int8"
         )
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
-    with executor_for(
+    opened = executor_for(
         run.loaded,
         target,
         run.workspace.store,
@@ -212,7 +213,8 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         inputs,
         run.stop,
         run.cluster,
-    ) as executor:
+    )
+    with opened as executor, built_meanwhile(target):
         try:
             plan = _predicted(run, target, plan, executor, runtime_profiles, inputs)
 
@@ -237,6 +239,7 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
                 record.notes.append(f"the next plan can be outdated: {error.strerror}")
         with suppress(OSError, EdgesparseError):  # Only for convenience: the store has the models.
             keep_models(_models_folder(run, device), executor.store.path(plan.samples), models)
+        candidates.try_again(plan, executor.store)
         return plan, models
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgesparse.commands.fleet.delegates import offers
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.fleet.target import Target, installed_runtimes, this_machine
@@ -136,6 +137,7 @@ def plan_for(
         full_int8_only=tpu is not None,
         compiler=_compiler(tpu),
         clock=target.device.clock,
+        edgesparse=offers(target),
     )
 
 

@@ -20,7 +20,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.safe.files import locked, user_cache
+from edgesparse.spec.safe.files import file_digest, locked, user_cache
 
 ARCHITECTURES = ("x86_64", "aarch64")
 SYMBOLS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
@@ -61,24 +61,36 @@ def library(architecture: str) -> Path:
     Raises:
         BuildError: there is none for it, or it cannot be built.
     """
+    return _packaged(architecture) or _cached() / file_name(architecture)
+
+
+def identity(architecture: str) -> str:
+    """Digest that changes with an architecture's shared library, which is not built for it.
+
+    Raises:
+        BuildError: there is none for it, or it cannot be built.
+    """
+    packaged = _packaged(architecture)
+    if packaged is not None:
+        return file_digest(packaged)
+    if not _folder().is_dir():
+        _compiler()
+    return digest()
+
+
+def _packaged(architecture: str) -> Path | None:
+    """The library that came with the wheel; None in a clone."""
     if architecture not in ARCHITECTURES:
         raise BuildError(
             f"no delegate for {architecture}; edgesparse has it for {' and '.join(ARCHITECTURES)}"
         )
-    packaged = Path(__file__).parent / "lib" / file_name(architecture)
-    if packaged.is_file():
-        return packaged
-    return _cached() / file_name(architecture)
+    path = Path(__file__).parent / "lib" / file_name(architecture)
+    return path if path.is_file() else None
 
 
 def build(folder: Path) -> list[Path]:
     """Build the libraries of all architectures into a folder; raises BuildError."""
     zig = _compiler()
-    if zig is None:
-        raise BuildError(
-            "the delegate is not built: the compiler is missing; pip install "
-            f"'{COMPILER}=={_pinned()}', or install edgesparse from a wheel, which has it built"
-        )
     sources = sorted(SOURCES.glob("*.cc"))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -144,23 +156,36 @@ def digest() -> str:
 
 def _cached() -> Path:
     """The folder of what was built of these sources; built now if there is none."""
-    cache = user_cache("delegate")
-    folder = cache / digest()
+    folder = _folder()
     if folder.is_dir():
         return folder
-    with locked(cache / "lock"):
-        if not folder.is_dir():  # Nobody else built it meanwhile.
-            with tempfile.TemporaryDirectory(dir=cache) as temporary:
-                part = Path(temporary, "whole")
-                build(part)
-                part.rename(folder)
+    try:
+        with locked(folder.with_name("lock")):
+            if not folder.is_dir():  # Nobody else built it meanwhile.
+                with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                    part = Path(temporary, "whole")
+                    build(part)
+                    part.rename(folder)
+    except OSError as error:
+        raise BuildError(f"the delegate cannot be built: {folder}: {error.strerror}") from None
     return folder
 
 
-def _compiler() -> Path | None:
+def _folder() -> Path:
+    return user_cache("delegate") / digest()
+
+
+def _compiler() -> Path:
+    """Find the compiler; raises BuildError."""
     package = util.find_spec(COMPILER)
     folders = list(package.submodule_search_locations or ()) if package else []
-    return next((p for f in folders if (p := Path(f, "zig")).is_file()), None)
+    path = next((p for f in folders if (p := Path(f, "zig")).is_file()), None)
+    if path is None:
+        raise BuildError(
+            "the delegate is not built: the compiler is missing; pip install "
+            f"'{COMPILER}=={_pinned()}', or install edgesparse from a wheel, which has it built"
+        )
+    return path
 
 
 def _version() -> str:

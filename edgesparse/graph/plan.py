@@ -109,6 +109,7 @@ def build_plan(
     full_int8_only: bool = False,
     compiler: Mapping[str, Any] | None = None,
     clock: str = "wall",
+    edgesparse: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """Plan the pipeline up to verified models.
 
@@ -123,6 +124,7 @@ def build_plan(
         full_int8_only: skip other variants and sparse storage, for an Edge TPU.
         compiler: the Edge TPU's compiler and its options.
         clock: the device's clock for latencies.
+        edgesparse: by runtime, edgesparse's delegate for int8 files; see verify.key_inputs.
     """
     graph, data = _Graph(versions), _data(pipeline, digests)
     chosen = _chosen(pipeline, variants, full_int8_only)
@@ -149,7 +151,8 @@ def build_plan(
             if variant.stores_sparse and not full_int8_only:  # Its compiler reads dense only.
                 spec = encode.key_inputs(variant, runtime, profiles[runtime.name])
                 encoded = graph.add("encode", label, spec, convert=dense)
-            spec = verify.key_inputs(variant, runtime, delegate, machine, pipeline.verify)
+            offer = (edgesparse or {}).get(runtime.name)
+            spec = verify.key_inputs(variant, runtime, delegate, machine, pipeline.verify, offer)
             files = {"convert": dense, "encode": encoded, "compile": compiled}
             verified[name, runtime.name] = graph.add(
                 "verify", label, spec, **files, sparsify=sparse, samples=sampled

@@ -221,6 +221,7 @@ class Row(Data):
     device: str
     runtime: RuntimeInfo
     delegate: str
+    """What ran the model: xnnpack, edgesparse, edgetpu or none."""
     threads: int
     clock: Clock
     """wall: time; instructions: an emulated device counts instructions, which are not time."""

@@ -113,16 +113,22 @@ def blocks(results: Results) -> list[Block]:
 
 def _block(rows: Sequence[Row], cpu: str, shipped: Row | None) -> Block:
     row, reason = rows[0], incomparable_formats(rows, cpu)
+    others = dict.fromkeys(r.delegate for r in rows if r.delegate != row.delegate)
     parts = [
         row.device,
         f"{row.runtime.name} {row.runtime.version}",
-        f"delegate {row.delegate}",
+        ", ".join([f"delegate {row.delegate}", *(f"{_mark(name)} {name}" for name in others)]),
         "1 thread" if row.threads == 1 else f"{row.threads} threads",
     ]
     if row.clock == "instructions":
         simulated = "time = INSTRUCTION COUNT (simulated)"
         parts.append(simulated + (f"; {reason}" if reason else ""))
     return Block(" | ".join(parts), tuple(rows), tuple(_columns(rows)), reason, shipped)
+
+
+def _mark(delegate: str) -> str:
+    """Mark of a row whose delegate is not that of its block's first row."""
+    return f"({delegate[:1]})"
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[Column]:
@@ -271,6 +277,8 @@ def block_cells(block: Block, note_numbers: dict[str, int]) -> list[list[Cell]]:
     for index, row in enumerate(block.rows):
         numbers = (note_numbers.get(note) for note in notes_of(row))
         marks = "".join(f" [{number}]" for number in numbers if number is not None)
+        if row.delegate != block.rows[0].delegate:
+            marks = f" {_mark(row.delegate)}{marks}"
         line = [Cell(row.variant + marks, best=row is block.shipped)]
         for column, best_rows in zip(block.columns, best, strict=True):
             text = column.text(row) if row.status == "ok" else None

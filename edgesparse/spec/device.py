@@ -13,7 +13,7 @@ from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError
 
 RuntimeName = Literal["tflite-runtime", "ai-edge-litert"]
-Delegate = Literal["xnnpack", "edgetpu", "none"]
+Delegate = Literal["auto", "xnnpack", "edgesparse", "edgetpu", "none"]
 DEFAULT_WORKDIR = "~/.cache/edgesparse"
 
 
@@ -92,8 +92,10 @@ class Device(Strict):
         Annotated[Runtime, BeforeValidator(_runtime, json_schema_input_type=str | Runtime)]
     ] = Field(min_length=1, description="A name, or a mapping with name, version, optional.")
     delegate: Delegate = Field(
-        "xnnpack",
-        description="xnnpack, the default of both runtimes; edgetpu, for a Coral; or none.",
+        "auto",
+        description="auto: edgesparse for int8 files with blocks of zeros, xnnpack for others; "
+        "xnnpack, the default of both runtimes; edgesparse, for every int8 file; edgetpu, for a "
+        "Coral; or none.",
     )
     edgetpu: EdgeTpu | None = Field(
         None, description="Compiler and library of the Edge TPU; only with delegate: edgetpu."
@@ -125,8 +127,15 @@ class Device(Strict):
 
     @property
     def delegate_used(self) -> Delegate:
-        """Delegate that runs the models: a device with an Edge TPU but no compiler uses its CPU."""
-        return "xnnpack" if self.tpu is not None and self.tpu.compiler.none else self.delegate
+        """Delegate that runs the models for which edgesparse's is not chosen: a device with an Edge
+        TPU but no compiler uses its CPU."""
+        on_cpu = self.loads_edgesparse or (self.tpu is not None and self.tpu.compiler.none)
+        return "xnnpack" if on_cpu else self.delegate
+
+    @property
+    def loads_edgesparse(self) -> bool:
+        """True where edgesparse's delegate runs int8 files, those with blocks of zeros or all."""
+        return self.delegate in ("auto", "edgesparse")
 
     @property
     def agent_delegate(self) -> str | dict[str, Any]:

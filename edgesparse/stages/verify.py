@@ -1,4 +1,5 @@
-"""Verifies on the device which files its runtime runs, and whether their outputs are right."""
+"""Verifies on the device which files its runtime runs, by which delegate, and whether their outputs
+are right."""
 
 from __future__ import annotations
 
@@ -7,6 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edgesparse.delegate import BuildError
+from edgesparse.delegate import library as library_for
+from edgesparse.delegate.choice import is_tried
+from edgesparse.delegate.report import summarize
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import Check, Event, Failed
 from edgesparse.devices.agent.job import Entry, check_only
@@ -26,10 +31,13 @@ from edgesparse.stages import convert, encode, samples
 from edgesparse.stages.base.artifacts import read_json, write_json
 from edgesparse.stages.base.stage import Devices, StageContext, StageKind
 from edgesparse.tflite import verify
+from edgesparse.tflite.format.graph import int8_weights
 from edgesparse.tflite.runtimes import storage
 
 NO_ANSWER = "no answer"
 ANSWERS = "answers.npz"
+_DELEGATED = " by edgesparse"
+"""Follows the form in the name of an entry that edgesparse's delegate runs."""
 _ON_CPU = "cpu"
 """The entry that runs an Edge TPU's model on the device's CPU, for comparison."""
 
@@ -40,10 +48,21 @@ def key_inputs(
     delegate: str | Mapping[str, Any],
     machine: str,
     settings: Verify,
+    edgesparse: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what the result depends on: of the device its kind (`machine`), so that devices of one
-    kind share the result, and so do all names of this machine's CPU."""
+    kind share the result, and so do all names of this machine's CPU.
+
+    Args:
+        delegate: the one that runs files for which edgesparse's is not chosen.
+        edgesparse: `library` and `architecture` of edgesparse's delegate, or why it is `refused`,
+            and the `threshold` from which it is tried; default: with every int8 file.
+    """
+    offered = (
+        {"edgesparse": edgesparse} if edgesparse and variant.quantize.numbers == "int8" else {}
+    )
     return {
+        **offered,
         "runtime": runtime.model_dump(),
         "delegate": delegate,
         "machine": machine,
@@ -54,21 +73,32 @@ def key_inputs(
 
 
 def run(context: StageContext) -> None:
-    """Choose the storage: sparse where this runtime runs it with right outputs, else dense.
+    """Choose the delegate and the storage: edgesparse's where it takes nodes and answers right, and
+    sparse where this runtime runs it with right outputs, else dense.
 
-    Writes verify.json: the file (as KEY/NAME in the store), its facts, and its agreement.
+    Writes verify.json: the file (as KEY/NAME in the store), its facts, its delegate and its
+    agreement.
     """
     devices = _devices(context)
     limit = verify.limits(context.variant.quantize, context.pipeline.verify)
     paths = _stored_forms(context)
     files = {form: read_json(path.with_name("model.json")) for form, path in paths.items()}
     _require_zeros(context, files)
-    tried = _try_forms(context, paths, limit)
+    library, fallback = _edgesparse(context)
+    tried = _try_forms(context, paths, limit, library)
     # The first one that runs with right outputs: sparse before dense.
     chosen = next((form for form in paths if form in tried.checks), None)
     if chosen is None:
         raise EdgesparseError(_failure(context, paths, tried))
-    evaluation = tried.evaluations.get(chosen)
+    name = chosen
+    if library is not None:
+        # It must run without the delegate, too.
+        delegated = [f for f in paths if _takes_nodes(tried, f) and f in tried.checks]
+        if delegated:
+            chosen, name = delegated[0], delegated[0] + _DELEGATED
+        else:
+            fallback = _Fallback(*_why_not(tried, chosen + _DELEGATED))
+    evaluation = tried.evaluations.get(name)
     if devices.host is not None:
         evaluation = _host_evaluation(context, chosen, _cpu_file(context, paths[chosen]), limit)
     if evaluation is not None:
@@ -80,10 +110,13 @@ def run(context: StageContext) -> None:
             # Relative to the store, so that a workspace can be moved.
             "path": paths[chosen].parent.name + "/" + paths[chosen].name,
             "model": files[chosen],
-            "agreement": tried.checks[chosen].agreement,
+            "delegate": "edgesparse" if name != chosen else None,
+            "try_again": fallback is not None and fallback.can_pass,
+            "agreement": tried.checks[name].agreement,
             "notes": [
                 *context.notes_of("sparsify"),
                 *_storage_notes(context, chosen, tried.refused),
+                *([f"runs by xnnpack: {fallback.reason}"] if fallback else []),
             ],
             **_edgetpu_facts(context, tried.evaluations.get(_ON_CPU)),
         },
@@ -101,8 +134,48 @@ class _Tried:
     """The refused forms that ran, with wrong outputs."""
 
 
-def _try_forms(context: StageContext, paths: Mapping[str, Path], limit: verify.Limits) -> _Tried:
-    """Run every form on the device and compare its outputs, in one job."""
+@dataclass(frozen=True)
+class _Fallback:
+    """Why a file is not run by edgesparse's delegate, and whether that can pass."""
+
+    reason: str
+    can_pass: bool
+
+
+def _edgesparse(context: StageContext) -> tuple[Path | None, _Fallback | None]:
+    """Return the library of edgesparse's delegate where it is to be tried; else the reason, where
+    the file has enough zeros for it."""
+    offer = context.stage.spec.get("edgesparse")
+    dense = context.inputs["convert"] / "dense.tflite"
+    if offer is None or not is_tried(offer, int8_weights(dense.read_bytes())):
+        return None, None
+    if "refused" in offer:
+        return None, _Fallback(offer["refused"], False)
+    try:
+        return library_for(offer["architecture"]), None
+    except BuildError as error:
+        return None, _Fallback(str(error), True)
+
+
+def _takes_nodes(tried: _Tried, form: str) -> bool:
+    check = tried.checks.get(form + _DELEGATED)
+    return check is not None and any(state == "taken" for _, state, _ in check.nodes)
+
+
+def _why_not(tried: _Tried, entry: str) -> tuple[str, bool]:
+    """Return why edgesparse's delegate does not run a file, and whether that can pass."""
+    if entry in tried.wrong:
+        return f"delegate edgesparse has wrong outputs: {tried.refused[entry]}", False
+    if entry in tried.checks:
+        return summarize(tried.checks[entry].nodes), False
+    return f"delegate edgesparse failed: {tried.refused.get(entry, NO_ANSWER)}", True
+
+
+def _try_forms(
+    context: StageContext, paths: Mapping[str, Path], limit: verify.Limits, library: Path | None
+) -> _Tried:
+    """Run every form on the device, by edgesparse's delegate as well where it has a library, and
+    compare its outputs, in one job."""
     devices, runtime = _devices(context), context.stage.spec["runtime"]["name"]
     entries = [
         replace(
@@ -113,6 +186,9 @@ def _try_forms(context: StageContext, paths: Mapping[str, Path], limit: verify.L
         )
         for form, path in paths.items()
     ]
+    if library is not None:
+        loaded = {"library": library, "options": {"report": "1"}}
+        entries += [replace(e, name=e.name + _DELEGATED, delegate=loaded) for e in entries]
     if "compile" in context.inputs:
         entries.append(_cpu_entry(context, runtime, limit))
     by_name, evaluator = {entry.name: entry for entry in entries}, _evaluator(context)
@@ -145,7 +221,7 @@ def _failure(context: StageContext, paths: Mapping[str, Path], tried: _Tried) ->
         reason = next(iter(reasons.values()))
     else:
         reason = "; ".join(f"{form}: {text}" for form, text in reasons.items())
-    if not tried.wrong:
+    if not tried.wrong & paths.keys():
         return f"does not run on {runtime}: {reason}"
     path = context.inputs["convert"] / convert.DIAGNOSIS
     diagnosis = f"; {read_json(path)}" if path.is_file() else ""

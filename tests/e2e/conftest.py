@@ -19,6 +19,7 @@ from edgesparse.devices.emulator import machine as emulator
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
+from edgesparse.spec.safe.files import user_cache
 from tests.conftest import HERE, ROOT, TINY, Done, once, require, run_cli
 
 FILES = ("Makefile", "README.md", "pyproject.toml", "requirements.lock", "pipelines", "devices")
@@ -58,6 +59,10 @@ def make_home(home: Path) -> None:
     boards = home / ".cache" / "edgesparse" / "emulator"
     boards.mkdir(parents=True)
     (boards / "images").symlink_to(images)
+    # The delegate's libraries as well, whose names are their sources' digests.
+    built = user_cache("delegate")
+    built.mkdir(parents=True, exist_ok=True)
+    (boards.parent / "delegate").symlink_to(built)
 
 
 def clone(folder: Path) -> Project:

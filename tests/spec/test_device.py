@@ -20,6 +20,16 @@ def test_defaults_of_a_board():
     assert device.builds_venv
     assert (device.clock, device.emulated, device.tpu) == ("wall", False, None)
     assert (device.agent_delegate, device.workdir) == ("xnnpack", "~/.cache/edgesparse")
+    assert (device.delegate, device.loads_edgesparse) == ("auto", True)
+
+
+@pytest.mark.parametrize(
+    ("delegate", "loads", "others"),
+    [("edgesparse", True, "xnnpack"), ("xnnpack", False, "xnnpack"), ("none", False, "none")],
+)
+def test_delegates(delegate, loads, others):
+    device = parse_device(f"{SSH}delegate: {delegate}\n").spec
+    assert (device.loads_edgesparse, device.agent_delegate) == (loads, others)
 
 
 @pytest.mark.parametrize("connect", ["{}", "{local: {}, ssh: {host: a}}", "{local: null}"])

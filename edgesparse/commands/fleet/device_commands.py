@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgesparse.commands.fleet import probes
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.devices.setup import install
-from edgesparse.devices.setup.checkup import Finding, checkup
+from edgesparse.devices.setup.checkup import Finding, checkup, delegate_finding
 from edgesparse.devices.setup.runtimes import Provisioned, provision
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.graph import events
@@ -82,11 +82,13 @@ def set_up(project: Resources, name: DeviceName) -> SetUp:
 
 @dataclass(frozen=True)
 class Probed:
-    """Results of a probe, and how many differ from the built-in compatibility table."""
+    """Results of a probe, and how many differ from the built-in compatibility table; by runtime,
+    whether edgesparse's delegate loads, where the device file may use it."""
 
     runtimes: tuple[RuntimeInfo, ...]
     result: probes.ProbeResult
     surprises: int
+    delegates: Mapping[str, Finding]
 
 
 def probe(project: Resources, name: DeviceName) -> Probed:
@@ -97,7 +99,13 @@ def probe(project: Resources, name: DeviceName) -> Probed:
         events.stage_progress(project.listener, f"probe {device.name}") as progress,
     ):
         result = probes.probe(target, project.workspace(), progress)
-    return Probed(target.runtimes, result, len(probes.mismatches(target, result.trials)))
+        delegates = {
+            r.name: delegate_finding(target.transport, r.name, r.version, target.host.machine)
+            for r in target.runtimes
+            if target.device.loads_edgesparse
+        }
+    surprises = len(probes.mismatches(target, result.trials))
+    return Probed(target.runtimes, result, surprises, delegates)
 
 
 def releases(project: Resources, name: DeviceName, pipeline: str) -> install.State:

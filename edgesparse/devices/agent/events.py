@@ -91,6 +91,8 @@ class Check(_Event):
         list[tuple[_Short, Literal["taken", "left"], _Short]], Field(max_length=5000)
     ] = []
     """The delegate's report: each node, whether it was taken, and why not."""
+    kernels: _Short | None = None
+    """The instruction set that the delegate chose for the CPU."""
 
 
 class Answers(_Event):

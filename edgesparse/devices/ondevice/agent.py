@@ -12,7 +12,8 @@ A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is 
     start     job, host
     answers   entry, output, part, data: outputs for the entry's samples, in order, in base64:
               float32, or int16 where they are reduced to the index of the largest value
-    check     entry, init_ms, agreement, max_error, samples, nodes [[operator, taken or left, why]]
+    check     entry, init_ms, agreement, max_error, samples, nodes [[operator, taken or left, why]],
+              kernels
     round     entry, round, latency_ns [...], init_ms, first_ms, warmup_runs, stable,
               peak_rss_bytes, cpu_before, cpu_after
     failed    entry, round (null for a check), error
@@ -491,12 +492,12 @@ class Agent:
                 code = self.process.returncode
                 output_file.seek(0)
                 output = output_file.read().decode("utf-8", "replace").strip()
-                nodes, output = nodes_in(output), output[-4000:]
+                report, output = delegate_report(output), output[-4000:]
             text = read_text(path)
             if code == 0 and text:
                 result = json.loads(text)
-                if nodes and kind == "check" and "error" not in result:
-                    result["nodes"] = nodes
+                if kind == "check" and "error" not in result:
+                    result.update(report)
                 return add_runtime_error(result, output)
             return {"error": crash_text(code, output)}
         except (OSError, ValueError) as error:
@@ -525,10 +526,12 @@ class Agent:
                 pass
 
 
-def nodes_in(text):
-    """The lines that edgesparse's delegate prints for each node, with its option report."""
+def delegate_report(text):
+    """Read what edgesparse's delegate prints, with its options report and verbose."""
     lines = [line.split("\t") for line in text.splitlines() if line.startswith("edgesparse-node\t")]
-    return [fields[2:5] for fields in lines if len(fields) > 4][:5000]
+    nodes = [fields[2:5] for fields in lines if len(fields) > 4][:5000]
+    kernels = re.findall(r"^edgesparse: .* kernels (\w{1,40})$", text, re.MULTILINE)
+    return dict({"nodes": nodes} if nodes else {}, **({"kernels": kernels[-1]} if kernels else {}))
 
 
 def add_runtime_error(result, output):

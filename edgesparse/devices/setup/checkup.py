@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgesparse.delegate import BuildError, library, refused
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import Check, Failed, HostInfo
 from edgesparse.devices.agent.job import Entry, check_only, new_id
@@ -112,32 +113,47 @@ def _runtimes(transport: Transport, device: Device, platform: Platform) -> list[
             findings.append(Finding(runtime.name, MISSING, text))
         else:
             findings.append(_trial(transport, runtime.name, version))
+            if device.loads_edgesparse:
+                findings.append(delegate_finding(transport, runtime.name, version, host.machine))
     if host.governor not in (None, "performance"):
         findings.append(_governor(host))
     return findings
 
 
 def _trial(transport: Transport, runtime: str, version: str) -> Finding:
-    error = _trial_error(transport, runtime, "xnnpack")
-    if error is None:
+    event = _tried(transport, runtime, "xnnpack")
+    if isinstance(event, Check):
         return Finding(runtime, OK, f"{version}, a trial model ran")
-    return Finding(runtime, MISSING, f"{version} does not work: {error}")
+    return Finding(runtime, MISSING, f"{version} does not work: {event.error}")
 
 
-def _trial_error(
-    transport: Transport, runtime: str, delegate: str | Mapping[str, Any]
-) -> str | None:
-    """Run a minimal model in its own process; returns its error, or None."""
+def delegate_finding(transport: Transport, runtime: str, version: str, machine: str) -> Finding:
+    """Load edgesparse's delegate into a runtime on a device: its instruction set, or why not."""
+    try:
+        why = refused(runtime, version, machine)
+        delegate = {} if why else {"library": library(machine), "options": {"verbose": "1"}}
+    except BuildError as error:
+        why = str(error)
+    if why is None:
+        event = _tried(transport, runtime, delegate)
+        if isinstance(event, Check):
+            text = f"edgesparse loads with {runtime}, instruction set {event.kernels or 'unknown'}"
+            return Finding("delegate", OK, text)
+        why = f"edgesparse does not load with {runtime}: {event.error}"
+    return Finding("delegate", NOTE, why, "nothing to do: xnnpack runs all files")
+
+
+def _tried(transport: Transport, runtime: str, delegate: str | Mapping[str, Any]) -> Check | Failed:
+    """Run a minimal model in its own process."""
     with temporary_folder() as folder:
         path = Path(folder, "tiny.tflite")
         path.write_bytes(tiny_model())
         entry = Entry(runtime, path, runtime, delegate, 1)
         for event in run_job(transport, check_only([entry], new_id("check"), 300.0)):
-            if isinstance(event, Failed):
-                return event.error
-            if isinstance(event, Check):
-                return None
-    return "the trial model did not run"
+            if isinstance(event, Check | Failed):
+                return event
+    error = "the trial model did not run"
+    return Failed(event="failed", entry=runtime, round=None, error=error)
 
 
 def _governor(host: HostInfo) -> Finding:
@@ -170,11 +186,11 @@ def _edgetpu(
         text = slow[0] if slow else f"connected by {platform.tpu_bus}"
         findings.append(Finding("edge tpu", NOTE if slow else OK, text))
         runtime = device.runtimes[0].name
-        error = _trial_error(transport, runtime, device.agent_delegate)
-        if error is None:
+        event = _tried(transport, runtime, device.agent_delegate)
+        if isinstance(event, Check):
             findings.append(Finding("delegate", OK, f"{tpu.library} loads with {runtime}"))
         else:
-            reason = edgetpu.delegate_problem(device.name, tpu.library, error) or error
+            reason = edgetpu.delegate_problem(device.name, tpu.library, event.error) or event.error
             findings.append(Finding("delegate", MISSING, reason))
     findings.append(_compiler(tpu))
     return findings

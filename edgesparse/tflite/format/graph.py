@@ -178,6 +178,22 @@ def constants(model: Any, content: bytes = b"") -> Iterator[Constant]:
                     yield constant
 
 
+def int8_weights(content: bytes) -> list[np.ndarray]:
+    """Return the int8 weights of convolutions and fully connected layers, [outputs, ..., inputs].
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    with damaged("model.tflite"):
+        return [
+            constant.values
+            for constant in constants(open_model(content, "model.tflite"), content)
+            if constant.op in ("CONV_2D", "FULLY_CONNECTED")
+            and constant.values.dtype == np.int8
+            and constant.values.ndim >= 2
+        ]
+
+
 def _data(buffer: Any, content: bytes) -> Any:
     if buffer.offset > 1:
         if buffer.offset + buffer.size > len(content):

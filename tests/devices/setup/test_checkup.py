@@ -6,6 +6,8 @@ from contextlib import closing
 
 import pytest
 
+from edgesparse.delegate.load import TESTED
+from edgesparse.devices.setup import checkup as setup_checkup
 from edgesparse.devices.setup.checkup import MISSING, NOTE, OK, checkup
 from edgesparse.devices.setup.runtimes import provision
 from edgesparse.devices.transport.interface import DeviceError
@@ -24,6 +26,25 @@ def test_what_is_there_is_tried(server, board):
     assert result["connection"].text.startswith("ssh ")
     assert {result[s].state for s in ("connection", "system", "python", "workdir")} == {OK}
     assert result["ai-edge-litert"].text.endswith(", a trial model ran")
+    assert result["delegate"].state == OK
+    text = result["delegate"].text
+    assert text.startswith("edgesparse loads with ai-edge-litert, instruction set ")
+    assert text.split()[-1] in ("avx512vnni", "avxvnni", "avx2", "dotprod", "neon", "portable")
+
+
+def test_a_delegate_that_does_not_load_says_why(server, board, monkeypatch, tmp_path):
+    damaged = tmp_path / "libedgesparse-x86_64.so"
+    damaged.write_bytes(b"\x7fELF")
+    with monkeypatch.context() as patch:
+        patch.setattr(setup_checkup, "library", lambda _: damaged)
+        finding = look(server, board, "runtimes: [ai-edge-litert]\n")["delegate"]
+    assert finding.state == NOTE
+    assert finding.text.startswith("edgesparse does not load with ai-edge-litert: ")
+    assert "nothing to do" in finding.todo
+    monkeypatch.setitem(TESTED, "ai-edge-litert", ("0.9",))
+    finding = look(server, board, "runtimes: [ai-edge-litert]\n")["delegate"]
+    assert "not tested with ai-edge-litert" in finding.text
+    assert "delegate" not in look(server, board, "runtimes: [ai-edge-litert]\ndelegate: none\n")
 
 
 def test_what_is_missing_says_what_to_do(server, board):

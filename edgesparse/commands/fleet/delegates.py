@@ -1,0 +1,64 @@
+"""edgesparse's delegate on a device: where it can be loaded, and the build of its library."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+from edgesparse.commands.fleet.target import Target
+from edgesparse.delegate import BuildError, library, refused
+from edgesparse.delegate.build import identity
+from edgesparse.delegate.choice import Threshold, threshold
+from edgesparse.measure.rows import RuntimeInfo
+
+
+def offers(target: Target) -> dict[str, dict[str, Any]]:
+    """What the verification of int8 files depends on, by runtime: the delegate's library, or why it
+    is `refused`, and the `threshold` of zeros from which it is tried. Empty where the device file
+    chooses another delegate."""
+    if not target.device.loads_edgesparse:
+        return {}
+    least = threshold_of(target)
+    chosen_by = {"threshold": asdict(least)} if least is not None else {}
+    return {r.name: {**_library(target, r), **chosen_by} for r in target.runtimes}
+
+
+def threshold_of(target: Target) -> Threshold | None:
+    """Zeros from which the delegate is tried; None where it is tried with every int8 file."""
+    if target.device.delegate == "edgesparse":
+        return None
+    return threshold((target.host.features or "").split())
+
+
+def _library(target: Target, runtime: RuntimeInfo) -> dict[str, str]:
+    machine = target.host.machine
+    why = refused(runtime.name, runtime.version, machine)
+    if why is not None:
+        return {"refused": why}
+    try:
+        return {"architecture": machine, "library": identity(machine)}
+    except BuildError as error:
+        return {"refused": str(error)}
+
+
+@contextmanager
+def built_meanwhile(target: Target) -> Iterator[None]:
+    """Build the library for a device, where that is still to do, while a block runs.
+
+    Whoever needs it waits for it, or gets the reason why there is none.
+    """
+    builder = threading.Thread(target=_build, args=(target,))
+    builder.start()
+    try:
+        yield
+    finally:
+        builder.join()
+
+
+def _build(target: Target) -> None:
+    if any("library" in offer for offer in offers(target).values()):
+        with suppress(BuildError):
+            library(target.host.machine)

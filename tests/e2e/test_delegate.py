@@ -1,0 +1,176 @@
+"""edgesparse's delegate on the way to a device: chosen, verified, measured, released; and whatever
+keeps it from being loaded, after which XNNPACK runs the file."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgesparse.commands import candidates
+from edgesparse.delegate import build
+from edgesparse.delegate.load import TESTED
+from edgesparse.graph.workspace import Workspace
+from edgesparse.spec.safe.files import file_digest
+from edgesparse.stages import verify
+from tests.conftest import HERE, TINY, require, run_cli
+from tests.tools.sshd import ssh_server
+
+pytestmark = pytest.mark.slow
+PIPELINE = TINY.split("variants:")[0].replace("[32]", "[256]") + (
+    """variants:
+  dense-int8: {quantize: int8}
+  sparse-int8:
+    sparsify: {method: magnitude, sparsity: 0.95, pattern: block-1x4, epochs: 1}
+    quantize: int8
+benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0}
+release: sparse-int8
+"""
+)
+CRASH = "__attribute__((constructor)) static void crash(void) { __builtin_trap(); }"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A project whose models are trained, and verified without the delegate."""
+    folder = tmp_path_factory.mktemp("delegate")
+    (folder / "devices").mkdir()
+    (folder / "tiny.yaml").write_text(PIPELINE)
+    plain = HERE.replace("here", "plain") + "delegate: xnnpack\n"
+    (folder / "devices" / "plain.yaml").write_text(plain)
+    done = run_cli("deploy", "tiny.yaml", "--device", "plain", "--force", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert {r.delegate for r in Workspace(folder).results().rows} == {"xnnpack"}
+    assert "edgesparse" not in " ".join(
+        n for r in Workspace(folder).results().rows for n in r.notes
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ssh_server(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def project(trained, tmp_path):
+    """A copy of it, and a device."""
+    folder = tmp_path / "project"
+    shutil.copytree(trained, folder)
+    (folder / "devices" / "board.yaml").write_text(HERE.replace("here", "board"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """Libraries that cannot be loaded, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "crash.c").write_text(CRASH)
+    paths = {name: folder / name / "libedgesparse-x86_64.so" for name in ("crash", "half")}
+    for path in paths.values():
+        path.parent.mkdir()
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-shared", "-nostdlib"]
+    subprocess.run([*compiler, "-o", paths["crash"], folder / "crash.c"], check=True)
+    whole = build.library("x86_64").read_bytes()
+    paths["half"].write_bytes(whole[: len(whole) // 2])
+    return paths
+
+
+def deploy(folder, expected=0):
+    """Rows by variant."""
+    done = run_cli("deploy", "tiny.yaml", "--device", "board", "--force", cwd=folder)
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done, {row.variant: row for row in Workspace(folder).results().rows}
+
+
+def require_fallback(folder, reason):
+    """The sparse file has all of its figures, by XNNPACK, and says why."""
+    done, rows = deploy(folder)
+    row = rows["sparse-int8"]
+    assert (row.status, row.delegate) == ("ok", "xnnpack")
+    assert row.latency_ms is not None
+    notes = [note for note in row.notes if note.startswith("runs by xnnpack: ")]
+    assert len(notes) == 1
+    assert reason in notes[0]
+    assert reason in " ".join(done.stdout.split())
+    assert not any(note.startswith("runs by") for note in rows["dense-int8"].notes)
+
+
+def test_a_file_with_blocks_of_zeros_is_run_by_it_and_released_with_it(project, server):
+    (project / "devices" / "board.yaml").write_text(server.device_yaml())
+    done, rows = deploy(project)
+    assert {name: row.delegate for name, row in rows.items()} == {
+        "dense-int8": "xnnpack", "sparse-int8": "edgesparse",
+    }  # fmt: skip
+    row = rows["sparse-int8"]
+    assert row.zeros_exploited
+    assert row.agreement == 1
+    assert any(note.startswith("delegate edgesparse runs 2 of") for note in row.notes)
+    assert row.speedup.baseline == "dense-int8"
+    assert "delegate xnnpack, (e) edgesparse | 1 thread" in done.stdout
+    assert "sparse-int8 (e)" in done.stdout
+    (release,) = Workspace(project).results().releases
+    manifest = json.loads((Path(release.folder) / "manifest.json").read_text())
+    library = manifest["delegate"]["library"]
+    assert file_digest(Path(release.folder) / library) == manifest["files"][library]
+    # The models of the run have it, too.
+    models = Workspace(project).results_path(Workspace(project).results().run).with_name("models")
+    assert file_digest(models / library) == manifest["files"][library]
+
+
+@pytest.mark.parametrize("name", ["crash", "half"])
+def test_a_library_that_does_not_load_is_left_out_and_tried_again(
+    project, broken, name, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "library_for", lambda _: broken[name])
+        require_fallback(project, "delegate edgesparse failed: the runtime crashed (SIG")
+    _, rows = deploy(project)
+    assert rows["sparse-int8"].delegate == "edgesparse"
+
+
+def test_a_folder_that_runs_nothing(project, tmp_path):
+    mounted = tmp_path / "noexec"
+    mounted.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "noexec,size=64m", "tmpfs", str(mounted)]
+    require(subprocess.run(mount, check=False).returncode == 0, "the right to mount a file system")
+    try:
+        device = HERE.replace("here", "board").replace("work\n", f"{mounted}\n")
+        (project / "devices" / "board.yaml").write_text(device)
+        require_fallback(project, "failed to map segment from shared object")
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_a_runtime_it_was_not_tested_with(project, monkeypatch):
+    monkeypatch.setitem(TESTED, "ai-edge-litert", ("0.9",))
+    require_fallback(project, "is not tested with ai-edge-litert 2.1.6, only with 0.9")
+
+
+def test_a_machine_without_the_compiler(project, monkeypatch):
+    monkeypatch.setattr(build, "COMPILER", "no_such_compiler")
+    require_fallback(project, "the delegate is not built: the compiler is missing; pip install")
+
+
+def test_a_crash_while_it_is_measured_is_a_row_with_its_error(project, broken, monkeypatch):
+    monkeypatch.setattr(candidates, "library", lambda _: broken["crash"])
+    _, rows = deploy(project, expected=1)
+    assert rows["dense-int8"].status == "ok"
+    row = rows["sparse-int8"]
+    assert (row.status, row.delegate) == ("failed", "edgesparse")
+    assert "the runtime crashed (SIG" in row.error
+
+
+def test_every_int8_file_is_tried_where_the_device_file_says_so(project):
+    with (project / "devices" / "board.yaml").open("a") as file:
+        file.write("delegate: edgesparse\n")
+    _, rows = deploy(project)
+    assert rows["sparse-int8"].delegate == "edgesparse"
+    assert rows["dense-int8"].delegate == "xnnpack"
+    assert any(
+        note.startswith("runs by xnnpack: delegate edgesparse runs 0 of")
+        for note in rows["dense-int8"].notes
+    )
