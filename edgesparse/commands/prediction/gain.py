@@ -115,7 +115,7 @@ def _distributed(
 ) -> dict[str, float]:
     """Shares of zeros of layers, where a step distributes them other than uniformly."""
     sparsity = getattr(step, "sparsity", None)
-    distribution = getattr(step, "distribution", "uniform")
+    distribution: Any = getattr(step, "distribution", "uniform")
     squares = {
         c.label: (np.square(np.moveaxis(c.values.astype(np.float64), 0, -1)), zeros[c.label][1])
         for c in graph.weights
