@@ -23,7 +23,7 @@ _TIMED = Settings(warmup_runs=2, warmup_seconds=0.0, runs=20, seconds=0.1, timeo
 
 def loads_delegate(target: Target, runtime: str, version: str) -> bool:
     """Return whether a device's runtime loads edgesparse's delegate."""
-    loads = getattr(target.device, "loads_edgesparse", False)
+    loads = target.device.loads_edgesparse
     return loads and refused(runtime, version, target.host.machine) is None
 
 

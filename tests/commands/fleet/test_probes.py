@@ -15,7 +15,7 @@ CELL = Cell("FULLY_CONNECTED", "int8", "densify")
 @pytest.fixture
 def target():
     return SimpleNamespace(
-        device=SimpleNamespace(name="pi", cpu_delegate="xnnpack"),
+        device=SimpleNamespace(name="pi", cpu_delegate="xnnpack", loads_edgesparse=False),
         host=SimpleNamespace(machine="aarch64", cpu="Cortex-A76", features="fp asimd asimddp"),
         runtimes=(RuntimeInfo(name="ai-edge-litert", version="2.1.6"),),
         transport=None,

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.slow
 AHEAD = ("untrained-model", "preflight")
 DEVICE = (
     "name: both\nconnect: {local: {}}\nworkdir: work\nruntimes: [tflite-runtime, ai-edge-litert]\n"
+    "delegate: xnnpack\n"
 )
 
 
