@@ -15,7 +15,7 @@ _FOUR_BYTES = {"avx512_vnni", "avx_vnni", "asimddp"}
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a file's zeros must reach on a CPU: at least `min_zeros` of its weights lie in blocks of
+    """Limit for a file's zeros on a CPU: at least `min_zeros` of its weights lie in blocks of
     `block_inputs` inputs of an output that are all zero."""
 
     block_inputs: int

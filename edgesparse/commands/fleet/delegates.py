@@ -16,7 +16,7 @@ from edgesparse.measure.rows import RuntimeInfo
 
 
 def offers(target: Target) -> dict[str, dict[str, Any]]:
-    """What the verification of int8 files depends on, by runtime: the delegate's library, or why it
+    """Inputs of the verification of int8 files, by runtime: the delegate's library, or why it
     is `refused`, and the `threshold` of zeros from which it is tried. Empty where the device file
     chooses another delegate."""
     if not target.device.loads_edgesparse:
