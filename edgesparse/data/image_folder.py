@@ -55,10 +55,7 @@ def image_folder(
     """
     import tensorflow as tf
 
-    if len(input_shape) != 3 or input_shape[2] not in (1, 3):
-        raise UsageError(
-            f"image-folder: input_shape must be [height, width, 1 or 3], not {list(input_shape)}"
-        )
+    _check_shape(input_shape)
     if masks is None:
         names, files, targets = files_by_class(base / path, path, SUFFIXES)
     else:
@@ -78,23 +75,27 @@ def image_folder(
         pairs = tf.data.Dataset.from_tensor_slices(([files[i] for i in indices], targets[indices]))
         return Split(len(indices), pairs.map(decode, num_parallel_calls=tf.data.AUTOTUNE))
 
-    train, validation, test = (split(indices) for indices in indices_by_split)
-    inputs = {X: Tensor(tuple(input_shape), "float32")}
+    train, validation, test = map(split, indices_by_split)
     shape = () if masks is None else tuple(input_shape[:2])
     by_file = dict(zip(files, targets, strict=True))
     return Dataset(
         Path(path).name,
-        inputs,
+        {X: Tensor(tuple(input_shape), "float32")},
         {Y: Tensor(shape, "int64")},
         tuple(names),
         train,
         validation,
         test,
         transforms={X: transforms.image(input_shape, scale)},
-        find_damaged=damaged_file_finder(
-            files, base, lambda file: decode(tf.constant(file), by_file[file])
-        ),
+        find_damaged=damaged_file_finder(files, base, lambda file: decode(file, by_file[file])),
     )
+
+
+def _check_shape(shape: Sequence[int]) -> None:
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise UsageError(
+            f"image-folder: input_shape must be [height, width, 1 or 3], not {list(shape)}"
+        )
 
 
 def decode_image(content: tf.Tensor, shape: Sequence[int], scale: float) -> tf.Tensor:

@@ -55,10 +55,6 @@ def tfrecord(
         x = {name: value(name, parsed) for name in names}
         return x[names[0]] if len(names) == 1 else x, value(target, parsed)
 
-    def read_all(file: str) -> None:
-        for _ in tf.data.TFRecordDataset(file).map(read):
-            pass
-
     splits, all_files = [], []
     for pattern in (train, validation, test):
         files = sorted(str(file) for file in base.glob(pattern))
@@ -70,7 +66,9 @@ def tfrecord(
     images = [name for name in names if features[name]["dtype"] == "image"]
     by_input = {name: transforms.image(features[name]["shape"]) for name in images}
     raw = by_input if len(names) > 1 else next(iter(by_input.values()), None)
-    find_damaged = damaged_file_finder(all_files, base, read_all)
+    find_damaged = damaged_file_finder(
+        all_files, base, lambda file: list(tf.data.TFRecordDataset(file).map(read))
+    )
     try:
         dataset = from_datasets(Path(train).stem, first, second, third, class_names, raw)
     except tf.errors.OpError as error:

@@ -66,12 +66,10 @@ def transformer(
         y = layers.Dropout(dropout, name=f"dropout_{number}")(y)
         x = layers.Add(name=f"fed_{number}")([x, y])
     x = layers.LayerNormalization(name="last")(x)
-    if mask is None:
-        x = layers.GlobalAveragePooling1D(name="mean")(x)
-    else:
-        x = MaskedMean(name="mean")([x, mask])
-    outputs = layers.Dense(classes, activation="softmax", name="classifier")(x)
-    return tf.keras.Model(inputs, outputs, name="transformer")
+    mean = layers.GlobalAveragePooling1D if mask is None else MaskedMean
+    x = mean(name="mean")(x if mask is None else [x, mask])
+    x = layers.Dense(classes, activation="softmax", name="classifier")(x)
+    return tf.keras.Model(inputs, x, name="transformer")
 
 
 def _feed(number: int, width: int, hidden: int, experts: int, top_k: int) -> Any:

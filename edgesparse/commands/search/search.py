@@ -42,6 +42,7 @@ from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 STUDY, REFERENCES, FRONT, RESULT = "study.db", "references.json", "front.yaml", "search.json"
+MISSING = "'search' is missing, which defines dimensions and objectives; see pipelines/README.md"
 
 
 def search(
@@ -75,10 +76,7 @@ def search(
     loaded = load_pipeline(pipeline)
     search = loaded.spec.search
     if search is None:
-        raise UsageError(
-            f"{loaded.path}: 'search' is missing, which defines dimensions and objectives; see "
-            "pipelines/README.md"
-        )
+        raise UsageError(f"{loaded.path}: {MISSING}")
     target_device = project.device(device)
     workspace, cluster = project.workspace(loaded.spec.store), project.cluster()
     settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark

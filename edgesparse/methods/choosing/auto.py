@@ -22,7 +22,7 @@ from edgesparse.methods.training.fitting import recipe_of
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed
-from edgesparse.spec.sparsify import Channels, LayerChoice, LayerOverride, Magnitude
+from edgesparse.spec.sparsify import Channels, LayerChoice, LayerOverride, Magnitude, Pattern
 
 CHANNEL_MULTIPLE = 16
 """Multiple of every block's length, so that blocks still fit after channels were removed."""
@@ -230,20 +230,8 @@ def _with_sparsities(
         middle = (first + last) // 2
         # From the dense weights each time: a trial must not profit from the one before.
         model.set_weights(weights)
-        overrides = {
-            name: LayerOverride(sparsity=sparsity, pattern=patterns[name])
-            for name, sparsity in candidates[middle].items()
-        }
-        overrides |= {  # The user's sparsities are kept.
-            glob: LayerOverride(
-                sparsity=override.sparsity, pattern=override.pattern or patterns.get(glob)
-            )
-            for glob, override in spec.layers.items()
-            if override.sparsity is not None
-        }
-        update = {"sparsity": 0.0, "pattern": "unstructured", "layers": overrides}
-        tell = _part(progress, tried, tries)
-        done = magnitude(model, dataset, train, spec.model_copy(update=update), tell)
+        step = _with_layers(spec, candidates[middle], patterns)
+        done = magnitude(model, dataset, train, step, _part(progress, tried, tries))
         tried += 1
         accuracy = validation_accuracy(done.model, dataset)
         reached = max(reached, accuracy)
@@ -265,6 +253,25 @@ def _with_sparsities(
     # All trials have the same layers.
     best.model.set_weights(kept)
     return best
+
+
+def _with_layers(
+    spec: Magnitude, sparsities: Mapping[str, float], patterns: Mapping[str, Pattern]
+) -> Magnitude:
+    """Return the step with a sparsity for each layer; the user's own are kept."""
+    layers = {
+        name: LayerOverride(sparsity=sparsity, pattern=patterns[name])
+        for name, sparsity in sparsities.items()
+    }
+    layers |= {
+        glob: LayerOverride(
+            sparsity=override.sparsity, pattern=override.pattern or patterns.get(glob)
+        )
+        for glob, override in spec.layers.items()
+        if override.sparsity is not None
+    }
+    update = {"sparsity": 0.0, "pattern": "unstructured", "layers": layers}
+    return spec.model_copy(update=update)
 
 
 def _part(progress: Progress, tried: int, tries: int) -> Progress:

@@ -11,10 +11,12 @@ from typing import Any
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training.class_counts import label_counts
 from edgesparse.methods.training.recipe import Recipe, takes_logits
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import UsageError, cause_of, did_you_mean
+from edgesparse.spec.sparsify import matches
 from edgesparse.spec.training import LearningRate, Train
 
 
@@ -260,3 +262,24 @@ def check(train: Train, dataset: Dataset, recipe: Recipe) -> None:
     losses(train, recipe)
     metrics(train, recipe)
     class_weights(train, dataset, recipe) if train.class_weight != "balanced" else None
+
+
+def regularize(model: tf.keras.Model, train: Train) -> None:
+    """Add the regularization of kernels to the model's losses, once.
+
+    Raises:
+        UsageError: a glob matches nothing.
+    """
+    spec, done = train.regularize, "_edgesparse_regularized"
+    if spec is None or getattr(model, done, False):
+        return
+    every = kernels(model)
+    names = {name for kernel in every.values() for name in kernel.names}
+    for glob in spec.layers:
+        if not matches(glob, names):
+            hint = did_you_mean(glob, names)
+            raise UsageError(f"train.regularize: {glob!r} matches no layer with a kernel{hint}")
+    chosen = [k.variable for k in every.values() if matches(spec.layers, k.names)]
+    penalty = tf.keras.regularizers.L1L2(spec.l1, spec.l2)
+    model.add_loss(lambda: tf.add_n([penalty(variable) for variable in chosen]))
+    setattr(model, done, True)

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset, representative
 from edgesparse.methods.network.functional import arranged
-from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training import batch_norm, compile_args
 from edgesparse.methods.training.batching import arrangement, batched
 from edgesparse.methods.training.callbacks import BestWeights, Progress, ProgressReport
@@ -29,9 +28,9 @@ from edgesparse.methods.training.recipe import (
     predict_split,
 )
 from edgesparse.spec.code import references
-from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean, summary_of
+from edgesparse.spec.errors import EdgesparseError, UsageError, summary_of
 from edgesparse.spec.pipeline import Quantize
-from edgesparse.spec.sparsify import FineTune, matches
+from edgesparse.spec.sparsify import FineTune
 from edgesparse.spec.training import Train
 
 History = dict[str, list[float]]
@@ -130,27 +129,6 @@ def check_losses(model: tf.keras.Model, dataset: Dataset, train: Train, recipe: 
         raise UsageError(f"the loss of a training sample: {summary_of(error)}") from error
 
 
-def _regularize(model: tf.keras.Model, train: Train) -> None:
-    """Add the regularization of kernels to the model's losses, once.
-
-    Raises:
-        UsageError: a glob matches nothing.
-    """
-    spec, done = train.regularize, "_edgesparse_regularized"
-    if spec is None or getattr(model, done, False):
-        return
-    every = kernels(model)
-    names = {name for kernel in every.values() for name in kernel.names}
-    for glob in spec.layers:
-        if not matches(glob, names):
-            hint = did_you_mean(glob, names)
-            raise UsageError(f"train.regularize: {glob!r} matches no layer with a kernel{hint}")
-    chosen = [k.variable for k in every.values() if matches(spec.layers, k.names)]
-    penalty = tf.keras.regularizers.L1L2(spec.l1, spec.l2)
-    model.add_loss(lambda: tf.add_n([penalty(variable) for variable in chosen]))
-    setattr(model, done, True)
-
-
 def fit(
     model: tf.keras.Model,
     dataset: Dataset,
@@ -187,40 +165,58 @@ def fit(
     # Seeded for each fit: earlier trainings in this process have no effect.
     make_repeatable(train.seed, train.deterministic is not False)
     steps = steps_per_epoch(dataset, train.batch_size)
-    _regularize(model, train)
+    compile_args.regularize(model, train)
     compile_for(model, train, recipe, steps)
     best = BestWeights(best_from_epoch, train.early_stopping, recipe, dataset)
-    report = ProgressReport(progress, train.epochs, steps, best)
-    user_callbacks = compile_args.callbacks(train, recipe)
     folder = dataset.checkpoints.next() if dataset.checkpoints and train.ref is None else None
     resumed = Checkpointing(folder, best, callbacks) if folder else None
-    every_callback = [
-        *callbacks,
-        *user_callbacks,
-        *extra,
-        best,
-        *([resumed] if resumed else []),
-        report,
-    ]
+    every_callback = [*callbacks, *compile_args.callbacks(train, recipe), *extra, best]
+    every_callback += [resumed] if resumed else []
+    every_callback.append(ProgressReport(progress, train.epochs, steps, best))
     first = resumed.restore(model) if resumed else 0
+    history = _train_repeatably(model, dataset, train, recipe, every_callback, first, best)
+    if best.weights is not None:
+        model.set_weights(best.weights)
+    elif best.seen or not train.ref:
+        invalid = _invalid_data(dataset, recipe)
+        raise EdgesparseError(f"the training diverged (the loss is NaN){invalid}")
+    record = _record(history, best, resumed, first, train)
+    return {**record, **_recalibrated(model, dataset, train, recipe, record)}
+
+
+def _train_repeatably(
+    model: tf.keras.Model,
+    dataset: Dataset,
+    train: Train,
+    recipe: Recipe,
+    callbacks: Sequence[tf.keras.callbacks.Callback],
+    first: int,
+    best: BestWeights,
+) -> Mapping[str, Any]:
+    """Train with deterministic operators; without, with a note, where the model has others."""
     before = model.get_weights() if train.deterministic == "auto" else []
     try:
-        history = _train(model, dataset, train, recipe, every_callback, first)
+        return _train(model, dataset, train, recipe, callbacks, first)
     except (tf.errors.OpError, RuntimeError) as error:
         if train.deterministic != "auto" or "determinis" not in str(error).lower():
             raise
-        # An operation without a deterministic form, or a random one without a seed; noted.
+        # An operation without a deterministic form, or a random one without a seed.
         make_repeatable(train.seed, deterministic=False)
         model.set_weights(before)
-        compile_for(model, train, recipe, steps)
+        compile_for(model, train, recipe, steps_per_epoch(dataset, train.batch_size))
         best.reset()
-        history = {**_train(model, dataset, train, recipe, every_callback), NOT_REPEATABLE: [1.0]}
-    if best.weights is None and (best.seen or not train.ref):
-        raise EdgesparseError(
-            f"the training diverged (the loss is NaN){_invalid_data(dataset, recipe)}"
-        )
-    if best.weights is not None:
-        model.set_weights(best.weights)
+        return {**_train(model, dataset, train, recipe, callbacks), NOT_REPEATABLE: [1.0]}
+
+
+def _record(
+    history: Mapping[str, Any],
+    best: BestWeights,
+    resumed: Checkpointing | None,
+    first: int,
+    train: Train,
+) -> History:
+    """Return the values per epoch, with those of an interrupted training before its epoch `first`;
+    ends its checkpoints."""
     record = {name: [float(v) for v in values] for name, values in history.items()}
     if resumed is not None:
         if first:
@@ -231,7 +227,7 @@ def fit(
     record |= {name: values for name, values in best.computed.items() if values}
     if best.stopped is not None:
         record[STOPPED] = [float(best.stopped)]
-    return {**record, **_recalibrated(model, dataset, train, recipe, record)}
+    return record
 
 
 def _recalibrated(

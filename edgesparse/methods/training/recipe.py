@@ -116,10 +116,7 @@ def build_recipe(
                       {n: t.shape for n, t in dataset.inputs.items()})  # fmt: skip
     outputs = outputs_of(model)
     targets = _targets(outputs, dataset)
-    for name in [*spec.outputs, *spec.loss_weights]:
-        names = [output.name for output in outputs]
-        if name not in names:
-            raise UsageError(f"the model has no output {name!r}{did_you_mean(name, names)}")
+    _check_names([*spec.outputs, *spec.loss_weights], [output.name for output in outputs])
     logits = train.from_logits
     if logits is None and compiled.loss is not None:
         logits = takes_logits(compiled.loss)
@@ -225,6 +222,12 @@ def _ordered(
             hint = hint or "set the input_shape of one of them"
             raise UsageError(f"{subject} but the data gives {list(actual)}; {hint}")
     return order
+
+
+def _check_names(used: Sequence[str], outputs: Sequence[str]) -> None:
+    for name in used:
+        if name not in outputs:
+            raise UsageError(f"the model has no output {name!r}{did_you_mean(name, outputs)}")
 
 
 def _targets(outputs: Sequence[Output], dataset: Dataset) -> tuple[str, ...]:
