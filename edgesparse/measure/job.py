@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -196,6 +196,13 @@ def _collect(events: Sequence[Event], candidates: Iterable[Candidate]) -> _Measu
     return _Measurements(checks, evaluations, rounds, errors)
 
 
+_FACTS = (
+    "runtime", "delegate", "threads", "clock", "variant", "notes", "model", "edgetpu", "coverage",
+    "steps", "seed_group", "compute_dtype", "zeros_exploited", "half_precision", "weights",
+)  # fmt: skip
+"""What a row has of its candidate."""
+
+
 def _row(
     pipeline: str,
     device: str,
@@ -205,27 +212,9 @@ def _row(
     host_base: EvaluationResult | None,
 ) -> Row:
     error = candidate.error or (_error(candidate, measured) if measured else None)
-    row = Row(
-        pipeline=pipeline,
-        device=device,
-        runtime=candidate.runtime,
-        delegate=candidate.delegate,
-        threads=candidate.threads,
-        clock=candidate.clock,
-        variant=candidate.variant,
-        status="failed" if error else "ok",
-        error=error,
-        notes=list(candidate.notes),
-        model=candidate.model,
-        edgetpu=candidate.edgetpu,
-        coverage=candidate.coverage,
-        steps=list(candidate.steps),
-        seed_group=candidate.seed_group,
-        compute_dtype=candidate.compute_dtype,
-        zeros_exploited=candidate.zeros_exploited,
-        half_precision=candidate.half_precision,
-        weights=list(candidate.weights),
-    )
+    facts = {name: getattr(candidate, name) for name in _FACTS}
+    status: Literal["failed", "ok"] = "failed" if error else "ok"
+    row = Row(pipeline=pipeline, device=device, status=status, error=error, **facts)
     if error:
         return row
     if measured is None:
@@ -243,17 +232,7 @@ def _row(
     if half is False and vs_dense is not None:
         half = vs_dense.ci95[0] > HALF_CONFIRMED
     check = measured.checks.get(name)
-    answers: dict[str, object] = {}
-    if check is not None and check.agreement is not None:
-        # An emulated device runs eight samples only: its metrics are those of this machine.
-        evaluation, reference = measured.evaluations.get(name), measured.evaluations.get(base)
-        use_host = candidate.on_host or evaluation is None
-        if use_host:
-            evaluation, reference = candidate.host_evaluation, host_base
-        answers = {
-            "agreement": check.agreement,
-            **_scores(candidate, evaluation, reference, not use_host),
-        }
+    answers = _answers(candidate, measured, base, host_base)
     nodes = [summarize(check.nodes)] if check is not None and check.nodes else []
     warnings = [*_chip_warnings(candidate, answers), *_chance_warnings(answers)]
     return row.model_copy(
@@ -265,6 +244,23 @@ def _row(
             "half_precision": half,
         }
     )
+
+
+def _answers(
+    candidate: Candidate, measured: _Measurements, base: str, host_base: EvaluationResult | None
+) -> dict[str, object]:
+    """Return the agreement with the Keras model, and the metrics; empty where nothing ran."""
+    check = measured.checks.get(candidate.name)
+    if check is None or check.agreement is None:
+        return {}
+    # An emulated device runs eight samples only: its metrics are those of this machine.
+    evaluation = measured.evaluations.get(candidate.name)
+    reference = measured.evaluations.get(base)
+    use_host = candidate.on_host or evaluation is None
+    if use_host:
+        evaluation, reference = candidate.host_evaluation, host_base
+    scores = _scores(candidate, evaluation, reference, not use_host)
+    return {"agreement": check.agreement, **scores}
 
 
 def _error(candidate: Candidate, measured: _Measurements) -> str | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.errors import UsageError
 from edgesparse.stages.base.stage import PlanContext
@@ -72,21 +71,11 @@ class Workers:
         context: PlanContext,
         parts: dict[str, Any],
         *arguments: Any,
-        progress: Progress = lambda _, __: None,
-        handle_request: Callable[[Any], Any] | None = None,
-        reads: dict[str, str] | None = None,
+        **options: Any,
     ) -> Any:
         """Call a function in the next free process; see Worker.call."""
         with self._leased() as worker:
-            return worker.call(
-                function,
-                context,
-                parts,
-                *arguments,
-                progress=progress,
-                handle_request=handle_request,
-                reads=reads,
-            )
+            return worker.call(function, context, parts, *arguments, **options)
 
     @property
     def idle(self) -> bool:
