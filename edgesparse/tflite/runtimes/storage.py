@@ -162,22 +162,14 @@ def decide(
     running = [o for o in smaller if o.verdict.runs]
     if not running:
         return stay(f"{runtime} rejects it sparse: {smaller[0].verdict.why}", held_back=True)
-    path = paths.get((constant.graph, constant.operator))
-    taken = path is not None and path.state == "taken"
-    # In this order: forms that save time, then those that save bytes at no cost, then dense.
-    exploited = [o for o in running if o.verdict.exploits(o.stored_share)]
-    harmless = [o for o in running if o.relative_time <= HARMLESS]
-    if mode == "auto" and exploited:
-        best = min(exploited, key=lambda o: o.relative_time)
-    elif mode == "sparse" or harmless:
-        candidates = harmless if mode == "auto" else running
-        best = min(candidates, key=lambda o: (o.stored_bytes, o.relative_time))
-    else:
-        best = min(running, key=lambda o: o.relative_time)
-        slower = f"its {best.form} kernel takes {best.relative_time:.1f}x the time of dense"
+    best = _best(running, mode)
+    if best is None:
+        fastest = min(running, key=lambda o: o.relative_time)
+        slower = f"its {fastest.form} kernel takes {fastest.relative_time:.1f}x the time of dense"
         refused = [o.verdict.why for o in smaller if not o.verdict.runs][:1]
         return stay(f"{runtime}: {'; '.join([*refused, slower])}", held_back=True)
-    skipped = taken and best.form == "densify"
+    path = paths.get((constant.graph, constant.operator))
+    skipped = path is not None and path.state == "taken" and best.form == "densify"
     speedup = None if best.verdict.cost is None else 1 / max(best.relative_time, 1e-3)
     decision = Decision(
         name=constant.name,
@@ -191,6 +183,17 @@ def decide(
         exploited=skipped or best.verdict.exploits(best.stored_share),
     )
     return decision, Encoding(best.layout, best.form == "densify")
+
+
+def _best(running: Sequence[_Option], mode: Mode) -> _Option | None:
+    """Return the form to store: one that saves time, else one that saves bytes at no cost; None
+    where dense is better."""
+    exploited = [o for o in running if o.verdict.exploits(o.stored_share)]
+    if mode == "auto" and exploited:
+        return min(exploited, key=lambda o: o.relative_time)
+    harmless = [o for o in running if o.relative_time <= HARMLESS]
+    candidates = harmless if mode == "auto" else running
+    return min(candidates, key=lambda o: (o.stored_bytes, o.relative_time), default=None)
 
 
 def densify_obstacle(paths: Paths) -> str:
