@@ -20,10 +20,10 @@ from edgesparse.methods.report import Coverage, LayerSparsity, Sparsified, requi
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import recipe_of
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.patterns import Pattern
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import Channels, LayerChoice, LayerOverride, Magnitude
+from edgesparse.spec.step import Pattern
 
 CHANNEL_MULTIPLE = 16
 """Multiple of every block's length, so that blocks still fit after channels were removed."""
