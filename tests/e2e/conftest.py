@@ -164,7 +164,10 @@ DEPLOY_EMULATED = "make deploy DEVICE=pi5-emulated PIPELINE=pipelines/digits.yam
 ON_THE_PI_5 = ".venv/bin/edgesparse deploy pipelines/digits.yaml --device pi5-emulated"
 MLP_ON_THE_PI_5 = ON_THE_PI_5.replace("digits.yaml", "digits-mlp.yaml")
 # Those of which something is known there; all others are measured on this machine.
-VARIANTS_THERE = ("dense-f32", "dense-int8", "channels-int8", "sparse-f32", "half-f16")
+VARIANTS_THERE = (
+    "dense-f32", "dense-int8", "half-f16", "channels-int8", "sparse-f32", "sparse-int8-block",
+    "channels-sparse-int8",
+)  # fmt: skip
 MLP_VARIANTS_THERE = ("dense-int8", "block-1x16-int8")
 
 

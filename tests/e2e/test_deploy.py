@@ -8,8 +8,8 @@ from edgesparse.graph.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(2400)]
 VARIANTS = [
-    "dense-f32", "dense-int8", "channels-int8", "sparse-f32", "sparse-int8", "half-f16",
-    "channels-sparse-f32",
+    "dense-f32", "dense-int8", "half-f16", "channels-int8", "sparse-f32", "sparse-int8-block",
+    "channels-sparse-int8",
 ]  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_accuracy(rows):
     for runtime in ("tflite-runtime", "ai-edge-litert"):
         dense = rows[runtime, "dense-f32"].score
         assert dense.device >= 0.97
-        for variant in ("sparse-f32", "sparse-int8"):
+        for variant in ("sparse-f32", "sparse-int8-block"):
             assert rows[runtime, variant].score.drop <= 0.02
         # Half of the multiply-accumulates, and within a point.
         channels = rows[runtime, "channels-int8"]
@@ -56,8 +56,9 @@ def test_accuracy(rows):
 def test_the_zeros_arrived_and_the_files_are_smaller(rows):
     for runtime in ("tflite-runtime", "ai-edge-litert"):
         for scheme in ("f32", "int8"):
+            sparse_variant = "sparse-f32" if scheme == "f32" else "sparse-int8-block"
             dense, sparse = (
-                rows[runtime, f"{kind}-{scheme}"].model for kind in ("dense", "sparse")
+                rows[runtime, variant].model for variant in (f"dense-{scheme}", sparse_variant)
             )
             assert sparse.sparsity >= 0.85
             assert sparse.storage == "sparse"
@@ -108,12 +109,12 @@ def test_only_what_changed_would_run_again(deployed):
     changed = project.folder / "pipelines" / "changed.yaml"
     changed.write_text("# a comment\n" + text)
     assert plan(project, "pipelines/changed.yaml") == {}
-    changed.write_text(text.replace("sparsity: 0.89", "sparsity: 0.8", 1))
+    changed.write_text(text.replace("epochs: 5", "epochs: 4", 1))
     why = plan(project, "pipelines/changed.yaml")
     assert len(why) == 6
-    assert all("sparse-f32" in label for label in why)
-    assert why["sparsify sparse-f32"] == "spec.sparsify.sparsity: 0.89 -> 0.8"
-    assert why["convert sparse-f32"] == "its model changed"
+    assert all("channels-sparse-int8" in label for label in why)
+    assert why["sparsify channels-sparse-int8"] == "spec.sparsify.epochs: 5 -> 4"
+    assert why["convert channels-sparse-int8"] == "its model changed"
 
 
 def test_what_will_not_pay_is_told_before_training_and_under_the_table(deployed):

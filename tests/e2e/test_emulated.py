@@ -64,12 +64,21 @@ def test_half_precision_is_computed_there(emulated, runtime):
     assert row.agreement == 1.0
 
 
-def test_the_best_is_twice_as_fast_as_any_dense_int8(emulated):
+def test_blocks_of_zeros_in_int8_convolutions_pay_most(emulated):
     _, first, _, _ = emulated
     rows = first.rows("ai-edge-litert")
-    dense, best = rows["dense-int8"], rows["channels-int8"]
-    assert dense.latency_ms.p50 / best.latency_ms.p50 >= 2.0
-    assert best.score.drop - dense.score.drop <= 0.01
+    dense, channels, blocks, both = (
+        rows[variant]
+        for variant in ("dense-int8", "channels-int8", "sparse-int8-block", "channels-sparse-int8")
+    )
+    assert (dense.delegate, blocks.delegate, both.delegate) == (
+        "xnnpack", "edgesparse", "edgesparse",
+    )  # fmt: skip
+    assert dense.latency_ms.p50 / blocks.latency_ms.p50 >= 2.6
+    assert dense.latency_ms.p50 / both.latency_ms.p50 >= 4.5
+    assert channels.latency_ms.p50 / both.latency_ms.p50 >= 2.0
+    assert both.score.drop - dense.score.drop <= 0.02
+    assert first.results.best().variant == "channels-sparse-int8"
 
 
 def test_blocks_of_zeros_in_fully_connected_layers_pay_there(emulated):
