@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_diabetes, load_digits
 
-from edgesparse.data import Dataset, from_arrays, transforms
+from edgesparse.data import Dataset, from_arrays, from_splits, transforms
 from edgesparse.data.image_folder import image_folder
 from edgesparse.data.text import from_texts
 from edgesparse.layers.sparse_dense import SparseDense
@@ -83,7 +83,7 @@ def numbers(count: int = 8000, size: int = 24, test_count: int = 3000) -> Datase
     def drawn(source: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         x = np.zeros((number, size, size, 1), np.float32)
         pair = random.choice(source, (number, 2))
-        for canvas, chosen in zip(x, pair):
+        for canvas, chosen in zip(x, pair, strict=True):
             for half, index in enumerate(chosen):
                 top = random.integers(0, size - 7)
                 left = random.integers(0, size // 2 - 7) + half * size // 2
@@ -96,7 +96,7 @@ def numbers(count: int = 8000, size: int = 24, test_count: int = 3000) -> Datase
         return x, digits[pair[:, 0]] * 10 + digits[pair[:, 1]]
 
     counts = (count, count // 8, test_count)
-    train, validation, test = (drawn(*part) for part in zip(parts, counts))
+    train, validation, test = (drawn(*part) for part in zip(parts, counts, strict=True))
     return from_splits("numbers", train, validation, test)
 
 

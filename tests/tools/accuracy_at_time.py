@@ -112,7 +112,8 @@ def study(seeds: int, quick: bool) -> list[Point]:
                 measured = {row.variant: row for row in rows(pipeline, seed, folder, quick)}
                 baseline = measured[BASELINE].latency_ms
                 for variant, row in measured.items():
-                    assert row.status == "ok" and row.score and row.latency_ms and baseline, row
+                    if not (row.score and row.latency_ms and baseline):
+                        raise RuntimeError(f"{variant}: {row.error}")
                     accuracies[variant].append(row.score.shown)
                     speedups[variant].append(baseline.p50 / row.latency_ms.p50)
             points += [
@@ -144,7 +145,7 @@ def plot(points: list[Point], path: Path) -> None:
 
     tasks = list(dict.fromkeys(point.task for point in points))
     figure = Figure(figsize=(4.5 * len(tasks), 3.4), layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks):
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         for family in FAMILIES.values():
             chosen = [p for p in points if p.task == task and p.family == family]
             chosen.sort(key=lambda point: point.speedup)
