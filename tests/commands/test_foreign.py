@@ -86,7 +86,7 @@ def test_what_no_runtime_has_is_named_with_what_to_do(folder):
 
 
 def test_a_refusal_that_is_known_is_explained_and_the_remedy_works(folder):
-    done = bench(folder, "sparse.tflite")
+    done = bench(folder, "sparse.tflite", "--delegate", "xnnpack")
     rows = {row["runtime"]["name"]: row for row in json.loads(done.stdout)["rows"]}
     refused = rows["ai-edge-litert"]
     assert (

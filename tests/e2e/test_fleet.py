@@ -58,7 +58,7 @@ def test_a_group_has_a_block_for_each_device_and_a_summary(project):
     assert rows(folder) == [(d, v, "ok") for d in ("one", "two") for v in variants]
     for name, server in boards.items():
         assert f"{name} | ai-edge-litert" in done.stdout
-        assert f"best on {name}: " in done.stdout
+        assert f" to {name} gains: " in " ".join(done.stdout.split())
         board = server.connect()
         assert released(board, "tiny").current
         board.close()
@@ -82,7 +82,7 @@ def test_a_dead_device_is_a_failed_block_beside_the_others(trained):
     assert {status for device, _, status in found if device == "dead"} == {"failed"}
     assert {status for device, _, status in found if device == "one"} == {"ok"}
     assert "FAILED set up dead: device dead (127.0.0.1): connection refused" in done.stderr
-    assert "best on dead: no variant" in done.stdout
+    assert "dead: device dead (127.0.0.1): connection refused" in done.stdout
     assert "Traceback" not in done.stderr + done.stdout
 
 
