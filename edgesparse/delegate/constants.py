@@ -171,7 +171,7 @@ _DOTPROD = Cpu(
         "border": 0.4,
         "element": 0.4,
     },
-    source="Cortex-A76, cycles by a model; networks counted in instructions agree",
+    source="Cortex-A76, cycles by a model, adjusted by hand",
 )
 _NEON = replace(
     _DOTPROD,
@@ -189,7 +189,7 @@ _NEON = replace(
         "tap": 9.0,
         "strided": 2.0,
     },
-    source="Cortex-A72, by a model, fitted to instructions of networks",
+    source="Cortex-A72, cycles by a model, adjusted by hand to instructions of MobileNetV1",
 )
 CPUS: dict[str, Cpu] = {
     cpu.name: cpu for cpu in (_AVX512VNNI, _AVXVNNI, _AVX2, _AMX, _DOTPROD, _NEON)
