@@ -29,6 +29,7 @@ def check_gates(gates: Iterable[Gate], rows: Iterable[Row]) -> list[GateResult]:
                     device=row.device,
                     runtime=row.runtime.name,
                     threads=row.threads,
+                    delegate=row.delegate,
                     value=value,
                     min=gate.min,
                     max=gate.max,

@@ -267,6 +267,8 @@ class Row(Data):
     speedup_vs_dense: Speedup | None = None
     """Against the variant with the same quantization without the last steps: the effect of
     sparsity alone."""
+    predicted_speedup: Finite | None = None
+    """The ratio of `speedup_vs_dense` as predicted before training; null where it was not."""
 
     def __str__(self) -> str:
         """Describe the row in a line: `sparse-int8 on pi (ai-edge-litert, 1 thread): 3 ms`."""
@@ -286,9 +288,6 @@ class Row(Data):
         label = f"{self.variant} on {self.device} ({self.runtime.name}, {threads})"
         return ": ".join(filter(None, [label, ", ".join(facts)])).strip()
 
-    predicted_speedup: Finite | None = None
-    """The ratio of `speedup_vs_dense` as predicted before training; null where it was not."""
-
     @property
     def score(self) -> Score | None:
         """The primary metric."""
@@ -303,6 +302,8 @@ class GateResult(Data):
     device: str
     runtime: str
     threads: int
+    delegate: str | None = None
+    """null in results of earlier versions."""
     value: Finite | None
     """null where the row has no such value; the gate then fails."""
     min: Finite | None

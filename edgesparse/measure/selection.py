@@ -162,9 +162,10 @@ def objections(row: Row, gates: Sequence[GateResult]) -> list[str]:
 
 
 def _is_about(gate: GateResult, row: Row) -> bool:
-    return (gate.variant, gate.device, gate.runtime, gate.threads) == (
+    same = (gate.variant, gate.device, gate.runtime, gate.threads) == (
         row.variant,
         row.device,
         row.runtime.name,
         row.threads,
     )
+    return same and gate.delegate in (None, row.delegate)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgesparse.measure.gates import check_gates
 from edgesparse.measure.rows import (
     GateResult,
     Latency,
@@ -12,6 +13,7 @@ from edgesparse.measure.rows import (
     Score,
 )
 from edgesparse.measure.selection import best_row, clearly_slower, select
+from edgesparse.spec.pipeline import Gate
 
 
 def row(variant, p50, drop=0.0, status="ok", half=0.0, size=None, **score):
@@ -35,10 +37,10 @@ def row(variant, p50, drop=0.0, status="ok", half=0.0, size=None, **score):
     )  # fmt: skip
 
 
-def gate(variant, metric, passed):
+def gate(variant, metric, passed, delegate=None):
     return GateResult(
-        variant=variant, metric=metric, device="pi", runtime="r", threads=1, value=1, min=None,
-        max=1, passed=passed,
+        variant=variant, metric=metric, device="pi", runtime="r", threads=1, delegate=delegate,
+        value=1, min=None, max=1, passed=passed,
     )  # fmt: skip
 
 
@@ -56,6 +58,15 @@ def test_an_own_limit_on_accuracy_counts_instead():
 @pytest.mark.parametrize("metric", ["accuracy", "bytes"])
 def test_a_gate_that_is_not_met_keeps_a_variant_out(metric):
     assert best_row(ROWS, [gate("sparse", metric, False)]).variant == "dense"
+
+
+def test_a_gate_counts_for_rows_of_its_delegate():
+    ours = row("sparse", 1.0).model_copy(update={"delegate": "edgesparse"})
+    rows = [row("sparse", 2.0), ours]
+    checked = check_gates([Gate(variant="sparse", metric="p50_ms", max=1.5)], rows)
+    assert [(g.delegate, g.passed) for g in checked] == [("xnnpack", False), ("edgesparse", True)]
+    assert best_row(rows, [gate("sparse", "bytes", False, "edgesparse")]) is rows[0]
+    assert best_row(rows, [gate("sparse", "bytes", False)]) is None
 
 
 def test_one_variant_may_be_asked_for():

@@ -60,8 +60,10 @@ def release_best(
 
 
 def _candidate(row: Row, candidates: Sequence[Candidate]) -> Candidate:
-    placement = (row.variant, row.runtime.name, row.threads)
-    return next(c for c in candidates if (c.variant, c.runtime.name, c.threads) == placement)
+    placement = (row.variant, row.runtime.name, row.threads, row.delegate)
+    return next(
+        c for c in candidates if (c.variant, c.runtime.name, c.threads, c.delegate) == placement
+    )
 
 
 def _install(
