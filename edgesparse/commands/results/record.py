@@ -179,10 +179,12 @@ class RunRecord:
         candidates = [replace(candidate, on_host=True) for candidate in candidates]
         job = build_job(f"{self.initial.run}-{device}-first", FIRST, candidates)
         job_events: list[Event] = []
-        with suppress(EdgesparseError):
+        about = (self.initial.pipeline, device, self.initial.baseline, candidates)
+        # Values of a device can be valid alone and not in combination.
+        with suppress(EdgesparseError, ArithmeticError, ValueError):
             if job.entries:
-                _measure(target, job, job_events, listener, stop, f"first benchmark on {device}")
-            about = (self.initial.pipeline, device, self.initial.baseline, candidates)
+                label = f"first benchmark on {device}"
+                self._measure(target, job, job_events, listener, stop, label)
             rows = [row for row in build_rows(*about, job_events) if row.status == "ok"]
             with self.lock:
                 self.first_rows[device] = rows
@@ -217,17 +219,33 @@ class RunRecord:
         try:
             if job.entries:
                 label = f"benchmark on {target.device.name}"
-                _measure(target, job, job_events, listener, stop, label)
+                self._measure(target, job, job_events, listener, stop, label)
         except ProtocolError as error:
             job_events, lost = list(previous), str(error)
         except EdgesparseError as error:
-            if isinstance(error, ConnectionLost):
-                self.left.add(target.device.name)
             lost = str(error)
         # However it ended: measurements so far are kept.
         finally:
             self.add_rows(target, candidates, job_events, lost)
         return job_events
+
+    def _measure(
+        self,
+        target: Target,
+        job: Job,
+        job_events: list[Event],
+        listener: events.Listener,
+        stop: threading.Event,
+        label: str,
+    ) -> None:
+        try:
+            _run_job(target, job, job_events, listener, stop, label)
+        except EdgesparseError as error:
+            if isinstance(error, ConnectionLost):
+                self.left.add(target.device.name)
+            if not stop.is_set():
+                listener(events.StageFailed(label, (), self.mask(str(error))))
+            raise
 
     def add_rows(
         self,
@@ -275,7 +293,7 @@ def _with_transfer(row: Row, candidate: Candidate) -> Row:
     return row.model_copy(update={"transfer_bytes": wire_bytes(candidate.path)})
 
 
-def _measure(
+def _run_job(
     target: Target,
     job: Job,
     job_events: list[Event],

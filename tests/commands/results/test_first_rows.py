@@ -1,8 +1,17 @@
 """First rows of a run, before the other variants are trained."""
 
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from edgesparse.commands.results import record as records
 from edgesparse.commands.results.first_rows import announce_ready, untrained_part
+from edgesparse.commands.results.record import RunRecord
+from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import events
 from edgesparse.measure.job import Candidate
+from edgesparse.measure.results import Results
 from edgesparse.measure.rows import ModelFile, RuntimeInfo
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.graph.test_plan import TEXT, plan
@@ -70,3 +79,23 @@ def test_a_variant_is_announced_once_when_its_last_file_is_verified():
     assert sorted(row.variant for event in announced for row in event.results) == sorted(
         whole.converted
     )
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("pi: lost"), ValueError("not finite")])
+def test_a_failed_first_measurement_ends_its_display_and_not_the_run(monkeypatch, tmp_path, error):
+    def fail(*_):
+        raise error
+
+    broken = "run_job" if isinstance(error, ConnectionLost) else "build_rows"
+    monkeypatch.setattr(records, "run_job", lambda *_: [])
+    monkeypatch.setattr(records, broken, fail)
+    initial = Results(
+        run="r", started="", host={}, versions={}, pipeline="p", pipeline_digest="", baseline="a"
+    )
+    record, seen = RunRecord(initial, [], [], [], []), []
+    candidate = Candidate("a", RuntimeInfo(name="r", version="1"), "xnnpack", 1, path=tmp_path)
+    target = SimpleNamespace(device=SimpleNamespace(name="pi"), transport=None)
+    record.measure_first(target, [candidate], seen.append, threading.Event())
+    assert record.first_rows.get("pi", []) == []
+    assert isinstance(seen[-1], events.StageFailed | events.StageDone)
+    assert record.left == ({"pi"} if isinstance(error, ConnectionLost) else set())
