@@ -65,9 +65,13 @@ def bench(
     devices = project.devices(device)
     words = ["edgesparse", "bench", *map(str, files)]
     words += [word for target in devices for word in ("--device", target.option)]
+    words += [word for count in threads if not benchmark for word in ("--threads", str(count))]
+    words += [word for shape in input_shapes for word in ("--input-shape", shape)]
     words += [word for name in delegates for word in ("--delegate", name)]
     command = shlex.join([*words, *(["--quick"] if quick else [])])
     paths = list(dict.fromkeys(map(Path, files)))
+    if not paths:
+        raise UsageError("no model to measure; name a .tflite file")
     unknown = [name for name in delegates if name not in DELEGATES]
     if unknown:
         choices = f"choose xnnpack or edgesparse{did_you_mean(unknown[0], DELEGATES)}"

@@ -83,10 +83,7 @@ def deploy(
     loaded, fleet = load_pipeline(pipeline), project.devices(devices)
     check_variants(loaded, variants)
     check_full_int8(loaded, fleet, variants)
-    first = [device for device in fleet if device.name == canary]
-    rest = [device for device in fleet if device.name != canary]
-    if canary is not None and not first:
-        raise UsageError(f"--canary {canary}: no such --device in this command")
+    first, rest = _by_canary(fleet, canary)
     workspace, cluster = project.workspace(loaded.spec.store), project.cluster()
     with recorded(
         workspace,
@@ -94,23 +91,16 @@ def deploy(
         loaded.spec.baseline_variant,
         fleet,
         quick=quick,
-        command=_command(loaded, fleet, variants, quick=quick, benchmark=benchmark),
+        command=_command(loaded, fleet, variants, quick=quick, benchmark=benchmark, force=force),
         pipeline_digest=_pipeline_digest(loaded.spec),
         source=_source(loaded.path),
         mask=loaded.document.masked,
     ) as record:
-        settings = loaded.spec.benchmark
+        settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
         run = _Run(
-            project,
-            loaded,
-            workspace,
-            tuple(variants) if variants else None,
-            (shortened(settings) if quick else settings) if benchmark else None,
-            record,
-            threading.Event(),
-            cluster,
-            force,
-        )
+            project, loaded, workspace, tuple(variants) if variants else None,
+            settings if benchmark else None, record, threading.Event(), cluster, force,
+        )  # fmt: skip
         try:
             _deploy_all(run, first, rest)
         except KeyboardInterrupt:
@@ -118,6 +108,14 @@ def deploy(
                 run.listener(events.RowsReady(record.results()))
             raise
     return record.results()
+
+
+def _by_canary(fleet: Sequence[Device], canary: str | None) -> tuple[list[Device], list[Device]]:
+    """Return the canary, if there is one, and the other devices. Raises UsageError."""
+    first = [device for device in fleet if device.name == canary]
+    if canary is not None and not first:
+        raise UsageError(f"--canary {canary}: no such --device in this command")
+    return first, [device for device in fleet if device.name != canary]
 
 
 @dataclass(frozen=True)
@@ -382,6 +380,7 @@ def _command(
     *,
     quick: bool,
     benchmark: bool,
+    force: bool,
 ) -> str:
     """Command line that repeats the run."""
     path = loaded.path
@@ -391,7 +390,7 @@ def _command(
     if benchmark:
         words += [word for device in devices for word in ("--device", device.option)]
     words += [word for variant in variants or () for word in ("--variant", variant)]
-    return shlex.join([*words, *(["--quick"] if quick else [])])
+    return shlex.join([*words, *["--quick"] * quick, *["--force"] * force])
 
 
 def _pipeline_digest(pipeline: Pipeline) -> str:

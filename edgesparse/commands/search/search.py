@@ -81,8 +81,8 @@ def search(
     workspace, cluster = project.workspace(loaded.spec.store), project.cluster()
     settings = shortened(loaded.spec.benchmark) if quick else loaded.spec.benchmark
     folder = workspace.folder / "searches" / _name(loaded.spec, target_device, settings)
-    command = ["edgesparse", "search", str(loaded.path), "--device", target_device.name]
-    command += ["--trials", str(trials), *(["--quick"] if quick else [])]
+    command = ["edgesparse", "search", str(loaded.path), "--device", target_device.option]
+    command += ["--trials", str(trials), *["--quick"] * quick, *["--force"] * force]
     check(folder / STUDY)
     references = _read_references(folder / REFERENCES)
     stop = threading.Event()
