@@ -27,6 +27,8 @@ def opencv_frames(number):
     import cv2
 
     camera = cv2.VideoCapture(number)
+    if not camera.isOpened():
+        sys.exit("error: camera %d cannot be opened; name another number" % number)
     while True:
         read, frame = camera.read()
         if not read:
@@ -49,7 +51,8 @@ def main(arguments):
         scores = model(frame)
         count += 1
         rate = count / (time.time() - start)
-        text = "  ".join("%s %.2f" % pair for pair in model.top(scores, 3) if model.labels)
+        top = model.top(scores, 3) if model.labels else ()
+        text = "  ".join("%s %.2f" % pair for pair in top)
         print("%5.1f frames/s  %s" % (rate, text or scores.reshape(-1)[:5]), flush=True)
 
 

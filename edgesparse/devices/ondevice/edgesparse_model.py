@@ -55,14 +55,27 @@ class Model:
     """
 
     def __init__(self, folder=None, threads=None, delegate="auto", warm_up=True):
-        self.folder = os.path.abspath(str(folder or HERE))
+        self.folder = os.path.abspath(os.fsdecode(folder or HERE))
+        if not _is_utf8(self.folder):
+            raise ModelError("%a: runtimes read only paths in UTF-8; rename it" % self.folder)
         self.manifest = self._read_json("manifest.json")
+        try:
+            measured = self.manifest["runtime"]["module"]
+        except (LookupError, TypeError):
+            path = os.path.join(self.folder, "manifest.json")
+            raise ModelError("%s: names no runtime; copy the model again" % path) from None
+        for name in ("labels.json", "transform.json", "raw.py"):
+            if name in self.manifest.get("files", {}):
+                self._checked(name)
         self.labels = self._read_json("labels.json") or []
         self._raw = _load_raw(self.folder)
-        self.transforms = self._raw.read_transforms(os.path.join(self.folder, "transform.json"))
+        try:
+            self.transforms = self._raw.read_transforms(os.path.join(self.folder, "transform.json"))
+        except ValueError as error:
+            raise ModelError("transform.json: cannot be read: %s" % error) from None
         self._lock = threading.Lock()
         model = self._checked("model.tflite")
-        module = _import_runtime(self.manifest["runtime"]["module"])
+        module = _import_runtime(measured)
         self.runtime = module.__name__
         chosen = self.manifest.get("delegate", "xnnpack") if delegate == "auto" else delegate
         options = {"model_path": model, "num_threads": threads or self.manifest.get("threads", 1)}
@@ -77,6 +90,10 @@ class Model:
         self.inputs = [name for name, _ in inputs]
         self.outputs = [name for name, _ in outputs]
         if warm_up and not any(_is_dynamic(source) for source in self._sources.values()):
+            # Zeros, since what is in memory can be an index beyond a table.
+            for source in self._sources.values():
+                zeros = numpy.zeros([int(size) for size in source["shape"]], source["dtype"])
+                self._interpreter.set_tensor(source["index"], zeros)
             self._interpreter.invoke()
 
     def __call__(self, *values, **named):
@@ -238,6 +255,14 @@ def _version(module):
     package = module.__name__.split(".")[0]
     version = getattr(importlib.import_module(package), "__version__", "of unknown version")
     return "%s %s" % (package.replace("_", "-"), version)
+
+
+def _is_utf8(path):
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_dynamic(source):

@@ -47,14 +47,14 @@ struct Api {
   int (*TensorCopyToBuffer)(const Tensor*, void*, size_t);
 };
 
-// Real numbers to an integer input and back.
+// Real numbers to an integer input and back; without a scale they are the integers.
 template <typename T>
 std::vector<char> Quantized(const std::vector<float>& values, Quantization q) {
   std::vector<char> bytes(values.size() * sizeof(T));
   T* target = reinterpret_cast<T*>(bytes.data());
   using Limits = std::numeric_limits<T>;
   for (size_t i = 0; i < values.size(); ++i) {
-    float level = std::nearbyint(values[i] / q.scale) + q.zero_point;
+    float level = q.scale ? std::nearbyint(values[i] / q.scale) + q.zero_point : values[i];
     target[i] = static_cast<T>(std::fmin(std::fmax(level, Limits::min()), Limits::max()));
   }
   return bytes;
@@ -64,7 +64,8 @@ template <typename T>
 std::vector<float> Real(const std::vector<char>& bytes, Quantization q) {
   const T* source = reinterpret_cast<const T*>(bytes.data());
   std::vector<float> values(bytes.size() / sizeof(T));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = (source[i] - q.zero_point) * q.scale;
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = q.scale ? (source[i] - q.zero_point) * q.scale : source[i];
   return values;
 }
 
@@ -145,6 +146,7 @@ int main(int count, char** words) {
   }
 
   std::ifstream stream(words[1], std::ios::binary);
+  if (!stream) return std::fprintf(stderr, "error: %s cannot be read\n", words[1]), 1;
   std::vector<char> content((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
   const float* numbers = reinterpret_cast<const float*>(content.data());
   std::vector<float> input(numbers, numbers + content.size() / sizeof(float)), output;

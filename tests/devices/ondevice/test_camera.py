@@ -27,6 +27,8 @@ class VideoCapture:
     def __init__(self, number):
         assert number == 1
         self.left = 3
+    def isOpened(self):
+        return True
     def read(self):
         self.left -= 1
         frame = numpy.zeros((4, 6, 3), numpy.uint8)
@@ -66,3 +68,16 @@ def test_frames_are_in_rgb(tmp_path, camera, source, count):
     lines = done.stdout.splitlines()
     assert len(lines) == count
     assert all(line.endswith("red 1.00  blue 0.00") for line in lines)
+
+
+def test_a_model_without_labels_shows_numbers(tmp_path):
+    model = MODEL.replace('["red", "blue"]', "[]")
+    model = model.replace("return sorted(", "assert self.labels; return sorted(")
+    (tmp_path / "edgesparse_model.py").write_text(model)
+    (tmp_path / "cv2.py").write_text(CV2)
+    (tmp_path / "camera.py").write_bytes(CAMERA.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "camera.py", "1"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(line.endswith("[1. 0.]") for line in done.stdout.splitlines())

@@ -175,6 +175,34 @@ def test_without_the_delegate_the_model_still_answers(folder, samples, case):
     np.testing.assert_array_equal(model(samples[0]), Model(target, delegate="xnnpack")(samples[0]))
 
 
+@pytest.mark.parametrize("name", ["labels.json", "transform.json", "raw.py"])
+def test_a_release_with_an_altered_file_is_not_loaded(folder, name):
+    target = folder()
+    manifest = json.loads((target / "manifest.json").read_text())
+    manifest["files"][name] = hashlib.sha256((target / name).read_bytes()).hexdigest()
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    Model(target)
+    with open(target / name, "ab") as file:
+        file.write(b"\n")
+    with pytest.raises(ModelError, match=rf"{name}: differs from its digest in manifest"):
+        Model(target)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("transform.json", "{"), ("manifest.json", "[]"), ("manifest.json", "{}")]
+)
+def test_a_damaged_description_is_one_message(folder, name, text):
+    target = folder()
+    (target / name).write_text(text)
+    with pytest.raises(ModelError, match=name):
+        Model(target)
+
+
+def test_a_path_that_runtimes_cannot_read_is_one_message():
+    with pytest.raises(ModelError, match=r"'/m\\udcff': runtimes read only paths in UTF-8"):
+        Model("/m\udcff")
+
+
 def test_another_delegate_is_required(folder):
     target = folder("int8", {"library": "libedgetpu-none.so.1", "options": {}})
     with pytest.raises(ModelError, match=r"delegate libedgetpu-none\.so\.1 cannot be used"):
