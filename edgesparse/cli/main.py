@@ -66,7 +66,7 @@ class _Group(click.Group):
             raise
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _RENAMED:
+        if cmd_name in _RENAMED and not ctx.resilient_parsing:  # Completion must not fail.
             ctx.fail(
                 f"{cmd_name!r} is called {_RENAMED[cmd_name]!r}: edgesparse {_RENAMED[cmd_name]}"
             )

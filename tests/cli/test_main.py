@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from edgesparse.cli.main import main
 from tests.conftest import ROOT, TINY, run_cli
 
 
@@ -199,3 +201,4 @@ def test_an_earlier_name_of_a_command_is_an_error_that_names_the_new_one(cli):
     done = cli("sweep", "p.yaml")
     assert done.returncode == 2
     assert "'sweep' is called 'search': edgesparse search" in done.stderr
+    assert ShellComplete(main, {}, "edgesparse", "").get_completions(["sweep"], "") is not None
