@@ -128,7 +128,7 @@ def _block(rows: Sequence[Row], cpu: str, shipped: Row | None) -> Block:
 
 def _mark(delegate: str) -> str:
     """Mark of a row whose delegate is not that of its block's first row."""
-    return f"({delegate[:1]})"
+    return "(t)" if delegate == "edgetpu" else f"({delegate[:1]})"
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[Column]:

@@ -40,6 +40,8 @@ WIDTH = 100
 NARROW, WIDE = 60, 160
 """Limits of a terminal's width."""
 _NAME_WIDTH = 18
+_TITLE_WIDTH = 12
+"""Longer titles, such as those of a user's metric, are folded."""
 _OPTIONAL = ("RAM MB", "transfer", "p90 ms", "MACs", "p50 95 % CI", "95 % CI", "drop")
 """Columns that a narrow terminal omits, the first of them first; reports have them all."""
 
@@ -62,8 +64,7 @@ def print_results(results: Results, console: Console, *, notes: bool = False) ->
         print_line(console, verdict.text, "bold green" if verdict.pays else "bold yellow")
     bold = f"; bold: {BEST_LEGEND}" if console.is_terminal else ""
     print_line(console, f"* {SHIP_LEGEND}{bold}; {legend(results)}", "dim")
-    for note, number in note_numbers.items():
-        print_line(console, f"[{number}] {note}")
+    _print_notes(console, note_numbers)
     for note in [*unstable_lines(results), *results.notes]:
         print_line(console, note, "yellow")
     for verdict in verdicts(results):
@@ -93,6 +94,11 @@ def _print_blocks(tables: Iterable[Block], console: Console, note_numbers: dict[
         console.print(_rich_table(block, block_cells(block, note_numbers), console.width))
 
 
+def _print_notes(console: Console, note_numbers: dict[str, int]) -> None:
+    for note, number in note_numbers.items():
+        print_line(console, f"[{number}] {note}")
+
+
 def print_rows(results: Results, console: Console) -> None:
     """Print the rows of a run before its end: a line for each variant that is not measured yet,
     else tables."""
@@ -100,8 +106,11 @@ def print_rows(results: Results, console: Console) -> None:
         for row in {row.variant: row for row in results.rows if row.model}.values():
             print_line(console, f"ready: {ready_text(row)}", "green")
         return
+    note_numbers = number_notes(results.rows)
     # Nothing is to be shipped yet.
-    _print_blocks((replace(block, shipped=None) for block in blocks(results)), console, {})
+    tables = (replace(block, shipped=None) for block in blocks(results))
+    _print_blocks(tables, console, note_numbers)
+    _print_notes(console, note_numbers)
     for note in results.notes:
         print_line(console, note, "yellow")
     console.print()
@@ -124,21 +133,28 @@ def _fitting(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> list[
 
 
 def _columns(block: Block, lines: Sequence[Sequence[Cell]]) -> list[tuple[str, ...]]:
-    """Texts of each column, the title first."""
+    """Texts of each column, the longest line of the title first."""
     texts = [[cell.text for cell in line] for line in lines]
-    return list(zip(block.titles, *texts, strict=True))
+    titles = [max(_lines(title, _TITLE_WIDTH), key=len) for title in block.titles]
+    return list(zip(titles, *texts, strict=True))
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Break a text after a hyphen, dot or blank rather than inside a word."""
+    width = max(width, 1)
+    lines = [""]
+    for part in re.findall(rf"[^-._ ]{{1,{width}}}[-._ ]?|[-._ ]", text):
+        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip(" ") for line in lines]
 
 
 def _folded(cell: Cell, width: int) -> Text:
-    """Break a name after a hyphen, dot or blank rather than inside a word; the one to ship begins
-    with a star."""
-    lines = [""]
-    for part in re.findall(r"[^-._ ]*[-._ ]*", "* " * cell.best + cell.text):
-        if lines[-1] and len((lines[-1] + part).rstrip()) > max(width, 1):
-            lines.append("")
-        lines[-1] += part
+    """Fold a name; the one to ship begins with a star."""
     style = "bold green" if cell.best else ""
-    return Text("\n").join(safe_text(line.rstrip(" "), style) for line in lines)
+    lines = _lines("* " * cell.best + cell.text, width)
+    return Text("\n").join(safe_text(line, style) for line in lines)
 
 
 def _rich_table(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> Table:
@@ -148,7 +164,8 @@ def _rich_table(block: Block, lines: Sequence[Sequence[Cell]], width: int) -> Ta
     name_width = width - sum(max(map(len, columns[index])) + 1 for index in indices)
     table.add_column("variant", no_wrap=False, overflow="fold")
     for index in indices:
-        table.add_column(safe_text(block.titles[index]), justify="right", no_wrap=True)
+        title = Text("\n").join(map(safe_text, _lines(block.titles[index], _TITLE_WIDTH)))
+        table.add_column(title, justify="right", no_wrap=True)
     for row, line in zip(block.rows, lines, strict=True):
         cells = [line[index] for index in indices]
         table.add_row(

@@ -236,4 +236,28 @@ def test_rows_before_the_end_are_lines_or_a_table_without_verdict():
     assert "pi: provisional times" in text
     assert "ship" not in text
     assert "*" not in text
+    assert "broken [1]" in text
+    assert "[1] the runtime crashed" in text
     assert rows_printed(results()) == ""
+
+
+@pytest.mark.parametrize("metric", ["mean_absolute_error", "a_very_long_metric_of_a_task"])
+def test_a_long_metric_leaves_room_for_names_and_their_notes(metric):
+    metrics = [{"name": metric, "device": 0.9, "samples": 9}]
+    ours = row("sparse-int8", 1.0, 0.01, 0.02, notes=["taken", "left"], metrics=metrics)
+    run = results(
+        row("dense-f32", 1234.5, metrics=metrics),
+        ours.model_copy(update={"delegate": "edgesparse"}),
+    )
+    text = printed(run, width=60)
+    table = " ".join(line[:12] for line in text.splitlines())
+    assert "…" not in text
+    assert "(e) [1] [2]" in " ".join(table.split())
+
+
+def test_delegates_of_a_block_have_marks_of_their_own():
+    marks = [
+        row(name, 1.0).model_copy(update={"delegate": name})
+        for name in ("xnnpack", "edgesparse", "edgetpu")
+    ]
+    assert "delegate xnnpack, (e) edgesparse, (t) edgetpu" in printed(results(*marks))
