@@ -87,11 +87,13 @@ def _draw(axes: Axes, rows: list[Row]) -> None:
             assert score is not None
             assert score.shown is not None
             value = score.shown * (100 if score.unit == "%" else 1)
-            axes.errorbar([p50], [value], xerr=error, fmt="o", label=name)
-            axes.annotate(name, (p50, value), (4, 4), textcoords="offset points", fontsize=8)
-            axes.set_ylabel(f"{score.name} {score.unit}".strip())
+            axes.errorbar([p50], [value], xerr=error, fmt="o")
+            axes.annotate(
+                name, (p50, value), (4, 4), textcoords="offset points", fontsize=8, parse_math=False
+            )
+            axes.set_ylabel(clean(f"{score.name} {score.unit}".strip()), parse_math=False)
         else:
             axes.barh([index], [p50], xerr=error)
     if not scored:
-        axes.set_yticks(range(len(rows)), [clean(row.variant) for row in rows])
+        axes.set_yticks(range(len(rows)), [clean(row.variant) for row in rows], parse_math=False)
         axes.invert_yaxis()
