@@ -19,13 +19,17 @@ FOLDER = "models"
 
 def keep_models(folder: Path, samples: Path, candidates: Iterable[Candidate]) -> None:
     """Link each model into `folder` as VARIANT-RUNTIME.tflite, with a JSON file that describes it,
-    and the delegate's library under the name that is in that file.
+    and the delegate's library under the name that is in that file. Models that failed are left out.
 
     Args:
         folder: folder for the models of one device, since storage differs by device.
         samples: folder with labels and transforms.
     """
-    models = {f"{c.variant}-{c.runtime.name}": c for c in candidates if c.path is not None}
+    models = {
+        f"{c.variant}-{c.runtime.name}": c
+        for c in candidates
+        if c.path is not None and c.error is None
+    }
     if not models:
         return
     folder.mkdir(parents=True, exist_ok=True)
