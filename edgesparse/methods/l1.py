@@ -21,12 +21,12 @@ import tensorflow as tf
 from edgesparse.data import Dataset
 from edgesparse.layers.sparse_dense import SparseDense
 from edgesparse.methods import channels as removing
-from edgesparse.methods.magnitude import misfit, resolve_distribution
+from edgesparse.methods.magnitude import misfit
 from edgesparse.methods.masks import squares
 from edgesparse.methods.network.dependencies import check_shrunk, trace
 from edgesparse.methods.network.groups import Atoms, Blocks, Groups, Inputs
 from edgesparse.methods.network.inputs import readers
-from edgesparse.methods.network.keep_mask import distribute
+from edgesparse.methods.network.keep_mask import distribute, resolve_distribution
 from edgesparse.methods.network.kernels import Kernel, choose, kernels, unfreeze
 from edgesparse.methods.report import (
     LayerSparsity,
@@ -83,7 +83,7 @@ def l1(
     share = None
     if goal is not None:
         kind = resolve_distribution(
-            spec.distribution, ((k, patterns[n]) for n, k in chosen.items())
+            spec.distribution, ((k.shape, patterns[n]) for n, k in chosen.items())
         )
         share = _shares(chosen, patterns, goal, kind) if spec.group != "input" else goal
     shrinking = Shrink(groups, spec.penalty, share, round(spec.end * steps), train)

@@ -8,16 +8,16 @@ and the edgesparse delegate read), or 2 of every 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
 from edgesparse.methods.masks import Goal, Masked, PruneGradually, kernel_mask
+from edgesparse.methods.network.keep_mask import resolve_distribution
 from edgesparse.methods.network.kernels import EXCLUDED, Kernel, kernels, unfreeze
 from edgesparse.methods.report import LayerSparsity, Sparsified, coverage, measure, require_covered
 from edgesparse.methods.training.callbacks import Progress
@@ -26,7 +26,7 @@ from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import Magnitude, Schedule
-from edgesparse.spec.step import BLOCKS, Distribution, Pattern, block_shape
+from edgesparse.spec.step import Pattern, block_shape
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def magnitude(
     pruning = PruneGradually(
         [Masked(every[target.name], target.pattern) for target in targets],
         [Goal(target.sparsity, target.joint) for target in targets],
-        resolve_distribution(spec.distribution, ((every[t.name], t.pattern) for t in targets)),
+        resolve_distribution(
+            spec.distribution, ((every[t.name].shape, t.pattern) for t in targets)
+        ),
         steps,
         constant=constant,
     )
@@ -140,7 +142,7 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
         fitting: Pattern = "unstructured" if note else pattern
         targets.append(LayerTarget(name, sparsity, fitting, note))
     targets = [target for target in targets if target.sparsity > 0]
-    pruned = ((layers[t.name], t.pattern) for t in targets)
+    pruned = ((layers[t.name].shape, t.pattern) for t in targets)
     if resolve_distribution(spec.distribution, pruned) != "uniform":
         targets = [
             replace(t, joint=t.sparsity == spec.sparsity and t.pattern != "2:4") for t in targets
@@ -169,17 +171,6 @@ def misfit(pattern: Pattern, kernel: Kernel) -> str:
         # One block for each output, all of which stay.
         return f"{pattern} requires more than {width} inputs; pruned unstructured"
     return ""
-
-
-def resolve_distribution(
-    distribution: Literal["auto", Distribution], pruned: Iterable[tuple[Kernel, Pattern]]
-) -> Distribution:
-    """Return a step's distribution; auto is lamp where convolutions lose blocks: the same share of
-    each layer would take whole outputs from the early ones, and 1-6 points of accuracy."""
-    if distribution != "auto":
-        return distribution
-    blocks = any(p in BLOCKS and len(kernel.shape) > 2 for kernel, p in pruned)
-    return "lamp" if blocks else "uniform"
 
 
 def _measure(target: LayerTarget, kernel: Kernel) -> LayerSparsity:

@@ -38,6 +38,12 @@ def block_shape(pattern: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (1, 1)
 
 
+def expected_zeros(pattern: str, sparsity: float) -> tuple[float, tuple[int, int]]:
+    """Return the share of zeros in a kernel and the (outputs, inputs) of blocks that are all zero:
+    of 2:4, which ignores the sparsity, half of the weights, one by one."""
+    return (0.5, (1, 1)) if pattern == "2:4" else (sparsity, block_shape(pattern))
+
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
 Kept = Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -12,10 +12,10 @@ import numpy as np
 from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.delegate.constants import Cpu
 from edgesparse.delegate.cost import Pair
-from edgesparse.methods.network.keep_mask import distribute
+from edgesparse.methods.network.keep_mask import distribute, resolve_distribution
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.sparsify import L1, Channels, Magnitude, Sparsify, leaves_zeros
-from edgesparse.spec.step import Pattern, block_shape
+from edgesparse.spec.step import Pattern, expected_zeros
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
 from edgesparse.tflite.runtimes.delegated import (
@@ -99,13 +99,11 @@ def zeros_by_layer(
             share, chosen = step.for_kernel([name])
         if pattern is not None or chosen == "auto":
             chosen = pattern or patterns.SMALLEST_BLOCK
-        if chosen == "2:4":
-            share = 0.5
         likely = patterns.LIKELY_SPARSITY if share is None or isinstance(share, str) else share
         zeros[name] = (float(likely), chosen)
     shares = _distributed(step, graph, zeros)
     return {
-        name: (shares.get(name, share), (1, 1) if chosen == "2:4" else block_shape(chosen))
+        name: expected_zeros(chosen, shares.get(name, share))
         for name, (share, chosen) in zeros.items()
     }
 
@@ -114,22 +112,21 @@ def _distributed(
     step: Sparsify, graph: patterns.ModelGraph, zeros: Mapping[str, tuple[float, Pattern]]
 ) -> dict[str, float]:
     """Shares of zeros of layers, where a step distributes them other than uniformly."""
-    sparsity = getattr(step, "sparsity", None)
-    distribution: Any = getattr(step, "distribution", "uniform")
-    squares = {
-        c.label: (np.square(np.moveaxis(c.values.astype(np.float64), 0, -1)), zeros[c.label][1])
-        for c in graph.weights
-        if c.label in zeros
-    }
-    if distribution == "auto":
-        blocks = any(
-            values.ndim > 2 and math.prod(block_shape(pattern)) > 1
-            for values, pattern in squares.values()
-        )
-        distribution = "lamp" if blocks else "uniform"
-    if distribution in ("uniform", "error") or not isinstance(sparsity, float) or not squares:
+    sparsity, distribution = getattr(step, "sparsity", None), getattr(step, "distribution", None)
+    if distribution in (None, "error") or not isinstance(sparsity, float):
         return {}
-    return distribute(squares, sparsity, distribution)
+    weights = {c.label: np.moveaxis(c.values, 0, -1) for c in graph.weights if c.label in zeros}
+    pruned = ((values.shape, zeros[n][1]) for n, values in weights.items() if zeros[n][0])
+    resolved = resolve_distribution(distribution, pruned)
+    # Layers with a sparsity of their own, and 2:4, keep theirs.
+    joint = {
+        name: (np.square(values.astype(np.float64)), zeros[name][1])
+        for name, values in weights.items()
+        if zeros[name][0] == sparsity and zeros[name][1] != "2:4"
+    }
+    if resolved == "uniform" or not joint:
+        return {}
+    return distribute(joint, sparsity, resolved)
 
 
 def _without_channels(network: Network, variant: Variant) -> Network:

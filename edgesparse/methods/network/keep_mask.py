@@ -8,13 +8,14 @@ others' (a MobileNet of digits with 16 of 24 such outputs in a layer: 97 -> 36 %
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
-from edgesparse.spec.step import Distribution, Pattern, block_shape
+from edgesparse.spec.step import BLOCKS, Distribution, Pattern, block_shape
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,19 @@ def keep_blocks(
     gone = np.cumsum(counts.ravel()[order]) <= round(sparsity * counts.sum())
     kept[order[gone]] = False
     return kept.reshape(size.shape)
+
+
+def resolve_distribution(
+    distribution: Literal["auto", Distribution],
+    pruned: Iterable[tuple[tuple[int, ...], Pattern]],
+) -> Distribution:
+    """Return a step's distribution, for the shapes and patterns of the kernels that it prunes; auto
+    is lamp where convolutions lose blocks: the same share of each layer would take whole outputs
+    from the early ones, and 1-6 points of accuracy."""
+    if distribution != "auto":
+        return distribution
+    blocks = any(pattern in BLOCKS and len(shape) > 2 for shape, pattern in pruned)
+    return "lamp" if blocks else "uniform"
 
 
 def distribute(

@@ -16,7 +16,7 @@ from edgesparse.delegate.constants import CPUS
 from edgesparse.delegate.cost import cpu_of
 from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, PatternChoice
-from edgesparse.spec.step import Block, Pattern, block_shape
+from edgesparse.spec.step import Block, Pattern, block_shape, expected_zeros
 from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.format.layout import Form, blocks, fits
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Op, Profile, SparsePath
@@ -78,7 +78,7 @@ def read_graph(content: bytes) -> ModelGraph:
         c
         for c in kernels
         if is_candidate(c)
-        # The weights that methods prune; see methods/report.py.
+        # The weights that methods prune; see methods/network/kernels.py.
         and (c.op == "FULLY_CONNECTED" or (c.op == "CONV_2D" and c.values.shape[3] > 4))
     )
     return ModelGraph(model, kernels, tuple(weights), all_constants)
@@ -224,9 +224,9 @@ def _delegated_dense(
     cpu = profile.cpu
     if cpu is None:
         return {}
-    block = block_shape(SMALLEST_BLOCK if pattern == "auto" else pattern)
+    expected = expected_zeros(SMALLEST_BLOCK if pattern == "auto" else pattern, sparsity)
     zeros = {
-        c.label: (sparsity, block)
+        c.label: expected
         for c in graph.weights
         if not any(fnmatchcase(c.label, glob) for glob in exclude)
     }

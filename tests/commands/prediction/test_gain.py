@@ -74,3 +74,12 @@ def test_zeros_are_distributed_as_the_step_says(graph):
     uniform = step.model_copy(update={"distribution": "uniform"})
     assert {share for share, _ in zeros_by_layer(uniform, graph).values()} == {0.8}
     assert {block for _, block in zeros_by_layer(uniform, graph).values()} == {(2, 4)}
+
+
+def test_layers_with_a_sparsity_of_their_own_keep_it(graph):
+    layers = {"conv_pw_12": {"sparsity": 0.25}, "conv_pw_11": {"pattern": "2:4"}}
+    step = {**magnitude(0.8, "block-2x4"), "layers": layers}
+    zeros = zeros_by_layer(Variant.model_validate({"sparsify": step}).sparsify[0], graph)
+    assert zeros["conv_pw_12"] == (0.25, (2, 4))
+    assert zeros["conv_pw_11"] == (0.5, (1, 1))
+    assert zeros["conv_pw_1"][0] < 0.5 < zeros["conv_pw_10"][0]

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from edgesparse.methods.network.keep_mask import distribute, keep_mask
+from edgesparse.methods.network.keep_mask import (
+    distribute,
+    keep_mask,
+    resolve_distribution,
+)
 
 RANDOM = np.random.default_rng(0)
 KERNELS = {
@@ -35,3 +39,10 @@ def test_lamp_is_its_definition():
 def test_lamp_takes_from_wide_kernels_first():
     shares = distribute(KERNELS, 0.8, "lamp")
     assert shares["wide"] > 0.85 > shares["early"]
+
+
+def test_auto_is_lamp_for_blocks_in_convolutions():
+    convolution, matrix = (3, 3, 8, 16), (8, 16)
+    assert resolve_distribution("auto", [(convolution, "block-2x4"), (matrix, "2:4")]) == "lamp"
+    assert resolve_distribution("auto", [(convolution, "2:4"), (matrix, "block-1x4")]) == "uniform"
+    assert resolve_distribution("erk", [(matrix, "unstructured")]) == "erk"
