@@ -10,6 +10,7 @@ from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.sparsify import leaves_zeros
+from edgesparse.spec.step import BLOCKS
 from edgesparse.stages import preflight, untrained_model
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile
@@ -69,15 +70,15 @@ def _reason_useless(
     zeros = speedup.zeros_of(variant)
     if zeros is None:
         return None
-    sparsity, pattern, exclude = zeros
-    if pattern.startswith("block"):
+    (sparsity, pattern, exclude), scheme = zeros, variant.quantize.numbers
+    # Blocks in convolutions are skipped by edgesparse's delegate alone, in int8.
+    if pattern in BLOCKS and not (scheme == "int8" and pattern in patterns.DELEGATE_BLOCKS):
         size = sum(constant.values.size for constant in graph.weights)
         fully_connected = sum(c.values.size for c in graph.weights if c.op == "FULLY_CONNECTED")
         if fully_connected < WORTH * size:
             return (
                 f"fully connected layers have {fully_connected / max(1, size):.0%} of its weights"
             )
-    scheme = variant.quantize.numbers
     gains = [
         patterns.exploited_share(graph, profile, scheme, sparsity, pattern, exclude)
         for profile in profiles.values()

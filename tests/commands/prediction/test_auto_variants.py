@@ -40,7 +40,11 @@ def test_auto_stands_for_variants_that_are_valid_and_known_as_such():
 @pytest.mark.parametrize(
     ("text", "kept", "left"),
     [
-        (CNN, {"channels-int8"}, {"half-f16", "sparse-f32", "channels-sparse-f32", "blocks-int8"}),
+        (
+            CNN,
+            {"channels-int8", "sparse-int8"},
+            {"half-f16", "sparse-f32", "channels-sparse-f32", "blocks-int8"},
+        ),
         (MLP, {"channels-int8", "blocks-f32", "blocks-int8"}, {"half-f16", "channels-sparse-f32"}),
     ],
 )
