@@ -65,7 +65,7 @@ def l1(
     """
     if spec.group == "channel":
         return _channels(model, dataset, train, spec, progress)
-    chosen, left = choose(model, spec.exclude)
+    chosen, left = choose(model, spec.exclude, spec.pattern)
     if spec.group == "input":
         reading = readers(model)
         chosen = {name: kernel for name, kernel in chosen.items() if kernel.layer in reading}

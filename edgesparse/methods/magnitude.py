@@ -18,7 +18,13 @@ import tensorflow as tf
 from edgesparse.data import Dataset
 from edgesparse.methods.masks import Goal, Masked, PruneGradually, kernel_mask
 from edgesparse.methods.network.keep_mask import resolve_distribution
-from edgesparse.methods.network.kernels import EXCLUDED, Kernel, kernels, unfreeze
+from edgesparse.methods.network.kernels import (
+    EXCLUDED,
+    Kernel,
+    kernels,
+    reason_dense,
+    unfreeze,
+)
 from edgesparse.methods.report import LayerSparsity, Sparsified, coverage, measure, require_covered
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import History, fit, steps_per_epoch
@@ -26,7 +32,7 @@ from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import Magnitude, Schedule
-from edgesparse.spec.step import Pattern, block_shape
+from edgesparse.spec.step import Pattern, block_shape, matches
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,9 @@ def _left_dense(
     reasons = {}
     for name, kernel in kernels(model).items():
         if name not in pruned:
-            excluded = spec.excludes(kernel.names)
-            default = EXCLUDED if excluded else "sparsity 0 in the pipeline"
-            reasons[name] = default if not kernel.reason or excluded else kernel.reason
+            _, pattern = spec.for_kernel(kernel.names)
+            why = EXCLUDED if spec.excludes(kernel.names) else reason_dense(kernel, pattern)
+            reasons[name] = why or "sparsity 0 in the pipeline"
     return reasons
 
 
@@ -138,6 +144,8 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
         sparsity, pattern = spec.for_kernel(kernel.names)
         assert not isinstance(sparsity, str), "auto is resolved before"
         assert pattern != "auto", "auto is resolved before"
+        if reason_dense(kernel, pattern) and not matches(spec.layers, kernel.names):
+            continue
         note = misfit(pattern, kernel)
         fitting: Pattern = "unstructured" if note else pattern
         targets.append(LayerTarget(name, sparsity, fitting, note))

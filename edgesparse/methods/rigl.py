@@ -46,7 +46,7 @@ def rigl(
         UsageError: a glob matches nothing, or no kernel is left.
         EdgesparseError: less than half of `sparsity` can be reached.
     """
-    chosen, left = choose(model, spec.exclude)
+    chosen, left = choose(model, spec.exclude, spec.pattern)
     notes = unfreeze(model, chosen.values())
     if spec.from_scratch:
         kept = reinitialize(model, train.seed)

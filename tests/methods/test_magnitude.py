@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from edgesparse.methods.magnitude import choose_targets, magnitude, schedule_steps
 from edgesparse.methods.network.keep_mask import block_scores
+from edgesparse.methods.network.kernels import choose
 from edgesparse.methods.report import as_sparsified
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
@@ -103,6 +104,26 @@ def test_a_pattern_that_matches_nothing_is_an_error(where):
     change = {"exclude": ["wied"]} if where == "exclude" else {"layers": {"wied": {}}}
     with pytest.raises(UsageError, match=r"'wied' matches no layer .* did you mean 'wide'"):
         choose_targets(network(), spec(**change))
+
+
+def test_blocks_leave_large_depthwise_kernels_dense_unless_they_are_named():
+    layers = tf.keras.layers
+    depthwise, point = (
+        layers.DepthwiseConv2D(3, name="depthwise"),
+        layers.Conv2D(16, 1, name="point"),
+    )
+    model = tf.keras.Sequential([tf.keras.Input((8, 8, 8)), depthwise, point])
+    names = [
+        {target.name for target in choose_targets(model, spec(**change))}
+        for change in (
+            {},
+            {"pattern": "block-2x4"},
+            {"pattern": "block-2x4", "layers": {"dep*": {}}},
+        )
+    ]
+    assert names == [{"depthwise", "point"}, {"point"}, {"depthwise", "point"}]
+    _, left = choose(model, [], "block-1x4")
+    assert left == {"depthwise": (72, "depthwise: no runtime skips blocks of its zeros")}
 
 
 def test_nothing_left_to_prune():

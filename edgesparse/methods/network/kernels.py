@@ -16,7 +16,7 @@ import tensorflow as tf
 from edgesparse.methods.network.elementwise import is_elementwise
 from edgesparse.methods.network.layers import is_user_defined
 from edgesparse.spec.errors import UsageError, did_you_mean
-from edgesparse.spec.sparsify import matches
+from edgesparse.spec.step import BLOCKS, Pattern, matches
 
 MIN_INPUTS = 5
 """The first convolution of an image network sees 1 to 4 channels: few weights, much accuracy."""
@@ -27,6 +27,7 @@ _ATTRIBUTES = (
     "kernel", "recurrent_kernel", "pointwise_kernel", "depthwise_kernel", "embeddings", "bias",
 )  # fmt: skip
 DEPTHWISE = "depthwise: few weights, and each channel has its own"
+DEPTHWISE_BLOCKS = "depthwise: no runtime skips blocks of its zeros"
 FEW = "few weights, much accuracy"
 NO_KERNEL = "a scale, shift or slope, not a kernel"
 
@@ -60,7 +61,7 @@ class Kernel:
         if len(self.shape) == 2:
             return True
         convolution = len(getattr(self.owner, "kernel_size", ())) == len(self.shape) - 2
-        alone = getattr(self.owner, "groups", 1) == 1 and not self._is_depthwise
+        alone = getattr(self.owner, "groups", 1) == 1 and not self.is_depthwise
         return convolution and alone
 
     @property
@@ -69,7 +70,8 @@ class Kernel:
         return "Transpose" in type(self.owner).__name__ and len(self.shape) > 2
 
     @property
-    def _is_depthwise(self) -> bool:
+    def is_depthwise(self) -> bool:
+        """True for a depthwise convolution's [..., channels, multiplier]."""
         return getattr(self.owner, "depthwise_kernel", None) is self.variable
 
     def by_output(self, values: np.ndarray) -> np.ndarray:
@@ -86,7 +88,7 @@ class Kernel:
     @property
     def _output_rank(self) -> int:
         """The number of last dimensions that are outputs."""
-        if self._is_depthwise:
+        if self.is_depthwise:
             return 2
         # Attention's projections.
         operands, _, result = getattr(self.owner, "equation", "").partition("->")
@@ -133,10 +135,17 @@ def prunable(model: tf.keras.Model) -> dict[str, Kernel]:
 EXCLUDED = "excluded in the pipeline"
 
 
+def reason_dense(kernel: Kernel, pattern: str) -> str:
+    """Return why a step with a pattern leaves a kernel dense unless the pipeline names it."""
+    in_blocks = pattern in BLOCKS and kernel.is_depthwise
+    return kernel.reason or (DEPTHWISE_BLOCKS if in_blocks else "")
+
+
 def choose(
-    model: tf.keras.Model, exclude: Sequence[str]
+    model: tf.keras.Model, exclude: Sequence[str], pattern: Pattern = "unstructured"
 ) -> tuple[dict[str, Kernel], dict[str, tuple[int, str]]]:
-    """Return the kernels that a step changes; and size and reason of each other, by name.
+    """Return the kernels that a step with a pattern changes; and size and reason of each other, by
+    name.
 
     Raises:
         UsageError: a glob matches nothing, or no kernel is left.
@@ -146,11 +155,11 @@ def choose(
     for glob in exclude:
         if not matches(glob, names):
             raise UsageError(f"{glob!r} matches no layer with a kernel{did_you_mean(glob, names)}")
-    left = {
-        name: (kernel.size, EXCLUDED if matches(exclude, kernel.names) else kernel.reason)
+    reason_by_name = {
+        name: EXCLUDED if matches(exclude, kernel.names) else reason_dense(kernel, pattern)
         for name, kernel in every.items()
-        if kernel.reason or matches(exclude, kernel.names)
     }
+    left = {name: (every[name].size, reason) for name, reason in reason_by_name.items() if reason}
     chosen = {name: kernel for name, kernel in every.items() if name not in left}
     if not chosen:
         reasons = "; ".join(f"{name}: {why}" for name, (_, why) in list(left.items())[:4])
