@@ -72,4 +72,4 @@ def propose(context: StageContext, max_accuracy_drop: float) -> tuple[Sensitivit
     return measured, sensitivity.propose(model, context.plan.dataset, measured, max_accuracy_drop)
 
 
-KIND = StageKind("sensitivity", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("sensitivity", 3, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

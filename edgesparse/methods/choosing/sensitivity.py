@@ -15,11 +15,12 @@ from edgesparse.data import Dataset, arrays
 from edgesparse.methods.choosing.curves import LayerCurve, Proposal, Sensitivity
 from edgesparse.methods.magnitude import choose_targets
 from edgesparse.methods.masks import magnitude_mask
-from edgesparse.methods.network.kernels import prunable
+from edgesparse.methods.network.kernels import Kernel, kernels
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import recipe_of
 from edgesparse.methods.training.recipe import evaluation_targets, inference, predict
 from edgesparse.spec.sparsify import LEVELS, Magnitude
+from edgesparse.spec.step import Pattern
 from edgesparse.spec.training import Train
 
 BATCH = 128
@@ -43,18 +44,17 @@ def measure(
     evaluator = _Evaluator(model, dataset)
     whole = evaluator.accuracy()
     targets = choose_targets(model, spec.model_copy(update={"sparsity": levels[-1]}))
-    layers = prunable(model)
+    layers = kernels(model)
     curves = []
     for number, target in enumerate(targets):
-        kernel = layers[target.name].variable
-        values = kernel.numpy()
-        accuracies = []
+        kernel, accuracies = layers[target.name], list[float]()
+        values = kernel.variable.numpy()
         for level in levels:
-            kernel.assign(values * magnitude_mask(values, level, target.pattern))
+            kernel.variable.assign(values * _mask(kernel, values, level, target.pattern))
             accuracies.append(evaluator.accuracy())
             share = (number + len(accuracies) / len(levels)) / len(targets)
             progress(share, f"{target.name} at {level:.0%}: accuracy {accuracies[-1]:.3f}")
-        kernel.assign(values)
+        kernel.variable.assign(values)
         curves.append(LayerCurve(target.name, target.pattern, values.size, tuple(accuracies)))
     return Sensitivity(whole, levels, tuple(curves))
 
@@ -66,21 +66,25 @@ def propose(
 
     All layers are pruned together for each candidate; the weights are the same afterwards.
     """
-    evaluator, layers = _Evaluator(model, dataset), prunable(model)
-    kernels = {curve.name: layers[curve.name].variable.numpy() for curve in sensitivity.layers}
+    evaluator, layers = _Evaluator(model, dataset), kernels(model)
+    before = {curve.name: layers[curve.name].variable.numpy() for curve in sensitivity.layers}
     patterns = {curve.name: curve.pattern for curve in sensitivity.layers}
     try:
         for candidate in sensitivity.candidates(max_drop):
             for name, sparsity in candidate.items():
-                mask = magnitude_mask(kernels[name], sparsity, patterns[name])
-                layers[name].variable.assign(kernels[name] * mask)
+                mask = _mask(layers[name], before[name], sparsity, patterns[name])
+                layers[name].variable.assign(before[name] * mask)
             accuracy = evaluator.accuracy()
             if sensitivity.keeps(accuracy, max_drop):
                 return Proposal(candidate, accuracy)
     finally:
-        for name, values in kernels.items():
+        for name, values in before.items():
             layers[name].variable.assign(values)
     return None
+
+
+def _mask(kernel: Kernel, values: np.ndarray, sparsity: float, pattern: Pattern) -> np.ndarray:
+    return kernel.as_kernel(magnitude_mask(kernel.by_output(values), sparsity, pattern))
 
 
 def validation_accuracy(model: tf.keras.Model, dataset: Dataset) -> float:
