@@ -63,7 +63,7 @@ def test_changing_one_variants_step_reruns_its_stages_only():
     assert changed != TEXT
     again = rerun(plan(), plan(changed))
     assert again == {
-        "sparsify channels-sparse-int8",
+        "sparsify channels-sparse-int8 (magnitude)",
         "convert channels-sparse-int8",
         "encode channels-sparse-int8 (tflite-runtime)",
         "encode channels-sparse-int8 (ai-edge-litert)",
@@ -268,9 +268,10 @@ def test_variants_with_their_own_model_or_seed_have_their_own_training():
 
 
 def test_a_teacher_is_an_input_of_a_fine_tuning_that_distills():
-    old = "      method: channels\n"
-    assert old in TEXT
-    before, after = plan(), plan(TEXT.replace(old, f"{old}      distill: true\n", 1))
+    teacher = "      distill: &teacher {weight: 0.5, temperature: 2}\n"
+    text = TEXT.replace("      distill: *teacher\n", "")
+    assert teacher in text
+    before, after = plan(text.replace(teacher, "")), plan(text)
     trained = next(stage.key for stage in after.stages if stage.name == "train")
     changed = [s for s in after.stages if s.name == "sparsify" and "teacher" in s.inputs]
     assert changed
