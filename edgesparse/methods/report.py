@@ -12,6 +12,7 @@ import tensorflow as tf
 from edgesparse.methods.network.kernels import Kernel, kernels
 from edgesparse.methods.training.fitting import History
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.safe.text import listed
 
 # A layer of a user's own method counts as sparsified from this share of zeros on.
 MIN_SPARSITY = 0.05
@@ -94,12 +95,11 @@ def require_covered(done: Coverage, allow_partial: bool) -> None:
     `allow_partial`."""
     if allow_partial or done.achieved >= done.target / 2:
         return
-    left = "; ".join(
-        f"{item.name} ({item.share:.0%}): {item.reason}" for item in done.left_dense[:3]
-    )
+    every = [f"{item.name} ({item.share:.0%}): {item.reason}" for item in done.left_dense]
+    left = f"; layers left dense: {listed(every, 3, '; ')}" if every else ""
     raise EdgesparseError(
-        f"requested {done.target:.0%} sparsity, reached {done.achieved:.0%}; layers left dense: "
-        f"{left}; set 'allow_partial: true' on this step to accept"
+        f"requested {done.target:.0%} sparsity, reached {done.achieved:.0%}{left}; set "
+        "'allow_partial: true' on this step to accept"
     )
 
 

@@ -126,8 +126,8 @@ def _coverage_notes(done: Coverage) -> list[str]:
     if abs(done.target - done.achieved) <= REPORTED_GAP:
         return []
     every = [f"{layer.name} ({layer.share:.1%}): {layer.reason}" for layer in done.left_dense]
-    left = listed(every, _NAMED, "; ")
-    return [f"target sparsity {done.target:.0%}, achieved {done.achieved:.1%}; left dense: {left}"]
+    left = f"; left dense: {listed(every, _NAMED, '; ')}" if every else ""
+    return [f"target sparsity {done.target:.0%}, achieved {done.achieved:.1%}{left}"]
 
 
 def _pattern_notes(layers: Sequence[LayerSparsity]) -> list[str]:
