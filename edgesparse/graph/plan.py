@@ -130,13 +130,9 @@ def build_plan(
     chosen = _chosen(pipeline, variants, full_int8_only)
     sampled = _samples(graph, pipeline, data, digests)
     starts = _trainings(graph, pipeline, data, digests, chosen)
-    target = {
-        # A latency budget is measured with the first runtime of the device file.
-        "runtime": runtimes[0].model_dump() if runtimes else None,
-        "delegate": delegate,
-        "machine": machine,
-        "clock": clock,
-    }
+    # A latency budget is measured with the first runtime of the device file.
+    first = runtimes[0].model_dump() if runtimes else None
+    target = {"runtime": first, "delegate": delegate, "machine": machine, "clock": clock}
     converted, verified = {}, {}
     for name in chosen:
         variant, start = pipeline.variants[name], starts[name]

@@ -58,17 +58,7 @@ def one_shot(
         UsageError: a glob matches nothing, or no layer can be reconstructed.
         EdgesparseError: less than half of the target was achieved.
     """
-    chosen, left = choose(model, spec.exclude)
-    for name, kernel in list(chosen.items()):
-        width = kernel.shape[-1]
-        why = (
-            too_large(kernel.size // width, width) if _is_supported(kernel, model) else UNSUPPORTED
-        )
-        if why:
-            left[name] = (kernel.size, why)
-            del chosen[name]
-    if not chosen:
-        raise UsageError(f"no layer can be reconstructed: {why}")
+    chosen, left = _choose(model, spec)
     total = sum(kernel.size for kernel in chosen.values())
     everything = total + sum(size for size, _ in left.values())
     goal = (
@@ -114,6 +104,29 @@ def one_shot(
     done = coverage(model, target, {name: why for name, (_, why) in left.items()})
     require_covered(done, spec.allow_partial)
     return Sparsified(model, history, measured, notes, done, keeps_layers=True)
+
+
+def _choose(
+    model: tf.keras.Model, spec: OneShot
+) -> tuple[dict[str, Kernel], dict[str, tuple[int, str]]]:
+    """Return the kernels that can be reconstructed; and size and reason of each other, by name.
+
+    Raises:
+        UsageError: a glob matches nothing, or no kernel can be reconstructed.
+    """
+    possible, left = choose(model, spec.exclude)
+    chosen = {}
+    for name, kernel in possible.items():
+        width = kernel.shape[-1]
+        supported = _is_supported(kernel, model)
+        why = too_large(kernel.size // width, width) if supported else UNSUPPORTED
+        if why:
+            left[name] = (kernel.size, why)
+        else:
+            chosen[name] = kernel
+    if not chosen:
+        raise UsageError(f"no layer can be reconstructed: {why}")
+    return chosen, left
 
 
 def _is_supported(kernel: Kernel, model: tf.keras.Model) -> bool:
