@@ -205,6 +205,16 @@ class OneShot(FineTune):
     exclude: list[str] = Field([], description=EXCLUDE)
     allow_partial: bool = Field(False, description=PARTIAL)
 
+    @model_validator(mode="after")
+    def _distributes_a_sparsity(self) -> OneShot:
+        if self.pattern == "2:4" and self.distribution not in ("error", "uniform"):
+            raise PydanticCustomError(
+                "distribution",
+                "'distribution: {name}' has no effect on 2:4, which is 50 % of each layer",
+                {"name": self.distribution},
+            )
+        return self
+
 
 class SparsifyReference(FineTune):
     """Your own method, by reference: function(model, dataset, train, **args) -> model."""

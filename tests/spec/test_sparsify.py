@@ -56,6 +56,8 @@ def test_every_method_is_known_by_its_name():
          "7:17: 'channels' must come before 'magnitude'"),
         ("{method: one-shot, sparsity: 0.5, distill: true}",
          "7:17: 'distill' requires 'epochs' of at least 1"),
+        ("{method: one-shot, sparsity: 0.5, pattern: '2:4', distribution: lamp}",
+         "7:17: 'distribution: lamp' has no effect on 2:4"),
         ("{method: magnitude, sparsity: 0.5, distill: {weight: 2}}",
          "7:70: input should be less than or equal to 1"),
         ("[3]", "7:18: expected a mapping with 'method'"),
