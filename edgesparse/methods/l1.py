@@ -246,12 +246,13 @@ class Shrink(tf.keras.callbacks.Callback):
         self.held = False
 
     def state(self) -> dict[str, Any]:
-        values = {"penalties": self.penalties, "limits": self.limits}
+        values = {"penalties": self.penalties, "limits": self.limits, "goals": self.goals}
         return {"number": self.number, "held": self.held, **values}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         self.number, self.held = int(state["number"]), bool(state["held"])
         self.penalties, self.limits = list(state["penalties"]), list(state["limits"])
+        self.goals = list(state["goals"]) if "goals" in state else self._goals()
         if self.held:
             for group in self.groups:
                 group.keep(group.sizes() > 0)
