@@ -75,7 +75,8 @@ def reconstruct(
 
     Args:
         sparsity: the target share, in (0, 1).
-        pattern: blocks where the weights' inputs divide into them, else single weights.
+        pattern: blocks in fully connected layers whose inputs divide into them, else single
+            weights.
         samples: a .npy with [n, ...] for one input; a .npz with such arrays by the inputs' names,
             or x.
 
