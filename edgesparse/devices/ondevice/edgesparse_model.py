@@ -253,8 +253,14 @@ def _allocated(module, options):
 def _version(module):
     """Return the runtime's name and version, such as "ai-edge-litert 2.1.6"."""
     package = module.__name__.split(".")[0]
-    version = getattr(importlib.import_module(package), "__version__", "of unknown version")
-    return "%s %s" % (package.replace("_", "-"), version)
+    name = package.replace("_", "-")
+    try:
+        from importlib import metadata  # Since Python 3.8.
+
+        version = metadata.version(name)
+    except ImportError:
+        version = getattr(importlib.import_module(package), "__version__", "of unknown version")
+    return "%s %s" % (name, version)
 
 
 def _is_utf8(path):
