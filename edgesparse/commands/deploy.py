@@ -22,7 +22,7 @@ from edgesparse.commands.plan import check_full_int8, check_variants, executor_f
 from edgesparse.commands.prediction.auto_variants import left_out, useless_variants
 from edgesparse.commands.prediction.chance_level import require_learned
 from edgesparse.commands.prediction.predict import predict
-from edgesparse.commands.results.first_rows import CandidatesOf, announce_ready, untrained_part
+from edgesparse.commands.results import first_rows
 from edgesparse.commands.results.models import FOLDER, keep_models
 from edgesparse.commands.results.provenance import provenance_of
 from edgesparse.commands.results.record import RunRecord, recorded
@@ -276,11 +276,13 @@ def _checks(
     target: Target,
     plan: Plan,
     executor: Executor,
-    candidates_of: CandidatesOf,
+    candidates_of: first_rows.CandidatesOf,
 ) -> Callable[[Stage], None]:
     """Return what to call after each stage: a dense model at chance level ends the run, and the
     rows of a variant that is ready are announced."""
-    announce = announce_ready(plan, run.record, target, executor.store, run.listener, candidates_of)
+    announce = first_rows.announce_ready(
+        plan, run.record, target, executor.store, run.listener, candidates_of
+    )
     checks = [announce]
     if not run.force:
         checks.append(require_learned(plan, executor, run.listener))
@@ -298,7 +300,7 @@ def _first_rows(
     plan: Plan,
     executor: Executor,
     check: Callable[[Stage], None],
-    candidates_of: CandidatesOf,
+    candidates_of: first_rows.CandidatesOf,
 ) -> dict[str, str]:
     """Create what needs no training of its own, measure it briefly and show the rows. No training
     runs meanwhile, which would slow this machine's own times down.
@@ -306,7 +308,7 @@ def _first_rows(
     Returns:
         Errors by the key of a stage that failed.
     """
-    first = untrained_part(plan, run.pipeline, executor.store)
+    first = first_rows.untrained_part(plan, run.pipeline, executor.store)
     # An emulated device would need minutes.
     if first is None or run.benchmark is None or target.device.emulated:
         return {}
@@ -316,8 +318,7 @@ def _first_rows(
 
     failed, models = execute_and_read(first.work, executor, run.listener, read, check)
     run.record.measure_first(target, models, run.listener, run.stop)
-    if any(row.status == "ok" for row in run.record.first_rows.get(target.device.name, ())):
-        run.listener(events.RowsReady(run.record.results()))
+    first_rows.announce_first(run.record, target.device.name, run.listener)
     return failed
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from edgesparse.commands.fleet.target import Target
-from edgesparse.commands.results.record import RunRecord
+from edgesparse.commands.results.record import PROVISIONAL, RunRecord
 from edgesparse.graph import events
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
@@ -57,6 +57,15 @@ def _epochs(stage: Stage) -> int:
     """Epochs that a stage fine-tunes for."""
     spec = stage.spec.get(stage.name)
     return int(spec.get("epochs") or 0) if isinstance(spec, Mapping) else 0
+
+
+def announce_first(record: RunRecord, device: str, listener: events.Listener) -> None:
+    """Announce the first rows of a device; those of other devices were announced before."""
+    results, rows = record.results(), record.first_rows.get(device)
+    if rows:
+        notes = [f"{device}: {PROVISIONAL}"]
+        results = results.model_copy(update={"rows": rows, "notes": notes})
+        listener(events.RowsReady(results))
 
 
 def announce_ready(

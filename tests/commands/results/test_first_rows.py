@@ -6,15 +6,23 @@ from types import SimpleNamespace
 import pytest
 
 from edgesparse.commands.results import record as records
-from edgesparse.commands.results.first_rows import announce_ready, untrained_part
+from edgesparse.commands.results.first_rows import (
+    announce_first,
+    announce_ready,
+    untrained_part,
+)
 from edgesparse.commands.results.record import RunRecord
 from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import events
 from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import Results
-from edgesparse.measure.rows import ModelFile, RuntimeInfo
+from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo
 from edgesparse.spec.reading.load import parse_pipeline
 from tests.graph.test_plan import TEXT, plan
+
+INITIAL = Results(
+    run="r", started="", host={}, versions={}, pipeline="p", pipeline_digest="", baseline="a"
+)
 
 
 class Stored:
@@ -89,13 +97,25 @@ def test_a_failed_first_measurement_ends_its_display_and_not_the_run(monkeypatch
     broken = "run_job" if isinstance(error, ConnectionLost) else "build_rows"
     monkeypatch.setattr(records, "run_job", lambda *_: [])
     monkeypatch.setattr(records, broken, fail)
-    initial = Results(
-        run="r", started="", host={}, versions={}, pipeline="p", pipeline_digest="", baseline="a"
-    )
-    record, seen = RunRecord(initial, [], [], [], []), []
+    record, seen = RunRecord(INITIAL, [], [], [], []), []
     candidate = Candidate("a", RuntimeInfo(name="r", version="1"), "xnnpack", 1, path=tmp_path)
     target = SimpleNamespace(device=SimpleNamespace(name="pi"), transport=None)
     record.measure_first(target, [candidate], seen.append, threading.Event())
     assert record.first_rows.get("pi", []) == []
     assert isinstance(seen[-1], events.StageFailed | events.StageDone)
     assert record.left == ({"pi"} if isinstance(error, ConnectionLost) else set())
+
+
+def test_first_rows_are_announced_for_their_device_only():
+    def row(device):
+        runtime = RuntimeInfo(name="r", version="1")
+        return Row(pipeline="p", device=device, runtime=runtime, delegate="xnnpack", threads=1,
+                   clock="wall", variant="a", status="ok")  # fmt: skip
+
+    record, seen = RunRecord(INITIAL, [], [], [], ["an earlier note"]), []
+    record.first_rows = {"pi": [row("pi")], "coral": [row("coral")], "lost": []}
+    announce_first(record, "coral", seen.append)
+    announce_first(record, "lost", seen.append)
+    (event,) = seen
+    assert [r.device for r in event.results.rows] == ["coral"]
+    assert event.results.notes == [f"coral: {records.PROVISIONAL}"]
