@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,7 @@ def _install(
         keep = target.device.keep_releases
         done = install(transport, release, keep, f"{record.initial.run}-{target.device.name}", stop)
     rows = record.rows_of(target.device.name)
+    program = shlex.join([transport.python, f"{done.path}/predict.py"])
     reason = incomparable_formats(rows, target.info.cpu)
     # An emulated device that is booted for a run is reset at its end.
     lasts = not target.device.emulated or emulator.running(target.device.name) is not None
@@ -109,9 +111,7 @@ def _install(
         digest=done.digest,
         previous=done.state.previous,
         folder=done.path,
-        run_command=f"{transport.python} {done.path}/predict.py {_files(transforms)}"
-        if lasts
-        else None,
+        run_command=f"{program} {_files(transforms)}" if lasts else None,
         transfer_bytes=row.transfer_bytes,
         warning=f"selected by instruction counts: {reason}" if reason else None,
     )
