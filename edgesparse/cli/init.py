@@ -55,6 +55,8 @@ def init(
         return
     if model is None and folder is None:
         raise click.UsageError("name a folder, or start from your model with --model and --data")
+    if model is not None and example is not None:
+        raise click.UsageError("choose --example or --model: each is a pipeline to start from")
     folder, drafted = folder or Path(), None
     if model is not None:
         drafted = _draft(folder, model, data, target, device)
@@ -66,7 +68,9 @@ def init(
     for line in ("assumed:", *drafted.assumptions) if drafted else ():
         say(line if line == "assumed:" else f"  {line}")
     name = drafted.name if drafted else example or "first"
-    option = f" --device {drafted.device}" if drafted and drafted.device != "local" else ""
+    option = (
+        f" --device {shlex.quote(drafted.device)}" if drafted and drafted.device != "local" else ""
+    )
     enter = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     say(f"next: {enter}edgesparse deploy pipelines/{name}.yaml{option}")
 

@@ -99,3 +99,9 @@ def test_without_a_terminal_what_is_missing_is_an_error(cli, tmp_path):
     ]:
         done = cli("init", *arguments)
         assert (done.returncode, message in done.stderr) == (2, True)
+
+
+def test_init_starts_from_an_example_or_a_model(cli):
+    done = cli("init", ".", "--example", "digits", "--model", "m.keras")
+    assert done.returncode == 2
+    assert "choose --example or --model" in done.stderr
