@@ -176,8 +176,9 @@ def _has_bytes(data: Path) -> bool:
             x = next((stored[name] for name in ("x", "x_train") if name in stored.files), None)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError):
         raise UsageError(f"{data}: is not a .npz of plain arrays") from None
-    is_numbers = x is not None and x.size > 0 and x.dtype.kind in "fiu"
-    return is_numbers and bool(x.dtype == np.uint8 or 1 < x.max() <= 255)
+    if x is None or x.size == 0 or x.dtype.kind not in "fiu":
+        return False
+    return bool(x.dtype == np.uint8 or 1 < x.max() <= 255)
 
 
 def _pipeline(
