@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.graph import events
 from edgesparse.graph.workspace import Workspace
+from edgesparse.measure.rows import Row
 from edgesparse.measure.selection import best_row
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.files import digest_of, replace_bytes
 from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.text import listed
 from edgesparse.spec.step import Pattern
 from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.inspect import read_model
@@ -43,6 +45,14 @@ class _Candidate:
     path: Path
     losses: tuple[OutputLoss, ...]
     sparsity: float | None = None
+
+
+class _NothingRuns(EdgesparseError):
+    """No smaller file runs on the device."""
+
+    def __init__(self, source: Path, rows: Sequence[Row]) -> None:
+        errors = [f"{row.variant}: {row.error}" for row in rows if row.error]
+        super().__init__(f"{source}: no smaller file runs on the device; {listed(errors, 3, '; ')}")
 
 
 def compress_file(
@@ -76,7 +86,9 @@ def compress_file(
         names = list(dict.fromkeys(row.variant for row in results.rows))
         by_name = dict(zip(names[1:], candidates, strict=True))
         row = best_row([row for row in results.rows if row.variant in by_name], results.gates)
-        best = candidates[0] if row is None else by_name[row.variant]
+        if row is None:
+            raise _NothingRuns(source, [r for r in results.rows if r.variant in by_name])
+        best = by_name[row.variant]
         write(target, best.path.read_bytes())
         return Compressed(
             str(source), str(target), best.path.stem, len(content), best.path.stat().st_size,
@@ -87,8 +99,9 @@ def compress_file(
     with temporary_folder() as folder:
         dense = list(_dense(project, source, content, data, max_error, folder, kept))
         done = None
-        if dense:
-            done = measured(dense, quick=True)
+        with suppress(_NothingRuns):
+            done = measured(dense, quick=True) if dense else None
+        if done is not None:
             dense = [candidate for candidate in dense if candidate.path.stem == done.variant]
             project.listener(events.Note(f"wrote {target}: {done.change}; now zeros"))
         shares = [sparsity] if sparsity else list(SPARSITIES)
