@@ -151,11 +151,12 @@ def _skipped_blocks(
         network = with_zeros(graph.int8, zeros)
         gains[block] = [layer_gains(network, CPUS[cpu], r) for cpu, r in exploited.delegates]
     best = [max(g.ratio for g in column) for column in zip(*gains.values(), strict=True)]
-    pattern = next(
+    nearly_best = (
         p
         for p, each in gains.items()
         if all(g.ratio >= NEARLY * most for g, most in zip(each, best, strict=True))
     )
+    pattern = next(nearly_best, DELEGATE_BLOCKS[-1])
     paying = [{layer.name for layer in gain.paying} for gain in gains[pattern]]
     return dict.fromkeys(set.union(*paying), pattern)
 
