@@ -10,7 +10,6 @@ from typing import Any
 from edgesparse.commands.fleet.delegates import offers
 from edgesparse.commands.fleet.target import Target
 from edgesparse.delegate import BuildError, library, refused
-from edgesparse.delegate.choice import is_tried
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
@@ -26,7 +25,8 @@ from edgesparse.stages.base.stage import NOTES
 from edgesparse.stages.convert import NETWORK
 from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
-from edgesparse.tflite.format.graph import int8_weights, label
+from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.runtimes.delegated import is_tried
 from edgesparse.tflite.runtimes.storage import Decision
 from edgesparse.tflite.verify import limits
 
@@ -299,7 +299,7 @@ def ready(candidate: Candidate, target: Target, error: str | None, delegate: str
         note = "on the CPU: this file was not compiled for the Edge TPU"
         return replace(candidate, delegate="xnnpack", notes=(note,))
     offer = offers(target).get(candidate.runtime.name)
-    if error is not None or offer is None or not is_tried(offer, int8_weights(content)):
+    if error is not None or offer is None or not is_tried(content, offer, candidate.runtime.name):
         return candidate
     if "refused" in offer:
         return replace(candidate, notes=(f"runs by xnnpack: {offer['refused']}",))

@@ -10,7 +10,6 @@ from typing import Any
 
 from edgesparse.delegate import BuildError
 from edgesparse.delegate import library as library_for
-from edgesparse.delegate.choice import is_tried
 from edgesparse.delegate.report import summarize
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import Check, Event, Failed
@@ -31,8 +30,8 @@ from edgesparse.stages import convert, encode, samples
 from edgesparse.stages.base.artifacts import read_json, write_json
 from edgesparse.stages.base.stage import Devices, StageContext, StageKind
 from edgesparse.tflite import verify
-from edgesparse.tflite.format.graph import int8_weights
 from edgesparse.tflite.runtimes import storage
+from edgesparse.tflite.runtimes.delegated import is_tried
 
 NO_ANSWER = "no answer"
 ANSWERS = "answers.npz"
@@ -56,7 +55,8 @@ def key_inputs(
     Args:
         delegate: the one that runs files for which edgesparse's is not chosen.
         edgesparse: `library` and `architecture` of edgesparse's delegate, or why it is `refused`,
-            and the `threshold` from which it is tried; default: with every int8 file.
+            and the `threshold` from which it is tried, or the `cpu` on which it must be expected to
+            be faster; default: with every int8 file.
     """
     offered = (
         {"edgesparse": edgesparse} if edgesparse and variant.quantize.numbers == "int8" else {}
@@ -146,8 +146,8 @@ def _edgesparse(context: StageContext) -> tuple[Path | None, _Fallback | None]:
     """Return the library of edgesparse's delegate where it is to be tried; else the reason, where
     the file has enough zeros for it."""
     offer = context.stage.spec.get("edgesparse")
-    dense = context.inputs["convert"] / "dense.tflite"
-    if offer is None or not is_tried(offer, int8_weights(dense.read_bytes())):
+    dense, runtime = context.inputs["convert"] / "dense.tflite", context.stage.spec["runtime"]
+    if offer is None or not is_tried(dense.read_bytes(), offer, runtime["name"]):
         return None, None
     if "refused" in offer:
         return None, _Fallback(offer["refused"], False)

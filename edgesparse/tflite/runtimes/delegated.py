@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgesparse.delegate import cost
-from edgesparse.delegate.constants import Cpu
+from edgesparse.delegate import choice, cost
+from edgesparse.delegate.constants import CPUS, Cpu
 from edgesparse.delegate.cost import Pair
-from edgesparse.tflite.format.graph import Constant, damaged, indices, open_model
+from edgesparse.tflite.format.graph import Constant, damaged, indices, int8_weights, open_model
 from edgesparse.tflite.format.graph import constants as constants_of
 from edgesparse.tflite.runtimes.delegated_nodes import DENSIFY, FLAT, PRUNED, Node, Reader
 
@@ -245,6 +245,19 @@ def pays(content: bytes, cpu: Cpu, runtime: str, name: str = "model.tflite") -> 
     without it. Raises UsageError where the file is damaged."""
     network = claim(read_network(content, name), cpu)
     return times(network, cpu, runtime).ratio >= GAIN_FROM
+
+
+def is_tried(content: bytes, offer: Mapping[str, Any], runtime: str) -> bool:
+    """Return whether a file is tried with the delegate that a device offers: by its zeros, see
+    delegate.choice; or where those of some layers make it faster on the offer's `cpu`, however many
+    weights of other layers are dense."""
+    weights = int8_weights(content)
+    if choice.is_tried(offer, weights):
+        return True
+    cpu = CPUS.get(offer.get("cpu", ""))
+    if cpu is None or not any(choice.is_tried(offer, [values]) for values in weights):
+        return False
+    return pays(content, cpu, runtime)
 
 
 def layer_gains(network: Network, cpu: Cpu, runtime: str) -> Gain:

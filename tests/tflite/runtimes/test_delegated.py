@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from edgesparse.delegate.constants import CPUS
-from edgesparse.tflite.runtimes.delegated import claim, pays, read_network
+from edgesparse.tflite.runtimes.delegated import claim, is_tried, pays, read_network
 from tests.conftest import ROOT
 from tests.tools.delegate_answers import library_here
 from tests.tools.int8_model import Zeros
@@ -102,3 +102,12 @@ def test_a_file_is_worth_the_delegate_where_blocks_are_zero():
     # Most weights are zero, and hardly a block of four.
     single = NETWORKS["mobilenet_v1"](Zeros(0.6, (1, 1)), size=32)
     assert not pays(single, cpu, runtime)
+
+
+def test_a_large_dense_classifier_does_not_keep_a_file_from_the_delegate():
+    offer, runtime = {"threshold": {"block_inputs": 4, "min_zeros": 0.5}}, "ai-edge-litert"
+    content = NETWORKS["mobilenet_v1"](Zeros(0.6, (2, 4)), size=96)
+    assert not is_tried(content, offer, runtime)
+    assert is_tried(content, {**offer, "cpu": "dotprod"}, runtime)
+    dense = NETWORKS["resnet8"](Zeros(0.0))
+    assert not is_tried(dense, {**offer, "cpu": "dotprod"}, runtime)
