@@ -113,7 +113,7 @@ def test_only_what_changed_would_run_again(deployed):
     why = plan(project, "pipelines/changed.yaml")
     assert len(why) == 6
     assert all("channels-sparse-int8" in label for label in why)
-    assert why["sparsify channels-sparse-int8"] == "spec.sparsify.epochs: 5 -> 4"
+    assert why["sparsify channels-sparse-int8 (magnitude)"] == "spec.sparsify.epochs: 5 -> 4"
     assert why["convert channels-sparse-int8"] == "its model changed"
 
 

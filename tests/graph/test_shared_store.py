@@ -262,7 +262,7 @@ def test_a_run_makes_again_what_is_damaged_there(tmp_path, made):
     text = TINY.replace("benchmark:", "  dense-f16: {quantize: f16}\nbenchmark:")
     (project / "tiny.yaml").write_text(text.replace("data:", f"store: {url}\ndata:", 1))
     done = run_cli("run", "tiny.yaml", cwd=project)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "damaged artifact: " in done.stderr
     for artifact in (trained, encoded):
         assert store(tmp_path / "third", url).ready(artifact.name)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.results.record import PROVISIONAL, RunRecord
 from edgesparse.graph import events
 from edgesparse.graph.plan import Plan
-from edgesparse.graph.store import Store
+from edgesparse.graph.store import DamagedArtifact, Store
 from edgesparse.measure.job import Candidate, build_rows
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Pipeline
@@ -93,12 +92,15 @@ def announce_ready(
             if keys:
                 continue
             part = replace(plan, converted={variant: plan.converted[variant]})
-            # Only an announcement: what is wrong with a file is reported when it is measured.
-            with suppress(EdgesparseError, OSError, ValueError, LookupError):
-                initial = record.initial
-                about = (initial.pipeline, target.device.name, initial.baseline)
+            initial = record.initial
+            about = (initial.pipeline, target.device.name, initial.baseline)
+            try:
                 rows = build_rows(*about, candidates_of(part, {}), None)
-                results = initial.model_copy(update={"rows": rows, "finished": False})
-                listener(events.RowsReady(results))
+            except DamagedArtifact:
+                raise  # Its stage must run again.
+            except (EdgesparseError, OSError, ValueError, LookupError):
+                continue  # What is wrong with a file is reported when it is measured.
+            results = initial.model_copy(update={"rows": rows, "finished": False})
+            listener(events.RowsReady(results))
 
     return check

@@ -67,13 +67,12 @@ def execute_and_read(
 ) -> Result:
     """Run the stages, then call `read` with their errors; returns its result.
 
-    Artifacts of a shared store are fetched when `read` needs them: the stage of a damaged one then
-    runs again.
+    Artifacts of a shared store are fetched when `read` or `check` needs them: the stage of a
+    damaged one then runs again.
     """
     while True:
-        errors = execute(stages, executor, listener, check, failed)
         try:
-            return read(errors)
+            return read(execute(stages, executor, listener, check, failed))
         except DamagedArtifact as damaged:
             # Ends: the stage is stored here now, or fails.
             listener(events.Note(f"damaged artifact: {damaged}"))

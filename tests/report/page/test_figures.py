@@ -64,7 +64,7 @@ def same(text, *values):
 
 def check_rows(table, rows):
     head, *lines = table
-    shown = {line[0].split(" [")[0]: dict(zip(head, line, strict=True)) for line in lines}
+    shown = {re.split(r" [\[(]", line[0])[0]: dict(zip(head, line, strict=True)) for line in lines}
     for row in rows:
         cells = shown[row["variant"]]
         if row["status"] == "failed":
