@@ -280,13 +280,8 @@ def _checks(
 ) -> Callable[[Stage], None]:
     """Return what to call after each stage: a dense model at chance level ends the run, and the
     rows of a variant that is ready are announced."""
-    checks: list[Callable[[Stage], None]] = []
-    if run.benchmark is not None:
-        checks.append(
-            first_rows.announce_ready(
-                plan, run.record, target, executor.store, run.listener, candidates_of
-            )
-        )
+    shared = (plan, run.record, target, executor.store, run.listener, candidates_of)
+    checks = [first_rows.announce_ready(*shared)] if run.benchmark is not None else []
     if not run.force:
         checks.append(require_learned(plan, executor, run.listener))
 
