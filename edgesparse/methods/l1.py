@@ -41,7 +41,7 @@ from edgesparse.models.files.equivalence import require_equal
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import L1, REPORTED_GAP, Channels
-from edgesparse.spec.step import Distribution, Pattern
+from edgesparse.spec.step import BLOCKS, Distribution, Pattern
 from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
 MOST = MAX_KERNEL_SPARSITY["l1"]
@@ -153,11 +153,20 @@ def _shares(
     goal: float,
     distribution: Distribution,
 ) -> Callable[[], list[float]]:
-    """Return a function that gives the target of each kernel, by its present weights."""
+    """Return a function that gives the target of each kernel, by its present weights. Single
+    weights of kernels that blocks do not fit would take the zeros of the blocks: they keep the
+    goal."""
+    blocks = any(pattern in BLOCKS for pattern in patterns.values())
 
     def shares() -> list[float]:
-        parts = {name: (squares(kernel), patterns[name]) for name, kernel in chosen.items()}
-        return list(distribute(parts, goal, distribution).values())
+        parts = {
+            name: (squares(kernel), patterns[name])
+            for name, kernel in chosen.items()
+            if not blocks or patterns[name] in BLOCKS
+        }
+        return list(
+            {**dict.fromkeys(chosen, goal), **distribute(parts, goal, distribution)}.values()
+        )
 
     return shares
 

@@ -152,8 +152,10 @@ def choose_targets(model: tf.keras.Model, spec: Magnitude) -> tuple[LayerTarget,
     targets = [target for target in targets if target.sparsity > 0]
     pruned = ((layers[t.name].shape, t.pattern) for t in targets)
     if resolve_distribution(spec.distribution, pruned) != "uniform":
+        # Single weights of kernels that blocks do not fit would take the zeros of the blocks.
         targets = [
-            replace(t, joint=t.sparsity == spec.sparsity and t.pattern != "2:4") for t in targets
+            replace(t, joint=t.sparsity == spec.sparsity and t.pattern != "2:4" and not t.note)
+            for t in targets
         ]
     if not targets:
         raise UsageError(f"no layer can be pruned{_because(model)}")

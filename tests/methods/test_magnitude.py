@@ -126,6 +126,14 @@ def test_blocks_leave_large_depthwise_kernels_dense_unless_they_are_named():
     assert left == {"depthwise": (72, "depthwise: no runtime skips blocks of its zeros")}
 
 
+def test_kernels_that_blocks_do_not_fit_keep_their_share():
+    layers = tf.keras.layers
+    table, convolution = layers.Embedding(50, 16, name="table"), layers.Conv1D(32, 3, name="conv")
+    model = tf.keras.Sequential([tf.keras.Input((16,), dtype="int32"), table, convolution])
+    targets = choose_targets(model, spec(pattern="block-2x4"))
+    assert {target.name: target.joint for target in targets} == {"table": False, "conv": True}
+
+
 def test_nothing_left_to_prune():
     with pytest.raises(UsageError, match="no layer can be pruned"):
         choose_targets(network(), spec(exclude=["*"]))
