@@ -62,6 +62,7 @@ _AVX512VNNI = Cpu(
         "weight": 0.005431,
         "depthwise": 0.5115,
         "element": 0.09546,
+        "reduced": 0.09546,
     },
     builtin={
         "call": 928.8,
@@ -71,6 +72,7 @@ _AVX512VNNI = Cpu(
         "weight": 0.07734,
         "depthwise": 19.55,
         "element": 8.987,
+        "reduced": 0.6,
     },
     delegate={
         "call": 724.9,
@@ -147,6 +149,7 @@ _DOTPROD = Cpu(
         "weight": 0.02,
         "depthwise": 2.9,
         "element": 0.5,
+        "reduced": 0.5,
     },
     builtin={
         "call": 3000.0,
@@ -156,6 +159,7 @@ _DOTPROD = Cpu(
         "weight": 0.06,
         "depthwise": 18.0,
         "element": 3.6,
+        "reduced": 1.0,
     },
     delegate={
         "call": 2500.0,

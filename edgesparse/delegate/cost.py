@@ -114,7 +114,7 @@ def dense_counts(layer: Layer, cpu: Cpu) -> dict[str, float]:
         outputs = _up(layer.outputs, cpu.dense_tile[1])
         return {"node": 1, "tap": outputs * layer.taps * layer.pixels, "depthwise": elements}
     if layer.op not in PRODUCTS:
-        return {"node": 1, "element": elements}
+        return {"node": 1, "reduced" if layer.op == "MEAN" else "element": elements}
     pixels, outputs = layer.pixels, _up(layer.outputs, cpu.dense_tile[1])
     pixels = pixels if pixels == 1 else _up(pixels, cpu.dense_tile[0])
     products = outputs * _up(layer.inputs, INPUTS) * layer.taps * pixels
