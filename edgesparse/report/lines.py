@@ -89,9 +89,13 @@ def predicted_rows(results: Results) -> Iterator[PredictionLine]:
         )
 
 
-def prediction_lines(results: Results) -> list[tuple[str, bool]]:
-    """Compare predicted speed-ups with measured ones, a line each; False for those far off."""
-    return [
+def prediction_lines(results: Results, *, summarized: bool = False) -> list[tuple[str, bool]]:
+    """Compare predicted speed-ups with measured ones, a line each; False for those far off.
+
+    Args:
+        summarized: only count those that are not far off.
+    """
+    lines = [
         (
             f"{line.variant}: predicted {line.predicted}, measured {line.measured} "
             f"({line.difference})",
@@ -99,6 +103,11 @@ def prediction_lines(results: Results) -> list[tuple[str, bool]]:
         )
         for line in predicted_rows(results)
     ]
+    good = sum(is_good for _, is_good in lines)
+    if not summarized or not good:
+        return lines
+    within = f"{good} of {len(lines)} predicted speed-ups are within {FAR_OFF:.0%} of the measured"
+    return [(within, True), *(line for line in lines if not line[1])]
 
 
 def ready_text(row: Row) -> str:

@@ -69,7 +69,7 @@ def print_results(results: Results, console: Console, *, notes: bool = False) ->
         print_line(console, note, "yellow")
     for verdict in verdicts(results):
         print_line(console, verdict.text, "green" if verdict.pays else "yellow")
-    for line, good in prediction_lines(results):
+    for line, good in prediction_lines(results, summarized=not notes):
         print_line(console, line, "" if good else "yellow")
     for line in seed_lines(results):
         print_line(console, line)
