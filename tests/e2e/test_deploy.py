@@ -125,7 +125,8 @@ def test_what_will_not_pay_is_told_before_training_and_under_the_table(deployed)
     )
     before, _, _ = done.stderr.partition("train ...")
     assert said in before
-    noted = project.shell(".venv/bin/edgesparse report --notes")
+    run = project.results_of(done).run
+    noted = project.shell(f".venv/bin/edgesparse report {run} --notes")
     assert said in " ".join(noted.stdout.split())
     planned = project.shell(".venv/bin/edgesparse plan pipelines/digits.yaml --notes")
     assert f"warning: {said}: XNNPACK has no sparse kernels on x86 with AVX" in planned.stdout

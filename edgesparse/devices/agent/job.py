@@ -82,6 +82,6 @@ def check_only(entries: Sequence[Entry], job_id: str, timeout_seconds: float) ->
 
 def new_id(name: str) -> str:
     """Return a unique id for a run or job; ids sort by time."""
-    timestamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    # The suffix separates ids of the same second.
-    return f"{timestamp}-{name}-{uuid.uuid4().hex[:6]}"
+    now = datetime.now(timezone.utc)
+    # Microseconds, so that ids of the same second sort by time, too; and what separates processes.
+    return f"{now:%Y%m%d-%H%M%S}-{name}-{now.microsecond:05x}{uuid.uuid4().hex[:3]}"
