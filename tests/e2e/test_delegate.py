@@ -150,6 +150,14 @@ def test_a_machine_without_the_compiler(project, monkeypatch):
     require_fallback(project, "the delegate is not built: the compiler is missing; pip install")
 
 
+def test_a_library_that_is_gone_after_the_verification(project, monkeypatch):
+    def gone(machine):
+        raise build.BuildError(f"no library for {machine}")
+
+    monkeypatch.setattr(candidates, "library", gone)
+    require_fallback(project, "no library for x86_64")
+
+
 def test_a_crash_while_it_is_measured_is_a_row_with_its_error(project, broken, monkeypatch):
     monkeypatch.setattr(candidates, "library", lambda _: broken["crash"])
     _, rows = deploy(project, expected=1)
