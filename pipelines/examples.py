@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_diabetes, load_digits
 
-from edgesparse.data import Dataset, from_arrays, from_splits, transforms
+from edgesparse.data import Dataset, from_arrays, transforms
 from edgesparse.data.image_folder import image_folder
 from edgesparse.data.text import from_texts
 from edgesparse.layers.sparse_dense import SparseDense
@@ -67,37 +67,6 @@ def canvases(count: int = 900, size: int = 24) -> Dataset:
             x[place] = np.maximum(x[place], images[chosen])
             y[place][images[chosen, ..., 0] > 0.3] = 1 + (digits[chosen] >= 5)
     return from_arrays("canvases", x, y, ["background", "below 5", "from 5"])
-
-
-def numbers(count: int = 8000, size: int = 24, test_count: int = 3000) -> Dataset:
-    """Numbers of two digits, 00 to 99, in clutter: images float32 [size, size, 1] and 100 classes.
-
-    Digits overlap pieces of other digits and noise, at random positions; those of the test images
-    are never seen in training. A dense MobileNet is right for about nine of ten.
-    """
-    random = np.random.default_rng(0)
-    images, digits = digit_images()
-    shuffled = random.permutation(len(images))
-    parts = np.split(shuffled, [int(0.7 * len(images)), int(0.8 * len(images))])
-
-    def drawn(source: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-        x = np.zeros((number, size, size, 1), np.float32)
-        pair = random.choice(source, (number, 2))
-        for canvas, chosen in zip(x, pair, strict=True):
-            for half, index in enumerate(chosen):
-                top = random.integers(0, size - 7)
-                left = random.integers(0, size // 2 - 7) + half * size // 2
-                canvas[top : top + 8, left : left + 8] += images[index]
-            for index in random.choice(source, 3):
-                top, left = random.integers(0, size - 3, 2)
-                piece = 0.7 * images[index, 2:6, 2:6]
-                canvas[top : top + 4, left : left + 4] += piece
-        x = np.clip(x + random.normal(0, 0.1, x.shape), 0, 1).astype(np.float32)
-        return x, digits[pair[:, 0]] * 10 + digits[pair[:, 1]]
-
-    counts = (count, count // 8, test_count)
-    train, validation, test = (drawn(*part) for part in zip(parts, counts, strict=True))
-    return from_splits("numbers", train, validation, test)
 
 
 def segmenter(size: int = 24, width: int = 24) -> tf.keras.Model:
