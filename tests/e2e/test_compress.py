@@ -105,6 +105,8 @@ def test_a_public_file_gets_smaller_and_answers_within_its_limit(here, detector)
     rows = {row["variant"]: row for row in found["results"]["rows"]}
     assert {row["status"] for row in rows.values()} == {"ok"}
     assert rows["sparse"]["model"]["sparsity"] == pytest.approx(0.4, abs=0.03)
-    far, _ = compress(here, *words[:3], "--sparsity", "0.9", "--max-error", "0.001")
-    assert far.returncode == 1
+    # Without zeros, a dense file within the limit is what was gained.
+    far, dense = compress(here, *words[:3], "--sparsity", "0.9", "--max-error", "0.001")
+    assert far.returncode == 0, far.stderr
     assert "exceeds --max-error 0.1%" in far.stderr
+    assert dense["output_error"] <= 0.001

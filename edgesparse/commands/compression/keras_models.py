@@ -41,7 +41,7 @@ def compress_keras(
     loaded = _pipeline(source, data, sparsity, project.workspace())
     variants = loaded.spec.variants
 
-    def deployed(names: Sequence[str], *, quick: bool, benchmark: bool = True) -> Results:
+    def deployed(names: Sequence[str] | None, *, quick: bool, benchmark: bool = True) -> Results:
         try:
             return deploy(
                 project, loaded, [device], variants=names, quick=quick, benchmark=benchmark
@@ -67,7 +67,9 @@ def compress_keras(
         tried.append(name)
         if deadline.is_set:
             deployed([*dense, name], quick=True, benchmark=False)
-    return _written(project, source, target, deployed([*dense, *tried], quick=quick))
+    # All of them by no name, so that what is useless on the device is left out, and said.
+    chosen = None if len(tried) == len(sparse) else [*dense, *tried]
+    return _written(project, source, target, deployed(chosen, quick=quick))
 
 
 class _NothingKept(EdgesparseError):
