@@ -15,7 +15,7 @@ from tests.tools.int8_model import Zeros
 from tests.tools.random_nodes import random_case
 from tests.tools.sparse_networks import NETWORKS
 
-SAMPLE, MANY = 200, 10_000
+SAMPLE, MANY = 200, 2_000
 _REPORT = """
 import json, os, sys
 from ai_edge_litert.interpreter import Interpreter, load_delegate
@@ -78,8 +78,10 @@ def test_random_nodes_are_taken_as_predicted(min_zeros):
 
 
 @pytest.mark.full
-def test_ten_thousand_nodes_are_taken_as_predicted():
-    print(compare(range(MANY), None))
+def test_many_random_nodes_are_taken_as_predicted():
+    # In parts, since a program's arguments are limited.
+    for start in range(SAMPLE, MANY, SAMPLE):
+        compare(range(start, start + SAMPLE), None)
 
 
 @pytest.mark.slow
