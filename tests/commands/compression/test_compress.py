@@ -35,15 +35,20 @@ def test_samples_alone_for_a_model_of_two_outputs_and_errors_by_the_users_files(
     assert "compress.yaml" not in str(caught.value)
 
 
+def written_project(folder, content, samples):
+    """Write a device, a model and its samples; returns the model's path and that of an output."""
+    (folder / "devices").mkdir()
+    (folder / "devices" / "here.yaml").write_text(HERE)
+    (folder / "m.tflite").write_bytes(content)
+    np.save(folder / "x.npy", samples)
+    return folder / "m.tflite", folder / "out.tflite"
+
+
 def test_an_output_is_whole_or_not_there_and_keeps_what_is_appended(
     tflite_files, samples, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "here.yaml").write_text(HERE)
-    source, out = tmp_path / "m.tflite", tmp_path / "out.tflite"
-    source.write_bytes(tflite_files["dense"].read_bytes() + labels())
-    np.save(tmp_path / "x.npy", samples)
+    source, out = written_project(tmp_path, tflite_files["dense"].read_bytes() + labels(), samples)
     heard = []
 
     def interrupt(event):
@@ -71,11 +76,7 @@ def test_a_dense_file_is_written_first_and_levels_are_kept(
     tflite_files, samples, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "here.yaml").write_text(HERE)
-    source, out = tmp_path / "m.tflite", tmp_path / "out.tflite"
-    source.write_bytes(tflite_files["dense"].read_bytes())
-    np.save(tmp_path / "x.npy", samples)
+    source, out = written_project(tmp_path, tflite_files["dense"].read_bytes(), samples)
     words, notes = (source, tmp_path / "x.npy", "here", out), []
 
     def interrupt(event):
