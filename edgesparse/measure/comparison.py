@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import PAYS_FROM, Interval, Row, Score
+from edgesparse.measure.statistics import half_width
 
 EXACT_FROM = 1.005
 """Smallest ratio that counts for instructions: runs of one file differ by the timer interrupts that
@@ -30,7 +30,6 @@ SHARED_FROM = 1.15
 runtime; a smaller one can be the machine's."""
 MANY_ROWS = 5
 """Smallest number of rows whose common shift is well determined."""
-_LEVEL = 0.05
 _Z95 = 1.96
 
 Key = tuple[str, str]
@@ -209,7 +208,7 @@ def _half(before: Row, after: Row, shared: _Shared | None, tests: int) -> float 
         # No drift.
         errors = [math.log(max(ci[1], 1e-12) / max(ci[0], 1e-12)) / (2 * _Z95)
                   for ci in (first.ci95, second.ci95)]  # fmt: skip
-        return _quantile(tests, math.inf) * math.hypot(*errors)
+        return half_width(math.inf, tests) * math.hypot(*errors)
     logs = _logs(before), _logs(after)
     if shared is None:
         return _margin(logs[0], logs[1], tests, averaged=False)
@@ -239,15 +238,7 @@ def _margin(first: Logs, second: Logs, tests: int, *, averaged: bool) -> float |
     freedom = total**2 / sum(
         p**2 / (len(v) - 1) for p, v in zip(parts, (first, second), strict=True)
     )
-    return _quantile(tests, freedom) * math.sqrt(total)
-
-
-@lru_cache(maxsize=1024)
-def _quantile(tests: int, freedom: float) -> float:
-    """Standard errors in the half-width of a simultaneous interval."""
-    from scipy.stats import t  # With scikit-learn; half a second, for those who need it.
-
-    return float(t.ppf(1 - _LEVEL / (2 * max(tests, 1)), freedom))
+    return half_width(freedom, tests) * math.sqrt(total)
 
 
 def _shared(pairs: Pairs, placement: str, tests: int) -> _Shared | None:
@@ -289,7 +280,7 @@ def _drop_half(before: Score | None, after: Score | None, tests: int) -> float:
         (ci[1] - ci[0]) / 2 if (score is not None and (ci := score.ci95)) else 0.0
         for score in (before, after)
     ]
-    return math.hypot(*halves) * _quantile(tests, math.inf) / _Z95
+    return math.hypot(*halves) * half_width(math.inf, tests) / _Z95
 
 
 def differences(before: Results, after: Results) -> Iterator[str]:

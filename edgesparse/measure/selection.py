@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import median
 
 from edgesparse.measure.rows import PAYS_FROM, GateResult, Row
+from edgesparse.measure.statistics import half_width
 
 MAX_DROP = 0.02
 """Largest drop of a released variant without a gate on the primary metric, for shares."""
@@ -29,7 +29,6 @@ metrics."""
 SLOWDOWN = 1.1
 """A row that is slower than another one by this factor in most rounds is never called equal,
 however much single rounds were disturbed."""
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,7 @@ def clearly_slower(row: Row, other: Row) -> bool:
     if mean < math.log(PAYS_FROM):
         return False
     variance = sum((value - mean) ** 2 for value in logs) / (len(logs) - 1)
-    return mean > _quantile(len(logs) - 1) * math.sqrt(variance / len(logs))
-
-
-@lru_cache(maxsize=64)
-def _quantile(freedom: int) -> float:
-    """Standard errors in the half-width of an interval (Student's t)."""
-    from scipy.stats import t  # Half a second, for those who need it.
-
-    return float(t.ppf((1 + _CONFIDENCE) / 2, freedom))
+    return mean > half_width(len(logs) - 1) * math.sqrt(variance / len(logs))
 
 
 def clearly_worse(row: Row, other: Row) -> bool:

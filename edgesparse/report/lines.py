@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from edgesparse.measure.results import ReleaseInfo, Results
 from edgesparse.measure.rows import GateResult, Row
+from edgesparse.measure.statistics import half_width
 from edgesparse.report.table import UNSTABLE, blocks, placement_label, score_text
 from edgesparse.report.units import percent_text, size_text, speed_text
-
-CONFIDENCE = 0.95
 
 QUICK = "QUICK: indicative only"
 
@@ -215,7 +214,7 @@ def _number(value: float, is_share: bool, sign: str = "") -> str:
 
 def _half_interval(values: Sequence[float]) -> float:
     """Half the interval of a mean (Student's t)."""
-    return _t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return half_width(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _difference(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
@@ -227,10 +226,4 @@ def _difference(values: Sequence[float], reference: Sequence[float]) -> tuple[fl
     freedom = sum(parts) ** 2 / sum(
         part**2 / (len(v) - 1) for part, v in zip(parts, (values, reference), strict=True)
     )
-    return difference, _t(freedom) * math.sqrt(sum(parts))
-
-
-def _t(freedom: float) -> float:
-    from scipy.stats import t  # Loaded where needed: it takes half a second.
-
-    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return difference, half_width(freedom) * math.sqrt(sum(parts))
