@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 _FOUR_BYTES = {"avx512_vnni", "avx_vnni", "asimddp"}
 """CPU flags, as Linux names them, of instructions that multiply four inputs at a time."""
 
+MIN_ZEROS = {False: 0.5, True: 0.7}
+"""Share of zeros from which the delegate counts a node as sparse: with matrix tiles (AMX), whose
+dense products are faster, more."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -23,13 +27,9 @@ class Threshold:
 
 
 def threshold(features: Iterable[str]) -> Threshold:
-    """Return the threshold for a CPU with these features, as Linux lists them.
-
-    From half of the weights on the delegate counts a node as sparse; with matrix tiles (AMX), whose
-    dense products are faster, from 70 %.
-    """
+    """Return the threshold for a CPU with these features, as Linux lists them."""
     flags = set(features)
-    return Threshold(4 if flags & _FOUR_BYTES else 2, 0.7 if "amx_int8" in flags else 0.5)
+    return Threshold(4 if flags & _FOUR_BYTES else 2, MIN_ZEROS["amx_int8" in flags])
 
 
 def has_enough_zeros(weights: Iterable[NDArray[np.int8]], least: Threshold) -> bool:

@@ -27,8 +27,6 @@ from edgesparse.tflite.runtimes.delegated import (
 )
 from edgesparse.tflite.runtimes.thinned import thinned
 
-BLOCKS = ("block-1x4", "block-2x4", "block-4x4")
-"""Patterns that are compared with a variant's own."""
 BETTER_FROM = 1.15
 """How much faster another pattern must be to be named."""
 
@@ -156,8 +154,9 @@ def _text(variant: Variant, graph: patterns.ModelGraph, cpu: Cpu, runtime: str, 
             f"with delegate edgesparse: in {len(gain.paying)} of {pruned} layers, {share:.0%} of "
             "the time of dense int8"
         )
-    better = {p: gain_of(variant, graph, cpu, runtime, p).ratio for p in BLOCKS}
-    best = next((p for p in BLOCKS if better[p] >= 0.95 * max(better.values())), BLOCKS[0])
+    blocks = patterns.DELEGATE_BLOCKS
+    better = {p: gain_of(variant, graph, cpu, runtime, p).ratio for p in blocks}
+    best = next((p for p in blocks if better[p] >= 0.95 * max(better.values())), blocks[0])
     if better[best] >= BETTER_FROM * max(gain.ratio, 1.0):
         more = f"{better[best]:.1f}x with pattern {best}"
         text = f"{text}; {more}" if text else f"{{variants}} would be {more} on {runtime}"

@@ -5,19 +5,17 @@ The rules are those of delegate/src/plugin.cc; tests compare them with what the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from edgesparse.delegate import choice, cost
 from edgesparse.delegate.constants import CPUS, Cpu
-from edgesparse.delegate.cost import Pair
+from edgesparse.delegate.cost import FLAT, PRODUCTS, Pair
 from edgesparse.tflite.format.graph import Constant, damaged, indices, int8_weights, open_model
 from edgesparse.tflite.format.graph import constants as constants_of
-from edgesparse.tflite.runtimes.delegated_nodes import DENSIFY, FLAT, PRUNED, Node, Reader
-
-MIN_ZEROS, MIN_ZEROS_AMX = 0.5, 0.7
-"""Share of zeros from which a node counts as sparse, without and with matrix tiles (AMX)."""
+from edgesparse.tflite.runtimes.delegated_nodes import DENSIFY, Node, Reader
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def with_zeros(network: Network, zeros: Mapping[str, tuple[float, Pair]]) -> Net
     """
     nodes = []
     for node in network.nodes:
-        if node.op in PRUNED and node.layer is not None:
+        if node.op in PRODUCTS and node.layer is not None:
             share, block = zeros.get(node.label, (0.0, (1, 1)))
             layer = replace(node.layer, kept=cost.kept_shares(share, block))
             node = replace(node, layer=layer, zeros=share)
@@ -76,7 +74,7 @@ def claim(network: Network, cpu: Cpu, *, min_zeros: float | None = None) -> Netw
         min_zeros: share of zeros from which a node counts as sparse; default: the CPU's.
     """
     vector, amx = cpu.vector, cpu.amx
-    least = min_zeros if min_zeros is not None else MIN_ZEROS_AMX if amx else MIN_ZEROS
+    least = choice.MIN_ZEROS[amx] if min_zeros is None else min_zeros
     nodes = {
         n.operator: replace(n, taken=not n.why and _is_sparse(n, vector, least))
         for n in network.nodes
@@ -106,7 +104,7 @@ def claim(network: Network, cpu: Cpu, *, min_zeros: float | None = None) -> Netw
 
 def _is_sparse(node: Node, vector: int, least: float) -> bool:
     """Return whether the zeros are enough: more of them where pixels fill no half of a vector."""
-    if node.op not in PRUNED or node.layer is None:
+    if node.op not in PRODUCTS or node.layer is None:
         return False
     filled = min(1.0, _image_pixels(node) / (vector / 2))
     return node.zeros >= least and 1 - node.zeros <= filled
@@ -122,7 +120,7 @@ def _why_leave(node: Node, nodes: Iterable[Node], vector: int, amx: bool) -> str
     taken = [n for n in nodes if n.taken and n.op != DENSIFY]
     before = any(n.writes in node.reads for n in taken)
     after = any(node.writes in n.reads for n in taken)
-    product = node.op in PRUNED
+    product = node.op in PRODUCTS
     if not before and not after:
         return (
             "too few zeros, and not next to a taken node" if product else "not next to a taken node"
@@ -188,10 +186,7 @@ def border_counts(network: Network) -> list[dict[str, float]]:
     for tensor in sorted(tensors):
         shape = network.shapes[tensor]
         channels = shape[-1] if shape else 1
-        pixels = 1
-        for size in shape[:-1]:
-            pixels *= size
-        counts.append(cost.border_counts(channels, pixels))
+        counts.append(cost.border_counts(channels, math.prod(shape[:-1])))
     return counts
 
 
@@ -266,7 +261,7 @@ def layer_gains(network: Network, cpu: Cpu, runtime: str) -> Gain:
     predicted = times(network, cpu, runtime)
     layers = []
     for node in network.nodes:
-        if node.op in PRUNED and node.operator in predicted.dense:
+        if node.op in PRODUCTS and node.operator in predicted.dense:
             dense = predicted.dense[node.operator]
             ratio = dense / max(1e-9, predicted.delegate[node.operator])
             share = dense / predicted.total_dense

@@ -14,13 +14,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edgesparse.delegate.cost import Layer, Pair, kept_blocks
+from edgesparse.delegate.cost import DEPTHWISE, FLAT, Layer, Pair, kept_blocks
 from edgesparse.tflite.format.graph import Constant, indices, label, operator_name
 
-CONV, DEPTHWISE, FLAT = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"
+CONV = "CONV_2D"
 ADD, PAD, POOL, DENSIFY = "ADD", "PAD", "MAX_POOL_2D", "DENSIFY"
 WEIGHTED = (CONV, DEPTHWISE, FLAT)
-PRUNED = (CONV, FLAT)
 _TYPES = schema.TensorType
 _MOST = 1 << 26
 

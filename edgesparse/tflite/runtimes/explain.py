@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from edgesparse.delegate.cost import PRODUCTS
 from edgesparse.delegate.report import summarize
 from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
 from edgesparse.tflite.format.inspect import WeightInfo, weight_info
@@ -24,7 +25,6 @@ from edgesparse.tflite.runtimes.delegated import (
     read_network,
     times,
 )
-from edgesparse.tflite.runtimes.delegated_nodes import PRUNED
 from edgesparse.tflite.runtimes.storage import (
     HALF_IS_DENSE,
     Paths,
@@ -114,7 +114,7 @@ def delegated(content: bytes, profile: Profile, name: str = "model.tflite") -> D
     """Predict which nodes of a file edgesparse's delegate runs; None where it is not loaded or the
     file has no int8 products. Raises UsageError where the file is damaged."""
     network = read_network(content, name)
-    if profile.cpu is None or not any(n.op in PRUNED and not n.why for n in network.nodes):
+    if profile.cpu is None or not any(n.op in PRODUCTS and not n.why for n in network.nodes):
         return None
     network = claim(network, profile.cpu)
     nodes = [(n.op, "taken" if n.taken else "left", n.why) for n in network.nodes]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgesparse.delegate.cost import DEPTHWISE, PRODUCTS, Layer
+from edgesparse.delegate.cost import DEPTHWISE, FLAT, PRODUCTS, Layer
 from edgesparse.tflite.runtimes.delegated import Network
-from edgesparse.tflite.runtimes.delegated_nodes import FLAT
 
 MULTIPLE = 8
 """Widths after pruning, as in methods/channels.py; narrow layers have finer ones."""
