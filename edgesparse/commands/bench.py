@@ -6,7 +6,7 @@ import re
 import shlex
 import threading
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -208,6 +208,8 @@ def _why(file: _File, row: Row, profiles: Mapping[str, Profile]) -> str | None:
     profile = profiles.get(row.runtime.name)
     if profile is None:
         return None
+    if row.delegate != "edgesparse":
+        profile = replace(profile, delegate=False)
     content = read_model(file.path)
     refused = [line for line in explain(content, profile, str(file.path)) if not line.accepted]
     if not refused:

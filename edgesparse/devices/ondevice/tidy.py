@@ -100,10 +100,13 @@ def begin(workdir, runs):
 
 
 def last_changed(path):
-    """Return the time of the last change of a file or in a folder."""
-    times = [os.lstat(path).st_mtime]
-    if is_folder(path):
-        times += [os.lstat(os.path.join(path, name)).st_mtime for name in os.listdir(path)]
+    """Return the time of the last change of a file or in a folder; now, where it just went away."""
+    try:
+        times = [os.lstat(path).st_mtime]
+        if is_folder(path):
+            times += [os.lstat(os.path.join(path, name)).st_mtime for name in os.listdir(path)]
+    except OSError:  # Another run of this device removed it in the meantime.
+        return time.time()
     return max(times)
 
 

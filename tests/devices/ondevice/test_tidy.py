@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from edgesparse.devices.agent.events import Round
 from edgesparse.devices.agent.job import new_id
 from edgesparse.devices.agent.run_job import run_job
+from edgesparse.devices.ondevice.tidy import last_changed
 from edgesparse.devices.setup.tidy import TIDY, clear, leave
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.workdir import MARKER, claim
@@ -67,6 +69,11 @@ def test_only_old_names_of_our_own_form_go(workdir):
     assert tidy("begin", workdir).returncode == 0
     assert [path for path in ours if path.exists()] == []
     assert [path for path in kept if not path.exists()] == []
+
+
+def test_a_file_that_another_run_removes_meanwhile_is_not_old(workdir):
+    before = time.time()
+    assert last_changed(workdir / "files" / f"{DIGEST}.npz") >= before
 
 
 def test_a_job_that_is_written_to_is_not_old(workdir):
