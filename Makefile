@@ -15,7 +15,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 PYTEST := $(BIN)/pytest -n 3 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: deploy test test-full test-all test-fast coverage lint types bench soak clean help setup lock matrix schemas calibrate
+.PHONY: deploy test test-full test-all test-fast coverage docs lint types bench soak clean help setup lock matrix schemas calibrate
 
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
@@ -35,6 +35,10 @@ coverage: $(DEVELOP) ## Measure which lines the tests run: MARKS="not bench", or
 
 test-fast: $(DEVELOP) ## Run the tests that take no training, about a minute
 	@$(PYTEST) -m "not bench and not slow and not full"
+
+docs: $(DEVELOP) ## Build the documentation as a site, in build/docs; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict \
+		--config-file edgesparse/docs/mkdocs.yml --site-dir $(CURDIR)/build/docs
 
 lint: $(DEVELOP) ## Check style and format
 	@$(BIN)/ruff check .
@@ -77,16 +81,17 @@ lock: ## Make requirements.lock, .ci/requirements.lock and the devices' wheels.j
 	$(COMPILE) --extra delegate --constraint .ci/requirements.lock --output-file requirements.lock
 	@$(BIN)/python -m tests.tools.wheel_lock
 
-matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write it to pipelines/README.md
+matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write it to the documentation
 	@$(BIN)/python -m tests.tools.mechanisms
 
 calibrate: $(DEVELOP) ## Hold the emulated boards against published figures of real ones
 	@$(BIN)/python -m tests.tools.calibrate
 
-schemas: $(DEVELOP) ## Write the JSON Schemas of pipelines, devices and results
+schemas: $(DEVELOP) ## Write the JSON Schemas of pipelines, devices and results, and the tables of keys
 	@$(BIN)/edgesparse schema pipeline > pipelines/schema.json
 	@$(BIN)/edgesparse schema device > devices/schema.json
 	@$(BIN)/python -m tests.tools.results_reference
+	@$(BIN)/python -m tests.tools.docs_tables
 
 clean: ## Remove .venv, caches, artifacts and runs
 	rm -rf $(VENV) .edgesparse .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

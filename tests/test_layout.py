@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "edgesparse"
 PACKAGES = [
     "cli", "report", "project", "commands", "graph", "stages", "measure", "devices", "tflite",
-    "delegate", "methods", "tasks", "models", "layers", "data", "spec",
+    "delegate", "methods", "tasks", "models", "layers", "data", "docs", "spec",
 ]  # fmt: skip
 """From top to bottom: a package imports those below it."""
 LINES = 400

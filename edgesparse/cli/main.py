@@ -13,6 +13,7 @@ import click
 from edgesparse import __version__
 from edgesparse.cli import init, pipelines, results, runs
 from edgesparse.cli.device import device
+from edgesparse.cli.docs import docs
 from edgesparse.cli.emulator import emulator
 from edgesparse.cli.options import FAILED, INTERRUPTED, say
 from edgesparse.spec.errors import EdgesparseError
@@ -38,7 +39,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Model files": (results.bench, results.inspect, results.encode, runs.compress),
     "Runs": (results.report, runs.compare, runs.history, runs.export),
     "Devices": (device, emulator),
-    "Set-up": (init.init, init.completion, pipelines.schema),
+    "Set-up": (init.init, docs, init.completion, pipelines.schema),
 }
 
 

@@ -48,7 +48,8 @@ def load(runtime: str = "ai-edge-litert", **options: str | float) -> Any:
 
     Args:
         runtime: tflite-runtime or ai-edge-litert.
-        options: of the delegate: isa, min_zeros, dense, verbose, report; see devices/README.md.
+        options: of the delegate: isa, min_zeros, dense, verbose, report; see 'edgesparse docs
+            delegate'.
 
     Raises:
         UsageError: the runtime's version or this machine is unknown, or an option is.

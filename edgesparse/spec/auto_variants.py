@@ -150,7 +150,8 @@ class Search(Strict):
 
     variant: dict[str, Any] = Field(
         description="A variant in which {choice: [a, b]} or {range: [low, high]}, with 'step' or "
-        "'log: true', can replace any value."
+        "'log: true', can replace any value: widths of its own model, methods, patterns, "
+        "epochs, schemes; a range of integers gives integers, and options may hold ranges."
     )
     objectives: list[str] = Field(
         min_length=1,
@@ -159,7 +160,7 @@ class Search(Strict):
         "bytes, speedup, peak_rss_bytes.",
     )
     constraints: list[Constraint] = Field(
-        [], description="What a trial must keep to be on the front."
+        [], description="Limits that a trial must keep to be on the front; the sampler uses them."
     )
     sampler: Literal["tpe", "nsga2", "random"] = Field(
         "tpe", description="Optuna's sampler: TPE, NSGA-II or random."

@@ -65,7 +65,7 @@ class Ssh(Strict):
     python: str = Field(
         "python3",
         pattern=r"^[~/A-Za-z0-9._][~/A-Za-z0-9._+-]*$",
-        description="Python on the device.",
+        description="Python on the device, 3.7 or newer.",
     )
     connect_timeout_seconds: float = Field(
         10.0, gt=0, le=600, description="Timeout of a connection."

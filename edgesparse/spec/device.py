@@ -24,9 +24,13 @@ class Runtime(Strict):
     version: str | None = Field(
         None,
         pattern=r"^[0-9][0-9A-Za-z.+-]*$",
-        description="Fail when another version is installed.",
+        description="Install this version, and fail where another is installed (system, local); "
+        "default: the newest known to work there.",
     )
-    optional: bool = Field(False, description="Skip it, with a note, where it is not installed.")
+    optional: bool = Field(
+        False,
+        description="Skip it, with a note, where it has no wheels or is not installed.",
+    )
 
 
 class Local(Strict):
@@ -77,11 +81,15 @@ class Device(Strict):
 
     _address: str | None = PrivateAttr(None)
 
-    name: Name = Field(description="Also names the device in tables.")
+    name: Name = Field(
+        description="Lower-case letters, digits, '.', '_' and '-'; also names the device in tables."
+    )
     description: str = Field("", description="Free text.")
     connect: Connect = Field(description="Connection to the device; exactly one.")
     workdir: str = Field(
-        DEFAULT_WORKDIR, description="Folder on the device for models and journals."
+        DEFAULT_WORKDIR,
+        description="Folder on the device for runtimes, models, journals and releases: one that is "
+        "empty, does not exist, or is edgesparse's already.",
     )
     install: Literal["venv", "system"] = Field(
         "venv",
@@ -101,7 +109,7 @@ class Device(Strict):
         None, description="Compiler and library of the Edge TPU; only with delegate: edgetpu."
     )
     keep_releases: int = Field(
-        3, ge=1, le=100, description="Number of releases of each pipeline kept on the device."
+        3, ge=1, le=100, description="Good releases of each pipeline that stay on the device."
     )
     threads: list[Annotated[int, Field(ge=1, le=256)]] | None = Field(
         None, min_length=1, description="Instead of the pipeline's benchmark.threads."

@@ -210,7 +210,9 @@ class Benchmark(Strict):
     threads: list[Annotated[int, Field(ge=1, le=256)]] = Field(
         [1], min_length=1, description="Numbers of threads; one table each."
     )
-    rounds: int = Field(5, ge=1, le=1000, description="Measuring processes per variant.")
+    rounds: int = Field(
+        5, ge=1, le=1000, description="Measuring processes per variant; variants take turns."
+    )
     warmup_runs: int = Field(10, ge=0, description="Least warm-up runs per round.")
     warmup_seconds: float = Field(0.5, ge=0, le=3600, description="Least warm-up time per round.")
     min_runs: int = Field(200, ge=1, description="Least runs over all rounds.")
@@ -220,8 +222,9 @@ class Benchmark(Strict):
     test_samples: int = Field(500, ge=0, description="Test samples evaluated on the device.")
     timeout_seconds: float = Field(600.0, gt=0, description="Timeout of a measuring process.")
     input_shapes: dict[str, list[Annotated[int, Field(ge=1, le=100_000)]]] = Field(
-        {}, description="Shapes, by input, for training and measurement where samples differ in "
-        "size; dimensions stay dynamic in the file."
+        {}, description="Shapes, such as {x: [64, 3]}, for training and measurement where samples "
+        "differ in size: cut or filled with zeros; dimensions stay dynamic in the file where the "
+        "model's layers can, and the table says which were measured."
     )  # fmt: skip
 
 
@@ -232,10 +235,18 @@ class Verify(Strict):
         32, ge=1, le=10_000, description="Golden samples, from validation data."
     )
     tolerance: float | None = Field(
-        None, gt=0, description="Share of the output range; default by scheme."
+        None,
+        gt=0,
+        description="Largest difference to the Keras model's output, as a share of the outputs' "
+        "range; "
+        "default by scheme: f32 0.001, f16 0.02, half-precision arithmetic and int16x8 0.05, "
+        "dynamic "
+        "0.15, int8 and uint8 0.2.",
     )
     min_agreement: Fraction | None = Field(
-        None, description="Share of golden samples within the tolerance; default by scheme."
+        None,
+        description="Share of golden samples within the tolerance; default: 1.0 for f32 and f16, "
+        "0.9 for others.",
     )
 
 
@@ -285,7 +296,9 @@ class Pipeline(Strict):
 
     _auto_variants: bool = PrivateAttr(False)
 
-    name: Name = Field(description="Also names the pipeline's releases and reports.")
+    name: Name = Field(
+        description="Lower-case letters, digits, '.', '_' and '-'; also names releases and reports."
+    )
     description: str = Field("", description="Free text.")
     data: Source = Field(description="Dataset, or loader of one.")
     model: ModelSource = Field(description="Model to train or convert.")
@@ -293,7 +306,9 @@ class Pipeline(Strict):
         Tasks(), description="Task of the model: a name, or a mapping; default: inferred."
     )
     metric: str | None = Field(
-        None, description="The task's metric for drops and releases; default: its first."
+        None,
+        description="The task's metric that counts: in tables, for the best epoch, for drops and "
+        "releases; default: its first.",
     )
     train: Train = Field(Train(), description="Training of the dense model.")
     variants: Annotated[

@@ -72,7 +72,7 @@ class Magnitude(FineTune):
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
         None,
         description="sparsity auto: largest loss of the task's metric on validation data; 0.02 is "
-        "2 points of accuracy.",
+        "2 points of accuracy, 3.0 is 3 units of an error.",
     )
     pattern: PatternChoice = Field(
         "unstructured",
@@ -84,7 +84,9 @@ class Magnitude(FineTune):
         Schedule(), description="A name, or a mapping with begin, end and frequency."
     )
     layers: dict[str, LayerOverride] = Field(
-        {}, description="Overrides by layer name; globs such as 'conv_pw_*'."
+        {},
+        description="Overrides by layer name; globs, as {'conv_pw_*': {sparsity: 0.9, pattern: "
+        "unstructured}}.",
     )
     exclude: list[str] = Field([], description=EXCLUDE)
     allow_partial: bool = Field(False, description=PARTIAL)
@@ -145,12 +147,15 @@ class Channels(FineTune):
         None, description="Upper bound of the remaining share of weights."
     )
     latency: Kept | None = Field(
-        None, description="Upper bound of the remaining share of latency, measured on the target."
+        None,
+        description="Upper bound of the remaining share of latency; candidates are measured on the "
+        "target, so each device gets its own model.",
     )
     importance: Importance = Field(
         "l2",
-        description="Importance of a channel: a norm of its weights, or the scale of the batch "
-        "normalization behind it.",
+        description="Importance of a channel: a norm of its weights with batch normalization "
+        "folded, or "
+        "the scale of the batch normalization behind it.",
     )
     scope: Literal["global", "layer"] = Field(
         "global",
@@ -159,13 +164,16 @@ class Channels(FineTune):
     )
     round_to: Multiple = Field(
         "auto",
-        description="Remaining widths are multiples of this; auto: 8, and less in layers narrower "
-        "than 32.",
+        description="Remaining widths are multiples of this, for vectorized kernels; auto: 8 for "
+        "every "
+        "target (the delegate's groups have 4 channels), and less in layers narrower than 32.",
     )
     max_pruning_ratio: Sparsity = Field(
         0.9, description="Largest share of channels to remove from a layer."
     )
-    layers: dict[str, ChannelOverride] = Field({}, description="Ratios by layer name; globs.")
+    layers: dict[str, ChannelOverride] = Field(
+        {}, description="Ratios by layer name; globs, as {'conv_pw_1*': {ratio: 0.25}}."
+    )
     exclude: list[str] = Field([], description="Layers that keep all their channels; globs.")
     allow_partial: bool = Field(
         False, description="Accept less than half of the requested `ratio`."

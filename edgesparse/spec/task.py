@@ -21,7 +21,9 @@ class TaskSpec(Strict):
         None, description="Name of a task; auto, the default: inferred from model and data."
     )
     ref: str | None = Field(
-        None, description="Your own: file.py:function that returns loss and metrics."
+        None,
+        description='Your own: file.py:function that returns {"loss": ..., "metrics": {name: '
+        "function(outputs, targets)}}.",
     )
     args: dict[str, Any] = Field({}, description="Keyword arguments of that function.")
     top_k: int | None = Field(

@@ -49,7 +49,7 @@ class L1(FineTune):
     method: Literal["l1"] = Field(description="The method's name.")
     penalty: float | None = Field(
         None, gt=0, description="Shrinkage of weights per unit of learning rate, as a share of "
-        "their kernel's root mean square."
+        "their kernel's root mean square; 10 is mild."
     )  # fmt: skip
     sparsity: Sparsity | None = Field(
         None, description="Share of zeros, or of channels, that the penalty is adjusted to reach."
@@ -57,8 +57,8 @@ class L1(FineTune):
     group: PenaltyGroup = Field(
         "weight",
         description="Group of weights that become zero together: single weights; blocks of outputs "
-        "x inputs; all weights of an input of the model; or a channel, which is then "
-        "removed.",
+        "x inputs; all weights of an input of the model, which removes features or "
+        "words; or a channel, which is then removed.",
     )
     distribution: Literal["auto", Distribution] = Field("auto", description=DISTRIBUTION)
     end: Fraction = Field(

@@ -100,38 +100,53 @@ class Train(Strict):
     )
     optimizer: ByName | None = Field(
         None,
-        description="Keras optimizer, by name or with arguments; default: a compiled model's, or "
-        "Adam.",
+        description="Keras optimizer, by name or with arguments, as {name: SGD, momentum: 0.9, "
+        "clipnorm: "
+        "1.0}; default: a compiled model's, or Adam.",
     )
     loss: ByName | None = Field(
-        None, description="Keras loss; default: a compiled model's, or the task's."
+        None,
+        description="Keras loss, by name or with arguments, as {name: Huber, delta: 2.0}; "
+        "default: a "
+        "compiled model's, or the task's.",
     )
     metrics: list[ByName] = Field(
         [], description="More Keras metrics for training; default: a compiled model's."
     )
     class_weight: Literal["balanced"] | dict[int, float] | None = Field(
-        None, description="Weight of each class: balanced, or by class, from 0."
+        None, description="Weight of each class: balanced, or by class, as {0: 1.0, 1: 5.0}."
     )
     regularize: Regularize | None = Field(
-        None, description="L1 or L2 penalty on kernels, in training and fine-tuning."
+        None,
+        description="L1 or L2 penalty on kernels, in training and fine-tuning; it makes weights "
+        "small, "
+        "but not exactly zero, unlike 'method: l1'.",
     )
     callbacks: list[Annotated[Reference, shorthand("ref")]] = Field(
-        [], description="Your own Keras callbacks: functions or classes that return one."
+        [],
+        description="Your own Keras callbacks: functions or classes that return one, as "
+        "['my_callbacks.py:Logger'] or {ref: ..., args: {...}}.",
     )
     early_stopping: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better validation metric."
     )
-    seed: int = Field(7, ge=0, lt=2**31, description="Makes a run on the CPU repeatable.")
+    seed: int = Field(
+        7, ge=0, lt=2**31, description="The same seed gives the same weights on the same CPU."
+    )
     deterministic: Literal["auto"] | bool = Field(
-        "auto", description="auto: where every operation allows it; true: fail otherwise."
+        "auto",
+        description="auto: where every operation allows it, else with a note; true: fail "
+        "otherwise.",
     )
     mixed_precision: bool = Field(
         False, description="Train with 16-bit arithmetic; the saved model is float32."
     )
     recalibrate_batch_norm: bool | None = Field(
         None,
-        description="Recompute the statistics of batch normalization after training; default: "
-        "where validation is far behind training and it helps.",
+        description="Recompute the statistics of batch normalization after training: after a "
+        "short one "
+        "they are stale, and the model is at chance level; default: where validation is far behind "
+        "training and it helps, with a note; false: never.",
     )
     strategy: Annotated[Strategy, shorthand("name")] = Field(
         Strategy(name="none"),
@@ -144,7 +159,7 @@ class Train(Strict):
     )
     ref: str | None = Field(
         None,
-        description="Your own training loop: function(model, dataset, train, callbacks), for "
-        "training and every fine-tuning.",
+        description="Your own training loop, for training and every fine-tuning: function(model, "
+        "dataset, train, callbacks, batches, validation), with any of these parameters.",
     )
     args: dict[str, Any] = Field({}, description="Keyword arguments of that function.")

@@ -35,7 +35,7 @@ def test_importing_the_package_imports_nothing_but_the_standard_library():
 
 COMMANDS = [
     "validate", "plan", "run", "deploy", "bench", "inspect", "sensitivity", "report", "schema",
-    "init", "encode", "compare", "history", "export", "compress", "search", "completion",
+    "init", "encode", "compare", "history", "export", "compress", "search", "completion", "docs",
 ]  # fmt: skip
 
 

@@ -12,8 +12,10 @@ import pytest
 
 from edgesparse import delegate
 from edgesparse.delegate.load import MODULES, TESTED, refused
+from edgesparse.docs import PAGES
 from edgesparse.spec.errors import UsageError
 from tests.conftest import ROOT
+from tests.tools.documents import blocks
 from tests.tools.int8_model import Int8Model, Zeros
 
 HERE = platform.machine()
@@ -140,9 +142,8 @@ def test_repeated_interpreters_leave_nothing(model):
 
 
 @pytest.mark.slow
-def test_the_programs_of_the_readme_run(model, tmp_path):
-    text = (ROOT / "devices" / "README.md").read_text()
-    programs = re.findall(r"```python\n(.*?)```", text.split("own delegate")[1], re.DOTALL)
+def test_the_documented_programs_run(model, tmp_path):
+    programs = blocks(PAGES / "explanation" / "delegate.md", "python")
     assert len(programs) == 2
     (tmp_path / "model.tflite").write_bytes(model.read_bytes())
     library = tmp_path / "libedgesparse-aarch64.so"

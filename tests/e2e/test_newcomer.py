@@ -7,7 +7,8 @@ import pytest
 
 from edgesparse.graph.store import Store
 from tests.conftest import once
-from tests.e2e.test_readme import commands, takes_long
+from tests.e2e.test_readme import takes_long
+from tests.tools.documents import commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 DEPLOY_FIRST = "make deploy PIPELINE=first/pipelines/first.yaml"

@@ -1,15 +1,17 @@
 """Other tasks than one label a sample, on this machine from YAML to table."""
 
 import json
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, run_cli
+from edgesparse.docs import PAGES
+from tests.conftest import run_cli
+from tests.tools.documents import blocks, programs
 
+TASKS = PAGES / "reference" / "tasks.md"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MINE = """
 import numpy as np
@@ -65,10 +67,8 @@ def deploy(folder, text, *arguments):
 def heads(tmp_path_factory):
     """The page's own example of several inputs and outputs, with more variants."""
     folder = tmp_path_factory.mktemp("heads")
-    page = (ROOT / "pipelines" / "README.md").read_text()
-    code = re.search(r"```python\n(# my_heads\.py\n.*?)```", page, re.S).group(1)
-    text = re.search(r"```yaml\n(name: two-heads\n.*?)```", page, re.S).group(1)
-    (folder / "my_heads.py").write_text(code)
+    (text,) = (text for text in blocks(TASKS, "yaml") if text.startswith("name: two-heads\n"))
+    (folder / "my_heads.py").write_text(programs()["my_heads.py"])
     text = text.replace("epochs: 2", "epochs: 30") + (
         "  sparse-f32: {sparsify: {method: magnitude, sparsity: 0.6, epochs: 4}}\n"
         "  smaller-int8: {sparsify: {method: channels, ratio: 0.5, epochs: 4}, quantize: int8}\n"

@@ -1,4 +1,4 @@
-"""What each kind of layer can have done to it: a table in pipelines/README.md, from the code.
+"""What each kind of layer can have done to it: a table in the documentation's layers.md.
 
 python -m tests.methods.kinds        print it
 """

@@ -1,8 +1,8 @@
-"""The table of layers in pipelines/README.md is what the code does."""
+"""The documentation's table of layers is what the code does."""
 
 import pytest
 
-from tests.conftest import ROOT
+from edgesparse.docs import PAGES
 from tests.methods.kinds import KINDS, SCHEMES, line
 
 SOME = ("Conv2D with groups", "a layer of your own with a kernel", "tf.split, slicing")
@@ -14,8 +14,8 @@ MORE = (
 
 def rows():
     """The page's lines, by layer."""
-    text = (ROOT / "pipelines" / "README.md").read_text()
-    part = text.partition("### Layers, steps and schemes")[2].partition("\n### ")[0]
+    text = (PAGES / "reference" / "layers.md").read_text()
+    part = text.partition("## Layers, steps and schemes")[2].partition("\n## ")[0]
     lines = [row.strip("| ").split(" | ") for row in part.splitlines() if row.startswith("| ")]
     return lines[0], {name: rest for name, *rest in lines[1:]}
 

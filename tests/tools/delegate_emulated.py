@@ -4,7 +4,7 @@
 
 Prints one line per network, share of zeros, board and runtime: instruction time of the dense file
 with XNNPACK and of the sparse one with the delegate, and their ratio. Ends with 1 where a ratio is
-below its limit. Instructions are not cycles: see devices/README.md.
+below its limit. Instructions are not cycles: see edgesparse/docs/pages/explanation/measurement.md.
 """
 
 from __future__ import annotations

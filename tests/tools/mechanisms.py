@@ -1,4 +1,4 @@
-"""What each kind of sparsity gains on each runtime and CPU: a table in pipelines/README.md.
+"""What each kind of sparsity gains on each runtime and CPU: a table in zeros.md.
 
     python -m tests.tools.mechanisms [DEVICE ...]    measure, and write the table
 
@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 import edgesparse  # Keras 2, before TensorFlow
+from edgesparse.docs import PAGES
 from edgesparse.layers import Experts, SparseAttention, SparseDense, TopK
 from edgesparse.measure.rows import Row
 from edgesparse.methods.masks import magnitude_mask
@@ -27,7 +28,7 @@ from edgesparse.tflite.convert import convert
 from tests.conftest import ROOT
 
 L = tf.keras.layers
-README = ROOT / "pipelines" / "README.md"
+PAGE = PAGES / "explanation" / "zeros.md"
 HEAD, END = "<!-- made by `make matrix` -->", "<!-- end -->"
 DEVICE = """
 name: {name}
@@ -191,7 +192,7 @@ def main(devices: list[str]) -> None:
     print("\n".join(lines))
     made = f"{HEAD}\n" + "\n".join(lines) + f"\n{END}"
     pattern = re.escape(HEAD) + r".*?" + re.escape(END)
-    README.write_text(re.sub(pattern, lambda _: made, README.read_text(), flags=re.S))
+    PAGE.write_text(re.sub(pattern, lambda _: made, PAGE.read_text(), flags=re.S))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 STUDY, REFERENCES, FRONT, RESULT = "study.db", "references.json", "front.yaml", "search.json"
-MISSING = "'search' is missing, which defines dimensions and objectives; see pipelines/README.md"
+MISSING = (
+    "'search' is missing, which defines dimensions and objectives; see 'edgesparse docs search'"
+)
 
 
 def search(
