@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
 from edgesparse.measure.evaluation import Evaluator, read_evaluator, read_outputs
 from edgesparse.measure.job import Candidate
-from edgesparse.measure.rows import Coverage, EdgeTpuInfo, ModelFile, StoredWeight
+from edgesparse.measure.rows import Coverage, EdgeTpuInfo, Layer, ModelFile, StoredWeight
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import L1, REPORTED_GAP, Channels, Sparsify, removes_channels
@@ -26,6 +27,7 @@ from edgesparse.stages.convert import NETWORK
 from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
 from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.format.operators import read_operators
 from edgesparse.tflite.runtimes.delegated import is_tried
 from edgesparse.tflite.runtimes.storage import Decision
 from edgesparse.tflite.verify import limits
@@ -205,6 +207,7 @@ def _verified(
         or (verdict["storage"] == "sparse" and any(decision.exploited for decision in decisions)),
         half_precision=_half(pipeline.variants[candidate.variant], candidate, executor),
         weights=_weights(decisions),
+        layers=_layers_of(_file(store, verdict["path"])),
         edgetpu=EdgeTpuInfo.model_validate(on_chip) if on_chip else None,
     )
     if not by_edgesparse:
@@ -216,6 +219,17 @@ def _verified(
     # The library is gone since the verification; the file runs without it.
     note = f"runs by xnnpack: {chosen.error}"
     return replace(candidate, notes=(*candidate.notes, note), zeros_exploited=False)
+
+
+@lru_cache(64)  # Artifacts never change, and rows are built several times in a run.
+def _layers_of(path: Path) -> tuple[Layer, ...]:
+    return _layers(path.read_bytes(), path)
+
+
+def _layers(content: bytes, path: Path) -> tuple[Layer, ...]:
+    """Read the operators of a file. Raises UsageError where it is damaged."""
+    operators = read_operators(content, str(path))
+    return tuple(Layer.model_validate(info, from_attributes=True) for info in operators)
 
 
 def _file(store: Store, location: str) -> Path:
@@ -292,7 +306,13 @@ def ready(candidate: Candidate, target: Target, error: str | None, delegate: str
     assert candidate.path is not None
     device, content = target.device, candidate.path.read_bytes()
     compiled = is_compiled(content)
-    candidate = replace(candidate, delegate=device.delegate_used, clock=device.clock, error=error)
+    candidate = replace(
+        candidate,
+        delegate=device.delegate_used,
+        clock=device.clock,
+        error=error,
+        layers=_layers(content, candidate.path),
+    )
     if device.delegate_used == "edgetpu" and compiled and not delegate:
         return replace(candidate, external=_external(device))
     if compiled:

@@ -20,12 +20,14 @@ from edgesparse.measure.rows import (
     Coverage,
     Cpu,
     EdgeTpuInfo,
+    Layer,
     ModelFile,
     Row,
     RuntimeInfo,
     Score,
     Speedup,
     StoredWeight,
+    with_report,
 )
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.verify import Limits, disagreement
@@ -79,6 +81,7 @@ class Candidate:
     half_precision: bool | None = None
     """Where half precision was requested: whether a probe has confirmed it on the device."""
     weights: tuple[StoredWeight, ...] = ()
+    layers: tuple[Layer, ...] = ()
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Shapes of dynamic inputs, by tensor index."""
     clock: Clock = "wall"
@@ -199,6 +202,7 @@ def _collect(events: Sequence[Event], candidates: Iterable[Candidate]) -> _Measu
 _FACTS = (
     "runtime", "delegate", "threads", "clock", "variant", "notes", "model", "edgetpu", "coverage",
     "steps", "seed_group", "compute_dtype", "zeros_exploited", "half_precision", "weights",
+    "layers",
 )  # fmt: skip
 """What a row has of its candidate."""
 
@@ -242,6 +246,7 @@ def _row(
             "speedup": speedup,
             "speedup_vs_dense": vs_dense,
             "half_precision": half,
+            "layers": with_report(row.layers, check.nodes if check is not None else ()),
         }
     )
 

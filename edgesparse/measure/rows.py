@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
@@ -191,6 +192,30 @@ class StoredWeight(Data):
     """Why it is stored so."""
 
 
+class Layer(Data):
+    """An operator of the file, in the order of execution."""
+
+    name: str
+    """The Keras layer that it comes from."""
+    operator: str
+    weights: Size = 0
+    """Its weights of two or more dimensions."""
+    zeros: Size = 0
+    """Of these weights."""
+    storage: str = ""
+    """Of its weights: dense, densify, block-1x4, ...; empty without weights."""
+    dense_bytes: Size = 0
+    """Size of its weights if stored dense."""
+    stored_bytes: Size = 0
+    """Size of its weights in the file."""
+    macs: Size | None = None
+    """Multiply-accumulates of one inference; null where shapes do not determine them."""
+    taken: bool | None = None
+    """Whether edgesparse's delegate runs it, as the delegate reported; null without a report."""
+    why_left: str = ""
+    """Why that delegate leaves it to the runtime."""
+
+
 PAYS_FROM = 1.02
 """Smallest speed-up that counts: two measurements of one file differ by up to 2 %."""
 
@@ -244,6 +269,8 @@ class Row(Data):
     """Where half precision was requested: whether a probe or a timing has confirmed it."""
     weights: list[StoredWeight] = []
     """Weights with zeros or sparse storage, in the file's order."""
+    layers: list[Layer] = []
+    """The file's operators, in the order of execution."""
     edgetpu: EdgeTpuInfo | None = None
     coverage: Coverage | None = None
     metrics: list[Score] = []
@@ -311,6 +338,19 @@ class GateResult(Data):
     passed: bool
     warning: str | None = None
     """Why the outcome is uncertain."""
+
+
+def with_report(layers: Sequence[Layer], nodes: Sequence[tuple[str, str, str]]) -> list[Layer]:
+    """Add what edgesparse's delegate reports on each operator: its name, "taken" or "left", why.
+
+    A report on other operators is ignored: it comes from a device.
+    """
+    if len(nodes) != len(layers):
+        return list(layers)
+    return [
+        layer.model_copy(update={"taken": state == "taken", "why_left": why})
+        for layer, (_, state, why) in zip(layers, nodes, strict=True)
+    ]
 
 
 def metric_of(row: Row, metric: str) -> float | None:

@@ -30,21 +30,27 @@ def count_macs(model: Any) -> int | None:
     Returns:
         The count; None for files with loops, custom operators or dynamic shapes.
     """
-    graph, total = model.subgraphs[0], 0
-    for operator in graph.operators or ():
-        name = operator_name(model, operator)
-        if name in _UNKNOWN:
-            return None
-        if name not in (*_KERNELS, *_TRANSPOSED, *_RECURRENT, "BATCH_MATMUL"):
-            continue
-        inputs = [graph.tensors[i] if i >= 0 else None for i in indices(operator.inputs)]
-        output = graph.tensors[indices(operator.outputs)[0]]
-        if any(_is_dynamic(tensor) for tensor in (*inputs, output)):
-            return None
-        inputs = [None if tensor is None or tensor.isVariable else tensor for tensor in inputs]
-        shapes = [_shape(tensor) for tensor in inputs]
-        total += _macs(name, operator, shapes, _shape(output))
-    return total if total <= MOST else None
+    graph = model.subgraphs[0]
+    counts = [operator_macs(model, graph, operator) for operator in graph.operators or ()]
+    total = sum(count or 0 for count in counts)
+    return None if None in counts or total > MOST else total
+
+
+def operator_macs(model: Any, graph: Any, operator: Any) -> int | None:
+    """Count the MACs of one operator: 0 where it has none; None where its shapes are dynamic or do
+    not determine them."""
+    name = operator_name(model, operator)
+    if name in _UNKNOWN:
+        return None
+    if name not in (*_KERNELS, *_TRANSPOSED, *_RECURRENT, "BATCH_MATMUL"):
+        return 0
+    inputs = [graph.tensors[i] if i >= 0 else None for i in indices(operator.inputs)]
+    output = graph.tensors[indices(operator.outputs)[0]]
+    if any(_is_dynamic(tensor) for tensor in (*inputs, output)):
+        return None
+    inputs = [None if tensor is None or tensor.isVariable else tensor for tensor in inputs]
+    shapes = [_shape(tensor) for tensor in inputs]
+    return _macs(name, operator, shapes, _shape(output))
 
 
 def _macs(name: str, operator: Any, shapes: Sequence[Shape], output: Shape) -> int:
