@@ -124,11 +124,16 @@ def _cause(row: Row, dense: Row | None) -> str:
 
 
 def ship_lines(results: Results) -> list[Verdict]:
-    """Describe for each device in three lines what to ship, its gains and costs, and the reason.
+    """Describe for each device in three lines what to ship, its gains and costs, and the reason."""
+    return [verdict for group in ship_groups(results) for verdict in group]
+
+
+def ship_groups(results: Results) -> list[list[Verdict]]:
+    """Return the lines of `ship_lines` by device.
 
     Their rows are those that the tables mark and `deploy` releases; see `measure.selection`.
     """
-    lines = []
+    groups = []
     for device in results.devices:
         rows = [row for row in results.rows if row.device == device.name]
         if len(rows) < 2 or not any(row.latency_ms for row in rows):
@@ -136,15 +141,16 @@ def ship_lines(results: Results) -> list[Verdict]:
         selection = select(rows, results.gates)
         where = f" to {device.name}" if len(results.devices) > 1 else ""
         if selection is None:
-            lines.append(Verdict(f"ship nothing{where}: {_objections(rows, results)}", False))
+            text = f"ship nothing{where}: {_objections(rows, results)}"
+            groups.append([Verdict(text, False)])
             continue
         texts = (
             f"ship {_facts(selection.row)}{where}",
             f"gains: {_gains(selection.row, rows, results)}; costs: {_costs(selection.row)}",
             f"why: {_why(selection, rows, results, device)}",
         )
-        lines += [Verdict(text, True) for text in texts]
-    return lines
+        groups.append([Verdict(text, True) for text in texts])
+    return groups
 
 
 def _facts(row: Row) -> str:

@@ -22,6 +22,30 @@ def first_column(driver):
     return driver.execute_script(f"return {rows}.map(row => {name})")
 
 
+CLIPPED = """
+const out = (inner, outer) => inner.left < outer.left - 1 || inner.right > outer.right + 1
+    || inner.top < outer.top - 1 || inner.bottom > outer.bottom + 1;
+const box = (element) => element.getBoundingClientRect();
+document.querySelectorAll("details").forEach((details) => { details.open = true; });
+const texts = [...document.querySelectorAll("svg text")].filter((t) => t.textContent.trim());
+const tables = [...document.querySelectorAll("#tables .wide, #models .wide")];
+return [
+  texts.filter((t) => out(box(t), box(t.closest("svg")))).map((t) => t.textContent),
+  texts.filter((t) => box(t).height < 8).map((t) => t.textContent),
+  tables.filter((t) => t.scrollWidth > t.clientWidth + 1).map((t) => t.textContent),
+];
+"""
+"""Texts of charts that are cut off, or too small to read; tables that are wider than the page."""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_is_clipped(tmp_path, width):
+    path = write_page(run(), tmp_path / "page.html")
+    with chromium(width) as driver:
+        driver.get(path.as_uri())
+        assert driver.execute_script(CLIPPED) == [[], [], []]
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 def test_it_needs_nothing_else_and_fits(page, width):
     with chromium(width) as driver:

@@ -9,103 +9,21 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from edgesparse.measure.comparison import placement_of
 from edgesparse.measure.provenance import InputAttribution, LayerSensitivity, Training
 from edgesparse.measure.results import Results
-from edgesparse.measure.rows import Row, Score
+from edgesparse.measure.rows import Row
 from edgesparse.measure.trials import SearchResult, Trial
-from edgesparse.report.page.drawing import Drawing, color, legend, marker, render_svg
+from edgesparse.report.page.drawing import Drawing, color, legend, log_ticks, marker, render_svg
 from edgesparse.report.trials import trial_texts, unit_of, value_text
-from edgesparse.report.units import metric_text, ms_text, size_text
+from edgesparse.report.units import ms_text
 
 LOGARITHMIC_FROM = 8.0
 """Smallest ratio of largest to smallest value with a logarithmic axis."""
 MAX_LAYERS = 16
 ATTRIBUTION_COLUMNS = 6
-
-
-def metric_by_latency(title: str, rows: Sequence[Row], indices: Mapping[str, int]) -> Markup | None:
-    """Plot the metric against latency, with intervals and the Pareto front."""
-    points = [row for row in rows if row.latency_ms and row.score and row.score.shown is not None]
-    if len(points) < 2:
-        return None
-    score = _score(points[0])
-    unit = "ms, simulated" if points[0].clock == "instructions" else "ms"
-
-    def draw(drawing: Drawing) -> None:
-        (axes,) = drawing.axes(1)
-        for row in points:
-            assert row.latency_ms is not None
-            row_score, value = _score(row), _percent(row)
-            shown = row_score.shown or 0.0
-            low, high = row_score.ci95 or (shown, shown)
-            scale = _scale(row_score)
-            p50, (left, right) = row.latency_ms.p50, row.latency_ms.ci95
-            index = indices[row.variant]
-            line = axes.errorbar(
-                [p50],
-                [value],
-                xerr=[[max(0.0, p50 - left)], [max(0.0, right - p50)]],
-                yerr=[[max(0.0, value - low * scale)], [max(0.0, high * scale - value)]],
-                fmt=marker(index),
-                color=color(index),
-                capsize=2,
-                elinewidth=0.9,
-                label=row.variant,
-            )
-            text = f"{row.variant}: {ms_text(p50)} {unit}, {_score_text(row_score)}"
-            drawing.add_tooltip(line.lines[0], text)
-        front = _pareto_front(points, score.sign)
-        axes.step(
-            [row.latency_ms.p50 for row in front if row.latency_ms],
-            [_percent(row) for row in front],
-            where="post",
-            color="#020202",
-            linewidth=1.0,
-            linestyle="--",
-            zorder=0,
-        )
-        _axis(axes, "x", [row.latency_ms.p50 for row in points if row.latency_ms], ms_text)
-        axes.set_xlabel(f"p50 [{unit}]")
-        axes.set_ylabel(_score_label(score))
-        legend(axes, len(points))
-
-    label = f"{_score_label(score)} against latency, {title}: the values are in the table"
-    return render_svg(label, draw)
-
-
-def metric_by_size(title: str, rows: Sequence[Row], indices: Mapping[str, int]) -> Markup | None:
-    """Plot the metric against the file's size."""
-    points = [row for row in rows if row.model and row.score and row.score.shown is not None]
-    if len(points) < 2:
-        return None
-    score = _score(points[0])
-
-    def draw(drawing: Drawing) -> None:
-        (axes,) = drawing.axes(1)
-        for row in points:
-            assert row.model is not None
-            index = indices[row.variant]
-            (line,) = axes.plot(
-                [row.model.bytes],
-                [_percent(row)],
-                marker(index),
-                color=color(index),
-                label=row.variant,
-            )
-            text = f"{row.variant}: {size_text(row.model.bytes)}, {_score_text(_score(row))}"
-            drawing.add_tooltip(line, text)
-        values = [float(row.model.bytes) for row in points if row.model]
-        _axis(axes, "x", values, lambda value: size_text(max(0, int(value))))
-        axes.set_xlabel("file")
-        axes.set_ylabel(_score_label(score))
-        legend(axes, len(points))
-
-    return render_svg(
-        f"{_score_label(score)} against size, {title}: the values are in the table", draw
-    )
 
 
 def latency_by_round(title: str, rows: Sequence[Row], indices: Mapping[str, int]) -> Markup | None:
@@ -131,7 +49,6 @@ def latency_by_round(title: str, rows: Sequence[Row], indices: Mapping[str, int]
             drawing.add_tooltip(line, f"{row.variant}: {texts} ms")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("round")
-        axes.set_ylabel("median [% of the first round's]")
         legend(axes, len(measured))
 
     return render_svg(f"latency by round, {title}", draw)
@@ -161,9 +78,9 @@ def learning_curves(training: Training) -> Markup:
             axes.set_title(name)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=10)
 
-    return render_svg(f"{training.label}: {' and '.join(shown)} by epoch", draw, 6.4, 2.6)
+    return render_svg(f"{training.label}: {' and '.join(shown)} by epoch", draw, height=2.6)
 
 
 def sensitivity_curves(curves: LayerSensitivity) -> Markup:
@@ -233,7 +150,7 @@ def latency_history(placement: str, runs: Sequence[Results]) -> Markup | None:
             drawing.add_tooltip(line, variant)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("run")
-        axes.set_ylabel("p50 [% of the first run's]")
+        axes.set_ylabel("% of the first run")
         legend(axes, len(medians))
 
     return render_svg(f"latency over runs, {placement}", draw)
@@ -283,7 +200,7 @@ def _draw_front(
         _axis(axes, which, values, partial(value_text, objective, trial=trials[0]))
     axes.set_xlabel(_with_unit(search.objectives[second], trials[0]))
     axes.set_ylabel(_with_unit(search.objectives[0], trials[0]))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=10)
 
 
 def _with_unit(objective: str, trial: Trial) -> str:
@@ -300,45 +217,7 @@ def _axis(axes: Axes, which: str, values: Sequence[float], text: Callable[[float
     """Scale an axis ("x" or "y") to its values, and format its ticks."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     if min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
-        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-        axis.set_minor_formatter(NullFormatter())
+        log_ticks(axes, which, values)
     else:
         axis.set_major_locator(MaxNLocator(nbins=5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value > 0 else "0"))
-
-
-def _pareto_front(rows: Sequence[Row], sign: int) -> list[Row]:
-    """Select the rows that no other row beats in latency and metric, the fastest first.
-
-    Args:
-        sign: 1 where a larger metric is better, else -1.
-    """
-    best: list[Row] = []
-    for row in sorted(rows, key=lambda r: r.latency_ms.p50 if r.latency_ms else 0.0):
-        if not best or sign * _percent(row) > sign * _percent(best[-1]):
-            best.append(row)
-    return best
-
-
-def _score(row: Row) -> Score:
-    assert row.score is not None
-    return row.score
-
-
-def _scale(score: Score) -> float:
-    return 100.0 if score.unit == "%" else 1.0
-
-
-def _percent(row: Row) -> float:
-    """A row's metric as it is plotted: shares in percent."""
-    score = _score(row)
-    return (score.shown or 0.0) * _scale(score)
-
-
-def _score_label(score: Score) -> str:
-    return f"{score.name} [{score.unit}]" if score.unit else score.name
-
-
-def _score_text(score: Score) -> str:
-    unit = f" {score.unit}" if score.unit else ""
-    return f"{score.name} {metric_text(score.shown or 0.0, score.unit)}{unit}"

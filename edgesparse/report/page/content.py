@@ -23,6 +23,8 @@ from edgesparse.report.lines import (
 )
 from edgesparse.report.page import charts
 from edgesparse.report.page.drawing import series_indices
+from edgesparse.report.page.layers import REPORTED_DIFFERENCE, Bar, model_views
+from edgesparse.report.page.overview_charts import MAX_POINTS, overview_charts
 from edgesparse.report.table import (
     BEST_LEGEND,
     Block,
@@ -30,17 +32,12 @@ from edgesparse.report.table import (
     block_cells,
     blocks,
     number_notes,
-    placement_label,
 )
-from edgesparse.report.units import metric_text, percent_text, size_text
-from edgesparse.report.verdicts import ship_lines, verdicts
+from edgesparse.report.units import metric_text, percent_text
+from edgesparse.report.verdicts import ship_groups, verdicts
 
 MAX_CLASSES = 24
 """Largest number of classes with a readable confusion matrix."""
-MAX_POINTS = 400
-"""Largest number of rows in a block with charts."""
-REPORTED_DIFFERENCE = 0.01
-"""Smallest difference of target and achieved sparsity that is reported for a layer."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +51,12 @@ class BlockView:
     charts: list[tuple[str, Markup]]
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A share as a bar, with a mark at the target, if there is one."""
-
-    text: str
-    share: float
-    target: float | None = None
-
-
 def page_content(results: Results, max_training_charts: int) -> dict[str, Any]:
     """Collect everything that the template needs."""
     provenance = results.provenance
     note_numbers = number_notes(results.rows)
+    tables = blocks(results)
+    shipped = {block.rows[0].device: block.shipped for block in tables}
     indices = series_indices(row.variant for row in results.rows)
     return {
         "results": results,
@@ -74,15 +64,17 @@ def page_content(results: Results, max_training_charts: int) -> dict[str, Any]:
         "devices": device_lines(results),
         "blocks": [
             _block_view(f"block{number}", block, note_numbers, indices)
-            for number, block in enumerate(blocks(results))
+            for number, block in enumerate(tables)
         ],
+        "charts": overview_charts(results, shipped),
         "legend": f"*: {BEST_LEGEND}; {legend(results)}",
         "note_numbers": note_numbers,
         "notes": [*unstable_lines(results), *results.notes, *results.advice],
         "verdicts": verdicts(results),
         "predictions": list(predicted_rows(results)),
         "seeds": list(seed_lines(results)),
-        "recommendations": [verdict.text for verdict in ship_lines(results)],
+        "recommendations": ship_groups(results),
+        "started": f"{results.started[:16].replace('T', ' ')} UTC",
         "gates": [(gate_line(gate), gate.passed) for gate in results.gates],
         "releases": list(map(release_line, results.releases)),
         "trainings": [
@@ -96,7 +88,7 @@ def page_content(results: Results, max_training_charts: int) -> dict[str, Any]:
         "sensitivities": [
             (curves, charts.sensitivity_curves(curves)) for curves in provenance.sensitivities
         ],
-        "weights": list(_weights(results)),
+        "models": model_views(results, shipped),
         "experts": list(_experts(results)),
         "activations": _activations(results),
         "inputs": list(_inputs(provenance)),
@@ -108,14 +100,10 @@ def _block_view(
     anchor: str, block: Block, note_numbers: dict[str, int], indices: Mapping[str, int]
 ) -> BlockView:
     rows = [row for row in block.rows if row.status == "ok"]
-    metric = next((row.score.name for row in rows if row.score), "metric")
     drawings: dict[str, Markup | None] = {}
     if len(rows) <= MAX_POINTS:
-        drawings = {
-            f"{metric} against latency": charts.metric_by_latency(block.title, rows, indices),
-            f"{metric} against size": charts.metric_by_size(block.title, rows, indices),
-            "latency by round": charts.latency_by_round(block.title, rows, indices),
-        }
+        caption = "latency by round [% of the first]"
+        drawings = {caption: charts.latency_by_round(block.title, rows, indices)}
     return BlockView(
         anchor,
         block.title,
@@ -181,30 +169,6 @@ def _coverages(results: Results) -> Iterator[tuple[str, str, list[tuple[str, str
                 for layer in row.coverage.left_dense
             ]
             yield row.variant, f"target {target}, achieved {achieved} %", left_dense
-
-
-def _weights(results: Results) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """Yield by variant and runtime how each weight is stored, whether its zeros save time, and
-    why."""
-    seen = set()
-    for row in results.rows:
-        title = f"{row.variant} ({placement_label(row, results)})"
-        if row.weights and row.status == "ok" and title not in seen:
-            seen.add(title)
-            yield (
-                title,
-                [
-                    (
-                        weight.name,
-                        weight.operator,
-                        weight.storage,
-                        f"{size_text(weight.dense_bytes)} → {size_text(weight.stored_bytes)}",
-                        "yes" if weight.exploited else "no",
-                        weight.reason,
-                    )
-                    for weight in row.weights
-                ],
-            )
 
 
 def _experts(results: Results) -> Iterator[tuple[str, str, list[Bar]]]:

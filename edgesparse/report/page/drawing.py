@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 SERIES = 8
 MARKERS = "os^DvPX*<>"
-MAX_LEGEND = 16
+MAX_LEGEND = 24
 """Largest number of series with a legend; tooltips name more."""
 _INK, _LINE, _GRID = "#010101", "#020202", "#030303"
 _COLORS = {
@@ -35,7 +37,7 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 11,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.titlecolor": _INK,
@@ -56,6 +58,9 @@ _SETTINGS: Any = {
     "legend.labelcolor": _INK,
     "lines.linewidth": 1.6,
 }
+# In inches: right of the axes; and a legend's lines, marks and letters.
+_RIGHT = 0.14
+_LEGEND_LINE, _LEGEND_MARK, _LEGEND_LETTER = 0.2, 0.42, 0.088
 _ID = re.compile(r'(\bid="|url\(#|href="#)')
 
 
@@ -88,19 +93,27 @@ class Drawing:
 
 
 def render_svg(
-    label: str, draw: Callable[[Drawing], None], width: float = 6.4, height: float = 3.6
+    label: str,
+    draw: Callable[[Drawing], None],
+    width: float = 5.2,
+    height: float = 3.0,
+    *,
+    margins: tuple[float, float, float] = (0.75, 0.5, 0.28),
 ) -> Markup:
-    """Draw a figure as SVG.
+    """Draw a figure as SVG: narrow enough that its text can be read on a phone.
 
     Args:
         label: its description for screen readers.
         draw: draws into the figure.
-        width: in inches, as is the height.
+        width: in inches, as are the height and the margins left of the axes, below and above.
     """
+    left, bottom, top = margins
     with mpl.rc_context(_SETTINGS):
         # Fixed margins: finding the best ones draws everything twice.
         drawing = Drawing(Figure(figsize=(width, height)))
-        drawing.figure.subplots_adjust(0.11, 0.14 * 3.6 / height, 0.98, 1 - 0.3 / height, 0.25)
+        drawing.figure.subplots_adjust(
+            left / width, bottom / height, 1 - _RIGHT / width, 1 - top / height, 0.3
+        )
         draw(drawing)
         canvas = FigureCanvasSVG(drawing.figure)
         stream = io.StringIO()
@@ -126,12 +139,38 @@ def _embedded(text: str, label: str, tooltips: dict[str, str]) -> Markup:
 
 
 def legend(axes: Axes, count: int) -> None:
-    """Add a legend beside the axes, unless it would have more than `MAX_LEGEND` entries."""
-    if 1 < count <= MAX_LEGEND:
-        longest = max(len(name) for name in axes.get_legend_handles_labels()[1])
-        right = 0.93 - min(0.45, 0.0115 * longest)
-        axes.figure.subplots_adjust(right=right)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+    """Add a legend under the axes, which the figure grows for, unless it would have more than
+    `MAX_LEGEND` entries."""
+    if not 1 < count <= MAX_LEGEND:
+        return
+    handles, names = axes.get_legend_handles_labels()
+    figure: Any = axes.figure
+    width, height = figure.get_size_inches()
+    entry = _LEGEND_MARK + _LEGEND_LETTER * max(map(len, names))
+    columns = min(count, max(1, int((width - 0.1) / entry)))
+    more = _LEGEND_LINE * math.ceil(len(names) / columns) + 0.1
+    box = figure.subplotpars
+    figure.set_size_inches(width, height + more)
+    bottom = (box.bottom * height + more) / (height + more)
+    figure.subplots_adjust(bottom=bottom, top=1 - (1 - box.top) * height / (height + more))
+    figure.legend(
+        handles, names, loc="lower left", ncols=columns, fontsize=10, borderaxespad=0.1,
+        handlelength=1.4, handletextpad=0.4, columnspacing=1.0, labelspacing=0.3,
+    )  # fmt: skip
+
+
+def log_ticks(axes: Axes, which: str, values: Sequence[float]) -> None:
+    """Scale an axis ("x" or "y") logarithmically, with labels at 1, 2 and 5 of each decade, or at
+    its powers where the values span many."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = min(values), max(values)
+    decades = math.log10(high / low)
+    subs = (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.6 else (1,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_minor_formatter(NullFormatter())
+    pad = 10 ** (0.06 * max(decades, 0.5))
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low / pad, high * pad)
 
 
 def series_indices(names: Iterable[str]) -> dict[str, int]:

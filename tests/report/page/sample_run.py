@@ -8,7 +8,7 @@ from edgesparse.measure.provenance import (
     Training,
 )
 from edgesparse.measure.results import DeviceInfo, Results
-from edgesparse.measure.rows import Coverage, GateResult, Score, StoredWeight
+from edgesparse.measure.rows import Coverage, GateResult, Layer, Score, StoredWeight
 from tests.report.test_table import row
 
 HOSTILE = "<script>document.title='owned'</script>$\\frac{1}{2}$<img src=http://192.0.2.1/x>"
@@ -26,6 +26,15 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
             name="dense_1", operator="FULLY_CONNECTED", storage="block-1x16", dense_bytes=1_000_000,
             stored_bytes=123_456, exploited=True, reason=f"{device} skips its zeros",
         )  # fmt: skip
+        layers = [
+            Layer(
+                name="dense_1", operator="FULLY_CONNECTED", weights=1_000_000, zeros=800_000,
+                macs=1_000_000, storage="block-1x16", dense_bytes=1_000_000, stored_bytes=123_456,
+            ),
+            Layer(name="out", operator="FULLY_CONNECTED", weights=1000, zeros=20, macs=1000,
+                  storage="dense", dense_bytes=1000, stored_bytes=1000),
+            Layer(name="probabilities", operator="SOFTMAX"),
+        ]  # fmt: skip
         latency = measured.latency_ms.model_copy(update={"by_round": [1.0, 1.02, 0.99]})
         model = measured.model.model_copy(
             update={"experts": {"moe": [0.5, 0.3, 0.2]}, "activations": {"relu": 0.75}}
@@ -36,6 +45,7 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
                     "latency_ms": latency,
                     "model": model,
                     "weights": [stored] if index else [],
+                    "layers": layers if index else [],
                     "details": {"confusion": [[9, 1], [3, 7]]},
                     "metrics": [
                         Score(

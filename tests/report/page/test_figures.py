@@ -64,7 +64,10 @@ def same(text, *values):
 
 def check_rows(table, rows):
     head, *lines = table
-    shown = {re.split(r" [\[(]", line[0])[0]: dict(zip(head, line, strict=True)) for line in lines}
+    shown = {
+        re.split(r" (?:[\[(]|ship$)", line[0])[0]: dict(zip(head, line, strict=True))
+        for line in lines
+    }
     for row in rows:
         cells = shown[row["variant"]]
         if row["status"] == "failed":
@@ -116,6 +119,33 @@ def check_layers(table, layers):
                 same(size, layer["size"])
 
 
+def is_shipped(row, page):
+    return f"{row['variant']} ({row['runtime']['name']}) <span" in page
+
+
+def check_model(table, row, pruned):
+    """Every operator but those that decode weights, in order, with the figures of the file."""
+    targets = {layer["name"]: layer["target"] for layer in pruned if layer["pattern"] != "channels"}
+    layers = [layer for layer in row["layers"] if layer["operator"] != "DENSIFY"]
+    for line, layer in zip(table[1:], layers, strict=True):
+        name, weights, zeros, macs, storage, runs_by, pays = line
+        assert name == f"{layer['name']} {layer['operator']}"
+        assert runs_by.split(":")[0] == ("edgesparse" if layer["taken"] else "xnnpack")
+        if not layer["weights"]:
+            assert (weights, zeros, storage, pays) == ("", "", "", "")
+            continue
+        same(weights, layer["weights"])
+        share, target = layer["zeros"] / layer["weights"], targets.get(layer["name"], 0)
+        same(zeros, share, *([target] if target and abs(target - share) > 0.01 else []))
+        assert bool(macs) == bool(layer["macs"])
+        if macs:
+            same(macs, layer["macs"])
+        sizes = dict.fromkeys((layer["dense_bytes"], layer["stored_bytes"]))
+        same(storage.split(", ")[1], *sizes)
+        if share >= 0.05:
+            assert pays
+
+
 def check(results, page):
     tables, rows = Tables(page), results["rows"]
     ok = [row for row in rows if row["status"] == "ok"]
@@ -126,10 +156,11 @@ def check(results, page):
     for line, row in zip(tables.tables.get("gaps", [[]])[0][1:], ok, strict=False):
         trained, keras = row["metrics"][0]["keras_train"], row["metrics"][0]["keras"]
         same(" ".join(line[2:]), 100 * trained, 100 * keras, 100 * (trained - keras))
-    stored = [row["weights"] for row in ok if row["weights"]]
-    for table, weights in zip(tables.tables.get("weights", []), stored, strict=True):
-        for line, weight in zip(table[1:], weights, strict=True):
-            same(line[3], weight["dense_bytes"], weight["stored_bytes"])
+    shown = tables.tables.get("models", [])
+    views = [row for row in ok if row["layers"]]
+    assert len(shown) == len(views)
+    for table, row in zip(shown, sorted(views, key=lambda r: not is_shipped(r, page)), strict=True):
+        check_model(table, row, results["provenance"]["layers"].get(row["variant"], []))
     for row in ok:
         done = row["coverage"]
         if done is not None:

@@ -32,9 +32,11 @@ def test_page_has_all_results():
     parts = Parts(html_text(run()))
     text = " ".join(" ".join(parts.text).split())
     for part in [
-        "ai-edge-litert 2.1.6 | delegate xnnpack", "accuracy against latency", "latency by round",
-        "accuracy against size", "gate met: sparse-f32 accuracy_drop 0.01", "its process crashed",
-        "accuracy % 99.0 97.5 1.5", "dense_1", "1.00 MB → 123.5 KB yes", "zeros save time",
+        "ai-edge-litert 2.1.6 | delegate xnnpack", "latency by variant [ms]",
+        "accuracy [%] against latency [ms]", "latency by round", "accuracy [%] against file size",
+        "gate met: sparse-f32 accuracy_drop 0.01", "its process crashed",
+        "accuracy % 99.0 97.5 1.5", "dense_1", "1.00 MB → 123.5 KB", "zeros pay",
+        "80.0 % of 90%", "yes : pi skips its zeros",
         "target 90%, achieved 80.0 %",
         "out (10.0 %): it", "with one layer pruned alone", "3 of 4 values reach the outputs",
         "lovely (+2.5), fine (+1)", "how often each expert is selected",
@@ -43,8 +45,8 @@ def test_page_has_all_results():
         "name: p",
     ]:  # fmt: skip
         assert part in text, part
-    # A block's three, one training, one sensitivity, one picture.
-    assert parts.tags.count("svg") == 6
+    # Three of all rows, a block's own, one training, one sensitivity, one picture.
+    assert parts.tags.count("svg") == 7
     assert len(parts.ids) == len(set(parts.ids))
     for name, value in parts.attributes:
         if name in ("href", "xlink:href", "src"):

@@ -1,0 +1,151 @@
+"""The model view of a page: the layers of a file in order, their zeros and storage, what runs them,
+and why zeros do not pay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from edgesparse.delegate.choice import MIN_ZEROS
+from edgesparse.measure.provenance import LayerSparsity
+from edgesparse.measure.results import Results
+from edgesparse.measure.rows import Layer, Row
+from edgesparse.report.table import placement_label
+from edgesparse.report.units import count_text, percent_text, size_text
+
+MAX_VIEWS = 40
+"""Largest number of files with a table of their layers."""
+ENOUGH_ZEROS = MIN_ZEROS[False]
+"""Share of zeros from which the delegate runs a layer for their sake."""
+FEW_ZEROS = 0.05
+"""Share of zeros below which no reason is needed why they do not pay."""
+REPORTED_DIFFERENCE = 0.01
+"""Smallest difference of target and achieved sparsity that is reported for a layer."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share as a bar, with a mark at the target, if there is one."""
+
+    text: str
+    share: float
+    target: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """A layer as the page shows it; `pays` is None where it has too few zeros to ask."""
+
+    name: str
+    operator: str
+    weights: str
+    zeros: Bar | None
+    work: Bar | None
+    storage: str
+    runs_by: str
+    pays: bool | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """The layers of a row's file."""
+
+    title: str
+    is_shipped: bool
+    lines: list[LayerLine]
+
+
+def model_views(results: Results, shipped: Mapping[str, Row | None]) -> list[ModelView]:
+    """Describe the layers of each measured file, those of shipped rows first.
+
+    Args:
+        shipped: by device the row to ship.
+    """
+    ship = [row for row in shipped.values() if row is not None]
+    rows = [row for row in results.rows if row.status == "ok" and row.layers]
+    rows.sort(key=lambda row: not any(row is other for other in ship))
+    return [
+        ModelView(
+            f"{row.variant} ({placement_label(row, results)})",
+            any(row is other for other in ship),
+            list(_lines(row, results)),
+        )
+        for row in rows[:MAX_VIEWS]
+    ]
+
+
+def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
+    pruned = {layer.name: layer for layer in results.provenance.layers.get(row.variant, ())}
+    total = sum(layer.macs or 0 for layer in row.layers)
+    for number, layer in enumerate(row.layers, start=1):
+        # What only decodes weights is part of the layer that reads them.
+        is_last = number == len(row.layers)
+        if layer.operator == "DENSIFY" or (layer.operator == "DEQUANTIZE" and not is_last):
+            continue
+        share = layer.zeros / layer.weights if layer.weights else 0.0
+        pays, reason = (None, "") if share < FEW_ZEROS else _pays(layer, row)
+        work = (layer.macs or 0) / total if total else 0.0
+        yield LayerLine(
+            layer.name,
+            layer.operator,
+            f"{layer.weights:,}" if layer.weights else "",
+            _zeros(share, pruned.get(layer.name)) if layer.weights else None,
+            Bar(count_text(layer.macs), work) if layer.macs else None,
+            _storage(layer),
+            _runs_by(layer, row),
+            pays,
+            reason or _why_dense(layer, row, pruned.get(layer.name)),
+        )
+
+
+def _zeros(share: float, pruned: LayerSparsity | None) -> Bar:
+    text = f"{percent_text(share)} %"
+    if pruned is None or pruned.pattern == "channels" or not pruned.target:
+        return Bar(text, share)
+    if abs(pruned.target - share) > REPORTED_DIFFERENCE:
+        text += f" of {pruned.target:.0%}"
+    return Bar(text, share, pruned.target)
+
+
+def _storage(layer: Layer) -> str:
+    if not layer.weights:
+        return ""
+    if layer.stored_bytes == layer.dense_bytes:
+        return f"{layer.storage}, {size_text(layer.stored_bytes)}"
+    return f"{layer.storage}, {size_text(layer.dense_bytes)} → {size_text(layer.stored_bytes)}"
+
+
+def _runs_by(layer: Layer, row: Row) -> str:
+    """Name the delegate of a layer. XNNPACK does not report what it takes: it is named where it was
+    offered the layer."""
+    if layer.taken:
+        return "edgesparse"
+    if row.delegate == "edgesparse":
+        return f"xnnpack: {layer.why_left}" if layer.why_left else "xnnpack"
+    return row.delegate if row.delegate != "none" else "runtime"
+
+
+def _pays(layer: Layer, row: Row) -> tuple[bool | None, str]:
+    """Decide whether a layer's zeros are expected to save time, and why."""
+    if layer.taken and layer.zeros < ENOUGH_ZEROS * layer.weights:
+        return None, "too few zeros to pay; the delegate runs it for its neighbours"
+    if layer.taken:
+        return True, "the delegate skips blocks of zeros"
+    stored = next((weight for weight in row.weights if weight.name == layer.name), None)
+    if layer.taken is False:
+        return False, layer.why_left
+    if stored is not None:
+        return stored.exploited, stored.reason
+    if row.delegate == "edgetpu":
+        return False, "an Edge TPU computes with every weight"
+    return False, f"stored {layer.storage}: the runtime does not know of its zeros"
+
+
+def _why_dense(layer: Layer, row: Row, pruned: LayerSparsity | None) -> str:
+    """Give the reason for which a layer was left dense; empty where there is none."""
+    if pruned is not None and pruned.note:
+        return pruned.note
+    left = row.coverage.left_dense if row.coverage else []
+    reason = next((kernel.reason for kernel in left if kernel.name == layer.name), "")
+    return f"left dense: {reason}" if reason else ""

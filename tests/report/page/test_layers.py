@@ -1,0 +1,56 @@
+"""The model view: what runs each layer, and why its zeros pay or not."""
+
+import pytest
+
+from edgesparse.measure.rows import Layer
+from edgesparse.report.page.layers import model_views
+from tests.report.page.sample_run import run
+
+
+def view_of(layer, delegate="xnnpack"):
+    results = run()
+    row = results.rows[2].model_copy(update={"layers": [layer], "delegate": delegate})
+    (view,) = model_views(results.model_copy(update={"rows": [row]}), {"pi": row})
+    assert view.is_shipped
+    (line,) = view.lines
+    return line
+
+
+LAYER = Layer(
+    name="conv", operator="CONV_2D", weights=1000, zeros=900, macs=5000, storage="dense",
+    dense_bytes=1000, stored_bytes=1000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "delegate", "runs_by", "pays", "reason"),
+    [
+        ({"taken": True}, "edgesparse", "edgesparse", True, "the delegate skips blocks of zeros"),
+        (
+            {"taken": True, "zeros": 300}, "edgesparse", "edgesparse", None,
+            "too few zeros to pay; the delegate runs it for its neighbours",
+        ),
+        (
+            {"taken": False, "why_left": "not int8"}, "edgesparse", "xnnpack: not int8", False,
+            "not int8",
+        ),
+        ({"name": "dense_1"}, "xnnpack", "xnnpack", True, "pi skips its zeros"),
+        ({}, "none", "runtime", False, "stored dense: the runtime does not know of its zeros"),
+        ({"name": "out", "zeros": 0}, "xnnpack", "xnnpack", None, "left dense: it"),
+    ],
+)  # fmt: skip
+def test_a_layer_says_what_runs_it_and_why(changes, delegate, runs_by, pays, reason):
+    line = view_of(LAYER.model_copy(update=changes), delegate)
+    assert (line.runs_by, line.pays, line.reason) == (runs_by, pays, reason)
+    assert line.work.text == "5k"
+
+
+def test_shipped_rows_come_first_and_decoders_are_left_out():
+    results = run()
+    rows = [
+        row.model_copy(update={"layers": [Layer(name="", operator="DENSIFY"), LAYER]})
+        for row in results.rows[:2]
+    ]
+    views = model_views(results.model_copy(update={"rows": rows}), {"pi": rows[1]})
+    assert [view.title.split()[0] for view in views] == ["sparse-f32", "dense-f32"]
+    assert [[line.name for line in view.lines] for view in views] == [["conv"], ["conv"]]
