@@ -6,6 +6,7 @@ import sysconfig
 from pathlib import Path
 
 from edgesparse.commands.drafts.draft import Draft
+from edgesparse.commands.drafts.workflow import workflow
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.reading.load import LOCAL_DEVICE
 from edgesparse.spec.reading.schema import schema_text
@@ -28,44 +29,6 @@ baseline: dense-f32
 """
 
 
-WORKFLOW = """\
-# Deploys to an emulated Raspberry Pi, on whose clock figures are exact, and fails where something
-# became slower, less accurate, or stopped working.
-name: edgesparse
-on:
-  push: {branches: [main]}
-  pull_request:
-jobs:
-  deploy:
-    runs-on: ubuntu-latest
-    steps:
-      - uses: actions/checkout@v4
-      - uses: actions/setup-python@v5
-        with: {python-version: "3.11"}
-      # Stages and runs of earlier commits: what did not change is not trained again.
-      - uses: actions/cache@v4
-        with:
-          path: .edgesparse
-          key: edgesparse-${{ github.ref }}-${{ github.sha }}
-          restore-keys: |
-            edgesparse-${{ github.ref }}-
-            edgesparse-refs/heads/main-
-      - run: sudo apt-get update && sudo apt-get install -y qemu-system-arm cpio e2fsprogs
-      - run: pip install edgesparse
-      - run: edgesparse deploy pipelines/NAME.yaml --device pi5-emulated
-      # Exit code 3 where the last run regressed against the one before.
-      - run: |
-          test "$(ls .edgesparse/runs/*/results.json | wc -l)" = 1 ||
-            edgesparse compare --html compare.html
-      - uses: actions/upload-artifact@v4
-        if: always()
-        with:
-          name: pages
-          path: |
-            .edgesparse/runs/*/page.html
-            compare.html
-"""
-"""What `init --ci` writes; NAME stands for the pipeline."""
 EMULATED = "pi5-emulated"
 
 
@@ -101,7 +64,7 @@ def write_project(
     if ci:
         device = _shipped("devices") / f"{EMULATED}.yaml"
         contents[f"devices/{device.name}"] = device.read_bytes()
-        contents[".github/workflows/edgesparse.yml"] = WORKFLOW.replace("NAME", name).encode()
+        contents[".github/workflows/edgesparse.yml"] = workflow(name).encode()
     try:
         new = {
             folder / path: content

@@ -34,24 +34,27 @@ def revision(folder: Path, name: str = "HEAD") -> str:
 
     A plus is added to HEAD where tracked files have changes.
     """
+    verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    commit = git(folder, *verify)
+    if name == "HEAD" and commit and git(folder, "status", "--porcelain", "--untracked-files=no"):
+        return f"{commit}+"
+    return commit
 
-    def git(*words: str) -> str:
-        try:
-            done = subprocess.run(
-                # The folder's git settings could run a program.
-                ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
-                capture_output=True,
-                text=True,
-                timeout=20,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired, ValueError):
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
 
-    commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    changed = name == "HEAD" and commit and git("status", "--porcelain", "--untracked-files=no")
-    return f"{commit}+" if changed else commit
+def git(folder: Path, *words: str) -> str:
+    """Return what git prints in a folder; empty where it fails or is not installed."""
+    try:
+        done = subprocess.run(
+            # The folder's git settings could run a program.
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def digests(loaded: Loaded[Pipeline]) -> dict[str, str]:

@@ -55,7 +55,7 @@ def test_the_workflow_is_one_and_its_commands_exist(cli, tmp_path):
     assert name == "deploy"
     assert load_pipeline(tmp_path / "new" / pipeline).spec.name == "digits-mlp"
     assert load_device(tmp_path / "new" / "devices" / f"{device}.yaml").spec.emulated
-    for command in commands[2:]:
+    for command in commands:
         assert subprocess.run(["bash", "-n", "-c", command], check=False).returncode == 0
     assert cli("compare", "--help").returncode == 0
 
