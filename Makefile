@@ -8,8 +8,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What only those need who change edgesparse: a first deploy does not wait for it.
 DEVELOP := $(VENV)/.develop
-# On a terminal pip shows its progress: the downloads take minutes.
-QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+# uv where it is there, else pip: both check the lock's hashes and show their progress. Bytecode is
+# compiled at the first import of a module, since most modules are never imported.
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/pip install \
+	--disable-pip-version-check --no-compile --progress-bar $(if $(MAKE_TERMOUT),on,off))
 # Three files at a time, since tests wait for devices half of the time; tests/conftest.py keeps those
 # together that share a long run.
 PYTEST := $(BIN)/pytest -n 3 --no-loadscope-reorder
@@ -60,20 +63,22 @@ $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); set PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "error: Python 3.10 to 3.13 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "making $(VENV) (about a minute; TensorFlow is large)"
+	@echo "making $(VENV) with $(if $(UV),uv ('make setup UV=' takes pip),pip (uv is faster)):" \
+		"$$(grep -c == requirements.lock) packages, 3 GB on the disk"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install $(QUIET) --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install $(QUIET) --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 # The larger first: the smaller has the same versions.
-COMPILE := uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-header
+# backports-strenum 1.3 says it is for Python 3.10 only, which uv does not see.
+COMPILE := echo 'backports-strenum<1.3' | uv pip compile pyproject.toml --universal \
+	--python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	--constraint -
 
 $(DEVELOP): $(READY) .ci/requirements.lock
 	@echo "adding to $(VENV) what tests need"
-	@$(BIN)/pip install $(QUIET) --disable-pip-version-check --require-hashes \
-		-r .ci/requirements.lock
+	@$(INSTALL) --require-hashes -r .ci/requirements.lock
 	@touch $@
 
 lock: ## Make requirements.lock, .ci/requirements.lock and the devices' wheels.json anew (needs uv)

@@ -1,6 +1,7 @@
 """The commands of the READMEs and the documentation are run; tests/docs/test_snippets.py checks all
 other examples."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -32,6 +33,30 @@ def test_the_command_for_an_emulated_board_is_the_one_that_is_run():
     words = [*DEPLOY_EMULATED.split(), "-n", "--no-print-directory", "--old-file=.venv/.ready"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == ON_THE_PI_5
+
+
+@pytest.mark.parametrize(
+    ("path", "installs"), [("uv", "/uv pip install"), ("", ".venv/bin/pip install")]
+)
+def test_set_up_takes_uv_where_it_is_there(tmp_path, path, installs):
+    """The same rule and the same lock for both; `UV=` takes pip."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("make", "sh", "bash", *filter(None, [path])):
+        source = shutil.which(name) or "/bin/true"
+        (programs / name).symlink_to(source)
+    environment = {**os.environ, "PATH": str(programs)}
+
+    def planned(*more: str) -> list[str]:
+        words = ["make", "-B", "-n", "setup", *more]
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        return [line for line in done.stdout.splitlines() if "install" in line]
+
+    assert all(installs in line for line in planned())
+    first, second = planned()
+    assert first.endswith("--require-hashes -r requirements.lock")
+    assert second.endswith("-e .")
+    assert all(".venv/bin/pip install" in line for line in planned("UV="))
 
 
 @pytest.mark.slow
