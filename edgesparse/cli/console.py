@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -63,8 +64,10 @@ def print_results(results: Results, style: str, *, notes: bool = False) -> None:
 
 
 @contextmanager
-def open_project(*, jobs: int | None = None, cluster: str | None = None) -> Iterator[Project]:
-    """Open the project in the current folder and show its progress on stderr.
+def open_project(
+    *, jobs: int | None = None, cluster: str | None = None, live: events.Listener | None = None
+) -> Iterator[Project]:
+    """Open the project in the current folder and show its progress on stderr, and to `live`.
 
     Programs that call the CLI in-process can pass warm workers as click's `obj`.
     """
@@ -72,22 +75,35 @@ def open_project(*, jobs: int | None = None, cluster: str | None = None) -> Iter
 
     workers = click.get_current_context().find_root().obj
     with (
-        ProgressDisplay() as listener,
-        Project(listener=listener, jobs=jobs, cluster=cluster, workers=workers) as project,
+        ProgressDisplay() as show,
+        Project(
+            listener=events.both(show, live) if live else show,
+            jobs=jobs,
+            cluster=cluster,
+            workers=workers,
+        ) as project,
     ):
         yield project
 
 
-def write_reports(project: Project, results: Results, tracking: Sequence[Tracking] = ()) -> None:
+def write_reports(
+    project: Project, results: Results, tracking: Sequence[Tracking] = ()
+) -> Path | None:
     """Write the page beside a run's results, and the run to its trackers. A failure of either does
-    not fail the run."""
+    not fail the run.
+
+    Returns:
+        The page, or None where it could not be written.
+    """
     import edgesparse
 
     path = project.workspace().results_path(results.run).with_name("page.html")
+    page: Path | None = None
     if path.with_name("models").is_dir():
         say(f"models: {path.with_name('models')}", err=True)
     try:
-        say(f"page: {edgesparse.write_page(results, path)}", err=True)
+        page = edgesparse.write_page(results, path)
+        say(f"page: {page}", err=True)
     except Exception as error:  # Even a bug: the results are already printed.
         say(f"no page: {error}", err=True)
     for tracker in tracking:
@@ -95,6 +111,7 @@ def write_reports(project: Project, results: Results, tracking: Sequence[Trackin
             say(f"{tracker.name}: {edgesparse.track(results, tracker, path.parent)}", err=True)
         except Exception as error:
             say(f"not tracked by {tracker.name}: {error}", err=True)
+    return page
 
 
 @dataclass
@@ -168,7 +185,7 @@ class ProgressDisplay:
             self._line(f"FAILED {event.label}: {event.error}", "red")
         elif isinstance(event, events.RowsReady):
             terminal.print_rows(event.results, self.console)
-        else:
+        elif isinstance(event, events.Note):
             self._line(event.text, "yellow")
 
     def _line(self, text: str, style: str = "") -> None:

@@ -78,6 +78,14 @@ CLUSTER = click.option(
     help="Scheduler (address or file) of a Dask cluster that runs the stages.",
 )
 NAME = click.argument("name")
+SERVE = click.option(
+    "--serve",
+    is_flag=True,
+    help="Show rows as they arrive on a page, for browsers on this machine, until the run ends.",
+)
+PORT = click.option(
+    "--port", type=click.IntRange(1024, 65535), help="Port of --serve.  [default: a free one]"
+)
 
 
 def device_option(text: str) -> Callable[[Any], Any]:

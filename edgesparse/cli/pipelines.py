@@ -16,7 +16,9 @@ from edgesparse.cli.options import (
     JSON,
     NOTES,
     PIPELINE,
+    PORT,
     QUICK,
+    SERVE,
     VARIANTS,
     device_option,
     emit,
@@ -119,6 +121,8 @@ def run(
 @FORCE
 @JOBS
 @CLUSTER
+@SERVE
+@PORT
 @NOTES
 @JSON
 def deploy(
@@ -130,13 +134,15 @@ def deploy(
     force: bool,
     jobs: int | None,
     cluster: str | None,
+    serve: bool,
+    port: int | None,
     notes: bool,
     as_json: bool,
 ) -> None:
     """Create every variant, measure it on the devices, release the best, and print the table."""
     _deploy(
         pipeline, devices, variants, jobs, cluster, as_json, notes,
-        quick=quick, canary=canary, force=force,
+        quick=quick, canary=canary, force=force, serve=serve, port=port,
     )  # fmt: skip
 
 
@@ -153,25 +159,31 @@ def _deploy(
     quick: bool = False,
     canary: str | None = None,
     force: bool = False,
+    serve: bool = False,
+    port: int | None = None,
 ) -> None:
     import edgesparse
     from edgesparse.cli.console import open_project, print_results, write_reports
+    from edgesparse.cli.live import live_page
     from edgesparse.report.tracking import require_trackers
 
-    with open_project(jobs=jobs, cluster=cluster) as project:
-        loaded = edgesparse.load_pipeline(pipeline)
-        require_trackers(loaded.spec.tracking)
-        results = project.deploy(
-            loaded,
-            devices,
-            variants=variants or None,
-            quick=quick,
-            benchmark=benchmark,
-            canary=canary,
-            force=force,
-        )
-    print_results(results, "json" if as_json else "table", notes=notes)
-    write_reports(project, results, loaded.spec.tracking)
+    with live_page(pipeline.stem, serve=serve, port=port) as live:
+        with open_project(jobs=jobs, cluster=cluster, live=live) as project:
+            loaded = edgesparse.load_pipeline(pipeline)
+            require_trackers(loaded.spec.tracking)
+            results = project.deploy(
+                loaded,
+                devices,
+                variants=variants or None,
+                quick=quick,
+                benchmark=benchmark,
+                canary=canary,
+                force=force,
+            )
+        print_results(results, "json" if as_json else "table", notes=notes)
+        page = write_reports(project, results, loaded.spec.tracking)
+        if live is not None:
+            live.finish(page)
     sys.exit(exit_code(results))
 
 

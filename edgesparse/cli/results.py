@@ -12,7 +12,9 @@ from edgesparse.cli.options import (
     DEVICES,
     JSON,
     NOTES,
+    PORT,
     QUICK,
+    SERVE,
     complete_runs,
     device_option,
     emit,
@@ -40,6 +42,8 @@ from edgesparse.cli.options import (
     help="Delegate to use instead of the device file's; repeatable: measured in turns.",
 )
 @QUICK
+@SERVE
+@PORT
 @NOTES
 @JSON
 def bench(
@@ -49,23 +53,29 @@ def bench(
     shapes: tuple[str, ...],
     delegates: tuple[str, ...],
     quick: bool,
+    serve: bool,
+    port: int | None,
     notes: bool,
     as_json: bool,
 ) -> None:
     """Measure .tflite files; ratios refer to the first."""
     from edgesparse.cli.console import open_project, print_results, write_reports
+    from edgesparse.cli.live import live_page
 
-    with open_project() as project:
-        results = project.bench(
-            models,
-            devices,
-            threads=threads,
-            input_shapes=shapes,
-            delegates=delegates,
-            quick=quick,
-        )
-    print_results(results, "json" if as_json else "table", notes=notes)
-    write_reports(project, results)
+    with live_page("bench", serve=serve, port=port) as live:
+        with open_project(live=live) as project:
+            results = project.bench(
+                models,
+                devices,
+                threads=threads,
+                input_shapes=shapes,
+                delegates=delegates,
+                quick=quick,
+            )
+        print_results(results, "json" if as_json else "table", notes=notes)
+        page = write_reports(project, results)
+        if live is not None:
+            live.finish(page)
     sys.exit(exit_code(results))
 
 

@@ -61,12 +61,35 @@ class RowsReady:
     results: Results
 
 
-RunEvent = StageStarted | StageProgress | StageDone | StageFailed | Note | RowsReady
+@dataclass(frozen=True)
+class RoundMeasured:
+    """The median latency of a variant in one round of a benchmark; rounds count from 1."""
+
+    device: str
+    runtime: str
+    threads: int
+    variant: str
+    round: int
+    rounds: int
+    p50_ms: float
+
+
+RunEvent = StageStarted | StageProgress | StageDone | StageFailed | Note | RowsReady | RoundMeasured
 Listener = Callable[[RunEvent], None]
 
 
 def null_listener(_: RunEvent) -> None:
     """Ignore an event."""
+
+
+def both(first: Listener, second: Listener) -> Listener:
+    """Return a listener that passes every event to two others."""
+
+    def listen(event: RunEvent) -> None:
+        first(event)
+        second(event)
+
+    return listen
 
 
 def thread_safe(listener: Listener) -> Listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import statistics
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -317,6 +318,7 @@ def _run_job(
             text = f"{event.entry}"
             if isinstance(event, Round):
                 text += f", round {event.round + 1}/{job.rounds}"
+                listener(_measured(target.device.name, event, job.rounds))
             listener(events.StageProgress(label, done / total, text))
 
     def on_upload(share: float, text: str) -> None:
@@ -324,6 +326,15 @@ def _run_job(
 
     run_job(target.transport, job, on_event, stop, on_upload)
     listener(events.StageDone(label, 1, 1))
+
+
+def _measured(device: str, event: Round, rounds: int) -> events.RoundMeasured:
+    """Describe a round of an entry, whose name is VARIANT@RUNTIME@THREADS."""
+    variant, runtime, threads = event.entry.rsplit("@", 2)
+    p50_ms = statistics.median(event.latency_ns) / 1e6
+    return events.RoundMeasured(
+        device, runtime, int(threads), variant, event.round + 1, rounds, p50_ms
+    )
 
 
 @contextmanager

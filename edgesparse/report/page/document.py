@@ -14,11 +14,11 @@ from edgesparse.spec.safe.text import clean_lines
 HERE = Path(__file__).parent
 
 
-def render(name: str, **content: Any) -> str:
+def render(name: str, script_file: str = "page.js", **content: Any) -> str:
     """Render a template; every text of its content is escaped."""
     import jinja2
 
-    style, script = ((HERE / file).read_text() for file in ("page.css", "page.js"))
+    style, script = ((HERE / file).read_text() for file in ("page.css", script_file))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),

@@ -11,7 +11,7 @@ from edgesparse.measure.provenance import LayerSparsity
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Layer, Row
 from edgesparse.report.table import placement_label
-from edgesparse.report.units import count_text, percent_text, size_text
+from edgesparse.report.units import count_text, percent_text, size_text, speed_text
 
 MAX_VIEWS = 40
 """Largest number of files with a table of their layers."""
@@ -67,12 +67,18 @@ def model_views(results: Results, shipped: Mapping[str, Row | None]) -> list[Mod
     rows.sort(key=lambda row: not any(row is other for other in ship))
     return [
         ModelView(
-            f"{row.variant} ({placement_label(row, results)})",
+            f"{row.variant} ({placement_label(row, results)}){_measured(row)}",
             any(row is other for other in ship),
             list(_lines(row, results)),
         )
         for row in rows[:MAX_VIEWS]
     ]
+
+
+def _measured(row: Row) -> str:
+    """What the file gains over its dense counterpart, as a suffix."""
+    speedup = row.speedup_vs_dense
+    return f": {speed_text(speedup.ratio)} vs {speedup.baseline}" if speedup else ""
 
 
 def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
@@ -131,7 +137,7 @@ def _pays(layer: Layer, row: Row) -> tuple[bool | None, str]:
     if layer.taken and layer.zeros < ENOUGH_ZEROS * layer.weights:
         return None, "too few zeros to pay; the delegate runs it for its neighbours"
     if layer.taken:
-        return True, "the delegate skips blocks of zeros"
+        return _pays_measured(row)
     stored = next((weight for weight in row.weights if weight.name == layer.name), None)
     if layer.taken is False:
         return False, layer.why_left
@@ -140,6 +146,14 @@ def _pays(layer: Layer, row: Row) -> tuple[bool | None, str]:
     if row.delegate == "edgetpu":
         return False, "an Edge TPU computes with every weight"
     return False, f"stored {layer.storage}: the runtime does not know of its zeros"
+
+
+def _pays_measured(row: Row) -> tuple[bool, str]:
+    """Decide for a layer whose blocks of zeros are skipped; its file may be slower nevertheless."""
+    skipped, speedup = "the delegate skips blocks of zeros", row.speedup_vs_dense
+    if speedup is not None and speedup.ci95[1] < 1:
+        return False, f"{skipped}, and the file is slower than {speedup.baseline}"
+    return True, skipped
 
 
 def _why_dense(layer: Layer, row: Row, pruned: LayerSparsity | None) -> str:

@@ -120,7 +120,8 @@ def check_layers(table, layers):
 
 
 def is_shipped(row, page):
-    return f"{row['variant']} ({row['runtime']['name']}) <span" in page
+    title = re.escape(f"{row['variant']} ({row['runtime']['name']})")
+    return re.search(rf"<summary>{title}[^<]* <span", page) is not None
 
 
 def check_model(table, row, pruned):

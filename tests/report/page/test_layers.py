@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgesparse.measure.rows import Layer
+from edgesparse.measure.rows import Layer, Speedup
 from edgesparse.report.page.layers import model_views
 from tests.report.page.sample_run import run
 
@@ -43,6 +43,19 @@ def test_a_layer_says_what_runs_it_and_why(changes, delegate, runs_by, pays, rea
     line = view_of(LAYER.model_copy(update=changes), delegate)
     assert (line.runs_by, line.pays, line.reason) == (runs_by, pays, reason)
     assert line.work.text == "5k"
+
+
+def test_zeros_of_a_file_that_is_slower_do_not_pay():
+    results = run()
+    slower = Speedup(ratio=0.66, ci95=(0.65, 0.68), baseline="dense-int8")
+    layers = [LAYER.model_copy(update={"taken": True})]
+    row = results.rows[2].model_copy(
+        update={"layers": layers, "delegate": "edgesparse", "speedup_vs_dense": slower}
+    )
+    (view,) = model_views(results.model_copy(update={"rows": [row]}), {"pi": row})
+    assert view.title == "sparse-int8 (ai-edge-litert): 0.66x vs dense-int8"
+    assert view.lines[0].pays is False
+    assert view.lines[0].reason.endswith("and the file is slower than dense-int8")
 
 
 def test_shipped_rows_come_first_and_decoders_are_left_out():

@@ -1,0 +1,100 @@
+"""The page of a run that goes on: its rows as they arrive."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edgesparse.graph import events
+from edgesparse.measure.rows import Row
+from edgesparse.report.page.document import render
+from edgesparse.report.table import score_text
+from edgesparse.report.units import DASH, ms_text, percent_text, size_text
+
+Key = tuple[str, str, int, str]
+"""Device, runtime, threads, variant."""
+LINES = 12
+"""Finished stages and messages that the page lists, the latest last."""
+
+
+@dataclass
+class _LiveRow:
+    """A variant on a placement: the facts of its file, a provisional time, medians by round."""
+
+    row: Row | None = None
+    medians_ms: dict[int, float] = field(default_factory=dict)
+    rounds: int = 0
+
+    def texts(self) -> tuple[str, ...]:
+        """Size, zeros, metric, p50 and what that is of."""
+        model, score = (self.row.model, self.row.score) if self.row else (None, None)
+        value = score_text(score)
+        p50, state = DASH, "ready"
+        if self.medians_ms:
+            p50 = ms_text(statistics.median(self.medians_ms.values()))
+            state = f"{len(self.medians_ms)} of {self.rounds} rounds"
+        elif self.row is not None and self.row.latency_ms is not None:
+            p50, state = ms_text(self.row.latency_ms.p50), "provisional"
+        return (
+            size_text(model.bytes) if model else DASH,
+            percent_text(model.sparsity) if model else DASH,
+            f"{score.name} {value} {score.unit}".strip() if score and value else DASH,
+            p50,
+            state,
+        )
+
+
+class LiveRun:
+    """The state of a run, from its events; any thread can render it."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._rows: dict[Key, _LiveRow] = {}
+        self._running: dict[str, str] = {}
+        self._lines: list[str] = []
+        self._first = False
+        self._lock = threading.Lock()
+
+    def listen(self, event: events.RunEvent) -> None:
+        """Take an event of the run."""
+        with self._lock:
+            if isinstance(event, events.StageStarted):
+                self._running[event.label] = ""
+                # The first rows are measured in a single round.
+                self._first = event.label.startswith("first ")
+            elif isinstance(event, events.StageProgress):
+                self._running[event.label] = f"{event.share:.0%}, {event.text}".rstrip(", ")
+            elif isinstance(event, events.StageDone):
+                self._running.pop(event.label, None)
+                self._lines.append(f"{event.label}: {'cached' if event.cached else 'done'}")
+            elif isinstance(event, events.StageFailed):
+                self._running.pop(event.label, None)
+                self._lines.append(f"FAILED {event.label}: {event.error}")
+            elif isinstance(event, events.Note):
+                self._lines.append(event.text)
+            elif isinstance(event, events.RoundMeasured):
+                key = (event.device, event.runtime, event.threads, event.variant)
+                if not self._first:
+                    row = self._rows.setdefault(key, _LiveRow())
+                    row.medians_ms[event.round] = event.p50_ms
+                    row.rounds = event.rounds
+            else:
+                for row in event.results.rows:
+                    key = (row.device, row.runtime.name, row.threads, row.variant)
+                    self._rows.setdefault(key, _LiveRow()).row = row
+
+    def html(self) -> str:
+        """Render the page."""
+        with self._lock:
+            groups: dict[str, list[tuple[str, ...]]] = {}
+            for (device, runtime, threads, variant), row in self._rows.items():
+                title = f"{device} | {runtime} | {threads} thread{'s' * (threads > 1)}"
+                groups.setdefault(title, []).append((variant, *row.texts()))
+            running: Mapping[str, str] = dict(self._running)
+            lines = self._lines[-LINES:]
+        return render(
+            "live.html", "live.js", title=self.title, groups=groups, running=running,
+            lines=lines, live=True,
+        )  # fmt: skip

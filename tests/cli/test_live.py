@@ -1,0 +1,136 @@
+"""The page of a run that goes on."""
+
+import http.client
+import os
+import subprocess
+import sys
+import threading
+from urllib.parse import urlsplit
+
+import click
+import pytest
+
+from edgesparse.cli.live import live_page
+from edgesparse.graph import events
+from edgesparse.report.page import write_page
+from edgesparse.spec.errors import EdgesparseError
+from tests.report.page.sample_run import HOSTILE, run
+from tests.tools.browser import chromium
+
+ROUND = events.RoundMeasured("pi", "ai-edge-litert", 1, "sparse-f32", 1, 5, 1.25)
+
+
+def get(url, method="GET", host=None, path=None):
+    """A request's status and body."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+    headers = {"Host": host} if host else {}
+    connection.request(method, parts.path if path is None else path, headers=headers)
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, text
+
+
+def until_ended(url):
+    """The page of the run, which follows its live page."""
+    while "Reproduce" not in (text := get(url)[1]):
+        pass
+    return text
+
+
+def test_rows_arrive_and_only_this_page_is_served(tmp_path):
+    with live_page("p", serve=True, port=None) as live:
+        live(events.StageStarted("train", 1, 2))
+        live(events.StageProgress("train", 0.5, HOSTILE))
+        status, text = get(live.url)
+        assert status == 200
+        assert "<strong>train</strong> 50%, &lt;script&gt;" in text
+        assert text.count("<script>") == 1
+        live(events.StageDone("train", 1, 2))
+        live(events.RowsReady(run()))
+        live(ROUND)
+        text = get(live.url)[1]
+        assert ">1.250<" in text
+        assert "1 of 5 rounds" in text
+        assert "provisional" in text
+        assert "train: done" in text
+        port = urlsplit(live.url).port
+        assert urlsplit(live.url).hostname == "127.0.0.1"
+        assert get(live.url, host=f"localhost:{port}")[0] == 200
+        assert get(live.url, host=f"evil.example:{port}")[0] == 421
+        assert get(live.url, path="/")[0] == 404
+        assert get(live.url, path="/etc/passwd")[0] == 404
+        assert get(live.url, "POST")[0] == 501
+        assert get(live.url, "HEAD") == (200, "")
+        page = write_page(run(), tmp_path / "page.html")
+        ending = threading.Thread(target=live.finish, args=(page,))
+        ending.start()  # It waits for this client, which has asked before.
+        assert "ship sparse-int8" in until_ended(live.url)
+        ending.join()
+    with pytest.raises(OSError, match="refused"):
+        get(live.url)
+
+
+def test_a_port_is_free_or_an_error():
+    with live_page("p", serve=False, port=None) as live:
+        assert live is None
+    with (
+        pytest.raises(click.UsageError, match="--port needs --serve"),
+        live_page("p", serve=False, port=8080),
+    ):
+        pass
+    with live_page("p", serve=True, port=None) as live:
+        port = urlsplit(live.url).port
+        taken = pytest.raises(EdgesparseError, match=f"port {port}: .*; choose another --port")
+        with taken, live_page("p", serve=True, port=port):
+            pass
+
+
+@pytest.mark.slow
+def test_a_browser_follows_a_run_to_its_end_without_reloading(tmp_path):
+    final = write_page(run(), tmp_path / "page.html")
+    with live_page("p", serve=True, port=None) as live, chromium(400) as driver:
+        driver.get(live.url)
+        driver.execute_script("window.before = 1")
+        live(ROUND)
+        wait = "return document.querySelector('main').textContent.includes('1 of 5 rounds')"
+        until(driver, wait)
+        assert driver.execute_script("return window.before") == 1
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 400
+        live.finish(final)
+        until(driver, "return document.title.startsWith('p: 2026')")
+        assert driver.get_log("browser") == []
+    with live_page("p", serve=True, port=None) as live, chromium() as driver:
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        driver.get(live.url)
+        refresh = driver.find_element("css selector", "head meta[http-equiv=refresh]")
+        assert refresh.get_attribute("content") == "5"
+
+
+def until(driver, script):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(driver, 30, 0.1).until(lambda browser: browser.execute_script(script))
+
+
+@pytest.mark.slow
+def test_a_real_run_is_served_until_it_ends(tmp_path, tflite_files):
+    command = [sys.executable, "-m", "edgesparse", "bench", str(tflite_files["dense"]), "--quick"]
+    with subprocess.Popen(
+        [*command, "--serve"],
+        cwd=tmp_path,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        line = process.stderr.readline()
+        assert line.startswith("live page: http://127.0.0.1:")
+        url, texts = line.split()[-1], {}
+        for line in process.stderr:
+            event = line.split(":")[0].split(" ...")[0].strip()
+            texts[event] = until_ended(url) if event == "page" else get(url)[1]
+    assert process.returncode == 0
+    assert "2 of 2 rounds" in texts["benchmark on local"]
+    assert "dense" in texts["page"]
