@@ -17,6 +17,9 @@ INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/pip instal
 # together that share a long run.
 PYTEST := $(BIN)/pytest -n 3 --no-loadscope-reorder
 
+# Compiled modules are kept: compiling pytest's forms of all tests takes each process ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: deploy test test-full test-all test-fast coverage docs lint types bench soak clean help setup lock matrix schemas calibrate
 

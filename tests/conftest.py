@@ -157,9 +157,9 @@ def our_ssh() -> dict[int, str]:
     return found
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def no_ssh_is_left() -> Iterator[None]:
-    """After every test, no ssh of ours is left that was not there before it."""
+    """After every file of tests, no ssh of ours is left that was not there before it."""
     before = our_ssh()
     yield
     left = {pid: line for pid, line in our_ssh().items() if pid not in before}

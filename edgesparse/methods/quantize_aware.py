@@ -13,14 +13,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
-from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-    default_8bit_quantize_registry,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import (
-    model_transformer,
-)
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 
 from edgesparse.data import Dataset, representative
@@ -29,6 +21,12 @@ from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import History, comparison_samples, fit, recipe_of
 from edgesparse.models.files.equivalence import finalize_normalizations, require_equal
+from edgesparse.models.files.toolkit import (
+    default_8bit_quantize_registry,
+    model_transformer,
+    quant_ops,
+    tfmot,
+)
 from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.pipeline import Train
 

@@ -11,10 +11,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
-from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import (
-    ClusteringRegistry,
-)
 
 from edgesparse.data import Dataset
 from edgesparse.methods.network.kernels import Kernel, choose, kernels
@@ -22,6 +18,7 @@ from edgesparse.methods.report import LayerSparsity, Sparsified, measure
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import comparison_samples, fit
 from edgesparse.models.files.equivalence import require_equal
+from edgesparse.models.files.toolkit import ClusteringRegistry, tfmot
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed

@@ -129,7 +129,7 @@ def test_a_compiler_on_this_machine(tflite_files, tmp_path):
 @pytest.mark.slow
 def test_a_compiler_behind_ssh(tflite_files, tmp_path):
     command = str(make_compiler(tmp_path / "bin"))
-    with ssh_server(tmp_path / "sshd", [f"SetEnv XDG_CACHE_HOME={tmp_path}"]) as server:
+    with ssh_server(tmp_path / "sshd", XDG_CACHE_HOME=tmp_path) as server:
         values = server.spec().model_dump(exclude_none=True)
         compiles(EdgeTpu(compiler={"ssh": {**values, "command": command}}), tflite_files)
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,8 @@ class SshServer:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
-    config: Sequence[str] = field(default_factory=tuple)
+    config: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -106,6 +107,9 @@ class SshServer:
             "PermitRootLogin prohibit-password",
             "MaxStartups 100",
             *self.config,
+            # A home of its own: the start-up files of whoever runs the tests are not the board's.
+            f"SetEnv HOME={self.home} "
+            + " ".join(f"{name}={value}" for name, value in self.environment.items()),
         ]
 
     def connections(self) -> list[int]:
@@ -155,11 +159,18 @@ def make_key(path: Path) -> None:
 
 
 @contextmanager
-def ssh_server(folder: Path, config: Sequence[str] = ()) -> Iterator[SshServer]:
-    """A server whose keys and files are in `folder`."""
+def ssh_server(
+    folder: Path, config: Sequence[str] = (), **environment: object
+) -> Iterator[SshServer]:
+    """A server whose keys and files are in `folder`; `environment` of its sessions."""
     require(shutil.which("ssh-keygen") is not None, "OpenSSH's client (openssh-client)")
     folder.mkdir(parents=True, exist_ok=True)
-    server = SshServer(folder, free_port(), config=config)
+    server = SshServer(
+        folder,
+        free_port(),
+        config=config,
+        environment={name: str(value) for name, value in environment.items()},
+    )
     for name in ("key", "host_key"):
         if not (folder / name).exists():
             make_key(folder / name)

@@ -139,7 +139,7 @@ def test_a_device_that_unpacks_nothing_gets_them_as_they_are(tmp_path, model):
     for name in ("sha256sum", "cut", "wc", "df", "awk", "cat", "mv", "rm", "mkdir", "dirname", "cp",
                  "touch", "timeout", "sh"):  # fmt: skip
         (tools / name).symlink_to(shutil.which(name))
-    with ssh_server(tmp_path / "sshd", [f"SetEnv PATH={tools}"]) as server:
+    with ssh_server(tmp_path / "sshd", PATH=tools) as server:
         board = server.connect()
         file = upload(model, place(board, model))
         sent = board.put_files([file])
