@@ -14,7 +14,7 @@ from edgesparse.spec.safe.text import clean_lines
 HERE = Path(__file__).parent
 
 
-def render(name: str, script_file: str = "page.js", **content: Any) -> str:
+def render(name: str, *, script_file: str = "page.js", **content: Any) -> str:
     """Render a template; every text of its content is escaped."""
     import jinja2
 

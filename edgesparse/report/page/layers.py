@@ -76,7 +76,7 @@ def model_views(results: Results, shipped: Mapping[str, Row | None]) -> list[Mod
 
 
 def _measured(row: Row) -> str:
-    """What the file gains over its dense counterpart, as a suffix."""
+    """Format the speed-up over the dense counterpart as a suffix."""
     speedup = row.speedup_vs_dense
     return f": {speed_text(speedup.ratio)} vs {speedup.baseline}" if speedup else ""
 

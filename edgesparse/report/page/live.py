@@ -81,9 +81,9 @@ class LiveRun:
                     row.medians_ms[event.round] = event.p50_ms
                     row.rounds = event.rounds
             else:
-                for row in event.results.rows:
-                    key = (row.device, row.runtime.name, row.threads, row.variant)
-                    self._rows.setdefault(key, _LiveRow()).row = row
+                for ready in event.results.rows:
+                    key = (ready.device, ready.runtime.name, ready.threads, ready.variant)
+                    self._rows.setdefault(key, _LiveRow()).row = ready
 
     def html(self) -> str:
         """Render the page."""
@@ -95,6 +95,6 @@ class LiveRun:
             running: Mapping[str, str] = dict(self._running)
             lines = self._lines[-LINES:]
         return render(
-            "live.html", "live.js", title=self.title, groups=groups, running=running,
+            "live.html", script_file="live.js", title=self.title, groups=groups, running=running,
             lines=lines, live=True,
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgesparse.measure.comparison import Change, Comparison, placement_of
 from edgesparse.measure.results import Results
@@ -74,7 +75,11 @@ def write_search(search: SearchResult, path: Path) -> Path:
         ),
     ]
     title = f"{search.pipeline} on {search.device}: {goals(search)}"
-    content = {"notes": search_notes(search), "tables": tables, "charts": front(search)}
+    content: dict[str, Any] = {
+        "notes": search_notes(search),
+        "tables": tables,
+        "charts": front(search),
+    }
     return write(path, render(_TEMPLATE, title=title, **content))
 
 
@@ -96,7 +101,7 @@ def write_history(runs: Sequence[Results], changed: Sequence[Sequence[str]], pat
     ]
     placements = dict.fromkeys(placement_of(row) for run in runs for row in run.rows)
     charts = [(placement, latency_history(placement, runs)) for placement in placements]
-    content = {
+    content: dict[str, Any] = {
         "title": f"{runs[-1].pipeline}: {len(runs)} runs",
         "notes": history_run_lines(runs, changed),
         "tables": tables,
