@@ -87,6 +87,10 @@ class Comparison:
     """Differences between the runs besides their measurements."""
     shared: Mapping[str, float] = field(default_factory=dict)
     """By placement with many rows, the slowdown that its rows have in common."""
+    started: tuple[str, str] = ("", "")
+    """When the runs started: UTC, ISO 8601."""
+    commits: tuple[str, str] = ("", "")
+    """The project's git commits, with a plus where files had changed since."""
 
     @property
     def regressed(self) -> bool:
@@ -132,6 +136,8 @@ def compare_runs(before: Results, after: Results) -> Comparison:
             for placement, common in shared.items()
             if common is not None
         },
+        (before.started, after.started),
+        (before.commit, after.commit),
     )
 
 

@@ -23,6 +23,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the changes of each row, and what differs between the runs besides."""
     print_line(console, f"{comparison.before} -> {comparison.after}", "bold")
+    print_line(console, " -> ".join(map(run_facts, comparison.started, comparison.commits)))
     for line in comparison.differences:
         print_line(console, f"changed: {line}")
     for placement in dict.fromkeys(change.placement for change in comparison.changes):
@@ -43,6 +44,14 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         print_line(console, line, "yellow")
     style = "bold red" if comparison.regressed else "green"
     print_line(console, conclusion(comparison), style)
+
+
+def run_facts(started: str, commit: str) -> str:
+    """Describe when a run started, and from which commit."""
+    text = f"{started[:16].replace('T', ' ')} UTC"
+    return (
+        f"{text}, commit {commit.rstrip('+')[:8]}{'+' * commit.endswith('+')}" if commit else text
+    )
 
 
 def conclusion(comparison: Comparison) -> str:
@@ -121,6 +130,8 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     return {
         "before": comparison.before,
         "after": comparison.after,
+        "started": list(comparison.started),
+        "commits": list(comparison.commits),
         "regressed": comparison.regressed,
         "shared": dict(comparison.shared),
         "differences": list(comparison.differences),
@@ -266,10 +277,11 @@ def print_history(
 
 
 def history_run_lines(runs: Sequence[Results], changed: Sequence[Sequence[str]]) -> list[str]:
-    """List the runs of a history with what changed in each."""
+    """List the runs of a history with their numbers, and what changed in each."""
     return [
-        f"{run.run}{' (quick)' if run.quick else ''}{': ' if lines else ''}{'; '.join(lines)}"
-        for run, lines in zip(runs, changed, strict=True)
+        f"{number}. {run.run}, {run_facts(run.started, run.commit)}"
+        f"{' (quick)' if run.quick else ''}{': ' if lines else ''}{'; '.join(lines)}"
+        for number, (run, lines) in enumerate(zip(runs, changed, strict=True), start=1)
     ]
 
 

@@ -1,4 +1,6 @@
 import io
+import re
+from html import unescape
 
 from rich.console import Console
 
@@ -63,7 +65,37 @@ def test_pages_escape_every_text(tmp_path):
         assert text.count("<script>") == 1
         assert "<img" not in text
         assert "&lt;script&gt;" in text
-    assert "<svg" in pages[1].read_text()
+        assert "<svg" in text
+
+
+def tooltips(page):
+    """Texts of the charts' parts."""
+    return [unescape(text) for text in re.findall(r"<g id=[^>]*><title>([^<]*)", page.read_text())]
+
+
+def test_charts_show_the_changes_and_pages_the_commits_and_dates(tmp_path):
+    start = {"started": "2026-11-26T10:15:00+00:00", "commit": "0123456789"}
+    end = {"started": "2026-11-27T09:00:00+00:00", "commit": "98+"}
+    before = results(row("a"), row("b")).model_copy(update=start)
+    after = results(row("a", p50=1.2), row("b", value=0.7)).model_copy(update=end)
+    comparison = compare_runs(before, after)
+    page = write_comparison(comparison, tmp_path / "a.html")
+    shown, (first, second) = tooltips(page), comparison.changes
+    assert f"a: {first.slowdown:.2f}x, slower" in shown
+    assert f"b: {second.slowdown:.2f}x, less accurate" in shown
+    scores = [f"{r.score.shown * 100:.1f}" for r in (second.before, second.after)]
+    assert f"b: {scores[0]} -> {scores[1]} %" in shown
+    text = page.read_text()
+    assert "2026-11-26 10:15 UTC, commit 01234567<" in text
+    assert "2026-11-27 09:00 UTC, commit 98+<" in text
+    assert text.index("significant regression") < text.index("<svg")
+    assert "commit 01234567" in printed(print_comparison, comparison)
+
+    page = write_history([before, after], [[], ["the pipeline file"]], tmp_path / "b.html")
+    assert "a: 1.000, 1.200 ms" in tooltips(page)
+    assert f"b: {float(scores[0]):g}, {float(scores[1]):g}" in tooltips(page)
+    assert "2. " in page.read_text()
+    assert "2026-11-27 09:00 UTC, commit 98+: the pipeline file" in page.read_text()
 
 
 def test_list_of_runs_has_status_and_best_variants():

@@ -11,9 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from edgesparse.measure.comparison import placement_of
 from edgesparse.measure.provenance import InputAttribution, LayerSensitivity, Training
-from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
 from edgesparse.measure.trials import SearchResult, Trial
 from edgesparse.report.page.drawing import Drawing, color, legend, log_ticks, marker, render_svg
@@ -123,37 +121,6 @@ def attribution_maps(inputs: InputAttribution) -> Markup:
             axes.set_title(label)
 
     return render_svg("weight of each pixel for and against each output", draw, 6.4, 1.3 * rows)
-
-
-def latency_history(placement: str, runs: Sequence[Results]) -> Markup | None:
-    """Plot the median latency of each variant over a pipeline's runs, relative to its first."""
-    medians: dict[str, list[float]] = {}
-    for number, run in enumerate(runs):
-        for row in run.rows:
-            if placement_of(row) == placement and row.status == "ok" and row.latency_ms:
-                values = medians.setdefault(row.variant, [math.nan] * len(runs))
-                values[number] = row.latency_ms.p50
-    if not medians or len(runs) < 2:
-        return None
-
-    def draw(drawing: Drawing) -> None:
-        (axes,) = drawing.axes(1)
-        for index, (variant, values) in enumerate(medians.items()):
-            first = next(value for value in values if not math.isnan(value))
-            (line,) = axes.plot(
-                range(1, len(values) + 1),
-                [100 * value / first for value in values],
-                marker=marker(index),
-                color=color(index),
-                label=variant,
-            )
-            drawing.add_tooltip(line, variant)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("run")
-        axes.set_ylabel("% of the first run")
-        legend(axes, len(medians))
-
-    return render_svg(f"latency over runs, {placement}", draw)
 
 
 def front(search: SearchResult) -> list[tuple[str, Markup]]:

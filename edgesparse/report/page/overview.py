@@ -17,6 +17,7 @@ from edgesparse.report.comparison import (
     history_lines,
     history_run_lines,
     presence_lines,
+    run_facts,
     shared_lines,
     verdict,
 )
@@ -32,12 +33,21 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     Raises:
         EdgesparseError: the file cannot be written.
     """
-    tables = []
+    from edgesparse.report.page.change_charts import change_charts
+
+    tables, charts = [], []
     for placement in dict.fromkeys(change.placement for change in comparison.changes):
         changes = [change for change in comparison.changes if change.placement == placement]
+        charts += change_charts(placement, changes)
         rows = [(comparison_texts(change), _style(change)) for change in changes]
         tables.append((placement, COMPARISON_TITLES, rows))
-    notes = [conclusion(comparison)]
+    ids = (comparison.before, comparison.after)
+    notes = [
+        f"{word}: {run}, {run_facts(started, commit)}"
+        for word, run, started, commit in zip(
+            ("before", "after"), ids, comparison.started, comparison.commits, strict=True
+        )
+    ]
     notes += [f"changed: {line}" for line in comparison.differences]
     notes += [
         f"{placement}: {line}"
@@ -45,8 +55,10 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         for line in shared_lines(comparison, placement)
     ]
     notes += presence_lines(comparison)
+    outcome = (conclusion(comparison), not comparison.regressed)
     title = f"{comparison.before} → {comparison.after}"
-    return write(path, render(_TEMPLATE, title=title, notes=notes, tables=tables, charts=[]))
+    content: dict[str, Any] = {"title": title, "outcome": outcome, "notes": notes}
+    return write(path, render(_TEMPLATE, **content, tables=tables, charts=charts))
 
 
 def _style(change: Change) -> str:
@@ -93,18 +105,18 @@ def write_history(runs: Sequence[Results], changed: Sequence[Sequence[str]], pat
     Raises:
         EdgesparseError: the file cannot be written.
     """
-    from edgesparse.report.page.charts import latency_history
+    from edgesparse.report.page.change_charts import history_charts
 
     tables = [
         (placement, HISTORY_TITLES, [(texts, "") for texts in lines])
         for placement, lines in history_lines(runs).items()
     ]
     placements = dict.fromkeys(placement_of(row) for run in runs for row in run.rows)
-    charts = [(placement, latency_history(placement, runs)) for placement in placements]
+    charts = [chart for placement in placements for chart in history_charts(placement, runs)]
     content: dict[str, Any] = {
         "title": f"{runs[-1].pipeline}: {len(runs)} runs",
         "notes": history_run_lines(runs, changed),
         "tables": tables,
-        "charts": [(placement, chart) for placement, chart in charts if chart is not None],
+        "charts": charts,
     }
     return write(path, render(_TEMPLATE, **content))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -147,11 +148,25 @@ def check_model(table, row, pruned):
             assert pays
 
 
+def check_charts(rows, page):
+    """Each row is in the charts of all rows, with its latency, metric and size."""
+    tooltips = [unescape(text) for text in re.findall(r"<title>([^<]*)", page)]
+    for row in rows:
+        start = f"{row['variant']}, {row['runtime']['name']}: "
+        latency, metric, size = (t.removeprefix(start) for t in tooltips if t.startswith(start))
+        score = row["metrics"][0]
+        value = score["host"] if score["device"] is None else score["device"]
+        same(latency.split(";")[0], row["latency_ms"]["p50"])
+        same(metric, row["latency_ms"]["p50"], value)
+        same(size, row["model"]["bytes"], value)
+
+
 def check(results, page):
     tables, rows = Tables(page), results["rows"]
     ok = [row for row in rows if row["status"] == "ok"]
     (table,) = tables.tables["tables"]
     check_rows(table, rows)
+    check_charts(ok, page)
     if results["provenance"]["layers"]:
         check_layers(tables.tables["layers"][0], results["provenance"]["layers"])
     for line, row in zip(tables.tables.get("gaps", [[]])[0][1:], ok, strict=False):
