@@ -6,13 +6,14 @@ A listener is called from any thread; the events of a run never overlap.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgesparse.measure.results import Results
+    from edgesparse.measure.rows import Row
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,17 @@ class RowsReady:
 
     results: Results
 
+    @property
+    def rows(self) -> Sequence[Row]:
+        return self.results.rows
+
+
+@dataclass(frozen=True)
+class BenchmarkStarted:
+    """Rows of a device that are about to be measured: what is known of their files."""
+
+    rows: tuple[Row, ...]
+
 
 @dataclass(frozen=True)
 class RoundMeasured:
@@ -74,7 +86,16 @@ class RoundMeasured:
     p50_ms: float
 
 
-RunEvent = StageStarted | StageProgress | StageDone | StageFailed | Note | RowsReady | RoundMeasured
+RunEvent = (
+    StageStarted
+    | StageProgress
+    | StageDone
+    | StageFailed
+    | Note
+    | RowsReady
+    | BenchmarkStarted
+    | RoundMeasured
+)
 Listener = Callable[[RunEvent], None]
 
 

@@ -13,6 +13,7 @@ import pytest
 from edgesparse.cli.live import live_page
 from edgesparse.graph import events
 from edgesparse.report.page import write_page
+from edgesparse.report.units import size_text
 from edgesparse.spec.errors import EdgesparseError
 from tests.report.page.sample_run import HOSTILE, run
 from tests.tools.browser import chromium
@@ -49,11 +50,13 @@ def test_rows_arrive_and_only_this_page_is_served(tmp_path):
         assert text.count("<script>") == 1
         live(events.StageDone("train", 1, 2))
         live(events.RowsReady(run()))
+        live(events.BenchmarkStarted(tuple(run().rows)))
         live(ROUND)
         text = get(live.url)[1]
         assert ">1.250<" in text
         assert "1 of 5 rounds" in text
         assert "provisional" in text
+        assert "failed: pi: its process crashed" in text
         assert "train: done" in text
         port = urlsplit(live.url).port
         assert urlsplit(live.url).hostname == "127.0.0.1"
@@ -133,4 +136,5 @@ def test_a_real_run_is_served_until_it_ends(tmp_path, tflite_files):
             texts[event] = until_ended(url) if event == "page" else get(url)[1]
     assert process.returncode == 0
     assert "2 of 2 rounds" in texts["benchmark on local"]
+    assert size_text(tflite_files["dense"].stat().st_size) in texts["benchmark on local"]
     assert "dense" in texts["page"]

@@ -217,6 +217,10 @@ class RunRecord:
         job = build_job(f"{self.initial.run}-{target.device.name}{part}", benchmark, pending)
         job_events: list[Event] = list(previous)
         lost = NOT_MEASURED
+        about = (self.initial.pipeline, target.device.name, self.initial.baseline, candidates)
+        # What is wrong with them is reported when they have been measured.
+        with suppress(EdgesparseError, ArithmeticError, ValueError):
+            listener(events.BenchmarkStarted(tuple(build_rows(*about, None))))
         try:
             if job.entries:
                 label = f"benchmark on {target.device.name}"

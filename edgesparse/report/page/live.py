@@ -32,7 +32,9 @@ class _LiveRow:
         model, score = (self.row.model, self.row.score) if self.row else (None, None)
         value = score_text(score)
         p50, state = DASH, "ready"
-        if self.medians_ms:
+        if self.row is not None and self.row.status == "failed":
+            state = f"failed: {self.row.error}"
+        elif self.medians_ms:
             p50 = ms_text(statistics.median(self.medians_ms.values()))
             state = f"{len(self.medians_ms)} of {self.rounds} rounds"
         elif self.row is not None and self.row.latency_ms is not None:
@@ -81,7 +83,7 @@ class LiveRun:
                     row.medians_ms[event.round] = event.p50_ms
                     row.rounds = event.rounds
             else:
-                for ready in event.results.rows:
+                for ready in event.rows:
                     key = (ready.device, ready.runtime.name, ready.threads, ready.variant)
                     self._rows.setdefault(key, _LiveRow()).row = ready
 
