@@ -38,7 +38,9 @@ def run(context: StageContext) -> None:
     np.savez(context.folder / TARGETS, **evaluation_targets(recipe, x, y))
     write_json(context.folder / TASK, to_dict(recipe))
     write_json(context.folder / LABELS, list(dataset.class_names))
-    write_json(context.folder / TRANSFORM, dict(dataset.transforms))
+    transforms = dataset.transforms
+    ordered = {name: transforms[name] for name in recipe.inputs if name in transforms}
+    write_json(context.folder / TRANSFORM, ordered)
 
 
-KIND = StageKind("samples", 5, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)
+KIND = StageKind("samples", 6, (*DATA_LIBRARIES, *KERAS_LIBRARIES), run)

@@ -89,6 +89,9 @@ class Model:
         self._shapes = {}
         self.inputs = [name for name, _ in inputs]
         self.outputs = [name for name, _ in outputs]
+        if len(self.transforms) == len(self.inputs) and not set(self.inputs) & set(self.transforms):
+            # The data has names of its own, in the model's order.
+            self.transforms = dict(zip(self.inputs, self.transforms.values()))
         if warm_up and not any(_is_dynamic(source) for source in self._sources.values()):
             # Zeros, since what is in memory can be an index beyond a table.
             for source in self._sources.values():

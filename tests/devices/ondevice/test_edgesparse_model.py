@@ -141,6 +141,17 @@ def test_raw_values_are_scaled_as_in_training(folder, samples):
     assert plain
 
 
+def test_transforms_by_the_names_of_the_data(folder, samples):
+    """A saved model's input is input_1, and the data's x."""
+    target = folder()
+    transform = transforms.numbers(scale=0.5, offset=1.0)
+    (target / "transform.json").write_text(json.dumps({"another": transform}))
+    model = Model(target)
+    scaled = model(samples[0])
+    model.transforms = {}
+    np.testing.assert_array_equal(model(samples[0] * np.float32(0.5) + 1), scaled)
+
+
 def test_an_altered_model_is_not_loaded(folder):
     target = folder()
     with open(target / "model.tflite", "ab") as file:
