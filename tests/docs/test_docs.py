@@ -1,5 +1,10 @@
 """Topics of the documentation, search in them, and what of them comes from the code."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import edgesparse
@@ -8,6 +13,8 @@ from edgesparse.docs import PAGES, offline, topic, topics
 from edgesparse.docs.generated import with_generated
 from edgesparse.docs.search import find
 from edgesparse.spec.errors import UsageError
+
+PACKAGE = Path(edgesparse.__file__).parent
 
 
 def test_every_page_is_a_topic_with_a_title():
@@ -32,10 +39,36 @@ def test_an_unknown_topic_names_the_nearest():
         ("write a method", "plugin"),
         ("coral edge tpu", "coral"),
         ("exit code 3", "commands"),
+        ("pytorch", "pytorch"),
+        ("onnx", "troubleshooting"),
+        ("canary", "fleet"),
+        ("github actions", "ci"),
+        ("accuracy budget", "budget"),
+        ("unknown host key", "troubleshooting"),
+        ("what to ship", "measurement"),
     ],
 )
 def test_a_search_finds_the_right_page_first(query, expected):
     assert find(query)[0].section.topic.name == expected
+
+
+def test_troubleshooting_quotes_messages_of_the_code():
+    sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    messages = re.sub(r'"\s*\n\s*f?"', "", sources)
+    quoted = re.findall(r"^\| `([^`]+)` \|", topic("troubleshooting").read(), re.MULTILINE)
+    assert len(quoted) > 30
+    assert [text for text in quoted if text not in messages] == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path, monkeypatch):
+    """Its navigation has every page, and links and anchors exist."""
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    words = ["-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    config = ["--config-file", str(PACKAGE / "docs" / "mkdocs.yml")]
+    done = subprocess.run([sys.executable, *words, *config], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "edgesparse deploy" in (tmp_path / "site/reference/commands/index.html").read_text()
 
 
 def test_a_search_without_a_match():

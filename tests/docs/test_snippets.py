@@ -12,9 +12,10 @@ import pytest
 
 from edgesparse.cli.main import main
 from edgesparse.docs import PAGES
+from edgesparse.graph.workspace import Workspace
 from edgesparse.spec.reading.load import load_any, load_pipeline
 from edgesparse.spec.reading.schema import schema_text
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_cli
 from tests.tools.docs_tables import renewed
 from tests.tools.documents import (
     DOCUMENTS,
@@ -42,10 +43,12 @@ def per_document(function):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with every Python file of the examples."""
+    """A folder with every Python file of the examples, and files that stand for a user's."""
     folder = tmp_path_factory.mktemp("examples")
     for name, text in programs().items():
         (folder / name).write_text(text)
+    for name in ("mine.keras", "mine.npz"):
+        (folder / name).touch()
     return folder
 
 
@@ -150,6 +153,18 @@ def test_every_key_is_documented(kind):
     for model in [schema, *schema["$defs"].values()]:
         for key in model.get("properties", {}):
             assert re.search(rf"[`{{\[, .]{key}[`}}\],:]", text), f"{model.get('title')}: {key}"
+
+
+@pytest.mark.slow
+def test_the_method_of_the_tutorial_prunes(folder):
+    page = PAGES / "tutorials" / "plugin.md"
+    (text,) = blocks(page, "yaml")
+    (folder / "lottery.yaml").write_text(text)
+    done = run_cli("run", "lottery.yaml", "--variant", "lottery-f32", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    rows = {row.variant: row for row in Workspace(folder).results().rows}
+    assert rows["lottery-f32"].model.sparsity == pytest.approx(0.5, abs=0.05)
+    assert rows["dense-f32"].model.sparsity < 0.1
 
 
 def test_the_own_parts_do_what_their_pipeline_promises(folder):
