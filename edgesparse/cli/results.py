@@ -41,6 +41,7 @@ from edgesparse.cli.options import (
     type=click.Choice(["xnnpack", "edgesparse"]),
     help="Delegate to use instead of the device file's; repeatable: measured in turns.",
 )
+@click.option("--layers", is_flag=True, help="Measure each layer alone, too; the page shows them.")
 @QUICK
 @SERVE
 @PORT
@@ -52,6 +53,7 @@ def bench(
     threads: tuple[int, ...],
     shapes: tuple[str, ...],
     delegates: tuple[str, ...],
+    layers: bool,
     quick: bool,
     serve: bool,
     port: int | None,
@@ -71,6 +73,7 @@ def bench(
                 input_shapes=shapes,
                 delegates=delegates,
                 quick=quick,
+                layers=layers,
             )
         print_results(results, "json" if as_json else "table", notes=notes)
         page = write_reports(project, results)

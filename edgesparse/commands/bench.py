@@ -15,6 +15,7 @@ from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.fleet.target import Target
+from edgesparse.commands.results.layer_times import measure_layers
 from edgesparse.commands.results.record import recorded
 from edgesparse.measure.job import QUICK, Candidate
 from edgesparse.measure.results import Results
@@ -41,6 +42,7 @@ def bench(
     input_shapes: Sequence[str] = (),
     delegates: Sequence[str] = (),
     quick: bool = False,
+    layers: bool = False,
     benchmark: Benchmark | None = None,
 ) -> Results:
     """Measure .tflite files; ratios refer to the first.
@@ -54,6 +56,7 @@ def bench(
         delegates: xnnpack, edgesparse (for int8 files with zeros) or both, in turns; in place of
             the device file's.
         quick: measure briefly; results are indicative only.
+        layers: measure each operator alone, too, from a file of its own.
         benchmark: how to measure, in place of `threads` and of the usual settings.
 
     Raises:
@@ -68,7 +71,7 @@ def bench(
     words += [word for count in threads if not benchmark for word in ("--threads", str(count))]
     words += [word for shape in input_shapes for word in ("--input-shape", shape)]
     words += [word for name in delegates for word in ("--delegate", name)]
-    command = shlex.join([*words, *(["--quick"] if quick else [])])
+    words += [*["--quick"] * quick, *["--layers"] * layers]
     paths = list(dict.fromkeys(map(Path, files)))
     if not paths:
         raise UsageError("no model to measure; name a .tflite file")
@@ -76,9 +79,11 @@ def bench(
     if unknown:
         choices = f"choose xnnpack or edgesparse{did_you_mean(unknown[0], DELEGATES)}"
         raise UsageError(f"no delegate {unknown[0]!r} to measure with; {choices}")
+    command = shlex.join(words)
     return bench_files(
-        project, paths, devices, settings, command, input_shapes, delegates, quick=quick
-    )
+        project, paths, devices, settings, command, input_shapes, delegates,
+        quick=quick, layers=layers,
+    )  # fmt: skip
 
 
 def bench_files(
@@ -91,6 +96,7 @@ def bench_files(
     delegates: Sequence[str] = (),
     *,
     quick: bool,
+    layers: bool = False,
 ) -> Results:
     """Measure files that another command has written; `command` would measure them again."""
     settings = shortened(settings) if quick else settings
@@ -119,6 +125,8 @@ def bench_files(
                 for name, file in files.items()
             ]
             record.measure(target, candidates, settings, project.listener, stop)
+            if layers:
+                measure_layers(record, target, candidates, project.listener, stop)
             runtime_profiles = profiles(target, workspace)
             record.explain(spec.name, lambda row: _why(files[row.variant], row, runtime_profiles))
 

@@ -214,6 +214,8 @@ class Layer(Data):
     """Whether edgesparse's delegate runs it, as the delegate reported; null without a report."""
     why_left: str = ""
     """Why that delegate leaves it to the runtime."""
+    time_ms: Finite | None = None
+    """Median time of the operator alone, from a file of its own; null where it was not measured."""
 
 
 PAYS_FROM = 1.02

@@ -185,7 +185,7 @@ class RunRecord:
         with suppress(EdgesparseError, ArithmeticError, ValueError):
             if job.entries:
                 label = f"first benchmark on {device}"
-                self._measure(target, job, job_events, listener, stop, label)
+                self.measure_job(target, job, job_events, listener, stop, label)
             rows = [row for row in build_rows(*about, job_events) if row.status == "ok"]
             with self.lock:
                 self.first_rows[device] = rows
@@ -223,8 +223,9 @@ class RunRecord:
             listener(events.BenchmarkStarted(tuple(build_rows(*about, None))))
         try:
             if job.entries:
-                label = f"benchmark on {target.device.name}"
-                self._measure(target, job, job_events, listener, stop, label)
+                self.measure_job(
+                    target, job, job_events, listener, stop, f"benchmark on {target.device.name}"
+                )
         except ProtocolError as error:
             job_events, lost = list(previous), str(error)
         except EdgesparseError as error:
@@ -234,7 +235,7 @@ class RunRecord:
             self.add_rows(target, candidates, job_events, lost)
         return job_events
 
-    def _measure(
+    def measure_job(
         self,
         target: Target,
         job: Job,
@@ -243,6 +244,7 @@ class RunRecord:
         stop: threading.Event,
         label: str,
     ) -> None:
+        """Run a job and append its events to `job_events`, also when it fails."""
         try:
             _run_job(target, job, job_events, listener, stop, label)
         except EdgesparseError as error:
@@ -322,7 +324,8 @@ def _run_job(
             text = f"{event.entry}"
             if isinstance(event, Round):
                 text += f", round {event.round + 1}/{job.rounds}"
-                listener(_measured(target.device.name, event, job.rounds))
+                if label.startswith("benchmark on"):
+                    listener(_measured(target.device.name, event, job.rounds))
             listener(events.StageProgress(label, done / total, text))
 
     def on_upload(share: float, text: str) -> None:

@@ -11,7 +11,7 @@ from edgesparse.measure.provenance import LayerSparsity
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Layer, Row
 from edgesparse.report.table import placement_label
-from edgesparse.report.units import count_text, percent_text, size_text, speed_text
+from edgesparse.report.units import count_text, ms_text, percent_text, size_text, speed_text
 
 MAX_VIEWS = 40
 """Largest number of files with a table of their layers."""
@@ -41,6 +41,7 @@ class LayerLine:
     weights: str
     zeros: Bar | None
     work: Bar | None
+    time: Bar | None
     storage: str
     runs_by: str
     pays: bool | None
@@ -53,6 +54,7 @@ class ModelView:
 
     title: str
     is_shipped: bool
+    has_times: bool
     lines: list[LayerLine]
 
 
@@ -69,6 +71,7 @@ def model_views(results: Results, shipped: Mapping[str, Row | None]) -> list[Mod
         ModelView(
             f"{row.variant} ({placement_label(row, results)}){_measured(row)}",
             any(row is other for other in ship),
+            any(layer.time_ms is not None for layer in row.layers),
             list(_lines(row, results)),
         )
         for row in rows[:MAX_VIEWS]
@@ -84,6 +87,7 @@ def _measured(row: Row) -> str:
 def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
     pruned = {layer.name: layer for layer in results.provenance.layers.get(row.variant, ())}
     total = sum(layer.macs or 0 for layer in row.layers)
+    longest = max(layer.time_ms or 0.0 for layer in row.layers)
     for number, layer in enumerate(row.layers, start=1):
         # What only decodes weights is part of the layer that reads them.
         is_last = number == len(row.layers)
@@ -98,6 +102,7 @@ def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
             f"{layer.weights:,}" if layer.weights else "",
             _zeros(share, pruned.get(layer.name)) if layer.weights else None,
             Bar(count_text(layer.macs), work) if layer.macs else None,
+            Bar(ms_text(layer.time_ms), layer.time_ms / longest) if layer.time_ms else None,
             _storage(layer),
             _runs_by(layer, row),
             pays,

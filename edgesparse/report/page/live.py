@@ -56,7 +56,6 @@ class LiveRun:
         self._rows: dict[Key, _LiveRow] = {}
         self._running: dict[str, str] = {}
         self._lines: list[str] = []
-        self._first = False
         self._lock = threading.Lock()
 
     def listen(self, event: events.RunEvent) -> None:
@@ -64,8 +63,6 @@ class LiveRun:
         with self._lock:
             if isinstance(event, events.StageStarted):
                 self._running[event.label] = ""
-                # The first rows are measured in a single round.
-                self._first = event.label.startswith("first ")
             elif isinstance(event, events.StageProgress):
                 self._running[event.label] = f"{event.share:.0%}, {event.text}".rstrip(", ")
             elif isinstance(event, events.StageDone):
@@ -78,10 +75,9 @@ class LiveRun:
                 self._lines.append(event.text)
             elif isinstance(event, events.RoundMeasured):
                 key = (event.device, event.runtime, event.threads, event.variant)
-                if not self._first:
-                    row = self._rows.setdefault(key, _LiveRow())
-                    row.medians_ms[event.round] = event.p50_ms
-                    row.rounds = event.rounds
+                row = self._rows.setdefault(key, _LiveRow())
+                row.medians_ms[event.round] = event.p50_ms
+                row.rounds = event.rounds
             else:
                 for ready in event.rows:
                     key = (ready.device, ready.runtime.name, ready.threads, ready.variant)

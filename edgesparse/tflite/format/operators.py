@@ -1,11 +1,16 @@
-"""Operators of a .tflite file in the order of execution, with their weights and work."""
+"""Operators of a .tflite file in the order of execution: their weights and work, and each as a file
+of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from edgesparse.tflite.format.encode import serialize
 from edgesparse.tflite.format.graph import (
     Constant,
+    compact,
     constants,
     damaged,
     indices,
@@ -14,6 +19,11 @@ from edgesparse.tflite.format.graph import (
     operator_name,
 )
 from edgesparse.tflite.format.macs import operator_macs
+
+_DECODERS = ("DENSIFY", "DEQUANTIZE")
+"""Operators that can decode weights."""
+_WITH_GRAPHS = ("CALL", "CALL_ONCE", "IF", "WHILE")
+"""Operators that run other subgraphs."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +79,67 @@ def read_operators(content: bytes, name: str = "model.tflite") -> tuple[Operator
                 )
             )
     return tuple(result)
+
+
+def single_files(content: bytes, name: str = "model.tflite") -> Iterator[tuple[int, bytes]]:
+    """Yield each operator's number and a file of it alone, with what decodes its weights.
+
+    Operators with state, with other subgraphs or without an input that changes are left out, and so
+    are all those of a file with weights after the flatbuffer.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    model = open_model(content, name)
+    if any(buffer.offset > 1 for buffer in model.buffers or ()):
+        return
+    for number in range(len(model.subgraphs[0].operators or ())):
+        model = open_model(content, name)
+        with damaged(name):
+            if not _keep_only(model, number):
+                continue
+            compact(model)
+            single = serialize(model, aligned=True)
+        yield number, single
+
+
+def _keep_only(model: Any, number: int) -> bool:
+    """Reduce a model to one operator and what decodes its weights; False where it cannot be."""
+    graph = model.subgraphs[0]
+    operator = graph.operators[number]
+    decoders = _decoders(model, graph)
+    inputs = [tensor for tensor in indices(operator.inputs) if tensor >= 0]
+    changing = [t for t in inputs if t not in decoders and not _is_constant(model, graph, t)]
+    if not changing or operator_name(model, operator) in _WITH_GRAPHS:
+        return False
+    if any(graph.tensors[tensor].isVariable for tensor in inputs):
+        return False
+    kept, queue = [operator], inputs
+    while queue:
+        decoder = decoders.get(queue.pop())
+        if decoder is not None:
+            kept.insert(0, decoder)
+            queue += indices(decoder.inputs)
+    graph.operators = kept
+    graph.inputs = list(dict.fromkeys(changing))
+    graph.outputs = indices(operator.outputs)
+    model.subgraphs, model.signatureDefs = [graph], []
+    model.metadata, model.metadataBuffer = [], []
+    return True
+
+
+def _decoders(model: Any, graph: Any) -> dict[int, Any]:
+    """Return the operators that decode weights, by the tensor that they write."""
+    decoders: dict[int, Any] = {}
+    for operator in graph.operators:
+        inputs = indices(operator.inputs)
+        if operator_name(model, operator) in _DECODERS and inputs:
+            source = inputs[0]
+            if source in decoders or _is_constant(model, graph, source):
+                decoders[indices(operator.outputs)[0]] = operator
+    return decoders
+
+
+def _is_constant(model: Any, graph: Any, tensor: int) -> bool:
+    data = model.buffers[graph.tensors[tensor].buffer].data
+    return data is not None and len(data) > 0

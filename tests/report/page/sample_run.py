@@ -30,6 +30,7 @@ def run(device="pi", variants=("dense-f32", "sparse-f32", "sparse-int8", "torn")
             Layer(
                 name="dense_1", operator="FULLY_CONNECTED", weights=1_000_000, zeros=800_000,
                 macs=1_000_000, storage="block-1x16", dense_bytes=1_000_000, stored_bytes=123_456,
+                time_ms=0.75,
             ),
             Layer(name="out", operator="FULLY_CONNECTED", weights=1000, zeros=20, macs=1000,
                   storage="dense", dense_bytes=1000, stored_bytes=1000),

@@ -130,7 +130,11 @@ def check_model(table, row, pruned):
     targets = {layer["name"]: layer["target"] for layer in pruned if layer["pattern"] != "channels"}
     layers = [layer for layer in row["layers"] if layer["operator"] != "DENSIFY"]
     for line, layer in zip(table[1:], layers, strict=True):
-        name, weights, zeros, macs, storage, runs_by, pays = line
+        name, weights, zeros, macs, *times, storage, runs_by, pays = line
+        if times:
+            assert bool(times[0]) == bool(layer["time_ms"])
+        if times and times[0]:
+            same(times[0], layer["time_ms"])
         assert name == f"{layer['name']} {layer['operator']}"
         assert runs_by.split(":")[0] == ("edgesparse" if layer["taken"] else "xnnpack")
         if not layer["weights"]:
