@@ -33,14 +33,11 @@ def _emulated(name: str) -> tuple[Device, Emulator]:
 def build(name: str, as_json: bool) -> None:
     """Build the disk image of an emulated device, unless it exists."""
     from edgesparse.cli.console import ProgressDisplay
+    from edgesparse.commands.fleet.parallel import set_up_progress
     from edgesparse.devices.setup.connection import build_image
-    from edgesparse.graph.events import stage_progress
 
     device, _ = _emulated(name)
-    with (
-        ProgressDisplay() as listener,
-        stage_progress(listener, f"build the image of {name}") as progress,
-    ):
+    with ProgressDisplay() as listener, set_up_progress(device, listener) as progress:
         folder = build_image(device, progress)
     record = {"image": folder.name, "folder": str(folder)}
     emit(as_json, record, [f"image {folder.name} is ready"])
@@ -52,15 +49,14 @@ def build(name: str, as_json: bool) -> None:
 def up(name: str, as_json: bool) -> None:
     """Boot an emulated device and leave it on; its disk is reset when it is shut down."""
     from edgesparse.cli.console import ProgressDisplay
+    from edgesparse.commands.fleet.parallel import set_up_progress
     from edgesparse.devices.emulator import machine as machines
     from edgesparse.devices.setup.connection import build_image
-    from edgesparse.graph.events import stage_progress
 
     device, spec = _emulated(name)
-    with ProgressDisplay() as listener, stage_progress(listener, f"start {name}") as progress:
+    with ProgressDisplay() as listener, set_up_progress(device, listener) as progress:
         built = build_image(device, progress)
-        progress(0.9, "booting")
-        machine = machines.up(device.name, spec, built)
+        machine = machines.up(device.name, spec, built, lambda text: progress(0.9, text))
     login = f"log in with: {machines.login(machine, built)}"
     emit(as_json, vars(machine), [machines.describe(machine), login])
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgesparse.commands.fleet.target import Target, open_target
+from edgesparse.devices.setup.connection import first_use
 from edgesparse.devices.setup.tidy import clear, remove_used
+from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph import events, open_runs
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
@@ -104,7 +106,7 @@ class Connections:
                 clear(connected.transport, killed)
                 return connected
             connected.close()
-        with events.stage_progress(listener, set_up_label(device)) as progress:
+        with set_up_progress(device, listener) as progress:
             target = open_target(device, progress, killed)
         target.transport.stop = stop
         self._targets[device.name] = target
@@ -122,6 +124,17 @@ def _is_responding(target: Target) -> bool:
         return target.transport.run(["true"]).returncode == 0
     except EdgesparseError:
         return False
+
+
+@contextmanager
+def set_up_progress(device: Device, listener: events.Listener) -> Iterator[Progress]:
+    """Yield a function that reports the progress of connecting to a device; says first what takes
+    minutes."""
+    note = first_use(device)
+    if note is not None:
+        listener(events.Note(note))
+    with events.stage_progress(listener, set_up_label(device)) as progress:
+        yield progress
 
 
 def set_up_label(device: Device) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from edgesparse.commands.fleet.parallel import Connections, Fleet, set_up_label
+from edgesparse.commands.fleet.parallel import Connections, Fleet, set_up_progress
 from edgesparse.commands.fleet.target import Target
 from edgesparse.devices.setup.connection import connected
 from edgesparse.devices.transport.interface import Progress, Transport
@@ -133,7 +133,7 @@ class Resources:
             The transport and a function that reports progress.
         """
         with (
-            events.stage_progress(self.listener, set_up_label(device)) as progress,
+            set_up_progress(device, self.listener) as progress,
             connected(device, progress) as transport,
         ):
             yield transport, progress

@@ -1,7 +1,7 @@
 """Builds the disk of an emulated Raspberry Pi: a small Debian for aarch64, built without root.
 
 The packages come from this machine's apt sources, through a separate apt configuration; nothing is
-mounted and no package script is run.
+mounted and no package script is run. Downloads of an interrupted build are kept for the next one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -68,6 +69,7 @@ TOOLS = {
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
     "tar": "tar",
+    "setpriv": "util-linux",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
@@ -90,11 +92,12 @@ APT::Sandbox::User "";
 Acquire::Languages "none";
 Acquire::Retries "3";
 """
+# Without /root it ends, and QEMU with it.
 _INITRD = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /root
 /bin/busybox mount -t devtmpfs dev /dev
 for module in {modules}; do /bin/busybox insmod /modules/$module.ko 2>/dev/null; done
-/bin/busybox mount -t ext4 /dev/vda /root || exec /bin/busybox sh
+/bin/busybox mount -t ext4 /dev/vda /root || exit 1
 /bin/busybox mount --move /dev /root/dev
 exec /bin/busybox switch_root /root /sbin/init
 """
@@ -116,10 +119,16 @@ ip link set lo up
 ip addr add 10.0.2.15/24 dev eth0
 ip link set eth0 up
 if [ "$(stat -c %u /usr)" != 0 ] || [ "$(stat -c %u /home/{user})" != {uid} ]; then
+  echo "{step} giving files their owners"
   chown -h -R 0:0 /usr /etc /bin /sbin /lib /var /home
   chown -R {uid}:{uid} /home/{user}
 fi
-[ -d {compiled}/__pycache__ ] || python3 -m compileall -q -l {modules}
+for folder in {modules}; do
+  [ -d $folder/__pycache__ ] && continue
+  echo "{step} compiling $folder"
+  python3 -m compileall -q -l $folder
+done
+echo "{step} starting the SSH server"
 mkdir -p /run/sshd
 /usr/sbin/sshd -D -e &
 while :; do wait; done
@@ -135,6 +144,10 @@ PrintMotd no
 LoginGraceTime 0
 Subsystem sftp /usr/lib/openssh/sftp-server
 """
+
+
+STEP = "edgesparse:"
+"""Begins the lines of /sbin/init on the console; a boot is alive while lines come."""
 
 
 class EmulatorError(EdgesparseError):
@@ -154,42 +167,38 @@ def check_tools(tools: Mapping[str, str] = TOOLS) -> None:
         )
 
 
-def build(folder: Path, progress: Progress) -> None:
-    """Build disk.img, kernel, initrd, key, key.pub and known_host in the empty `folder`."""
+def build(folder: Path, downloads: Path, progress: Progress) -> None:
+    """Build disk.img, kernel, initrd, key, key.pub and host_key.pub in the empty `folder`.
+
+    Args:
+        downloads: a folder for packages, removed at the end; what an interrupted build has left
+            there is not downloaded again.
+    """
     check_tools()
-    apt, root = folder / "apt", folder / "root"
-    progress(0.02, "reading package lists")
-    archives = _download(apt, progress)
-    progress(0.3, f"unpacking {len(archives)} packages")
+    root = folder / "root"
+    archives = _download(downloads, progress)
     _skeleton(root)
     for number, archive in enumerate(archives):
+        progress(0.5 + 0.35 * number / len(archives), f"unpacking {archive.name.split('_')[0]}")
         _unpack(archive, root)
-        progress(0.3 + 0.4 * number / len(archives), f"unpacking {archive.name.split('_')[0]}")
+    progress(0.85, "configuring the system")
     _configure(root, folder)
-    progress(0.75, "making the initial ramdisk")
     _boot_files(root, folder)
-    progress(0.8, "making the disk")
-    _run(
-        [
-            "mke2fs",
-            "-q",
-            "-t",
-            "ext4",
-            "-L",
-            "edgesparse",
-            "-d",
-            root,
-            folder / "disk.img",
-            f"{DISK_MB}M",
-        ]
-    )
+    progress(0.9, "making the disk")
+    disk = folder / "disk.img"
+    _run(["mke2fs", "-q", "-t", "ext4", "-L", "edgesparse", "-d", root, disk, f"{DISK_MB}M"])
     shutil.rmtree(root)
-    shutil.rmtree(apt)
+    shutil.rmtree(downloads)
+
+
+def copy_sparse(source: Path, folder: Path) -> None:
+    """Copy an image into an empty folder, without its disk's empty blocks."""
+    _run(["cp", "--archive", "--sparse=always", "--reflink=auto", f"{source}/.", folder])
 
 
 def _download(apt: Path, progress: Progress) -> list[Path]:
     for part in ("state/lists/partial", "cache/archives/partial"):
-        (apt / part).mkdir(parents=True)
+        (apt / part).mkdir(parents=True, exist_ok=True)
     (apt / "status").touch()
     text = _APT.format(folder=apt)
     sources = os.environ.get(SOURCES_VARIABLE)
@@ -202,10 +211,54 @@ def _download(apt: Path, progress: Progress) -> list[Path]:
         f"the arm64 packages come from this machine's apt sources; if those have no arm64, set "
         f"{SOURCES_VARIABLE} to a Debian sources.list"
     )
+    progress(0.01, "reading package lists")
     _run(["apt-get", "-qq", "update"], environment, hint)
+    # An earlier build may have left packages that were replaced since.
+    _run(["apt-get", "-qq", "autoclean"], environment)
     progress(0.1, "downloading about 100 MB of Debian packages")
-    _run(["apt-get", "-qq", "-y", "--download-only", "install", *PACKAGES], environment, hint)
+
+    def show(percent: float) -> None:
+        progress(0.1 + 0.4 * percent / 100, "downloading about 100 MB of Debian packages")
+
+    _run_apt(["-qq", "-y", "--download-only", "install", *PACKAGES], environment, hint, show)
     return sorted((apt / "cache/archives").glob("*.deb"))
+
+
+def _run_apt(
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    hint: str,
+    show: Callable[[float], None],
+) -> None:
+    """Run apt-get, which reports the percentage of its downloads."""
+    reading, writing = os.pipe()
+    # It ends with this process: the next build needs its lock.
+    argv = ["setpriv", "--pdeathsig", "KILL", "apt-get", "-o", f"APT::Status-Fd={writing}", *words]
+    with tempfile.TemporaryFile() as output, os.fdopen(reading, errors="replace") as status:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                pass_fds=[writing],
+            )
+        finally:
+            os.close(writing)
+        with process:
+            try:
+                for line in status:  # dlstatus:NUMBER:PERCENT:TEXT
+                    kind, _, percent, *_ = [*line.split(":"), "", ""]
+                    if kind == "dlstatus":
+                        show(min(100.0, max(0.0, float(percent))))
+            except BaseException:
+                process.kill()
+                raise
+        output.seek(0)
+        if process.returncode:
+            reason = last_line(output.read().decode(errors="replace").strip())
+            raise EmulatorError(f"apt-get failed while the image was built: {reason}; {hint}")
 
 
 def _run(
@@ -287,9 +340,7 @@ def _configure(root: Path, folder: Path) -> None:
     init.unlink(missing_ok=True)
     library = f"/usr/lib/{python.name}"
     modules = " ".join(f"{library}/{folder}" for folder in ("", *COMPILED))
-    init.write_text(
-        _INIT.format(name="edgesparse", user=USER, uid=UID, compiled=library, modules=modules)
-    )
+    init.write_text(_INIT.format(name="edgesparse", user=USER, uid=UID, step=STEP, modules=modules))
     init.chmod(0o755)
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,11 @@ from edgesparse.spec.base import Ssh
 from edgesparse.spec.device import Emulator
 from edgesparse.spec.safe.files import locked, user_cache
 
-BOOT_SECONDS = 120.0
+SILENT_CPU_SECONDS = 200.0
+"""Computing time of a machine without a new line on its console after which its boot has failed. On
+a busy host that takes many times longer, and the boot goes on."""
+SILENT_SECONDS = 900.0
+"""The same of a machine that computes nothing."""
 SLOWDOWN = 20.0
 """Seconds of this machine per second of a clock that counts instructions, at worst."""
 OLD_SECONDS = 30 * 86400
@@ -52,6 +56,11 @@ def image_folder(setup: str) -> Path:
     recipe = hashlib.sha256(Path(image.__file__).read_bytes())
     recipe.update(f"{_VERSION} {setup}".encode())
     return folder() / "images" / recipe.hexdigest()[:16]
+
+
+def downloads_folder(setup: str) -> Path:
+    """Return the folder for the downloads of an image, which outlasts an interrupted build."""
+    return Path(f"{image_folder(setup)}.downloads")
 
 
 @contextmanager
@@ -113,12 +122,14 @@ def running(name: str) -> Machine | None:
     return None
 
 
-def up(name: str, spec: Emulator, built: Path) -> Machine:
-    """Boot a machine that stays up until `down`. Raises EmulatorError."""
+def up(
+    name: str, spec: Emulator, built: Path, show: Callable[[str], None] = lambda _: None
+) -> Machine:
+    """Boot a machine that stays up until `down`; `show` gets its steps. Raises EmulatorError."""
     machine = running(name)
     if machine is not None:
         return machine
-    process, port = _boot(name, spec, built, stays=True)
+    process, port = _boot(name, spec, built, stays=True, show=show)
     machine = Machine(name, process.pid, port, asdict_spec(spec))
     path = _state(name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,12 +158,27 @@ class EmulatedTransport(SshTransport):
     """An SSH connection to a machine that it boots and shuts down, unless it was running before."""
 
     def __init__(
-        self, name: str, spec: Emulator, workdir: str, built: Path, *, keep_disk: bool = False
+        self,
+        name: str,
+        spec: Emulator,
+        workdir: str,
+        built: Path,
+        *,
+        keep_disk: bool = False,
+        show: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """
+        Args:
+            built: the image's folder.
+            keep_disk: whether changes to the disk go to the image.
+            show: called with each step of the boot.
+        """
         self._machine: subprocess.Popen[bytes] | None = None
         machine = None if keep_disk else running(name)
         if machine is None:
-            self._machine, port = _boot(name, spec, built, stays=False, keep_disk=keep_disk)
+            self._machine, port = _boot(
+                name, spec, built, stays=False, keep_disk=keep_disk, show=show
+            )
         # Measurements with another CPU or clock must not appear under this name.
         elif machine.spec != asdict_spec(spec):
             raise EmulatorError(
@@ -201,7 +227,13 @@ def _ssh(port: int, built: Path) -> Ssh:
 
 
 def _boot(
-    name: str, spec: Emulator, built: Path, *, stays: bool, keep_disk: bool = False
+    name: str,
+    spec: Emulator,
+    built: Path,
+    *,
+    stays: bool,
+    keep_disk: bool = False,
+    show: Callable[[str], None] = lambda _: None,
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start QEMU and wait until its SSH server answers; returns the process and the local port."""
     image.check_tools({tool: image.TOOLS[tool] for tool in ("qemu-system-aarch64", "ssh")})
@@ -230,7 +262,7 @@ def _boot(
                 start_new_session=True,
             )
     try:
-        _await_ssh(name, process, port, log)
+        _await_ssh(name, process, port, log, show)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -269,15 +301,42 @@ def _escaped(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def _await_ssh(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + BOOT_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise EmulatorError(f"device {name}: QEMU failed to start: {_tail(log)}")
-        if b"Server listening" in _read(log) and _greets(port):
+def _await_ssh(
+    name: str,
+    process: subprocess.Popen[bytes],
+    port: int,
+    log: Path,
+    show: Callable[[str], None],
+) -> None:
+    """Wait for the SSH server for as long as the boot goes on."""
+    size, since, before = -1, 0.0, 0.0
+    while process.poll() is None:
+        console, now, computed = _read(log), time.monotonic(), _cpu_seconds(process.pid)
+        if b"Server listening" in console and _greets(port):
             return
+        if len(console) != size:
+            size, since, before = len(console), now, computed
+            steps = [line for line in console.decode(errors="replace").splitlines()
+                     if line.startswith(image.STEP)]  # fmt: skip
+            show(steps[-1].removeprefix(image.STEP).strip() if steps else "booting")
+        elif computed - before > SILENT_CPU_SECONDS or now - since > SILENT_SECONDS:
+            raise EmulatorError(
+                f"device {name}: the boot stopped: no output for {now - since:.0f} s, of which it "
+                f"computed {computed - before:.0f} s; last: {_tail(log)}"
+            )
         time.sleep(0.1)
-    raise EmulatorError(f"device {name} did not boot within {BOOT_SECONDS:.0f} s: {_tail(log)}")
+    raise EmulatorError(f"device {name}: QEMU failed to start: {_tail(log)}")
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the computing time of a process and its children that run; 0 where it ended."""
+    ticks = 0
+    children = _read(Path(f"/proc/{pid}/task/{pid}/children")).split()
+    for number in (str(pid), *(child.decode() for child in children)):
+        # The program's name, in parentheses, can contain spaces.
+        fields = _read(Path(f"/proc/{number}/stat")).rpartition(b")")[2].split()
+        ticks += sum(int(field) for field in fields[11:13])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _greets(port: int) -> bool:
@@ -328,7 +387,7 @@ def images() -> list[tuple[Path, int]]:
     """Return every image's folder with its size in bytes."""
     sizes = []
     for path in sorted((folder() / "images").glob("*")):
-        if path.is_dir() and path.suffix != ".part":
+        if path.is_dir() and not path.suffix:
             size = sum(path.stat().st_blocks * 512 for path in path.iterdir())
             sizes.append((path, size))
     return sizes

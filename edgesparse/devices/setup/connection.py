@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgesparse.devices.emulator import image
 from edgesparse.devices.emulator import machine as emulator
+from edgesparse.devices.emulator.image import copy_sparse
 from edgesparse.devices.setup import runtimes, wheels
 from edgesparse.devices.setup.tidy import leave
 from edgesparse.devices.transport.interface import Progress, Transport
@@ -17,6 +18,9 @@ from edgesparse.devices.transport.ssh import SshTransport
 from edgesparse.devices.transport.workdir import claim
 from edgesparse.spec.code.references import call, find
 from edgesparse.spec.device import Device, Emulator
+
+_BASE = ""
+"""The setup of an image without runtimes."""
 
 
 def connect(device: Device, progress: Progress = lambda _, __: None) -> Transport:
@@ -51,9 +55,12 @@ def _open_transport(device: Device, progress: Progress) -> Transport:
         return SshTransport(device.name, connection.ssh, device.workdir)
     if connection.emulator is not None:
         image_path = build_image(device, progress)
-        progress(0.9, "booting")
         return emulator.EmulatedTransport(
-            device.name, connection.emulator, device.workdir, image_path
+            device.name,
+            connection.emulator,
+            device.workdir,
+            image_path,
+            show=lambda text: progress(0.9, text),
         )
     if connection.plugin is not None:
         target = find("transports", connection.plugin.name, None, Path())
@@ -64,28 +71,69 @@ def _open_transport(device: Device, progress: Progress) -> Transport:
     return LocalTransport(device.name, connection.local, device.workdir)
 
 
+def first_use(device: Device) -> str | None:
+    """Return what connecting to an emulated device does first, and for how long, where its disk
+    image is still to be built."""
+    if device.connect.emulator is None or emulator.image_folder(_setup(device)).is_dir():
+        return None
+    return (
+        f"{device.name}: its disk image is built first, once: about 3 minutes on two idle cores, "
+        "100 MB to download, 700 MB on the disk; an interrupted build goes on where it was"
+    )
+
+
 def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path:
     """Return the disk image of an emulated device with its runtimes, built where it is missing.
 
-    A new image is booted once and provisioned like any other device.
+    A new image is booted once and provisioned like any other device. It starts as a copy of the
+    image without runtimes, which other devices share and an interrupted build need not repeat.
     """
-    runtime_specs = [runtime.model_dump(mode="json") for runtime in device.runtimes]
-    recipe = [runtime_specs, device.workdir, wheels.RELEASES, wheels.lock()]
-    setup = json.dumps(recipe, default=vars, sort_keys=True)
+    setup = _setup(device)
+    image_path = emulator.image_folder(setup)
+    if not image_path.is_dir():
+        progress(0.0, "disk image")  # Another process may be building it.
     with emulator.building(setup) as folder:
         if folder is not None:
-            image.build(folder, lambda share, text: progress(share * 0.3, text))
-            spec = Emulator(cpu="cortex-a76", memory_mib=1024, clock="wall")
-            progress(0.3, "booting the new image to set it up")
-            transport = emulator.EmulatedTransport(
-                device.name, spec, device.workdir, folder, keep_disk=True
+            _build_base(progress)
+            progress(0.5, "disk: copying")
+            copy_sparse(emulator.image_folder(_BASE), folder)
+            _provision_image(device, folder, progress)
+    return image_path
+
+
+def _setup(device: Device) -> str:
+    """Return what is installed in a device's image, for its name."""
+    runtime_specs = [runtime.model_dump(mode="json") for runtime in device.runtimes]
+    recipe = [runtime_specs, device.workdir, wheels.RELEASES, wheels.lock()]
+    return json.dumps(recipe, default=vars, sort_keys=True)
+
+
+def _build_base(progress: Progress) -> None:
+    with emulator.building(_BASE) as folder:
+        if folder is not None:
+            downloads = emulator.downloads_folder(_BASE)
+            image.build(
+                folder, downloads, lambda share, text: progress(share * 0.5, f"disk: {text}")
             )
-            try:
-                claim(transport)
-                runtimes.provision(
-                    transport, device, lambda share, text: progress(0.3 + share * 0.6, text)
-                )
-                transport.run(["sync"], timeout_seconds=300)
-            finally:
-                transport.close()
-    return emulator.image_folder(setup)
+
+
+def _provision_image(device: Device, folder: Path, progress: Progress) -> None:
+    spec = Emulator(cpu="cortex-a76", memory_mib=1024, clock="wall")
+    transport = emulator.EmulatedTransport(
+        device.name,
+        spec,
+        device.workdir,
+        folder,
+        keep_disk=True,
+        show=lambda text: progress(0.55, f"first boot: {text}"),
+    )
+    try:
+        claim(transport)
+        runtimes.provision(
+            transport,
+            device,
+            lambda share, text: progress(0.7 + share * 0.2, f"runtimes: {text}"),
+        )
+        transport.run(["sync"], timeout_seconds=300)
+    finally:
+        transport.close()

@@ -77,3 +77,14 @@ def test_a_device_stays_connected_until_it_changes_or_goes_away(tmp_path):
     changed.transport.run = lambda *_, **__: (_ for _ in ()).throw(EdgesparseError("gone"))
     assert connected(changed.device) is not changed
     connections.close()
+
+
+def test_minutes_of_set_up_are_announced_before_they_begin(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = "name: pi\nconnect: {emulator: {}}\nruntimes: [ai-edge-litert]"
+    seen = []
+    with fleet.set_up_progress(parse_device(text).spec, seen.append) as progress:
+        progress(0.1, "disk")
+    assert isinstance(seen[0], events.Note)
+    assert "pi: its disk image is built first" in seen[0].text
+    assert isinstance(seen[1], events.StageStarted)

@@ -2,13 +2,18 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from edgesparse.devices.emulator import image
 from edgesparse.devices.emulator import machine as emulator
 from edgesparse.devices.emulator.image import EmulatorError
+from edgesparse.devices.setup.connection import first_use
 from edgesparse.spec.device import Emulator
+from edgesparse.spec.reading.load import load_device
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +90,44 @@ def test_a_machine_that_died_is_not_up(home):
     assert emulator.down("pi") is False
     state.write_text("{")
     assert emulator.running("pi") is None
+
+
+def test_a_boot_that_stops_fails_and_one_that_goes_on_does_not(tmp_path, monkeypatch):
+    """No server ever listens: what ends the wait is the console, not the time since the start."""
+    monkeypatch.setattr(emulator, "SILENT_SECONDS", 0.5)
+    log = tmp_path / "pi.log"
+    talks = "for i in 1 2 3; do echo edgesparse: step $i; sleep 0.4; done; exec sleep 60"
+    steps = []
+    with log.open("wb") as file, subprocess.Popen(["sh", "-c", talks], stdout=file) as process:
+        try:
+            with pytest.raises(EmulatorError, match=r"the boot stopped.*last: edgesparse: step 3"):
+                emulator._await_ssh("pi", process, 1, log, steps.append)
+        finally:
+            process.kill()
+    assert steps[-3:] == ["step 1", "step 2", "step 3"]
+
+
+def test_a_machine_that_ends_says_why(tmp_path):
+    log = tmp_path / "pi.log"
+    log.with_suffix(".qemu.log").write_text("no such CPU")
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+        with pytest.raises(EmulatorError, match="QEMU failed to start: no such CPU"):
+            emulator._await_ssh("pi", process, 1, log, lambda _: None)
+
+
+def test_computing_time_counts_the_children():
+    busy = f"{sys.executable} -c 'while True: pass' & wait"
+    with subprocess.Popen(["sh", "-c", busy], start_new_session=True) as process:
+        while emulator._cpu_seconds(process.pid) < 0.1:
+            assert process.poll() is None
+        os.killpg(process.pid, 9)
+    assert emulator._cpu_seconds(process.pid) == 0
+
+
+def test_minutes_are_announced_before_an_image_is_built(tmp_path, monkeypatch):
+    device = load_device(ROOT / "devices" / "pi5-emulated.yaml").spec
+    assert "built first, once: about 3 minutes" in first_use(device)
+    assert first_use(load_device(ROOT / "devices" / "local.yaml").spec) is None
+    monkeypatch.setattr(emulator, "image_folder", lambda setup: tmp_path)
+    assert first_use(device) is None
