@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import TextIO
 
 from edgesparse.graph.execution.pool import Workers
+from edgesparse.graph.execution.worker import Worker
+from tests.tools.forked_worker import ForkedWorker
 
 Done = subprocess.CompletedProcess[str]
 
 
 @cache
-def _workers(folder: str) -> Workers:
-    return Workers(Path(tempfile.gettempdir(), folder, "log.txt"), 1)
-
-
 def warm_workers(user_code: bool = False) -> Workers:
     """One TensorFlow for all tests of this process, and one for pipelines with code of their own:
     it is started again for each of them, which the other need not be. Ended with this process."""
-    return _workers("with-user-code" if user_code else "workers")
+    folder, make = ("with-user-code", ForkedWorker) if user_code else ("workers", Worker)
+    return Workers(Path(tempfile.gettempdir(), folder, "log.txt"), 1, make)
 
 
 def close_workers() -> None:

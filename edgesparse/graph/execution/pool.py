@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,9 @@ def checked_jobs(jobs: int | None) -> int:
 class Workers:
     """Up to `count` processes, each started at its first call; a context manager that ends them."""
 
-    def __init__(self, log: Path, count: int = 1) -> None:
+    def __init__(self, log: Path, count: int = 1, make: Callable[[Path], Worker] = Worker) -> None:
         self.count = count
-        self._all = [Worker(log) for _ in range(count)]
+        self._all = [make(log) for _ in range(count)]
         self.log = log
         # The last one that became free is next: it has TensorFlow and the data in memory.
         self._free = self._all[::-1]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.spec.code.inputs import Name
@@ -198,18 +198,25 @@ class Worker:
         self._temporary = TemporaryFolder()
         ours, theirs = socket.socketpair()
         with theirs, self.log.open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal reaches this process only.
-            self._process = subprocess.Popen(
-                python(_START, theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "TMPDIR": str(self._temporary.path)},
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            environment = {**os.environ, "TMPDIR": str(self._temporary.path)}
+            self._process = self._start(theirs.fileno(), log, environment)
         self._connection = Connection(ours.detach())
         return self._connection
+
+    def _start(
+        self, descriptor: int, log: IO[bytes], environment: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Start the process that serves the socket `descriptor`."""
+        # A session of its own: Ctrl-C in the terminal reaches this process only.
+        return subprocess.Popen(
+            python(_START, descriptor),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            pass_fds=[descriptor],
+            start_new_session=True,
+        )
 
     def _received(self, connection: Connection) -> tuple[Any, ...]:
         """The next message. Raises EOFError when there will be none."""
