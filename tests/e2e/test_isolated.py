@@ -110,6 +110,7 @@ def test_nor_by_a_set_up_with_wheels(project):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.full
 def test_nor_by_a_release_in_use(project, tmp_path):
     import numpy as np
 

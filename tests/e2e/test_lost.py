@@ -56,9 +56,8 @@ def left_on(server):
     return [str(path.relative_to(server.workdir)) for path in found]
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_run_as_ctrl_c_does(project, board, temporary, number):
     text = TINY.replace("rounds: 1, min_seconds: 0.05, min_runs: 5", LONG)
     (project / "tiny.yaml").write_text(text)

@@ -89,9 +89,8 @@ def test_it_runs_in_one_epoch(project, name):
     assert len(results["releases"]) == (released(project, name) and not told)
 
 
-@pytest.mark.parametrize(
-    "name", ["diabetes", *(pytest.param(name, marks=pytest.mark.full) for name in AS_SHIPPED[1:])]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", AS_SHIPPED)
 def test_it_runs_as_it_is(project, shared_store, name):
     """In the store of all tests: test_emulator.py measures some of its models elsewhere."""
     assert len(deploy(project, name)["releases"]) == released(project, name)

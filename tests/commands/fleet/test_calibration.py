@@ -15,7 +15,7 @@ from tests.delegate.test_prediction import features
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("loads", [True, False])
+@pytest.mark.parametrize("loads", [pytest.param(True, marks=pytest.mark.full), False])
 def test_a_device_says_how_far_the_model_is_off(tmp_path, loads):
     runtime = RuntimeInfo(name="ai-edge-litert", version=version("ai-edge-litert"))
     target = SimpleNamespace(

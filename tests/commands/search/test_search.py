@@ -48,6 +48,7 @@ def swept(project, workers, shared_store):
     return search
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_an_interrupted_search_goes_on_and_finds_what_a_whole_one_does(project, swept, capsys):
     seen = []

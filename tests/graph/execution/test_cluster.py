@@ -56,6 +56,7 @@ def assert_same(found, expected):
                 assert found[key]["files"][name]["sha256"] == file["sha256"]
 
 
+@pytest.mark.full
 def test_a_worker_makes_the_same_and_says_how_far_it_is(alone, tmp_path):
     received = []
     with Dask(tmp_path) as dask:

@@ -91,7 +91,7 @@ def agreement(first, second, dataset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activation", ["softmax", "linear"])
+@pytest.mark.parametrize("activation", [pytest.param("softmax", marks=pytest.mark.full), "linear"])
 def test_a_pruned_model_agrees_with_its_teacher(activation):
     dataset = load()
     teacher = network(activation)

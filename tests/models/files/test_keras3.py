@@ -93,7 +93,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["keras", pytest.param("h5", marks=pytest.mark.full)])
-@pytest.mark.parametrize("name", ["operations", "layers"])
+@pytest.mark.parametrize("name", ["operations", pytest.param("layers", marks=pytest.mark.full)])
 def test_operations_and_layers_equal_keras_3(folder, name, suffix):
     model, _ = models.build_with_notes(ModelSource(ref=f"{name}.{suffix}"), folder)
     with np.load(folder / f"{name}.npz") as stored:
