@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 
@@ -72,6 +71,8 @@ def _show(text: str) -> None:
     if not sys.stdout.isatty():
         click.echo(text)
         return
+    import shutil
+
     from rich.console import Console
     from rich.markdown import Markdown
 

@@ -11,7 +11,7 @@ from edgesparse.spec.errors import UsageError, did_you_mean
 PAGES = Path(__file__).parent / "pages"
 KINDS = ("", "tutorials", "reference", "explanation")
 """Folders of pages, in the order in which they are listed."""
-_LINK = re.compile(r"\[([^\]]+)\]\((?!\w+://)([^)#\s]*)(#[^)\s]*)?\)")
+_LINK = re.compile(r"!?\[([^\]]+)\]\((?!\w+://)([^)#\s]*)(#[^)\s]*)?\)")
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 
 
@@ -58,7 +58,7 @@ def topic(name: str) -> Topic:
 
 def offline(text: str) -> str:
     """Return a page's Markdown for reading without the site: links name the topic to type, and
-    comments are left out.
+    comments and pictures are left out.
 
     >>> offline("See [blocks](../explanation/zeros.md#blocks).")
     'See blocks (docs zeros).'
@@ -66,6 +66,8 @@ def offline(text: str) -> str:
 
     def named(match: re.Match[str]) -> str:
         path = match[2]
+        if match[0].startswith("!"):
+            return ""
         return f"{match[1]} (docs {Path(path).stem})" if path.endswith(".md") else match[1]
 
     return _LINK.sub(named, _COMMENT.sub("", text))

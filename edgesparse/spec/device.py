@@ -37,7 +37,9 @@ class Local(Strict):
     """This machine, without SSH."""
 
     python: str | None = Field(
-        None, description="Python that has the runtimes; default: the one that runs edgesparse."
+        None,
+        description="Python that has the runtimes and numpy; default: the one that runs "
+        "edgesparse.",
     )
 
 
@@ -94,7 +96,8 @@ class Device(Strict):
     install: Literal["venv", "system"] = Field(
         "venv",
         description="venv: edgesparse installs the runtimes in workdir/venv; system: use those of "
-        "the device's Python. A local device always uses those of its Python.",
+        "the device's Python, such as Coral's apt package. A local device always uses those of its "
+        "Python.",
     )
     runtimes: list[
         Annotated[Runtime, BeforeValidator(_runtime, json_schema_input_type=str | Runtime)]

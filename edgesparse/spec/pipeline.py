@@ -238,10 +238,8 @@ class Verify(Strict):
         None,
         gt=0,
         description="Largest difference to the Keras model's output, as a share of the outputs' "
-        "range; "
-        "default by scheme: f32 0.001, f16 0.02, half-precision arithmetic and int16x8 0.05, "
-        "dynamic "
-        "0.15, int8 and uint8 0.2.",
+        "range; default by scheme: f32 0.001, f16 0.02, half-precision arithmetic and int16x8 "
+        "0.05, dynamic 0.15, int8 and uint8 0.2.",
     )
     min_agreement: Fraction | None = Field(
         None,

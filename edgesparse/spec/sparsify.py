@@ -154,8 +154,7 @@ class Channels(FineTune):
     importance: Importance = Field(
         "l2",
         description="Importance of a channel: a norm of its weights with batch normalization "
-        "folded, or "
-        "the scale of the batch normalization behind it.",
+        "folded, or the scale of the batch normalization behind it.",
     )
     scope: Literal["global", "layer"] = Field(
         "global",
@@ -165,8 +164,8 @@ class Channels(FineTune):
     round_to: Multiple = Field(
         "auto",
         description="Remaining widths are multiples of this, for vectorized kernels; auto: 8 for "
-        "every "
-        "target (the delegate's groups have 4 channels), and less in layers narrower than 32.",
+        "every target (the delegate's groups have 4 channels), and less in layers narrower than "
+        "32.",
     )
     max_pruning_ratio: Sparsity = Field(
         0.9, description="Largest share of channels to remove from a layer."
@@ -203,8 +202,8 @@ class OneShot(FineTune):
     pattern: Pattern = Field("unstructured", description="Pattern of zeros.")
     distribution: Literal["error", Distribution] = Field(
         "error",
-        description="How zeros are distributed over layers. error: with a small sum of the "
-        "layers' output errors; the others as in magnitude pruning.",
+        description="How zeros are distributed over layers. error: with a small sum of the layers' "
+        "output errors; the others as in magnitude pruning.",
     )
     calibration_samples: int = Field(
         500, ge=1, le=100_000, description="Number of calibration samples, from training data."

@@ -57,8 +57,8 @@ class L1(FineTune):
     group: PenaltyGroup = Field(
         "weight",
         description="Group of weights that become zero together: single weights; blocks of outputs "
-        "x inputs; all weights of an input of the model, which removes features or "
-        "words; or a channel, which is then removed.",
+        "x inputs; all weights of an input of the model, which removes features or words; or a "
+        "channel, which is then removed.",
     )
     distribution: Literal["auto", Distribution] = Field("auto", description=DISTRIBUTION)
     end: Fraction = Field(
@@ -127,7 +127,9 @@ class Activations(FineTune):
 
     method: Literal["activations"] = Field(description="The method's name.")
     penalty: Literal["l1", "hoyer"] | None = Field(
-        "l1", description="Penalty on the outputs of ReLU layers; null: none."
+        "l1",
+        description="Penalty on the outputs of ReLU layers; hoyer is independent of their scale; "
+        "null: none.",
     )
     penalty_weight: float = Field(
         1.0, gt=0, description="Weight of the penalty, which is at most 1 at first, in the loss."

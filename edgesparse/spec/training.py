@@ -101,14 +101,12 @@ class Train(Strict):
     optimizer: ByName | None = Field(
         None,
         description="Keras optimizer, by name or with arguments, as {name: SGD, momentum: 0.9, "
-        "clipnorm: "
-        "1.0}; default: a compiled model's, or Adam.",
+        "clipnorm: 1.0}; default: a compiled model's, or Adam.",
     )
     loss: ByName | None = Field(
         None,
-        description="Keras loss, by name or with arguments, as {name: Huber, delta: 2.0}; "
-        "default: a "
-        "compiled model's, or the task's.",
+        description="Keras loss, by name or with arguments, as {name: Huber, delta: 2.0}; default: "
+        "a compiled model's, or the task's.",
     )
     metrics: list[ByName] = Field(
         [], description="More Keras metrics for training; default: a compiled model's."
@@ -119,8 +117,7 @@ class Train(Strict):
     regularize: Regularize | None = Field(
         None,
         description="L1 or L2 penalty on kernels, in training and fine-tuning; it makes weights "
-        "small, "
-        "but not exactly zero, unlike 'method: l1'.",
+        "small, but not exactly zero, unlike 'method: l1'.",
     )
     callbacks: list[Annotated[Reference, shorthand("ref")]] = Field(
         [],
@@ -143,10 +140,9 @@ class Train(Strict):
     )
     recalibrate_batch_norm: bool | None = Field(
         None,
-        description="Recompute the statistics of batch normalization after training: after a "
-        "short one "
-        "they are stale, and the model is at chance level; default: where validation is far behind "
-        "training and it helps, with a note; false: never.",
+        description="Recompute the statistics of batch normalization after training: after a short "
+        "one they are stale, and the model is at chance level; default: where validation is far "
+        "behind training and it helps, with a note; false: never.",
     )
     strategy: Annotated[Strategy, shorthand("name")] = Field(
         Strategy(name="none"),

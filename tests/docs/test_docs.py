@@ -76,7 +76,7 @@ def test_a_search_without_a_match():
 
 
 def test_offline_pages_name_topics_in_place_of_links():
-    text = "[a](../x/zeros.md#b), [c](https://d.e), [f](#g) <!-- keys -->\nh"
+    text = "[a](../x/zeros.md#b), [c](https://d.e), [f](#g) ![i](j.svg)<!-- keys -->\nh"
     assert offline(text) == "a (docs zeros), [c](https://d.e), f h"
 
 
