@@ -212,7 +212,7 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         run.stop,
         run.cluster,
     )
-    with opened as executor, built_meanwhile(target):
+    with opened as executor:
         try:
             plan = _predicted(run, target, plan, executor, runtime_profiles, inputs)
 
@@ -228,7 +228,9 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
                 _record_provenance(record, plan, executor)
                 return models
 
-            models = execute_and_read(plan.work, executor, run.listener, read, check, failed)
+            # Only now: a compiler beside the first rows' measurement would slow them down.
+            with built_meanwhile(target):
+                models = execute_and_read(plan.work, executor, run.listener, read, check, failed)
         # After an interrupt, too: the next plan is compared with what this run executed.
         finally:
             try:

@@ -70,7 +70,11 @@ def run(context: StageContext) -> None:
     save_golden(
         context.folder / "golden.npz", ordered, predict(partial(model, training=False), x, recipe)
     )
-    write_json(context.folder / NETWORK, {**_network(context, model, recipe), "notes": notes})
+    networks, inputs = context.plan.networks, context.stage.inputs
+    key = inputs.get("quantize") or inputs["model"]
+    if key not in networks:
+        networks[key] = _network(context, model, recipe)
+    write_json(context.folder / NETWORK, {**networks[key], "notes": notes})
     if spec["scheme"] not in ("f32", "f16"):
         _diagnose(context, content, model, list(ordered.values()))
 

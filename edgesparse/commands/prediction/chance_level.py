@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from edgesparse.commands.prediction.predict import ensure_artifact
+from edgesparse.commands.prediction.predict import ensure_artifacts
 from edgesparse.graph.events import Listener
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
@@ -28,7 +28,7 @@ def require_learned(plan: Plan, executor: Executor, listener: Listener) -> Calla
     costly = [stage for stage in plan.work if _trains(stage) and not executor.store.has(stage.key)]
     trainings = {key for stage in costly for key in _before(plan, stage)}
     # The chance level follows from the targets.
-    has_targets = bool(costly) and ensure_artifact(plan, plan.samples, executor, listener) is None
+    has_targets = bool(costly) and not ensure_artifacts(plan, [plan.samples], executor, listener)
 
     def check(stage: Stage) -> None:
         if not has_targets or stage.name != "train" or stage.key not in trainings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.prediction import feasibility, gain, speedup
 from edgesparse.commands.prediction.outcomes import Prediction
@@ -27,8 +29,13 @@ def predict(
     """
     context, store = executor.context, executor.store
     predictions: list[Prediction] = []
-    for group in plan.training_groups:
-        error = ensure_artifact(plan, group.preflight, executor, listener)
+    groups = plan.training_groups
+    keys = [group.preflight for group in groups]
+    if target.device.tpu is None:
+        keys += [group.untrained_model for group in groups if group.untrained_model]
+    errors = ensure_artifacts(plan, keys, executor, listener)
+    for group in groups:
+        error = errors.get(group.preflight)
         if error is not None:
             names = ", ".join(group.variants)
             predictions.append(Prediction("note", f"preflight failed for {names}: {error}"))
@@ -50,9 +57,9 @@ def predict(
         return predictions
     chosen = {v: context.pipeline.variants[v] for v in plan.converted}
     predictions += speedup.half_precision(chosen, context.profiles, prefix)
-    for group in plan.training_groups:
+    for group in groups:
         key = group.untrained_model
-        if key and ensure_artifact(plan, key, executor, listener) is None:
+        if key and key not in errors:
             graph = untrained_model.read_graph(store.path(key))
             variants = {name: chosen[name] for name in group.variants if name in chosen}
             predictions += speedup.zeros(plan, variants, graph, context.profiles, prefix)
@@ -60,15 +67,21 @@ def predict(
     return list(dict.fromkeys(predictions))
 
 
-def ensure_artifact(
-    plan: Plan, key: str, executor: Executor, listener: events.Listener
-) -> str | None:
-    """Make an artifact that the store lacks; return the error, None for success."""
+def ensure_artifacts(
+    plan: Plan, keys: Sequence[str], executor: Executor, listener: events.Listener
+) -> dict[str, str]:
+    """Make the artifacts that the store lacks; returns errors by key.
+
+    They are made in parallel where there are several workers, each of which has then imported
+    TensorFlow before the training takes all cores.
+    """
     store = executor.store
-    if store.has(key) and store.ready(key) and store.damage(key) is None:
-        return None
-    errors = execute([plan.stage(key)], executor, _without_failures(listener))
-    return next(iter(errors.values()), None)
+    missing = [
+        plan.stage(key)
+        for key in dict.fromkeys(keys)
+        if not (store.has(key) and store.ready(key) and store.damage(key) is None)
+    ]
+    return execute(missing, executor, _without_failures(listener)) if missing else {}
 
 
 def _without_failures(listener: events.Listener) -> events.Listener:

@@ -33,7 +33,7 @@ from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.compression import wire_bytes
 from edgesparse.spec.safe.text import clean, without_credentials
 
-FIRST = Benchmark(rounds=1, min_seconds=0.3, min_runs=10, warmup_seconds=0.1)
+FIRST = Benchmark(rounds=1, min_seconds=0.15, min_runs=10, warmup_seconds=0.1)
 """How the first rows are measured: a glance, before training goes on."""
 PROVISIONAL = "provisional times of one short round, before the other variants are trained"
 

@@ -194,6 +194,12 @@ class PlanContext:
         return self._by_training[name]
 
     @cached_property
+    def networks(self) -> dict[str, dict[str, Any]]:
+        """Facts about Keras models by the key of their artifact: several conversions start from
+        the same model."""
+        return {}
+
+    @cached_property
     def dataset(self) -> Dataset:
         """The data with its recipe."""
         return replace(self.data, recipe=self.recipe)
