@@ -56,7 +56,7 @@ def up(name: str, as_json: bool) -> None:
     device, spec = _emulated(name)
     with ProgressDisplay() as listener, set_up_progress(device, listener) as progress:
         built = build_image(device, progress)
-        machine = machines.up(device.name, spec, built, lambda text: progress(0.9, text))
+        machine = machines.up(device.name, spec, built, lambda _, text: progress(0.9, text))
     login = f"log in with: {machines.login(machine, built)}"
     emit(as_json, vars(machine), [machines.describe(machine), login])
 

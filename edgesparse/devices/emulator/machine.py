@@ -33,6 +33,11 @@ SLOWDOWN = 20.0
 """Seconds of this machine per second of a clock that counts instructions, at worst."""
 OLD_SECONDS = 30 * 86400
 _VERSION = 1
+Show = Callable[[int, str], None]
+
+
+def show_nothing(_: int, __: str) -> None:
+    """Ignore a step of a boot."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +127,7 @@ def running(name: str) -> Machine | None:
     return None
 
 
-def up(
-    name: str, spec: Emulator, built: Path, show: Callable[[str], None] = lambda _: None
-) -> Machine:
+def up(name: str, spec: Emulator, built: Path, show: Show = show_nothing) -> Machine:
     """Boot a machine that stays up until `down`; `show` gets its steps. Raises EmulatorError."""
     machine = running(name)
     if machine is not None:
@@ -165,13 +168,13 @@ class EmulatedTransport(SshTransport):
         built: Path,
         *,
         keep_disk: bool = False,
-        show: Callable[[str], None] = lambda _: None,
+        show: Show = show_nothing,
     ) -> None:
         """
         Args:
             built: the image's folder.
             keep_disk: whether changes to the disk go to the image.
-            show: called with each step of the boot.
+            show: called with each step of the boot and its number.
         """
         self._machine: subprocess.Popen[bytes] | None = None
         machine = None if keep_disk else running(name)
@@ -233,7 +236,7 @@ def _boot(
     *,
     stays: bool,
     keep_disk: bool = False,
-    show: Callable[[str], None] = lambda _: None,
+    show: Show = show_nothing,
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start QEMU and wait until its SSH server answers; returns the process and the local port."""
     image.check_tools({tool: image.TOOLS[tool] for tool in ("qemu-system-aarch64", "ssh")})
@@ -306,7 +309,7 @@ def _await_ssh(
     process: subprocess.Popen[bytes],
     port: int,
     log: Path,
-    show: Callable[[str], None],
+    show: Show,
 ) -> None:
     """Wait for the SSH server for as long as the boot goes on."""
     size, since, before = -1, 0.0, 0.0
@@ -318,7 +321,8 @@ def _await_ssh(
             size, since, before = len(console), now, computed
             steps = [line for line in console.decode(errors="replace").splitlines()
                      if line.startswith(image.STEP)]  # fmt: skip
-            show(steps[-1].removeprefix(image.STEP).strip() if steps else "booting")
+            step = steps[-1].removeprefix(image.STEP).strip() if steps else "booting"
+            show(len(steps), step)
         elif computed - before > SILENT_CPU_SECONDS or now - since > SILENT_SECONDS:
             raise EmulatorError(
                 f"device {name}: the boot stopped: no output for {now - since:.0f} s, of which it "

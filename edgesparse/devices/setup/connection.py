@@ -21,6 +21,10 @@ from edgesparse.spec.device import Device, Emulator
 
 _BASE = ""
 """The setup of an image without runtimes."""
+_BASE_SHARE = 0.4
+"""Its share of the time that a new image takes."""
+_FIRST_BOOT_STEPS = len(image.COMPILED) + 3
+"""Besides folders of Python's library: its top level, the owners of files, the SSH server."""
 
 
 def connect(device: Device, progress: Progress = lambda _, __: None) -> Transport:
@@ -60,7 +64,7 @@ def _open_transport(device: Device, progress: Progress) -> Transport:
             connection.emulator,
             device.workdir,
             image_path,
-            show=lambda text: progress(0.9, text),
+            show=lambda _, text: progress(0.9, text),
         )
     if connection.plugin is not None:
         target = find("transports", connection.plugin.name, None, Path())
@@ -94,10 +98,15 @@ def build_image(device: Device, progress: Progress = lambda _, __: None) -> Path
         progress(0.0, "disk image")  # Another process may be building it.
     with emulator.building(setup) as folder:
         if folder is not None:
-            _build_base(progress)
-            progress(0.5, "disk: copying")
-            copy_sparse(emulator.image_folder(_BASE), folder)
-            _provision_image(device, folder, progress)
+            base = emulator.image_folder(_BASE)
+            share = 0.0 if base.is_dir() else _BASE_SHARE
+            with emulator.building(_BASE) as new:
+                if new is not None:
+                    downloads = emulator.downloads_folder(_BASE)
+                    image.build(new, downloads, _part(progress, 0, share, "disk: "))
+            progress(share, "disk: copying")
+            copy_sparse(base, folder)
+            _provision_image(device, folder, _part(progress, share, 0.9))
     return image_path
 
 
@@ -108,32 +117,25 @@ def _setup(device: Device) -> str:
     return json.dumps(recipe, default=vars, sort_keys=True)
 
 
-def _build_base(progress: Progress) -> None:
-    with emulator.building(_BASE) as folder:
-        if folder is not None:
-            downloads = emulator.downloads_folder(_BASE)
-            image.build(
-                folder, downloads, lambda share, text: progress(share * 0.5, f"disk: {text}")
-            )
+def _part(progress: Progress, start: float, end: float, what: str = "") -> Progress:
+    """Return the progress of a part, from `start` to `end` of the whole."""
+    return lambda share, text: progress(start + share * (end - start), f"{what}{text}")
 
 
 def _provision_image(device: Device, folder: Path, progress: Progress) -> None:
     spec = Emulator(cpu="cortex-a76", memory_mib=1024, clock="wall")
+    boot = _part(progress, 0, 0.6, "first boot: ")
     transport = emulator.EmulatedTransport(
         device.name,
         spec,
         device.workdir,
         folder,
         keep_disk=True,
-        show=lambda text: progress(0.55, f"first boot: {text}"),
+        show=lambda number, text: boot(min(1.0, number / _FIRST_BOOT_STEPS), text),
     )
     try:
         claim(transport)
-        runtimes.provision(
-            transport,
-            device,
-            lambda share, text: progress(0.7 + share * 0.2, f"runtimes: {text}"),
-        )
+        runtimes.provision(transport, device, _part(progress, 0.6, 1, "runtimes: "))
         transport.run(["sync"], timeout_seconds=300)
     finally:
         transport.close()

@@ -101,10 +101,10 @@ def test_a_boot_that_stops_fails_and_one_that_goes_on_does_not(tmp_path, monkeyp
     with log.open("wb") as file, subprocess.Popen(["sh", "-c", talks], stdout=file) as process:
         try:
             with pytest.raises(EmulatorError, match=r"the boot stopped.*last: edgesparse: step 3"):
-                emulator._await_ssh("pi", process, 1, log, steps.append)
+                emulator._await_ssh("pi", process, 1, log, lambda *step: steps.append(step))
         finally:
             process.kill()
-    assert steps[-3:] == ["step 1", "step 2", "step 3"]
+    assert steps[-3:] == [(1, "step 1"), (2, "step 2"), (3, "step 3")]
 
 
 def test_a_machine_that_ends_says_why(tmp_path):
@@ -113,7 +113,7 @@ def test_a_machine_that_ends_says_why(tmp_path):
     with subprocess.Popen(["true"]) as process:
         process.wait()
         with pytest.raises(EmulatorError, match="QEMU failed to start: no such CPU"):
-            emulator._await_ssh("pi", process, 1, log, lambda _: None)
+            emulator._await_ssh("pi", process, 1, log, emulator.show_nothing)
 
 
 def test_computing_time_counts_the_children():
