@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgesparse.docs import Topic, offline, topics
 
@@ -17,8 +18,9 @@ _COMMON = frozenset(
         "or so that the this to use was what when where which why will with you your"
     )
 )
-_IN_HEADING, _IN_TITLE = 4.0, 2.0
-"""What a word in a section's heading, or in its page's title, counts more than one in its text."""
+_IN_HEADING, _IN_TITLE, _ADJACENT = 4.0, 2.0, 2.0
+"""Weights, relative to that of a word in the text: of a word in a section's heading and in its
+page's title; of words that follow each other as in the query, such as a message."""
 _FREQUENT = 3
 """More occurrences of a word in a section count no more."""
 
@@ -63,10 +65,12 @@ def _words(text: str) -> list[str]:
 def find(query: str, limit: int = 6) -> list[Match]:
     """Return the sections that fit a query best, the best first.
 
-    Sections with all of its words come first; a rare word counts more than a frequent one, and one
-    in a heading more than one in the text.
+    Sections with all of its words come first; a rare word counts more than a frequent one, one in a
+    heading more than one in the text, and words in the query's order more than others.
     """
-    terms = [w for w in dict.fromkeys(_words(query.lower())) if w not in _COMMON]
+    words = _words(query.lower())
+    terms = [w for w in dict.fromkeys(words) if w not in _COMMON]
+    pairs = [f" {first} {second} " for first, second in pairwise(words)]
     every = [section for topic in topics().values() for section in sections(topic)]
     counts = [Counter(_words(" ".join(section.lines).lower())) for section in every]
     heads = [set(_words(section.heading.lower())) for section in every]
@@ -82,10 +86,13 @@ def find(query: str, limit: int = 6) -> list[Match]:
             * (min(count[w], _FREQUENT) + _IN_HEADING * (w in head) + _IN_TITLE * (w in title))
             for w in terms
         ]
+        text = " ".join(["", *_words(" ".join([section.heading, *section.lines]).lower()), ""])
+        adjacent = [sum(rare.get(w, 0) for w in pair.split()) for pair in pairs if pair in text]
         share = sum(weight > 0 for weight in weights) / max(1, len(terms))
         if share > 0:
             line = _best_line(section.lines, terms)
-            matches.append(Match(section, sum(weights) * share**3, line))
+            score = (sum(weights) + _ADJACENT * sum(adjacent)) * share**3
+            matches.append(Match(section, score, line))
     return sorted(matches, key=lambda match: -match.score)[:limit]
 
 

@@ -45,6 +45,8 @@ def test_an_unknown_topic_names_the_nearest():
         ("github actions", "ci"),
         ("accuracy budget", "budget"),
         ("unknown host key", "troubleshooting"),
+        ("pi: every key was refused", "troubleshooting"),
+        ("the CPU clock varied between 600 and 1500 MHz", "troubleshooting"),
         ("what to ship", "measurement"),
     ],
 )
