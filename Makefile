@@ -21,7 +21,7 @@ PYTEST := $(BIN)/pytest -n 3 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: deploy test test-full test-all test-fast coverage docs lint types bench soak clean help setup lock matrix schemas calibrate
+.PHONY: deploy test test-full test-all test-fast coverage docs lint types bench soak clean help setup lock matrix study schemas calibrate
 
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
@@ -91,6 +91,9 @@ lock: ## Make requirements.lock, .ci/requirements.lock and the devices' wheels.j
 
 matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write it to the documentation
 	@$(BIN)/python -m tests.tools.mechanisms
+
+study: $(DEVELOP) ## Train for accuracy at equal time, an hour or more, and write it to pipelines/README.md
+	@$(BIN)/python -m tests.tools.accuracy_at_time
 
 calibrate: $(DEVELOP) ## Hold the emulated boards against published figures of real ones
 	@$(BIN)/python -m tests.tools.calibrate
