@@ -10,6 +10,7 @@ import yaml
 from edgesparse.commands import init
 from edgesparse.commands.init import examples, write_project
 from edgesparse.delegate.build import ARCHITECTURES, file_name, library
+from edgesparse.docs import topics
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import load_device, load_pipeline
 from tests.conftest import ROOT
@@ -61,7 +62,7 @@ def test_the_workflow_is_one_and_its_commands_exist(cli, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wheel_has_the_examples_and_the_delegate(tmp_path):
+def test_a_wheel_has_the_examples_the_delegate_and_the_documentation(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
     command += ["--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, cwd=tmp_path)
@@ -75,6 +76,8 @@ def test_a_wheel_has_the_examples_and_the_delegate(tmp_path):
         ("devices", f"{init.EMULATED}.yaml"),
     ):
         assert any(name.endswith(f"share/edgesparse/{kind}/{file}") for name in names)
+    pages = {str(topic.path.relative_to(ROOT)) for topic in topics().values()}
+    assert pages <= set(names)
     assert "none-any" in wheel.name, "one wheel serves all machines"
     for architecture in ARCHITECTURES:
         content = archive.read(f"edgesparse/delegate/lib/{file_name(architecture)}")
