@@ -1,4 +1,4 @@
-"""Writes results.schema.json and the key tables of RESULTS.md from the models of results.
+"""Writes results.schema.json and the key tables of its page from the models of results.
 
 python -m tests.tools.results_reference
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from edgesparse.docs import PAGES
 from edgesparse.measure import results
 
-FOLDER = results.Path(results.__file__).parent
-SCHEMA, REFERENCE = FOLDER / "results.schema.json", FOLDER / "RESULTS.md"
+SCHEMA = results.Path(results.__file__).with_name("results.schema.json")
+REFERENCE = PAGES / "reference" / "results.md"
 HEADING = "\n## Keys\n"
 
 
