@@ -10,8 +10,8 @@ READY := $(VENV)/.ready
 DEVELOP := $(VENV)/.develop
 # uv where it is there, else pip: both check the lock's hashes and show their progress. Bytecode is
 # compiled at the first import of a module, since most modules are never imported.
-UV := $(shell command -v uv 2>/dev/null)
-INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/pip install \
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv)
+INSTALL := $(if $(UV),"$(UV)" pip install --python $(BIN)/python,$(BIN)/pip install \
 	--disable-pip-version-check --no-compile --progress-bar $(if $(MAKE_TERMOUT),on,off))
 # Three files at a time, since tests wait for devices half of the time; tests/conftest.py keeps those
 # together that share a long run.
@@ -36,7 +36,7 @@ test-all: test test-full ## Run both
 
 coverage: $(DEVELOP) ## Measure which lines the tests run: MARKS="not bench", or "not full and not bench"
 	@rm -f .coverage .coverage.*
-	@COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/coverage run -m $(notdir $(PYTEST)) -m "$(MARKS)"
+	@COVERAGE_FILE="$(CURDIR)/.coverage" $(BIN)/coverage run -m $(notdir $(PYTEST)) -m "$(MARKS)"
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered
 
 test-fast: $(DEVELOP) ## Run the tests that take no training, about a minute
@@ -44,7 +44,7 @@ test-fast: $(DEVELOP) ## Run the tests that take no training, about a minute
 
 docs: $(DEVELOP) ## Build the documentation as a site, in build/docs; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict \
-		--config-file edgesparse/docs/mkdocs.yml --site-dir $(CURDIR)/build/docs
+		--config-file edgesparse/docs/mkdocs.yml --site-dir "$(CURDIR)/build/docs"
 
 lint: $(DEVELOP) ## Check style and format
 	@$(BIN)/ruff check .

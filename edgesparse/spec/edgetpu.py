@@ -69,7 +69,7 @@ class EdgeTpu(Strict):
         Compiler, BeforeValidator(_compiler, json_schema_input_type=str | Compiler)
     ] = Field(
         Compiler(local=LocalCompiler()),
-        description="local, ssh, container, precompiled or none.",
+        description="local (default), ssh, container, precompiled or none.",
     )
     library: str = Field(
         "libedgetpu.so.1",
@@ -80,7 +80,7 @@ class EdgeTpu(Strict):
     options: dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)],
         Annotated[str, Field(max_length=255)],
-    ] = Field({}, description="Options of the library, such as device: usb.")
+    ] = Field({}, description="Options of the library, such as device: usb or pci.")
     min_runtime_version: int | None = Field(
         None, ge=1, le=99, description="Oldest Edge TPU runtime that must run the file (-m)."
     )

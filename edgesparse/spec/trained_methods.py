@@ -135,6 +135,8 @@ class Activations(FineTune):
         1.0, gt=0, description="Weight of the penalty, which is at most 1 at first, in the loss."
     )
     to_relu: bool = Field(
-        True, description="Replace GELU, SiLU and swish by ReLU, whose zeros are exact."
+        True,
+        description="Replace GELU, SiLU, swish, ELU, SELU and softplus by ReLU, whose "
+        "zeros are exact.",
     )
     exclude: list[str] = Field([], description="Layers whose activations are kept; globs.")

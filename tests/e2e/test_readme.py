@@ -45,7 +45,9 @@ def test_set_up_takes_uv_where_it_is_there(tmp_path, path, installs):
     for name in ("make", "sh", "bash", *filter(None, [path])):
         source = shutil.which(name) or "/bin/true"
         (programs / name).symlink_to(source)
-    environment = {**os.environ, "PATH": str(programs)}
+    # Not the settings of the make that runs the tests.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    environment["PATH"] = str(programs)
 
     def planned(*more: str) -> list[str]:
         words = ["make", "-B", "-n", "setup", *more]

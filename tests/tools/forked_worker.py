@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from functools import cache
+from pathlib import Path
 from typing import IO, Any
 
 from edgesparse.graph.execution import worker_main
@@ -23,6 +25,7 @@ from edgesparse.graph.execution.worker import Worker
 from edgesparse.spec.safe.programs import import_path, python
 
 _SERVE = "from tests.tools.forked_worker import serve; serve(int(sys.argv[1]))"
+ROOT = Path(__file__).parents[2]
 _LONGEST = 1 << 20
 """Bytes of a request: mostly the environment."""
 
@@ -60,6 +63,9 @@ class _Server:
             self._process = subprocess.Popen(
                 python(_SERVE, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=ROOT,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -71,8 +77,14 @@ class _Server:
 
     def ask(self, request: dict[str, Any], descriptors: list[int] | None = None) -> Any:
         with self._lock:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors or [])
-            return json.loads(self._socket.recv(_LONGEST))
+            try:
+                socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors or [])
+                return json.loads(self._socket.recv(_LONGEST))
+            except BaseException:  # A reply that comes later would answer another request.
+                _server.cache_clear()
+                self._process.kill()
+                self.close()
+                raise
 
     def close(self) -> None:
         self._socket.close()
@@ -100,8 +112,8 @@ def serve(descriptor: int) -> None:
             reply = _fork(asking, request, *descriptors)
         else:
             ((how, pid),) = request.items()
-            _, status = os.waitpid(pid, os.WNOHANG if how == "poll" else 0)
-            reply = os.waitstatus_to_exitcode(status) if _ else None
+            ended, status = os.waitpid(pid, os.WNOHANG if how == "poll" else 0)
+            reply = os.waitstatus_to_exitcode(status) if ended else None
         asking.send(json.dumps(reply).encode())
 
 
@@ -124,6 +136,9 @@ def _fork(asking: socket.socket, request: dict[str, Any], connection: int, log: 
         os.close(when_ready)  # From now on it can be killed with its group.
         try:
             worker_main.main(connection)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(1)
     os.close(when_ready)
