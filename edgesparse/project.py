@@ -122,7 +122,7 @@ def _as_function(command: Callable[..., Result]) -> Callable[..., Result]:
 def _open(
     *,
     project: str | Path = ".",
-    listener: events.Listener = events.null_listener,
+    listener: events.Listener | None = None,
     jobs: int | None = None,
     cluster: str | None = None,
 ) -> Project:

@@ -16,6 +16,7 @@ from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.graph import events
 from edgesparse.graph.execution.cluster import DaskCluster
 from edgesparse.graph.execution.pool import Workers, checked_jobs
+from edgesparse.graph.progress import default_listener
 from edgesparse.graph.workspace import Workspace
 from edgesparse.spec.device import Device
 from edgesparse.spec.reading.load import find_device, find_devices
@@ -32,7 +33,7 @@ class Resources:
         self,
         folder: str | Path = ".",
         *,
-        listener: events.Listener = events.null_listener,
+        listener: events.Listener | None = None,
         jobs: int | None = None,
         cluster: str | None = None,
         workers: Workers | None = None,
@@ -40,7 +41,8 @@ class Resources:
         """
         Args:
             folder: the project, with devices/ and .edgesparse.
-            listener: called with each event of `edgesparse.graph.events`, for example `print`.
+            listener: called with each event of `edgesparse.graph.events`, for example `print`;
+                default: shows progress in Jupyter notebooks, else nothing.
             jobs: stages that run in parallel; default: by cores and memory.
             cluster: address or file of the scheduler of a Dask cluster that runs the stages.
             workers: processes shared by several projects; closing this one keeps them.
@@ -49,7 +51,7 @@ class Resources:
             UsageError: `jobs` is less than 1.
         """
         self.folder = Path(folder)
-        self.listener = events.thread_safe(listener)
+        self.listener = events.thread_safe(listener or default_listener())
         self.jobs = checked_jobs(jobs)
         self._address = cluster
         self._cluster: DaskCluster | None = None

@@ -74,6 +74,15 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows as the value of a cell, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png")
+        return stream.getvalue()
+
+
 @dataclass
 class Drawing:
     """A figure that is being drawn, with the tooltips of its parts by SVG id."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgesparse.graph import events
+from edgesparse.graph.progress import RunProgress
 from edgesparse.measure.rows import Row
 from edgesparse.report.page.document import render
 from edgesparse.report.table import score_text
@@ -15,8 +15,6 @@ from edgesparse.report.units import DASH, ms_text, percent_text, size_text
 
 Key = tuple[str, str, int, str]
 """Device, runtime, threads, variant."""
-LINES = 12
-"""Finished stages and messages that the page lists, the latest last."""
 
 
 @dataclass
@@ -54,31 +52,20 @@ class LiveRun:
     def __init__(self, title: str) -> None:
         self.title = title
         self._rows: dict[Key, _LiveRow] = {}
-        self._running: dict[str, str] = {}
-        self._lines: list[str] = []
+        self._progress = RunProgress()
         self._lock = threading.Lock()
 
     def listen(self, event: events.RunEvent) -> None:
         """Take an event of the run."""
         with self._lock:
-            if isinstance(event, events.StageStarted):
-                self._running[event.label] = ""
-            elif isinstance(event, events.StageProgress):
-                self._running[event.label] = f"{event.share:.0%}, {event.text}".rstrip(", ")
-            elif isinstance(event, events.StageDone):
-                self._running.pop(event.label, None)
-                self._lines.append(f"{event.label}: {'cached' if event.cached else 'done'}")
-            elif isinstance(event, events.StageFailed):
-                self._running.pop(event.label, None)
-                self._lines.append(f"FAILED {event.label}: {event.error}")
-            elif isinstance(event, events.Note):
-                self._lines.append(event.text)
-            elif isinstance(event, events.RoundMeasured):
+            if self._progress.take(event):
+                return
+            if isinstance(event, events.RoundMeasured):
                 key = (event.device, event.runtime, event.threads, event.variant)
                 row = self._rows.setdefault(key, _LiveRow())
                 row.medians_ms[event.round] = event.p50_ms
                 row.rounds = event.rounds
-            else:
+            elif isinstance(event, events.RowsReady | events.BenchmarkStarted):
                 for ready in event.rows:
                     key = (ready.device, ready.runtime.name, ready.threads, ready.variant)
                     self._rows.setdefault(key, _LiveRow()).row = ready
@@ -90,8 +77,7 @@ class LiveRun:
             for (device, runtime, threads, variant), row in self._rows.items():
                 title = f"{device} | {runtime} | {threads} thread{'s' * (threads > 1)}"
                 groups.setdefault(title, []).append((variant, *row.texts()))
-            running: Mapping[str, str] = dict(self._running)
-            lines = self._lines[-LINES:]
+            running, lines = dict(self._progress.running), list(self._progress.lines)
         return render(
             "live.html", script_file="live.js", title=self.title, groups=groups, running=running,
             lines=lines, live=True,

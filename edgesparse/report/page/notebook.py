@@ -57,15 +57,15 @@ def plot(results: Results) -> Figure:
     device, runtime and number of threads.
 
     Returns:
-        A figure of its own, which pyplot does not manage; notebooks show it.
+        A figure of its own, which pyplot does not manage; notebooks show it as a cell's value.
     """
-    from matplotlib.figure import Figure
+    from edgesparse.report.page.drawing import ShownFigure
 
     groups = [(b.title, [r for r in b.rows if r.status == "ok"]) for b in blocks(results)]
     groups = [(title, rows) for title, rows in groups if any(r.latency_ms for r in rows)]
     width, height = _INCH_PER_CHART
     count = max(1, len(groups))
-    figure = Figure(figsize=(width, height * count), layout="constrained")
+    figure = ShownFigure(figsize=(width, height * count), layout="constrained")
     for number, (title, rows) in enumerate(groups, start=1):
         axes = figure.add_subplot(count, 1, number)
         axes.set_title(clean(title), fontsize=9, parse_math=False)

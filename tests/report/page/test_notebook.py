@@ -24,7 +24,7 @@ def test_a_plot_has_an_axes_for_each_table():
     figure = run.plot()
     placements = {(r.device, r.runtime.name, r.threads) for r in run.rows if r.latency_ms}
     assert len(figure.axes) == len(placements)
-    figure.savefig(io.BytesIO(), format="png")
+    assert figure._repr_png_().startswith(b"\x89PNG")
     hostile = [row.model_copy(update={"variant": r"$\frac$"}) for row in run.rows]
     run.model_copy(update={"rows": hostile}).plot().savefig(io.BytesIO(), format="png")
     unscored = [row.model_copy(update={"metrics": []}) for row in run.rows]
