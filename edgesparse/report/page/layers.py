@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgesparse.delegate.choice import MIN_ZEROS
 from edgesparse.measure.provenance import LayerSparsity
 from edgesparse.measure.results import Results
-from edgesparse.measure.rows import Layer, Row
+from edgesparse.measure.rows import PAYS_FROM, Layer, Row
 from edgesparse.report.table import placement_label
 from edgesparse.report.units import count_text, ms_text, percent_text, size_text, speed_text
 
@@ -88,6 +88,7 @@ def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
     pruned = {layer.name: layer for layer in results.provenance.layers.get(row.variant, ())}
     total = sum(layer.macs or 0 for layer in row.layers)
     longest = max(layer.time_ms or 0.0 for layer in row.layers)
+    dense_name, dense = _dense_layers(row, results)
     for number, layer in enumerate(row.layers, start=1):
         # What only decodes weights is part of the layer that reads them.
         is_last = number == len(row.layers)
@@ -95,6 +96,8 @@ def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
             continue
         share = layer.zeros / layer.weights if layer.weights else 0.0
         pays, reason = (None, "") if share < FEW_ZEROS else _pays(layer, row)
+        if pays is not None and (gain := _gain(layer, dense)):
+            pays, reason = gain >= PAYS_FROM, f"{speed_text(gain)} vs {dense_name}; {reason}"
         work = (layer.macs or 0) / total if total else 0.0
         yield LayerLine(
             layer.name,
@@ -108,6 +111,29 @@ def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
             pays,
             reason or _why_dense(layer, row, pruned.get(layer.name)),
         )
+
+
+def _dense_layers(row: Row, results: Results) -> tuple[str, dict[str, Layer]]:
+    """Return the name and layers of the file that a row's layers are compared with, measured on the
+    same device, runtime and number of threads."""
+    speedup = row.speedup_vs_dense or row.speedup
+    for other in results.rows:
+        same = (other.device, other.runtime, other.threads) == (
+            row.device, row.runtime, row.threads
+        )  # fmt: skip
+        if speedup is not None and same and other.variant == speedup.baseline:
+            return other.variant, {layer.name: layer for layer in other.layers}
+    return "", {}
+
+
+def _gain(layer: Layer, dense: Mapping[str, Layer]) -> float | None:
+    """Return the speed-up of a layer over the dense one of the same size; None where either was not
+    measured."""
+    other = dense.get(layer.name)
+    if other is None or not (layer.time_ms and other.time_ms) or other.zeros >= layer.zeros:
+        return None
+    alike = (layer.operator, layer.dense_bytes) == (other.operator, other.dense_bytes)
+    return other.time_ms / layer.time_ms if alike else None
 
 
 def _zeros(share: float, pruned: LayerSparsity | None) -> Bar:

@@ -58,6 +58,27 @@ def test_zeros_of_a_file_that_is_slower_do_not_pay():
     assert view.lines[0].reason.endswith("and the file is slower than dense-int8")
 
 
+def test_a_measured_layer_says_how_much_faster_its_zeros_make_it():
+    results = run()
+    dense, row = results.rows[0], results.rows[2]
+    assert row.speedup.baseline == dense.variant
+    fast = LAYER.model_copy(update={"taken": True, "time_ms": 0.1})
+    for time_ms, operator, expected in (
+        (0.5, "CONV_2D", "5.00x vs dense-f32; the delegate skips blocks of zeros"),
+        (0.07, "CONV_2D", "0.70x vs dense-f32; the delegate skips blocks of zeros"),
+        (0.5, "FULLY_CONNECTED", "the delegate skips blocks of zeros"),
+        (None, "CONV_2D", "the delegate skips blocks of zeros"),
+    ):
+        other = LAYER.model_copy(update={"zeros": 0, "time_ms": time_ms, "operator": operator})
+        rows = [
+            dense.model_copy(update={"layers": [other]}),
+            row.model_copy(update={"layers": [fast], "delegate": "edgesparse"}),
+        ]
+        views = model_views(results.model_copy(update={"rows": rows}), {"pi": rows[1]})
+        assert views[0].lines[0].reason == expected
+        assert views[0].lines[0].pays is not expected.startswith("0.70x")
+
+
 def test_shipped_rows_come_first_and_decoders_are_left_out():
     results = run()
     rows = [
