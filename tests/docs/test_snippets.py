@@ -58,6 +58,10 @@ def test_there_are_examples():
     assert len(programs()) >= 5
 
 
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
 @pytest.mark.parametrize("text", per_document(lambda document: blocks(document, "yaml")))
 def test_every_yaml_file_is_valid(text, folder):
     path = folder / "example.yaml"
