@@ -27,8 +27,8 @@ from edgesparse.spec.safe.files import locked, user_cache
 SILENT_CPU_SECONDS = 200.0
 """Computing time of a machine without a new line on its console after which its boot has failed. On
 a busy host that takes many times longer, and the boot goes on."""
-SILENT_SECONDS = 900.0
-"""The same of a machine that computes nothing."""
+SILENT_SECONDS = 600.0
+"""The same in seconds in which the machine neither computes nor waits for a CPU."""
 SLOWDOWN = 20.0
 """Seconds of this machine per second of a clock that counts instructions, at worst."""
 OLD_SECONDS = 30 * 86400
@@ -312,35 +312,38 @@ def _await_ssh(
     show: Show,
 ) -> None:
     """Wait for the SSH server for as long as the boot goes on."""
-    size, since, before = -1, 0.0, 0.0
+    size, since, before = -1, 0.0, (0.0, 0.0)
     while process.poll() is None:
-        console, now, computed = _read(log), time.monotonic(), _cpu_seconds(process.pid)
+        console, now, used = _read(log), time.monotonic(), _cpu_seconds(process.pid)
         if b"Server listening" in console and _greets(port):
             return
+        computed, waited = (after - start for after, start in zip(used, before, strict=True))
         if len(console) != size:
-            size, since, before = len(console), now, computed
+            size, since, before = len(console), now, used
             steps = [line for line in console.decode(errors="replace").splitlines()
                      if line.startswith(image.STEP)]  # fmt: skip
             step = steps[-1].removeprefix(image.STEP).strip() if steps else "booting"
             show(len(steps), step)
-        elif computed - before > SILENT_CPU_SECONDS or now - since > SILENT_SECONDS:
+        elif computed > SILENT_CPU_SECONDS or now - since - computed - waited > SILENT_SECONDS:
             raise EmulatorError(
                 f"device {name}: the boot stopped: no output for {now - since:.0f} s, of which it "
-                f"computed {computed - before:.0f} s; last: {_tail(log)}"
+                f"computed {computed:.0f} s; last: {_tail(log)}"
             )
         time.sleep(0.1)
     raise EmulatorError(f"device {name}: QEMU failed to start: {_tail(log)}")
 
 
-def _cpu_seconds(pid: int) -> float:
-    """Return the computing time of a process and its children that run; 0 where it ended."""
-    ticks = 0
-    children = _read(Path(f"/proc/{pid}/task/{pid}/children")).split()
-    for number in (str(pid), *(child.decode() for child in children)):
-        # The program's name, in parentheses, can contain spaces.
-        fields = _read(Path(f"/proc/{number}/stat")).rpartition(b")")[2].split()
-        ticks += sum(int(field) for field in fields[11:13])
-    return ticks / os.sysconf("SC_CLK_TCK")
+def _cpu_seconds(pid: int) -> tuple[float, float]:
+    """Return for how long a process and its children have computed, and waited for a CPU; 0 of
+    those that ended."""
+    children = _read(Path(f"/proc/{pid}/task/{pid}/children")).decode().split()
+    threads = [
+        _read(path).split()
+        for number in (str(pid), *children)
+        for path in Path(f"/proc/{number}/task").glob("*/schedstat")
+    ]
+    computed, waited = (sum(int(times[i]) for times in threads if times) for i in (0, 1))
+    return computed / 1e9, waited / 1e9
 
 
 def _greets(port: int) -> bool:
