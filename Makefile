@@ -92,7 +92,7 @@ lock: ## Make requirements.lock, .ci/requirements.lock and the devices' wheels.j
 matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write it to the documentation
 	@$(BIN)/python -m tests.tools.mechanisms
 
-study: $(DEVELOP) ## Train for accuracy at equal time, an hour or more, and write it to pipelines/README.md
+study: $(DEVELOP) ## Train with three seeds for accuracy at equal time, and write it to pipelines/README.md
 	@$(BIN)/python -m tests.tools.accuracy_at_time
 
 calibrate: $(DEVELOP) ## Hold the emulated boards against published figures of real ones

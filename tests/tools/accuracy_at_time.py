@@ -25,6 +25,7 @@ import yaml
 from matplotlib.figure import Figure
 
 import edgesparse
+from edgesparse.graph import events
 from edgesparse.measure.rows import Row, Speedup
 from edgesparse.measure.statistics import half_width
 from tests.conftest import ROOT
@@ -154,6 +155,11 @@ def pipelines() -> dict[str, dict[str, Any]]:
     }
 
 
+def announce(event: events.RunEvent) -> None:
+    if not isinstance(event, events.StageProgress):
+        print(event, flush=True)
+
+
 def rows(pipeline: dict[str, Any], seed: int, folder: Path, benchmark: bool) -> dict[str, Row]:
     """Train the grid with one seed, and return its rows by variant."""
     path = folder / f"{pipeline['name']}-{seed}.yaml"
@@ -161,7 +167,7 @@ def rows(pipeline: dict[str, Any], seed: int, folder: Path, benchmark: bool) -> 
     path.write_text(yaml.safe_dump(seeded, sort_keys=False))
     device = folder / "local.yaml"
     device.write_text(yaml.safe_dump(DEVICE))
-    with edgesparse.Project(ROOT, listener=lambda event: print(event, flush=True)) as project:
+    with edgesparse.Project(ROOT, listener=announce) as project:
         results = project.deploy(path, devices=[device], benchmark=benchmark)
     if errors := [f"{row.variant}: {row.error}" for row in results.rows if row.error]:
         raise RuntimeError("; ".join(errors))
