@@ -89,7 +89,8 @@ def _latency(
         (axes,) = drawing.axes(1)
         for number, (name, index) in enumerate(here.items()):
             # Beside one another, so that none hides another.
-            offset = 0.22 * (number - (len(here) - 1) / 2) if len(here) < 5 else 0.0
+            step = min(0.22, 0.6 / len(here))
+            offset = step * (number - (len(here) - 1) / 2)
             group = [row for row in rows if placement_label(row, results) == name]
             for row in group:
                 assert row.latency_ms is not None
