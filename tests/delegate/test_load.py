@@ -137,7 +137,7 @@ def test_repeated_interpreters_leave_nothing(model):
         rounds(300, delegates)
         return resident_bytes() - before
 
-    # What the runtime itself loses is not ours: 300 leaks of the model's weights would be 2 MB, each
+    # What the runtime itself loses is not ours: 300 leaks of the model's weights would be 2 MB each
     # time; other threads of this process grow at times.
     assert any(
         growth(lambda: [delegate.load()]) < growth(lambda: None) + 1_000_000 for _ in range(3)
