@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from edgesparse.commands.candidates import ready, too_many_threads
+from edgesparse.commands.candidates import deliverable, ready, too_many_threads
 from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
@@ -124,6 +124,8 @@ def bench_files(
                 for count in spec.threads or settings.threads
                 for name, file in files.items()
             ]
+            if not delegates:
+                candidates = deliverable(candidates, target)
             record.measure(target, candidates, settings, project.listener, stop)
             if layers:
                 measure_layers(record, target, candidates, project.listener, stop)

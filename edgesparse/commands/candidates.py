@@ -11,6 +11,7 @@ from typing import Any
 from edgesparse.commands.fleet.delegates import offers
 from edgesparse.commands.fleet.target import Target
 from edgesparse.delegate import BuildError, library, refused
+from edgesparse.devices.agent.run_job import refused_by
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
@@ -217,8 +218,7 @@ def _verified(
     if chosen.error is None:
         return chosen
     # The library is gone since the verification; the file runs without it.
-    note = f"runs by xnnpack: {chosen.error}"
-    return replace(candidate, notes=(*candidate.notes, note), zeros_exploited=False)
+    return _by_xnnpack(candidate, chosen.error)
 
 
 @lru_cache(64)  # Artifacts never change, and rows are built several times in a run.
@@ -294,6 +294,20 @@ def delegated(candidate: Candidate, delegate: str, machine: str) -> Candidate:
     except BuildError as error:
         return replace(candidate, error=str(error))
     return replace(candidate, external=external)
+
+
+def deliverable(models: Sequence[Candidate], target: Target) -> list[Candidate]:
+    """Send edgesparse's delegate to a device, and run its files by XNNPACK where the device cannot
+    store it: they were verified on a device of the same kind, which could."""
+    libraries = [c.external["library"] for c in models if c.is_delegated and c.external]
+    why = next(filter(None, (refused_by(target.transport, p) for p in set(libraries))), None)
+    return [_by_xnnpack(c, why) if why and c.is_delegated else c for c in models]
+
+
+def _by_xnnpack(candidate: Candidate, why: str) -> Candidate:
+    """Run a candidate without edgesparse's delegate, with a note."""
+    notes = (*candidate.notes, f"runs by xnnpack: {why}")
+    return replace(candidate, delegate="xnnpack", external=None, notes=notes, zeros_exploited=False)
 
 
 def ready(candidate: Candidate, target: Target, error: str | None, delegate: str) -> Candidate:

@@ -73,7 +73,7 @@ def identity(architecture: str) -> str:
     packaged = _packaged(architecture)
     if packaged is not None:
         return file_digest(packaged)
-    if not _folder().is_dir():
+    if not _is_folder(_folder()):
         _compiler()
     return digest()
 
@@ -157,7 +157,7 @@ def digest() -> str:
 def _cached() -> Path:
     """The folder of what was built of these sources; built now if there is none."""
     folder = _folder()
-    if folder.is_dir():
+    if _is_folder(folder):
         return folder
     try:
         with locked(folder.with_name("lock")):
@@ -169,6 +169,14 @@ def _cached() -> Path:
     except OSError as error:
         raise BuildError(f"the delegate cannot be built: {folder}: {error.strerror}") from None
     return folder
+
+
+def _is_folder(path: Path) -> bool:
+    """Path.is_dir, also where the folder above may not be read."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _folder() -> Path:

@@ -4,12 +4,14 @@ keeps it from being loaded, after which XNNPACK runs the file."""
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
 from edgesparse.commands import candidates
 from edgesparse.delegate import build
 from edgesparse.delegate.load import TESTED
+from edgesparse.devices.transport.workdir import MARKER
 from edgesparse.graph.workspace import Workspace
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.stages import verify
@@ -138,6 +140,39 @@ def test_a_folder_that_runs_nothing(project, tmp_path):
         require_fallback(project, "failed to map segment from shared object")
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
+
+
+@contextmanager
+def unwritable(workdir):
+    """A file in a workdir in place of the delegate's library, which cannot be replaced."""
+    path = workdir / "files" / f"{file_digest(build.library('x86_64'))}.so"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (workdir / MARKER).write_text("test")
+    path.touch()
+    mount = ["mount", "--bind", str(path), str(path)]
+    require(subprocess.run(mount, check=False).returncode == 0, "the right to mount a file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.parametrize("by_ssh", [False, True])
+def test_a_folder_that_does_not_take_its_file(project, server, by_ssh):
+    workdir = project / "work"
+    if by_ssh:
+        text = server.device_yaml().replace(str(server.workdir), str(workdir))
+        (project / "devices" / "board.yaml").write_text(text)
+    with unwritable(workdir):
+        require_fallback(project, ".so: ")
+
+
+def test_a_folder_that_no_longer_takes_its_file(project):
+    """It was verified on another device of the same kind."""
+    _, rows = deploy(project)
+    assert rows["sparse-int8"].delegate == "edgesparse"
+    with unwritable(project / "work"):
+        require_fallback(project, ".so: ")
 
 
 def test_a_runtime_it_was_not_tested_with(project, monkeypatch):

@@ -139,7 +139,7 @@ class _TrialRunner:
         base = self.loaded.spec.baseline_variant
         whole = {base: self.loaded.spec.variants[base], **variants}
         loaded = replace(self.loaded, spec=self.loaded.spec.model_copy(update={"variants": whole}))
-        models = self._create(loaded)
+        models = candidates.deliverable(self._create(loaded), self.target)
         if not first:
             self.pruned = self._infeasible(models, base)
             models = [candidate for candidate in models if candidate.variant not in self.pruned]

@@ -32,6 +32,7 @@ from edgesparse.devices.agent.samples import read_arrays
 from edgesparse.devices.transport.interface import (
     ConnectionLost,
     DeviceError,
+    NotWrittenError,
     Progress,
     Transport,
     Upload,
@@ -41,6 +42,7 @@ from edgesparse.devices.transport.processes import MAX_OUTPUT, Channel
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.files import file_digest
 from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.format.signature import Signature, in_order, read_signature
 
 PROGRAMS = Path(__file__).parent.with_name("ondevice")
@@ -142,8 +144,7 @@ def run_job(
         transport.stop = stop
     try:
         job = _put_job(transport, job, folder, stream, progress)
-        if job.entries or not stream.events:
-            _follow(transport, job, folder, stream, stop)
+        _follow(transport, job, folder, stream, stop)
     except ConnectionLost:
         raise  # The next run cleans up on the device.
     except BaseException:
@@ -220,8 +221,8 @@ def _drain(channel: Channel) -> None:
 def _put_job(
     transport: Transport, job: Job, folder: str, stream: EventStream, progress: Progress | None
 ) -> Job:
-    """Copy the job's files. Entries whose files do not fit on the device's disk fail; returns the
-    job without them."""
+    """Copy the job's files. Entries whose files cannot be written on the device fail; returns the
+    job without them. Raises DeviceError where none is left."""
     # Entries share samples, and models over runtimes: each file is read once.
     paths = dict.fromkeys(file for entry in job.entries for file in entry.files)
     files = {file: _upload(transport, file) for file in paths}
@@ -232,17 +233,28 @@ def _put_job(
     transport.put_files(list(files.values()), progress, refused)
     if not refused:
         return job
-    fitting = []
+    writable = []
     for entry in job.entries:
         reasons = [refused.get(files[file].target) for file in entry.files]
         reason = next((reason for reason in reasons if reason is not None), None)
         if reason is None:
-            fitting.append(entry)
+            writable.append(entry)
         else:
             stream.add(Failed(event="failed", entry=entry.name, round=None, error=reason))
-    job = replace(job, entries=tuple(fitting))
+    if not writable:
+        raise DeviceError(listed(list(refused.values()), 2, "; "))
+    job = replace(job, entries=tuple(writable))
     _put_request(transport, job, folder, files, [])
     return job
+
+
+def refused_by(transport: Transport, file: Path) -> str | None:
+    """Copy a job's file ahead of the job; return why the device cannot store it, None if it can."""
+    try:
+        transport.put_files([_upload(transport, file)])
+    except NotWrittenError as error:
+        return str(error)
+    return None
 
 
 def _upload(transport: Transport, file: Path) -> Upload:

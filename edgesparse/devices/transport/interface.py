@@ -28,8 +28,8 @@ class ConnectionLost(DeviceError):
         """The device answered and then closed the connection."""
 
 
-class DiskFullError(DeviceError):
-    """A file does not fit on the device's disk."""
+class NotWrittenError(DeviceError):
+    """A file cannot be written on the device: its disk is full, or the folder read-only."""
 
 
 class WorkdirError(DeviceError, UsageError):
@@ -49,6 +49,8 @@ MAX_FETCHED_BYTES = 1 << 30
 FETCH_SECONDS = 600.0
 ROOM_LEFT_BYTES = 4_000_000
 """Space left free on a device's disk for journals and other users."""
+
+_FULL = ("No space left", "Disk quota exceeded")
 
 Progress = Callable[[float, str], None]
 """Called with the share done (0 to 1) and the current activity."""
@@ -89,8 +91,8 @@ class Transport(Protocol):
         """Copy files that the device does not have, and verify their digests on it.
 
         Args:
-            refused: filled with the error of each file that does not fit on the disk, by target;
-                without it, that raises DiskFullError.
+            refused: filled with the error of each file that cannot be written, by target;
+                without it, that raises NotWrittenError.
 
         Returns:
             The number of bytes sent."""
@@ -113,16 +115,24 @@ def shared_files(workdir: str, files: Iterable[Upload]) -> set[str]:
     return {file.target for file in files if file.target.startswith(f"{workdir}/files/")}
 
 
-def disk_full(name: str, file: Upload, free_bytes: int, workdir: str) -> DiskFullError | None:
+def disk_full(name: str, file: Upload, free_bytes: int, workdir: str) -> NotWrittenError | None:
     """Return the error for a file that does not fit on the disk, or None."""
     needed = file.source.stat().st_size
     if needed + ROOM_LEFT_BYTES <= free_bytes:
         return None
-    return DiskFullError(
+    return NotWrittenError(
         f"device {name}: {file.source.name} does not fit: it has {needed / 1e6:.1f} MB, and "
         f"{free_bytes / 1e6:.1f} MB are free at {workdir}, {ROOM_LEFT_BYTES / 1e6:.0f} MB of them "
         "reserved; free space or choose another workdir in the device file"
     )
+
+
+def not_written(name: str, file: Upload, cause: str) -> NotWrittenError:
+    """Return the error for a file that the device could not write."""
+    todo = "free space or choose another workdir in the device file"
+    if not any(word in cause for word in _FULL):
+        todo = "make its folder writable, or choose another workdir in the device file"
+    return NotWrittenError(f"device {name}: cannot write {file.target}: {cause}; {todo}")
 
 
 def upload(source: Path, target: str) -> Upload:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
@@ -16,10 +15,11 @@ from edgesparse.devices.transport import processes
 from edgesparse.devices.transport.interface import (
     MAX_FETCHED_BYTES,
     DeviceError,
-    DiskFullError,
+    NotWrittenError,
     Progress,
     Upload,
     disk_full,
+    not_written,
     shared_files,
 )
 from edgesparse.devices.transport.processes import Channel, Completed
@@ -76,7 +76,7 @@ class LocalTransport:
         for file in files:
             try:
                 sent += self._put(file)
-            except DiskFullError as error:
+            except NotWrittenError as error:
                 if refused is None:
                     raise
                 refused[file.target] = str(error)
@@ -86,7 +86,8 @@ class LocalTransport:
         target = Path(file.target)
         # Touched, so that the clean-up of old files spares it.
         if target.is_file() and not target.is_symlink() and file_digest(target) == file.sha256:
-            os.utime(target)
+            with suppress(OSError):  # On a read-only file system it is not removed either.
+                os.utime(target)
             return 0
         # A unique name: two devices of a fleet can be this machine.
         part = target.with_name(f"{target.name}.{file.sha256}.{uuid.uuid4().hex[:12]}.part")
@@ -108,11 +109,7 @@ class LocalTransport:
             size_bytes = part.stat().st_size
             os.replace(part, target)
         except OSError as error:
-            kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
-            raise kind(
-                f"device {self.name}: cannot write {file.target}: {error.strerror}; "
-                "free space or choose another workdir in the device file"
-            ) from None
+            raise not_written(self.name, file, error.strerror or str(error)) from None
         finally:
             with suppress(OSError):
                 part.unlink()

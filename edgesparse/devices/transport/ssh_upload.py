@@ -16,10 +16,11 @@ from edgesparse.devices.transport.interface import (
     ROOM_LEFT_BYTES,
     ConnectionLost,
     DeviceError,
-    DiskFullError,
+    NotWrittenError,
     Progress,
     Upload,
     disk_full,
+    not_written,
 )
 from edgesparse.devices.transport.processes import Completed, last_line
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE
@@ -78,6 +79,7 @@ if [ "$5" = 0 ] || [ -L "$part" ]; then rm -f "$part"; fi
 cat >> "$part" || fail 4
 [ "$(size "$part")" -ge "$3" ] || fail 5
 [ "$(sum "$part")" = "$2" ] || fail 3
+[ ! -d "$1" ] || { echo "it is a folder" >&2; fail 4; }
 mv -f "$part" "$1" || fail 4
 rm -f "$1.$2".*part
 """
@@ -106,7 +108,6 @@ done
 """
 )
 _DAMAGED, _CANNOT_WRITE, _TOO_SHORT = 3, 4, 5
-_FULL = ("No space left", "Disk quota exceeded")
 
 
 class Sender:
@@ -166,7 +167,7 @@ class Sender:
                         raise problem
                     sent += self._send(file, state, tell)
                     free = None if free is None else free - size + state
-                except DiskFullError as error:
+                except NotWrittenError as error:
                     if refused is None:
                         raise
                     refused[file.target] = str(error)
@@ -246,11 +247,7 @@ class Sender:
             if code == 0:
                 return sent
             if code == _CANNOT_WRITE:
-                kind = DiskFullError if any(word in stderr for word in _FULL) else DeviceError
-                raise kind(
-                    f"device {self.name}: cannot write {file.target}: {last_line(stderr)}; "
-                    "free space or choose another workdir in the device file"
-                )
+                raise not_written(self.name, file, last_line(stderr))
             if code == _DAMAGED:
                 if damaged:
                     break

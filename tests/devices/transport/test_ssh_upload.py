@@ -13,7 +13,7 @@ from edgesparse.devices.transport import ssh_upload
 from edgesparse.devices.transport.interface import (
     ConnectionLost,
     DeviceError,
-    DiskFullError,
+    NotWrittenError,
     upload,
 )
 from edgesparse.spec.safe.compression import wire_bytes
@@ -223,7 +223,7 @@ def test_files_that_do_not_fit_are_refused_and_the_rest_is_sent(server, tmp_path
         assert board.put_files(files, refused=refused) == 1000
         assert list(refused) == [files[0].target]
         assert "big.tflite does not fit: it has 3.0 MB, and 6." in refused[files[0].target]
-        with pytest.raises(DiskFullError, match="free space or"):
+        with pytest.raises(NotWrittenError, match="free space or"):
             board.put_files(files)
         board.close()
 
