@@ -151,19 +151,22 @@ class _Run:
 
 def _deploy_all(run: _Run, first: Sequence[Device], rest: Sequence[Device]) -> None:
     """Deploy to the canary, if there is one, and then to the others if it did not fail."""
-    record = run.record
-    if first:
-        _deploy_to(run, first)
-        canary_results = record.results()
-        if rest and (canary_results.failed or not canary_results.gates_met):
+    for devices in filter(None, (first, rest)):
+        try:
+            _deploy_to(run, devices, alone=len([*first, *rest]) == 1)
+        except EdgesparseError as error:  # None of them can be reached.
+            if not (first and rest):
+                raise
+            for device in devices:
+                run.record.add_failed_device(device, run.chosen, str(error))
+        results = run.record.results()
+        if rest and devices is first and (results.failed or not results.gates_met):
             names = ", ".join(device.name for device in rest)
-            record.notes.append(f"canary {first[0].name} failed; skipped {names}")
+            run.record.notes.append(f"canary {first[0].name} failed; skipped {names}")
             return
-    if rest:
-        _deploy_to(run, rest)
 
 
-def _deploy_to(run: _Run, devices: Sequence[Device]) -> None:
+def _deploy_to(run: _Run, devices: Sequence[Device], *, alone: bool) -> None:
     """Create and verify models device by device, then measure on all devices in parallel."""
     record, benchmark = run.record, run.benchmark
     # Models are created device by device, since training takes every core; what devices share is
@@ -173,7 +176,7 @@ def _deploy_to(run: _Run, devices: Sequence[Device]) -> None:
             record.add_failed_device(device, run.chosen, error)
         work = []
         for target in fleet.targets:
-            with record.isolated(target.device, run.chosen, run.log, reraise=len(devices) == 1):
+            with record.isolated(target.device, run.chosen, run.log, reraise=alone):
                 work.append((target, *_create_models(run, target)))
         if benchmark is None:
             for target, _, models in work:
@@ -202,16 +205,9 @@ def _create_models(run: _Run, target: Target) -> tuple[Plan, list[Candidate]]:
         )
     threads = device.threads or (run.benchmark or run.pipeline.benchmark).threads
     opened = executor_for(
-        run.loaded,
-        target,
-        run.workspace.store,
-        run.project.workers(run.log),
-        record.initial.run,
-        runtime_profiles,
-        inputs,
-        run.stop,
-        run.cluster,
-    )
+        run.loaded, target, run.workspace.store, run.project.workers(run.log),
+        record.initial.run, runtime_profiles, inputs, run.stop, run.cluster,
+    )  # fmt: skip
     with opened as executor:
         try:
             plan = _predicted(run, target, plan, executor, runtime_profiles, inputs)
@@ -345,6 +341,7 @@ def _measure_and_release(
     """Measure the models on one device, and release the best variant there."""
     record = run.record
     with record.isolated(target.device, run.chosen, run.log):
+        models = candidates.deliverable(models, target)
         record.measure(target, models, benchmark, run.listener, run.stop)
         rows = record.rows_of(target.device.name)
         gates = check_gates(run.pipeline.gates, rows)

@@ -107,6 +107,22 @@ def test_a_canary_that_is_not_well_stops_the_rollout(trained):
     assert "--canary three: no such --device" in unknown.stderr
 
 
+def test_an_unreachable_device_of_a_rollout_is_in_the_table(trained):
+    folder, boards = trained
+    text = boards["one"].device_yaml("away", port=1)
+    (folder / "devices" / "away.yaml").write_text(text)
+    both = ("--device", "away", "--device", "two")
+    stopped = deploy(folder, *both, "--canary", "away")
+    assert stopped.returncode == 1
+    assert {(device, status) for device, _, status in rows(folder)} == {("away", "failed")}
+    assert "connection refused" in " ".join(stopped.stdout.split())
+    assert "canary away failed; skipped two" in stopped.stdout
+    behind = deploy(folder, *both, "--canary", "two")
+    assert behind.returncode == 1
+    found = {(device, status) for device, _, status in rows(folder)}
+    assert found == {("away", "failed"), ("two", "ok")}
+
+
 @pytest.mark.full
 def test_a_release_that_fails_on_the_canary_stops_the_rollout(trained):
     folder, boards = trained
