@@ -490,9 +490,7 @@ class Agent:
                     self.kill_child()
                     return {"error": "no result after %g s" % limit}
                 code = self.process.returncode
-                output_file.seek(0)
-                output = output_file.read().decode("utf-8", "replace").strip()
-                report, output = delegate_report(output), output[-4000:]
+                report, output = read_output(output_file)
             text = read_text(path)
             if code == 0 and text:
                 result = json.loads(text)
@@ -526,12 +524,22 @@ class Agent:
                 pass
 
 
-def delegate_report(text):
-    """Read what edgesparse's delegate prints, with its options report and verbose."""
-    lines = [line.split("\t") for line in text.splitlines() if line.startswith("edgesparse-node\t")]
-    nodes = [fields[2:5] for fields in lines if len(fields) > 4][:5000]
-    kernels = re.findall(r"^edgesparse: .* kernels (\w{1,40})$", text, re.MULTILINE)
-    return dict({"nodes": nodes} if nodes else {}, **({"kernels": kernels[-1]} if kernels else {}))
+def read_output(file):
+    """Return what edgesparse's delegate reports in a process's output (with its options report and
+    verbose), and the end of the output. By line, since the output can exceed the memory."""
+    file.seek(0)
+    nodes, kernels, end = [], [], ""
+    for line in iter(lambda: file.readline(8192), b""):
+        text = line.decode("utf-8", "replace")
+        end = (end + text)[-4000:]
+        fields = text.rstrip("\r\n").split("\t")
+        if fields[0] == "edgesparse-node" and len(fields) > 4 and len(nodes) < 5000:
+            nodes.append(fields[2:5])
+        kernels = re.findall(r"^edgesparse: .* kernels (\w{1,40})$", text.strip()) or kernels
+    report = dict(
+        {"nodes": nodes} if nodes else {}, **({"kernels": kernels[-1]} if kernels else {})
+    )
+    return report, end.strip()
 
 
 def add_runtime_error(result, output):

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import io
 import json
 import os
 import signal
@@ -252,6 +253,19 @@ def test_a_model_that_hangs_is_ended(tflite_files, tmp_path):
     events.job.write_text(json.dumps(content))
     (failed,) = of(events.run(), Failed)
     assert failed.error == "no result after 2 s"
+
+
+def test_of_a_long_output_the_report_and_the_end_are_kept():
+    lines = ["edgesparse: a library with kernels avx2", *["noise " * 20] * 3000]
+    lines += ["edgesparse-node\t0\tCONV_2D\ttaken\t0.9\trest"] * 6000 + [
+        "x" * 100_000,
+        "ERROR: last",
+    ]
+    file = io.BytesIO("\n".join(lines).encode())
+    report, end = agent.read_output(file)
+    assert report == {"nodes": [["CONV_2D", "taken", "0.9"]] * 5000, "kernels": "avx2"}
+    assert len(end) <= 4000
+    assert end.endswith("x\nERROR: last")
 
 
 def test_what_is_no_model_has_a_reason(tmp_path):
