@@ -12,6 +12,7 @@ in instructions. Times of an unstable row are not compared.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -118,7 +119,7 @@ def compare_runs(before: Results, after: Results) -> Comparison:
 
     Times and metrics are compared by simultaneous intervals; times of unstable rows are not.
     """
-    first, second = _rows(before), _rows(after)
+    first, second = keyed_rows(before, after)
     pairs = {key: (first[key], second[key]) for key in second if key in first}
     tests = sum(_comparable(*pair) for pair in pairs.values())
     tests += sum(_drop(*pair) is not None for pair in pairs.values())
@@ -141,8 +142,17 @@ def compare_runs(before: Results, after: Results) -> Comparison:
     )
 
 
-def _rows(results: Results) -> dict[Key, Row]:
-    return {(placement_of(row), row.variant): row for row in results.rows}
+def keyed_rows(*runs: Results) -> list[dict[Key, Row]]:
+    """Rows by placement and variant; by delegate as well where a run has several of them. A row
+    that another delegate runs than before is compared."""
+    counts = [Counter((placement_of(row), row.variant) for row in run.rows) for run in runs]
+
+    def key(row: Row) -> Key:
+        placement = placement_of(row)
+        several = any(count[placement, row.variant] > 1 for count in counts)
+        return f"{placement}, {row.delegate}" if several else placement, row.variant
+
+    return [{key(row): row for row in run.rows} for run in runs]
 
 
 def placement_of(row: Row) -> str:
@@ -314,6 +324,12 @@ def differences(before: Results, after: Results) -> Iterator[str]:
         version = runtimes.pop((row.device, row.runtime.name), row.runtime.version)
         if version != row.runtime.version:
             yield f"{row.device}: {row.runtime.name} {version} -> {row.runtime.version}"
+
+    first, second = keyed_rows(before, after)
+    for (placement, variant), row in second.items():
+        earlier = first.get((placement, variant))
+        if earlier is not None and earlier.delegate != row.delegate:
+            yield f"{variant} on {placement}: delegate {earlier.delegate} -> {row.delegate}"
 
 
 def _short(commit: str) -> str:

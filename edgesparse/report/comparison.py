@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgesparse.measure.comparison import Change, Comparison, placement_of
+from edgesparse.measure.comparison import Change, Comparison, keyed_rows, placement_of
 from edgesparse.measure.results import Results, SchemaError
 from edgesparse.measure.rows import PAYS_FROM, Row
 from edgesparse.measure.selection import best_row
@@ -230,10 +230,9 @@ def history_lines(runs: Sequence[Results]) -> dict[str, list[list[str]]]:
     """List the texts of each variant, as in `HISTORY_TITLES`, by device and runtime: latency and
     metric over the runs, the first and the last value."""
     series: dict[str, dict[str, list[Row | None]]] = {}
-    for number, run in enumerate(runs):
-        for row in run.rows:
-            variants = series.setdefault(placement_of(row), {})
-            rows = variants.setdefault(row.variant, [None] * len(runs))
+    for number, keyed in enumerate(keyed_rows(*runs)):
+        for (placement, variant), row in keyed.items():
+            rows = series.setdefault(placement, {}).setdefault(variant, [None] * len(runs))
             rows[number] = row if row.status == "ok" else None
     return {
         placement: [_history_texts(variant, rows) for variant, rows in variants.items()]

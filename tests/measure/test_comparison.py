@@ -185,3 +185,15 @@ def test_what_was_changed_between_them_is_told():
     assert found.removed == ("pi, ai-edge-litert old",)
     assert found.added == ("pi, ai-edge-litert new",)
     assert isinstance(before, Results)
+
+
+def test_rows_of_two_delegates_are_two_and_another_delegate_is_said():
+    both = [row(delegate="xnnpack"), row(p50=0.5, delegate="edgesparse")]
+    found = compare_runs(results(*both), results(both[0], row(p50=1.0, delegate="edgesparse")))
+    changes = {change.placement: change.slower for change in found.changes}
+    assert list(changes.values()) == [False, True]
+    assert [name.rpartition(", ")[2] for name in changes] == ["xnnpack", "edgesparse"]
+    # One of them is the same row before and after, however it runs.
+    found, change = compared(both[1], both[0])
+    assert change.slower
+    assert found.differences == (f"a on {change.placement}: delegate edgesparse -> xnnpack",)

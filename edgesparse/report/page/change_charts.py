@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from edgesparse.measure.comparison import Change, placement_of
+from edgesparse.measure.comparison import Change, keyed_rows
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
 from edgesparse.report.comparison import verdict
@@ -113,10 +113,10 @@ def history_charts(placement: str, runs: Sequence[Results]) -> list[tuple[str, M
     if len(runs) < 2:
         return []
     rows: dict[str, dict[int, Row]] = {}
-    for number, run in enumerate(runs, start=1):
-        for row in run.rows:
-            if placement_of(row) == placement and row.status == "ok":
-                rows.setdefault(row.variant, {})[number] = row
+    for number, keyed in enumerate(keyed_rows(*runs), start=1):
+        for (shown_in, variant), row in keyed.items():
+            if shown_in == placement and row.status == "ok":
+                rows.setdefault(variant, {})[number] = row
     times = {
         variant: {n: row.latency_ms.p50 for n, row in by_run.items() if row.latency_ms}
         for variant, by_run in rows.items()

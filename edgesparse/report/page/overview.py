@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesparse.measure.comparison import Change, Comparison, placement_of
+from edgesparse.measure.comparison import Change, Comparison, keyed_rows
 from edgesparse.measure.results import Results
 from edgesparse.measure.trials import SearchResult
 from edgesparse.report.comparison import (
@@ -111,7 +111,7 @@ def write_history(runs: Sequence[Results], changed: Sequence[Sequence[str]], pat
         (placement, HISTORY_TITLES, [(texts, "") for texts in lines])
         for placement, lines in history_lines(runs).items()
     ]
-    placements = dict.fromkeys(placement_of(row) for run in runs for row in run.rows)
+    placements = dict.fromkeys(placement for rows in keyed_rows(*runs) for placement, _ in rows)
     charts = [chart for placement in placements for chart in history_charts(placement, runs)]
     content: dict[str, Any] = {
         "title": f"{runs[-1].pipeline}: {len(runs)} runs",
