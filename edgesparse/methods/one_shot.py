@@ -8,6 +8,7 @@ target outputs are those of the dense network. Methods and papers: network/least
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from edgesparse.methods.network.least_squares import (
     empty_statistics,
     prune_weights,
     reconstruction_errors,
+    statistics_bytes,
     too_large,
 )
 from edgesparse.methods.report import Sparsified, coverage, measure, require_covered
@@ -46,6 +48,14 @@ MOST_VALUES = 2**27
 ROWS = 30_000
 """Least number of a layer's positions, over all samples, for its statistics; also at least four for
 each input, so that moments have full rank."""
+MIN_IMAGES = 128
+"""Least number of samples for a layer that needs only some of its positions in each, see ROWS:
+computing a large network's activations takes longer than using them."""
+PASSES = 12
+"""Passes over the samples in which layers are pruned. Larger networks are pruned in groups of
+consecutive layers, whose inputs are those of the network with all earlier groups pruned."""
+GROUP_BYTES = 2e9
+"""Most memory for the statistics of a group."""
 UNSUPPORTED = "one-shot supports fully connected layers and convolutions without groups"
 
 
@@ -80,13 +90,13 @@ def one_shot(
         shares = _allocate(chosen, model, dense, samples, goal, spec.pattern, half)
         progress = _part(progress, 0.5)
     layers = []
-    for number, (name, kernel) in enumerate(chosen.items()):
-        progress(number / len(chosen), name)
-        goal = shares[name]
-        note = misfit(spec.pattern, kernel)
-        pattern = _fitting(kernel, spec.pattern)
-        _reconstruct(kernel, dense.get_layer(kernel.layer), model, dense, samples, goal, pattern)
-        layers.append((kernel, pattern, goal, note))
+    for group in _groups(chosen, -(-len(chosen) // PASSES)):
+        progress(len(layers) / len(chosen), group[0].name)
+        for kernel, weights, seen in _statistics(group, model, dense, samples):
+            pattern, share = _fitting(kernel, spec.pattern), shares[kernel.name]
+            _reconstruct(kernel, dense.get_layer(kernel.layer), weights, seen, share, pattern)
+            layers.append((kernel, pattern, share, misfit(spec.pattern, kernel)))
+            progress(len(layers) / len(chosen), kernel.name)
     notes: tuple[str, ...] = (
         f"no labels and no training: {len(samples[0]):,} calibration samples",
     )
@@ -158,50 +168,82 @@ def _allocate(
 ) -> dict[str, float]:
     """Return each layer's sparsity, by the errors of each when pruned alone."""
     errors, sizes = {}, {}
-    for number, (name, kernel) in enumerate(chosen.items()):
-        progress(number / len(chosen), f"{name}: sensitivity")
-        fitting = _fitting(kernel, pattern)
+    for group in _groups(chosen, len(chosen)):
+        progress(len(errors) / len(chosen), f"{group[0].name}: sensitivity")
         # Nothing is pruned yet: both networks are the dense one.
-        weights, seen = _statistics(kernel, dense.get_layer(kernel.layer), dense, dense, samples)
-        statistics = seen.centred() if kernel.owner.use_bias else seen
-        sizes[name] = kernel.size
-        errors[name] = reconstruction_errors(weights, statistics, fitting, kernel.shape[-2])
+        twins = [replace(kernel, owner=dense.get_layer(kernel.layer)) for kernel in group]
+        for kernel, weights, seen in _statistics(twins, dense, dense, samples):
+            statistics = seen.centred() if kernel.owner.use_bias else seen
+            fitting = _fitting(kernel, pattern)
+            sizes[kernel.name] = kernel.size
+            errors[kernel.name] = reconstruction_errors(
+                weights, statistics, fitting, kernel.shape[-2]
+            )
+            progress(len(errors) / len(chosen), f"{kernel.name}: sensitivity")
     return allocate_sparsity(errors, sizes, goal)
 
 
+def _groups(chosen: Mapping[str, Kernel], most: int) -> list[list[Kernel]]:
+    """Split layers, in their order, into groups of at most `most`, whose statistics fit in
+    GROUP_BYTES together; a larger one is alone."""
+    groups: list[list[Kernel]] = []
+    room = 0.0
+    for kernel in chosen.values():
+        width = kernel.shape[-1]
+        needed = statistics_bytes(kernel.size // width, width)
+        if not groups or needed > room or len(groups[-1]) == most:
+            groups.append([])
+            room = GROUP_BYTES
+        groups[-1].append(kernel)
+        room -= needed
+    return groups
+
+
 def _statistics(
-    kernel: Kernel,
-    twin: Any,
+    group: Sequence[Kernel],
     model: tf.keras.Model,
     dense: tf.keras.Model,
     samples: Sequence[np.ndarray],
-) -> tuple[np.ndarray, LayerStatistics | TiledStatistics]:
-    """Return a layer's weights [inputs, outputs], and its statistics on the samples."""
-    weights = kernel.variable.numpy().reshape(-1, kernel.shape[-1]).astype(np.float64)
-    before = twin.kernel.numpy().reshape(weights.shape)
-    seen, rows = empty_statistics(before, kernel.shape[-2]), max(ROWS, 4 * len(weights))
-    then = _inputs(dense, twin, samples, rows)
+) -> Iterator[tuple[Kernel, np.ndarray, LayerStatistics | TiledStatistics]]:
+    """Yield each layer of a group, its weights [inputs, outputs], and its statistics on the
+    samples, which are computed for all of them together."""
+    twins = [dense.get_layer(kernel.layer) for kernel in group]
+    matrices = [_matrix(kernel.variable) for kernel in group]
+    before = [_matrix(twin.kernel) for twin in twins]
+    every = [
+        empty_statistics(matrix, kernel.shape[-2])
+        for matrix, kernel in zip(before, group, strict=True)
+    ]
+    rows = [max(ROWS, 4 * len(matrix)) for matrix in matrices]
+    then = _inputs(dense, twins, samples, rows)
     if model is dense:
-        for x in then:
-            seen.add(x, x @ before)
-        return weights, seen
-    for x, dense_inputs in zip(_inputs(model, kernel.owner, samples, rows), then, strict=True):
-        seen.add(x, dense_inputs @ before)
-    return weights, seen
+        for number, x in then:
+            every[number].add(x, x @ before[number])
+    else:
+        now = _inputs(model, [kernel.owner for kernel in group], samples, rows)
+        for (number, x), (_, dense_inputs) in zip(now, then, strict=True):
+            every[number].add(x, dense_inputs @ before[number])
+    del then
+    for kernel, matrix in zip(group, matrices, strict=True):
+        yield kernel, matrix, every.pop(0)
+
+
+def _matrix(variable: Any) -> np.ndarray:
+    """Return a kernel as [inputs, outputs], float64."""
+    values: np.ndarray = variable.numpy()
+    return values.reshape(-1, values.shape[-1]).astype(np.float64)
 
 
 def _reconstruct(
     kernel: Kernel,
     twin: Any,
-    model: tf.keras.Model,
-    dense: tf.keras.Model,
-    samples: Sequence[np.ndarray],
+    weights: np.ndarray,
+    seen: LayerStatistics | TiledStatistics,
     sparsity: float,
     pattern: Pattern,
 ) -> None:
     """Make a layer sparse. `twin` is the same layer of the dense network."""
     layer, shape = kernel.owner, kernel.shape
-    weights, seen = _statistics(kernel, twin, model, dense, samples)
     statistics = seen.centred() if layer.use_bias else seen
     pruned = prune_weights(weights, statistics, sparsity, pattern, shape[-2])
     kernel.variable.assign(pruned.reshape(shape))
@@ -211,22 +253,45 @@ def _reconstruct(
 
 
 def _inputs(
-    model: tf.keras.Model, layer: Any, samples: Sequence[np.ndarray], rows: int
-) -> Iterator[np.ndarray]:
-    """Yield a layer's inputs as rows [n, inputs] of its kernel, for some positions per sample."""
+    model: tf.keras.Model,
+    layers: Sequence[Any],
+    samples: Sequence[np.ndarray],
+    rows: Sequence[int],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield inputs of layers, by number, as rows [n, inputs] of its kernel, for some positions per
+    sample; `rows` for each in all."""
     # A layer can be in other graphs, too: in the model that a flat one was built from.
-    source = tf.keras.Model(model.inputs, [node.keras_inputs[0] for node in nodes_of(model, layer)])
-    count, size = len(samples[0]), _batch(layer)
-    for number, start in enumerate(range(0, count, size)):
-        batch = [values[start : start + size] for values in samples]
+    nodes = [[node.keras_inputs[0] for node in nodes_of(model, layer)] for layer in layers]
+    source = tf.keras.Model(model.inputs, nodes)
+    counts = [
+        _images(layer, len(samples[0]), least) for layer, least in zip(layers, rows, strict=True)
+    ]
+    size = min(map(_batch, layers))
+    for number, start in enumerate(range(0, max(counts), size)):
+        batch = [values[start : min(start + size, max(counts))] for values in samples]
         tensors = source(batch[0] if len(batch) == 1 else batch, training=False)
-        patches = [_patches(values, layer).numpy() for values in tf.nest.flatten(tensors)]
-        flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in patches])
-        quota = max(1, rows * len(batch[0]) // count)
-        if len(flat) > quota:  # The same positions for both networks.
-            random = np.random.default_rng(number)
-            flat = flat[np.sort(random.choice(len(flat), quota, replace=False))]
-        yield flat.astype(np.float64)
+        # Keras shortens lists of one.
+        tensors = tensors if len(layers) > 1 else [tensors]
+        for i, (layer, count) in enumerate(zip(layers, counts, strict=True)):
+            present = min(len(batch[0]), count - start)
+            if present <= 0:
+                continue
+            patches = [_patches(v[:present], layer).numpy() for v in tf.nest.flatten(tensors[i])]
+            flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in patches])
+            quota = max(1, rows[i] * present // count)
+            if len(flat) > quota:  # The same positions for both networks.
+                random = np.random.default_rng(number)
+                flat = flat[np.sort(random.choice(len(flat), quota, replace=False))]
+            yield i, flat.astype(np.float64)
+
+
+def _images(layer: Any, count: int, rows: int) -> int:
+    """Return the number of samples that a layer's statistics are from: of its positions in each, at
+    most a quarter is used."""
+    shape = layer.get_output_at(0).shape
+    first = getattr(layer, "data_format", None) == "channels_first"
+    positions = int(np.prod([size or 1 for size in (shape[2:] if first else shape[1:-1])]))
+    return min(count, max(MIN_IMAGES, -(-4 * rows // positions)))
 
 
 def _batch(layer: Any) -> int:

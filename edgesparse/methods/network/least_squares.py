@@ -27,9 +27,11 @@ TILE = 5120
 for each matrix."""
 SAMPLED_OUTPUTS = 1024
 """Outputs from which a layer's sensitivity is estimated."""
+COMPARED_OUTPUTS = 64
+"""Outputs that are refitted with each of several masks, of which one is chosen."""
 MOST_BYTES = 8e9
 """Layers that need more memory stay dense."""
-MOST_FLOPS = 4e12
+MOST_FLOPS = 2e12
 """Larger least-squares problems keep the result of the column updates."""
 
 
@@ -143,10 +145,16 @@ def empty_statistics(
     return TiledStatistics(spans, parts, weights)
 
 
+def statistics_bytes(inputs: int, outputs: int) -> int:
+    """Return the memory of a layer's statistics."""
+    return 8 * (min(inputs, TILE) * inputs + inputs * outputs)
+
+
 def needed_bytes(inputs: int, outputs: int) -> int:
     """Return the approximate memory of a layer's reconstruction: statistics and working copies."""
     side, width = min(inputs, TILE), min(outputs, TILE)
-    return 8 * (side * inputs + 3 * inputs * outputs + 7 * side**2 + 9 * side * width)
+    copies = 2 * inputs * outputs + 7 * side**2 + 9 * side * width
+    return statistics_bytes(inputs, outputs) + 8 * copies
 
 
 def too_large(inputs: int, outputs: int) -> str:
@@ -297,9 +305,17 @@ def _prune_block(
     alone = np.square(dense) / factors.diagonal[:, None]
     plain = np.square(weights) * np.diag(moments)[:, None]
     masks = [chosen, *(mask_rows(score, sparsity, grid) for score in (alone, plain))]
-    candidates = [_refit(updated if mask is chosen else dense * mask, mask, moments, target)
-             for mask in masks]  # fmt: skip
-    return min(candidates, key=seen.error)
+
+    def refitted(mask: np.ndarray, outputs: slice) -> np.ndarray:
+        start = updated if mask is chosen else dense * mask
+        return _refit(start[:, outputs], mask[:, outputs], moments, target[:, outputs])
+
+    # Of many outputs a sample shows which mask is the best.
+    some = slice(None, None, max(1, weights.shape[1] // COMPARED_OUTPUTS))
+    part = replace(seen, cross_moments=seen.cross_moments[:, some])
+    every = [refitted(mask, some) for mask in masks]
+    best = int(np.argmin([part.error(values) for values in every]))
+    return every[best] if some.step == 1 else refitted(masks[best], slice(None))
 
 
 LEVELS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
