@@ -233,7 +233,7 @@ class ProgressDisplay:
         if now - stage.printed < PIPED_INTERVAL_SECONDS or not 0 < event.share < 1:
             return
         stage.printed = now
-        texts = [f"{event.share:.0%}", event.text, *([left] if left else [])]
+        texts = filter(None, [f"{event.share:.0%}", event.text, left])
         self._line(f"  {event.label}: {', '.join(texts)}")
 
 

@@ -170,7 +170,8 @@ def _diagnose(
     from edgesparse.tflite.diagnose import diagnose
 
     try:
-        diagnosis = diagnose(content, model, x)
+        trained = context.pipeline.train.epochs > 0
+        diagnosis = diagnose(content, model, x, trained=trained)
     except (ValueError, RuntimeError, TypeError):
         return  # Only a help: the device verifies the file.
     if diagnosis:

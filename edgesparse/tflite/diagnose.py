@@ -24,11 +24,14 @@ _DEVIATES = 0.25
 """The share of its range by which a layer's outputs deviate that is reported as the cause."""
 
 
-def diagnose(content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray]) -> str | None:
+def diagnose(
+    content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray], *, trained: bool = True
+) -> str | None:
     """Describe the likely cause in a sentence; None where nothing stands out.
 
     Args:
         x: samples for each of the model's inputs, [n, ...].
+        trained: whether the model was trained on the data, by the pipeline.
     """
     x = [values[:SAMPLES] for values in x]
     interpreter = _opened(content)
@@ -36,7 +39,7 @@ def diagnose(content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray]) -> 
     return (
         _not_finite(layers, x)
         or _dominated(interpreter, x)
-        or _constant(interpreter, model, x)
+        or _constant(interpreter, model, x, trained)
         or _deviating_layer(interpreter, model, layers, x)
     )
 
@@ -148,17 +151,24 @@ def _dominated(interpreter: Any, x: Sequence[np.ndarray]) -> str | None:
     return None
 
 
-def _constant(interpreter: Any, model: tf.keras.Model, x: Sequence[np.ndarray]) -> str | None:
-    """Find an output that hardly depends on the sample: the network has not learned yet."""
+def _constant(
+    interpreter: Any, model: tf.keras.Model, x: Sequence[np.ndarray], trained: bool
+) -> str | None:
+    """Find an output that hardly depends on the sample."""
     outputs = model(x[0] if len(x) == 1 else list(x), training=False)
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
     for details, values in zip(interpreter.get_output_details(), outputs, strict=False):
         step = details["quantization"][0]
         spread = float(np.ptp(np.asarray(values)))
         if step and spread < 2 * step:
+            cause = (
+                "the network has not learned yet; train it longer"
+                if trained
+                else "the model hardly depends on the samples; scale them as in its training"
+            )
             return (
                 f"its outputs vary by {spread:.2g} over the golden samples, and a quantization "
-                f"step is {step:.2g}: the network has not learned yet; train it longer"
+                f"step is {step:.2g}: {cause}"
             )
     return None
 

@@ -69,6 +69,27 @@ def test_a_keras_model_without_labels(here):
         assert "Traceback" not in wrong.stderr
 
 
+def test_a_variant_that_fails_is_a_row_and_the_file_is_written(here):
+    """Its probabilities differ by less than a step of int8."""
+    tf.keras.utils.set_random_seed(1)
+    layers = tf.keras.layers
+    i = tf.keras.Input((6,))
+    out = layers.Dense(3, "softmax")(layers.Dense(16, "relu")(i))
+    model = tf.keras.Model(i, out)
+    model.layers[-1].kernel.assign(model.layers[-1].kernel * 1e-3)
+    model.save(here / "mine.keras")
+    np.save(here / "x.npy", np.random.default_rng(0).normal(size=(200, 6)).astype("f"))
+    done, found = compress(here, "mine.keras", "--data", "x.npy")
+    rows = {row["variant"]: row for row in found["results"]["rows"]}
+    assert rows["dense-int8"]["status"] == "failed"
+    assert (
+        "hardly depends on the samples; scale them as in its training"
+        in (rows["dense-int8"]["error"])
+    )
+    assert (here / "out.tflite").stat().st_size == found["bytes_after"]
+    assert done.returncode == 0
+
+
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
     """A public model, as people find them: nobody here has its training."""

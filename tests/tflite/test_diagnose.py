@@ -41,6 +41,9 @@ def test_a_network_that_has_not_learned_is_reported():
     model = network(L.Dense(16, "relu"), L.Dense(3, "softmax"))
     model.layers[-1].kernel.assign(model.layers[-1].kernel * 1e-3)
     assert "the network has not learned yet; train it longer" in cause_of(model, x)
+    # Whoever brings a trained model does not train it here.
+    cause = diagnose(convert(model, "int8", x), model, [x], trained=False)
+    assert "the model hardly depends on the samples; scale them as in its training" in cause
 
 
 def test_nan_is_named_with_its_layer():

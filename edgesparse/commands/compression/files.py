@@ -93,7 +93,7 @@ def compress_file(
         return Compressed(
             str(source), str(target), best.path.stem, len(content), best.path.stat().st_size,
             best.sparsity, worst(list(best.losses)).loss, results,
-            tuple(f"{loss.output}: {loss.text}" for loss in best.losses),
+            tuple(f"{loss.output}: {loss.described}" for loss in best.losses),
         )  # fmt: skip
 
     with temporary_folder() as folder:
@@ -145,7 +145,7 @@ def _dense(
                 continue
         loss = worst(losses)
         if loss.loss > max_error:
-            note = f"{scheme}: {loss.output}: {loss.text}; {_exceeds(loss.loss, max_error)}"
+            note = f"{scheme}: {loss.output}: {loss.described} exceeds {_limit(max_error)}"
             project.listener(events.Note(note))
             continue
         path = folder / f"{scheme}.tflite"
@@ -168,23 +168,23 @@ def _sparse(
 ) -> _Candidate:
     """Return the file with the most zeros within the limit. Raises EdgesparseError."""
     pattern: Pattern = "block-1x4" if _takes_blocks(profile) else "unstructured"
-    nearest = 1.0
+    nearest: list[OutputLoss] = []
     for number, share in enumerate(shares):
         deadline.check(source)
-        with _level(project, f"reconstruct with {share:.0%} zeros", number, len(shares)):
+        with _level(project, f"reconstruct with {share:.0%} zeros", number, len(shares)) as done:
             losses, pruned = _resumed(
                 kept / f"{pattern}-{share:g}.tflite",
-                lambda path, share=share: _pruned(  # type: ignore[misc]
-                    source, data, share, pattern, path, deadline
+                lambda path, share=share, done=done: _pruned(  # type: ignore[misc]
+                    source, data, share, pattern, path, deadline, done
                 ),
             )
-        nearest = min(nearest, worst(losses).loss)
+        nearest = min(nearest or losses, losses, key=lambda every: worst(every).loss)
         if worst(losses).loss <= max_error:
             break
     else:
         raise EdgesparseError(
-            f"{source}: {_exceeds(nearest, max_error)}; raise it, lower --sparsity, or add "
-            "representative samples"
+            f"{source}: {worst(nearest).output}: {worst(nearest).described} exceeds "
+            f"{_limit(max_error)}; raise it, lower --sparsity, or add representative samples"
         )
     stored, _ = store(pruned, profile, "auto", source.name)
     path = folder / "sparse.tflite"
@@ -197,24 +197,34 @@ def _sparse(
 
 
 def _pruned(
-    source: Path, data: Path, share: float, pattern: Pattern, path: Path, deadline: Deadline
+    source: Path,
+    data: Path,
+    share: float,
+    pattern: Pattern,
+    path: Path,
+    deadline: Deadline,
+    progress: Callable[[float], None],
 ) -> list[OutputLoss]:
+    limit = deadline.seconds_left
     try:
-        return reconstruct(source, data, share, pattern, path, deadline.seconds_left).losses
+        return reconstruct(source, data, share, pattern, path, limit, progress).losses
     except EdgesparseError:
         deadline.check(source)
         raise
 
 
 @contextmanager
-def _level(project: Resources, label: str, number: int, total: int) -> Iterator[None]:
+def _level(
+    project: Resources, label: str, number: int, total: int
+) -> Iterator[Callable[[float], None]]:
+    """Report that a level begins and ends; what it yields is called with the progress between."""
     project.listener(events.StageStarted(label, number + 1, total))
-    yield
+    yield lambda share: project.listener(events.StageProgress(label, share, ""))
     project.listener(events.StageDone(label, number + 1, total))
 
 
-def _exceeds(loss: float, max_error: float) -> str:
-    return f"output error {loss:.1%} exceeds --max-error {max_error:.1%}"
+def _limit(max_error: float) -> str:
+    return f"--max-error {max_error:.1%}"
 
 
 def _kept_folder(workspace: Workspace, source: Path, data: Path) -> Path:

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,8 @@ _MODULE = (
     "import runpy; name = sys.argv.pop(1); "
     "runpy.run_module(name, run_name='__main__', alter_sys=True)"
 )
+
+_PROGRESS = "progress"
 
 
 def import_path() -> list[str]:
@@ -53,6 +57,12 @@ def print_json_reply(call: Callable[[], Mapping[str, Any]], prefix: str = "") ->
     sys.stdout.write("\n" + json.dumps(reply) + "\n")
 
 
+def print_progress(share: float) -> None:
+    """Print the share of the work that is done, for the `progress` of `run_json_module`."""
+    sys.stdout.write("\n" + json.dumps({_PROGRESS: share}) + "\n")
+    sys.stdout.flush()
+
+
 def run_json_module(
     module: str,
     words: Sequence[object],
@@ -60,6 +70,7 @@ def run_json_module(
     timeout_seconds: float,
     *,
     environment: Mapping[str, str] | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run `python -m module words` and return the JSON object in its last line of output.
 
@@ -69,31 +80,69 @@ def run_json_module(
         what: the subject of messages, such as a file's name.
         timeout_seconds: limit of its run time.
         environment: variables that differ from this process'.
+        progress: called with each share, 0 to 1, that it prints by `print_progress`.
 
     Raises:
         UsageError: the object has a message under "wrong".
         EdgesparseError: the module crashes, or takes longer.
     """
-    try:
-        done = subprocess.run(
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        process = subprocess.Popen(
             python_module(module, *words),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=errors,
             text=True,
-            timeout=timeout_seconds,
+            errors="replace",
             env={**os.environ, **(environment or {})},
         )
-    except subprocess.TimeoutExpired:
-        raise EdgesparseError(f"{what}: took longer than {timeout_seconds / 60:.0f} min") from None
-    output = done.stdout.strip().splitlines()[-1:] or [""]
-    try:
-        result = json.loads(output[0])
-    except ValueError:
-        result = None
-    if not isinstance(result, dict):
+        result = _last_object(process, timeout_seconds, progress, what)
+        errors.seek(0)
         # A Python traceback ends with the cause; other output to stderr does not help.
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-        cause = f": {clean(last[0])}" if last and done.returncode == 1 else ""
-        raise EdgesparseError(f"{what}: its runtime crashed ({done.returncode}){cause}")
+        last = [line for line in errors.read().splitlines() if line.strip()][-1:]
+    if result is None:
+        cause = f": {clean(last[0])}" if last and process.returncode == 1 else ""
+        raise EdgesparseError(f"{what}: its runtime crashed ({process.returncode}){cause}")
     if result.get("wrong"):
         raise UsageError(clean(str(result["wrong"])))
     return result
+
+
+def _last_object(
+    process: subprocess.Popen[str],
+    timeout_seconds: float,
+    progress: Callable[[float], None],
+    what: str,
+) -> dict[str, Any] | None:
+    """Read a program's output to its end; return the JSON object in its last line, if it is one."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        process.kill()
+
+    timer = threading.Timer(timeout_seconds, expire)
+    timer.start()
+    last = None
+    try:
+        assert process.stdout is not None
+        for line in filter(str.strip, process.stdout):
+            last = _object(line)
+            share = last.get(_PROGRESS) if last is not None else None
+            if isinstance(share, int | float):
+                progress(min(1.0, max(0.0, share)))
+        process.wait()
+    finally:  # After Ctrl-C, too.
+        timer.cancel()
+        process.kill()
+        process.wait()
+    if expired.is_set():
+        raise EdgesparseError(f"{what}: took longer than {timeout_seconds / 60:.0f} min")
+    return last
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -37,6 +37,12 @@ class OutputLoss:
     text: str
     """The loss in terms of what the output is used for."""
 
+    @property
+    def described(self) -> str:
+        """The loss in words, and as a share with its interval."""
+        low, high = self.interval
+        return f"{self.text}; error {self.loss:.1%} (95 %: {low:.1%} to {high:.1%})"
+
 
 def judge(before: Mapping[str, Array], after: Mapping[str, Array]) -> list[OutputLoss]:
     """Judge each output [n, ...] of a changed model against the original's.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +31,7 @@ from edgesparse.methods.network.least_squares import (
     too_large,
 )
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.programs import print_json_reply, run_json_module
+from edgesparse.spec.safe.programs import print_json_reply, print_progress, run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.step import Pattern, block_shape
 from edgesparse.tflite.format.encode import decode, serialize
@@ -70,6 +70,7 @@ def reconstruct(
     pattern: Pattern,
     target: Path,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Reconstruction:
     """Write `model` to `target` with a share of zeros over all of its weights.
 
@@ -79,6 +80,7 @@ def reconstruct(
             weights.
         samples: a .npy with [n, ...] for one input; a .npz with such arrays by the inputs' names,
             or x.
+        progress: called with the share that is done.
 
     Raises:
         UsageError: the samples do not match the model's inputs, or it has no float weights.
@@ -86,7 +88,7 @@ def reconstruct(
     """
     words = (model, samples, sparsity, pattern, target)
     module = "edgesparse.tflite.post_training.reconstruction"
-    reply = run_json_module(module, words, str(model), timeout_seconds)
+    reply = run_json_module(module, words, str(model), timeout_seconds, progress=progress)
     layers = {clean(str(name)): float(share) for name, share in reply["layers"].items()}
     return Reconstruction(layers, int(reply["left"]), from_json(reply["losses"]))
 
@@ -147,9 +149,16 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
 
 
 def _moments(
-    layers: Sequence[_Layer], pruned_file: bytes, original: bytes, samples: Arrays
+    layers: Sequence[_Layer],
+    pruned_file: bytes,
+    original: bytes,
+    samples: Arrays,
+    progress: Callable[[float], None],
 ) -> Iterator[tuple[_Layer, LayerStatistics | TiledStatistics]]:
-    """Collect each layer's moments: its inputs in `pruned_file`, its outputs in `original`."""
+    """Collect each layer's moments: its inputs in `pruned_file`, its outputs in `original`.
+
+    `progress` is called with the share of this and of the work on what is yielded, half each.
+    """
     files = [original] if pruned_file is original else [pruned_file, original]
     interpreters = [open_interpreter(content) for content in files]
     count = min(MOST_USED, min(len(values) for values in samples.values()))
@@ -171,7 +180,10 @@ def _moments(
                 chosen = np.sort(random.choice(len(x), limit, replace=False))
                 x, before = x[chosen], before[chosen]
             moments[i].add(x.astype(np.float64), before.astype(np.float64) @ matrices[i])
-    yield from zip(layers, moments, strict=True)
+        progress((number + 1) / count / 2)
+    for done, pair in enumerate(zip(layers, moments, strict=True)):
+        progress((1 + done / len(layers)) / 2)
+        yield pair
 
 
 def _group_by_memory(layers: Sequence[_Layer]) -> list[list[_Layer]]:
@@ -203,15 +215,19 @@ def _prune_file(
     # The target counts all weights: prunable layers make up for those that stay dense.
     goal = min(0.99, sparsity * (sum(sizes.values()) + left) / sum(sizes.values()))
     errors: dict[str, list[float]] = {}
-    for group in _group_by_memory(layers):
-        for layer, moments in _moments(group, content, content, samples):
+    by_memory = _group_by_memory(layers)
+    passes = len(by_memory) + min(GROUPS, len(layers))
+    for done, group in enumerate(by_memory):
+        report = _in_pass(done, passes)
+        for layer, moments in _moments(group, content, content, samples, report):
             centred = moments.centred() if layer.bias is not None else moments
             errors[str(len(errors))] = reconstruction_errors(layer.matrix, centred, layer.pattern)
     shares = allocate_sparsity(errors, sizes, goal)
     pruned_file = content
-    for indexes in np.array_split(np.arange(len(layers)), min(GROUPS, len(layers))):
+    parts = np.array_split(np.arange(len(layers)), min(GROUPS, len(layers)))
+    for done, indexes in enumerate(parts, len(by_memory)):
         group = [layers[i] for i in indexes]
-        collected = _moments(group, pruned_file, content, samples)
+        collected = _moments(group, pruned_file, content, samples, _in_pass(done, passes))
         for i, (layer, moments) in zip(indexes, collected, strict=True):
             _replace(graph, layer, moments, shares[str(i)])
         pruned_file = serialize(graph, aligned=True)
@@ -221,6 +237,20 @@ def _prune_file(
         "left": left,
         "losses": as_json(judge_file(content, pruned_file, held_out)),
     }
+
+
+def _in_pass(number: int, passes: int) -> Callable[[float], None]:
+    """Report the progress of a pass, each percent of all passes once."""
+    shown = -1
+
+    def report(share: float) -> None:
+        nonlocal shown
+        percent = int(100 * (number + share) / passes)
+        if percent > shown:
+            shown = percent
+            print_progress(percent / 100)
+
+    return report
 
 
 def _replace(

@@ -22,6 +22,18 @@ def test_the_last_line_counts(module):
     assert module(text) == {"given": "a 1"}
 
 
+def test_progress_comes_before_the_reply(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "slow.py").write_text(
+        "from edgesparse.spec.safe.programs import print_json_reply, print_progress\n"
+        "print('half a line', end='')\nprint_progress(0.5)\nprint_progress(7)\n"
+        "print_json_reply(lambda: {'done': True})"
+    )
+    shares = []
+    assert run_json_module("slow", [], "the file", 20.0, progress=shares.append) == {"done": True}
+    assert shares == [0.5, 1.0]
+
+
 def test_what_is_wrong_and_what_crashes_is_one_line(module):
     with pytest.raises(UsageError, match=r"^no good\\x1b$"):
         module("import json\nprint(json.dumps({'wrong': 'no good\\x1b'}))")

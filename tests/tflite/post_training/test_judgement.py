@@ -48,6 +48,7 @@ def test_losses_are_named_by_what_they_mean():
     (loss,) = judge({"y": OUTPUTS["classes"]}, {"y": changed})
     assert loss.text == "4 of 400 answers changed"
     assert loss.interval[0] < loss.loss < loss.interval[1] < 0.05
+    assert loss.described.startswith(f"{loss.text}; error 1.1% (95 %: 0.")
     rare = OUTPUTS["decisions"].copy()
     positives = np.flatnonzero(rare >= 0.5)
     rare[positives[:2]] = 0.1
