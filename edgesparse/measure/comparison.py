@@ -325,11 +325,11 @@ def differences(before: Results, after: Results) -> Iterator[str]:
         if version != row.runtime.version:
             yield f"{row.device}: {row.runtime.name} {version} -> {row.runtime.version}"
 
-    first, second = keyed_rows(before, after)
-    for (placement, variant), row in second.items():
-        earlier = first.get((placement, variant))
-        if earlier is not None and earlier.delegate != row.delegate:
-            yield f"{variant} on {placement}: delegate {earlier.delegate} -> {row.delegate}"
+    rows_before, rows_after = keyed_rows(before, after)
+    for key, row in rows_after.items():
+        delegate = rows_before.get(key, row).delegate
+        if delegate != row.delegate:
+            yield f"{row.variant} on {key[0]}: delegate {delegate} -> {row.delegate}"
 
 
 def _short(commit: str) -> str:

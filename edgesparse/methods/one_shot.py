@@ -51,7 +51,7 @@ each input, so that moments have full rank."""
 MIN_IMAGES = 128
 """Least number of samples for a layer that needs only some of its positions in each, see ROWS:
 computing a large network's activations takes longer than using them."""
-PASSES = 12
+PASSES = 16
 """Passes over the samples in which layers are pruned. Larger networks are pruned in groups of
 consecutive layers, whose inputs are those of the network with all earlier groups pruned."""
 GROUP_BYTES = 2e9
@@ -89,7 +89,7 @@ def one_shot(
         half = _part(progress, 0.0)
         shares = _allocate(chosen, model, dense, samples, goal, spec.pattern, half)
         progress = _part(progress, 0.5)
-    layers = []
+    layers: list[tuple[Kernel, Pattern, float, str]] = []
     for group in _groups(chosen, -(-len(chosen) // PASSES)):
         progress(len(layers) / len(chosen), group[0].name)
         for kernel, weights, seen in _statistics(group, model, dense, samples):
@@ -167,7 +167,8 @@ def _allocate(
     progress: Progress,
 ) -> dict[str, float]:
     """Return each layer's sparsity, by the errors of each when pruned alone."""
-    errors, sizes = {}, {}
+    errors: dict[str, list[float]] = {}
+    sizes: dict[str, int] = {}
     for group in _groups(chosen, len(chosen)):
         progress(len(errors) / len(chosen), f"{group[0].name}: sensitivity")
         # Nothing is pruned yet: both networks are the dense one.
