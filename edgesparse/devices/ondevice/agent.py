@@ -464,8 +464,7 @@ class Agent:
             about["round"] = number
         for output, parts in enumerate(result.pop("answers", ())):
             for part, data in enumerate(parts):
-                event = {"event": "answers", "entry": name, "output": output}
-                self.emit(dict(event, part=part, data=data))
+                self.emit(dict(about, event="answers", output=output, part=part, data=data))
         self.emit(dict(about, **result))
 
     def spawn(self, kind, request):
@@ -525,21 +524,16 @@ class Agent:
 
 
 def read_output(file):
-    """Return what edgesparse's delegate reports in a process's output (with its options report and
-    verbose), and the end of the output. By line, since the output can exceed the memory."""
+    """Return the report of edgesparse's delegate in an output larger than memory, and its end."""
     file.seek(0)
-    nodes, kernels, end = [], [], ""
-    for line in iter(lambda: file.readline(8192), b""):
-        text = line.decode("utf-8", "replace")
-        end = (end + text)[-4000:]
-        fields = text.rstrip("\r\n").split("\t")
-        if fields[0] == "edgesparse-node" and len(fields) > 4 and len(nodes) < 5000:
-            nodes.append(fields[2:5])
-        kernels = re.findall(r"^edgesparse: .* kernels (\w{1,40})$", text.strip()) or kernels
-    report = dict(
-        {"nodes": nodes} if nodes else {}, **({"kernels": kernels[-1]} if kernels else {})
-    )
-    return report, end.strip()
+    report, end = {"nodes": []}, ""
+    for line in iter(lambda: file.readline(8192).decode("utf-8", "replace"), ""):
+        end, fields = (end + line)[-4000:], line.rstrip().split("\t")
+        if fields[0] == "edgesparse-node" and len(fields) > 4 and len(report["nodes"]) < 5000:
+            report["nodes"].append(fields[2:5])
+        for name in re.findall(r"^edgesparse: .* kernels (\w{1,40})$", line.rstrip()):
+            report["kernels"] = name
+    return {name: value for name, value in report.items() if value}, end.strip()
 
 
 def add_runtime_error(result, output):
@@ -554,8 +548,7 @@ def crash_text(code, output):
     """Describe the exit code of a measuring process that left no result."""
     if code < 0:
         names = {number.value: number.name for number in signal.Signals}
-        name = names.get(-code, "signal %d" % -code)
-        return "the runtime crashed (%s)" % name
+        return "the runtime crashed (%s)" % names.get(-code, "signal %d" % -code)
     last = output.splitlines()[-1][:300] if output else "no output"
     return "measuring process failed with exit code %s: %s" % (code, last)
 
@@ -571,8 +564,7 @@ def main(argv):
         sys.stderr.write(__doc__)
         return 2
     with open(argv[1], encoding="utf-8") as file:
-        job = json.load(file)
-    agent = Agent(job, argv[2])
+        agent = Agent(json.load(file), argv[2])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, agent.handle_signal)
     try:
