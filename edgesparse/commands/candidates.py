@@ -299,9 +299,10 @@ def delegated(candidate: Candidate, delegate: str, machine: str) -> Candidate:
 def deliverable(models: Sequence[Candidate], target: Target) -> list[Candidate]:
     """Send edgesparse's delegate to a device, and run its files by XNNPACK where the device cannot
     store it: they were verified on a device of the same kind, which could."""
-    libraries = [c.external["library"] for c in models if c.is_delegated and c.external]
-    why = next(filter(None, (refused_by(target.transport, p) for p in set(libraries))), None)
-    return [_by_xnnpack(c, why) if why and c.is_delegated else c for c in models]
+    chosen = [c for c in models if c.delegate == "edgesparse" and c.external and c.error is None]
+    libraries = {c.external["library"] for c in chosen if c.external}
+    why = next(filter(None, (refused_by(target.transport, path) for path in libraries)), None)
+    return [_by_xnnpack(c, why) if why and c in chosen else c for c in models]
 
 
 def _by_xnnpack(candidate: Candidate, why: str) -> Candidate:

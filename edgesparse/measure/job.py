@@ -107,11 +107,6 @@ class Candidate:
         )
 
     @property
-    def is_delegated(self) -> bool:
-        """True where edgesparse's delegate runs it."""
-        return self.delegate == "edgesparse" and self.error is None
-
-    @property
     def name(self) -> str:
         """Name of the entry, unique on its device."""
         return self.name_of(self.variant)
