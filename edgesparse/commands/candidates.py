@@ -299,10 +299,18 @@ def delegated(candidate: Candidate, delegate: str, machine: str) -> Candidate:
 def deliverable(models: Sequence[Candidate], target: Target) -> list[Candidate]:
     """Send edgesparse's delegate to a device, and run its files by XNNPACK where the device cannot
     store it: they were verified on a device of the same kind, which could."""
-    chosen = [c for c in models if c.delegate == "edgesparse" and c.external and c.error is None]
-    libraries = {c.external["library"] for c in chosen if c.external}
-    why = next(filter(None, (refused_by(target.transport, path) for path in libraries)), None)
-    return [_by_xnnpack(c, why) if why and c in chosen else c for c in models]
+    reasons: dict[Path, str | None] = {}
+
+    def sent(candidate: Candidate) -> Candidate:
+        if candidate.delegate != "edgesparse" or candidate.error or not candidate.external:
+            return candidate
+        path = candidate.external["library"]
+        if path not in reasons:
+            reasons[path] = refused_by(target.transport, path)
+        why = reasons[path]
+        return candidate if why is None else _by_xnnpack(candidate, why)
+
+    return [sent(candidate) for candidate in models]
 
 
 def _by_xnnpack(candidate: Candidate, why: str) -> Candidate:
