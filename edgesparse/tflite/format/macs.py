@@ -31,14 +31,18 @@ def count_macs(model: Any) -> int | None:
         The count; None for files with loops, custom operators or dynamic shapes.
     """
     graph = model.subgraphs[0]
-    counts = [operator_macs(model, graph, operator) for operator in graph.operators or ()]
-    total = sum(count or 0 for count in counts)
-    return None if None in counts or total > MOST else total
+    total = 0
+    for operator in graph.operators or ():
+        count = operator_macs(model, graph, operator)
+        if count is None:
+            return None
+        total += count
+    return total if total <= MOST else None
 
 
 def operator_macs(model: Any, graph: Any, operator: Any) -> int | None:
-    """Count the MACs of one operator: 0 where it has none; None where its shapes are dynamic or do
-    not determine them."""
+    """Count the MACs of one operator: 0 where it has none; None where its shapes are dynamic, do
+    not determine them, or are damaged."""
     name = operator_name(model, operator)
     if name in _UNKNOWN:
         return None
@@ -50,7 +54,10 @@ def operator_macs(model: Any, graph: Any, operator: Any) -> int | None:
         return None
     inputs = [None if tensor is None or tensor.isVariable else tensor for tensor in inputs]
     shapes = [_shape(tensor) for tensor in inputs]
-    return _macs(name, operator, shapes, _shape(output))
+    if name == "BATCH_MATMUL" and len(shapes[0]) < 2:
+        return None  # Its rank is dynamic.
+    count = _macs(name, operator, shapes, _shape(output))
+    return count if 0 <= count <= MOST else None
 
 
 def _macs(name: str, operator: Any, shapes: Sequence[Shape], output: Shape) -> int:

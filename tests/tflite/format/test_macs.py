@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse import data
 from edgesparse.methods.channels import channels
@@ -12,6 +13,7 @@ from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Channels
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.inspect import inspect
+from edgesparse.tflite.format.macs import count_macs
 from tests.methods.conftest import quiet
 from tests.methods.networks import BUILDERS
 
@@ -66,3 +68,27 @@ def test_a_budget_is_that_of_the_file(groups):
     assert 0.35 < share <= 0.5
     assert f"{share:.0%} of the multiply-accumulates" in done.notes[0]
     assert {layer.groups for layer in done.model.layers if "conv" in layer.name} != {1}
+
+
+@pytest.mark.parametrize(
+    ("first", "output", "expected"),
+    [
+        ((2, 3), (2, 5), 30),
+        ((), (2, 5), None),  # A dynamic rank.
+        ((2, 2**31 - 1), (2**31 - 1, 2**31 - 1), None),  # More than any network has.
+    ],
+)
+def test_shapes_that_do_not_determine_macs_give_none(first, output, expected):
+    code = schema.OperatorCodeT()
+    code.builtinCode = schema.BuiltinOperator.BATCH_MATMUL
+    operator = schema.OperatorT()
+    operator.inputs, operator.outputs = [0, 1], [2]
+    operator.builtinOptions = schema.BatchMatMulOptionsT()
+    graph = schema.SubGraphT()
+    graph.tensors = [schema.TensorT() for _ in range(3)]
+    for tensor, shape in zip(graph.tensors, (first, (3, 5), output), strict=True):
+        tensor.shape = shape
+    graph.operators = [operator]
+    model = schema.ModelT()
+    model.operatorCodes, model.subgraphs = [code], [graph]
+    assert count_macs(model) == expected
