@@ -11,20 +11,23 @@ from typing import Any
 
 from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.results.record import RunRecord
+from edgesparse.devices.agent.event_stream import ProtocolError
 from edgesparse.devices.agent.events import Check, Event, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.graph import events
 from edgesparse.measure.job import Candidate
-from edgesparse.measure.rows import Layer, Row
+from edgesparse.measure.rows import Clock, Layer, Row
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.format.operators import single_files
 
-ROUNDS = 3
-SETTINGS = Settings(
-    warmup_runs=5, warmup_seconds=0.02, runs=30, seconds=0.1, timeout_seconds=120
-)  # fmt: skip
-"""Of a round of one operator: short, since a network has many."""
+ROUNDS: Mapping[Clock, int] = {"wall": 3, "instructions": 1}
+SETTINGS: Mapping[Clock, Settings] = {
+    "wall": Settings(5, 0.02, runs=30, seconds=0.1, timeout_seconds=120),
+    "instructions": Settings(1, 0.0, runs=5, seconds=0.05, timeout_seconds=600),
+}
+"""Of a round of one operator, by clock: short, since a network has many. Instruction counts do not
+drift, and every run of an emulated device is slow."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,12 @@ class LayerJob:
 
     Attributes:
         owners: by entry the candidate's name and the operator's number.
+        notes: why operators of a file are not measured.
     """
 
     job: Job
     owners: Mapping[str, tuple[str, int]]
+    notes: tuple[str, ...] = ()
 
 
 def measure_layers(
@@ -50,41 +55,62 @@ def measure_layers(
     a failure is a note."""
     device = target.device.name
     job_events: list[Event] = []
-    with temporary_folder() as folder:
-        rows = {_entry_of(row): row for row in record.rows_of(device) if row.status == "ok"}
-        layers = layer_job(f"{record.initial.run}-{device}-layers", candidates, rows, folder)
-        try:
+    layers = None
+    rows = {_entry_of(row): row for row in record.rows_of(device) if row.status == "ok"}
+    job_id = f"{record.initial.run}-{device}-layers"
+    try:
+        with temporary_folder() as folder:
+            layers = layer_job(job_id, target.device.clock, candidates, rows, folder)
+            record.notes += [f"{device}: {note}" for note in layers.notes]
             if layers.job.entries:
                 label = f"layers on {device}"
                 record.measure_job(target, layers.job, job_events, listener, stop, label)
-        except EdgesparseError as error:
-            record.notes.append(f"{device}: not every layer was measured: {error}")
-        with record.lock:
-            record.rows = with_layer_times(record.rows, device, layers, job_events)
+    except (EdgesparseError, OSError) as error:
+        if isinstance(error, ProtocolError):
+            job_events.clear()
+        text = record.mask(str(error))
+        record.notes.append(f"{device}: not every layer was measured: {text}")
+    # However it ended: measurements so far are kept.
+    finally:
+        if layers is not None:
+            with record.lock:
+                record.rows = with_layer_times(record.rows, device, layers, job_events)
 
 
 def layer_job(
-    job_id: str, candidates: Sequence[Candidate], rows: Mapping[str, Row], folder: Path
+    job_id: str,
+    clock: Clock,
+    candidates: Sequence[Candidate],
+    rows: Mapping[str, Row],
+    folder: Path,
 ) -> LayerJob:
     """Write each operator of the candidates' files to `folder`, and build the job that measures
     them.
 
     Args:
+        clock: of the device; it decides how often operators are run.
         rows: of the candidates that were measured, by entry: each operator is run by what ran it in
             the whole file.
 
     Raises:
         UsageError: a file is damaged.
+        OSError: a file cannot be read or written.
     """
+    notes: dict[str, None] = {}
     entries: list[Entry] = []
     owners: dict[str, tuple[str, int]] = {}
     paths: dict[Path, dict[int, Path]] = {}
     for candidate in candidates:
         row = rows.get(candidate.name)
-        if row is None or candidate.path is None or candidate.shapes:
+        if row is None or candidate.path is None:
+            continue
+        if candidate.shapes:
+            notes[f"layers of {candidate.variant} were not measured: its shapes are dynamic"] = None
             continue
         if candidate.path not in paths:
             paths[candidate.path] = _write(candidate.path, folder, len(paths))
+        if not paths[candidate.path]:
+            notes[f"layers of {candidate.variant} were not measured: none can run alone"] = None
         for number, path in paths[candidate.path].items():
             name = f"{number}:{candidate.name}"
             owners[name] = candidate.name, number
@@ -99,7 +125,8 @@ def layer_job(
                     reduced=(),
                 )
             )
-    return LayerJob(Job(job_id, ROUNDS, SETTINGS, tuple(entries)), owners)
+    job = Job(job_id, ROUNDS[clock], SETTINGS[clock], tuple(entries))
+    return LayerJob(job, owners, tuple(notes))
 
 
 def _entry_of(row: Row) -> str:
