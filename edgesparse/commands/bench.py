@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import threading
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgesparse.commands.results.layer_times import measure_layers
 from edgesparse.commands.results.record import recorded
 from edgesparse.measure.job import QUICK, Candidate
 from edgesparse.measure.results import Results
-from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo
+from edgesparse.measure.rows import Layer, ModelFile, Row, RuntimeInfo, StoredWeight
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Benchmark
@@ -27,7 +28,7 @@ from edgesparse.spec.safe.text import clean
 from edgesparse.tflite.format.inspect import inspect, read_model
 from edgesparse.tflite.format.signature import Signature, explain_custom, read_signature
 from edgesparse.tflite.runtimes.compatibility import Profile
-from edgesparse.tflite.runtimes.explain import explain
+from edgesparse.tflite.runtimes.explain import Explanation, explain
 
 NAME_WIDTH = 48
 DELEGATES = ("xnnpack", "edgesparse")
@@ -118,6 +119,7 @@ def bench_files(
 
         def measure(target: Target) -> None:
             spec = target.device
+            runtime_profiles = profiles(target, workspace)
             candidates = [
                 _candidate(name, file, runtime, count, target, error)
                 for runtime, error in target.all_runtimes
@@ -126,10 +128,10 @@ def bench_files(
             ]
             if not delegates:
                 candidates = deliverable(candidates, target)
+            candidates = list(_with_weights(candidates, runtime_profiles))
             record.measure(target, candidates, settings, project.listener, stop)
             if layers:
                 measure_layers(record, target, candidates, project.listener, stop)
-            runtime_profiles = profiles(target, workspace)
             record.explain(spec.name, lambda row: _why(files[row.variant], row, runtime_profiles))
 
         def isolated(target: Target) -> None:
@@ -162,6 +164,42 @@ def _candidate(
         name, runtime, "", threads, None, file.path, file.model, shapes=file.shapes
     )
     return ready(candidate, target, error or too_many_threads(target, threads), file.delegate)
+
+
+def _with_weights(
+    candidates: Sequence[Candidate], profiles: Mapping[str, Profile]
+) -> Iterator[Candidate]:
+    """Add whether the zeros of each weight are expected to save time."""
+    explained: dict[tuple[Path, str, str], tuple[StoredWeight, ...]] = {}
+    for candidate in candidates:
+        path, profile = candidate.path, profiles.get(candidate.runtime.name)
+        if profile is None or path is None or candidate.error:
+            yield candidate
+            continue
+        key = path, candidate.runtime.name, candidate.delegate
+        if key not in explained:
+            ours = candidate.delegate == "edgesparse"
+            explained[key] = ()
+            with suppress(UsageError):  # What cannot be explained can be measured nevertheless.
+                lines = explain(path.read_bytes(), replace(profile, delegate=ours), str(path))
+                explained[key] = tuple(_stored(candidate.layers, lines))
+        yield replace(candidate, weights=explained[key])
+
+
+def _stored(layers: Sequence[Layer], lines: Sequence[Explanation]) -> Iterator[StoredWeight]:
+    by_name = {(line.name, line.op): line for line in lines}
+    for layer in layers:
+        line = by_name.get((layer.name, layer.operator))
+        if line is not None and layer.zeros:
+            yield StoredWeight(
+                name=layer.name,
+                operator=layer.operator,
+                storage=layer.storage,
+                dense_bytes=layer.dense_bytes,
+                stored_bytes=layer.stored_bytes,
+                exploited=line.exploited,
+                reason=line.reason,
+            )
 
 
 def _shapes(

@@ -41,6 +41,9 @@ def test_both_delegates_are_measured_in_turns(folder):
     for (_, delegate), row in rows.items():
         assert row["speedup"]["baseline"] == "sparse xnnpack"
         assert row["variant"] == f"sparse {delegate}"
+        assert [weight["dense_bytes"] for weight in row["weights"]] == [64 * 64] * 2
+        skipped = ["delegate edgesparse" in weight["reason"] for weight in row["weights"]]
+        assert skipped == [delegate == "edgesparse"] * 2
         notes = [note for note in row["notes"] if "unstable" not in note]
         expected = "delegate edgesparse runs 2 of 3 nodes; not MEAN (operator not supported)"
         assert notes == ([expected] if delegate == "edgesparse" else [])

@@ -61,10 +61,11 @@ class TensorInfo(WeightInfo):
 class Explanation:
     """The effect of a weight's storage with a runtime on a machine.
 
-    `advised` is the form that storage auto would choose.
+    `op` reads it; `advised` is the form that storage auto would choose.
     """
 
     name: str
+    op: str
     accepted: bool
     exploited: bool
     reason: str
@@ -190,7 +191,7 @@ def _explain(
             reason = reason_for(profile, constant.op, share, verdict, None)
         elif decision.form != "densify":
             reason = reason_for(profile, constant.op, 1.0, verdict, path)
-    return Explanation(constant.label, accepted, exploited, reason, decision.form)
+    return Explanation(constant.label, constant.op, accepted, exploited, reason, decision.form)
 
 
 def _describe(constant: Constant) -> TensorInfo:
