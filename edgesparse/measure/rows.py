@@ -203,7 +203,8 @@ class Layer(Data):
     zeros: Size = 0
     """Of these weights."""
     storage: str = ""
-    """Of its weights: dense, densify, block-1x4, ...; empty without weights."""
+    """Of its weights: dense, densify, block-1x4, ...; decoder: it decodes the weights of others;
+    empty without weights."""
     dense_bytes: Size = 0
     """Size of its weights if stored dense."""
     stored_bytes: Size = 0

@@ -15,8 +15,6 @@ from edgesparse.report.units import count_text, ms_text, percent_text, size_text
 
 MAX_VIEWS = 40
 """Largest number of files with a table of their layers."""
-ENOUGH_ZEROS = MIN_ZEROS[False]
-"""Share of zeros from which the delegate runs a layer for their sake."""
 FEW_ZEROS = 0.05
 """Share of zeros below which no reason is needed why they do not pay."""
 REPORTED_DIFFERENCE = 0.01
@@ -89,13 +87,12 @@ def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
     total = sum(layer.macs or 0 for layer in row.layers)
     longest = max(layer.time_ms or 0.0 for layer in row.layers)
     dense_name, dense = _dense_layers(row, results)
-    for number, layer in enumerate(row.layers, start=1):
+    for layer in row.layers:
         # What only decodes weights is part of the layer that reads them.
-        is_last = number == len(row.layers)
-        if layer.operator == "DENSIFY" or (layer.operator == "DEQUANTIZE" and not is_last):
+        if layer.operator == "DENSIFY" or layer.storage == "decoder":
             continue
         share = layer.zeros / layer.weights if layer.weights else 0.0
-        pays, reason = (None, "") if share < FEW_ZEROS else _pays(layer, row)
+        pays, reason = (None, "") if share < FEW_ZEROS else _pays(layer, row, results)
         if pays is not None and (gain := _gain(layer, dense)):
             pays, reason = gain >= PAYS_FROM, f"{speed_text(gain)} vs {dense_name}; {reason}"
         work = (layer.macs or 0) / total if total else 0.0
@@ -113,7 +110,7 @@ def _lines(row: Row, results: Results) -> Iterator[LayerLine]:
         )
 
 
-def _dense_layers(row: Row, results: Results) -> tuple[str, dict[str, Layer]]:
+def _dense_layers(row: Row, results: Results) -> tuple[str, dict[tuple[str, str], Layer]]:
     """Return the name and layers of the file that a row's layers are compared with, measured on the
     same device, runtime and number of threads."""
     speedup = row.speedup_vs_dense or row.speedup
@@ -122,18 +119,17 @@ def _dense_layers(row: Row, results: Results) -> tuple[str, dict[str, Layer]]:
             row.device, row.runtime, row.threads
         )  # fmt: skip
         if speedup is not None and same and other.variant == speedup.baseline:
-            return other.variant, {layer.name: layer for layer in other.layers}
+            return other.variant, {(layer.name, layer.operator): layer for layer in other.layers}
     return "", {}
 
 
-def _gain(layer: Layer, dense: Mapping[str, Layer]) -> float | None:
+def _gain(layer: Layer, dense: Mapping[tuple[str, str], Layer]) -> float | None:
     """Return the speed-up of a layer over the dense one of the same size; None where either was not
     measured."""
-    other = dense.get(layer.name)
+    other = dense.get((layer.name, layer.operator))
     if other is None or not (layer.time_ms and other.time_ms) or other.zeros >= layer.zeros:
         return None
-    alike = (layer.operator, layer.dense_bytes) == (other.operator, other.dense_bytes)
-    return other.time_ms / layer.time_ms if alike else None
+    return other.time_ms / layer.time_ms if layer.dense_bytes == other.dense_bytes else None
 
 
 def _zeros(share: float, pruned: LayerSparsity | None) -> Bar:
@@ -163,20 +159,29 @@ def _runs_by(layer: Layer, row: Row) -> str:
     return row.delegate if row.delegate != "none" else "runtime"
 
 
-def _pays(layer: Layer, row: Row) -> tuple[bool | None, str]:
+def _pays(layer: Layer, row: Row, results: Results) -> tuple[bool | None, str]:
     """Decide whether a layer's zeros are expected to save time, and why."""
-    if layer.taken and layer.zeros < ENOUGH_ZEROS * layer.weights:
+    if layer.taken and layer.zeros < MIN_ZEROS[False] * layer.weights:
         return None, "too few zeros to pay; the delegate runs it for its neighbours"
+    if layer.taken and layer.zeros < MIN_ZEROS[True] * layer.weights and _is_x86(row, results):
+        return None, "the delegate runs it; on a CPU with AMX it has too few zeros to pay"
     if layer.taken:
         return _pays_measured(row)
-    stored = next((weight for weight in row.weights if weight.name == layer.name), None)
+    key = layer.name, layer.operator
+    stored = next((w for w in row.weights if (w.name, w.operator) == key), None)
     if layer.taken is False:
         return False, layer.why_left
     if stored is not None:
         return stored.exploited, stored.reason
     if row.delegate == "edgetpu":
         return False, "an Edge TPU computes with every weight"
-    return False, f"stored {layer.storage}: the runtime does not know of its zeros"
+    if layer.storage != "dense":
+        return None, f"stored {layer.storage}"
+    return False, "stored dense: the runtime does not know of its zeros"
+
+
+def _is_x86(row: Row, results: Results) -> bool:
+    return any(d.name == row.device and d.machine == "x86_64" for d in results.devices)
 
 
 def _pays_measured(row: Row) -> tuple[bool, str]:

@@ -33,6 +33,7 @@ class OperatorInfo:
     Attributes:
         name: the Keras layer that it comes from.
         weights: number of its weights of two or more dimensions; `zeros` of them are zero.
+        storage: form of its largest weight; decoder where it decodes those of others; else empty.
         dense_bytes: size of these weights if stored dense; `stored_bytes` as stored.
         macs: multiply-accumulates of one inference; None where shapes do not determine them.
     """
@@ -60,6 +61,7 @@ def read_operators(content: bytes, name: str = "model.tflite") -> tuple[Operator
         for constant in constants(model, content):
             if constant.graph == 0 and constant.is_weight:
                 by_operator.setdefault(constant.operator, []).append(constant)
+        decoders = _decoders(model, graph).keys()
         result = []
         for number, operator in enumerate(graph.operators or ()):
             weights = by_operator.get(number, [])
@@ -72,7 +74,7 @@ def read_operators(content: bytes, name: str = "model.tflite") -> tuple[Operator
                     operator=operator_name(model, operator),
                     weights=sum(c.values.size for c in weights),
                     zeros=sum(c.zeros for c in weights),
-                    storage=largest.form if largest else "",
+                    storage=largest.form if largest else "decoder" if output in decoders else "",
                     dense_bytes=sum(c.values.nbytes for c in weights),
                     stored_bytes=sum(c.stored_bytes for c in weights),
                     macs=operator_macs(model, graph, operator),
@@ -131,7 +133,7 @@ def _keep_only(model: Any, number: int) -> bool:
 def _decoders(model: Any, graph: Any) -> dict[int, Any]:
     """Return the operators that decode weights, by the tensor that they write."""
     decoders: dict[int, Any] = {}
-    for operator in graph.operators:
+    for operator in graph.operators or ():
         inputs = indices(operator.inputs)
         if operator_name(model, operator) in _DECODERS and inputs:
             source = inputs[0]

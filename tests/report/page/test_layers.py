@@ -34,7 +34,11 @@ LAYER = Layer(
             {"taken": False, "why_left": "not int8"}, "edgesparse", "xnnpack: not int8", False,
             "not int8",
         ),
-        ({"name": "dense_1"}, "xnnpack", "xnnpack", True, "pi skips its zeros"),
+        ({"name": "dense_1", "operator": "FULLY_CONNECTED"}, "xnnpack", "xnnpack", True,
+         "pi skips its zeros"),
+        ({"name": "dense_1", "operator": "CONV_2D"}, "none", "runtime", False,
+         "stored dense: the runtime does not know of its zeros"),
+        ({"storage": "block-1x4"}, "xnnpack", "xnnpack", None, "stored block-1x4"),
         ({}, "none", "runtime", False, "stored dense: the runtime does not know of its zeros"),
         ({"name": "out", "zeros": 0}, "xnnpack", "xnnpack", None, "left dense: it"),
     ],
@@ -81,10 +85,26 @@ def test_a_measured_layer_says_how_much_faster_its_zeros_make_it():
 
 def test_shipped_rows_come_first_and_decoders_are_left_out():
     results = run()
+    decoders = [
+        Layer(name="", operator="DENSIFY"),
+        Layer(name="", operator="DEQUANTIZE", storage="decoder"),
+    ]
+    output = Layer(name="out", operator="DEQUANTIZE")
     rows = [
-        row.model_copy(update={"layers": [Layer(name="", operator="DENSIFY"), LAYER]})
-        for row in results.rows[:2]
+        row.model_copy(update={"layers": [*decoders, LAYER, output]}) for row in results.rows[:2]
     ]
     views = model_views(results.model_copy(update={"rows": rows}), {"pi": rows[1]})
     assert [view.title.split()[0] for view in views] == ["sparse-f32", "dense-f32"]
-    assert [[line.name for line in view.lines] for view in views] == [["conv"], ["conv"]]
+    assert [[line.name for line in view.lines] for view in views] == [["conv", "out"]] * 2
+
+
+@pytest.mark.parametrize(("machine", "pays"), [("x86_64", None), ("aarch64", True)])
+def test_zeros_that_are_too_few_for_some_cpus_are_not_said_to_pay(machine, pays):
+    results = run()
+    layers = [LAYER.model_copy(update={"taken": True, "zeros": 600})]
+    row = results.rows[2].model_copy(update={"layers": layers, "delegate": "edgesparse"})
+    (device,) = results.devices
+    devices = [device.model_copy(update={"machine": machine})]
+    changed = results.model_copy(update={"rows": [row], "devices": devices})
+    (view,) = model_views(changed, {"pi": row})
+    assert view.lines[0].pays is pays
