@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -82,8 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.wfile.write(body)
-            # The page's script fetches, and then goes to the run's page.
-            if final is not None and self.headers.get("Sec-Fetch-Mode", "navigate") == "navigate":
+            # The page's script asks for rows, and then goes to the run's page.
+            if final is not None and self.path.partition("?")[2] != "rows":
                 self.server.final_sent.set()
 
     def log_message(self, *_: Any) -> None:
@@ -104,12 +104,14 @@ class LivePage:
         self._server.run.listen(event)
 
     def finish(self, page: Path | None) -> None:
-        """Show a run's page, and wait until a browser that follows the run has it."""
+        """Show a run's page, and wait until a browser that follows the run has it, or Ctrl-C: the
+        run has ended."""
         if page is None:
             return
         self._server.final = page.read_bytes()
         if time.monotonic() - self._server.asked_at < LAST_LOOK_SECONDS:
-            self._server.final_sent.wait(LAST_LOOK_SECONDS)
+            with suppress(KeyboardInterrupt):
+                self._server.final_sent.wait(LAST_LOOK_SECONDS)
 
 
 @contextmanager
@@ -130,8 +132,9 @@ def live_page(title: str, *, serve: bool, port: int | None) -> Iterator[LivePage
     try:
         server = _Server(port or 0, LiveRun(title))
     except OSError as error:
+        where, advice = (f"port {port}", "; choose another --port") if port else (LOOPBACK, "")
         raise EdgesparseError(
-            f"cannot serve the page on port {port}: {error.strerror}; choose another --port"
+            f"cannot serve the page on {where}: {error.strerror}{advice}"
         ) from None
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RowsReady:
     """Rows of a run before its end: of variants that are ready and not measured yet, or measured
     briefly, or finished when the run was interrupted."""
 
-    results: Results
+    results: Results = field(repr=False)
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -70,7 +70,14 @@ class RowsReady:
 class BenchmarkStarted:
     """Rows of a device that are about to be measured: what is known of their files."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class BenchmarkDone:
+    """Rows of a device after their measurement, also where it failed."""
+
+    rows: tuple[Row, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ RunEvent = (
     | Note
     | RowsReady
     | BenchmarkStarted
+    | BenchmarkDone
     | RoundMeasured
 )
 Listener = Callable[[RunEvent], None]

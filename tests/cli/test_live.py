@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import click
@@ -13,7 +14,7 @@ import pytest
 from edgesparse.cli.live import live_page
 from edgesparse.graph import events
 from edgesparse.report.page import write_page
-from edgesparse.report.units import size_text
+from edgesparse.report.units import ms_text, size_text
 from edgesparse.spec.errors import EdgesparseError
 from tests.report.page.sample_run import HOSTILE, run
 from tests.tools.browser import chromium
@@ -34,10 +35,13 @@ def get(url, method="GET", host=None, path=None):
 
 
 def until_ended(url):
-    """The page of the run, which follows its live page."""
-    while "Reproduce" not in (text := get(url)[1]):
-        pass
-    return text
+    """What a live page has shown, the run's page last."""
+    pause, texts = threading.Event(), [get(url)[1]]
+    while "Reproduce" not in texts[-1]:
+        assert len(texts) < 1000
+        pause.wait(0.2)
+        texts.append(get(url)[1])
+    return texts
 
 
 def test_rows_arrive_and_only_this_page_is_served(tmp_path):
@@ -56,6 +60,19 @@ def test_rows_arrive_and_only_this_page_is_served(tmp_path):
         assert ">1.250<" in text
         assert "1 of 5 rounds" in text
         assert "provisional" in text
+        measured = run().rows[1]
+        live(events.BenchmarkDone((measured,)))
+        text = get(live.url)[1]
+        assert "of 5 rounds" not in text
+        assert f">{ms_text(measured.latency_ms.p50)}<" in text
+        assert ">measured<" in text
+        broken = measured.model_copy(update={"status": "failed", "error": "it stopped"})
+        live(events.BenchmarkDone((broken,)))
+        text = get(live.url)[1]
+        assert "failed: it stopped" in text
+        assert "instruction count" not in text
+        live(events.BenchmarkStarted((measured.model_copy(update={"clock": "instructions"}),)))
+        assert "time = instruction count (simulated)" in get(live.url)[1]
         assert "failed: pi: its process crashed" in text
         assert "train: done" in text
         port = urlsplit(live.url).port
@@ -69,10 +86,38 @@ def test_rows_arrive_and_only_this_page_is_served(tmp_path):
         page = write_page(run(), tmp_path / "page.html")
         ending = threading.Thread(target=live.finish, args=(page,))
         ending.start()  # It waits for this client, which has asked before.
-        assert "ship sparse-int8" in until_ended(live.url)
+        assert "ship sparse-int8" in until_ended(live.url)[-1]
         ending.join()
     with pytest.raises(OSError, match="refused"):
         get(live.url)
+
+
+def test_an_interrupt_does_not_wait_for_a_browser(tmp_path, monkeypatch):
+    page = write_page(run(), tmp_path / "page.html")
+    with live_page("p", serve=True, port=None) as live:
+        get(live.url)
+        sent = live._server.final_sent
+
+        def interrupt(_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sent, "wait", interrupt)
+        live.finish(page)
+        parts = urlsplit(live.url)
+        assert "Reproduce" in get(live.url, path=f"{parts.path}?rows")[1]
+        assert not sent.is_set()
+        get(live.url, path=f"{parts.path}?final")
+        assert sent.is_set()
+
+
+def test_rows_are_not_part_of_an_events_text():
+    rows = tuple(run().rows)
+    for event in (
+        events.RowsReady(run()),
+        events.BenchmarkStarted(rows),
+        events.BenchmarkDone(rows),
+    ):
+        assert len(repr(event)) < 40
 
 
 def test_a_port_is_free_or_an_error():
@@ -130,11 +175,11 @@ def test_a_real_run_is_served_until_it_ends(tmp_path, tflite_files):
     ) as process:
         line = process.stderr.readline()
         assert line.startswith("live page: http://127.0.0.1:")
-        url, texts = line.split()[-1], {}
-        for line in process.stderr:
-            event = line.split(":")[0].split(" ...")[0].strip()
-            texts[event] = until_ended(url) if event == "page" else get(url)[1]
+        with ThreadPoolExecutor(1) as pool:
+            shown = pool.submit(until_ended, line.split()[-1])
+            process.stderr.read()
+        *texts, page = shown.result()
     assert process.returncode == 0
-    assert "2 of 2 rounds" in texts["benchmark on local"]
-    assert size_text(tflite_files["dense"].stat().st_size) in texts["benchmark on local"]
-    assert "dense" in texts["page"]
+    size = size_text(tflite_files["dense"].stat().st_size)
+    assert any("2 rounds so far" in text and size in text for text in texts)
+    assert "dense" in page

@@ -232,7 +232,8 @@ class RunRecord:
             lost = str(error)
         # However it ended: measurements so far are kept.
         finally:
-            self.add_rows(target, candidates, job_events, lost)
+            rows = self.add_rows(target, candidates, job_events, lost)
+            listener(events.BenchmarkDone(tuple(rows)))
         return job_events
 
     def measure_job(
@@ -260,7 +261,7 @@ class RunRecord:
         candidates: Sequence[Candidate],
         job_events: Sequence[Event] | None,
         lost: str = NOT_MEASURED,
-    ) -> None:
+    ) -> list[Row]:
         """Add a row per candidate; see build_rows. `lost` is the error of those not measured."""
         about = (self.initial.pipeline, target.device.name, self.initial.baseline, candidates)
         try:
@@ -271,11 +272,13 @@ class RunRecord:
             rows = build_rows(*about, [])
         if target.device.connect.local is None:
             rows = [_with_transfer(row, c) for row, c in zip(rows, candidates, strict=True)]
+        rows = [
+            row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
+            for row in rows
+        ]
         with self.lock:
-            self.rows += [
-                row.model_copy(update={"error": lost}) if row.error == NOT_MEASURED else row
-                for row in rows
-            ]
+            self.rows += rows
+        return rows
 
     def explain(self, device: str, why: Callable[[Row], str | None]) -> None:
         """Replace the errors of a device's failed rows by explanations, where `why` returns one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,17 @@ HERE = Path(__file__).parent
 
 def render(name: str, *, script_file: str = "page.js", **content: Any) -> str:
     """Render a template; every text of its content is escaped."""
-    import jinja2
-
     style, script = ((HERE / file).read_text() for file in ("page.css", script_file))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = jinja2.Environment(
+    template = _environment().get_template(name)
+    return str(template.render(**content, style=style, script=script, script_digest=digest))
+
+
+@lru_cache(1)  # A live page is rendered once a second.
+def _environment() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -28,8 +35,6 @@ def render(name: str, *, script_file: str = "page.js", **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template(name)
-    return template.render(**content, style=style, script=script, script_digest=digest)
 
 
 def _clean(value: Any) -> Any:

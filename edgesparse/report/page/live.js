@@ -1,14 +1,19 @@
 "use strict";
 // Replaces the rows once a second; without scripts the page reloads itself.
 const state = document.getElementById("state");
+const running = state.textContent;
 async function update() {
   let text;
   try {
-    text = await (await fetch(location.href, { cache: "no-store" })).text();
+    const response = await fetch(location.pathname + "?rows", { cache: "no-store" });
+    if (!response.ok) throw new Error(response.statusText);
+    text = await response.text();
   } catch {
-    state.textContent = "the run has ended; its page lies beside its results";
+    state.textContent = "no connection; if the run has ended, its page lies beside its results";
+    setTimeout(update, 3000);
     return;
   }
+  state.textContent = running;
   const page = new DOMParser().parseFromString(text, "text/html");
   const fresh = page.querySelector("main.live");
   if (fresh === null) {

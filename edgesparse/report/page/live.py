@@ -24,6 +24,7 @@ class _LiveRow:
     row: Row | None = None
     medians_ms: dict[int, float] = field(default_factory=dict)
     rounds: int = 0
+    is_final: bool = False
 
     def texts(self) -> tuple[str, ...]:
         """Size, zeros, metric, p50 and what that is of."""
@@ -32,9 +33,11 @@ class _LiveRow:
         p50, state = DASH, "ready"
         if self.row is not None and self.row.status == "failed":
             state = f"failed: {self.row.error}"
+        elif self.is_final and self.row is not None and self.row.latency_ms is not None:
+            p50, state = ms_text(self.row.latency_ms.p50), "measured"
         elif self.medians_ms:
             p50 = ms_text(statistics.median(self.medians_ms.values()))
-            state = f"{len(self.medians_ms)} of {self.rounds} rounds"
+            state = f"{len(self.medians_ms)} of {self.rounds} rounds so far"
         elif self.row is not None and self.row.latency_ms is not None:
             p50, state = ms_text(self.row.latency_ms.p50), "provisional"
         return (
@@ -65,17 +68,24 @@ class LiveRun:
                 row = self._rows.setdefault(key, _LiveRow())
                 row.medians_ms[event.round] = event.p50_ms
                 row.rounds = event.rounds
-            elif isinstance(event, events.RowsReady | events.BenchmarkStarted):
+            elif isinstance(
+                event, events.RowsReady | events.BenchmarkStarted | events.BenchmarkDone
+            ):
                 for ready in event.rows:
                     key = (ready.device, ready.runtime.name, ready.threads, ready.variant)
-                    self._rows.setdefault(key, _LiveRow()).row = ready
+                    row = self._rows.setdefault(key, _LiveRow())
+                    row.row, row.is_final = ready, isinstance(event, events.BenchmarkDone)
 
     def html(self) -> str:
         """Render the page."""
         with self._lock:
             groups: dict[str, list[tuple[str, ...]]] = {}
+            rows = [row.row for row in self._rows.values() if row.row is not None]
+            simulated = {row.device for row in rows if row.clock == "instructions"}
             for (device, runtime, threads, variant), row in self._rows.items():
                 title = f"{device} | {runtime} | {threads} thread{'s' * (threads > 1)}"
+                if device in simulated:
+                    title += " | time = instruction count (simulated)"
                 groups.setdefault(title, []).append((variant, *row.texts()))
             running, lines = dict(self._progress.running), list(self._progress.lines)
         return render(
