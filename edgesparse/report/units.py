@@ -39,6 +39,11 @@ def ms_text(value: float) -> str:
     return f"{value:.2f}" if value >= 10 else f"{value:.3f}"
 
 
+def time_unit(clock: str) -> str:
+    """Return the unit of a latency by its clock: an instruction count is not time."""
+    return "ms (simulated)" if clock == "instructions" else "ms"
+
+
 def ratio_text(ratio: float) -> str:
     """Format a ratio with two decimals, below 0.05 with two significant digits."""
     return f"{ratio:.2f}" if ratio >= 0.05 else f"{ratio:.2g}"

@@ -19,6 +19,7 @@ from edgesparse.report.units import (
     size_text,
     speed_interval_text,
     speed_text,
+    time_unit,
 )
 
 SMALLER_FROM = 1.05
@@ -155,7 +156,7 @@ def ship_groups(results: Results) -> list[list[Verdict]]:
 
 def _facts(row: Row) -> str:
     assert row.latency_ms is not None
-    unit = "ms (simulated)" if row.clock == "instructions" else "ms"
+    unit = time_unit(row.clock)
     threads = f", {row.threads} threads" if row.threads > 1 else ""
     delegate = f", delegate {row.delegate}" if row.delegate == "edgesparse" else ""
     texts = [f"{ms_text(row.latency_ms.p50)} {unit}"]

@@ -13,12 +13,20 @@ from edgesparse.measure.comparison import Change, keyed_rows
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
 from edgesparse.report.comparison import verdict
-from edgesparse.report.page.drawing import Drawing, color, legend, marker, render_svg
-from edgesparse.report.units import metric_text, ms_text, ratio_text
+from edgesparse.report.page.drawing import (
+    Drawing,
+    color,
+    legend,
+    marker,
+    plotted,
+    render_svg,
+    series_label,
+)
+from edgesparse.report.units import metric_text, ms_text, ratio_text, time_unit
 
 MAX_CHANGES = 40
 """Largest number of rows in a chart of changes."""
-MAX_DATED = 8
+MAX_DATED = 5
 """Largest number of runs whose dates stand at the axis."""
 _LETTER = 0.082
 _STYLES = {"red": 1, "bold red": 1, "green": 2}
@@ -88,24 +96,21 @@ def _draw_slowdowns(axes: Axes, drawing: Drawing, changes: Sequence[Change]) -> 
 
 def _draw_metrics(axes: Axes, drawing: Drawing, changes: Sequence[Change]) -> None:
     for index, change in enumerate(changes):
-        before, after = _metric(change.before), _metric(change.after)
+        before, after = (_metric(row) for row in (change.before, change.after))
         axes.plot([before, after], [index, index], "-", color=_color(change))
         axes.plot([before], [index], "o", color=_color(change), fillstyle="none")
         (line,) = axes.plot([after], [index], "o", color=_color(change))
         score = change.after.score
         assert score is not None
-        texts = [metric_text(_shown(row), score.unit) for row in (change.before, change.after)]
+        scores = [row.score for row in (change.before, change.after) if row.score]
+        texts = [metric_text(other.shown or 0.0, score.unit) for other in scores]
         drawing.add_tooltip(line, f"{change.variant}: {' -> '.join(texts)} {score.unit}".strip())
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
-def _shown(row: Row) -> float:
-    return (row.score.shown or 0.0) if row.score else 0.0
-
-
 def _metric(row: Row) -> float:
-    """A row's metric as it is plotted: shares in percent."""
-    return _shown(row) * (100.0 if row.score and row.score.unit == "%" else 1.0)
+    """A row's metric as it is plotted."""
+    return plotted(row.score, row.score.shown) if row.score else 0.0
 
 
 def history_charts(placement: str, runs: Sequence[Results]) -> list[tuple[str, Markup]]:
@@ -121,27 +126,51 @@ def history_charts(placement: str, runs: Sequence[Results]) -> list[tuple[str, M
         variant: {n: row.latency_ms.p50 for n, row in by_run.items() if row.latency_ms}
         for variant, by_run in rows.items()
     }
-    metrics = {
-        variant: {n: _metric(row) for n, row in by_run.items() if row.score and row.score.shown}
-        for variant, by_run in rows.items()
+    shown = {
+        variant: {n: 100 * value / values[min(values)] for n, value in values.items()}
+        for variant, values in times.items()
+        if values and min(values.values()) > 0
     }
-    scores = [row.score for by_run in rows.values() for row in by_run.values() if row.score]
+    title, metrics = _latest_metric(rows)
     result = []
-    if any(times.values()):
-        shown = {
-            variant: {n: 100 * value / values[min(values)] for n, value in values.items()}
+    if shown:
+        texts = {
+            variant: f"{', '.join(map(ms_text, values.values()))} {_unit(rows[variant])}"
             for variant, values in times.items()
-            if values and min(values.values()) > 0
         }
-        texts = {v: ", ".join(map(ms_text, values.values())) + " ms" for v, values in times.items()}
         chart = _over_runs(f"latency, {placement}", shown, texts, runs)
         result.append((f"{placement}: p50 [% of the first run]", chart))
-    if any(metrics.values()):
-        name = f"{scores[0].name} [{scores[0].unit}]" if scores[0].unit else scores[0].name
+    if metrics:
         texts = {v: ", ".join(f"{m:.4g}" for m in values.values()) for v, values in metrics.items()}
-        chart = _over_runs(f"{name}, {placement}", metrics, texts, runs)
-        result.append((f"{placement}: {name}", chart))
+        chart = _over_runs(f"{title}, {placement}", metrics, texts, runs)
+        result.append((f"{placement}: {title}", chart))
     return result
+
+
+def _unit(rows: Mapping[int, Row]) -> str:
+    return next(time_unit(row.clock) for row in rows.values())
+
+
+def _latest_metric(
+    rows: Mapping[str, Mapping[int, Row]],
+) -> tuple[str, dict[str, dict[int, float]]]:
+    """Return the name of the latest run's metric, and its values by variant and number of the run;
+    runs with another metric have none."""
+    scored = {
+        variant: {n: s for n, row in by_run.items() if (s := row.score) and s.shown is not None}
+        for variant, by_run in rows.items()
+    }
+    numbered = [(n, score) for by_run in scored.values() for n, score in by_run.items()]
+    if not numbered:
+        return "", {}
+    _, latest = max(numbered, key=lambda entry: entry[0])
+    alike = (latest.name, latest.unit)
+    values = {
+        variant: {n: plotted(s, s.shown) for n, s in by_run.items() if (s.name, s.unit) == alike}
+        for variant, by_run in scored.items()
+    }
+    title = f"{latest.name} [{latest.unit}]" if latest.unit else latest.name
+    return title, {variant: by_run for variant, by_run in values.items() if by_run}
 
 
 def _over_runs(
@@ -156,13 +185,17 @@ def _over_runs(
             numbers = range(1, len(runs) + 1)
             points = [values.get(number, math.nan) for number in numbers]
             (line,) = axes.plot(
-                numbers, points, marker=marker(index), color=color(index), label=variant
+                numbers,
+                points,
+                marker=marker(index),
+                color=color(index),
+                label=series_label(variant),
             )
             drawing.add_tooltip(line, f"{variant}: {texts[variant]}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(runs) <= MAX_DATED:
             dates = [f"{number}: {run.started[5:10]}" for number, run in enumerate(runs, start=1)]
-            axes.set_xticks(range(1, len(runs) + 1), dates if len(runs) < 6 else None)
+            axes.set_xticks(range(1, len(runs) + 1), dates)
         legend(axes, len(series))
 
     return render_svg(f"{label}, over runs", draw, margins=(0.62, 0.3, 0.1))

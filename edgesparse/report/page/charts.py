@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from edgesparse.measure.provenance import InputAttribution, LayerSensitivity, Training
 from edgesparse.measure.rows import Row
 from edgesparse.measure.trials import SearchResult, Trial
-from edgesparse.report.page.drawing import Drawing, color, legend, log_ticks, marker, render_svg
+from edgesparse.report.page.drawing import (
+    Drawing,
+    color,
+    legend,
+    marker,
+    render_svg,
+    scale_axis,
+    series_label,
+)
 from edgesparse.report.trials import trial_texts, unit_of, value_text
-from edgesparse.report.units import ms_text
+from edgesparse.report.units import ms_text, time_unit
 
-LOGARITHMIC_FROM = 8.0
-"""Smallest ratio of largest to smallest value with a logarithmic axis."""
 MAX_LAYERS = 16
 ATTRIBUTION_COLUMNS = 6
 
@@ -41,10 +46,10 @@ def latency_by_round(title: str, rows: Sequence[Row], indices: Mapping[str, int]
                 [100 * value / medians[0] for value in medians],
                 marker=marker(index),
                 color=color(index),
-                label=row.variant,
+                label=series_label(row.variant),
             )
             texts = ", ".join(map(ms_text, medians))
-            drawing.add_tooltip(line, f"{row.variant}: {texts} ms")
+            drawing.add_tooltip(line, f"{row.variant}: {texts} {time_unit(row.clock)}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("round")
         legend(axes, len(measured))
@@ -94,7 +99,7 @@ def sensitivity_curves(curves: LayerSensitivity) -> Markup:
                 [scale * value for value in values],
                 marker=marker(index),
                 color=color(index),
-                label=name,
+                label=series_label(name),
             )
             drawing.add_tooltip(line, name)
         axes.axhline(scale * curves.dense, color="#020202", linewidth=0.9, linestyle="--")
@@ -164,7 +169,7 @@ def _draw_front(
     for which, objective_index in (("x", second), ("y", 0)):
         objective = search.objectives[objective_index]
         values = [trial.values[objective_index] for trial in trials]
-        _axis(axes, which, values, partial(value_text, objective, trial=trials[0]))
+        scale_axis(axes, which, values, partial(value_text, objective, trial=trials[0]))
     axes.set_xlabel(_with_unit(search.objectives[second], trials[0]))
     axes.set_ylabel(_with_unit(search.objectives[0], trials[0]))
     axes.legend(fontsize=10)
@@ -178,13 +183,3 @@ def _with_unit(objective: str, trial: Trial) -> str:
 def _line_style(index: int, values: Sequence[float]) -> dict[str, Any]:
     """Style of a line; a single value gets a marker, since it makes no line."""
     return {"color": color(index), "marker": "o" if len(values) == 1 else ""}
-
-
-def _axis(axes: Axes, which: str, values: Sequence[float], text: Callable[[float], str]) -> None:
-    """Scale an axis ("x" or "y") to its values, and format its ticks."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    if min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
-        log_ticks(axes, which, values)
-    else:
-        axis.set_major_locator(MaxNLocator(nbins=5))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value > 0 else "0"))

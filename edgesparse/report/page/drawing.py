@@ -18,10 +18,14 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from edgesparse.measure.rows import Score
 
 SERIES = 8
 MARKERS = "os^DvPX*<>"
+LOGARITHMIC_FROM = 4.0
+"""Smallest ratio of largest to smallest value with a logarithmic axis."""
 MAX_LEGEND = 24
 """Largest number of series with a legend; tooltips name more."""
 _INK, _LINE, _GRID = "#010101", "#020202", "#030303"
@@ -150,9 +154,9 @@ def _embedded(text: str, label: str, tooltips: dict[str, str]) -> Markup:
 def legend(axes: Axes, count: int) -> None:
     """Add a legend under the axes, which the figure grows for, unless it would have more than
     `MAX_LEGEND` entries."""
-    if not 1 < count <= MAX_LEGEND:
-        return
     handles, names = axes.get_legend_handles_labels()
+    if not names or not 1 < count <= MAX_LEGEND:
+        return
     figure: Any = axes.figure
     width, height = figure.get_size_inches()
     entry = _LEGEND_MARK + _LEGEND_LETTER * max(map(len, names))
@@ -180,6 +184,28 @@ def log_ticks(axes: Axes, which: str, values: Sequence[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
     pad = 10 ** (0.06 * max(decades, 0.5))
     (axes.set_xlim if which == "x" else axes.set_ylim)(low / pad, high * pad)
+
+
+def series_label(name: str) -> str:
+    """Return the label of a series: matplotlib hides those that begin with an underscore."""
+    return f"\u200b{name}" if name.startswith("_") else name
+
+
+def scale_axis(
+    axes: Axes, which: str, values: Sequence[float], text: Callable[[float], str]
+) -> None:
+    """Scale an axis ("x" or "y") to its values, and format its ticks."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
+        log_ticks(axes, which, values)
+    else:
+        axis.set_major_locator(MaxNLocator(nbins=5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value > 0 else "0"))
+
+
+def plotted(score: Score, value: float | None) -> float:
+    """Return a metric's value as it is plotted: shares in percent."""
+    return (value or 0.0) * (100.0 if score.unit == "%" else 1.0)
 
 
 def series_indices(names: Iterable[str]) -> dict[str, int]:

@@ -11,7 +11,14 @@ from edgesparse.measure.provenance import LayerSparsity
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import PAYS_FROM, Layer, Row
 from edgesparse.report.table import placement_label
-from edgesparse.report.units import count_text, ms_text, percent_text, size_text, speed_text
+from edgesparse.report.units import (
+    count_text,
+    ms_text,
+    percent_text,
+    size_text,
+    speed_text,
+    time_unit,
+)
 
 MAX_VIEWS = 40
 """Largest number of files with a table of their layers."""
@@ -53,6 +60,7 @@ class ModelView:
     title: str
     is_shipped: bool
     has_times: bool
+    time_unit: str
     lines: list[LayerLine]
 
 
@@ -70,6 +78,7 @@ def model_views(results: Results, shipped: Mapping[str, Row | None]) -> list[Mod
             f"{row.variant} ({placement_label(row, results)}){_measured(row)}",
             any(row is other for other in ship),
             any(layer.time_ms is not None for layer in row.layers),
+            time_unit(row.clock),
             list(_lines(row, results)),
         )
         for row in rows[:MAX_VIEWS]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row, Score
@@ -16,16 +16,16 @@ from edgesparse.report.page.drawing import (
     Drawing,
     color,
     legend,
-    log_ticks,
     marker,
+    plotted,
     render_svg,
+    scale_axis,
     series_indices,
+    series_label,
 )
 from edgesparse.report.table import placement_label
-from edgesparse.report.units import metric_text, ms_text, size_text
+from edgesparse.report.units import metric_text, ms_text, size_text, time_unit
 
-LOGARITHMIC_FROM = 4.0
-"""Smallest ratio of largest to smallest value with a logarithmic axis."""
 MAX_POINTS = 400
 """Largest number of rows with charts."""
 MAX_NAMES = 40
@@ -104,15 +104,14 @@ def _latency(
                     color=color(index),
                     markersize=9 if is_shipped else 6,
                     markeredgecolor="#010101" if is_shipped else color(index),
-                    label=name if row is group[0] else None,
+                    label=series_label(name) if row is group[0] else None,
                 )
                 word = "; ship this" if is_shipped else ""
-                drawing.add_tooltip(
-                    line.lines[0], f"{row.variant}, {name}: {ms_text(p50)} ms{word}"
-                )
+                text = f"{ms_text(p50)} {time_unit(row.clock)}{word}"
+                drawing.add_tooltip(line.lines[0], f"{row.variant}, {name}: {text}")
         axes.set_yticks(range(len(variants)), list(variants))
         axes.set_ylim(len(variants) - 0.5, -0.5)
-        _scale_axis(axes, [row.latency_ms.p50 for row in rows if row.latency_ms], _ms_tick)
+        scale_axis(axes, "x", [row.latency_ms.p50 for row in rows if row.latency_ms], _ms_tick)
         legend(axes, len(here))
 
     left = min(0.2 + _LETTER * max(map(len, variants)), 2.4)
@@ -159,17 +158,18 @@ def _draw_scatter(
             (line,) = axes.plot([_x(row, by_size)], [_y(row)], shown, color=color(index))
             low, high = _limits(row)
             axes.vlines(_x(row, by_size), low, high, color=color(index), linewidth=0.8, alpha=0.5)
-            text = size_text(int(_x(row, True))) if by_size else f"{ms_text(_x(row, False))} ms"
+            text = f"{ms_text(_x(row, False))} {time_unit(row.clock)}"
+            text = size_text(int(_x(row, True))) if by_size else text
             drawing.add_tooltip(line, f"{row.variant}, {name}: {text}, {_score_text(row)}")
-    _scale_axis(axes, [_x(row, by_size) for row in rows], _size_tick if by_size else _ms_tick)
+    scale_axis(axes, "x", [_x(row, by_size) for row in rows], _size_tick if by_size else _ms_tick)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     count = 0
     for row_name, index in variants.items():
         if any(row.variant == row_name for row in rows):
-            axes.plot([], [], "s", color=color(index), label=row_name)
+            axes.plot([], [], "s", color=color(index), label=series_label(row_name))
             count += 1
     for name in labels if len(labels) > 1 else ():
-        axes.plot([], [], marker(placements[name]), color="#020202", label=name)
+        axes.plot([], [], marker(placements[name]), color="#020202", label=series_label(name))
         count += 1
     legend(axes, count)
 
@@ -194,35 +194,23 @@ def _x(row: Row, by_size: bool) -> float:
 
 
 def _y(row: Row) -> float:
-    """A row's metric as it is plotted: shares in percent."""
-    score = row.score
-    assert score is not None
-    return (score.shown or 0.0) * (100.0 if score.unit == "%" else 1.0)
+    """A row's metric as it is plotted."""
+    assert row.score is not None
+    return plotted(row.score, row.score.shown)
 
 
 def _limits(row: Row) -> tuple[float, float]:
     """The metric's interval, as it is plotted."""
     score = row.score
     assert score is not None
-    scale = 100.0 if score.unit == "%" else 1.0
-    low, high = score.ci95 or (score.shown or 0.0, score.shown or 0.0)
-    return low * scale, high * scale
+    low, high = score.ci95 or (score.shown, score.shown)
+    return plotted(score, low), plotted(score, high)
 
 
 def _score_text(row: Row) -> str:
     score: Score | None = row.score
     assert score is not None
     return f"{score.name} {metric_text(score.shown or 0.0, score.unit)} {score.unit}".strip()
-
-
-def _scale_axis(axes: Axes, values: Sequence[float], text: Callable[[float], str]) -> None:
-    if min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values):
-        log_ticks(axes, "x", values)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: text(value) if value > 0 else "0")
-    )
 
 
 def _ms_tick(value: float) -> str:

@@ -1,8 +1,11 @@
 """The model view: what runs each layer, and why its zeros pay or not."""
 
+import re
+
 import pytest
 
 from edgesparse.measure.rows import Layer, Speedup
+from edgesparse.report.page import html_text
 from edgesparse.report.page.layers import model_views
 from tests.report.page.sample_run import run
 
@@ -108,3 +111,14 @@ def test_zeros_that_are_too_few_for_some_cpus_are_not_said_to_pay(machine, pays)
     changed = results.model_copy(update={"rows": [row], "devices": devices})
     (view,) = model_views(changed, {"pi": row})
     assert view.lines[0].pays is pays
+
+
+def test_instruction_counts_are_not_called_milliseconds():
+    results = run()
+    rows = [row.model_copy(update={"clock": "instructions"}) for row in results.rows]
+    text = html_text(results.model_copy(update={"rows": rows}))
+    assert "ms (simulated) alone" in text
+    assert "Simulated times are instruction counts" in text
+    assert not re.search(r"<title>[^<]*\d ms(?! \(simulated\))", text)
+    assert "ms alone" not in text
+    assert "ms alone" in html_text(results)

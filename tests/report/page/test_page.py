@@ -74,6 +74,12 @@ def test_empty_run_has_a_page():
     assert "svg" not in parts.tags
 
 
+def test_names_that_begin_with_an_underscore_are_in_the_legend():
+    text = html_text(run(variants=("_a", "_b", "c", "torn")))
+    legend_and_axis = re.findall(r"<text[^>]*>\u200b?(_a|_b)</text>", text)
+    assert set(legend_and_axis) == {"_a", "_b"}
+
+
 @pytest.mark.slow
 @pytest.mark.full
 def test_many_variants_stay_below_five_megabytes():
