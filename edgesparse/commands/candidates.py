@@ -221,14 +221,14 @@ def _verified(
     return _by_xnnpack(candidate, chosen.error)
 
 
-@lru_cache(64)  # Artifacts never change, and rows are built several times in a run.
-def _layers_of(path: Path) -> tuple[Layer, ...]:
-    return _layers(path.read_bytes(), path)
+@lru_cache(64)  # Rows are built several times in a run, and for each runtime.
+def _layers_of(path: Path, modified_ns: int = 0) -> tuple[Layer, ...]:
+    """Read the operators of a file. Raises UsageError where it is damaged.
 
-
-def _layers(content: bytes, path: Path) -> tuple[Layer, ...]:
-    """Read the operators of a file. Raises UsageError where it is damaged."""
-    operators = read_operators(content, str(path))
+    Args:
+        modified_ns: of a file that can change, as artifacts do not.
+    """
+    operators = read_operators(path.read_bytes(), str(path))
     return tuple(Layer.model_validate(info, from_attributes=True) for info in operators)
 
 
@@ -334,7 +334,7 @@ def ready(candidate: Candidate, target: Target, error: str | None, delegate: str
         delegate=device.delegate_used,
         clock=device.clock,
         error=error,
-        layers=_layers(content, candidate.path),
+        layers=_layers_of(candidate.path, candidate.path.stat().st_mtime_ns),
     )
     if device.delegate_used == "edgetpu" and compiled and not delegate:
         return replace(candidate, external=_external(device))

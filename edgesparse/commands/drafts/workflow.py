@@ -96,7 +96,11 @@ def requirement(version: str, direct_url: str | None) -> str | None:
         return str(url)
     folder = Path(unquote(urlsplit(url).path))
     remote, commit = git(folder, "remote", "get-url", "origin"), revision(folder)
-    # A changed clone has no commit that another machine could install.
-    if remote.startswith("https://") and commit and not commit.endswith("+"):
-        return f"git+{without_credentials(remote, '')}@{commit}"
-    return None
+    # Another repository around the folder does not have this edgesparse at its top.
+    top = git(folder, "rev-parse", "--show-toplevel")
+    if not remote.startswith("https://") or not commit or Path(top) != folder.resolve():
+        return None
+    # Another machine can install only a commit that was pushed.
+    if commit.endswith("+") or not git(folder, "branch", "--remotes", "--contains", commit):
+        return None
+    return f"git+{without_credentials(remote, '')}@{commit}"
