@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 import pytest
 
+from edgesparse.cli import live as live_module
 from edgesparse.cli.live import live_page
 from edgesparse.graph import events
 from edgesparse.report.page import write_page
@@ -120,7 +121,7 @@ def test_rows_are_not_part_of_an_events_text():
         assert len(repr(event)) < 40
 
 
-def test_a_port_is_free_or_an_error():
+def test_a_port_is_free_or_an_error(monkeypatch):
     with live_page("p", serve=False, port=None) as live:
         assert live is None
     with (
@@ -133,6 +134,10 @@ def test_a_port_is_free_or_an_error():
         taken = pytest.raises(EdgesparseError, match=f"port {port}: .*; choose another --port")
         with taken, live_page("p", serve=True, port=port):
             pass
+    monkeypatch.setattr(live_module, "LOOPBACK", "192.0.2.1")  # No interface has it.
+    refused = pytest.raises(EdgesparseError, match=r"serve the page on 192\.0\.2\.1: [^;]*$")
+    with refused, live_page("p", serve=True, port=None):
+        pass
 
 
 @pytest.mark.slow

@@ -94,11 +94,11 @@ def test_shipped_rows_come_first_and_decoders_are_left_out():
     ]
     output = Layer(name="out", operator="DEQUANTIZE")
     rows = [
-        row.model_copy(update={"layers": [*decoders, LAYER, output]}) for row in results.rows[:2]
+        row.model_copy(update={"layers": [*decoders, output, LAYER]}) for row in results.rows[:2]
     ]
     views = model_views(results.model_copy(update={"rows": rows}), {"pi": rows[1]})
     assert [view.title.split()[0] for view in views] == ["sparse-f32", "dense-f32"]
-    assert [[line.name for line in view.lines] for view in views] == [["conv", "out"]] * 2
+    assert [[line.name for line in view.lines] for view in views] == [["out", "conv"]] * 2
 
 
 @pytest.mark.parametrize(("machine", "pays"), [("x86_64", None), ("aarch64", True)])

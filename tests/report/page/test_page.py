@@ -75,9 +75,9 @@ def test_empty_run_has_a_page():
 
 
 def test_names_that_begin_with_an_underscore_are_in_the_legend():
-    text = html_text(run(variants=("_a", "_b", "c", "torn")))
-    legend_and_axis = re.findall(r"<text[^>]*>\u200b?(_a|_b)</text>", text)
-    assert set(legend_and_axis) == {"_a", "_b"}
+    text = html_text(run(variants=("_a", "_b", "torn")))
+    assert "\u200b_a</text>" in text
+    assert "\u200b_b</text>" in text
 
 
 @pytest.mark.slow

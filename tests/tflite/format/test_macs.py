@@ -13,7 +13,7 @@ from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Channels
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.inspect import inspect
-from edgesparse.tflite.format.macs import count_macs
+from edgesparse.tflite.format.macs import count_macs, operator_macs
 from tests.methods.conftest import quiet
 from tests.methods.networks import BUILDERS
 
@@ -91,4 +91,5 @@ def test_shapes_that_do_not_determine_macs_give_none(first, output, expected):
     graph.operators = [operator]
     model = schema.ModelT()
     model.operatorCodes, model.subgraphs = [code], [graph]
+    assert operator_macs(model, graph, operator) == expected
     assert count_macs(model) == expected
