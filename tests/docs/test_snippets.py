@@ -44,11 +44,14 @@ def per_document(function):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with every Python file of the examples, and files that stand for a user's."""
-    folder = tmp_path_factory.mktemp("examples")
+    project = tmp_path_factory.mktemp("examples")
+    folder = project / "pipelines"
+    for path in (folder, project / "images"):
+        path.mkdir()
     for name, text in programs().items():
         (folder / name).write_text(text)
-    for name in ("mine.keras", "mine.npz"):
-        (folder / name).touch()
+    for path in (project / "mine.keras", folder / "mine.keras", folder / "mine.npz"):
+        path.touch()
     return folder
 
 
