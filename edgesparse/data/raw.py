@@ -271,7 +271,7 @@ KINDS = {"image": image, "numbers": numbers, "columns": columns, "log-mel": log_
 
 
 def read_transforms(path):
-    """Read transform.json: transforms by input; empty if the file does not exist."""
+    """Read transform.json: transforms by input, or None; empty if the file does not exist."""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)

@@ -59,10 +59,12 @@ def _by_channel(value: float | Sequence[float], channels: int) -> list[float]:
     return values
 
 
-def value_names(transforms: Mapping[str, Transform]) -> dict[str, tuple[str, ...]]:
+def value_names(transforms: Mapping[str, Transform | None]) -> dict[str, tuple[str, ...]]:
     """Return the names of an input's values, by input, for texts and tables: words or columns."""
     names = {}
     for input_name, transform in transforms.items():
+        if transform is None:
+            continue
         if transform["kind"] == "text":
             names[input_name] = tuple(transform["words"])
         elif transform["kind"] == "columns" and "window" not in transform:

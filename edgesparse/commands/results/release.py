@@ -117,10 +117,9 @@ def _install(
     )
 
 
-def _files(transforms: Mapping[str, Mapping[str, str]]) -> str:
+def _files(transforms: Mapping[str, Mapping[str, str] | None]) -> str:
     """Arguments of predict.py, as a user would type them."""
-    if {transform["kind"] for transform in transforms.values()} == {"text"}:
+    every = [transform or {"kind": "", "file": "npy"} for transform in transforms.values()]
+    if {transform["kind"] for transform in every} == {"text"}:
         return '"A TEXT"'  # A single text, for any number of inputs.
-    return (
-        " ".join(f"INPUT.{transform['file']}" for transform in transforms.values()) or "INPUT.npy"
-    )
+    return " ".join(f"INPUT.{transform['file']}" for transform in every)

@@ -89,9 +89,7 @@ class Model:
         self._shapes = {}
         self.inputs = [name for name, _ in inputs]
         self.outputs = [name for name, _ in outputs]
-        if len(self.transforms) == len(self.inputs) and not set(self.inputs) & set(self.transforms):
-            # The data has names of its own, in the model's order.
-            self.transforms = dict(zip(self.inputs, self.transforms.values()))
+        self.transforms = by_input(self.inputs, self.transforms)
         if warm_up and not any(_is_dynamic(source) for source in self._sources.values()):
             # Zeros, since what is in memory can be an index beyond a table.
             for source in self._sources.values():
@@ -133,13 +131,13 @@ class Model:
 
     def describe(self, name):
         """Describe an input and the types of its file."""
-        suffix = self.transforms.get(name, {}).get("file", "npy")
+        suffix = (self.transforms.get(name) or {}).get("file", "npy")
         return "%s (%s)" % (name, "npy" if suffix == "npy" else "npy or " + suffix)
 
     @property
     def takes_text(self):
         """True where a single text serves all inputs."""
-        return all(self.transforms.get(name, {}).get("kind") == "text" for name in self.inputs)
+        return all((self.transforms.get(n) or {}).get("kind") == "text" for n in self.inputs)
 
     def _by_name(self, values, named):
         if len(values) == 1 and not named:
@@ -245,6 +243,16 @@ class Model:
         if digest.hexdigest() != self.manifest.get("files", {}).get(name, digest.hexdigest()):
             raise ModelError("%s: differs from its digest in manifest.json; copy it again" % path)
         return path
+
+
+def by_input(inputs, transforms):
+    """Return the transforms, some None, by the names of the model's inputs.
+
+    The data can have names of its own, in the model's order; some can be those of other inputs.
+    """
+    if len(transforms) == len(inputs) and set(transforms) != set(inputs):
+        return dict(zip(inputs, transforms.values()))
+    return transforms
 
 
 def _allocated(module, options):

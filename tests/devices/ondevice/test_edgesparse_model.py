@@ -152,6 +152,19 @@ def test_transforms_by_the_names_of_the_data(folder, samples):
     np.testing.assert_array_equal(model(samples[0] * np.float32(0.5) + 1), scaled)
 
 
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"x": 1, "y": None}, {"a": 1, "b": None}),  # Without one of its own it has no other's.
+        ({"b": 1, "y": 2}, {"a": 1, "b": 2}),  # An equal name of another input.
+        ({"b": 2, "a": None}, {"a": None, "b": 2}),
+        ({"b": 2}, {"b": 2}),
+    ],
+)
+def test_transforms_of_some_inputs_stay_theirs(data, expected):
+    assert edgesparse_model.by_input(["a", "b"], data) == expected
+
+
 def test_an_altered_model_is_not_loaded(folder):
     target = folder()
     with open(target / "model.tflite", "ab") as file:
