@@ -76,6 +76,8 @@ TOOLS = {
 """Programs on this machine, and the Debian packages that have them."""
 COMPILED = ("collections", "ctypes", "encodings", "importlib", "json", "re", "urllib")
 """Folders of Python's library that the agent and the runtimes import, besides its top level."""
+BOUND = ("setpriv", "--pdeathsig", "KILL")
+"""Begins commands that end with this process: the next build needs their locks and files."""
 SOURCES_VARIABLE = "EDGESPARSE_APT_SOURCES"
 DISK_MB = 1200
 USER = "pi"
@@ -232,8 +234,7 @@ def _run_apt(
 ) -> None:
     """Run apt-get, which reports the percentage of its downloads."""
     reading, writing = os.pipe()
-    # It ends with this process: the next build needs its lock.
-    argv = ["setpriv", "--pdeathsig", "KILL", "apt-get", "-o", f"APT::Status-Fd={writing}", *words]
+    argv = [*BOUND, "apt-get", "-o", f"APT::Status-Fd={writing}", *words]
     with tempfile.TemporaryFile() as output, os.fdopen(reading, errors="replace") as status:
         try:
             process = subprocess.Popen(
@@ -266,7 +267,7 @@ def _run(
 ) -> str:
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     done = subprocess.run(
-        [str(a) for a in argv],
+        [*BOUND, *map(str, argv)],
         capture_output=True,
         text=True,
         errors="replace",
@@ -297,7 +298,16 @@ def _unpack(archive: Path, root: Path) -> None:
         ["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE
     ) as source:
         done = subprocess.run(
-            ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", *skipped, "-C", root],
+            [
+                *BOUND,
+                "tar",
+                "-x",
+                "--keep-directory-symlink",
+                "--no-same-owner",
+                *skipped,
+                "-C",
+                root,
+            ],
             stdin=source.stdout,
             capture_output=True,
             text=True,

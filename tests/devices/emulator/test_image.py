@@ -1,6 +1,9 @@
 """Downloads of an image, without the network."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +45,19 @@ def test_a_failed_download_names_its_cause_and_what_to_set(tmp_path, monkeypatch
     )
     with pytest.raises(EmulatorError, match=r"no route; .*EDGESPARSE_APT_SOURCES"):
         image._download(tmp_path / "apt", lambda *_: None)
+
+
+def test_programs_of_a_build_end_with_it(tmp_path, monkeypatch):
+    """Otherwise apt-get keeps the lock that the next build needs."""
+    program(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; exec sleep 60")
+    code = "from edgesparse.devices.emulator.image import _run; _run(['apt-get', 'update'])"
+    with subprocess.Popen([sys.executable, "-c", code]) as build:
+        while not (pid := (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""):
+            assert build.poll() is None
+        build.kill()
+    while Path(f"/proc/{pid.strip()}/cmdline").exists():
+        if not Path(f"/proc/{pid.strip()}/cmdline").read_bytes():
+            break  # A zombie, until it is reaped.
 
 
 def test_a_copy_has_no_blocks_for_what_is_empty(tmp_path):
