@@ -134,16 +134,18 @@ def thread_safe(listener: Listener) -> Listener:
 
 @contextmanager
 def stage_progress(listener: Listener, label: str) -> Iterator[Callable[[float, str], None]]:
-    """Yield a function that reports progress; its first call starts the stage's display."""
-    started = False
+    """Yield a function that reports progress once; its first call starts the stage's display."""
+    last: StageProgress | None = None
 
     def progress(share: float, text: str) -> None:
-        nonlocal started
-        if not started:
+        nonlocal last
+        event = StageProgress(label, share, text)
+        if last is None:
             listener(StageStarted(label, 1, 1))
-            started = True
-        listener(StageProgress(label, share, text))
+        if event != last:
+            listener(event)
+        last = event
 
     yield progress
-    if started:
+    if last is not None:
         listener(StageDone(label, 1, 1))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgesparse.commands.fleet.target import Target, open_target
+from edgesparse.devices.agent.run_job import Stopped
 from edgesparse.devices.setup.connection import first_use
 from edgesparse.devices.setup.tidy import clear, remove_used
 from edgesparse.devices.transport.interface import Progress
@@ -107,7 +108,14 @@ class Connections:
                 return connected
             connected.close()
         with set_up_progress(device, listener) as progress:
-            target = open_target(device, progress, killed)
+
+            def until_stopped(share: float, text: str) -> None:
+                # A board can take minutes to boot.
+                if stop.is_set():
+                    raise Stopped(f"device {device.name}: stopped")
+                progress(share, text)
+
+            target = open_target(device, until_stopped, killed)
         target.transport.stop = stop
         self._targets[device.name] = target
         return target

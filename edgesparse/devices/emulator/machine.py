@@ -305,14 +305,10 @@ def _escaped(path: Path) -> str:
 
 
 def _await_ssh(
-    name: str,
-    process: subprocess.Popen[bytes],
-    port: int,
-    log: Path,
-    show: Show,
+    name: str, process: subprocess.Popen[bytes], port: int, log: Path, show: Show
 ) -> None:
-    """Wait for the SSH server for as long as the boot goes on."""
-    size, since, before = -1, 0.0, (0.0, 0.0)
+    """Wait for the SSH server while the boot goes on; `show` can raise to end the wait."""
+    size, since, before, number, step = -1, 0.0, (0.0, 0.0), 0, "booting"
     while process.poll() is None:
         console, now, used = _read(log), time.monotonic(), _cpu_seconds(process.pid)
         if b"Server listening" in console and _greets(port):
@@ -322,13 +318,14 @@ def _await_ssh(
             size, since, before = len(console), now, used
             steps = [line for line in console.decode(errors="replace").splitlines()
                      if line.startswith(image.STEP)]  # fmt: skip
-            step = steps[-1].removeprefix(image.STEP).strip() if steps else "booting"
-            show(len(steps), step)
+            if steps:
+                number, step = len(steps), steps[-1].removeprefix(image.STEP).strip()
         elif computed > SILENT_CPU_SECONDS or now - since - computed - waited > SILENT_SECONDS:
             raise EmulatorError(
                 f"device {name}: the boot stopped: no output for {now - since:.0f} s, of which it "
                 f"computed {computed:.0f} s; last: {_tail(log)}"
             )
+        show(number, step)
         time.sleep(0.1)
     raise EmulatorError(f"device {name}: QEMU failed to start: {_tail(log)}")
 

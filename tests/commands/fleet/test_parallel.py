@@ -49,6 +49,25 @@ def test_dead_devices_stand_beside_live_ones(tmp_path):
     ]
 
 
+def test_setting_up_ends_where_the_run_is_stopped(tmp_path, monkeypatch):
+    stop = threading.Event()
+
+    def boots(device, progress, killed):
+        for _ in range(3):
+            progress(0.9, "booting")
+        stop.set()
+        progress(0.9, "booting")
+
+    monkeypatch.setattr(fleet, "open_target", boots)
+    shown = []
+    with (
+        pytest.raises(EdgesparseError, match="device pi: stopped"),
+        fleet.Connections().use([local("pi", tmp_path)], tmp_path, shown.append, stop),
+    ):
+        pass
+    assert [event.text for event in shown if isinstance(event, events.StageProgress)] == ["booting"]
+
+
 def test_when_all_are_dead_every_reason_is_told(tmp_path):
     (tmp_path / "file").touch()
     devices = [local(name, tmp_path / "file" / name) for name in ("a", "b")]

@@ -104,7 +104,25 @@ def test_a_boot_that_stops_fails_and_one_that_goes_on_does_not(tmp_path, monkeyp
                 emulator._await_ssh("pi", process, 1, log, lambda *step: steps.append(step))
         finally:
             process.kill()
-    assert steps[-3:] == [(1, "step 1"), (2, "step 2"), (3, "step 3")]
+    assert list(dict.fromkeys(steps))[-3:] == [(1, "step 1"), (2, "step 2"), (3, "step 3")]
+
+
+def test_a_boot_without_output_can_be_stopped(tmp_path):
+    """As by Ctrl-C, where a thread waits for the board."""
+    steps = []
+
+    def show(*step):
+        steps.append(step)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                emulator._await_ssh("pi", process, 1, tmp_path / "pi.log", show)
+        finally:
+            process.kill()
+    assert steps == [(0, "booting")] * 3
 
 
 def test_a_machine_that_ends_says_why(tmp_path):
