@@ -80,6 +80,11 @@ def first_use(device: Device) -> str | None:
     image is still to be built."""
     if device.connect.emulator is None or emulator.image_folder(_setup(device)).is_dir():
         return None
+    if emulator.image_folder(_BASE).is_dir():
+        return (
+            f"{device.name}: its disk image is built first, once, from the disk of another device: "
+            "it is copied, booted, and its runtimes are installed"
+        )
     return (
         f"{device.name}: its disk image is built first, once: about 3 minutes on two idle cores, "
         "100 MB to download, 700 MB on the disk; an interrupted build goes on where it was"

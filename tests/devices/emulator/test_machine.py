@@ -148,5 +148,8 @@ def test_minutes_are_announced_before_an_image_is_built(tmp_path, monkeypatch):
     device = load_device(ROOT / "devices" / "pi5-emulated.yaml").spec
     assert "built first, once: about 3 minutes" in first_use(device)
     assert first_use(load_device(ROOT / "devices" / "local.yaml").spec) is None
+    folders = {"": tmp_path}  # The disk without runtimes.
+    monkeypatch.setattr(emulator, "image_folder", lambda setup: folders.get(setup, tmp_path / "x"))
+    assert "from the disk of another device" in first_use(device)
     monkeypatch.setattr(emulator, "image_folder", lambda setup: tmp_path)
     assert first_use(device) is None
