@@ -36,7 +36,7 @@ def test_the_command_for_an_emulated_board_is_the_one_that_is_run():
 
 
 @pytest.mark.parametrize(
-    ("path", "installs"), [("uv", "/uv pip install"), ("", ".venv/bin/pip install")]
+    ("path", "installs"), [("uv", '/uv" pip install'), ("", ".venv/bin/pip install")]
 )
 def test_set_up_takes_uv_where_it_is_there(tmp_path, path, installs):
     """The same rule and the same lock for both; `UV=` takes pip."""
