@@ -66,7 +66,7 @@ $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); set PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "error: Python 3.10 to 3.13 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "making $(VENV) with $(if $(UV),uv ('make setup UV=' takes pip),pip (uv is faster)):" \
+	@echo "making $(VENV) with $(if $(UV),uv ('make setup UV=' takes pip and its settings),pip (uv is faster)):" \
 		"$$(grep -c == requirements.lock) packages, 3 GB on the disk"
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --require-hashes -r requirements.lock
