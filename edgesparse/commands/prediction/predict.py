@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.prediction import feasibility, gain, speedup
@@ -81,11 +82,15 @@ def ensure_artifacts(
         for key in dict.fromkeys(keys)
         if not (store.has(key) and store.ready(key) and store.damage(key) is None)
     ]
-    return execute(missing, executor, _without_failures(listener)) if missing else {}
+    return execute(missing, executor, _beside_the_run(listener)) if missing else {}
 
 
-def _without_failures(listener: events.Listener) -> events.Listener:
+def _beside_the_run(listener: events.Listener) -> events.Listener:
+    """Forward events of stages that do not count among the run's, and whose failures are notes."""
+
     def forward(event: events.RunEvent) -> None:
+        if isinstance(event, events.StageStarted | events.StageDone):
+            event = replace(event, number=1, total=1)
         if not isinstance(event, events.StageFailed):
             listener(event)
 
