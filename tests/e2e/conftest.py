@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from edgesparse.devices.emulator import machine as emulator
@@ -224,10 +226,33 @@ def emulator_tools() -> None:
         require(shutil.which(tool, path=path) is not None, f"{tool}, for the emulated Pi")
 
 
+class Emulated(NamedTuple):
+    """Runs on the emulated Pi 5: digits, and digits-mlp twice, which must give the same figures;
+    and what a program there prints that imports the model of digits."""
+
+    project: Project
+    digits: Run
+    mlp: Run
+    mlp_again: Run
+    program: Done
+
+
+# A user's program, which counts its calls in a second of the board's clock.
+PROGRAM = """
+import json, time
+import numpy
+from edgesparse_model import Model
+model = Model()
+frames = numpy.load("frames.npy")
+start = time.perf_counter()
+answers = [model.labels[model(frame).argmax()] for frame in frames]
+print(json.dumps([answers, len(frames) / (time.perf_counter() - start), model.delegate]))
+"""
+
+
 @pytest.fixture(scope="session")
-def emulated(deployed_mlp, emulator_tools) -> tuple[Project, Run, Run, Run]:
-    """digits on the emulated Pi 5, and digits-mlp twice: the same must give the same figures. Their
-    models are those of the runs on this machine."""
+def emulated(deployed_mlp, emulator_tools) -> Emulated:
+    """Their models are those of the runs on this machine."""
     project, *_ = deployed_mlp
 
     def measured(command: str, variants: tuple[str, ...]) -> Run:
@@ -237,9 +262,35 @@ def emulated(deployed_mlp, emulator_tools) -> tuple[Project, Run, Run, Run]:
         return Run(project, done)
 
     digits = measured(ON_THE_PI_5, VARIANTS_THERE)
-    with board_up(project, "pi5-emulated"):
+    with board_up(project, "pi5-emulated") as up:
         first, second = (measured(MLP_ON_THE_PI_5, MLP_VARIANTS_THERE) for _ in range(2))
-    return project, digits, first, second
+        program = imported_there(project, up, digits.results)
+    return Emulated(project, digits, first, second, program)
+
+
+def frames_of_digits(count: int = 100) -> tuple[np.ndarray, list[str]]:
+    """Digits as a camera has them, grey in bytes; and which they are."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    frames = (x[-count:] * 255 / 16).round().astype(np.uint8).reshape(-1, 8, 8)
+    return frames, [str(digit) for digit in y[-count:]]
+
+
+def imported_there(project: Project, up: Done, results: Results) -> Done:
+    """Export the best model, copy it to a board that is up, and run a program beside it there."""
+    best, folder = results.best(), project.folder / f"on-the-board-{os.getpid()}"
+    extra = project.folder / f"{folder.name}-program"
+    extra.mkdir()
+    np.save(extra / "frames.npy", frames_of_digits()[0])
+    (extra / "program.py").write_text(PROGRAM)
+    login = up.stdout.partition("log in with: ")[2].strip()
+    words = f"{best.variant} --run {results.run} --runtime {best.runtime.name} -o {folder}"
+    return project.shell(
+        f".venv/bin/edgesparse export {words} >&2 && cp {extra}/* {folder} && "
+        f"tar -C {folder} -c . | {login} 'mkdir model && tar -C model -x' && "
+        f"{login} 'cd model && ~/.cache/edgesparse/venv/bin/python program.py'"
+    )
 
 
 @contextmanager

@@ -1,15 +1,17 @@
 """What digits and digits-mlp gain on an emulated Raspberry Pi 5: real aarch64 Linux, its clock
 counting instructions. test_emulator.py has the boards themselves."""
 
+import json
+
 import pytest
 
-from tests.e2e.conftest import VARIANTS_THERE, machines
+from tests.e2e.conftest import VARIANTS_THERE, frames_of_digits, machines
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(2400)]
 
 
 def test_a_deploy_boots_measures_releases_and_shuts_down(emulated):
-    project, first, _, _ = emulated
+    project, first = emulated.project, emulated.digits
     results = first.results
     assert "time = INSTRUCTION COUNT (simulated)" in " ".join(first.done.stdout.split())
     assert {row.status for row in results.rows} == {"ok"}
@@ -28,7 +30,7 @@ def test_a_deploy_boots_measures_releases_and_shuts_down(emulated):
 
 @pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
 def test_the_same_run_gives_the_same_figures(emulated, runtime):
-    _, _, first, second = emulated
+    first, second = emulated.mlp, emulated.mlp_again
     before, after = first.rows(runtime), second.rows(runtime)
     assert set(before) == set(after)
     for variant, row in before.items():
@@ -37,7 +39,7 @@ def test_the_same_run_gives_the_same_figures(emulated, runtime):
 
 @pytest.mark.parametrize(("runtime", "least"), [("tflite-runtime", 2.0), ("ai-edge-litert", 2.5)])
 def test_zeros_in_convolutions_pay_on_a_pi_5(emulated, runtime, least):
-    _, first, _, _ = emulated
+    first = emulated.digits
     row = first.rows(runtime)["sparse-f32"]
     assert row.model.sparsity >= 0.85
     assert row.model.storage == "sparse"
@@ -48,7 +50,7 @@ def test_zeros_in_convolutions_pay_on_a_pi_5(emulated, runtime, least):
 
 @pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
 def test_removed_channels_pay_with_int8(emulated, runtime):
-    _, first, _, _ = emulated
+    first = emulated.digits
     row = first.rows(runtime)["channels-int8"]
     assert row.speedup_vs_dense.baseline == "dense-int8"
     assert row.speedup_vs_dense.ratio >= 1.7
@@ -56,7 +58,7 @@ def test_removed_channels_pay_with_int8(emulated, runtime):
 
 @pytest.mark.parametrize("runtime", ["tflite-runtime", "ai-edge-litert"])
 def test_half_precision_is_computed_there(emulated, runtime):
-    _, first, _, _ = emulated
+    first = emulated.digits
     row = first.rows(runtime)["half-f16"]
     assert row.speedup.ratio >= 1.8
     assert row.speedup_vs_dense.baseline == "dense-f32"
@@ -65,7 +67,7 @@ def test_half_precision_is_computed_there(emulated, runtime):
 
 
 def test_blocks_of_zeros_in_int8_convolutions_pay_most(emulated):
-    _, first, _, _ = emulated
+    first = emulated.digits
     rows = first.rows("ai-edge-litert")
     dense, channels, blocks, both = (
         rows[variant]
@@ -82,9 +84,21 @@ def test_blocks_of_zeros_in_int8_convolutions_pay_most(emulated):
 
 
 def test_blocks_of_zeros_in_fully_connected_layers_pay_there(emulated):
-    _, _, mlp, _ = emulated
-    rows = mlp.rows("tflite-runtime")
+    rows = emulated.mlp.rows("tflite-runtime")
     dense, sparse = rows["dense-int8"], rows["block-1x16-int8"]
     assert sparse.speedup_vs_dense.baseline == "dense-int8"
     assert sparse.speedup_vs_dense.ratio >= 4.0
     assert dense.latency_ms.p50 / sparse.latency_ms.p50 >= 4.0
+
+
+def test_the_imported_model_answers_right_and_fast_there(emulated):
+    """In a fresh Python, by the board's own clock, with the delegate that was measured."""
+    done = emulated.program
+    assert done.returncode == 0, done.stderr
+    answers, calls_per_second, delegate = json.loads(done.stdout)
+    _, digits = frames_of_digits()
+    right = sum(answer == digit for answer, digit in zip(answers, digits, strict=True))
+    assert right >= 0.93 * len(digits)
+    assert calls_per_second >= 100
+    assert delegate.startswith("libedgesparse")
+    assert "Warning" not in done.stderr
