@@ -206,23 +206,23 @@ variants:
     quantize: dynamic
 """
 KEYS = {
-    "samples": "f333f3a352b6",
+    "samples": "5c2690b656de",
     "preflight": "0960a75726c6",
     "untrained-model": "6e87b0669397",
     "train": "11a9a6be50df",
     "convert dense": "4ce838761d97",
-    "verify dense (ai-edge-litert)": "f0fb747f2ad0",
+    "verify dense (ai-edge-litert)": "ee0af41761a0",
     "sensitivity qat": "fc6acb167003",
     "sparsify qat": "9225dbb588e9",
     "quantize qat": "bd847676b67e",
     "convert qat": "74916395b0e7",
     "encode qat (ai-edge-litert)": "72bc5ff84d9c",
-    "verify qat (ai-edge-litert)": "3ac976f01791",
+    "verify qat (ai-edge-litert)": "06855aed1cd7",
     "sparsify fast (channels)": "b33ee90d99d5",
     "sparsify fast (magnitude)": "c318c5fa256d",
     "convert fast": "2e2ac25dd50b",
     "encode fast (ai-edge-litert)": "dfec481d546a",
-    "verify fast (ai-edge-litert)": "9ac0bc085159",
+    "verify fast (ai-edge-litert)": "c38b12222eac",
 }
 
 

@@ -64,7 +64,7 @@ def test_clear_errors(local, tmp_path):
         LocalTransport("here", Local(python="/none/python"), str(tmp_path))
     (tmp_path / "file").touch()
     blocked = LocalTransport("here", Local(), str(tmp_path / "file" / "sub"))
-    with pytest.raises(DeviceError, match=r"cannot write .*; free space or choose another"):
+    with pytest.raises(DeviceError, match=r"cannot write .*; make its folder writable, or choose"):
         blocked.put_files([upload(tmp_path / "file", f"{blocked.workdir}/x")])
     with pytest.raises(DeviceError, match=r"did not finish within 0.2 s"):
         local.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout_seconds=0.2)
