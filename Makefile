@@ -26,10 +26,10 @@ unexport PYTHONDONTWRITEBYTECODE
 deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pipelines/digits.yaml
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
 
-test: $(DEVELOP) ## Run the tests: every part once, about a quarter of an hour
+test: $(DEVELOP) ## Run the tests: every part once, about ten minutes
 	@$(PYTEST) -m "not full and not bench" --durations=10
 
-test-full: $(DEVELOP) ## Run the exhaustive tests, about three quarters of an hour
+test-full: $(DEVELOP) ## Run the exhaustive tests, about forty minutes
 	@$(PYTEST) -m "full and not bench" --durations=10
 
 test-all: test test-full ## Run both
