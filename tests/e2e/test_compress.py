@@ -122,10 +122,13 @@ def test_a_public_file_gets_smaller_and_answers_within_its_limit(here, detector)
     done, found = compress(here, *words)
     assert done.returncode == 0, done.stderr
     assert found["output_error"] <= 0.3
-    assert found["bytes_after"] < 0.9 * found["bytes_before"]
     rows = {row["variant"]: row for row in found["results"]["rows"]}
     assert {row["status"] for row in rows.values()} == {"ok"}
     assert rows["sparse"]["model"]["sparsity"] == pytest.approx(0.4, abs=0.03)
+    assert rows["sparse"]["model"]["bytes"] < 0.9 * found["bytes_before"]
+    # Which is written is decided by times as well, which few and short rounds leave open.
+    chosen = rows[found["variant"]]["model"]["bytes"]
+    assert (here / "out.tflite").stat().st_size == found["bytes_after"] == chosen
     # Without zeros, a dense file within the limit is what was gained.
     far, dense = compress(here, *words[:3], "--sparsity", "0.9", "--max-error", "0.001")
     assert far.returncode == 0, far.stderr
