@@ -28,6 +28,8 @@ SETTINGS: Mapping[Clock, Settings] = {
 }
 """Of a round of one operator, by clock: short, since a network has many. Instruction counts do not
 drift, and every run of an emulated device is slow."""
+Key = tuple[str, str, int]
+"""Variant, runtime and threads of a candidate and of its row, on one device."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class LayerJob:
     """A job whose entries are operators.
 
     Attributes:
-        owners: by entry the candidate's name and the operator's number.
+        owners: by entry the candidate's key and the operator's number.
         notes: why operators of a file are not measured.
     """
 
     job: Job
-    owners: Mapping[str, tuple[str, int]]
+    owners: Mapping[str, tuple[Key, int]]
     notes: tuple[str, ...] = ()
 
 
@@ -56,7 +58,7 @@ def measure_layers(
     device = target.device.name
     job_events: list[Event] = []
     layers = None
-    rows = {_entry_of(row): row for row in record.rows_of(device) if row.status == "ok"}
+    rows = {_key(row): row for row in record.rows_of(device) if row.status == "ok"}
     job_id = f"{record.initial.run}-{device}-layers"
     try:
         with temporary_folder() as folder:
@@ -81,7 +83,7 @@ def layer_job(
     job_id: str,
     clock: Clock,
     candidates: Sequence[Candidate],
-    rows: Mapping[str, Row],
+    rows: Mapping[Key, Row],
     folder: Path,
 ) -> LayerJob:
     """Write each operator of the candidates' files to `folder`, and build the job that measures
@@ -89,7 +91,7 @@ def layer_job(
 
     Args:
         clock: of the device; it decides how often operators are run.
-        rows: of the candidates that were measured, by entry: each operator is run by what ran it in
+        rows: of the candidates that were measured, by key: each operator is run by what ran it in
             the whole file.
 
     Raises:
@@ -98,10 +100,10 @@ def layer_job(
     """
     notes: dict[str, None] = {}
     entries: list[Entry] = []
-    owners: dict[str, tuple[str, int]] = {}
+    owners: dict[str, tuple[Key, int]] = {}
     paths: dict[Path, dict[int, Path]] = {}
     for candidate in candidates:
-        row = rows.get(candidate.name)
+        row = rows.get(_key(candidate))
         if row is None or candidate.path is None:
             continue
         if candidate.shapes:
@@ -113,7 +115,7 @@ def layer_job(
             notes[f"layers of {candidate.variant} were not measured: none can run alone"] = None
         for number, path in paths[candidate.path].items():
             name = f"{number}:{candidate.name}"
-            owners[name] = candidate.name, number
+            owners[name] = _key(candidate), number
             entries.append(
                 replace(
                     candidate.entry,
@@ -129,9 +131,8 @@ def layer_job(
     return LayerJob(job, owners, tuple(notes))
 
 
-def _entry_of(row: Row) -> str:
-    """Name of a row's entry, as `Candidate.name`."""
-    return f"{row.variant}@{row.runtime.name}@{row.threads}"
+def _key(measured: Candidate | Row) -> Key:
+    return measured.variant, measured.runtime.name, measured.threads
 
 
 def _delegate(whole: Entry, layer: Layer) -> str | Mapping[str, Any]:
@@ -162,18 +163,17 @@ def with_layer_times(
     """Add to a device's rows the times of their operators: the median of the rounds' medians. What
     the delegate left, although it runs it in the whole file, has none."""
     left = {event.entry for event in job_events if isinstance(event, Check) and _is_left(event)}
-    medians: dict[tuple[str, int], list[float]] = {}
+    medians: dict[tuple[Key, int], list[float]] = {}
     for event in job_events:
         if isinstance(event, Round) and event.entry in layers.owners.keys() - left:
             owner = layers.owners[event.entry]
             medians.setdefault(owner, []).append(statistics.median(event.latency_ns) / 1e6)
     result = []
     for row in rows:
-        name = _entry_of(row)
         if row.device == device and row.status == "ok":
             timed = [
                 layer.model_copy(update={"time_ms": statistics.median(values)})
-                if (values := medians.get((name, number)))
+                if (values := medians.get((_key(row), number)))
                 else layer
                 for number, layer in enumerate(row.layers)
             ]

@@ -221,11 +221,17 @@ class RunRecord:
         # What is wrong with them is reported when they have been measured.
         with suppress(EdgesparseError, ArithmeticError, ValueError):
             listener(events.BenchmarkStarted(tuple(build_rows(*about, None))))
+        named = {candidate.name: candidate for candidate in candidates}
+
+        def on_round(event: Round) -> None:
+            of, p50_ms = named[event.entry], statistics.median(event.latency_ns) / 1e6
+            placement = target.device.name, of.runtime.name, of.threads, of.variant
+            listener(events.RoundMeasured(*placement, event.round + 1, job.rounds, p50_ms))
+
         try:
             if job.entries:
-                self.measure_job(
-                    target, job, job_events, listener, stop, f"benchmark on {target.device.name}"
-                )
+                label = f"benchmark on {target.device.name}"
+                self.measure_job(target, job, job_events, listener, stop, label, on_round)
         except ProtocolError as error:
             job_events, lost = list(previous), str(error)
         except EdgesparseError as error:
@@ -244,10 +250,11 @@ class RunRecord:
         listener: events.Listener,
         stop: threading.Event,
         label: str,
+        on_round: Callable[[Round], None] = lambda _: None,
     ) -> None:
         """Run a job and append its events to `job_events`, also when it fails."""
         try:
-            _run_job(target, job, job_events, listener, stop, label)
+            _run_job(target, job, job_events, listener, stop, label, on_round)
         except EdgesparseError as error:
             if isinstance(error, ConnectionLost):
                 self.left.add(target.device.name)
@@ -310,6 +317,7 @@ def _run_job(
     listener: events.Listener,
     stop: threading.Event,
     label: str,
+    on_round: Callable[[Round], None],
 ) -> None:
     listener(events.StageStarted(label, 1, 1))
     total = len(job.entries) * (job.rounds + 1)
@@ -327,8 +335,7 @@ def _run_job(
             text = f"{event.entry}"
             if isinstance(event, Round):
                 text += f", round {event.round + 1}/{job.rounds}"
-                if label.startswith("benchmark on"):
-                    listener(_measured(target.device.name, event, job.rounds))
+                on_round(event)
             listener(events.StageProgress(label, done / total, text))
 
     def on_upload(share: float, text: str) -> None:
@@ -336,15 +343,6 @@ def _run_job(
 
     run_job(target.transport, job, on_event, stop, on_upload)
     listener(events.StageDone(label, 1, 1))
-
-
-def _measured(device: str, event: Round, rounds: int) -> events.RoundMeasured:
-    """Describe a round of an entry, whose name is VARIANT@RUNTIME@THREADS."""
-    variant, runtime, threads = event.entry.rsplit("@", 2)
-    p50_ms = statistics.median(event.latency_ns) / 1e6
-    return events.RoundMeasured(
-        device, runtime, int(threads), variant, event.round + 1, rounds, p50_ms
-    )
 
 
 @contextmanager

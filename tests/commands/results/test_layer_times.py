@@ -36,8 +36,8 @@ def round_of(entry, number, *nanoseconds):
 def test_a_time_is_the_median_of_rounds_and_none_where_the_delegate_left_the_operator():
     layers = [Layer(name=name, operator="CONV_2D", weights=1) for name in "abc"]
     measured = row("v").model_copy(update={"layers": layers})
-    name = f"v@{measured.runtime.name}@{measured.threads}"
-    owners = {f"{number}:{name}": (name, number) for number in range(3)}
+    name, key = "v@r", ("v", measured.runtime.name, measured.threads)
+    owners = {f"{number}:{name}": (key, number) for number in range(3)}
     job = LayerJob(Job("j", 3, None, ()), owners)
     events = [
         round_of(f"0:{name}", 0, 1_000_000, 2_000_000, 9_000_000),
@@ -75,7 +75,7 @@ def measured_alone(path, shapes=()):
 
 def test_on_a_clock_of_instructions_an_operator_is_run_a_few_times(tmp_path, small_file):
     candidate, done = measured_alone(small_file)
-    rows = {candidate.name: done}
+    rows = {("v", done.runtime.name, done.threads): done}
     simulated = layer_job("j", "instructions", [candidate], rows, tmp_path)
     assert simulated.job.rounds == 1
     assert simulated.job.settings.timeout_seconds == 600
