@@ -171,15 +171,13 @@ def _moments(
     for number, *_ in zip(*runs, strict=True):
         random = np.random.default_rng(number)
         for i, layer in enumerate(layers):
-            x, before = (
-                layer.rows(interpreter.get_tensor(layer.source))
-                for interpreter in (interpreters[0], interpreters[-1])
-            )
+            rows = [layer.rows(each.get_tensor(layer.source)) for each in interpreters]
             limit = max(1, max(ROWS, 4 * len(matrices[i])) // count)
-            if len(x) > limit:  # The same positions in both.
-                chosen = np.sort(random.choice(len(x), limit, replace=False))
-                x, before = x[chosen], before[chosen]
-            moments[i].add(x.astype(np.float64), before.astype(np.float64) @ matrices[i])
+            if len(rows[0]) > limit:  # The same positions in both.
+                chosen = np.sort(random.choice(len(rows[0]), limit, replace=False))
+                rows = [values[chosen] for values in rows]
+            rows = [values.astype(np.float64) for values in rows]
+            moments[i].add(rows[0], rows[-1] @ matrices[i])
         progress((number + 1) / count / 2)
     for done, pair in enumerate(zip(layers, moments, strict=True)):
         progress((1 + done / len(layers)) / 2)
