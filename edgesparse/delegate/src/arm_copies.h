@@ -2,7 +2,7 @@
 #pragma once
 
 #include "arm_requant.h"
-#include "generic.h"
+#include "plain_kernels.h"
 
 namespace edgesparse {
 namespace {

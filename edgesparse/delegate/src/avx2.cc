@@ -8,7 +8,7 @@
 
 #include "borders_x86.h"
 #include "depthwise_rows_x86.h"
-#include "generic.h"
+#include "plain_kernels.h"
 
 namespace edgesparse {
 namespace {

@@ -2,7 +2,7 @@
 // flags: -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mprefer-vector-width=512
 #include <immintrin.h>
 
-#include "generic.h"
+#include "plain_kernels.h"
 
 #define INLINE inline __attribute__((always_inline))
 #define WIDE(operation) _mm512_##operation

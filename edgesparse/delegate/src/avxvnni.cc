@@ -4,7 +4,7 @@
 
 #include "borders_x86.h"
 #include "depthwise_rows_x86.h"
-#include "generic.h"
+#include "plain_kernels.h"
 
 #define INLINE inline __attribute__((always_inline))
 #define WIDE(operation) _mm256_##operation

@@ -6,14 +6,14 @@
 //   build.cc        from nodes to steps                pack.cc     weights as kernels read them
 //   buffers.cc      memory, shared by liveness         run.cc      runs the steps, in threads.cc
 //   cpu.cc          which kernels this CPU can run     abi.h       TFLite's structs
-//   generic.h       all kernels in plain C++           portable.cc nothing else
+//   plain_kernels.h all kernels in plain C++           portable.cc nothing else
 //   vnni.h          for vpdpbusd: avx512vnni.cc (its depthwise apart), avxvnni.cc
 //   avx2.cc, dotprod.cc, neon.cc; borders_x86.h, depthwise_rows_x86.h, arm_*.h: what some of them share
 // Each .cc names its compiler flags in a comment, `flags:`, that build.py reads. Neither the C++ library nor
 // exceptions are used.
 //
 // An instruction set is one constant of type `Kernels`: a description of its layout and functions. It may
-// leave any function at the generic version of generic.h, which is correct for every layout and compiled
+// leave any function at the version of plain_kernels.h, which is correct for every layout and compiled
 // with the flags of the file that includes it.
 //
 // ## Layout of a tensor in the chain

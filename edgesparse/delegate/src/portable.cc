@@ -1,6 +1,6 @@
 // Kernels in plain C++, for any little-endian CPU: slow, and the reference that the others are tested against.
 // flags: -O3
-#include "generic.h"
+#include "plain_kernels.h"
 
 namespace edgesparse {
 
