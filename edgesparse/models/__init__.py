@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,7 @@ def build(source: ModelSource, base: Path) -> tf.keras.Model:
 def build_with_notes(source: ModelSource, base: Path) -> tuple[tf.keras.Model, tuple[str, ...]]:
     """Build or load a model as `build` does, with notes on how it was read."""
     if is_saved(source):
+        from edgesparse.models.files.custom_objects import custom_objects
         from edgesparse.models.files.reading import read
 
         assert source.ref is not None
@@ -58,46 +57,6 @@ def _load_weights(model: tf.keras.Model, path: Path, label: str) -> None:
 def label(source: ModelSource) -> str:
     """Return the name of the model in messages."""
     return source.name or source.ref or "model"
-
-
-def custom_objects(source: ModelSource, base: Path) -> dict[str, Any]:
-    """Return the layers and other Keras objects that the user's files define, by name.
-
-    Importing the files also runs their registrations with Keras.
-
-    Raises:
-        UsageError: a file or an object does not exist, or importing fails.
-    """
-    import tensorflow as tf
-
-    objects: dict[str, Any] = {}
-    if source.ref is not None and not is_saved(source):
-        objects |= _objects_in_module(references.find("models", None, source.ref, base))
-    for ref in source.custom_objects:
-        target = references.find("layers", None, ref, base, classes=True)
-        objects |= {**_objects_in_module(target), target.function: references.load(target)}
-    # Registered globally, too: tfmot clones models without passing custom objects.
-    tf.keras.utils.get_custom_objects().update(objects)
-    return objects
-
-
-def _objects_in_module(target: references.Target) -> dict[str, Any]:
-    """Return the Keras classes and the functions that a user's file defines."""
-    import tensorflow as tf
-
-    module = sys.modules[references.load(target).__module__]
-    kinds = (
-        tf.keras.layers.Layer,
-        tf.keras.regularizers.Regularizer,
-        tf.keras.constraints.Constraint,
-        tf.keras.initializers.Initializer,
-    )
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if (isinstance(value, type) and issubclass(value, kinds))
-        or (inspect.isfunction(value) and value.__module__ == module.__name__)
-    }
 
 
 def _require_keras2(model: Any, label: str) -> tf.keras.Model:

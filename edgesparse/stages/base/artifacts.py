@@ -98,16 +98,16 @@ def flatten(
 
 def read_keras(context: StageContext, role: str) -> tf.keras.Model:
     """Load a model of `save_keras`; custom objects are imported from the user's file."""
-    from edgesparse import models
     from edgesparse.methods.network import functional
+    from edgesparse.models.files.custom_objects import custom_objects
     from edgesparse.models.files.reading import read
 
     if is_as_built(context, role):
         model = build_model(context)
         model.load_weights(context.inputs[role] / _WEIGHTS)
         return model
-    custom_objects = models.custom_objects(context.pipeline.model, context.plan.loaded.folder)
-    model, _ = read(context.inputs[role] / _WHOLE, custom_objects, trusted=True)
+    objects = custom_objects(context.pipeline.model, context.plan.loaded.folder)
+    model, _ = read(context.inputs[role] / _WHOLE, objects, trusted=True)
     return functional.functional(model, context.plan.data.inputs, role)
 
 
