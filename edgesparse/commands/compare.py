@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from edgesparse.commands.fleet.resources import Resources
-from edgesparse.graph.digests import revision
+from edgesparse.graph.versions import revision
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.comparison import Comparison, compare_runs, differences
 from edgesparse.measure.results import Results, SchemaError

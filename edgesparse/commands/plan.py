@@ -19,11 +19,12 @@ from edgesparse.commands.prediction.predict import predict
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.job import new_id
 from edgesparse.devices.setup.tidy import leave
-from edgesparse.graph.digests import inputs_of, library_versions, user_code
+from edgesparse.graph.digests import inputs_of, user_code
 from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.plan import Plan, build_plan
 from edgesparse.graph.store import Store
+from edgesparse.graph.versions import library_versions
 from edgesparse.graph.workspace import StageStatus
 from edgesparse.measure.job import EMULATED_GOLDEN_SAMPLES
 from edgesparse.spec.code.inputs import Inputs

@@ -12,9 +12,10 @@ from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.plan import check_variants, executor_for
 from edgesparse.devices.agent.job import new_id
 from edgesparse.graph import events
-from edgesparse.graph.digests import inputs_of, library_versions
+from edgesparse.graph.digests import inputs_of
 from edgesparse.graph.execution.scheduler import execute
 from edgesparse.graph.plan import sensitivity_plan
+from edgesparse.graph.versions import library_versions
 from edgesparse.methods.choosing.curves import Proposal, Sensitivity
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Pipeline

@@ -56,7 +56,7 @@ def test_a_commit_is_that_of_its_last_run(project):
 
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "one")
-    from edgesparse.graph.digests import revision
+    from edgesparse.graph.versions import revision
 
     head = revision(project)
     assert len(head) == 40

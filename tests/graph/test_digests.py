@@ -2,7 +2,7 @@ import os
 
 import numpy as np
 
-from edgesparse.graph.digests import digests, library_versions
+from edgesparse.graph.digests import digests
 from edgesparse.spec.reading.load import load_pipeline
 
 TEXT = """
@@ -32,8 +32,3 @@ def test_content_counts_and_nothing_else(tmp_path):
     with (tmp_path / "mine.py").open("a") as file:
         file.write("# changed\n")
     assert digests(load_pipeline(tmp_path / "p.yaml"))["model"] != first["model"]
-
-
-def test_versions_are_read_without_importing():
-    result = library_versions()
-    assert {"python", "edgesparse", "tensorflow", "numpy"} <= set(result)

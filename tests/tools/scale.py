@@ -21,12 +21,13 @@ from pathlib import Path
 from edgesparse.commands.fleet.target import open_target
 from edgesparse.commands.plan import executor_for, plan_for
 from edgesparse.graph import events
-from edgesparse.graph.digests import digests, inputs_of, library_versions
+from edgesparse.graph.digests import digests, inputs_of
 from edgesparse.graph.execution.cluster import DaskCluster
 from edgesparse.graph.execution.pool import Workers, checked_jobs
 from edgesparse.graph.execution.scheduler import execute
 from edgesparse.graph.plan import build_plan
 from edgesparse.graph.store import MANIFEST, Store
+from edgesparse.graph.versions import library_versions
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.report.page import html_text
 from edgesparse.spec.reading.load import parse_device, parse_pipeline

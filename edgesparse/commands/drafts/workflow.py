@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from edgesparse.graph.digests import git, revision
+from edgesparse.graph.versions import git, revision
 from edgesparse.spec.safe.text import without_credentials
 
 WORKFLOW = """\

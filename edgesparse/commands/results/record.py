@@ -20,7 +20,7 @@ from edgesparse.devices.agent.job import Job
 from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import events
-from edgesparse.graph.digests import library_versions, revision
+from edgesparse.graph.versions import library_versions, revision
 from edgesparse.graph.open_runs import hold
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from edgesparse.graph import events
-from edgesparse.graph.digests import library_versions
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.shared_store import Shared
 from edgesparse.graph.store import Store
+from edgesparse.graph.versions import library_versions
 from edgesparse.spec.errors import EdgesparseError, UsageError, missing_extra
 from edgesparse.stages.base.stage import PlanContext, Stage
 
