@@ -27,7 +27,7 @@ from edgesparse.cli.options import say
 from edgesparse.graph import events
 from edgesparse.measure.results import Results
 from edgesparse.report import terminal, text
-from edgesparse.report.console import safe_text
+from edgesparse.report.rich_text import safe_text
 from edgesparse.report.terminal import NARROW, WIDE, WIDTH
 from edgesparse.spec.code.references import choose
 from edgesparse.spec.pipeline import Tracking

@@ -11,7 +11,7 @@ from edgesparse.measure.comparison import Change, Comparison, keyed_rows, placem
 from edgesparse.measure.results import Results, SchemaError
 from edgesparse.measure.rows import PAYS_FROM, Row
 from edgesparse.measure.selection import best_row
-from edgesparse.report.console import add_columns, plain_table, print_line, safe_text
+from edgesparse.report.rich_text import add_columns, plain_table, print_line, safe_text
 from edgesparse.report.table import score_text
 from edgesparse.report.units import DASH, ms_text, ratio_text, size_text
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from edgesparse.report.console import plain_table, print_line, safe_text
+from edgesparse.report.rich_text import plain_table, print_line, safe_text
 from edgesparse.report.units import percent_text, size_text
 from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.format.graph import label

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from edgesparse.methods.choosing.curves import Proposal, Sensitivity
-from edgesparse.report.console import add_columns, plain_table, print_line, safe_text
+from edgesparse.report.rich_text import add_columns, plain_table, print_line, safe_text
 from edgesparse.report.units import metric_text, percent_text
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from edgesparse.measure.results import Results
-from edgesparse.report.console import plain_table, print_line, safe_text
 from edgesparse.report.lines import (
     QUICK,
     device_lines,
@@ -24,6 +23,7 @@ from edgesparse.report.lines import (
     seed_lines,
     unstable_lines,
 )
+from edgesparse.report.rich_text import plain_table, print_line, safe_text
 from edgesparse.report.table import (
     BEST_LEGEND,
     SHIP_LEGEND,

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from edgesparse.measure.instruction_counts import incomparable_formats
 from edgesparse.measure.trials import SearchResult, Trial
-from edgesparse.report.console import add_columns, plain_table, print_line, safe_text
+from edgesparse.report.rich_text import add_columns, plain_table, print_line, safe_text
 from edgesparse.report.units import DASH, metric_text, ms_text, ratio_text, size_text
 
 MAX_REASONS = 3

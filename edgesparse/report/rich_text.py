@@ -1,4 +1,4 @@
-"""Safe text and plain tables for the terminal."""
+"""Rich text and tables for the terminal, safe for text from any source."""
 
 from __future__ import annotations
 
