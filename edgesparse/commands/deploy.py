@@ -24,9 +24,9 @@ from edgesparse.commands.prediction.chance_level import require_learned
 from edgesparse.commands.prediction.predict import predict
 from edgesparse.commands.results import first_rows
 from edgesparse.commands.results.models import FOLDER, keep_models
-from edgesparse.commands.results.provenance import provenance_of
 from edgesparse.commands.results.record import RunRecord, recorded
 from edgesparse.commands.results.release import release_best
+from edgesparse.commands.results.training_details import provenance_of
 from edgesparse.devices import edgetpu
 from edgesparse.graph import events
 from edgesparse.graph.digests import inputs_of

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
-from edgesparse.measure.provenance import Provenance
 from edgesparse.measure.rows import CLEANED, Data, GateResult, Row, Size
 from edgesparse.measure.selection import best_row
+from edgesparse.measure.training_details import Provenance
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import replace_json
 from edgesparse.spec.safe.text import clean_all

@@ -1,1 +1,1 @@
-"""Results of a run: the record, provenance, the release, model files."""
+"""Results of a run: the record, training details, the release, model files."""

@@ -20,13 +20,13 @@ from edgesparse.devices.agent.job import Job
 from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import events
-from edgesparse.graph.versions import library_versions, revision
 from edgesparse.graph.open_runs import hold
+from edgesparse.graph.versions import library_versions, revision
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
-from edgesparse.measure.provenance import Provenance
 from edgesparse.measure.results import DeviceInfo, ReleaseInfo, Results, write_results
 from edgesparse.measure.rows import GateResult, Row, RuntimeInfo
+from edgesparse.measure.training_details import Provenance
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Benchmark

@@ -10,8 +10,8 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from edgesparse.measure.provenance import InputAttribution, LayerSensitivity, Training
 from edgesparse.measure.rows import Row
+from edgesparse.measure.training_details import InputAttribution, LayerSensitivity, Training
 from edgesparse.measure.trials import SearchResult, Trial
 from edgesparse.report.page.drawing import (
     Drawing,

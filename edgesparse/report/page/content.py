@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgesparse.measure.provenance import LayerSparsity, Provenance
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
+from edgesparse.measure.training_details import LayerSparsity, Provenance
 from edgesparse.report.lines import (
     QUICK,
     device_lines,

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edgesparse.delegate.choice import MIN_ZEROS
-from edgesparse.measure.provenance import LayerSparsity
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import PAYS_FROM, Layer, Row
+from edgesparse.measure.training_details import LayerSparsity
 from edgesparse.report.table import placement_label
 from edgesparse.report.units import (
     count_text,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from edgesparse.measure.provenance import Training
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row, metric_of
+from edgesparse.measure.training_details import Training
 from edgesparse.spec.pipeline import ROW_METRICS
 
 

@@ -1,14 +1,14 @@
 """A run with every kind of content that a page shows."""
 
-from edgesparse.measure.provenance import (
+from edgesparse.measure.results import DeviceInfo, Results
+from edgesparse.measure.rows import Coverage, GateResult, Layer, Score, StoredWeight
+from edgesparse.measure.training_details import (
     InputAttribution,
     LayerSensitivity,
     LayerSparsity,
     Provenance,
     Training,
 )
-from edgesparse.measure.results import DeviceInfo, Results
-from edgesparse.measure.rows import Coverage, GateResult, Layer, Score, StoredWeight
 from tests.report.test_table import row
 
 HOSTILE = "<script>document.title='owned'</script>$\\frac{1}{2}$<img src=http://192.0.2.1/x>"

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edgesparse.measure.provenance import LayerSparsity
+from edgesparse.measure.training_details import LayerSparsity
 from edgesparse.report.page import html_text
 from tests.conftest import HERE, TINY
 from tests.report.page.sample_run import run

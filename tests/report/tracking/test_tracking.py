@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.measure.provenance import Provenance, Training
+from edgesparse.measure.training_details import Provenance, Training
 from edgesparse.report.tracking import require_trackers, track
 from edgesparse.report.tracking.figures import tracker_name
 from edgesparse.spec.errors import EdgesparseError, UsageError

@@ -1,4 +1,4 @@
-"""Provenance of a plan's variants, from the artifacts of its stages."""
+"""Collects how variants were trained, from the artifacts of stages: learning curves, sparsities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from edgesparse.data.transforms import value_names
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
-from edgesparse.measure.provenance import (
+from edgesparse.measure.training_details import (
     InputAttribution,
     LayerSensitivity,
     LayerSparsity,

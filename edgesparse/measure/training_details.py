@@ -1,5 +1,5 @@
-"""Provenance of variants: their trainings, layer sparsities and sensitivities, and which inputs
-reach the outputs."""
+"""Details of how variants were trained, in results.json: learning curves, layer sparsities,
+sensitivities, and which inputs reach the outputs."""
 
 from __future__ import annotations
 
