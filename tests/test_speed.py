@@ -13,7 +13,7 @@ import pytest
 import edgesparse
 from edgesparse.graph.workspace import Workspace
 from edgesparse.spec.pipeline import Benchmark
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import ROOT, run_cli
 from tests.tools.fake_runtime import make_runtime
 from tests.tools.files import networks

@@ -27,7 +27,7 @@ from edgesparse.stages.base.stage import NOTES
 from edgesparse.stages.convert import NETWORK
 from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
-from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.format.flatbuffer import label
 from edgesparse.tflite.format.operators import read_operators
 from edgesparse.tflite.runtimes.delegated import is_tried
 from edgesparse.tflite.runtimes.storage import Decision

@@ -12,7 +12,7 @@ from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.safe.files import replace_bytes
 from edgesparse.tflite.format.appended import trailing_bytes
-from edgesparse.tflite.format.graph import constants, open_model
+from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.runtimes.storage import Decision, store, summary
 

@@ -14,11 +14,11 @@ from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.data.transforms import value_names
 from edgesparse.measure.rows import ModelFile
 from edgesparse.spec.reading.load import load_pipeline
-from edgesparse.tflite.activations import zeros_between
-from edgesparse.tflite.features import Features, features, strongest
+from edgesparse.tflite.activation_zeros import zeros_between
 from edgesparse.tflite.format.inspect import ModelInfo, read_model
 from edgesparse.tflite.format.inspect import inspect as inspect_file
 from edgesparse.tflite.format.signature import Signature, read_signature
+from edgesparse.tflite.input_attribution import Features, features, strongest
 from edgesparse.tflite.runtimes.explain import (
     Delegated,
     Explanation,

@@ -11,13 +11,13 @@ from rich.table import Table
 from edgesparse.report.rich_text import plain_table, print_line, safe_text
 from edgesparse.report.units import percent_text, size_text
 from edgesparse.spec.safe.text import listed
-from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.format.flatbuffer import label
 from edgesparse.tflite.format.signature import explain_custom
 
 if TYPE_CHECKING:
     from edgesparse.commands.inspect import Inspection
-    from edgesparse.tflite.features import Features
     from edgesparse.tflite.format.signature import Signature, TensorSpec
+    from edgesparse.tflite.input_attribution import Features
     from edgesparse.tflite.runtimes.explain import Explanation, TensorInfo
 
 _OPS = {

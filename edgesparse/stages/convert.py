@@ -13,7 +13,7 @@ from edgesparse.stages import quantize
 from edgesparse.stages.base.artifacts import save_tflite, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, StageContext, StageKind
 from edgesparse.stages.preflight import INTEGER
-from edgesparse.tflite.format.precision import allow_half_precision
+from edgesparse.tflite.format.half_precision import allow_half_precision
 from edgesparse.tflite.runtimes.compatibility import Profile, needs_one_scale
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import numpy as np
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.tflite.format.encode import serialize
-from edgesparse.tflite.format.graph import (
+from edgesparse.tflite.format.flatbuffer import (
     Constant,
     constants,
     indices,
@@ -32,8 +32,8 @@ from edgesparse.tflite.format.graph import (
     set_values,
 )
 from edgesparse.tflite.format.signature import dequantize
-from edgesparse.tflite.patches import patches
-from edgesparse.tflite.recording import (
+from edgesparse.tflite.im2col import patches
+from edgesparse.tflite.operator_outputs import (
     Arrays,
     hold_out,
     open_interpreter,

@@ -11,9 +11,9 @@ import tensorflow as tf
 from edgesparse.methods.activations import nodes_of
 from edgesparse.models.files.equivalence import TOLERANCE, largest_difference
 from edgesparse.spec.errors import UsageError, cause_of
-from edgesparse.tflite import recording
+from edgesparse.tflite import operator_outputs
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.format.flatbuffer import label
 from edgesparse.tflite.format.signature import dequantize, quantize
 
 SAMPLES = 8
@@ -85,7 +85,7 @@ def _differs(content: bytes, model: tf.keras.Model, x: Sequence[np.ndarray]) -> 
     details = interpreter.get_output_details()
     samples = dict(zip(map(str, model.input_names), x, strict=True))
     rows = [[interpreter.get_tensor(output["index"])[0] for output in details]
-            for _ in recording.run(interpreter, content, samples, SAMPLES)]  # fmt: skip
+            for _ in operator_outputs.run(interpreter, content, samples, SAMPLES)]  # fmt: skip
     actual = [np.stack(values) for values in zip(*rows, strict=True)]
     inputs = x[0] if len(x) == 1 else list(x)
     expected = [np.asarray(v) for v in tf.nest.flatten(model(inputs, training=False))]

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import HERE, run_cli
 from tests.report.test_hostile import CONTROLS
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgesparse.devices.setup.install import released
 from edgesparse.graph.workspace import Workspace
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import TINY, run_cli
 from tests.devices.ondevice.test_detached import await_end, processes
 from tests.e2e.conftest import await_rounds, start

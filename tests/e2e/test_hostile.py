@@ -13,7 +13,7 @@ import edgesparse as es
 from edgesparse.graph.workspace import Workspace
 from edgesparse.report.terminal import print_results
 from edgesparse.spec.pipeline import Benchmark
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import TINY, run_cli
 from tests.devices.agent.test_events import FAILED, HOST, ROUND
 from tests.devices.ondevice.test_detached import processes

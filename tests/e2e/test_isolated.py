@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import HERE, TINY
 from tests.tools.sshd import ssh_server
 

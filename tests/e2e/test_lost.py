@@ -11,7 +11,7 @@ import pytest
 
 from edgesparse.graph.store import MANIFEST, Store
 from edgesparse.graph.workspace import Workspace
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import HERE, TEMPORARY, TINY, run_cli, run_program
 from tests.devices.ondevice.test_detached import await_end, processes
 from tests.devices.setup.test_runtimes import mounted

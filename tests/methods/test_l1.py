@@ -17,7 +17,7 @@ from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import L1, Magnitude
 from edgesparse.spec.step import block_shape
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.format.graph import constants, open_model
+from edgesparse.tflite.format.flatbuffer import constants, open_model
 from tests.methods.conftest import network, quiet
 from tests.methods.digits import TUNE, accuracy, load, trained, zeros
 

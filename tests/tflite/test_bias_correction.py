@@ -8,7 +8,7 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.bias_correction import correct_biases
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.encode import serialize
-from edgesparse.tflite.format.graph import constants, open_model, set_values
+from edgesparse.tflite.format.flatbuffer import constants, open_model, set_values
 
 pytestmark = pytest.mark.slow  # Each test converts a network.
 

@@ -7,7 +7,7 @@ from edgesparse import models
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import ModelSource
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.format.graph import constants, open_model
+from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.format.inspect import inspect
 
 TOLERANCE = {

@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.tflite.format.encode import Encoding, encode, serialize
-from edgesparse.tflite.format.layout import along, blocks, fits
+from edgesparse.tflite.format.sparse_layout import along, blocks, fits
 
 Pair = tuple[int, int]
 Array = np.ndarray[Any, Any]

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import TEMPORARY, TINY
 from tests.e2e.test_isolated import plant
 from tests.tools.proxy import Proxy, proxy

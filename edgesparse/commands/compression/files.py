@@ -30,7 +30,7 @@ from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.post_training import quantize
 from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json, worst
-from edgesparse.tflite.post_training.reconstruction import TIMEOUT_SECONDS, reconstruct
+from edgesparse.tflite.post_training.pruning import TIMEOUT_SECONDS, reconstruct
 from edgesparse.tflite.runtimes.compatibility import Cell, Profile
 from edgesparse.tflite.runtimes.storage import store
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgesparse.measure.results import Results
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import replace_bytes
-from edgesparse.tflite.post_training.reconstruction import TIMEOUT_SECONDS
+from edgesparse.tflite.post_training.pruning import TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from edgesparse.tflite.runtimes.delegated import (
     layer_gains,
     with_zeros,
 )
-from edgesparse.tflite.runtimes.thinned import thinned
+from edgesparse.tflite.runtimes.fewer_channels import thinned
 
 BETTER_FROM = 1.15
 """How much faster another pattern must be to be named."""

@@ -25,8 +25,8 @@ from edgesparse.stages.base.stage import Stage
 from edgesparse.stages.samples import LABELS, TASK, TRANSFORM
 from edgesparse.stages.sparsify import LAYERS
 from edgesparse.tasks.evaluation import from_dict
-from edgesparse.tflite.features import Features, features, strongest
 from edgesparse.tflite.format.signature import read_signature
+from edgesparse.tflite.input_attribution import Features, features, strongest
 
 MAX_VALUES = 4096
 """Largest number of input values whose attribution is stored as an image."""

@@ -16,14 +16,14 @@ from edgesparse.devices.agent.run_job import round_medians, run_job
 from edgesparse.devices.agent.samples import save_golden
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.spec.safe.temporary import temporary_folder
-from edgesparse.tflite.runtimes.cells import (
+from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Verdict
+from edgesparse.tflite.runtimes.probe_models import (
     STORED_SHARE,
     TOLERANCE,
     CellModel,
     cell_models,
     network_models,
 )
-from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Verdict
 
 WIDTH = 2048
 """Width of the fully connected layers whose kernels are timed: too large for most caches."""

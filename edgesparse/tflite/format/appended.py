@@ -8,7 +8,7 @@ import numpy as np
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.encode import serialize
-from edgesparse.tflite.format.graph import damaged, open_model
+from edgesparse.tflite.format.flatbuffer import damaged, open_model
 
 _PADDING = 16
 """A flatbuffer can end with fewer zeros, for alignment."""

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from edgesparse.tflite.format.encode import add_buffer, serialize
-from edgesparse.tflite.format.graph import constants, dtype_of, indices, open_model, operator_name
+from edgesparse.tflite.format.flatbuffer import (
+    constants,
+    dtype_of,
+    indices,
+    open_model,
+    operator_name,
+)
 
 _OUTPUT_STATE = 18
 """Index of the LSTM's input with its last output."""

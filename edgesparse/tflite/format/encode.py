@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.graph import (
+from edgesparse.tflite.format.flatbuffer import (
     Constant,
     compact,
     constants,
@@ -26,7 +26,7 @@ from edgesparse.tflite.format.graph import (
     operator_name,
     read_sparse,
 )
-from edgesparse.tflite.format.layout import Compressed, Dense, Layout, decompress
+from edgesparse.tflite.format.sparse_layout import Compressed, Dense, Layout, decompress
 
 SPARSE_KERNEL_VERSION = 8
 """The first version of FULLY_CONNECTED that supports sparse weights."""

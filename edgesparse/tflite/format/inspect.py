@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.graph import IDENTIFIER, Constant, constants, damaged, open_model
-from edgesparse.tflite.format.layout import Form
+from edgesparse.tflite.format.flatbuffer import IDENTIFIER, Constant, constants, damaged, open_model
+from edgesparse.tflite.format.half_precision import allows_half
 from edgesparse.tflite.format.macs import count_macs
-from edgesparse.tflite.format.precision import allows_half
+from edgesparse.tflite.format.sparse_layout import Form
 
 MAX_BYTES = 2**31
 """Offsets in a flatbuffer are signed 32-bit integers."""

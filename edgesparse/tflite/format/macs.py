@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from edgesparse.tflite.format.graph import indices, operator_name
+from edgesparse.tflite.format.flatbuffer import indices, operator_name
 
 _KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "FULLY_CONNECTED")
 _TRANSPOSED = ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE")

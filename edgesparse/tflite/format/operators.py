@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgesparse.tflite.format.encode import serialize
-from edgesparse.tflite.format.graph import (
+from edgesparse.tflite.format.flatbuffer import (
     Constant,
     compact,
     constants,

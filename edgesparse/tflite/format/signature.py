@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.graph import IDENTIFIER, damaged
+from edgesparse.tflite.format.flatbuffer import IDENTIFIER, damaged
 
 _DTYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()}
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}

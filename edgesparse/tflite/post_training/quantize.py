@@ -20,10 +20,10 @@ import numpy as np
 from edgesparse.spec.errors import EdgesparseError, UsageError, summary_of
 from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.tflite.format.encode import decode
-from edgesparse.tflite.format.graph import constants, open_model
+from edgesparse.tflite.format.flatbuffer import constants, open_model
+from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, run
+from edgesparse.tflite.post_training.calibration_samples import judge_file, split_samples
 from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json
-from edgesparse.tflite.post_training.samples import judge_file, split_samples
-from edgesparse.tflite.recording import Arrays, open_interpreter, run
 
 DenseScheme = Literal["int8", "dynamic", "f16"]
 DENSE_SCHEMES: tuple[DenseScheme, ...] = ("int8", "dynamic", "f16")

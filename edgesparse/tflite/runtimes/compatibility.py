@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from edgesparse.delegate.constants import Cpu
 from edgesparse.delegate.cost import cpu_of
-from edgesparse.tflite.format.layout import Form
+from edgesparse.tflite.format.sparse_layout import Form
 
 Op = Literal["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
 Scheme = Literal["f32", "f16", "dynamic", "dynamic-per-channel", "int8", "int8-per-channel"]

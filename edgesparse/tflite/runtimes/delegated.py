@@ -13,8 +13,8 @@ from typing import Any
 from edgesparse.delegate import choice, cost
 from edgesparse.delegate.constants import CPUS, Cpu
 from edgesparse.delegate.cost import FLAT, PRODUCTS, Pair
-from edgesparse.tflite.format.graph import Constant, damaged, indices, int8_weights, open_model
-from edgesparse.tflite.format.graph import constants as constants_of
+from edgesparse.tflite.format.flatbuffer import Constant, damaged, indices, int8_weights, open_model
+from edgesparse.tflite.format.flatbuffer import constants as constants_of
 from edgesparse.tflite.runtimes.delegated_nodes import DENSIFY, Node, Reader
 
 

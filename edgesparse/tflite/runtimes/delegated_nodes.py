@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edgesparse.delegate.cost import DEPTHWISE, FLAT, Layer, Pair, kept_blocks
-from edgesparse.tflite.format.graph import Constant, indices, label, operator_name
+from edgesparse.tflite.format.flatbuffer import Constant, indices, label, operator_name
 
 CONV = "CONV_2D"
 ADD, PAD, POOL, DENSIFY = "ADD", "PAD", "MAX_POOL_2D", "DENSIFY"

@@ -11,10 +11,10 @@ import numpy as np
 
 from edgesparse.delegate.cost import PRODUCTS
 from edgesparse.delegate.report import summarize
-from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
+from edgesparse.tflite.format.flatbuffer import Constant, constants, damaged, open_model
+from edgesparse.tflite.format.half_precision import allows_half
 from edgesparse.tflite.format.inspect import WeightInfo, weight_info
-from edgesparse.tflite.format.layout import Dense, Form, blocks, fits
-from edgesparse.tflite.format.precision import allows_half
+from edgesparse.tflite.format.sparse_layout import Dense, Form, blocks, fits
 from edgesparse.tflite.runtimes.compatibility import Cell, Op, Profile
 from edgesparse.tflite.runtimes.delegated import (
     GAIN_FROM,

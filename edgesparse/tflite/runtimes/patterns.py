@@ -17,8 +17,8 @@ from edgesparse.delegate.cost import cpu_of
 from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, PatternChoice
 from edgesparse.spec.step import Block, Pattern, block_shape, expected_zeros
-from edgesparse.tflite.format.graph import Constant, constants, damaged, open_model
-from edgesparse.tflite.format.layout import Form, blocks, fits
+from edgesparse.tflite.format.flatbuffer import Constant, constants, damaged, open_model
+from edgesparse.tflite.format.sparse_layout import Form, blocks, fits
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Op, Profile, SparsePath
 from edgesparse.tflite.runtimes.compatibility import Scheme as CellScheme
 from edgesparse.tflite.runtimes.delegated import (

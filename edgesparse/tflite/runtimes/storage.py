@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from edgesparse.tflite.format.encode import Choose, Encoding, rewrite
-from edgesparse.tflite.format.graph import Constant
-from edgesparse.tflite.format.layout import Dense, Form, Layout, along, blocks, fits
-from edgesparse.tflite.format.precision import computes_half
+from edgesparse.tflite.format.flatbuffer import Constant
+from edgesparse.tflite.format.half_precision import computes_half
+from edgesparse.tflite.format.sparse_layout import Dense, Form, Layout, along, blocks, fits
 from edgesparse.tflite.runtimes.compatibility import OPS, Cell, Op, Profile, Scheme, Verdict
 from edgesparse.tflite.runtimes.xnnpack import Path, sparse_paths
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgesparse.tflite.format.graph import Constant, indices
+from edgesparse.tflite.format.flatbuffer import Constant, indices
 from edgesparse.tflite.runtimes.compatibility import SparsePath
 from edgesparse.tflite.runtimes.xnnpack_nodes import Node, read_nodes
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgesparse.tflite.format.graph import Constant, dtype_of, indices, label, operator_name
+from edgesparse.tflite.format.flatbuffer import Constant, dtype_of, indices, label, operator_name
 from edgesparse.tflite.runtimes.compatibility import SparsePath
 
 _SAME = schema.Padding.SAME

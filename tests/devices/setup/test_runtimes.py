@@ -17,7 +17,7 @@ from edgesparse.devices.setup.checkup import checkup
 from edgesparse.devices.setup.runtimes import provision
 from edgesparse.devices.transport.interface import DeviceError, upload
 from edgesparse.spec.reading.load import parse_device
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import require
 from tests.devices.ondevice.test_detached import processes
 

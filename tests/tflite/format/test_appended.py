@@ -5,7 +5,7 @@ import pytest
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.encode import decode
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.tools.files import labels
 
 

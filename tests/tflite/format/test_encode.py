@@ -11,9 +11,9 @@ from ai_edge_litert.interpreter import Interpreter
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.encode import Encoding, decode, encode
-from edgesparse.tflite.format.graph import constants, open_model
+from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.format.inspect import inspect
-from edgesparse.tflite.format.layout import along, blocks
+from edgesparse.tflite.format.sparse_layout import along, blocks
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from edgesparse.tflite.runtimes.storage import is_candidate, store
 from tests.conftest import converters_own

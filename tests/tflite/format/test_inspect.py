@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.tflite.format.graph import label
+from edgesparse.tflite.format.flatbuffer import label
 from edgesparse.tflite.format.inspect import inspect, read_model
-from edgesparse.tflite.format.tiny import tiny_model
+from edgesparse.tflite.format.minimal_model import tiny_model
 
 
 def test_zeros_are_counted_whatever_the_storage(tflite_files, sparse_dense_layer):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.encode import Encoding, encode
-from edgesparse.tflite.format.layout import along
+from edgesparse.tflite.format.sparse_layout import along
 from edgesparse.tflite.runtimes.storage import is_candidate
 
 layers = tf.keras.layers

@@ -7,7 +7,7 @@ import pytest
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.encode import Encoding, encode
-from edgesparse.tflite.format.layout import Dense, along
+from edgesparse.tflite.format.sparse_layout import Dense, along
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from edgesparse.tflite.runtimes.explain import (
     delegated,

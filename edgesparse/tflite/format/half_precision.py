@@ -13,7 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.tflite.format.encode import add_buffer, serialize
-from edgesparse.tflite.format.graph import damaged, open_model
+from edgesparse.tflite.format.flatbuffer import damaged, open_model
 
 _NAME, _VALUE = b"reduced_precision_support", b"fp16accfp16"
 

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.format.graph import constants, open_model
-from edgesparse.tflite.post_training.reconstruction import reconstruct
-from edgesparse.tflite.recording import open_interpreter, run
+from edgesparse.tflite.format.flatbuffer import constants, open_model
+from edgesparse.tflite.operator_outputs import open_interpreter, run
+from edgesparse.tflite.post_training.pruning import reconstruct
 
 pytestmark = pytest.mark.slow  # Each test converts a network.
 

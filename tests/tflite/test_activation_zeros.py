@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.tflite.activations import zeros_between
+from edgesparse.tflite.activation_zeros import zeros_between
 from edgesparse.tflite.convert import convert
 
 

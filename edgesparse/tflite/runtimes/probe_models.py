@@ -10,9 +10,9 @@ import numpy as np
 
 from edgesparse.spec.pipeline import Scheme as PipelineScheme
 from edgesparse.tflite.format.encode import Encoding, encode
-from edgesparse.tflite.format.graph import Constant
-from edgesparse.tflite.format.layout import Form, Layout, along, blocks
-from edgesparse.tflite.format.precision import allow_half_precision
+from edgesparse.tflite.format.flatbuffer import Constant
+from edgesparse.tflite.format.half_precision import allow_half_precision
+from edgesparse.tflite.format.sparse_layout import Form, Layout, along, blocks
 from edgesparse.tflite.runtimes.compatibility import OPS, Cell, Op, cells
 from edgesparse.tflite.runtimes.storage import is_candidate, scheme_of
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.format.half_precision import allow_half_precision, computes_half
 from edgesparse.tflite.format.inspect import inspect
-from edgesparse.tflite.format.precision import allow_half_precision, computes_half
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from edgesparse.tflite.runtimes.explain import explain
 from edgesparse.tflite.runtimes.storage import HALF_IS_DENSE, store

@@ -8,8 +8,8 @@ import numpy as np
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.signature import dequantize, read_signature
+from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, read_samples, run
 from edgesparse.tflite.post_training.judgement import OutputLoss, judge
-from edgesparse.tflite.recording import Arrays, open_interpreter, read_samples, run
 
 MOST_USED = 200
 """More change a method's result by less than the samples differ."""

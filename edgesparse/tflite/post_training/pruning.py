@@ -1,7 +1,7 @@
 """Prunes a ready .tflite file without training data: weights are removed in the order of the error
 that this causes, and the others are refitted to the file's own outputs on samples.
 
-    python -m edgesparse.tflite.post_training.reconstruction MODEL SAMPLES SPARSITY PATTERN OUT
+    python -m edgesparse.tflite.post_training.pruning MODEL SAMPLES SPARSITY PATTERN OUT
 
 A program of its own, since a runtime can take its process down with it. The method is that of
 methods/network/least_squares.py; layers are pruned in groups, each on the outputs of those pruned
@@ -35,11 +35,11 @@ from edgesparse.spec.safe.programs import print_json_reply, print_progress, run_
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.step import Pattern, block_shape
 from edgesparse.tflite.format.encode import decode, serialize
-from edgesparse.tflite.format.graph import Constant, constants, indices, open_model, set_values
-from edgesparse.tflite.patches import patches
+from edgesparse.tflite.format.flatbuffer import Constant, constants, indices, open_model, set_values
+from edgesparse.tflite.im2col import patches
+from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, run
+from edgesparse.tflite.post_training.calibration_samples import MOST_USED, judge_file, split_samples
 from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json
-from edgesparse.tflite.post_training.samples import MOST_USED, judge_file, split_samples
-from edgesparse.tflite.recording import Arrays, open_interpreter, run
 
 ROWS = 20_000
 """Positions of all samples together that enter a layer's moments: several for each input."""
@@ -87,7 +87,7 @@ def reconstruct(
         EdgesparseError: the file does not run here.
     """
     words = (model, samples, sparsity, pattern, target)
-    module = "edgesparse.tflite.post_training.reconstruction"
+    module = "edgesparse.tflite.post_training.pruning"
     reply = run_json_module(module, words, str(model), timeout_seconds, progress=progress)
     layers = {clean(str(name)): float(share) for name, share in reply["layers"].items()}
     return Reconstruction(layers, int(reply["left"]), from_json(reply["losses"]))

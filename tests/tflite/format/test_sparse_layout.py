@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgesparse.tflite.format.layout import (
+from edgesparse.tflite.format.sparse_layout import (
     Compressed,
     Dense,
     Level,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgesparse.tflite.patches import patches
+from edgesparse.tflite.im2col import patches
 
 random = np.random.default_rng(0)
 

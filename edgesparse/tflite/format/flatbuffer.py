@@ -16,7 +16,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.format.layout import Compressed, Form, Level, decompress
+from edgesparse.tflite.format.sparse_layout import Compressed, Form, Level, decompress
 
 IDENTIFIER = b"TFL3"
 _MAX_ELEMENTS = 1 << 26

@@ -1,6 +1,6 @@
 """Shares of zeros in what the operators of a file compute, over samples.
 
-    python -m edgesparse.tflite.activations MODEL.tflite SAMPLES.npy|.npz    one line of JSON
+    python -m edgesparse.tflite.activation_zeros MODEL.tflite SAMPLES.npy|.npz    one line of JSON
 
 A program of its own, since a runtime can take its process down with it.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from edgesparse.spec.safe.programs import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
-from edgesparse.tflite.recording import open_interpreter, read_samples, run
+from edgesparse.tflite.operator_outputs import open_interpreter, read_samples, run
 
 MOST_SAMPLES = 256
 """Enough for shares to a percent."""
@@ -36,7 +36,7 @@ def zeros_between(model: Path, samples: Path) -> dict[str, float]:
         EdgesparseError: the file does not run here.
     """
     reply = run_json_module(
-        "edgesparse.tflite.activations", (model, samples), str(model), TIMEOUT_SECONDS
+        "edgesparse.tflite.activation_zeros", (model, samples), str(model), TIMEOUT_SECONDS
     )
     return {clean(str(name)): float(share) for name, share in reply["zeros"].items()}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tflite.format.graph import (
+from edgesparse.tflite.format.flatbuffer import (
     constants,
     damaged,
     indices,

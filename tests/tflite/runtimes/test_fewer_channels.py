@@ -4,7 +4,7 @@ import pytest
 
 from edgesparse.delegate.constants import CPUS
 from edgesparse.tflite.runtimes.delegated import read_network, times
-from edgesparse.tflite.runtimes.thinned import _macs, thinned
+from edgesparse.tflite.runtimes.fewer_channels import _macs, thinned
 from tests.tools.int8_model import Zeros
 from tests.tools.sparse_networks import NETWORKS
 

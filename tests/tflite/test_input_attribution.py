@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from edgesparse.layers import SparseDense
 from edgesparse.tflite.convert import convert
-from edgesparse.tflite.features import features
+from edgesparse.tflite.input_attribution import features
 
 pytestmark = pytest.mark.slow  # Each test converts a network.
 
