@@ -20,7 +20,7 @@ from edgesparse.devices.agent.events import Event
 from edgesparse.devices.agent.job import Entry
 from edgesparse.devices.agent.run_job import collect_outputs
 from edgesparse.measure.rows import Interval, Score
-from edgesparse.tasks.evaluation import ModelTasks, from_dict
+from edgesparse.tasks.model_tasks import ModelTasks, from_dict
 
 INCOMPLETE_OUTPUTS = "outputs for the test samples are incomplete"
 RESAMPLES = 300

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgesparse.delegate.report import summarize
+from edgesparse.delegate.node_summary import summarize
 from edgesparse.devices.agent.events import Check, Event, Failed, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.measure import statistics

@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from edgesparse.data import Dataset, representative
 from edgesparse.layers.experts import Experts
+from edgesparse.methods.coverage import MIN_SPARSITY, Sparsified
 from edgesparse.methods.masks import HoldMasks, Masked
 from edgesparse.methods.network.kernels import kernels
-from edgesparse.methods.report import MIN_SPARSITY, Sparsified
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import fit, recipe_of
 from edgesparse.spec.errors import UsageError, did_you_mean

@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.methods.coverage import LayerSparsity, Sparsified
 from edgesparse.methods.network.cost import cost
 from edgesparse.methods.network.dependencies import Dependencies, Group, check_shrunk, trace
-from edgesparse.methods.network.layers import LayerChannels, resized
-from edgesparse.methods.report import LayerSparsity, Sparsified
+from edgesparse.methods.network.layer_channels import LayerChannels, resized
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import comparison_samples, fit
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean

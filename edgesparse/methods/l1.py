@@ -21,20 +21,20 @@ import tensorflow as tf
 from edgesparse.data import Dataset
 from edgesparse.layers.sparse_dense import SparseDense
 from edgesparse.methods import channels as removing
-from edgesparse.methods.magnitude import misfit
-from edgesparse.methods.masks import squares
-from edgesparse.methods.network.dependencies import check_shrunk, trace
-from edgesparse.methods.network.groups import Atoms, Blocks, Groups, Inputs
-from edgesparse.methods.network.inputs import readers
-from edgesparse.methods.network.keep_mask import distribute, resolve_distribution
-from edgesparse.methods.network.kernels import Kernel, choose, kernels, unfreeze
-from edgesparse.methods.report import (
+from edgesparse.methods.coverage import (
     LayerSparsity,
     Sparsified,
     coverage,
     measure,
     require_covered,
 )
+from edgesparse.methods.magnitude import misfit
+from edgesparse.methods.masks import squares
+from edgesparse.methods.network.dependencies import check_shrunk, trace
+from edgesparse.methods.network.groups import Atoms, Blocks, Groups, Inputs
+from edgesparse.methods.network.input_layers import readers
+from edgesparse.methods.network.keep_mask import distribute, resolve_distribution
+from edgesparse.methods.network.kernels import Kernel, choose, kernels, unfreeze
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import comparison_samples, fit, steps_per_epoch
 from edgesparse.models.files.equivalence import require_equal

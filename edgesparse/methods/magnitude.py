@@ -16,6 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.methods.coverage import (
+    LayerSparsity,
+    Sparsified,
+    coverage,
+    measure,
+    require_covered,
+)
 from edgesparse.methods.masks import Goal, Masked, PruneGradually, kernel_mask
 from edgesparse.methods.network.keep_mask import resolve_distribution
 from edgesparse.methods.network.kernels import (
@@ -25,7 +32,6 @@ from edgesparse.methods.network.kernels import (
     reason_dense,
     unfreeze,
 )
-from edgesparse.methods.report import LayerSparsity, Sparsified, coverage, measure, require_covered
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import History, fit, steps_per_epoch
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean

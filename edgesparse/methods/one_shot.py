@@ -17,6 +17,7 @@ import tensorflow as tf
 from edgesparse import data
 from edgesparse.data import Dataset
 from edgesparse.methods.activations import nodes_of
+from edgesparse.methods.coverage import Sparsified, coverage, measure, require_covered
 from edgesparse.methods.magnitude import misfit
 from edgesparse.methods.masks import HoldMasks, Masked, squares
 from edgesparse.methods.network.keep_mask import distribute
@@ -31,7 +32,6 @@ from edgesparse.methods.network.least_squares import (
     statistics_bytes,
     too_large,
 )
-from edgesparse.methods.report import Sparsified, coverage, measure, require_covered
 from edgesparse.methods.training.batch_norm import recalibrate
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import comparison_samples, fit, recipe_of

@@ -21,7 +21,7 @@ from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import History, comparison_samples, fit, recipe_of
 from edgesparse.models.files.equivalence import finalize_normalizations, require_equal
-from edgesparse.models.files.toolkit import (
+from edgesparse.models.files.tfmot import (
     default_8bit_quantize_registry,
     model_transformer,
     quant_ops,

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.methods.coverage import Sparsified, coverage, measure, require_covered
 from edgesparse.methods.magnitude import misfit
 from edgesparse.methods.masks import HoldMasks, Masked, squares
 from edgesparse.methods.network.keep_mask import (
@@ -26,7 +27,6 @@ from edgesparse.methods.network.keep_mask import (
     spread_blocks,
 )
 from edgesparse.methods.network.kernels import Kernel, choose, unfreeze
-from edgesparse.methods.report import Sparsified, coverage, measure, require_covered
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import batch_gradients, fit, steps_per_epoch
 from edgesparse.spec.pipeline import Train

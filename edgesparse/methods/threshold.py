@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.methods.coverage import Sparsified, coverage, measure
 from edgesparse.methods.masks import HoldMasks, Masked, kernel_mask
 from edgesparse.methods.network.kernels import Kernel, choose, unfreeze
-from edgesparse.methods.report import Sparsified, coverage, measure
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import fit
 from edgesparse.spec.errors import EdgesparseError

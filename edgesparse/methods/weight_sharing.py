@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.data import Dataset
+from edgesparse.methods.coverage import LayerSparsity, Sparsified, measure
 from edgesparse.methods.network.kernels import Kernel, choose, kernels
-from edgesparse.methods.report import LayerSparsity, Sparsified, measure
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import comparison_samples, fit
 from edgesparse.models.files.equivalence import require_equal
-from edgesparse.models.files.toolkit import ClusteringRegistry, tfmot
+from edgesparse.models.files.tfmot import ClusteringRegistry, tfmot
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.safe.text import listed

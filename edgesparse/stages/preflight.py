@@ -14,7 +14,7 @@ from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import ROW_METRICS, Scheme
 from edgesparse.stages.base.artifacts import flatten, read_json, write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, StageContext, StageKind
-from edgesparse.tasks.evaluation import ModelTasks
+from edgesparse.tasks.model_tasks import ModelTasks
 
 FACTS = "facts.json"
 _FEW = 4
@@ -93,7 +93,7 @@ def run(context: StageContext) -> None:
 
 def _check_model(context: StageContext, checks: Checks) -> Facts:
     from edgesparse import data, models
-    from edgesparse.methods.network import inputs, kernels
+    from edgesparse.methods.network import input_layers, kernels
     from edgesparse.methods.training import compile_args, custom_training, fitting
     from edgesparse.tflite import convert, diagnose
 
@@ -102,7 +102,7 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
     _check_gates(context, recipe)
     built, notes = models.build_with_notes(source, context.plan.loaded.folder)
     model = flatten(built, context)
-    inputs.check_ids(model, dataset, recipe.inputs)
+    input_layers.check_ids(model, dataset, recipe.inputs)
     calibration = data.representative(dataset, 2)
     samples = [calibration[name] for name in recipe.inputs]
     diagnose.require_layout(model, samples)

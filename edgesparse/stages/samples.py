@@ -10,7 +10,7 @@ import numpy as np
 from edgesparse.devices.agent.samples import save_samples
 from edgesparse.stages.base.artifacts import write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, StageContext, StageKind
-from edgesparse.tasks.evaluation import to_dict
+from edgesparse.tasks.model_tasks import to_dict
 
 TARGETS, TASK = "targets.npz", "task.json"
 LABELS, TRANSFORM = "labels.json", "transform.json"

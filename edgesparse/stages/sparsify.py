@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from edgesparse.data import Dataset
-    from edgesparse.methods.report import Coverage, LayerSparsity, Sparsified
+    from edgesparse.methods.coverage import Coverage, LayerSparsity, Sparsified
 
 COVERAGE, LAYERS = "coverage.json", "sparsity.json"
 _NAMED = 4
@@ -152,7 +152,7 @@ def _apply(
         return auto.prune(
             model, dataset, train, untrained_model.resolve(context, model, spec), progress, measured
         )
-    from edgesparse.methods import report
+    from edgesparse.methods import coverage
 
     # Built-in methods and those of users are called in the same way: with the arguments that they
     # have parameters for.
@@ -168,7 +168,7 @@ def _apply(
         "measure": _measure_on_device(context) if "target" in context.stage.spec else None,
     }
     result = references.call(target, spec.args if is_user_method else {}, arguments)
-    return report.as_sparsified(result, target.label)
+    return coverage.as_sparsified(result, target.label)
 
 
 def _measure_on_device(context: StageContext) -> Callable[[Sequence[tf.keras.Model]], list[float]]:

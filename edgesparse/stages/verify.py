@@ -10,7 +10,7 @@ from typing import Any
 
 from edgesparse.delegate import BuildError
 from edgesparse.delegate import library as library_for
-from edgesparse.delegate.report import summarize
+from edgesparse.delegate.node_summary import summarize
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import Check, Event, Failed
 from edgesparse.devices.agent.job import Entry, check_only

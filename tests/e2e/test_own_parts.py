@@ -41,7 +41,7 @@ def broken(model):
     raise KeyError("oops")
 
 def lying(model):
-    from edgesparse.methods.report import LayerSparsity, Sparsified
+    from edgesparse.methods.coverage import LayerSparsity, Sparsified
     layer = LayerSparsity("dense", (16, 32), "unstructured", 0.9, 460, 512)
     return Sparsified(model, {}, (layer,))
 """

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from edgesparse.methods.coverage import as_sparsified
 from edgesparse.methods.magnitude import choose_targets, magnitude, schedule_steps
 from edgesparse.methods.network.keep_mask import block_scores
 from edgesparse.methods.network.kernels import choose
-from edgesparse.methods.report import as_sparsified
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Train
 from edgesparse.spec.sparsify import Magnitude, Schedule

@@ -88,7 +88,7 @@ def examine(request: Request) -> dict[str, Any]:
         UsageError: the model or the data cannot be read, or do not fit each other.
     """
     from edgesparse import models
-    from edgesparse.methods.network.inputs import pixels_scaled_by
+    from edgesparse.methods.network.input_layers import pixels_scaled_by
 
     network, notes = models.build_with_notes(ModelSource(**request.model), Path("/"))
     shapes = [[None if s is None else int(s) for s in t.shape[1:]] for t in network.inputs]

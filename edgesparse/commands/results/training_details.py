@@ -24,7 +24,7 @@ from edgesparse.stages.base.artifacts import HISTORY, read_json
 from edgesparse.stages.base.stage import Stage
 from edgesparse.stages.samples import LABELS, TASK, TRANSFORM
 from edgesparse.stages.sparsify import LAYERS
-from edgesparse.tasks.evaluation import from_dict
+from edgesparse.tasks.model_tasks import from_dict
 from edgesparse.tflite.format.signature import read_signature
 from edgesparse.tflite.input_attribution import Features, features, strongest
 

@@ -14,9 +14,9 @@ from edgesparse.data import Dataset
 from edgesparse.methods.channels import channels
 from edgesparse.methods.choosing.curves import Sensitivity
 from edgesparse.methods.choosing.sensitivity import validation_accuracy
+from edgesparse.methods.coverage import Coverage, LayerSparsity, Sparsified, require_covered
 from edgesparse.methods.magnitude import magnitude
 from edgesparse.methods.network.kernels import EXCLUDED, kernels, prunable
-from edgesparse.methods.report import Coverage, LayerSparsity, Sparsified, require_covered
 from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import recipe_of
 from edgesparse.spec.errors import EdgesparseError, UsageError

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgesparse.methods.network.dependencies import Dependencies
 from edgesparse.methods.network.elementwise import is_elementwise
-from edgesparse.methods.network.layers import is_user_defined
+from edgesparse.methods.network.layer_channels import is_user_defined
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.methods.network import probing
-from edgesparse.methods.network.layers import (
+from edgesparse.methods.network.layer_channels import (
     MERGES,
     Axes,
     LayerChannels,

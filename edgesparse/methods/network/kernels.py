@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgesparse.methods.network.elementwise import is_elementwise
-from edgesparse.methods.network.layers import is_user_defined
+from edgesparse.methods.network.layer_channels import is_user_defined
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.step import BLOCKS, Pattern, matches
 

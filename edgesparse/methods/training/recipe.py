@@ -19,7 +19,7 @@ from edgesparse.data import Arrays, Dataset, Split, arrays
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.task import Tasks
 from edgesparse.spec.training import Train
-from edgesparse.tasks.evaluation import ModelTasks
+from edgesparse.tasks.model_tasks import ModelTasks
 from edgesparse.tasks.resolve import Output, Target, describe, resolve
 from edgesparse.tasks.task import Metric, Task
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgesparse.models.files import keras3, saved_model, wrapped
+from edgesparse.models.files import keras3, saved_model, tfmot_wrappers
 from edgesparse.spec.errors import UsageError, cause_of
 
 LAMBDA_NOTE = "the file contains Lambda layers; their code was executed"
@@ -50,10 +50,12 @@ def read(
     options = {"safe_mode": False} if path.suffix == ".keras" else {}
     try:
         with ExitStack() as scopes:
-            for scope in wrapped.scopes():
+            for scope in tfmot_wrappers.scopes():
                 scopes.enter_context(scope)
-            if wrapped.is_quantized(path):
-                return wrapped.read_quantized(path, objects), (wrapped.QUANTIZED_NOTE,)
+            if tfmot_wrappers.is_quantized(path):
+                return tfmot_wrappers.read_quantized(path, objects), (
+                    tfmot_wrappers.QUANTIZED_NOTE,
+                )
             model = tf.keras.models.load_model(
                 path, compile=False, custom_objects=objects, **options
             )
@@ -63,7 +65,7 @@ def read(
     if any(isinstance(part, tf.keras.layers.Lambda) for part in model._flatten_layers()):
         notes.append(LAMBDA_NOTE)
     if not trusted:
-        model, wrapper_notes = wrapped.unwrap(model)
+        model, wrapper_notes = tfmot_wrappers.unwrap(model)
         notes += wrapper_notes
     return model, tuple(notes)
 

@@ -152,7 +152,7 @@ class PlanContext:
         """The model's layer that scales pixels, unless `scale` is set: the data then keeps pixels
         at 0 to 255."""
         from edgesparse import models
-        from edgesparse.methods.network.inputs import pixels_scaled_by
+        from edgesparse.methods.network.input_layers import pixels_scaled_by
 
         source = self.pipeline.data
         if source.name != "image-folder" or "scale" in source.args:

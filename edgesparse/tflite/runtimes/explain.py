@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgesparse.delegate.cost import PRODUCTS
-from edgesparse.delegate.report import summarize
+from edgesparse.delegate.node_summary import summarize
 from edgesparse.tflite.format.flatbuffer import Constant, constants, damaged, open_model
 from edgesparse.tflite.format.half_precision import allows_half
 from edgesparse.tflite.format.inspect import WeightInfo, weight_info

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from edgesparse.data import from_arrays
-from edgesparse.methods.network.inputs import check_ids, pixels_scaled_by
+from edgesparse.methods.network.input_layers import check_ids, pixels_scaled_by
 from edgesparse.spec.errors import UsageError
 
 L = tf.keras.layers

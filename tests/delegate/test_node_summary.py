@@ -1,6 +1,6 @@
 """Notes on what the delegate took."""
 
-from edgesparse.delegate.report import summarize
+from edgesparse.delegate.node_summary import summarize
 
 
 def test_nodes_are_counted_and_those_that_are_left_named():

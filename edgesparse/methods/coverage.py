@@ -114,7 +114,7 @@ def as_sparsified(result: Any, label: str) -> Sparsified:
     if not isinstance(result, tf.keras.Model):
         raise UsageError(
             f"{label} returned {type(result).__name__}; it must return a tf.keras.Model or an "
-            "edgesparse.methods.report.Sparsified"
+            "edgesparse.methods.coverage.Sparsified"
         )
     layers = []
     for kernel in kernels(result).values():

@@ -25,7 +25,7 @@ QUANTIZED_NOTE = (
 def scopes() -> Iterator[AbstractContextManager[Any]]:
     """Yield scopes in which Keras knows tfmot's layers. tfmot takes a second to import, so it is
     imported only when a pipeline is about to need it anyway."""
-    from edgesparse.models.files.toolkit import tfmot
+    from edgesparse.models.files.tfmot import tfmot
 
     yield tfmot.sparsity.keras.prune_scope()
     yield tfmot.quantization.keras.quantize_scope()
@@ -36,7 +36,7 @@ def unwrap(model: tf.keras.Model) -> tuple[tf.keras.Model, list[str]]:
     kinds = {type(layer).__name__ for layer in model._flatten_layers()}
     notes = []
     if _PRUNED in kinds:
-        from edgesparse.models.files.toolkit import tfmot
+        from edgesparse.models.files.tfmot import tfmot
 
         for layer in model._flatten_layers():
             if type(layer).__name__ == _PRUNED:
