@@ -12,7 +12,7 @@ from edgesparse.cli.options import FAILED, JSON, NAME, emit
 
 if TYPE_CHECKING:
     from edgesparse.devices.agent.probe import CellResult
-    from edgesparse.devices.setup.install import State
+    from edgesparse.devices.setup.releases import State
 
 
 @click.group()

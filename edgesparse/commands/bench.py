@@ -18,7 +18,7 @@ from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.results.layer_times import measure_layers
 from edgesparse.commands.results.record import recorded
-from edgesparse.measure.job import QUICK, Candidate
+from edgesparse.measure.benchmark import QUICK, Candidate
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Layer, ModelFile, Row, RuntimeInfo, StoredWeight
 from edgesparse.spec.device import Device

@@ -15,8 +15,8 @@ from edgesparse.devices.agent.run_job import refused_by
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import Store
+from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.evaluation import Evaluator, read_evaluator, read_outputs
-from edgesparse.measure.job import Candidate
 from edgesparse.measure.rows import Coverage, EdgeTpuInfo, Layer, ModelFile, StoredWeight
 from edgesparse.spec.device import Device
 from edgesparse.spec.pipeline import Pipeline, Variant

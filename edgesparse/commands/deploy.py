@@ -23,7 +23,7 @@ from edgesparse.commands.prediction.auto_variants import left_out, useless_varia
 from edgesparse.commands.prediction.chance_level import require_learned
 from edgesparse.commands.prediction.predict import predict
 from edgesparse.commands.results import first_rows
-from edgesparse.commands.results.models import FOLDER, keep_models
+from edgesparse.commands.results.model_files import FOLDER, keep_models
 from edgesparse.commands.results.record import RunRecord, recorded
 from edgesparse.commands.results.release import release_best
 from edgesparse.commands.results.training_details import provenance_of
@@ -34,8 +34,8 @@ from edgesparse.graph.execution.executor import Cluster, Executor
 from edgesparse.graph.execution.scheduler import execute_and_read
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.workspace import Workspace
+from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.gates import check_gates
-from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
 from edgesparse.spec.code.inputs import Inputs

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from edgesparse.commands.fleet.resources import Resources
-from edgesparse.commands.results.models import FOLDER, model_files
+from edgesparse.commands.results.model_files import FOLDER, model_files
 from edgesparse.devices.agent.run_job import PROGRAMS
-from edgesparse.devices.setup.install import MODEL_PROGRAMS
+from edgesparse.devices.setup.releases import MODEL_PROGRAMS
 from edgesparse.graph.events import Note
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results

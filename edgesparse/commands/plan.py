@@ -26,7 +26,7 @@ from edgesparse.graph.plan import Plan, build_plan
 from edgesparse.graph.store import Store
 from edgesparse.graph.versions import library_versions
 from edgesparse.graph.workspace import StageStatus
-from edgesparse.measure.job import EMULATED_GOLDEN_SAMPLES
+from edgesparse.measure.benchmark import EMULATED_GOLDEN_SAMPLES
 from edgesparse.spec.code.inputs import Inputs
 from edgesparse.spec.device import Device
 from edgesparse.spec.edgetpu import EdgeTpu

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgesparse.devices.agent.samples import save_golden
+from edgesparse.devices.agent.sample_files import save_golden
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
@@ -48,8 +48,8 @@ def key_inputs(
 
 
 def run(context: StageContext) -> None:
-    """Write dense.tflite, model.json, golden.npz (see devices/agent/samples.py), network.json, and
-    for quantized files diagnosis.json."""
+    """Write dense.tflite, model.json, golden.npz (see devices/agent/sample_files.py), network.json,
+    and for quantized files diagnosis.json."""
     from edgesparse import data
     from edgesparse.methods.training.recipe import predict
 

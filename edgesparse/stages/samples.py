@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.devices.agent.samples import save_samples
+from edgesparse.devices.agent.sample_files import save_samples
 from edgesparse.stages.base.artifacts import write_json
 from edgesparse.stages.base.stage import DATA_LIBRARIES, KERAS_LIBRARIES, StageContext, StageKind
 from edgesparse.tasks.model_tasks import to_dict

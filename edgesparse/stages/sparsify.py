@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from edgesparse.devices.agent.events import Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.devices.agent.run_job import round_medians, run_job
-from edgesparse.measure.job import EXACT, QUICK
+from edgesparse.measure.benchmark import EXACT, QUICK
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import temporary_folder

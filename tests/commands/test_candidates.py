@@ -3,7 +3,7 @@
 import pytest
 
 from edgesparse.commands.candidates import within_macs
-from edgesparse.measure.job import Candidate
+from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.rows import ModelFile, RuntimeInfo
 from edgesparse.spec.pipeline import Pipeline
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgesparse.commands.prediction.gain import gain_of
+from edgesparse.commands.prediction.delegate_speedup import gain_of
 from edgesparse.delegate.cost import cpu_of
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.reading.load import load_pipeline

@@ -11,7 +11,7 @@ from edgesparse import models
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, check_only
 from edgesparse.devices.agent.run_job import run_job
-from edgesparse.devices.agent.samples import save_golden
+from edgesparse.devices.agent.sample_files import save_golden
 from edgesparse.devices.setup.runtimes import provision
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.methods.masks import magnitude_mask

@@ -10,7 +10,7 @@ from edgesparse.commands.fleet.target import open_target
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.devices.agent.run_job import round_medians, run_job
-from edgesparse.devices.agent.samples import save_golden
+from edgesparse.devices.agent.sample_files import save_golden
 from edgesparse.methods.masks import magnitude_mask
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.spec.reading.load import find_device

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesparse.devices.setup.install import released
+from edgesparse.devices.setup.releases import released
 from edgesparse.graph.workspace import Workspace
 from edgesparse.tflite.format.minimal_model import tiny_model
 from tests.conftest import TINY, run_cli

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from edgesparse.devices.agent.event_stream import EventStream
 from edgesparse.devices.transport.interface import DeviceError
+from edgesparse.measure.benchmark import build_job, build_rows
 from edgesparse.measure.gates import check_gates
-from edgesparse.measure.job import build_job, build_rows
 from edgesparse.measure.results import Results
 from edgesparse.report import terminal, text
 from edgesparse.spec.pipeline import Benchmark, Gate
 from tests.devices.agent.test_events import FAILED, HOST, ROUND
-from tests.measure.test_job import asked, candidate, check  # noqa: F401 (a fixture)
+from tests.measure.test_benchmark import asked, candidate, check  # noqa: F401 (a fixture)
 from tests.report.test_hostile import CONTROLS
 from tests.tools.fuzz import chances, mutated_text
 

@@ -10,7 +10,7 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.spec.errors import EdgesparseError
 from tests.conftest import our_ssh
 from tests.devices.ondevice.test_detached import processes
-from tests.devices.setup.test_install import require_whole
+from tests.devices.setup.test_releases import require_whole
 from tests.tools.soak_bench import Bench, digest_of
 
 

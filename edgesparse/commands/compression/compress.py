@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgesparse.commands.compression.files import compress_file
 from edgesparse.commands.compression.keras_models import compress_keras
-from edgesparse.commands.compression.written import Compressed, Deadline
+from edgesparse.commands.compression.output import Compressed, Deadline
+from edgesparse.commands.compression.tflite_files import compress_file
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.graph import events
 from edgesparse.spec.errors import UsageError

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edgesparse.commands.compression.written import Compressed, Deadline, write
+from edgesparse.commands.compression.output import Compressed, Deadline, write
 from edgesparse.commands.deploy import deploy
 from edgesparse.commands.fleet.resources import DeviceName, Resources
-from edgesparse.commands.results.models import FOLDER
+from edgesparse.commands.results.model_files import FOLDER
 from edgesparse.graph import events
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results

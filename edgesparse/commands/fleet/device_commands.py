@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgesparse.commands.fleet import probes
 from edgesparse.commands.fleet.resources import DeviceName, Resources
-from edgesparse.devices.setup import install
+from edgesparse.devices.setup import releases as device_releases
 from edgesparse.devices.setup.checkup import Finding, checkup, delegate_finding
 from edgesparse.devices.setup.runtimes import Provisioned, provision
 from edgesparse.devices.transport.interface import Transport
@@ -108,22 +108,22 @@ def probe(project: Resources, name: DeviceName) -> Probed:
     return Probed(target.runtimes, result, surprises, delegates)
 
 
-def releases(project: Resources, name: DeviceName, pipeline: str) -> install.State:
+def releases(project: Resources, name: DeviceName, pipeline: str) -> device_releases.State:
     """List a pipeline's releases on a device."""
-    return _state(project, name, pipeline, install.released)
+    return _state(project, name, pipeline, device_releases.released)
 
 
-def rollback(project: Resources, name: DeviceName, pipeline: str) -> install.State:
+def rollback(project: Resources, name: DeviceName, pipeline: str) -> device_releases.State:
     """Make a pipeline's earlier release on a device current again, and list its releases."""
-    return _state(project, name, pipeline, install.rollback)
+    return _state(project, name, pipeline, device_releases.rollback)
 
 
 def _state(
     project: Resources,
     name: DeviceName,
     pipeline: str,
-    act: Callable[[Transport, str], install.State],
-) -> install.State:
+    act: Callable[[Transport, str], device_releases.State],
+) -> device_releases.State:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", pipeline):
         raise UsageError(f"invalid pipeline name {pipeline!r}; use the name inside its file")
     with project.transport(project.device(name)) as (transport, _):

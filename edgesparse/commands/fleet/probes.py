@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgesparse.commands.fleet.calibration import delegate_factors, loads_delegate
+from edgesparse.commands.fleet.cost_calibration import delegate_factors, loads_delegate
 from edgesparse.commands.fleet.target import Target
 from edgesparse.devices.agent.probe import CellResult, NetworkSpeedups, probe_cells, probe_networks
 from edgesparse.devices.transport.interface import Progress

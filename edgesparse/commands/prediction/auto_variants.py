@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgesparse.commands.prediction import speedup
+from edgesparse.commands.prediction import no_speedup
 from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.plan import Plan
@@ -67,7 +67,7 @@ def _reason_useless(
     if variant.quantize.compute == "f16":
         reasons = [profile.half_precision.why for profile in profiles.values()]
         return next(iter(reasons), None) if all(reasons) else None
-    zeros = speedup.zeros_of(variant)
+    zeros = no_speedup.zeros_of(variant)
     if zeros is None:
         return None
     (sparsity, pattern, exclude), scheme = zeros, variant.quantize.numbers

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgesparse.commands.fleet.target import Target
-from edgesparse.commands.prediction import feasibility, gain, speedup
+from edgesparse.commands.prediction import delegate_speedup, feasibility, no_speedup
 from edgesparse.commands.prediction.outcomes import Prediction
 from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Executor
@@ -57,14 +57,14 @@ def predict(
             predictions.append(Prediction("note", text, zeros, prefix=prefix))
         return predictions
     chosen = {v: context.pipeline.variants[v] for v in plan.converted}
-    predictions += speedup.half_precision(chosen, context.profiles, prefix)
+    predictions += no_speedup.half_precision(chosen, context.profiles, prefix)
     for group in groups:
         key = group.untrained_model
         if key and key not in errors:
             graph = untrained_model.read_graph(store.path(key))
             variants = {name: chosen[name] for name in group.variants if name in chosen}
-            predictions += speedup.zeros(plan, variants, graph, context.profiles, prefix)
-            predictions += gain.predict_gains(variants, graph, context.profiles, prefix)
+            predictions += no_speedup.zeros(plan, variants, graph, context.profiles, prefix)
+            predictions += delegate_speedup.predict_gains(variants, graph, context.profiles, prefix)
     return list(dict.fromkeys(predictions))
 
 

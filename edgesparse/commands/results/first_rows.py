@@ -10,7 +10,7 @@ from edgesparse.commands.results.record import PROVISIONAL, RunRecord
 from edgesparse.graph import events
 from edgesparse.graph.plan import Plan
 from edgesparse.graph.store import DamagedArtifact, Store
-from edgesparse.measure.job import Candidate, build_rows
+from edgesparse.measure.benchmark import Candidate, build_rows
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.stages.base.stage import Stage

@@ -15,7 +15,7 @@ from edgesparse.devices.agent.event_stream import ProtocolError
 from edgesparse.devices.agent.events import Check, Event, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
 from edgesparse.graph import events
-from edgesparse.measure.job import Candidate
+from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.rows import Clock, Layer, Row
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary import temporary_folder

@@ -23,7 +23,7 @@ from edgesparse.graph import events
 from edgesparse.graph.open_runs import hold
 from edgesparse.graph.versions import library_versions, revision
 from edgesparse.graph.workspace import Workspace
-from edgesparse.measure.job import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
+from edgesparse.measure.benchmark import EXACT, NOT_MEASURED, Candidate, build_job, build_rows
 from edgesparse.measure.results import DeviceInfo, ReleaseInfo, Results, write_results
 from edgesparse.measure.rows import GateResult, Row, RuntimeInfo
 from edgesparse.measure.training_details import Provenance

@@ -11,10 +11,10 @@ from pathlib import Path
 from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.results.record import RunRecord
 from edgesparse.devices.emulator import machine as emulator
-from edgesparse.devices.setup.install import Release, install
+from edgesparse.devices.setup.releases import Release, install
 from edgesparse.graph import events
+from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.instruction_counts import incomparable_formats
-from edgesparse.measure.job import Candidate
 from edgesparse.measure.results import ReleaseInfo
 from edgesparse.measure.rows import Row
 from edgesparse.measure.selection import best_row

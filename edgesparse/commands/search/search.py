@@ -29,7 +29,7 @@ from edgesparse.graph.execution.executor import Cluster
 from edgesparse.graph.execution.pool import Workers
 from edgesparse.graph.execution.scheduler import execute_and_read
 from edgesparse.graph.workspace import Workspace
-from edgesparse.measure.job import Candidate, build_rows
+from edgesparse.measure.benchmark import Candidate, build_rows
 from edgesparse.measure.rows import Row, metric_of
 from edgesparse.measure.trials import SearchResult, Trial, direction_of, violation
 from edgesparse.spec.auto_variants import Constraint, Search

@@ -27,7 +27,7 @@ from edgesparse.devices.agent.events import (
     parse_event,
 )
 from edgesparse.devices.agent.job import Entry, Job
-from edgesparse.devices.agent.samples import read_arrays
+from edgesparse.devices.agent.sample_files import read_arrays
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.spec.safe.text import clean
 

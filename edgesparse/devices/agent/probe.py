@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from edgesparse.devices.agent.events import Check, Event, Failed
 from edgesparse.devices.agent.job import Entry, Job, Settings, new_id
 from edgesparse.devices.agent.run_job import round_medians, run_job
-from edgesparse.devices.agent.samples import save_golden
+from edgesparse.devices.agent.sample_files import save_golden
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.spec.safe.temporary import temporary_folder
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Verdict

@@ -28,7 +28,7 @@ from edgesparse.devices.agent.events import (
     describe_error,
 )
 from edgesparse.devices.agent.job import Entry, Job
-from edgesparse.devices.agent.samples import read_arrays
+from edgesparse.devices.agent.sample_files import read_arrays
 from edgesparse.devices.transport.interface import (
     ConnectionLost,
     DeviceError,

@@ -14,7 +14,7 @@ from edgesparse.commands.results.first_rows import (
 from edgesparse.commands.results.record import RunRecord
 from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.graph import events
-from edgesparse.measure.job import Candidate
+from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo
 from edgesparse.spec.reading.load import parse_pipeline

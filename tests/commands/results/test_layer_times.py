@@ -18,7 +18,7 @@ from edgesparse.devices.agent.event_stream import ProtocolError
 from edgesparse.devices.agent.events import Check, CpuState, Round
 from edgesparse.devices.agent.job import Job
 from edgesparse.graph import events as run_events
-from edgesparse.measure.job import Candidate
+from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.rows import Layer
 from tests.report.test_table import results, row
 from tests.tools.int8_model import Int8Model, Zeros

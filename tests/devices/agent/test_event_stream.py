@@ -9,7 +9,7 @@ from edgesparse.devices.agent import event_stream
 from edgesparse.devices.agent.event_stream import EventStream, ProtocolError
 from edgesparse.devices.agent.events import PART_BYTES, End, Failed, Round
 from edgesparse.devices.agent.job import Entry, Job, Settings
-from edgesparse.devices.agent.samples import save_golden, save_samples
+from edgesparse.devices.agent.sample_files import save_golden, save_samples
 from edgesparse.devices.transport.interface import DeviceError
 from tests.devices.agent.test_events import CHECK, FAILED, HOST, ROUND
 

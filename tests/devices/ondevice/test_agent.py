@@ -28,7 +28,7 @@ from edgesparse.devices.agent.events import (
 )
 from edgesparse.devices.agent.job import Entry
 from edgesparse.devices.agent.run_job import AGENT, collect_outputs
-from edgesparse.devices.agent.samples import read_arrays, save_golden, save_samples
+from edgesparse.devices.agent.sample_files import read_arrays, save_golden, save_samples
 from edgesparse.devices.ondevice import agent
 from edgesparse.measure.evaluation import read_evaluator
 from tests.conftest import require

@@ -15,10 +15,10 @@ import pytest
 from edgesparse.data import raw, transforms
 from edgesparse.delegate import library
 from edgesparse.devices.agent.job import Entry
-from edgesparse.devices.agent.samples import save_golden
+from edgesparse.devices.agent.sample_files import save_golden
 from edgesparse.devices.ondevice import edgesparse_model
 from edgesparse.devices.ondevice.edgesparse_model import Model, ModelError
-from edgesparse.devices.setup.install import MODEL_PROGRAMS, about_model
+from edgesparse.devices.setup.releases import MODEL_PROGRAMS, about_model
 
 pytestmark = pytest.mark.slow
 PACKAGES = ("numpy", "ai_edge_litert", "flatbuffers", "backports")

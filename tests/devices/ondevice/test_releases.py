@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from edgesparse.devices.ondevice import releases
-from edgesparse.devices.setup.install import RELEASES
-from tests.devices.setup.test_install import require_whole
+from edgesparse.devices.setup.releases import RELEASES
+from tests.devices.setup.test_releases import require_whole
 
 # Runs a program of ours until its NUMBERth step that changes the disk: there the power is cut, or
 # from there on the disk is full.

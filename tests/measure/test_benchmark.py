@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from edgesparse.devices.agent.events import Answers, Check, CpuState, Failed, Round
-from edgesparse.devices.agent.samples import save_golden, save_samples
+from edgesparse.devices.agent.sample_files import save_golden, save_samples
+from edgesparse.measure.benchmark import QUICK, Candidate, _chance_warnings, build_job, build_rows
 from edgesparse.measure.evaluation import read_evaluator
 from edgesparse.measure.gates import check_gates
-from edgesparse.measure.job import QUICK, Candidate, _chance_warnings, build_job, build_rows
 from edgesparse.measure.rows import ModelFile, RuntimeInfo, Score
 from edgesparse.spec.pipeline import Benchmark, Gate
 from edgesparse.tflite.verify import Limits

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgesparse.commands.fleet.calibration import LIMITS, delegate_factors
+from edgesparse.commands.fleet.cost_calibration import LIMITS, delegate_factors
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.device import Local

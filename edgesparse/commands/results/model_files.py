@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from edgesparse.devices.setup.install import about_model
-from edgesparse.measure.job import Candidate
+from edgesparse.devices.setup.releases import about_model
+from edgesparse.measure.benchmark import Candidate
 from edgesparse.spec.safe.files import replace_bytes, replace_json
 from edgesparse.stages.samples import LABELS, TRANSFORM
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from edgesparse.commands.prediction.gain import predict_gains, zeros_by_layer
+from edgesparse.commands.prediction.delegate_speedup import predict_gains, zeros_by_layer
 from edgesparse.models.mobilenet_v1 import mobilenet_v1
 from edgesparse.spec.pipeline import Variant
 from edgesparse.tflite.convert import convert

@@ -10,8 +10,8 @@ import pytest
 
 from edgesparse.delegate import library
 from edgesparse.devices.agent.job import Entry
-from edgesparse.devices.agent.samples import save_golden
-from edgesparse.devices.setup.install import Release, install, released, rollback
+from edgesparse.devices.agent.sample_files import save_golden
+from edgesparse.devices.setup.releases import Release, install, released, rollback
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.spec.safe.files import file_digest
 

@@ -19,7 +19,7 @@ from edgesparse.delegate.load import TESTED
 from edgesparse.devices.agent.events import Check, Failed
 from edgesparse.devices.agent.job import Entry, check_only
 from edgesparse.devices.agent.run_job import PROGRAMS, put_programs, run_job
-from edgesparse.devices.agent.samples import read_arrays
+from edgesparse.devices.agent.sample_files import read_arrays
 from edgesparse.devices.setup.runtimes import MODULES
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, Transport, Upload
 from edgesparse.spec.safe.files import file_digest
