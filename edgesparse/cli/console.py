@@ -26,7 +26,7 @@ from rich.progress import (
 from edgesparse.cli.options import say
 from edgesparse.graph import events
 from edgesparse.measure.results import Results
-from edgesparse.report import terminal, text
+from edgesparse.report import formats, terminal
 from edgesparse.report.rich_text import safe_text
 from edgesparse.report.terminal import NARROW, WIDE, WIDTH
 from edgesparse.spec.code.references import choose
@@ -59,7 +59,7 @@ def print_results(results: Results, style: str, *, notes: bool = False) -> None:
     if style == "table":
         terminal.print_results(results, result_console(), notes=notes)
     else:
-        builtin = {"markdown": text.markdown, "csv": text.csv_text, "json": text.json_text}
+        builtin = {"markdown": formats.markdown, "csv": formats.csv_text, "json": formats.json_text}
         sys.stdout.write(str(choose("reports", style, builtin)(results)))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgesparse import __version__
-from edgesparse.cli import init, pipelines, results, runs
+from edgesparse.cli import init, model_files, pipelines, runs
 from edgesparse.cli.device import device
 from edgesparse.cli.docs import docs
 from edgesparse.cli.emulator import emulator
@@ -36,8 +36,13 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         pipelines.search,
         pipelines.sensitivity,
     ),
-    "Model files": (results.bench, results.inspect, results.encode, runs.compress),
-    "Runs": (results.report, runs.compare, runs.history, runs.export),
+    "Model files": (
+        model_files.bench,
+        model_files.inspect,
+        model_files.encode,
+        model_files.compress,
+    ),
+    "Runs": (runs.report, runs.compare, runs.history, runs.export),
     "Devices": (device, emulator),
     "Set-up": (init.init, docs, init.completion, pipelines.schema),
 }

@@ -164,7 +164,7 @@ def _deploy(
 ) -> None:
     import edgesparse
     from edgesparse.cli.console import open_project, print_results, write_reports
-    from edgesparse.cli.live import live_page
+    from edgesparse.cli.page_server import live_page
     from edgesparse.report.tracking import require_trackers
 
     with live_page(pipeline.stem, serve=serve, port=port) as live:

@@ -1,4 +1,4 @@
-"""Commands on runs: compare, history, export; and compress, which starts one."""
+"""Commands on runs: report, compare, history, export."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 import click
 
 from edgesparse.cli.options import (
-    FAILED,
     GATE_NOT_MET,
     JSON,
-    QUICK,
+    NOTES,
     complete_runs,
-    device_option,
     emit,
     say,
 )
@@ -21,6 +19,54 @@ from edgesparse.cli.options import (
 HTML = click.option(
     "--html", "page", type=click.Path(path_type=Path), help="Also write a page to this file."
 )
+
+
+@click.command()
+@click.argument("run", required=False, shell_complete=complete_runs)
+@click.option(
+    "--format",
+    "form",
+    metavar="[table|markdown|csv|json|PLUG-IN]",
+    default="table",
+    show_default=True,
+)
+@click.option("--html", "as_html", is_flag=True, help="Write the page instead.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Output file (default: RUN.html)."
+)
+@click.option("--list", "as_list", is_flag=True, help="List the runs with their status.")
+@NOTES
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+def report(
+    run: str | None,
+    form: str,
+    as_html: bool,
+    output: Path | None,
+    as_list: bool,
+    notes: bool,
+    as_json: bool,
+) -> None:
+    """Print the results of a run (default: the last), or write them as an HTML page."""
+    import edgesparse
+    from edgesparse.cli.console import print_results
+
+    if output is not None and not as_html:
+        raise click.UsageError("-o needs --html")
+    if as_html:
+        results = edgesparse.load_results(run)
+        say(f"wrote {edgesparse.write_page(results, output or f'{results.run}.html')}")
+    elif as_list:
+        from edgesparse.cli.console import result_console
+        from edgesparse.report.comparison import print_runs, run_records
+
+        project = edgesparse.Project()
+        runs, outdated = project.runs(), project.outdated_runs()
+        listed = (
+            (lambda: print_runs(runs, result_console(), outdated)) if runs or outdated else None
+        )
+        emit(as_json, run_records(runs, outdated), listed or ["no runs yet"])
+    else:
+        print_results(edgesparse.load_results(run), "json" if as_json else form, notes=notes)
 
 
 @click.command()
@@ -87,73 +133,3 @@ def export(variant: str, output: Path | None, run: str | None, runtime: str | No
         paths = project.export(variant, output, run=run, runtime=runtime)
     for path in paths:
         say(f"wrote {path}")
-
-
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path),
-    help="A .npz or .npy of samples, with or without labels; or a pipeline file with data.",
-)  # fmt: skip
-@device_option("Target device.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("compressed.tflite"),
-    show_default=True, help="Output file.",
-)  # fmt: skip
-@click.option(
-    "--sparsity", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of zeros (default: 0.7; for a .tflite file the most within --max-error).",
-)  # fmt: skip
-@click.option(
-    "--max-error", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.02,
-    show_default=True,
-    help="Largest loss of an output of a .tflite file; 1: that of the best constant answer.",
-)  # fmt: skip
-@click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True),
-    help="Time after which no more zeros are tried (default: all levels are).",
-)  # fmt: skip
-@QUICK
-@JSON
-def compress(
-    model: Path,
-    data: Path,
-    device: str,
-    output: Path,
-    sparsity: float | None,
-    max_error: float,
-    minutes: float | None,
-    quick: bool,
-    as_json: bool,
-) -> None:
-    """Compress a trained model for a device, without training and without labels.
-
-    MODEL is a .keras or .h5 file, a SavedModel folder, or a float .tflite file.
-    """
-    import dataclasses
-
-    from edgesparse.cli.console import open_project, print_results, write_reports
-    from edgesparse.report.units import size_text
-
-    with open_project() as project:
-        compressed = project.compress(
-            model, data, device, output,
-            sparsity=sparsity, max_error=max_error, minutes=minutes, quick=quick,
-        )  # fmt: skip
-    results = compressed.results
-
-    def show() -> None:
-        print_results(results, "table")
-        zeros = "" if compressed.sparsity is None else f" with {compressed.sparsity:.0%} zeros"
-        say(
-            f"wrote {compressed.target}: {compressed.variant}{zeros}, "
-            f"{size_text(compressed.bytes_before)} -> {size_text(compressed.bytes_after)}"
-        )
-        for line in compressed.lost:
-            say(f"lost, {line}")
-
-    fields = {f.name: getattr(compressed, f.name) for f in dataclasses.fields(compressed)}
-    emit(as_json, {**fields, "results": results.model_dump(mode="json")}, show)
-    write_reports(project, results)
-    # The file is written: a variant that failed is a row of the table.
-    sys.exit(FAILED if results.failures else 0)

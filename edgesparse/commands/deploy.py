@@ -38,7 +38,7 @@ from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.gates import check_gates
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
-from edgesparse.spec.code.inputs import Inputs
+from edgesparse.spec.code.run_inputs import Inputs
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline

@@ -19,7 +19,7 @@ from edgesparse.devices.transport.workdir import claim
 from edgesparse.spec.device import DEFAULT_WORKDIR, Local
 from edgesparse.spec.edgetpu import ContainerCompiler, EdgeTpu
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.tflite.edgetpu import (
     CompilerLog,
     arguments,

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesparse.spec.code import saved
-from edgesparse.spec.code.inputs import Inputs
+from edgesparse.spec.code import saved_models
+from edgesparse.spec.code.run_inputs import Inputs
 from edgesparse.spec.pipeline import ModelSource, Pipeline, Source
 from edgesparse.spec.reading.load import Loaded
 
@@ -66,7 +66,7 @@ def _user_code_digest(
 
 
 def _model_digest(model: ModelSource, base: Path, seen: Inputs) -> str:
-    if saved.is_saved(model):
+    if saved_models.is_saved(model):
         first = _saved_digest(base / str(model.ref), seen)
     else:
         first = _source_digest("models", model, base, seen)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec.code import references
-from edgesparse.spec.code.saved import is_saved
+from edgesparse.spec.code.saved_models import is_saved
 from edgesparse.spec.errors import UsageError, cause_of
 from edgesparse.spec.pipeline import ModelSource
 

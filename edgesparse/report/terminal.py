@@ -11,7 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from edgesparse.measure.results import Results
-from edgesparse.report.lines import (
+from edgesparse.report.rich_text import plain_table, print_line, safe_text
+from edgesparse.report.table import (
+    BEST_LEGEND,
+    SHIP_LEGEND,
+    Block,
+    Cell,
+    block_cells,
+    blocks,
+    number_notes,
+)
+from edgesparse.report.table_notes import (
     QUICK,
     device_lines,
     gate_lines,
@@ -22,16 +32,6 @@ from edgesparse.report.lines import (
     release_line,
     seed_lines,
     unstable_lines,
-)
-from edgesparse.report.rich_text import plain_table, print_line, safe_text
-from edgesparse.report.table import (
-    BEST_LEGEND,
-    SHIP_LEGEND,
-    Block,
-    Cell,
-    block_cells,
-    blocks,
-    number_notes,
 )
 from edgesparse.report.verdicts import ship_lines, verdicts
 

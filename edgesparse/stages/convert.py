@@ -128,7 +128,7 @@ def _with_biases(
     """Correct the biases of a file; returns the file and a note."""
     import numpy as np
 
-    from edgesparse.spec.safe.temporary import temporary_folder
+    from edgesparse.spec.safe.temporary_folders import temporary_folder
     from edgesparse.tflite.bias_correction import correct_biases
 
     with temporary_folder() as folder:

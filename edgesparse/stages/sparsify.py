@@ -17,7 +17,7 @@ from edgesparse.devices.agent.run_job import round_medians, run_job
 from edgesparse.measure.benchmark import EXACT, QUICK
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import (
     REPORTED_GAP,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesparse.spec.safe.programs import print_json_reply, run_json_module
+from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.tflite.operator_outputs import open_interpreter, read_samples, run
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.programs import print_json_reply, run_json_module
+from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 from edgesparse.tflite.format.encode import serialize
 from edgesparse.tflite.format.flatbuffer import (
     Constant,

@@ -11,7 +11,7 @@ from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.measure.benchmark import build_job, build_rows
 from edgesparse.measure.gates import check_gates
 from edgesparse.measure.results import Results
-from edgesparse.report import terminal, text
+from edgesparse.report import formats, terminal
 from edgesparse.spec.pipeline import Benchmark, Gate
 from tests.devices.agent.test_events import FAILED, HOST, ROUND
 from tests.measure.test_benchmark import asked, candidate, check  # noqa: F401 (a fixture)
@@ -74,7 +74,7 @@ def test_hostile_streams_become_rows_or_one_error():
         )  # fmt: skip
         out = io.StringIO()
         terminal.print_results(found, Console(file=out, width=100))
-        for said in (out.getvalue(), text.markdown(found), text.csv_text(found)):
+        for said in (out.getvalue(), formats.markdown(found), formats.csv_text(found)):
             assert not CONTROLS.search(said)
-        json.loads(text.json_text(found), parse_constant=lambda name: 1 / 0)
+        json.loads(formats.json_text(found), parse_constant=lambda name: 1 / 0)
     assert min(outcomes.values()) > 10, outcomes

@@ -5,8 +5,8 @@ import yaml
 from edgesparse.measure.instruction_counts import CHECKED, LIMIT, incomparable_formats
 from edgesparse.measure.results import DeviceInfo, ReleaseInfo
 from edgesparse.measure.rows import RuntimeInfo
-from edgesparse.report.lines import release_line
 from edgesparse.report.table import block_cells, blocks, number_notes
+from edgesparse.report.table_notes import release_line
 from edgesparse.report.verdicts import ship_lines
 from tests.conftest import ROOT
 from tests.report.test_table import results, row

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from edgesparse.measure.results import DeviceInfo, ReleaseInfo, Results, read_results
 from edgesparse.measure.rows import Row, RuntimeInfo, Score
-from edgesparse.report import terminal, text
+from edgesparse.report import formats, terminal
 from edgesparse.spec.errors import UsageError
 
 NASTY = [
@@ -90,9 +90,9 @@ def test_no_report_format_runs_texts(nasty, late):
     terminal.print_results(run, Console(file=out, width=100, force_terminal=False))
     forms = {
         "table": out.getvalue(),
-        "markdown": text.markdown(run),
-        "csv": text.csv_text(run),
-        "json": text.json_text(run),
+        "markdown": formats.markdown(run),
+        "csv": formats.csv_text(run),
+        "json": formats.json_text(run),
     }
     for form, output in forms.items():
         assert not CONTROLS.search(output), form
@@ -134,7 +134,7 @@ def test_terminal_gets_no_codes_but_those_of_rich():
 )
 def test_invalid_numbers_are_errors(tmp_path, change):
     path = tmp_path / "results.json"
-    record = json.loads(text.json_text(results("x")))
+    record = json.loads(formats.json_text(results("x")))
     change(record)
     path.write_text(json.dumps(record).replace('"1e999"', "1e999"))
     with pytest.raises(UsageError, match="invalid results file"):
@@ -143,7 +143,7 @@ def test_invalid_numbers_are_errors(tmp_path, change):
 
 def test_a_planted_file_is_harmless(tmp_path):
     path = tmp_path / "results.json"
-    record = json.loads(text.json_text(results("x")))
+    record = json.loads(formats.json_text(results("x")))
     record["rows"][0]["variant"] = record["notes"][0] = "\x1b]0;title\x07"
     path.write_text(json.dumps(record))
     read = read_results(path)

@@ -5,7 +5,7 @@ from scipy import stats
 
 from edgesparse.measure.results import DeviceInfo
 from edgesparse.measure.rows import Coverage
-from edgesparse.report.lines import seed_lines
+from edgesparse.report.table_notes import seed_lines
 from edgesparse.report.verdicts import ship_lines, verdicts
 from tests.report.test_table import printed, results, row
 

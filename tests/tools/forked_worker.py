@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from edgesparse.graph.execution import worker_main
 from edgesparse.graph.execution.worker import Worker
-from edgesparse.spec.safe.programs import import_path, python
+from edgesparse.spec.safe.isolated_python import import_path, python
 
 _SERVE = "from tests.tools.forked_worker import serve; serve(int(sys.argv[1]))"
 ROOT = Path(__file__).parents[2]

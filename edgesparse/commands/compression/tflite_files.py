@@ -23,7 +23,7 @@ from edgesparse.measure.selection import best_row
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.files import digest_of, replace_bytes
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.spec.safe.text import listed
 from edgesparse.spec.step import Pattern
 from edgesparse.tflite.format.appended import trailing_bytes

@@ -15,12 +15,12 @@ import numpy as np
 import yaml
 
 from edgesparse.commands.drafts.examine import Examined, Request, examine_in_child
-from edgesparse.spec.code.saved import SUFFIXES
+from edgesparse.spec.code.saved_models import SUFFIXES
 from edgesparse.spec.code.sources import functions_of
 from edgesparse.spec.device import device_at
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_device
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.spec.safe.text import clean
 
 TABLES = (".csv", ".tsv")

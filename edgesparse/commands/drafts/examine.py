@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgesparse.spec.errors import EdgesparseError, UsageError, cause_of
 from edgesparse.spec.pipeline import ModelSource, Source
-from edgesparse.spec.safe.programs import print_json_reply, run_json_module
+from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean_all
 
 Array = NDArray[Any]

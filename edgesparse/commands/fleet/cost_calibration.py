@@ -11,7 +11,7 @@ from edgesparse.delegate import BuildError, library, refused
 from edgesparse.devices.agent.job import Entry, Job, Settings, new_id
 from edgesparse.devices.agent.run_job import round_medians, run_job
 from edgesparse.devices.transport.interface import Progress
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from edgesparse.tflite.runtimes.delegated import claim, read_network, times
 

@@ -18,7 +18,7 @@ from edgesparse.graph import events
 from edgesparse.measure.benchmark import Candidate
 from edgesparse.measure.rows import Clock, Layer, Row
 from edgesparse.spec.errors import EdgesparseError
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.tflite.format.operators import single_files
 
 ROUNDS: Mapping[Clock, int] = {"wall": 3, "instructions": 1}

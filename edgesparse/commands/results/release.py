@@ -20,7 +20,7 @@ from edgesparse.measure.rows import Row
 from edgesparse.measure.selection import best_row
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Pipeline
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.stages.samples import LABELS, TRANSFORM
 
 

@@ -15,7 +15,7 @@ from edgesparse.devices.agent.job import Entry, Job, Settings, new_id
 from edgesparse.devices.agent.run_job import round_medians, run_job
 from edgesparse.devices.agent.sample_files import save_golden
 from edgesparse.devices.transport.interface import Progress, Transport
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.tflite.runtimes.compatibility import KERNELS, Cell, Verdict
 from edgesparse.tflite.runtimes.probe_models import (
     STORED_SHARE,

@@ -41,7 +41,7 @@ from edgesparse.devices.transport.interface import (
 from edgesparse.devices.transport.processes import MAX_OUTPUT, Channel
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.files import file_digest
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.spec.safe.text import listed
 from edgesparse.tflite.format.signature import Signature, in_order, read_signature
 

@@ -18,7 +18,7 @@ from edgesparse.devices.transport.interface import DeviceError, Transport
 from edgesparse.devices.transport.platform import Platform, probe
 from edgesparse.spec.device import Device
 from edgesparse.spec.edgetpu import EdgeTpu
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.tflite.format.minimal_model import tiny_model
 
 OK, NOTE, MISSING = "ok", "note", "MISSING"

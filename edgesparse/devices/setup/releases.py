@@ -23,7 +23,7 @@ from edgesparse.devices.agent.sample_files import read_arrays
 from edgesparse.devices.setup.runtimes import MODULES
 from edgesparse.devices.transport.interface import ConnectionLost, DeviceError, Transport, Upload
 from edgesparse.spec.safe.files import file_digest
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.spec.safe.text import outside_json
 from edgesparse.tflite.format.signature import in_order, read_signature
 

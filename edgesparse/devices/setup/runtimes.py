@@ -18,7 +18,7 @@ from edgesparse.devices.transport.processes import Channel
 from edgesparse.devices.transport.retry import persistent
 from edgesparse.spec.device import Device
 from edgesparse.spec.safe.files import user_cache
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.spec.safe.text import clean, outside_json
 
 INSTALLER = PROGRAMS / "install_wheels.py"

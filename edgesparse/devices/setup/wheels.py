@@ -23,7 +23,7 @@ from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.platform import Platform
 from edgesparse.spec.device import Runtime
 from edgesparse.spec.safe.files import file_digest, locked
-from edgesparse.spec.safe.programs import python_module
+from edgesparse.spec.safe.isolated_python import python_module
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from edgesparse.devices.transport.interface import ConnectionLost
 from edgesparse.devices.transport.retry import RECONNECT_SECONDS, pauses
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE, explain
 from edgesparse.spec.base import Ssh
-from edgesparse.spec.safe.temporary import TemporaryFolder
+from edgesparse.spec.safe.temporary_folders import TemporaryFolder
 
 IDLE_SECONDS = 2
 """Idle time after which the connection of a killed process ends by itself."""

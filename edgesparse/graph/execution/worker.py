@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgesparse.devices.transport.interface import Progress
-from edgesparse.spec.code.inputs import Name
+from edgesparse.spec.code.run_inputs import Name
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.reading.document import Document
 from edgesparse.spec.safe.file_access import WRITTEN, Watch, changed
-from edgesparse.spec.safe.programs import python
-from edgesparse.spec.safe.temporary import TemporaryFolder
+from edgesparse.spec.safe.isolated_python import python
+from edgesparse.spec.safe.temporary_folders import TemporaryFolder
 from edgesparse.spec.training import Strategy
 from edgesparse.stages.base.stage import PlanContext
 

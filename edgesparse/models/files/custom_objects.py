@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from edgesparse.spec.code import references
-from edgesparse.spec.code.saved import is_saved
+from edgesparse.spec.code.saved_models import is_saved
 from edgesparse.spec.pipeline import ModelSource
 
 

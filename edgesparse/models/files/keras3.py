@@ -32,7 +32,7 @@ from edgesparse.models.files.keras3_operations import (
     operation,
 )
 from edgesparse.spec.errors import UsageError, cause_of
-from edgesparse.spec.safe.temporary import temporary_folder
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 
 _DEFAULTS = {
     "zero_output_for_mask": True,

@@ -20,7 +20,7 @@ import numpy as np
 
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import UsageError, cause_of
-from edgesparse.spec.safe.programs import print_json_reply, run_json_module
+from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 
 TIMEOUT_SECONDS = 1800
 ENVIRONMENT = {

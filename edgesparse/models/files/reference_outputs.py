@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgesparse.spec.errors import UsageError, summary_of
-from edgesparse.spec.safe.programs import print_json_reply, run_json_module
+from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
 
 BATCH = 64

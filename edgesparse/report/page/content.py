@@ -11,19 +11,9 @@ from markupsafe import Markup
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
 from edgesparse.measure.training_details import LayerSparsity, Provenance
-from edgesparse.report.lines import (
-    QUICK,
-    device_lines,
-    gate_line,
-    legend,
-    predicted_rows,
-    release_line,
-    seed_lines,
-    unstable_lines,
-)
 from edgesparse.report.page import charts
 from edgesparse.report.page.drawing import series_indices
-from edgesparse.report.page.layers import REPORTED_DIFFERENCE, Bar, model_views
+from edgesparse.report.page.model_view import REPORTED_DIFFERENCE, Bar, model_views
 from edgesparse.report.page.overview_charts import MAX_POINTS, overview_charts
 from edgesparse.report.table import (
     BEST_LEGEND,
@@ -32,6 +22,16 @@ from edgesparse.report.table import (
     block_cells,
     blocks,
     number_notes,
+)
+from edgesparse.report.table_notes import (
+    QUICK,
+    device_lines,
+    gate_line,
+    legend,
+    predicted_rows,
+    release_line,
+    seed_lines,
+    unstable_lines,
 )
 from edgesparse.report.units import metric_text, percent_text
 from edgesparse.report.verdicts import ship_groups, verdicts

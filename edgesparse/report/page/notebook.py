@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from edgesparse.measure.results import Results
 from edgesparse.measure.rows import Row
-from edgesparse.report.lines import QUICK
 from edgesparse.report.table import Block, block_cells, blocks, number_notes
+from edgesparse.report.table_notes import QUICK
 from edgesparse.report.verdicts import ship_lines
 from edgesparse.spec.safe.text import clean
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgesparse.spec.code import references
-from edgesparse.spec.code.saved import is_folder, is_saved, saved_model_problems
+from edgesparse.spec.code.saved_models import is_folder, is_saved, saved_model_problems
 from edgesparse.spec.code.snapshot import is_file
 from edgesparse.spec.code.sources import exists, shown
 from edgesparse.spec.device import Device

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.devices.transport.interface import Progress, Transport
-from edgesparse.spec.code.inputs import Inputs
+from edgesparse.spec.code.run_inputs import Inputs
 from edgesparse.spec.edgetpu import EdgeTpu
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Pipeline, Variant

@@ -31,7 +31,7 @@ from edgesparse.methods.network.least_squares import (
     too_large,
 )
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.programs import print_json_reply, print_progress, run_json_module
+from edgesparse.spec.safe.isolated_python import print_json_reply, print_progress, run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.step import Pattern, block_shape
 from edgesparse.tflite.format.encode import decode, serialize

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from edgesparse.spec.errors import EdgesparseError, UsageError, summary_of
-from edgesparse.spec.safe.programs import print_json_reply, run_json_module
+from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 from edgesparse.tflite.format.encode import decode
 from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, run

@@ -8,8 +8,8 @@ import yaml
 import edgesparse
 from edgesparse.commands.search import search as searching
 from edgesparse.graph import events
+from edgesparse.report.formats import json_text
 from edgesparse.report.page.overview import write_search
-from edgesparse.report.text import json_text
 from edgesparse.report.trials import print_search
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Variant

@@ -7,7 +7,7 @@ import tensorflow as tf
 from edgesparse.data.npz import npz
 from edgesparse.models.files.reference_outputs import label_samples
 from edgesparse.spec.errors import UsageError
-from edgesparse.spec.safe.programs import run_json_module
+from edgesparse.spec.safe.isolated_python import run_json_module
 
 pytestmark = pytest.mark.slow
 K = tf.keras.layers

@@ -9,11 +9,11 @@ import tempfile
 
 import pytest
 
-from edgesparse.spec.safe.temporary import TemporaryFolder, temporary_folder
+from edgesparse.spec.safe.temporary_folders import TemporaryFolder, temporary_folder
 
 _HOLDS = """
 import sys
-from edgesparse.spec.safe.temporary import TemporaryFolder
+from edgesparse.spec.safe.temporary_folders import TemporaryFolder
 folder = TemporaryFolder()
 (folder.path / "big").write_bytes(b"x")
 print(folder.path, flush=True)

@@ -1,4 +1,4 @@
-"""Commands on .tflite files: bench, inspect, encode; and report."""
+"""Commands on model files: bench, inspect, encode, compress."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import click
 
 from edgesparse.cli.options import (
     DEVICES,
+    FAILED,
     JSON,
     NOTES,
     PORT,
     QUICK,
     SERVE,
-    complete_runs,
     device_option,
     emit,
     exit_code,
@@ -62,7 +62,7 @@ def bench(
 ) -> None:
     """Measure .tflite files; ratios refer to the first."""
     from edgesparse.cli.console import open_project, print_results, write_reports
-    from edgesparse.cli.live import live_page
+    from edgesparse.cli.page_server import live_page
 
     with live_page("bench", serve=serve, port=port) as live:
         with open_project(live=live) as project:
@@ -132,48 +132,68 @@ def encode(source: Path, target: Path, device: str, runtime: str | None, as_json
 
 
 @click.command()
-@click.argument("run", required=False, shell_complete=complete_runs)
+@click.argument("model", type=click.Path(path_type=Path))
 @click.option(
-    "--format",
-    "form",
-    metavar="[table|markdown|csv|json|PLUG-IN]",
-    default="table",
+    "--data", required=True, type=click.Path(path_type=Path),
+    help="A .npz or .npy of samples, with or without labels; or a pipeline file with data.",
+)  # fmt: skip
+@device_option("Target device.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("compressed.tflite"),
+    show_default=True, help="Output file.",
+)  # fmt: skip
+@click.option(
+    "--sparsity", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of zeros (default: 0.7; for a .tflite file the most within --max-error).",
+)  # fmt: skip
+@click.option(
+    "--max-error", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.02,
     show_default=True,
-)
-@click.option("--html", "as_html", is_flag=True, help="Write the page instead.")
+    help="Largest loss of an output of a .tflite file; 1: that of the best constant answer.",
+)  # fmt: skip
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Output file (default: RUN.html)."
-)
-@click.option("--list", "as_list", is_flag=True, help="List the runs with their status.")
-@NOTES
-@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
-def report(
-    run: str | None,
-    form: str,
-    as_html: bool,
-    output: Path | None,
-    as_list: bool,
-    notes: bool,
+    "--minutes", type=click.FloatRange(0, min_open=True),
+    help="Time after which no more zeros are tried (default: all levels are).",
+)  # fmt: skip
+@QUICK
+@JSON
+def compress(
+    model: Path,
+    data: Path,
+    device: str,
+    output: Path,
+    sparsity: float | None,
+    max_error: float,
+    minutes: float | None,
+    quick: bool,
     as_json: bool,
 ) -> None:
-    """Print the results of a run (default: the last), or write them as an HTML page."""
-    import edgesparse
-    from edgesparse.cli.console import print_results
+    """Compress a trained model for a device, without training and without labels.
 
-    if output is not None and not as_html:
-        raise click.UsageError("-o needs --html")
-    if as_html:
-        results = edgesparse.load_results(run)
-        say(f"wrote {edgesparse.write_page(results, output or f'{results.run}.html')}")
-    elif as_list:
-        from edgesparse.cli.console import result_console
-        from edgesparse.report.comparison import print_runs, run_records
+    MODEL is a .keras or .h5 file, a SavedModel folder, or a float .tflite file.
+    """
+    from edgesparse.cli.console import open_project, print_results, write_reports
+    from edgesparse.report.units import size_text
 
-        project = edgesparse.Project()
-        runs, outdated = project.runs(), project.outdated_runs()
-        listed = (
-            (lambda: print_runs(runs, result_console(), outdated)) if runs or outdated else None
+    with open_project() as project:
+        compressed = project.compress(
+            model, data, device, output,
+            sparsity=sparsity, max_error=max_error, minutes=minutes, quick=quick,
+        )  # fmt: skip
+    results = compressed.results
+
+    def show() -> None:
+        print_results(results, "table")
+        zeros = "" if compressed.sparsity is None else f" with {compressed.sparsity:.0%} zeros"
+        say(
+            f"wrote {compressed.target}: {compressed.variant}{zeros}, "
+            f"{size_text(compressed.bytes_before)} -> {size_text(compressed.bytes_after)}"
         )
-        emit(as_json, run_records(runs, outdated), listed or ["no runs yet"])
-    else:
-        print_results(edgesparse.load_results(run), "json" if as_json else form, notes=notes)
+        for line in compressed.lost:
+            say(f"lost, {line}")
+
+    fields = {f.name: getattr(compressed, f.name) for f in dataclasses.fields(compressed)}
+    emit(as_json, {**fields, "results": results.model_dump(mode="json")}, show)
+    write_reports(project, results)
+    # The file is written: a variant that failed is a row of the table.
+    sys.exit(FAILED if results.failures else 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgesparse.graph.digests import inputs_of, user_code
-from edgesparse.spec.code.inputs import InputChanged
+from edgesparse.spec.code.run_inputs import InputChanged
 from edgesparse.spec.reading.load import load_pipeline
 
 TEXT = """

@@ -6,7 +6,7 @@ import pytest
 
 from edgesparse.measure.rows import Layer, Speedup
 from edgesparse.report.page import html_text
-from edgesparse.report.page.layers import model_views
+from edgesparse.report.page.model_view import model_views
 from tests.report.page.sample_run import run
 
 

@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.safe.programs import import_path, python, run_json_module
+from edgesparse.spec.safe.isolated_python import import_path, python, run_json_module
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_the_last_line_counts(module):
 def test_progress_comes_before_the_reply(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "slow.py").write_text(
-        "from edgesparse.spec.safe.programs import print_json_reply, print_progress\n"
+        "from edgesparse.spec.safe.isolated_python import print_json_reply, print_progress\n"
         "print('half a line', end='')\nprint_progress(0.5)\nprint_progress(7)\n"
         "print_json_reply(lambda: {'done': True})"
     )

@@ -1,7 +1,7 @@
 """Lines around the tables: predicted speed-ups beside measured ones."""
 
-from edgesparse.report.lines import prediction_lines
 from edgesparse.report.page import html_text
+from edgesparse.report.table_notes import prediction_lines
 from tests.report.test_table import printed, results, row
 
 

@@ -3,7 +3,7 @@ import io
 import json
 
 from edgesparse.measure.results import Results
-from edgesparse.report.text import csv_text, json_text, markdown
+from edgesparse.report.formats import csv_text, json_text, markdown
 from tests.report.test_table import RUN, results, row
 
 

@@ -9,7 +9,15 @@ import re
 from typing import Any
 
 from edgesparse.measure.results import Results
-from edgesparse.report.lines import (
+from edgesparse.report.table import (
+    BEST_LEGEND,
+    SHIP_LEGEND,
+    Cell,
+    block_cells,
+    blocks,
+    number_notes,
+)
+from edgesparse.report.table_notes import (
     QUICK,
     device_lines,
     gate_line,
@@ -18,14 +26,6 @@ from edgesparse.report.lines import (
     release_line,
     seed_lines,
     unstable_lines,
-)
-from edgesparse.report.table import (
-    BEST_LEGEND,
-    SHIP_LEGEND,
-    Cell,
-    block_cells,
-    blocks,
-    number_notes,
 )
 from edgesparse.report.verdicts import ship_lines, verdicts
 from edgesparse.spec.safe.text import clean

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import click
 import pytest
 
-from edgesparse.cli import live as live_module
-from edgesparse.cli.live import live_page
+from edgesparse.cli import page_server as live_module
+from edgesparse.cli.page_server import live_page
 from edgesparse.graph import events
 from edgesparse.report.page import write_page
 from edgesparse.report.units import ms_text, size_text
