@@ -34,10 +34,10 @@ from edgesparse.tflite.verify import Limits, disagreement
 
 QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
 """Benchmark settings of --quick, in place of the pipeline's."""
-EXACT = {"rounds": 1, "min_runs": 12, "min_seconds": 0.5, "warmup_runs": 2, "warmup_seconds": 0.0}
+EXACT = {"rounds": 1, "min_runs": 5, "min_seconds": 0.1, "warmup_runs": 1, "warmup_seconds": 0.0}
 """Benchmark settings for a clock that counts instructions, which does not drift, and for slow
-emulation. Half a second, since runs differ by the timer interrupts in a short inference."""
-EMULATED_GOLDEN_SAMPLES = 8
+emulation. Many runs of a short inference, since they differ by the timer's interrupts."""
+EMULATED_GOLDEN_SAMPLES = 4
 """An emulated board needs minutes for all of them."""
 CHIP_DROP = 0.02
 """Accuracy drop of an Edge TPU against the CPU from which on a row has a warning."""
