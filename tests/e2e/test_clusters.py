@@ -28,7 +28,7 @@ TRIED = (
     "concatenate", "exp", "used-beside", "no-end", "few-zeros",
 )  # fmt: skip
 RUNTIME = "tflite-runtime"
-SETTINGS = Settings(1, 0.0, 2, 0.0, 300.0)
+SETTINGS = Settings(0, 0.0, 1, 0.0, 300.0)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,10 @@
-"""The first minutes: a project is begun, deployed with make, and looked at with the READMEs'
-commands. What takes longer is in test_deploy.py and test_readme.py."""
-
-import shutil
+"""The first minutes: a project is begun, and deployed with make. What takes longer is in
+test_deploy.py and test_readme.py."""
 
 import pytest
 
 from edgesparse.graph.store import Store
 from tests.conftest import once
-from tests.e2e.test_readme import takes_long
-from tests.tools.documents import commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 DEPLOY_FIRST = "make deploy PIPELINE=first/pipelines/first.yaml"
@@ -57,15 +53,3 @@ def test_its_zeros_arrive_and_its_answers_are_right(first):
         assert sparse.bytes < 0.25 * dense.bytes
     assert results.releases == [], "this machine releases only what it is asked to"
     assert results.best().variant in VARIANTS
-
-
-@pytest.mark.full
-def test_every_command_of_the_readmes_that_takes_no_training_runs(first):
-    project, _ = first
-    model = next((project.folder / ".edgesparse" / "store").glob("*/sparse.tflite"))
-    shutil.copy(model, project.folder / "model.tflite")
-    short = [command for command in commands() if not takes_long(command)]
-    assert len(short) >= 15
-    for command in short:
-        run = project.shell(command)
-        assert run.returncode == 0, f"{command}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
