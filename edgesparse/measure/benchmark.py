@@ -32,7 +32,7 @@ from edgesparse.measure.rows import (
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.tflite.verify import Limits, disagreement
 
-QUICK = {"rounds": 2, "min_seconds": 1.0, "min_runs": 20, "warmup_seconds": 0.1}
+QUICK = {"rounds": 2, "min_seconds": 0.4, "min_runs": 20, "warmup_seconds": 0.05}
 """Benchmark settings of --quick, in place of the pipeline's."""
 EXACT = {"rounds": 1, "min_runs": 5, "min_seconds": 0.1, "warmup_runs": 1, "warmup_seconds": 0.0}
 """Benchmark settings for a clock that counts instructions, which does not drift, and for slow

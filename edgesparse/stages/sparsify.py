@@ -200,7 +200,7 @@ def latencies_ms(
     target = stage.spec["target"]
     counts_instructions = target["clock"] == "instructions"
     # A quick measurement: candidates differ by far more than its noise.
-    benchmark = {**QUICK, "rounds": 3, **(EXACT if counts_instructions else {})}
+    benchmark = EXACT if counts_instructions else {**QUICK, "rounds": 3, "min_seconds": 1.0}
     rounds = int(benchmark["rounds"])
     settings = Settings(
         int(benchmark.get("warmup_runs", 5)),

@@ -17,7 +17,7 @@ def first(project, shared):
     begun = project.shell(".venv/bin/edgesparse init first")
     assert begun.returncode == 0, begun.stderr
     path = project.folder / "first" / "pipelines" / "first.yaml"
-    path.write_text(f"{path.read_text()}benchmark: {{min_seconds: 0.2}}\n")
+    path.write_text(f"{path.read_text()}benchmark: {{min_seconds: 0.2, warmup_seconds: 0}}\n")
     done = once(shared / "deployed-first", lambda: project.shell(DEPLOY_FIRST))
     return project, done
 
