@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -134,12 +133,11 @@ def device_problems(device: Device, document: Document) -> list[Problem]:
 
 def _data_problems(document: Document, data: Source) -> list[Problem]:
     """Return missing files of built-in loaders; arguments of a user's loader are not checked."""
-    base = Path(document.path).absolute().parent
     named = {name: data.args.get(name) for name in DATA_FILES} if data.name is not None else {}
     return [
         document.problem(("data", "args", name), f"no {shown(value)} beside the YAML file")
         for name, value in named.items()
-        if isinstance(value, str) and not exists(base, value)
+        if isinstance(value, str) and not exists(document.folder, value)
     ]
 
 
@@ -147,7 +145,7 @@ def _model_problems(
     pipeline: Pipeline, document: Document, at: Location, model: ModelSource
 ) -> list[Problem]:
     problems: list[Problem] = []
-    base = Path(document.path).absolute().parent
+    base = document.folder
     if is_saved(model):
         problems += [
             document.problem((*at, key), message)
@@ -192,9 +190,7 @@ def _source_problems(
 ) -> list[Problem]:
     key = key or ("name" if source.name is not None else "ref")
     try:
-        target = references.find(
-            package, source.name, source.ref, Path(document.path).absolute().parent
-        )
+        target = references.find(package, source.name, source.ref, document.folder)
         wrong = references.check_arguments(target, source.args, supplied)
     except UsageError as error:
         return [document.problem((*location, key), str(error))]
@@ -224,10 +220,9 @@ def _training_problems(pipeline: Pipeline, document: Document) -> list[Problem]:
         ]
     elif train.args:
         problems.append(document.problem(("train", "args"), "'args' requires 'ref'"))
-    base = Path(document.path).absolute().parent
     for i, callback in enumerate(train.callbacks):
         try:
-            references.find("training", None, callback.ref, base, classes=True)
+            references.find("training", None, callback.ref, document.folder, classes=True)
         except UsageError as error:
             problems.append(document.problem(("train", "callbacks", i), str(error)))
     tasks: dict[Location, TaskSpec] = {("task",): pipeline.task}

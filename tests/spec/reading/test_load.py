@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from edgesparse.spec.device import Group
@@ -216,6 +218,20 @@ def test_data_files_must_exist(tmp_path):
     (tmp_path / "own.py").write_text("def load(path): ...")
     own = BASE.replace("{name: digits}", "{ref: 'own.py:load', args: {path: s3-bucket}}")
     assert parse_pipeline(own, str(tmp_path / "p.yaml")).spec.data.args["path"] == "s3-bucket"
+
+
+def test_a_linked_folder_has_the_references_of_the_folder_itself(tmp_path):
+    (tmp_path / "deep" / "pipelines").mkdir(parents=True)
+    (tmp_path / "deep" / "parts.py").write_text(
+        "def build():\n    pass\ndef load():\n    pass\nclass Stop:\n    pass\n"
+    )
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "pipelines")
+    text = BASE.replace("{name: digits}", "{ref: '../parts.py:load'}")
+    text = re.sub("model: .*", "model: {ref: '../parts.py:build'}", text)
+    text += "train: {callbacks: ['../parts.py:Stop']}\n"
+    (tmp_path / "link" / "p.yaml").write_text(text)
+    loaded = load_pipeline(tmp_path / "link" / "p.yaml")
+    assert loaded.folder == tmp_path.resolve() / "deep" / "pipelines"
 
 
 def test_device_file():
