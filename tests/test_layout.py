@@ -1,6 +1,7 @@
 """The layout: which package holds what, and which may import which."""
 
 import ast
+import re
 import subprocess
 from collections import Counter
 
@@ -181,6 +182,39 @@ def test_files_fit_in_a_head():
 def test_every_module_says_what_it_is_for():
     for module, file in MODULES.items():
         assert ast.get_docstring(ast.parse(file.read_text())), f"{module} has no docstring"
+
+
+def map_sections():
+    """folder -> (names that its lines are about, all names in its lines), as the map has them."""
+    sections = {}
+    for part in re.split(r"(?m)^##", (PACKAGE / "README.md").read_text())[1:]:
+        head, _, text = part.partition("\n")
+        if folder := re.match(r"#? `([\w/]+)/`", head):
+            subjects = " ".join(re.findall(r"(?m)^- (.+?)(?::|$)", text))
+            sections[folder[1].removeprefix("edgesparse")] = tuple(
+                set(re.findall(r"`([\w.]+)`", names)) for names in (subjects, text)
+            )
+    return sections
+
+
+def test_the_map_names_every_module_and_no_other():
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=PACKAGE, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    files = {file for file in listed if (PACKAGE / file).exists() and file != "README.md"}
+    sections, missing = map_sections(), []
+    for file in sorted(files):
+        folder, _, name = file.rpartition("/")
+        if folder.startswith("docs/pages") or name.endswith(".schema.json"):
+            continue
+        is_door = name == "__init__.py" and len(ast.parse((PACKAGE / file).read_text()).body) == 1
+        if not is_door and name.removesuffix(".py") not in sections.get(folder, ((), ()))[1]:
+            missing.append(file)
+    assert missing == [], "add a line to edgesparse/README.md"
+    for folder, (subjects, _) in sections.items():
+        known = {file.removeprefix(f"{folder}/").removesuffix(".py") for file in files}
+        assert subjects <= known, f"the map's {folder}/ has no {subjects - known}"
 
 
 def test_tests_mirror_the_packages():

@@ -20,7 +20,7 @@ class InputChanged(UsageError):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Digests and code of a run; graph.fingerprints fills them in."""
+    """Digests and code of a run; graph.digests fills them in."""
 
     digests: dict[str, str] = field(default_factory=dict)
     """Digests by role in the pipeline: data, model, task ..."""
