@@ -44,7 +44,8 @@ from edgesparse.spec.trained_methods import MAX_KERNEL_SPARSITY
 
 BATCH = 50
 MOST_VALUES = 2**27
-"""Most input values of a layer per batch, 1 GB as float64; else the batch is smaller."""
+"""Most input values per batch, of a layer's positions and of all recorded layers, 1 GB as float64;
+else the batch is smaller."""
 ROWS = 30_000
 """Least number of a layer's positions, over all samples, for its statistics; also at least four for
 each input, so that moments have full rank."""
@@ -267,7 +268,8 @@ def _inputs(
     counts = [
         _images(layer, len(samples[0]), least) for layer, least in zip(layers, rows, strict=True)
     ]
-    size = min(map(_batch, layers))
+    recorded = sum(_values(tensor) for tensor in tf.nest.flatten(nodes))
+    size = max(1, min(*map(_batch, layers), MOST_VALUES // recorded))
     for number, start in enumerate(range(0, max(counts), size)):
         batch = [values[start : min(start + size, max(counts))] for values in samples]
         tensors = source(batch[0] if len(batch) == 1 else batch, training=False)
@@ -278,7 +280,8 @@ def _inputs(
             if present <= 0:
                 continue
             patches = [_patches(v[:present], layer).numpy() for v in tf.nest.flatten(tensors[i])]
-            flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in patches])
+            rows_of = [values.reshape(-1, values.shape[-1]) for values in patches]
+            flat = rows_of[0] if len(rows_of) == 1 else np.concatenate(rows_of)
             quota = max(1, rows[i] * present // count)
             if len(flat) > quota:  # The same positions for both networks.
                 random = np.random.default_rng(number)
@@ -295,11 +298,15 @@ def _images(layer: Any, count: int, rows: int) -> int:
     return min(count, max(MIN_IMAGES, -(-4 * rows // positions)))
 
 
+def _values(tensor: Any) -> int:
+    """Return the number of a tensor's values per sample."""
+    return int(np.prod([size or 1 for size in tensor.shape[1:]]))
+
+
 def _batch(layer: Any) -> int:
     """Return the batch size with which a layer's inputs have at most MOST_VALUES values."""
     kernel = layer.kernel.shape
-    outputs = [size or 1 for size in layer.get_output_at(0).shape[1:]]
-    values = int(np.prod(outputs)) // kernel[-1] * int(np.prod(kernel[:-1]))
+    values = _values(layer.get_output_at(0)) // kernel[-1] * int(np.prod(kernel[:-1]))
     return max(1, min(BATCH, MOST_VALUES // max(1, values)))
 
 

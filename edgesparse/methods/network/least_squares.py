@@ -8,13 +8,12 @@ Frantar and Alistarh 2022, arXiv 2208.11580). Without TensorFlow.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy import linalg  # With scikit-learn.
 from threadpoolctl import threadpool_limits
 
 from edgesparse.methods.network.keep_mask import Grid, mask_rows
@@ -28,7 +27,7 @@ COLUMNS = 128
 TILE = 5120
 """Inputs whose moments with one another are kept, and outputs that are computed at a time: 200 MB
 for each matrix."""
-SAMPLED_OUTPUTS = 1024
+SAMPLED_OUTPUTS = 256
 """Outputs from which a layer's sensitivity is estimated."""
 COMPARED_OUTPUTS = 64
 """Outputs that are refitted with each of several masks, of which one is chosen."""
@@ -129,11 +128,6 @@ class TiledStatistics:
         rest = self.mean_input[first:] @ self.dense[first:]
         return np.asarray(self.parts[0].mean_output + rest)
 
-    def error(self, weights: np.ndarray) -> float:
-        """Return the error relative to the parts' targets."""
-        errors = [(part.error(weights[span]), part.square) for span, part in self.each()]
-        return sum(e * square for e, square in errors) / max(sum(s for _, s in errors), 1e-20)
-
 
 def empty_statistics(
     weights: np.ndarray, channels: int | None = None
@@ -201,11 +195,13 @@ class _Factors:
         moments = seen.inputs.copy()
         moments.flat[:: len(moments) + 1] += damping
         target = seen.cross_moments + damping * weights
-        dense = np.linalg.solve(moments, target)
-        inverse = np.linalg.inv(moments)
-        diagonal = np.diag(inverse).copy()
-        upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-        return cls(moments, target, dense, diagonal, upper)
+        # With moments = U U^T, the inverse's factor is U^-1; U is that of the moments reversed. A
+        # fifth of the operations of an inverse and its factor.
+        lower = linalg.cholesky(moments[::-1, ::-1], lower=True, check_finite=False)
+        inverse, _ = linalg.lapack.dtrtri(lower, lower=1, overwrite_c=1)
+        upper = np.ascontiguousarray(inverse[::-1, ::-1])  # BLAS takes no negative strides.
+        dense = upper.T @ (upper @ target)
+        return cls(moments, target, dense, np.square(upper).sum(axis=0), upper)
 
     def outputs(self, span: slice) -> _Factors:
         """Return the factors for some outputs."""
@@ -266,10 +262,7 @@ def _errors(weights: np.ndarray, seen: LayerStatistics, grid: Grid) -> list[floa
     step = -(-weights.shape[1] // SAMPLED_OUTPUTS)
     if step > 1:
         weights, cross = weights[:, ::step], seen.cross_moments[:, ::step]
-        square = float(np.sum(weights * cross))
-        seen = replace(
-            seen, cross_moments=cross, mean_output=seen.mean_output[::step], square=square
-        )
+        seen = replace(seen, cross_moments=cross, square=float(np.sum(weights * cross)))
     return [seen.error(values) for values in _at_each(weights, seen, LEVELS, grid, False)]
 
 
@@ -379,28 +372,29 @@ def _columns(
             )
         weights[block.stop :] -= upper[block, block.stop :].T @ errors
     # Each part may leave an output without weights; the whole layer may not.
-    score = np.square(dense / np.diag(upper)[:, None])
-    rest = mask_rows(score, 1.0, grid) & ~stays.any(axis=0)
-    return np.where(stays, weights, np.where(rest, dense, 0.0)), stays | rest
+    empty = ~stays.any(axis=0)
+    if empty.any():
+        rest = mask_rows(np.square(dense / np.diag(upper)[:, None]), 1.0, grid) & empty
+        weights, stays = np.where(rest, dense, weights), stays | rest
+    return np.where(stays, weights, 0.0), stays
 
 
 def _refit(
     weights: np.ndarray, stays: np.ndarray, moments: np.ndarray, target: np.ndarray
 ) -> np.ndarray:
-    """Solve least squares for the remaining weights, output by output."""
+    """Solve least squares for the remaining weights, output by output; in single precision: DAMPING
+    bounds the moments' condition, and so its error, to 1e-5 of the outputs' power."""
     flops = sum(float(count) ** 3 / 3 for count in stays.sum(axis=0))
     if flops > MOST_FLOPS:
         return weights
+    moments, target = moments.astype(np.float32), target.astype(np.float32)
     solution = np.zeros_like(weights)
-
-    def solve(output: int) -> None:
-        (rows,) = np.nonzero(stays[:, output])
-        if len(rows):
-            submatrix = moments[np.ix_(rows, rows)]
-            solution[rows, output] = np.linalg.solve(submatrix, target[rows, output])
-
-    # Outputs in parallel, each on one core: BLAS' own threads wait for one another longer than such
-    # a system takes, 40 times as long where other programs run.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(solve, range(weights.shape[1])))
+    # BLAS' threads wait for one another, 40 times as long where other programs run.
+    with threadpool_limits(1, "blas"):
+        for output in range(weights.shape[1]):
+            (rows,) = np.nonzero(stays[:, output])
+            if len(rows):
+                matrix = moments[rows][:, rows].T  # Symmetric; LAPACK's matrices are by columns.
+                _, solved, failed = linalg.lapack.sposv(matrix, target[rows, output], overwrite_a=1)
+                solution[rows, output] = weights[rows, output] if failed else solved
     return solution
