@@ -45,6 +45,8 @@ def frames(number):
 
 
 def main(arguments):
+    # A terminal that cannot show a label's letters shows their numbers.
+    sys.stdout.reconfigure(errors="backslashreplace")
     model = Model()
     start, count = time.time(), 0
     for frame in frames(int(arguments[0]) if arguments else 0):

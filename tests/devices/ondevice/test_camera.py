@@ -1,5 +1,6 @@
 """The camera loop, with stand-ins for the camera: none is here."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_frames_are_in_rgb(tmp_path, camera, source, count):
     lines = done.stdout.splitlines()
     assert len(lines) == count
     assert all(line.endswith("red 1.00  blue 0.00") for line in lines)
+
+
+def test_labels_are_shown_where_the_locale_lacks_their_letters(tmp_path):
+    model = MODEL.replace('"red"', '"gr\u00fcn"')
+    (tmp_path / "edgesparse_model.py").write_text(model, encoding="utf-8")
+    (tmp_path / "cv2.py").write_text(CV2)
+    (tmp_path / "camera.py").write_bytes(CAMERA.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "camera.py", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(r"gr\xfcn 1.00" in line for line in done.stdout.splitlines())
 
 
 def test_a_model_without_labels_shows_numbers(tmp_path):
