@@ -189,7 +189,7 @@ def _gains(row: Row, rows: Sequence[Row], results: Results) -> str:
 
 
 def _costs(row: Row) -> str:
-    """Loss of the metric against the baseline with its interval."""
+    """Loss of the metric against the baseline with its interval, or what it gains."""
     score = row.score
     if score is None or score.drop is None:
         return "not known, no metric was compared"
@@ -197,10 +197,13 @@ def _costs(row: Row) -> str:
     if low == high == 0:
         return f"no {score.name}"
     is_share, half = score.unit == "%", (high - low) / 2
-    text = percent_text(score.drop) if is_share else f"{score.drop:.2g}"
+    drop = abs(score.drop) if high < 0 else score.drop
+    text = percent_text(drop) if is_share else f"{drop:.2g}"
     if score.drop_ci95 is not None:
         text += f"±{percent_text(half) if is_share else f'{half:.2g}'}"
     text += " points" if is_share else f" {score.unit} {score.name}".replace("  ", " ")
+    if high < 0:
+        return f"no {score.name} ({text} better)"
     return text if low > 0 else f"{text} (not significant)"
 
 

@@ -98,6 +98,22 @@ def test_three_lines_state_what_to_ship_with_gains_costs_and_the_reason():
     assert any(line.startswith("* sparse-f32 ") for line in table)
 
 
+@pytest.mark.parametrize(
+    ("unit", "drop", "costs"),
+    [
+        ("%", (-0.288, -0.388, -0.188), "no accuracy (28.8±10.0 points better)"),
+        ("°C", (-0.2, -0.3, -0.1), "no accuracy (0.2±0.1 °C accuracy better)"),
+        ("%", (-0.004, -0.011, 0.003), "-0.4±0.7 points (not significant)"),
+    ],
+)
+def test_a_metric_that_is_better_beyond_its_interval_costs_nothing(unit, drop, costs):
+    value, *interval = drop
+    score = {"name": "accuracy", "unit": unit, "device": 0.9, "samples": 360}
+    better = [{**score, "drop": value, "drop_ci95": tuple(interval)}]
+    run = results(row("dense-f32", 2.0), row("small", 1.0, metrics=better))
+    assert ship_lines(run)[1].text.endswith(f"; costs: {costs}")
+
+
 def test_what_is_equal_is_said_to_be_equal_and_the_faster_says_why_it_is_out():
     score = {"name": "accuracy", "unit": "%", "device": 0.9, "samples": 360}
     kept = [{**score, "drop": 0.004, "drop_ci95": (-0.003, 0.011)}]
