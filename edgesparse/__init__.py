@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesparse.commands.compression.output import Compressed
+    from edgesparse.commands.compression.result import Compressed
     from edgesparse.commands.encode import Encoded
     from edgesparse.commands.inspect import Inspection
     from edgesparse.commands.plan import Planned

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from edgesparse.commands.compression.keras_models import compress_keras
-from edgesparse.commands.compression.output import Compressed, Deadline
+from edgesparse.commands.compression.result import Compressed, Deadline
 from edgesparse.commands.compression.tflite_files import compress_file
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.graph import events

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edgesparse.commands.compression.output import Compressed, Deadline, write
+from edgesparse.commands.compression.result import Compressed, Deadline, write
 from edgesparse.commands.deploy import deploy
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.results.model_files import FOLDER

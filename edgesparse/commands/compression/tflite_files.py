@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgesparse import __version__
 from edgesparse.commands.bench import bench_files
-from edgesparse.commands.compression.output import Compressed, Deadline, write
+from edgesparse.commands.compression.result import Compressed, Deadline, write
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.graph import events
