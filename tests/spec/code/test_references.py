@@ -4,6 +4,7 @@ import pytest
 
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import UsageError
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -31,7 +32,12 @@ def test_a_module_reference(folder):
 
 def test_builtins_are_the_files_of_their_room():
     assert {"mlp", "mobilenet_v1"} <= set(references.builtin_names("models"))
-    assert {"digits", "npz", "image-folder"} <= set(references.builtin_names("data"))
+    formats = set(references.builtin_names("data"))
+    assert {"digits", "npz", "image-folder"} <= formats
+    # Modules that formats share are no formats.
+    assert formats.isdisjoint({"raw", "splits", "transforms", "dynamic-shapes"})
+    with pytest.raises(UsageError, match="unknown data 'splits'"):
+        references.find("data", "splits", None, ROOT)
 
 
 @pytest.mark.parametrize(
