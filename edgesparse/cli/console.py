@@ -34,6 +34,7 @@ from edgesparse.spec.pipeline import Tracking
 from edgesparse.spec.safe.text import clean
 
 if TYPE_CHECKING:
+    from edgesparse.cli.page_server import LivePage
     from edgesparse.project import Project
 
 # A log of a long run stays readable, and shows that it lives.
@@ -112,6 +113,22 @@ def write_reports(
         except Exception as error:
             say(f"not tracked by {tracker.name}: {error}", err=True)
     return page
+
+
+def finish_run(
+    project: Project,
+    results: Results,
+    live: LivePage | None,
+    tracking: Sequence[Tracking] = (),
+    *,
+    as_json: bool,
+    notes: bool,
+) -> None:
+    """Print a run's results, write its reports, and show its page to those who follow it live."""
+    print_results(results, "json" if as_json else "table", notes=notes)
+    page = write_reports(project, results, tracking)
+    if live is not None:
+        live.finish(page)
 
 
 @dataclass

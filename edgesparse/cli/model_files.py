@@ -61,7 +61,7 @@ def bench(
     as_json: bool,
 ) -> None:
     """Measure .tflite files; ratios refer to the first."""
-    from edgesparse.cli.console import open_project, print_results, write_reports
+    from edgesparse.cli.console import finish_run, open_project
     from edgesparse.cli.page_server import live_page
 
     with live_page("bench", serve=serve, port=port) as live:
@@ -75,10 +75,7 @@ def bench(
                 quick=quick,
                 layers=layers,
             )
-        print_results(results, "json" if as_json else "table", notes=notes)
-        page = write_reports(project, results)
-        if live is not None:
-            live.finish(page)
+        finish_run(project, results, live, as_json=as_json, notes=notes)
     sys.exit(exit_code(results))
 
 

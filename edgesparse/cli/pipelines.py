@@ -163,7 +163,7 @@ def _deploy(
     port: int | None = None,
 ) -> None:
     import edgesparse
-    from edgesparse.cli.console import open_project, print_results, write_reports
+    from edgesparse.cli.console import finish_run, open_project
     from edgesparse.cli.page_server import live_page
     from edgesparse.report.tracking import require_trackers
 
@@ -180,10 +180,8 @@ def _deploy(
                 canary=canary,
                 force=force,
             )
-        print_results(results, "json" if as_json else "table", notes=notes)
-        page = write_reports(project, results, loaded.spec.tracking)
-        if live is not None:
-            live.finish(page)
+        tracking = loaded.spec.tracking
+        finish_run(project, results, live, tracking, as_json=as_json, notes=notes)
     sys.exit(exit_code(results))
 
 
