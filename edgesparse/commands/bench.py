@@ -172,18 +172,24 @@ def _with_weights(
     """Add whether the zeros of each weight are expected to save time."""
     explained: dict[tuple[Path, str, str], tuple[StoredWeight, ...]] = {}
     for candidate in candidates:
-        path, profile = candidate.path, profiles.get(candidate.runtime.name)
+        path = candidate.path
+        profile = _profile(profiles, candidate.runtime.name, candidate.delegate)
         if profile is None or path is None or candidate.error:
             yield candidate
             continue
         key = path, candidate.runtime.name, candidate.delegate
         if key not in explained:
-            ours = candidate.delegate == "edgesparse"
             explained[key] = ()
             with suppress(UsageError):  # What cannot be explained can be measured nevertheless.
-                lines = explain(path.read_bytes(), replace(profile, delegate=ours), str(path))
+                lines = explain(path.read_bytes(), profile, str(path))
                 explained[key] = tuple(_stored(candidate.layers, lines))
         yield replace(candidate, weights=explained[key])
+
+
+def _profile(profiles: Mapping[str, Profile], runtime: str, delegate: str) -> Profile | None:
+    """Profile of a runtime on a device with the delegate of a row, whatever the device file has."""
+    profile = profiles.get(runtime)
+    return None if profile is None else replace(profile, delegate=delegate == "edgesparse")
 
 
 def _stored(layers: Sequence[Layer], lines: Sequence[Explanation]) -> Iterator[StoredWeight]:
@@ -253,11 +259,9 @@ def _why(file: _File, row: Row, profiles: Mapping[str, Profile]) -> str | None:
         return custom
     if row.delegate == "edgesparse" and not file.delegate:
         return f"{row.error}; --delegate xnnpack measures it without delegate edgesparse"
-    profile = profiles.get(row.runtime.name)
+    profile = _profile(profiles, row.runtime.name, row.delegate)
     if profile is None:
         return None
-    if row.delegate != "edgesparse":
-        profile = replace(profile, delegate=False)
     content = read_model(file.path)
     refused = [line for line in explain(content, profile, str(file.path)) if not line.accepted]
     if not refused:
