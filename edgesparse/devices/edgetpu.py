@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 from collections.abc import Iterator
@@ -134,11 +133,6 @@ def compile_model(tpu: EdgeTpu, source: Path, variant: str) -> Compiled:
 def describe(compiled: Compiled) -> list[str]:
     """Return notes for the table."""
     return notes(compiled.log)
-
-
-def gzip_bytes(content: bytes) -> int:
-    """Return the size after gzip at its default level."""
-    return len(gzip.compress(content, 6, mtime=0))
 
 
 @contextmanager

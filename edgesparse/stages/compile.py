@@ -10,6 +10,7 @@ from edgesparse.devices import edgetpu
 from edgesparse.measure.rows import EdgeTpuInfo
 from edgesparse.stages.base.artifacts import read_json, write_json
 from edgesparse.stages.base.stage import StageContext, StageKind
+from edgesparse.tflite.format.inspect import gzip_bytes
 
 
 def key_inputs(compiler: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def run(context: StageContext) -> None:
     source_facts = read_json(source.with_name("model.json"))
     digest = hashlib.sha256(compiled.content).hexdigest()
     # The compiled weights are inside one operator: their facts are those of the source.
-    sizes = {"bytes": len(compiled.content), "bytes_gzip": edgetpu.gzip_bytes(compiled.content)}
+    sizes = {"bytes": len(compiled.content), "bytes_gzip": gzip_bytes(compiled.content)}
     write_json(
         folder / "model.json", {**source_facts, "sha256": digest, **sizes, "storage": "edgetpu"}
     )

@@ -105,12 +105,17 @@ def inspect(content: bytes, name: str = "model.tflite") -> ModelInfo:
     return ModelInfo(
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
-        bytes_gzip=len(gzip.compress(content, 6, mtime=0)),
+        bytes_gzip=gzip_bytes(content),
         weights=weights,
         parameters=sum(w.size for w in weights),
         macs=macs,
         half_precision=half,
     )
+
+
+def gzip_bytes(content: bytes) -> int:
+    """Return the size after gzip at its default level."""
+    return len(gzip.compress(content, 6, mtime=0))
 
 
 def weight_info(constant: Constant) -> WeightInfo:
