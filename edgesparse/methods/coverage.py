@@ -1,4 +1,4 @@
-"""Results of sparsity methods: a Keras model, and the zeros of each of its layers."""
+"""Coverage of sparsity methods: zeros by layer, and the layers left dense with their reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The charts of a page."""
+"""Charts of a run: latency by round, learning curves, sensitivities, attribution, Pareto front."""
 
 from __future__ import annotations
 
