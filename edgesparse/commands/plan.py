@@ -28,8 +28,7 @@ from edgesparse.graph.versions import library_versions
 from edgesparse.graph.workspace import StageStatus
 from edgesparse.measure.benchmark import EMULATED_GOLDEN_SAMPLES
 from edgesparse.spec.code.run_inputs import Inputs
-from edgesparse.spec.device import Device
-from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.device import Device, EdgeTpu
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Pipeline
 from edgesparse.spec.reading.load import Loaded, load_pipeline

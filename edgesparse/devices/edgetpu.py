@@ -15,8 +15,7 @@ from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.platform import Platform
 from edgesparse.devices.transport.ssh import SshTransport
 from edgesparse.devices.transport.workdir import claim
-from edgesparse.spec.device import DEFAULT_WORKDIR, Local
-from edgesparse.spec.edgetpu import ContainerCompiler, EdgeTpu
+from edgesparse.spec.device import DEFAULT_WORKDIR, ContainerCompiler, EdgeTpu, Local
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.tflite.edgetpu import (

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgesparse.measure.rows import Data, Direction, Row, metric_of
-from edgesparse.spec.auto_variants import Constraint
+from edgesparse.spec.search import Constraint
 
 _HIGHER = {"agreement", "sparsity", "speedup"}
 _LOWER = {"bytes", "p50_ms", "p90_ms", "p99_ms", "peak_rss_bytes"}

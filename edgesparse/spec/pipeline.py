@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesparse.spec.auto_variants import EPOCHS, Search, default_variants
+from edgesparse.spec.auto_variants import EPOCHS, default_variants
 from edgesparse.spec.base import Name, Strict, require_one
+from edgesparse.spec.search import Search
 from edgesparse.spec.sparsify import (
     OneShot,
     SparsifyReference,

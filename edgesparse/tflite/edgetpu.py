@@ -12,7 +12,7 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.device import EdgeTpu
 from edgesparse.spec.errors import EdgesparseError
 
 CUSTOM_OPERATOR = b"edgetpu-custom-op"

@@ -13,8 +13,7 @@ from edgesparse.devices.agent.run_job import run_job
 from edgesparse.devices.transport.interface import DeviceError
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.platform import probe
-from edgesparse.spec.device import Device, Local
-from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.device import Device, EdgeTpu, Local
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.tflite.edgetpu import is_compiled
 from tests.conftest import require

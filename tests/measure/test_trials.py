@@ -2,7 +2,7 @@
 
 from edgesparse.measure.rows import ModelFile, Row, RuntimeInfo, Score
 from edgesparse.measure.trials import SearchResult, Trial, direction_of, violation
-from edgesparse.spec.auto_variants import Constraint
+from edgesparse.spec.search import Constraint
 
 
 def row(accuracy=0.9, size=1000, direction="maximize", name="accuracy"):

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.device import EdgeTpu
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.tflite import edgetpu
 from tests.tools.edgetpu import VERSION, make_compiler

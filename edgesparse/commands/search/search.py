@@ -32,13 +32,13 @@ from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.benchmark import Candidate, build_rows
 from edgesparse.measure.rows import Row, metric_of
 from edgesparse.measure.trials import SearchResult, Trial, direction_of, violation
-from edgesparse.spec.auto_variants import Constraint, Search
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Benchmark, Pipeline, Variant
 from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.spec.safe.files import replace_json, replace_text
 from edgesparse.spec.safe.text import listed
+from edgesparse.spec.search import Constraint, Search
 from edgesparse.tflite.runtimes.compatibility import Profile
 
 STUDY, REFERENCES, FRONT, RESULT = "study.db", "references.json", "front.yaml", "search.json"

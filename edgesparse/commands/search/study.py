@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgesparse.measure.rows import Direction
 from edgesparse.measure.trials import Trial
-from edgesparse.spec.auto_variants import Search, SearchDimension, fill_template
 from edgesparse.spec.errors import UsageError, missing_extra, require_extra
+from edgesparse.spec.search import Search, SearchDimension, fill_template
 
 if TYPE_CHECKING:
     import optuna

@@ -16,8 +16,7 @@ from edgesparse.devices.setup import wheels
 from edgesparse.devices.setup.runtimes import NEEDED_BYTES, ready, require_usable
 from edgesparse.devices.transport.interface import DeviceError, Transport
 from edgesparse.devices.transport.platform import Platform, probe
-from edgesparse.spec.device import Device
-from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.device import Device, EdgeTpu
 from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.tflite.format.minimal_model import tiny_model
 

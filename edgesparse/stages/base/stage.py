@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesparse.devices.transport.interface import Progress, Transport
 from edgesparse.spec.code.run_inputs import Inputs
-from edgesparse.spec.edgetpu import EdgeTpu
+from edgesparse.spec.device import EdgeTpu
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.reading.load import DEVICES, Loaded

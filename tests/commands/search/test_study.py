@@ -7,8 +7,8 @@ import pytest
 
 from edgesparse.commands.search.study import Study, check
 from edgesparse.measure.trials import Trial
-from edgesparse.spec.auto_variants import Search
 from edgesparse.spec.errors import UsageError
+from edgesparse.spec.search import Search
 from tests.report.test_table import row as table_row
 
 pytestmark = pytest.mark.slow

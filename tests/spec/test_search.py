@@ -2,9 +2,9 @@
 
 import pytest
 
-from edgesparse.spec.auto_variants import Search, fill_template
 from edgesparse.spec.errors import SpecError
 from edgesparse.spec.reading.load import parse_pipeline
+from edgesparse.spec.search import Search, fill_template
 from tests.conftest import ROOT, TINY
 
 SEARCH = """
