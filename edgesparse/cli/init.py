@@ -1,4 +1,4 @@
-"""Commands that start a project and that complete words in a shell."""
+"""Commands that start a project, install converters and complete words in a shell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesparse.cli.options import say
+from edgesparse.cli.options import JSON, emit, say
 
 if TYPE_CHECKING:
     from edgesparse.commands.drafts.draft import Draft
@@ -93,6 +93,31 @@ def _draft(
     if device is None:
         device = click.prompt("device (USER@HOST, or local)", default="local") if asks else "local"
     return draft(folder, model, data, device=device, target=target)
+
+
+@click.command()
+@click.argument("converter", type=click.Choice(["torch", "onnx"]))
+@JSON
+def setup(converter: str, as_json: bool) -> None:
+    """Install the converter of PyTorch's .pt2 files (torch) or of ONNX files (onnx).
+
+    It is installed into an environment of its own in the user's cache, with uv where that is
+    installed, else with pip.
+    """
+    from edgesparse.cli.console import ProgressDisplay
+    from edgesparse.graph import events
+    from edgesparse.tflite.exchange.environment import ENVIRONMENTS, build
+
+    environment = ENVIRONMENTS[converter]  # type: ignore[index]  # click has checked it.
+    label = f"install {environment.converter}"
+    if not environment.python.exists():
+        say(f"{environment.converter}: {environment.size}", err=True)
+    with ProgressDisplay() as listener:
+        listener(events.StageStarted(label, 1, 1))
+        build(environment, lambda share, text: listener(events.StageProgress(label, share, text)))
+        listener(events.StageDone(label, 1, 1))
+    record = {"converter": environment.converter, "folder": str(environment.folder)}
+    emit(as_json, record, [f"{environment.converter} is installed in {environment.folder}"])
 
 
 @click.command()

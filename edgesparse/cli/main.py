@@ -44,7 +44,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     ),
     "Runs": (runs.report, runs.compare, runs.history, runs.export),
     "Devices": (device, emulator),
-    "Set-up": (init.init, docs, init.completion, pipelines.schema),
+    "Set-up": (init.init, init.setup, docs, init.completion, pipelines.schema),
 }
 
 

@@ -60,7 +60,7 @@ def bench(
     notes: bool,
     as_json: bool,
 ) -> None:
-    """Measure .tflite files; ratios refer to the first."""
+    """Measure .tflite, .pt2 and .onnx files; ratios refer to the first."""
     from edgesparse.cli.console import finish_run, open_project
     from edgesparse.cli.page_server import live_page
 
@@ -94,14 +94,14 @@ def inspect(
     pipeline: str | None,
     as_json: bool,
 ) -> None:
-    """Show every weight of a .tflite file: its zeros, storage and size."""
-    import edgesparse
-    from edgesparse.cli.console import result_console
+    """Show every weight of a .tflite, .pt2 or .onnx file: its zeros, storage and size."""
+    from edgesparse.cli.console import open_project, result_console
     from edgesparse.report.inspection import print_inspection
 
-    inspection = edgesparse.inspect(
-        model, device, samples=samples, attribution=attribution, pipeline=pipeline
-    )
+    with open_project() as project:
+        inspection = project.inspect(
+            model, device, samples=samples, attribution=attribution, pipeline=pipeline
+        )
     emit(as_json, inspection.record, lambda: print_inspection(inspection, result_console()))
 
 
@@ -114,11 +114,12 @@ def inspect(
 def encode(source: Path, target: Path, device: str, runtime: str | None, as_json: bool) -> None:
     """Store the weights of a .tflite file in the format that a device's runtime exploits.
 
-    No value changes.
+    No value changes; a .pt2 or .onnx file is converted before.
     """
-    import edgesparse
+    from edgesparse.cli.console import open_project
 
-    encoded = edgesparse.encode(source, target, device, runtime=runtime)
+    with open_project() as project:
+        encoded = project.encode(source, target, device, runtime=runtime)
     sparse = sum(decision.form != "dense" for decision in encoded.decisions)
     line = (
         f"{encoded.target}: for {encoded.runtime}, {encoded.bytes_before:,} -> "
@@ -167,7 +168,8 @@ def compress(
 ) -> None:
     """Compress a trained model for a device, without training and without labels.
 
-    MODEL is a .keras or .h5 file, a SavedModel folder, or a float .tflite file.
+    MODEL is a .keras or .h5 file, a SavedModel folder, or a float .tflite file; a .pt2 file of
+    PyTorch and an .onnx file are converted to one.
     """
     from edgesparse.cli.console import open_project, print_results, write_reports
     from edgesparse.report.units import size_text

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from edgesparse.commands.candidates import deliverable, ready, too_many_threads
+from edgesparse.commands.exchange import tflite_file
 from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
@@ -49,7 +50,7 @@ def bench(
     """Measure .tflite files; ratios refer to the first.
 
     Args:
-        models: a file or several.
+        models: a file or several; .pt2 and .onnx files are converted.
         device: one device or several: names of files in the project's devices/, paths,
             addresses (USER@HOST[:PORT]), or Devices.
         threads: numbers of threads, each measured; a device file's own stand before them.
@@ -73,7 +74,7 @@ def bench(
     words += [word for shape in input_shapes for word in ("--input-shape", shape)]
     words += [word for name in delegates for word in ("--delegate", name)]
     words += [*["--quick"] * quick, *["--layers"] * layers]
-    paths = list(dict.fromkeys(map(Path, files)))
+    paths = [tflite_file(project, path) for path in dict.fromkeys(map(Path, files))]
     if not paths:
         raise UsageError("no model to measure; name a .tflite file")
     unknown = [name for name in delegates if name not in DELEGATES]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgesparse.commands.exchange import tflite_file
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
@@ -42,13 +43,14 @@ def encode(
     the smallest that it accepts. No value changes.
 
     Args:
+        source: a .tflite file; a .pt2 or .onnx file is converted.
         runtime: one of the device's; default: the first that its file names.
 
     Raises:
         UsageError: a file or name is wrong.
         DeviceError: the device cannot be used.
     """
-    source, target = Path(source), Path(target)
+    source, target = tflite_file(project, Path(source)), Path(target)
     content = read_model(source)
     with project.target(device) as connected:
         runtime_profiles = profiles(connected, project.workspace())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgesparse.commands.exchange import tflite_file
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.data.transforms import value_names
@@ -115,6 +116,7 @@ def inspect(
     """Describe every weight of a .tflite file, and which zeros pay on a device.
 
     Args:
+        file: a .tflite file; a .pt2 or .onnx file is converted.
         samples: a .npy or .npz, for which zeros between operators are measured.
         attribution: find which inputs reach the outputs, and with what weight.
         pipeline: a pipeline file whose data names inputs and outputs.
@@ -122,7 +124,8 @@ def inspect(
     Raises:
         EdgesparseError: the file cannot be read or is not a .tflite; the device cannot be used.
     """
-    content = read_model(Path(file))
+    file = tflite_file(project, Path(file))
+    content = read_model(file)
     info, tensors = inspect_file(content, str(file)), describe(content, str(file))
     explained: dict[str, tuple[Explanation, ...]] = {}
     half: dict[str, str] = {}
@@ -145,7 +148,7 @@ def inspect(
         read_signature(content, str(file)),
         half,
         by_delegate,
-        zeros_between(Path(file), Path(samples)) if samples is not None else None,
+        zeros_between(file, Path(samples)) if samples is not None else None,
         tuple(features(content, str(file))) if attribution else None,
         _names(pipeline) if pipeline is not None else {},
     )

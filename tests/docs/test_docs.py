@@ -40,7 +40,7 @@ def test_an_unknown_topic_names_the_nearest():
         ("coral edge tpu", "coral"),
         ("exit code 3", "commands"),
         ("pytorch", "pytorch"),
-        ("onnx", "troubleshooting"),
+        ("onnx", "pytorch"),
         ("canary", "fleet"),
         ("github actions", "ci"),
         ("accuracy budget", "budget"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from edgesparse.commands.compression.keras_models import compress_keras
 from edgesparse.commands.compression.result import Compressed, Deadline
 from edgesparse.commands.compression.tflite_files import compress_file
+from edgesparse.commands.exchange import tflite_and_samples
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.graph import events
 from edgesparse.spec.errors import UsageError
@@ -34,11 +36,12 @@ def compress(
     them is measured, and again for a better one.
 
     Args:
-        model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; or
-            a .tflite file.
+        model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; a
+            .tflite file; or a .pt2 or .onnx file, which is converted to one.
         data: for a Keras model a .npz with x and y; a .npz of samples alone (x, or arrays by the
             inputs' names) or a .npy: the model's own outputs are the labels then; or a pipeline
-            file with data. For a .tflite file a .npy or .npz of samples.
+            file with data. For a .tflite file a .npy or .npz of samples, for
+            a .pt2 or .onnx file as the original takes them.
         sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES within
             `max_error`.
         max_error: largest loss of an output of a .tflite file: 0 for the original's answers, 1
@@ -58,11 +61,12 @@ def compress(
         raise UsageError(f"{target}: cannot be written; name another file with -o")
     deadline, before = Deadline(minutes), _written_at(target)
     try:
-        if source.suffix == ".tflite":
-            return compress_file(
-                project, source, Path(data), device, target, sparsity, max_error, deadline,
-                quick=quick,
-            )  # fmt: skip
+        file, samples = tflite_and_samples(project, source, Path(data))
+        if file.suffix == ".tflite":
+            compressed = compress_file(
+                project, file, samples, device, target, sparsity, max_error, deadline, quick=quick
+            )
+            return replace(compressed, source=str(source))
         return compress_keras(
             project, source, Path(data), device, target, sparsity or 0.7, deadline, quick=quick
         )

@@ -86,9 +86,22 @@ def run_json_module(
         UsageError: the object has a message under "wrong".
         EdgesparseError: the module crashes, or takes longer.
     """
+    command = python_module(module, *words)
+    return run_json(command, what, timeout_seconds, environment=environment, progress=progress)
+
+
+def run_json(
+    command: Sequence[str],
+    what: str,
+    timeout_seconds: float,
+    *,
+    environment: Mapping[str, str] | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run a command that answers like a module of `run_json_module`."""
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(
-            python_module(module, *words),
+            command,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

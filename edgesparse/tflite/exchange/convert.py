@@ -1,0 +1,241 @@
+"""Converts models from PyTorch and ONNX to .tflite, and compares their answers.
+
+    python -m edgesparse.tflite.exchange.convert SOURCE FILE ORIGINAL
+
+is the comparison, a program of its own: a runtime can crash its process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.safe.files import digest_of, new_folder, replace_bytes, replace_json
+from edgesparse.spec.safe.isolated_python import print_json_reply, run_json, run_json_module
+from edgesparse.tflite.exchange import program
+from edgesparse.tflite.exchange.environment import ENVIRONMENTS, Format
+from edgesparse.tflite.exchange.layer_names import name_layers
+from edgesparse.tflite.format.signature import (
+    TensorSpec,
+    dequantize,
+    explain_custom,
+    quantize,
+    read_signature,
+)
+
+TOLERANCE = 1e-4
+"""Largest difference of an answer, as a share of the spread of the original's answers."""
+TIMEOUT_SECONDS = 1800
+_ABOUT, _MODULE = "about.json", "edgesparse.tflite.exchange.convert"
+# torch.load reads nothing but tensors.
+_VARIABLES = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a model: its shape there, and in the .tflite file, where it has a name, too."""
+
+    name: str
+    tflite_name: str
+    shape: tuple[int, ...]
+    tflite_shape: tuple[int, ...]
+    moved: bool
+    """Whether the channels are last in the file, and second in the original."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted file; `error` is the largest difference of its answers, `samples` how many were
+    compared."""
+
+    path: Path
+    inputs: tuple[Input, ...]
+    error: float
+    samples: int
+
+    @property
+    def note(self) -> str:
+        moved = [
+            f"input {i.tflite_name} is channels last, {'x'.join(map(str, i.tflite_shape))}"
+            for i in self.inputs
+            if i.moved
+        ]
+        same = f"answers differ by at most {self.error:.0e} of their spread"
+        return "; ".join([f"converted to .tflite: {same}, on {self.samples} inputs", *moved])
+
+
+def convert(source: Path, kind: Format, folder: Path, samples: Path | None = None) -> Converted:
+    """Convert a model to a float .tflite in `folder`, unless it is there from an earlier call.
+
+    Its inputs of four and five dimensions are channels last.
+
+    Args:
+        samples: a .npy or .npz of inputs as the original takes them; a few are compared, besides
+            random ones.
+
+    Raises:
+        UsageError: the converter cannot convert the file; it must be installed.
+        EdgesparseError: the answers differ by more than TOLERANCE.
+    """
+    environment = ENVIRONMENTS[kind]
+    files = [source, Path(program.__file__), *([samples] if samples else []), *_external(source)]
+    recipe = " ".join([environment.folder.name, *map(digest_of, files)])
+    path = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    if not path.is_dir():
+        with new_folder(path) as part:
+            target = part / f"{source.stem}.tflite"
+            arguments = {
+                "format": kind,
+                "source": str(source.absolute()),
+                "target": str(target),
+                "samples": str(samples.absolute()) if samples else "",
+                "path": environment.imported,
+            }
+            # Isolated; the program is a file, since edgesparse cannot be imported there.
+            command = [str(environment.python), "-I", program.__file__, json.dumps(arguments)]
+            original = run_json(command, str(source), TIMEOUT_SECONDS, environment=_VARIABLES)
+            if kind == "torch":
+                target.write_bytes(name_layers(target.read_bytes()))
+            words = (source, target, json.dumps(original))
+            about = run_json_module(_MODULE, words, str(source), TIMEOUT_SECONDS)
+            if not about["error"] <= TOLERANCE:  # NaN, too.
+                raise EdgesparseError(
+                    f"{source}: answers of the converted file differ by {about['error']:.1e} of "
+                    f"their spread ({about['output']}), more than {TOLERANCE:.0e}; "
+                    f"{environment.converter} converts the model wrongly"
+                )
+            target.with_suffix(".npz").unlink()
+            replace_json(part / _ABOUT, about)
+    about = json.loads((path / _ABOUT).read_text())
+    inputs = tuple(
+        Input(i["name"], i["tflite_name"], tuple(i["shape"]), tuple(i["tflite_shape"]), i["moved"])
+        for i in about["inputs"]
+    )
+    return Converted(path / f"{source.stem}.tflite", inputs, about["error"], about["samples"])
+
+
+def _external(source: Path) -> list[Path]:
+    """Return the files of an ONNX model's weights, which can lie beside it."""
+    beside = source.parent.glob("*data")
+    return sorted(path for path in beside if path.name.startswith(source.stem) and path.is_file())
+
+
+def converted_samples(converted: Converted, samples: Path) -> Path:
+    """Return samples as the converted file takes them, from those that the original takes.
+
+    A file that is not of arrays, or does not fit, is returned unchanged: what uses it says why.
+    """
+    by_name = {i.name: i for i in converted.inputs}
+    try:
+        loaded = np.load(samples, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return samples
+    single = converted.inputs[0] if len(converted.inputs) == 1 else None
+    if isinstance(loaded, np.ndarray):
+        arrays = {single.tflite_name if single else "x": (single, loaded)}
+    else:
+        arrays = {}
+        for name in loaded.files:
+            source = by_name.get(name) or (single if name == "x" else None)
+            arrays[source.tflite_name if source else name] = source, loaded[name]
+    changed = {
+        name: np.moveaxis(values, 1, -1)
+        if source is not None and source.moved and values.shape[1:] == source.shape[1:]
+        else values
+        for name, (source, values) in arrays.items()
+    }
+    target = converted.path.parent / f"samples-{digest_of(samples)[:16]}.npz"
+    if not target.exists():
+        written = io.BytesIO()
+        np.savez(written, **changed)
+        replace_bytes(target, written.getvalue())
+    return target
+
+
+def _compare(path: Path, original: dict[str, Any]) -> dict[str, Any]:
+    """Run a file on the original's inputs; return its inputs, and the largest difference."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = path.read_bytes()
+    arrays = np.load(path.with_suffix(".npz"))
+    signature = read_signature(content, path.name)
+    if (custom := explain_custom(signature.custom)) is not None:
+        raise UsageError(f"converted to .tflite, {custom}")
+    interpreter = Interpreter(model_content=content)
+    inputs = []
+    ends = _matched([i["name"] for i in original["inputs"]], signature.inputs)
+    for entry, end in zip(original["inputs"], ends, strict=True):
+        shape = tuple(entry["shape"])
+        moved = len(shape) in program.IMAGE_RANKS
+        expected = (shape[0], *shape[2:], shape[1]) if moved else shape
+        if end.shape[1:] != expected[1:]:
+            raise UsageError(
+                f"input {end.name} of the converted file has shape {end.shape}, not {expected}"
+            )
+        interpreter.resize_tensor_input(end.index, expected)
+        inputs.append({"name": entry["name"], "tflite_name": end.name, "shape": shape,
+                       "tflite_shape": expected, "moved": moved})  # fmt: skip
+    interpreter.allocate_tensors()
+    sources = {d["index"]: d for d in interpreter.get_input_details()}
+    targets = {d["index"]: d for d in interpreter.get_output_details()}
+    count = len(arrays["input/0"])
+    answers: list[list[np.ndarray[Any, Any]]] = [[] for _ in signature.outputs]
+    outputs = _matched(original["outputs"], signature.outputs)
+    for row in range(count):
+        for number, (entry, end) in enumerate(zip(inputs, ends, strict=True)):
+            value = arrays[f"input/{number}"][row]
+            value = np.moveaxis(value, 1, -1) if entry["moved"] else value
+            interpreter.set_tensor(end.index, quantize(value, sources[end.index]))
+        interpreter.invoke()
+        for number, end in enumerate(outputs):
+            answers[number].append(
+                dequantize(interpreter.get_tensor(end.index), targets[end.index])
+            )
+    errors = {
+        end.name: _difference(arrays[f"output/{number}"], np.stack(answers[number]))
+        for number, end in enumerate(outputs)
+    }
+    worst = max(errors, key=lambda name: (np.isnan(errors[name]), errors[name]))
+    return {"inputs": inputs, "output": worst, "error": errors[worst], "samples": count}
+
+
+def _matched(names: Sequence[str], ends: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Return a file's inputs or outputs in the original's order: by name, else as they are."""
+    if len(names) != len(ends):
+        raise UsageError(f"the converted file has {len(ends)} of {len(names)} inputs or outputs")
+    by_name = {end.name: end for end in ends}
+    if all(name in by_name for name in names):
+        return [by_name[name] for name in names]
+    return list(ends)
+
+
+def _difference(expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) -> float:
+    """Largest difference of answers [n, ...], as a share of the spread of what is expected."""
+    expected = expected.astype("float64")
+    spread = float(expected.max() - expected.min()) or float(np.abs(expected).max()) or 1.0
+    layouts = [expected]
+    if expected.ndim - 1 in program.IMAGE_RANKS:
+        layouts.append(np.moveaxis(expected, 2, -1))
+    differences = [
+        float(np.abs(layout - actual.reshape(layout.shape)).max()) / spread
+        for layout in layouts
+        if layout.size == actual.size
+    ]
+    return min(differences, default=float("nan"))
+
+
+def main(source: str, path: str, original: str) -> None:
+    print_json_reply(lambda: _compare(Path(path), json.loads(original)), f"{source}: ")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
