@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesparse.delegate.constants import Cpu
+from edgesparse.spec.sparsify import AUTO_MULTIPLE
+
 _FOUR_BYTES = {"avx512_vnni", "avx_vnni", "asimddp"}
 """CPU flags, as Linux names them, of instructions that multiply four inputs at a time."""
 
@@ -24,6 +27,33 @@ class Threshold:
 
     block_inputs: int
     min_zeros: float
+
+
+@dataclass(frozen=True)
+class ChannelMultiple:
+    """Channel pruning leaves widths that are multiples of `number`; `why`, for messages."""
+
+    number: int = AUTO_MULTIPLE
+    why: str = "the vector length of common kernels"
+
+
+WIDEST = 16
+"""Largest multiple: coarser steps would miss budgets."""
+
+
+def channel_multiple(cpu: Cpu | None, *, every_file: bool = False) -> ChannelMultiple:
+    """Return the multiple of channels whose int8 kernels waste nothing on a CPU.
+
+    Args:
+        cpu: None where nothing is known of it, or an accelerator runs the files.
+        every_file: the delegate runs every int8 file, those without zeros too.
+    """
+    if cpu is None:
+        return ChannelMultiple()
+    if every_file:
+        return ChannelMultiple(4, "the delegate's groups of channels")
+    outputs = min(WIDEST, cpu.dense_tile[1])
+    return ChannelMultiple(outputs, f"the tiles of XNNPACK's int8 kernels on this CPU ({cpu.name})")
 
 
 def threshold(features: Iterable[str]) -> Threshold:

@@ -182,6 +182,8 @@ _NEON = replace(
     name="neon",
     vector=8,
     block_cost={1: 1.1, 2: 2.0, 4: 4.1},
+    # Of 8 outputs on most cores, of 16 on others.
+    dense_tile=(4, 8),
     dense=_scaled(_DOTPROD.dense, product=4.4, output=1.6, depthwise=1.1),
     builtin=_scaled(_DOTPROD.builtin, product=1.7, output=0.6, window=0.6, depthwise=0.6),
     delegate={

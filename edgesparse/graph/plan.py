@@ -334,7 +334,8 @@ def _sparsify(
                     graph, name, step, start, key, pattern_inputs, inputs["untrained_model"]
                 )
         code = start.digests.get(f"sparsify {name} {step_index}")
-        spec = sparsify.key_inputs(start.shared, step, code, target_inputs, pattern_inputs)
+        chosen = {**pattern_inputs, **sparsify.channel_inputs(step, profiles.values())}
+        spec = sparsify.key_inputs(start.shared, step, code, target_inputs, chosen)
         label = name if len(variant.sparsify) == 1 else f"{name} ({step.method})"
         key = graph.add("sparsify", label, spec, **inputs)
     return key if variant.sparsify else None

@@ -26,12 +26,17 @@ from edgesparse.methods.training.callbacks import Progress
 from edgesparse.methods.training.fitting import comparison_samples, fit
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import Train
-from edgesparse.spec.sparsify import REPORTED_GAP, Channels, Importance
+from edgesparse.spec.sparsify import (
+    AUTO_MULTIPLE,
+    REPORTED_GAP,
+    Channels,
+    Importance,
+    finer_multiple,
+)
 
 Measure = Callable[[Sequence[tf.keras.Model]], list[float]]
 """Returns the latencies of models on the target, in ms, measured together."""
-_STEPS = 40
-"""Steps of bisection: to far below a single channel."""
+_STEPS = 40  # Of bisection: to far below a single channel.
 _CANDIDATES = 5
 
 
@@ -43,6 +48,7 @@ def channels(
     progress: Progress,
     measure: Measure | None = None,
     only: Collection[str] | None = None,
+    channel_multiple: int = AUTO_MULTIPLE,
 ) -> Sparsified:
     """Remove channels until the budget is met, and fine-tune the rest.
 
@@ -54,13 +60,15 @@ def channels(
         progress: callback.
         measure: measures latencies; required for `spec.latency`.
         only: layers that can lose channels; default: all.
+        channel_multiple: widths are multiples of it where `spec.round_to` is auto.
 
     Raises:
         UsageError: a layer glob matches nothing, or no layer can lose channels.
         EdgesparseError: the budget cannot be met.
     """
     dependencies = trace(model)
-    pruning = Pruning(model, dependencies, choose_groups(dependencies, spec, only), spec)
+    groups = choose_groups(dependencies, spec, only)
+    pruning = Pruning(model, dependencies, groups, spec, channel_multiple)
     # All together, then fine-tuned: pruning layer by layer takes a training each.
     kept = _within_budget(pruning, spec, measure)
     removed = require_removed(pruning, kept)
@@ -68,6 +76,8 @@ def channels(
     check_shrunk(model, smaller, dependencies, kept, comparison_samples(model, dataset))
     history = fit(smaller, dataset, train, progress)
     note = remaining_cost(dependencies, kept)
+    if spec.round_to == "auto":
+        note += f", widths in multiples of {channel_multiple}"
     if spec.ratio is not None and abs(spec.ratio - removed) > REPORTED_GAP:
         note += f"; requested removal of {spec.ratio:.0%} of channels, reached {removed:.0%}"
         note += _reasons(dependencies)
@@ -110,6 +120,7 @@ class Pruning:
     dependencies: Dependencies
     groups: Sequence[Group]
     spec: Channels
+    channel_multiple: int = AUTO_MULTIPLE
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -135,27 +146,20 @@ class Pruning:
                 removed = int(np.sum(group_scores < limit))
             else:
                 removed = round(share * len(group_scores))
-            left = _round(len(group_scores) - removed, len(group_scores), self.spec)
+            left = self._round(len(group_scores) - removed, len(group_scores))
             # Stable, so that equal channels are removed in their order.
             order = np.argsort(group_scores, kind="stable")
             kept[group.atoms[order[: len(group_scores) - left]]] = False
         return kept
 
-
-def _round(left: int, width: int, spec: Channels) -> int:
-    """Return a width that is a multiple, not below the minimum and at most `width`."""
-    multiple = _multiple(width) if spec.round_to == "auto" else spec.round_to
-    least = max(1, int(np.ceil(width * (1 - spec.max_pruning_ratio))))
-    # To the nearest multiple, for vectorized kernels, but not below max_pruning_ratio's minimum.
-    rounded = max((left + multiple // 2) // multiple, -(-least // multiple), 1) * multiple
-    return min(width, rounded)
-
-
-def _multiple(width: int) -> int:
-    """Return the multiple of widths for `auto`: 8, the vector length of common kernels and two of
-    the delegate's groups of 4 channels, for all targets, so that they share a trained model. Less
-    in narrow layers, which could not lose channels otherwise."""
-    return max(m for m in (1, 2, 4, 8) if m == 1 or m <= width // 4)
+    def _round(self, left: int, width: int) -> int:
+        """Return a width that is a multiple, not below the minimum and at most `width`."""
+        fixed = self.spec.round_to
+        multiple = finer_multiple(self.channel_multiple, width) if fixed == "auto" else fixed
+        least = max(1, int(np.ceil(width * (1 - self.spec.max_pruning_ratio))))
+        # To the nearest multiple, but not below max_pruning_ratio's minimum.
+        rounded = max((left + multiple // 2) // multiple, -(-least // multiple), 1) * multiple
+        return min(width, rounded)
 
 
 def _override_ratio(group: Group, spec: Channels) -> float | None:

@@ -48,6 +48,16 @@ Multiple = Annotated[
 ]
 
 
+AUTO_MULTIPLE = 8
+"""Multiple of channels for `round_to: auto` where nothing is known of the target."""
+
+
+def finer_multiple(multiple: int, width: int) -> int:
+    """Return the multiple of channels for a layer of a width: at most a quarter of it, since narrow
+    layers could not lose channels otherwise."""
+    return max(m for m in (1, 2, 4, 8, 16) if m == 1 or m <= min(multiple, width // 4))
+
+
 class LayerOverride(Strict):
     """Sparsity and pattern of the layers whose names match."""
 
@@ -163,9 +173,9 @@ class Channels(FineTune):
     )
     round_to: Multiple = Field(
         "auto",
-        description="Remaining widths are multiples of this, for vectorized kernels; auto: 8 for "
-        "every target (the delegate's groups have 4 channels), and less in layers narrower than "
-        "32.",
+        description="Remaining widths are multiples of this, for vectorized kernels. auto: of 16, "
+        "8 or 4, as the target's int8 kernels have it, 8 where nothing is known of it; finer in "
+        "layers narrower than four times that.",
     )
     max_pruning_ratio: Sparsity = Field(
         0.9, description="Largest share of channels to remove from a layer."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.spec.safe.text import listed
 from edgesparse.spec.sparsify import (
+    AUTO_MULTIPLE,
     REPORTED_GAP,
     Channels,
     Magnitude,
@@ -47,6 +48,7 @@ from edgesparse.stages.base.stage import (
     StageKind,
     with_location,
 )
+from edgesparse.tflite.runtimes.compatibility import Profile
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from edgesparse.methods.coverage import Coverage, LayerSparsity, Sparsified
 
 COVERAGE, LAYERS = "coverage.json", "sparsity.json"
+_MULTIPLE = "channel_multiple"
 _NAMED = 4
 RATE = 1 / 3
 """Fine-tuning starts from trained weights: a smaller step than training's."""
@@ -74,7 +77,8 @@ def key_inputs(
         code: the digest of a user's method.
         target: the device and its runtime; part of the key only of a latency budget, so that
             everything else is trained once for all devices.
-        chosen: the inputs of `pattern: auto`; see untrained_model.exploited.
+        chosen: the inputs of `pattern: auto`, see untrained_model.exploited, and of `round_to:
+            auto`, see channel_inputs.
     """
     settings = step.model_dump(mode="json")
     if settings.get("allow_partial") is False:
@@ -87,6 +91,15 @@ def key_inputs(
     if isinstance(step, Channels) and step.latency is not None:
         spec["target"] = target
     return {**spec, **chosen}
+
+
+def channel_inputs(step: Sparsify, profiles: Iterable[Profile]) -> dict[str, Any]:
+    """Return the inputs of `round_to: auto`: the target's multiple of channels, not its name, so
+    that devices with the same one share the training. Empty for 8, and without `auto`."""
+    if not isinstance(step, Channels) or step.round_to != "auto":
+        return {}
+    multiple = max((p.channel_multiple.number for p in profiles), default=AUTO_MULTIPLE)
+    return {} if multiple == AUTO_MULTIPLE else {_MULTIPLE: multiple}
 
 
 def run(context: StageContext) -> None:
@@ -166,6 +179,7 @@ def _apply(
         "spec": spec,
         "progress": progress,
         "measure": _measure_on_device(context) if "target" in context.stage.spec else None,
+        _MULTIPLE: context.stage.spec.get(_MULTIPLE, AUTO_MULTIPLE),
     }
     result = references.call(target, spec.args if is_user_method else {}, arguments)
     return coverage.as_sparsified(result, target.label)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from edgesparse.delegate.choice import Threshold, has_enough_zeros, is_tried, threshold
+from edgesparse.delegate.choice import (
+    Threshold,
+    channel_multiple,
+    has_enough_zeros,
+    is_tried,
+    threshold,
+)
+from edgesparse.delegate.constants import CPUS
 
 
 def blocks(shape, share, block, seed=0):
@@ -25,6 +32,14 @@ def blocks(shape, share, block, seed=0):
 )
 def test_the_threshold_of_a_cpu(features, expected):
     assert threshold(features.split()) == expected
+
+
+def test_the_multiple_of_channels_that_a_cpu_wants():
+    wanted = {name: channel_multiple(cpu).number for name, cpu in CPUS.items()}
+    wide = dict.fromkeys(("avx512vnni", "amx", "dotprod"), 16)
+    assert wanted == wide | dict.fromkeys(("avx2", "avxvnni", "neon"), 8)
+    assert channel_multiple(CPUS["dotprod"], every_file=True).number == 4
+    assert channel_multiple(None).number == 8
 
 
 @pytest.mark.parametrize("shape", [(64, 3, 3, 32), (128, 64)])

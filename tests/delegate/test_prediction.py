@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from edgesparse.commands.prediction.delegate_speedup import gain_of
-from edgesparse.delegate.cost import cpu_of
 from edgesparse.spec.pipeline import Variant
 from edgesparse.spec.reading.load import load_pipeline
 from edgesparse.spec.step import block_shape
+from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from edgesparse.tflite.runtimes.patterns import read_graph
 from tests.conftest import ROOT
 from tests.delegate.test_speed import RACE
@@ -65,7 +65,8 @@ def test_zeros_pay_as_much_as_predicted(tmp_path):
     model = digits_model()
     x = np.random.default_rng(0).random((64, 32, 32, 3), np.float32)
     graph = read_graph(convert(model, "f32", np.zeros((0, 1), np.float32)))
-    cpu = cpu_of("x86_64", features())
+    machine = Machine("ai-edge-litert", "2.1.6", "x86_64", frozenset(features()))
+    profile = Profile(machine, delegate=True)
     paths, predicted = {}, {}
     for name, (share, pattern) in {"dense": (0.0, "unstructured"), **VARIANTS}.items():
         path = tmp_path / f"{len(paths)}.tflite"
@@ -75,7 +76,7 @@ def test_zeros_pay_as_much_as_predicted(tmp_path):
         step = {"method": "magnitude", "sparsity": share, "pattern": "unstructured"}
         step["exclude"] = ["classifier"]
         variant = Variant.model_validate({"sparsify": step, "quantize": "int8"})
-        predicted[name] = gain_of(variant, graph, cpu, "ai-edge-litert", pattern).ratio
+        predicted[name] = gain_of(variant, graph, profile, pattern).ratio
     command = [sys.executable, "-c", RACE, json.dumps(paths), str(ROUNDS)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     times = json.loads(done.stdout)

@@ -1,5 +1,6 @@
 import pytest
 
+from edgesparse.delegate.choice import ChannelMultiple
 from edgesparse.graph.plan import build_plan
 from edgesparse.graph.workspace import differences
 from edgesparse.measure.rows import RuntimeInfo
@@ -16,11 +17,22 @@ DIGESTS = {"data": "d", "model": "m"}
 
 
 def plan(
-    text=TEXT, digests=DIGESTS, versions=None, runtimes=RUNTIMES, variants=None, machine="x86_64"
+    text=TEXT,
+    digests=DIGESTS,
+    versions=None,
+    runtimes=RUNTIMES,
+    variants=None,
+    machine="x86_64",
+    multiple=8,
 ):
     pipeline = parse_pipeline(text, str(ROOT / "pipelines" / "x.yaml")).spec
     versions = versions or {"tensorflow": "2.21.0"}
-    profiles = {r.name: Profile(Machine(r.name, r.version, machine)) for r in runtimes}
+    profiles = {
+        r.name: Profile(
+            Machine(r.name, r.version, machine), channel_multiple=ChannelMultiple(multiple)
+        )
+        for r in runtimes
+    }
     return build_plan(pipeline, digests, versions, runtimes, profiles, variants=variants)
 
 
@@ -99,6 +111,18 @@ def test_another_machine_stores_anew_what_it_treats_otherwise():
     names = {label.split()[0] for label in rerun(plan(), plan(machine="aarch64"))}
     assert names == {"encode", "verify"}
     assert rerun(plan(machine="armv7l"), plan(machine="armv8l")) == set()
+
+
+def test_targets_with_other_widths_of_channels_prune_them_anew():
+    wide = plan(multiple=16)
+    again = {label for label in rerun(plan(), wide) if label.startswith("sparsify")}
+    assert again == {
+        "sparsify channels-int8",
+        "sparsify channels-sparse-int8 (magnitude)",
+    }
+    assert keys(plan(multiple=8)) == keys(plan())
+    numbered = TEXT.replace("macs: 0.4", "macs: 0.4\n      round_to: 8")
+    assert keys(plan(numbered, multiple=16)) == keys(plan(numbered))
 
 
 def test_a_subset_keeps_the_baseline():

@@ -38,10 +38,11 @@ def whole(model):
     return cost(found, np.ones(len(found.fixed), bool))
 
 
-def prune(model, dataset=None, measure=None, only=None, **settings):
+def prune(model, dataset=None, measure=None, only=None, channel_multiple=8, **settings):
     spec = Channels(method="channels", **{"epochs": 0, **settings})
     dataset = dataset or random_data(model)
-    return channels(model, dataset, Train(epochs=spec.epochs), spec, quiet, measure, only)
+    train = Train(epochs=spec.epochs)
+    return channels(model, dataset, train, spec, quiet, measure, only, channel_multiple)
 
 
 def widths(model):
@@ -123,6 +124,14 @@ def test_layers_lose_what_is_said_and_no_more():
     assert widths_of(done) == {"stem": 8, "point": 4, "wide": 8, "classifier": 4}
     done = prune(network(), ratio=0.5, scope="layer", only=["wide"])
     assert widths_of(done) == {"stem": 8, "point": 16, "wide": 16, "classifier": 4}
+
+
+@pytest.mark.parametrize(("multiple", "left"), [(4, 20), (8, 24), (16, 24)])
+def test_the_target_chooses_the_multiple(multiple, left):
+    """32 channels are too few for multiples of 16."""
+    done = prune(network(), ratio=0.375, scope="layer", only=["wide"], channel_multiple=multiple)
+    assert widths_of(done)["wide"] == left
+    assert f"widths in multiples of {multiple}" in done.notes[0]
 
 
 def widths_of(done):

@@ -13,6 +13,8 @@ from typing import Any
 
 from edgesparse.commands.fleet.cost_calibration import delegate_factors, loads_delegate
 from edgesparse.commands.fleet.target import Target
+from edgesparse.delegate.choice import ChannelMultiple, channel_multiple
+from edgesparse.delegate.cost import cpu_of
 from edgesparse.devices.agent.probe import CellResult, NetworkSpeedups, probe_cells, probe_networks
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph.workspace import Workspace
@@ -66,8 +68,17 @@ def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
         machine = Machine(runtime.name, runtime.version, target.host.machine, features)
         results = probed.get((runtime.name, runtime.version), ({}, None, None, None))
         ours = loads_delegate(target, runtime.name, runtime.version)
-        profiles_by_name[runtime.name] = Profile(machine, *results, delegate=ours)
+        profiles_by_name[runtime.name] = Profile(
+            machine, *results, delegate=ours, channel_multiple=_channel_multiple(target)
+        )
     return profiles_by_name
+
+
+def _channel_multiple(target: Target) -> ChannelMultiple:
+    features = (target.host.features or "").split()
+    on_cpu = target.device.delegate_used != "edgetpu"
+    cpu = cpu_of(target.host.machine, features) if on_cpu else None
+    return channel_multiple(cpu, every_file=target.device.delegate == "edgesparse")
 
 
 def mismatches(target: Target, trials: Sequence[CellResult]) -> list[CellResult]:

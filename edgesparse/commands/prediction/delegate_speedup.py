@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from edgesparse.commands.prediction.outcomes import Prediction
-from edgesparse.delegate.constants import Cpu
 from edgesparse.delegate.cost import Pair
 from edgesparse.methods.network.keep_mask import distribute, resolve_distribution
 from edgesparse.spec.pipeline import Variant
@@ -51,8 +50,8 @@ def predict_gains(
         for name, variant in variants.items():
             if variant.quantize.numbers != "int8":
                 continue
-            gain = gain_of(variant, graph, profile.cpu, runtime)
-            text = _text(variant, graph, profile.cpu, runtime, gain) if variant.has_zeros else ""
+            gain = gain_of(variant, graph, profile)
+            text = _text(variant, graph, profile, gain) if variant.has_zeros else ""
             ours = gain.ratio >= GAIN_FROM
             time, delegate = (gain.time, "edgesparse") if ours else (gain.dense, "xnnpack")
             predictions.append(
@@ -64,15 +63,19 @@ def predict_gains(
 def gain_of(
     variant: Variant,
     graph: patterns.ModelGraph,
-    cpu: Cpu,
-    runtime: str,
+    profile: Profile,
     pattern: str | None = None,
 ) -> Gain:
-    """Predict the time of a variant of a model on a CPU; with another pattern of zeros, if any."""
-    network = _without_channels(graph.int8, variant)
+    """Predict the time of a variant of a model; with another pattern of zeros, if any.
+
+    Args:
+        profile: of a runtime that loads the delegate.
+    """
+    assert profile.cpu is not None
+    network = _without_channels(graph.int8, variant, profile.channel_multiple.number)
     step = next((s for s in reversed(variant.sparsify) if leaves_zeros(s)), None)
     zeros = zeros_by_layer(step, graph, pattern) if step is not None else {}
-    return layer_gains(with_zeros(network, zeros), cpu, runtime)
+    return layer_gains(with_zeros(network, zeros), profile.cpu, profile.machine.runtime)
 
 
 def zeros_by_layer(
@@ -127,25 +130,26 @@ def _distributed(
     return distribute(joint, sparsity, resolved)
 
 
-def _without_channels(network: Network, variant: Variant) -> Network:
+def _without_channels(network: Network, variant: Variant, multiple: int) -> Network:
     """The network after the steps that remove channels, as if every layer lost the same share."""
     for step in variant.sparsify:
         if isinstance(step, Channels):
+            rounded = multiple if step.round_to == "auto" else step.round_to
             budget = step.macs or step.latency
             if budget is not None:
-                network = thinned(network, macs=budget)
+                network = thinned(network, macs=budget, multiple=rounded)
             elif step.parameters is not None:
-                network = thinned(network, width=math.sqrt(step.parameters))
+                network = thinned(network, width=math.sqrt(step.parameters), multiple=rounded)
             else:
-                network = thinned(network, width=1 - (step.ratio or 0.0))
+                network = thinned(network, width=1 - (step.ratio or 0.0), multiple=rounded)
         elif isinstance(step, L1) and step.group == "channel":
             network = thinned(network, width=1 - (step.sparsity or 0.5))
     return network
 
 
-def _text(variant: Variant, graph: patterns.ModelGraph, cpu: Cpu, runtime: str, gain: Gain) -> str:
+def _text(variant: Variant, graph: patterns.ModelGraph, profile: Profile, gain: Gain) -> str:
     """Say what zeros gain, and which pattern would gain more; empty where nothing does."""
-    text = ""
+    text, runtime = "", profile.machine.runtime
     if gain.ratio >= GAIN_FROM and gain.paying:
         pruned = sum(layer.zeros > 0 for layer in gain.layers)
         share = sum(layer.share for layer in gain.paying)
@@ -155,7 +159,7 @@ def _text(variant: Variant, graph: patterns.ModelGraph, cpu: Cpu, runtime: str, 
             "the time of dense int8"
         )
     blocks = patterns.DELEGATE_BLOCKS
-    better = {p: gain_of(variant, graph, cpu, runtime, p).ratio for p in blocks}
+    better = {p: gain_of(variant, graph, profile, p).ratio for p in blocks}
     best = next((p for p in blocks if better[p] >= 0.95 * max(better.values())), blocks[0])
     if better[best] >= BETTER_FROM * max(gain.ratio, 1.0):
         more = f"{better[best]:.1f}x with pattern {best}"

@@ -25,7 +25,7 @@ class Prediction:
     """A prediction about variants of a plan.
 
     Args:
-        topic: task: which task and data were detected, for `plan` only; gain: how much time zeros
+        topic: task: what was detected or chosen, for `plan` only; gain: how much time zeros
             save; coverage: less sparsity than requested; speed: no speed-up from zeros; failure:
             the variant will fail.
         template: the message, in which "{variants}" stands for their names.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgesparse.commands.fleet.target import Target
 from edgesparse.commands.prediction import delegate_speedup, feasibility, no_speedup
 from edgesparse.commands.prediction.outcomes import Prediction
+from edgesparse.delegate.choice import ChannelMultiple
 from edgesparse.graph import events
 from edgesparse.graph.execution.executor import Executor
 from edgesparse.graph.execution.scheduler import execute
 from edgesparse.graph.plan import Plan
 from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import Variant
+from edgesparse.spec.sparsify import Channels
 from edgesparse.stages import preflight, untrained_model
+from edgesparse.tflite.runtimes.compatibility import Profile
 
 
 def predict(
@@ -49,6 +53,8 @@ def predict(
                 store.discard(group.preflight)
                 raise
     prefix = f"{target.device.name}: "
+    chosen = {v: context.pipeline.variants[v] for v in plan.converted}
+    predictions += channel_widths(chosen, context.profiles, prefix)
     if target.device.tpu is not None:
         pipeline = context.pipeline
         zeros = tuple(v for v in plan.converted if pipeline.variants[v].has_zeros)
@@ -56,7 +62,6 @@ def predict(
         if zeros:
             predictions.append(Prediction("note", text, zeros, prefix=prefix))
         return predictions
-    chosen = {v: context.pipeline.variants[v] for v in plan.converted}
     predictions += no_speedup.half_precision(chosen, context.profiles, prefix)
     for group in groups:
         key = group.untrained_model
@@ -66,6 +71,23 @@ def predict(
             predictions += no_speedup.zeros(plan, variants, graph, context.profiles, prefix)
             predictions += delegate_speedup.predict_gains(variants, graph, context.profiles, prefix)
     return list(dict.fromkeys(predictions))
+
+
+def channel_widths(
+    variants: Mapping[str, Variant], profiles: Mapping[str, Profile], prefix: str
+) -> list[Prediction]:
+    """Say which widths channel pruning will leave with `round_to: auto`."""
+    names = tuple(
+        name
+        for name, variant in variants.items()
+        if any(isinstance(s, Channels) and s.round_to == "auto" for s in variant.sparsify)
+    )
+    multiple = next((p.channel_multiple for p in profiles.values()), ChannelMultiple())
+    text = (
+        f"{{variants}}: channels are left in multiples of {multiple.number}, {multiple.why} "
+        "(round_to: auto)"
+    )
+    return [Prediction("task", text, names, prefix=prefix)] if names else []
 
 
 def ensure_artifacts(

@@ -13,6 +13,7 @@ from typing import Literal
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from edgesparse.delegate.choice import ChannelMultiple
 from edgesparse.delegate.constants import Cpu
 from edgesparse.delegate.cost import cpu_of
 from edgesparse.tflite.format.sparse_layout import Form
@@ -312,6 +313,8 @@ class Profile:
     """How many times its predicted time edgesparse's delegate took in the probe's network."""
     delegate: bool = False
     """The device loads edgesparse's delegate into the runtime."""
+    channel_multiple: ChannelMultiple = field(default_factory=ChannelMultiple)
+    """Widths that channel pruning leaves with `round_to: auto`."""
 
     def verdict(self, cell: Cell) -> Verdict:
         if cell in self.probed:

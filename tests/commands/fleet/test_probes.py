@@ -15,7 +15,13 @@ CELL = Cell("FULLY_CONNECTED", "int8", "densify")
 @pytest.fixture
 def target():
     return SimpleNamespace(
-        device=SimpleNamespace(name="pi", cpu_delegate="xnnpack", loads_edgesparse=False),
+        device=SimpleNamespace(
+            name="pi",
+            cpu_delegate="xnnpack",
+            loads_edgesparse=False,
+            delegate="xnnpack",
+            delegate_used="xnnpack",
+        ),
         host=SimpleNamespace(machine="aarch64", cpu="Cortex-A76", features="fp asimd asimddp"),
         runtimes=(RuntimeInfo(name="ai-edge-litert", version="2.1.6"),),
         transport=None,
@@ -46,6 +52,19 @@ def test_what_was_found_counts(workspace, target):
     assert not probes.profiles(target, None)["ai-edge-litert"].verdict(CELL).runs
     assert profile.half_precision.exists
     assert not probes.profiles(target, None)["ai-edge-litert"].half_precision.exists
+
+
+def test_channels_are_left_as_the_device_wants(target):
+    def multiple():
+        return probes.profiles(target, None)["ai-edge-litert"].channel_multiple.number
+
+    assert multiple() == 16
+    target.host.features = "fp asimd"
+    assert multiple() == 8
+    target.device.delegate = "edgesparse"
+    assert multiple() == 4
+    target.device.delegate_used = "edgetpu"
+    assert multiple() == 8
 
 
 @pytest.mark.parametrize("change", ["version", "cpu", "damage", "kind"])

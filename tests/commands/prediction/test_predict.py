@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from edgesparse.commands.prediction.predict import channel_widths
+from edgesparse.delegate.choice import ChannelMultiple
+from edgesparse.spec.pipeline import Variant
+from edgesparse.tflite.runtimes.compatibility import Machine, Profile
 from tests.conftest import TINY, run_cli
 
 pytestmark = pytest.mark.slow
@@ -25,6 +29,20 @@ def advice(cli, folder, variants):
     found = json.loads(done.stdout)
     assert not any(s["cached"] for s in found["stages"] if s["stage"] not in AHEAD)
     return [p["message"] for p in found["predictions"] if p["topic"] != "task"]
+
+
+@pytest.mark.parametrize("multiple", [4, 16])
+def test_widths_of_channels_are_announced(multiple):
+    step = {"method": "channels", "macs": 0.4}
+    steps = {"few": step, "exact": step | {"round_to": 4}, "dense": []}
+    variants = {name: Variant.model_validate({"sparsify": s}) for name, s in steps.items()}
+    wanted = ChannelMultiple(multiple, "the tiles of kernels")
+    profile = Profile(Machine("ai-edge-litert", "2", "x86_64"), channel_multiple=wanted)
+    (found,) = channel_widths(variants, {"ai-edge-litert": profile}, "pi: ")
+    assert found.message == (
+        f"pi: few: channels are left in multiples of {multiple}, the tiles of kernels "
+        "(round_to: auto)"
+    )
 
 
 def test_what_a_runtime_would_refuse_is_converted_as_it_takes_it(cli, tmp_path):

@@ -27,3 +27,8 @@ def test_widths_are_multiples():
     widths = [node.layer.outputs for node in network.nodes if node.op == "CONV_2D"]
     assert all(width % 2 == 0 for width in widths)
     assert min(widths) == 8
+    network = read_network(NETWORKS["mobilenet_v1"](Zeros()))
+    for multiple in (4, 16):
+        smaller = thinned(network, macs=0.45, multiple=multiple)
+        wide = {n.layer.outputs for n in smaller.nodes[1:-3]} - {smaller.nodes[0].layer.outputs}
+        assert all(width % multiple == 0 for width in wide)
