@@ -29,7 +29,7 @@ from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
 from edgesparse.tflite.format.flatbuffer import label
 from edgesparse.tflite.format.operators import read_operators
-from edgesparse.tflite.runtimes.delegated import is_tried
+from edgesparse.tflite.runtimes.delegated import prospect
 from edgesparse.tflite.runtimes.storage import Decision
 from edgesparse.tflite.verify import limits
 
@@ -190,7 +190,7 @@ def _verified(
     candidate = replace(
         candidate,
         path=_file(store, verdict["path"]),
-        model=ModelFile.model_validate({**verdict["model"], **network}),
+        model=ModelFile.model_validate({**verdict["model"], **network, **_timed(verdict)}),
         golden=store.path(convert) / "golden.npz",
         samples=sampled / "samples.npz",
         limits=limits(pipeline.variants[candidate.variant].quantize, pipeline.verify),
@@ -230,6 +230,11 @@ def _layers_of(path: Path, modified_ns: int = 0) -> tuple[Layer, ...]:
     """
     operators = read_operators(path.read_bytes(), str(path))
     return tuple(Layer.model_validate(info, from_attributes=True) for info in operators)
+
+
+def _timed(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """Times by which the delegate was chosen; empty where none were measured."""
+    return {"delegate_times": verdict["times"]} if verdict.get("times") else {}
 
 
 def _file(store: Store, location: str) -> Path:
@@ -347,7 +352,12 @@ def ready(candidate: Candidate, target: Target, error: str | None, delegate: str
         note = "on the CPU: this file was not compiled for the Edge TPU"
         return replace(candidate, delegate="xnnpack", notes=(note,))
     offer = offers(target).get(candidate.runtime.name)
-    if error is not None or offer is None or not is_tried(content, offer, candidate.runtime.name):
+    if error is not None or offer is None:
+        return candidate
+    chances = prospect(content, offer, candidate.runtime.name)
+    if chances.why:
+        return replace(candidate, notes=(f"runs by xnnpack: {chances.why}",))
+    if not chances.is_tried:
         return candidate
     if "refused" in offer:
         return replace(candidate, notes=(f"runs by xnnpack: {offer['refused']}",))

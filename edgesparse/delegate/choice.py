@@ -19,6 +19,10 @@ MIN_ZEROS = {False: 0.5, True: 0.7}
 """Share of zeros from which the delegate counts a node as sparse: with matrix tiles (AMX), whose
 dense products are faster, more."""
 
+TIMED_BETWEEN = (0.7, 1.3)
+"""Predicted speed-ups between which a file is timed with and without the delegate, since
+predictions can be that far off: below it is not tried, above it is used."""
+
 
 @dataclass(frozen=True)
 class Threshold:

@@ -42,6 +42,13 @@ class RuntimeInfo(Data):
     version: str
 
 
+class DelegateTimes(Data):
+    """Latencies in a short measurement on the device, by which the delegate was chosen."""
+
+    xnnpack_ms: Finite
+    edgesparse_ms: Finite
+
+
 class ModelFile(Data):
     """The .tflite file that was measured."""
 
@@ -65,6 +72,8 @@ class ModelFile(Data):
     """The same, by layer."""
     experts: dict[str, list[Share]] = {}
     """How often each expert was chosen, by mixture-of-experts layer."""
+    delegate_times: DelegateTimes | None = None
+    """Only where predictions could not tell which delegate is faster."""
 
     @classmethod
     def of(cls, info: ModelInfo) -> ModelFile:

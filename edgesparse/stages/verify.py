@@ -3,6 +3,7 @@ are right."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from edgesparse.delegate import library as library_for
 from edgesparse.delegate.node_summary import summarize
 from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import Check, Event, Failed
-from edgesparse.devices.agent.job import Entry, check_only
-from edgesparse.devices.agent.run_job import run_job
+from edgesparse.devices.agent.job import Entry, Job, Settings, check_only
+from edgesparse.devices.agent.run_job import round_medians, run_job
 from edgesparse.devices.transport.interface import Transport
 from edgesparse.measure.evaluation import (
     INCOMPLETE_OUTPUTS,
@@ -31,8 +32,12 @@ from edgesparse.stages.base.artifacts import read_json, write_json
 from edgesparse.stages.base.stage import Devices, StageContext, StageKind
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage
-from edgesparse.tflite.runtimes.delegated import is_tried
+from edgesparse.tflite.runtimes.delegated import Prospect, prospect
 
+_ROUNDS = 3
+_TIMED = Settings(warmup_runs=2, warmup_seconds=0.0, runs=5, seconds=0.1, timeout_seconds=60.0)
+"""A short measurement: which of two delegates is faster."""
+_SLOWER = "{xnnpack_ms:.3g} ms, with delegate edgesparse {edgesparse_ms:.3g} ms"
 NO_ANSWER = "no answer"
 ANSWERS = "answers.npz"
 _DELEGATED = " by edgesparse"
@@ -55,8 +60,8 @@ def key_inputs(
     Args:
         delegate: the one that runs files for which edgesparse's is not chosen.
         edgesparse: `library` and `architecture` of edgesparse's delegate, or why it is `refused`,
-            and the `threshold` from which it is tried, or the `cpu` on which it must be expected to
-            be faster; default: with every int8 file.
+            and the `threshold` of zeros, the `cpu` and the predicted speed-ups by which it is tried
+            and `timed_between`; default: with every int8 file.
     """
     offered = (
         {"edgesparse": edgesparse} if edgesparse and variant.quantize.numbers == "int8" else {}
@@ -84,20 +89,25 @@ def run(context: StageContext) -> None:
     paths = _stored_forms(context)
     files = {form: read_json(path.with_name("model.json")) for form, path in paths.items()}
     _require_zeros(context, files)
-    library, fallback = _edgesparse(context)
+    library, chances, fallback = _edgesparse(context)
     tried = _try_forms(context, paths, limit, library)
     # The first one that runs with right outputs: sparse before dense.
     chosen = next((form for form in paths if form in tried.checks), None)
     if chosen is None:
         raise EdgesparseError(_failure(context, paths, tried))
-    name = chosen
+    name, times = chosen, dict[str, float]()
     if library is not None:
         # It must run without the delegate, too.
         delegated = [f for f in paths if _takes_nodes(tried, f) and f in tried.checks]
-        if delegated:
-            chosen, name = delegated[0], delegated[0] + _DELEGATED
-        else:
+        if not delegated:
             fallback = _Fallback(*_why_not(tried, chosen + _DELEGATED))
+        else:
+            if chances.is_timed:
+                times = _times(context, paths[chosen], paths[delegated[0]], library)
+            if not times or times["edgesparse_ms"] < times["xnnpack_ms"]:
+                chosen, name = delegated[0], delegated[0] + _DELEGATED
+            else:
+                fallback = _Fallback(_SLOWER.format(**times), False)
     evaluation = tried.evaluations.get(name)
     if devices.host is not None:
         evaluation = _host_evaluation(context, chosen, _cpu_file(context, paths[chosen]), limit)
@@ -111,6 +121,7 @@ def run(context: StageContext) -> None:
             "path": paths[chosen].parent.name + "/" + paths[chosen].name,
             "model": files[chosen],
             "delegate": "edgesparse" if name != chosen else None,
+            "times": times,
             "try_again": fallback is not None and fallback.can_pass,
             "agreement": tried.checks[name].agreement,
             "notes": [
@@ -142,19 +153,43 @@ class _Fallback:
     can_pass: bool
 
 
-def _edgesparse(context: StageContext) -> tuple[Path | None, _Fallback | None]:
-    """Return the library of edgesparse's delegate where it is to be tried; else the reason, where
-    the file has enough zeros for it."""
+def _edgesparse(context: StageContext) -> tuple[Path | None, Prospect, _Fallback | None]:
+    """Return the library of edgesparse's delegate where it is to be tried, what it promises, and
+    the reason where it is not to be tried although the file has enough zeros for it."""
     offer = context.stage.spec.get("edgesparse")
+    if offer is None:
+        return None, Prospect(False), None
     dense, runtime = context.inputs["convert"] / "dense.tflite", context.stage.spec["runtime"]
-    if offer is None or not is_tried(dense.read_bytes(), offer, runtime["name"]):
-        return None, None
+    chances = prospect(dense.read_bytes(), offer, runtime["name"])
+    if not chances.is_tried:
+        return None, chances, _Fallback(chances.why, False) if chances.why else None
     if "refused" in offer:
-        return None, _Fallback(offer["refused"], False)
+        return None, chances, _Fallback(offer["refused"], False)
     try:
-        return library_for(offer["architecture"]), None
+        return library_for(offer["architecture"]), chances, None
     except BuildError as error:
-        return None, _Fallback(str(error), True)
+        return None, chances, _Fallback(str(error), True)
+
+
+def _times(
+    context: StageContext, plain: Path, delegated: Path, library: Path
+) -> dict[str, float]:
+    """Measure a file by XNNPACK and by edgesparse's delegate, briefly and in interleaved rounds.
+
+    Returns:
+        The median of the rounds' medians, in ms, by delegate; empty where one of them failed.
+    """
+    devices, runtime = _devices(context), context.stage.spec["runtime"]["name"]
+    settings = replace(_TIMED, timeout_seconds=context.pipeline.benchmark.timeout_seconds)
+    entries = (
+        Entry("xnnpack", plain, runtime, context.stage.spec["delegate"], 1),
+        Entry("edgesparse", delegated, runtime, {"library": library, "options": {}}, 1),
+    )
+    job = Job(f"{devices.run}-{context.stage.key[:12]}-times", _ROUNDS, settings, entries)
+    medians = round_medians(run_job(devices.transport, job, stop=devices.stop))
+    if any(len(medians.get(entry.name, ())) < _ROUNDS for entry in entries):
+        return {}
+    return {f"{e.name}_ms": statistics.median(medians[e.name]) / 1e6 for e in entries}
 
 
 def _takes_nodes(tried: _Tried, form: str) -> bool:

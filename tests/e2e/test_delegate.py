@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from edgesparse.commands import candidates
+from edgesparse.commands.fleet import delegates
 from edgesparse.delegate import build
 from edgesparse.delegate.load import TESTED
 from edgesparse.devices.transport.workdir import MARKER
@@ -19,16 +20,33 @@ from tests.conftest import HERE, TINY, require, run_cli
 from tests.tools.sshd import ssh_server
 
 pytestmark = pytest.mark.slow
-PIPELINE = TINY.split("variants:")[0].replace("[32]", "[256]") + (
+MLP = TINY[TINY.index("model: ") : TINY.index("train: ")]
+PIPELINE = TINY.split("variants:")[0].replace(MLP, "model: {ref: net.py:network}\n") + (
     """variants:
   dense-int8: {quantize: int8}
   sparse-int8:
-    sparsify: {method: magnitude, sparsity: 0.95, pattern: block-1x4, epochs: 1}
+    sparsify:
+      method: magnitude
+      sparsity: 0.8
+      pattern: block-2x4
+      epochs: 1
+      exclude: [first, classifier]
     quantize: int8
 benchmark: {rounds: 1, min_seconds: 0.05, min_runs: 5, warmup_runs: 2, warmup_seconds: 0}
 release: none
 """
 )
+NETWORK = """
+import tensorflow as tf
+
+def network():
+    layers = tf.keras.layers
+    inputs = tf.keras.Input((8, 8, 1))
+    x = layers.Conv2D(128, 3, padding="same", activation="relu", name="first")(inputs)
+    x = layers.Conv2D(128, 1, activation="relu", name="point")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return tf.keras.Model(inputs, layers.Dense(10, "softmax", name="classifier")(x))
+"""
 CRASH = "__attribute__((constructor)) static void crash(void) { __builtin_trap(); }"
 
 
@@ -38,6 +56,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("delegate")
     (folder / "devices").mkdir()
     (folder / "tiny.yaml").write_text(PIPELINE)
+    (folder / "net.py").write_text(NETWORK)
     plain = HERE.replace("here", "plain") + "delegate: xnnpack\n"
     (folder / "devices" / "plain.yaml").write_text(plain)
     done = run_cli("deploy", "tiny.yaml", "--device", "plain", "--force", cwd=folder)
@@ -108,7 +127,8 @@ def test_a_file_with_blocks_of_zeros_is_run_by_it(project, server):
     row = rows["sparse-int8"]
     assert row.zeros_exploited
     assert row.agreement == 1
-    assert any(note.startswith("delegate edgesparse runs 2 of") for note in row.notes)
+    assert any(note.startswith("delegate edgesparse runs 3 of") for note in row.notes)
+    assert row.model.delegate_times is None, "predictions are clear"
     assert row.speedup.baseline == "dense-int8"
     assert "delegate xnnpack, (e) edgesparse | 1 thread" in done.stdout
     assert "sparse-int8 (e)" in done.stdout
@@ -116,6 +136,18 @@ def test_a_file_with_blocks_of_zeros_is_run_by_it(project, server):
     models = Workspace(project).results_path(Workspace(project).results().run).with_name("models")
     library = build.library("x86_64")
     assert file_digest(models / library.name) == file_digest(library)
+
+
+def test_a_file_is_timed_where_predictions_cannot_tell(project, monkeypatch):
+    monkeypatch.setattr(delegates, "TIMED_BETWEEN", (0.0, 1e9))
+    _, rows = deploy(project)
+    row = rows["sparse-int8"]
+    times = row.model.delegate_times
+    faster = times.edgesparse_ms < times.xnnpack_ms
+    assert row.delegate == ("edgesparse" if faster else "xnnpack")
+    assert rows["dense-int8"].model.delegate_times is None
+    slower = f"runs by xnnpack: {times.xnnpack_ms:.3g} ms, with delegate edgesparse "
+    assert any(note.startswith(slower) for note in row.notes) == (not faster)
 
 
 @pytest.mark.parametrize("name", ["crash", "half"])

@@ -11,21 +11,22 @@ from typing import Any
 from edgesparse.commands.fleet.target import Target
 from edgesparse.delegate import BuildError, library, refused
 from edgesparse.delegate.build import identity
-from edgesparse.delegate.choice import Threshold, threshold
+from edgesparse.delegate.choice import TIMED_BETWEEN, Threshold, threshold
 from edgesparse.delegate.cost import cpu_of
 from edgesparse.measure.rows import RuntimeInfo
 
 
 def offers(target: Target) -> dict[str, dict[str, Any]]:
     """Inputs of the verification of int8 files, by runtime: the delegate's library, or why it
-    is `refused`, and the `threshold` of zeros and the `cpu` by which it is tried. Empty where the
-    device file chooses another delegate."""
+    is `refused`, and the `threshold` of zeros, the `cpu` and the predicted speed-ups by which it is
+    tried and timed. Empty where the device file chooses another delegate."""
     if not target.device.loads_edgesparse:
         return {}
     least, chosen_by = threshold_of(target), dict[str, Any]()
     if least is not None:
         cpu = cpu_of(target.host.machine, (target.host.features or "").split())
-        chosen_by = {"threshold": asdict(least), **({"cpu": cpu.name} if cpu else {})}
+        chosen_by = {"threshold": asdict(least), "timed_between": list(TIMED_BETWEEN)}
+        chosen_by |= {"cpu": cpu.name} if cpu else {}
     return {r.name: {**_library(target, r), **chosen_by} for r in target.runtimes}
 
 

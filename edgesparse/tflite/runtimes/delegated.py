@@ -235,24 +235,45 @@ class Gain:
         )
 
 
-def pays(content: bytes, cpu: Cpu, runtime: str, name: str = "model.tflite") -> bool:
-    """Return whether edgesparse's delegate is expected to run a file faster than the runtime does
-    without it. Raises UsageError where the file is damaged."""
-    network = claim(read_network(content, name), cpu)
-    return times(network, cpu, runtime).ratio >= GAIN_FROM
+@dataclass(frozen=True)
+class Prospect:
+    """Decision about a file: whether edgesparse's delegate is to run it.
+
+    Attributes:
+        is_tried: the device runs it with the delegate, to see whether the outputs are right.
+        is_timed: only a measurement can tell whether it is faster then.
+        ratio: the factor by which it is predicted to be faster; None without a prediction.
+        why: why XNNPACK is expected to be faster, where it has enough zeros.
+    """
+
+    is_tried: bool
+    is_timed: bool = False
+    ratio: float | None = None
+    why: str = ""
 
 
-def is_tried(content: bytes, offer: Mapping[str, Any], runtime: str) -> bool:
-    """Return whether a file is tried with the delegate that a device offers: by its zeros, see
-    delegate.choice; or where those of some layers make it faster on the offer's `cpu`, however many
-    weights of other layers are dense."""
+def prospect(content: bytes, offer: Mapping[str, Any], runtime: str) -> Prospect:
+    """Return whether a file is to be run by the delegate that a device offers: by its zeros, see
+    delegate.choice, and where enough of them lie in a layer by its predicted speed on the offer's
+    `cpu`. Without the offer's `threshold` every file with int8 weights is tried.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
     weights = int8_weights(content)
-    if choice.is_tried(offer, weights):
-        return True
+    enough = choice.is_tried(offer, weights)
+    if "threshold" not in offer or not any(choice.is_tried(offer, [w]) for w in weights):
+        return Prospect(enough)
     cpu = CPUS.get(offer.get("cpu", ""))
-    if cpu is None or not any(choice.is_tried(offer, [values]) for values in weights):
-        return False
-    return pays(content, cpu, runtime)
+    if cpu is None:
+        return Prospect(enough, is_timed=enough)
+    network = claim(read_network(content), cpu)
+    if not any(node.taken for node in network.nodes):
+        return Prospect(enough)  # The library says why.
+    ratio = times(network, cpu, runtime).ratio
+    low, high = offer.get("timed_between", choice.TIMED_BETWEEN)
+    why = f"it is expected to be {ratio:.2f}x as fast with delegate edgesparse"
+    return Prospect(ratio >= low, low <= ratio < high, ratio, why if ratio < 1 else "")
 
 
 def layer_gains(network: Network, cpu: Cpu, runtime: str) -> Gain:

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from edgesparse.delegate.constants import CPUS
-from edgesparse.tflite.runtimes.delegated import claim, is_tried, pays, read_network
+from edgesparse.tflite.runtimes.delegated import claim, prospect, read_network
 from tests.conftest import ROOT
 from tests.tools.delegate_answers import library_here
-from tests.tools.int8_model import Zeros
+from tests.tools.int8_model import Int8Model, Zeros
 from tests.tools.random_nodes import random_case
 from tests.tools.sparse_networks import NETWORKS
 
@@ -97,19 +98,50 @@ def test_networks_are_taken_as_predicted():
         assert any(taken for _, taken, _, _ in mine) == (share > 0)
 
 
-def test_a_file_is_worth_the_delegate_where_blocks_are_zero():
-    cpu, runtime = CPUS["avx512vnni"], "ai-edge-litert"
-    assert pays(NETWORKS["resnet8"](Zeros(0.8, (2, 4))), cpu, runtime)
-    assert not pays(NETWORKS["resnet8"](Zeros(0.0)), cpu, runtime)
+OFFER = {"threshold": {"block_inputs": 4, "min_zeros": 0.5}}
+
+
+def chances(content, **offer):
+    return prospect(content, {**OFFER, **offer}, "ai-edge-litert")
+
+
+def test_a_file_is_tried_where_blocks_are_zero():
+    tried = chances(NETWORKS["resnet8"](Zeros(0.8, (2, 4))), cpu="avx512vnni")
+    assert (tried.is_tried, tried.is_timed, tried.why) == (True, False, "")
+    assert tried.ratio > 1.5
+    assert not chances(NETWORKS["resnet8"](Zeros(0.0)), cpu="avx512vnni").is_tried
     # Most weights are zero, and hardly a block of four.
     single = NETWORKS["mobilenet_v1"](Zeros(0.6, (1, 1)), size=32)
-    assert not pays(single, cpu, runtime)
+    assert not chances(single, cpu="avx512vnni").is_tried
 
 
 def test_a_large_dense_classifier_does_not_keep_a_file_from_the_delegate():
-    offer, runtime = {"threshold": {"block_inputs": 4, "min_zeros": 0.5}}, "ai-edge-litert"
     content = NETWORKS["mobilenet_v1"](Zeros(0.6, (2, 4)), size=96)
-    assert not is_tried(content, offer, runtime)
-    assert is_tried(content, {**offer, "cpu": "dotprod"}, runtime)
-    dense = NETWORKS["resnet8"](Zeros(0.0))
-    assert not is_tried(dense, {**offer, "cpu": "dotprod"}, runtime)
+    assert not chances(content).is_tried
+    assert chances(content, cpu="dotprod").is_tried
+
+
+def perceptron(width, zeros):
+    m = Int8Model(np.random.default_rng(0))
+    x = m.input((1, width), 2 / 255, 0)
+    for _ in range(2):
+        x = m.dense(x, zeros.weights(m.rng, (width, width)))
+    return m.finish(x)
+
+
+def test_zeros_for_which_the_runtime_is_faster_are_not_tried():
+    """A fully connected layer has one pixel, which fills no register."""
+    small = perceptron(256, Zeros(0.9, (1, 16)))
+    found = chances(small, cpu="avx512vnni")
+    assert not found.is_tried
+    assert found.why == f"it is expected to be {found.ratio:.2f}x as fast with delegate edgesparse"
+    assert chances(small).is_timed, "of a CPU without a prediction nothing is known"
+    assert prospect(small, {"library": "0"}, "ai-edge-litert").is_tried, "as the device file says"
+
+
+def test_what_predictions_cannot_tell_is_timed():
+    small = perceptron(256, Zeros(0.9, (1, 16)))
+    ratio = chances(small, cpu="avx512vnni").ratio
+    for near, timed in (((0.9, 1.1), True), ((0.5, 0.9), False)):
+        found = chances(small, cpu="avx512vnni", timed_between=[ratio * n for n in near])
+        assert (found.is_tried, found.is_timed) == (True, timed)
