@@ -42,10 +42,12 @@ class Tensor:
 @dataclass(frozen=True)
 class Split:
     """`count` samples in a fixed order: pairs (x, y), or (x, y, sample weight). x and y are
-    tensors, or mappings of them by name if there are several."""
+    tensors, or mappings of them by name if there are several. `at` gives those at indices [n], for
+    samples whose order means something (time, classes)."""
 
     count: int
     samples: tf.data.Dataset
+    at: Callable[[np.ndarray], tf.data.Dataset] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,13 @@ def _by_name(tensors: Any, name: str) -> Arrays:
 
 
 def representative(dataset: Dataset, count: int) -> Arrays:
-    """Return calibration samples for a quantizer, each input [n, ...]; from training data only."""
-    return arrays(dataset.train, count)[0]
+    """Return calibration samples for a quantizer, each input [n, ...], from training data only:
+    the first, or from all parts of data whose order means something."""
+    split = dataset.train
+    if split.at is not None and count < split.count:
+        spread = np.linspace(0, split.count - 1, count).round().astype(int)
+        split = Split(count, split.at(spread))
+    return arrays(split, count)[0]
 
 
 def from_arrays(
@@ -159,7 +166,8 @@ def from_arrays(
         )
         for indices in indices_by_split
     ]
-    return _dataset(name, parts, class_names, reconstruct, transforms)
+    is_ordered = split == "time"
+    return _dataset(name, parts, class_names, reconstruct, transforms, is_ordered)
 
 
 def from_splits(
@@ -191,7 +199,7 @@ def from_splits(
                         f"split and {shape} in another"
                     )
         parts.append((inputs, targets, weight))
-    return _dataset(name, parts, class_names, False, transforms)
+    return _dataset(name, parts, class_names, False, transforms, True)
 
 
 def from_datasets(
@@ -205,7 +213,8 @@ def from_datasets(
     """Build a dataset from three that stream single samples, (x, y) or (x, y, weight), not batched.
 
     x and y are tensors or mappings of them by name. A dataset whose length TensorFlow does not know
-    is iterated once to count its samples.
+    is iterated once to count its samples. Quantizers are calibrated with the first samples of
+    `train`: shuffle what is in the order of its classes.
 
     Raises:
         EdgesparseError: a dataset is empty, endless, or yields something else.
@@ -273,16 +282,9 @@ def _dataset(
     class_names: Sequence[str] | None,
     reconstruct: bool,
     transforms: Transforms,
+    is_ordered: bool,
 ) -> Dataset:
-    import tensorflow as tf
-
-    splits = []
-    for inputs, targets, weights in parts:
-        # Stays a NumPy array on the host until TensorFlow reads a batch.
-        sample = [_unwrap(inputs, X), _unwrap(targets, Y)]
-        sample += [] if weights is None else [weights]
-        count = len(next(iter(inputs.values())))
-        splits.append(Split(count, tf.data.Dataset.from_tensor_slices(tuple(sample))))
+    splits = [_split(part, is_ordered) for part in parts]
     inputs, targets, _ = parts[0]
     labels = [t for _, y, _ in parts for t in y.values() if is_integer(t) and not reconstruct]
     names = _class_names(name, labels, class_names)
@@ -290,6 +292,22 @@ def _dataset(
     x, y = _describe(inputs), _describe(targets)
     raw = _by_input(transforms, x)
     return Dataset(name, x, y, names, first, second, third, reconstruct, raw)
+
+
+def _split(part: tuple[Arrays, Arrays, np.ndarray | None], is_ordered: bool) -> Split:
+    import tensorflow as tf
+
+    inputs, _, weights = part
+
+    def at(indices: np.ndarray | slice) -> tf.data.Dataset:
+        # Stays a NumPy array on the host until TensorFlow reads a batch.
+        x, y = ({key: values[indices] for key, values in named.items()} for named in part[:2])
+        sample = [_unwrap(x, X), _unwrap(y, Y)]
+        sample += [] if weights is None else [weights[indices]]
+        return tf.data.Dataset.from_tensor_slices(tuple(sample))
+
+    count = len(next(iter(inputs.values())))
+    return Split(count, at(slice(None)), at if is_ordered else None)
 
 
 def _class_names(
@@ -336,26 +354,6 @@ def _arrays(values: ArrayOrArrays, name: str) -> Arrays:
 
 def _unwrap(arrays: Arrays, name: str) -> Any:
     return arrays[name] if list(arrays) == [name] else arrays
-
-
-def files_by_class(
-    folder: Path, path: str, suffixes: Sequence[str]
-) -> tuple[list[str], list[str], np.ndarray]:
-    """List class names, files and their labels int64 [files] of a folder with a folder per class.
-    `path` is the folder in the YAML file, for messages. Raises UsageError."""
-    if not folder.is_dir():
-        raise UsageError(f"{path}: no such folder beside the YAML file")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        entries = (folder / name).iterdir()
-        of_class = sorted(p for p in entries if p.suffix.lower() in suffixes and p.is_file())
-        files += [str(p) for p in of_class]
-        labels += [label] * len(of_class)
-    if len(names) < 2 or not files:
-        raise UsageError(f"{path}: needs a folder of files ({', '.join(suffixes)}) per class")
-    return names, files, np.array(labels, np.int64)
 
 
 def _check(name: str, inputs: Arrays, targets: Arrays, weights: np.ndarray | None) -> None:

@@ -15,10 +15,9 @@ from edgesparse.data import (
     X,
     Y,
     damaged_file_finder,
-    files_by_class,
     transforms,
 )
-from edgesparse.data.splits import stratified_indices
+from edgesparse.data.splits import files_by_class, stratified_indices
 from edgesparse.spec.errors import UsageError
 
 

@@ -52,7 +52,12 @@ def with_fixed_shapes(dataset: Dataset, input_shapes: Shapes) -> Dataset:
     shapes = {name: tuple(input_shapes[name]) for name in dynamic}
 
     def resize(split: Split) -> Split:
-        return Split(split.count, split.samples.map(lambda x, *y: (_resize_all(x, shapes), *y)))
+        def resized(samples: Any) -> Any:
+            return samples.map(lambda x, *y: (_resize_all(x, shapes), *y))
+
+        at = split.at
+        spread = None if at is None else lambda indices: resized(at(indices))
+        return Split(split.count, resized(split.samples), spread)
 
     inputs = {
         name: Tensor(shapes.get(name, tensor.shape), tensor.dtype)

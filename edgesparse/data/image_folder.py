@@ -16,10 +16,9 @@ from edgesparse.data import (
     X,
     Y,
     damaged_file_finder,
-    files_by_class,
     transforms,
 )
-from edgesparse.data.splits import Indices, split_indices, stratified_indices
+from edgesparse.data.splits import Indices, files_by_class, split_indices, stratified_indices
 from edgesparse.spec.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,7 +1,9 @@
-"""Splits of samples into training, validation and test data."""
+"""Splits of samples into training, validation and test data; files and their classes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -92,3 +94,23 @@ def is_integer(values: np.ndarray) -> bool:
 
 def is_label(values: np.ndarray) -> bool:
     return is_integer(values) and values.size == len(values)
+
+
+def files_by_class(
+    folder: Path, path: str, suffixes: Sequence[str]
+) -> tuple[list[str], list[str], np.ndarray]:
+    """List class names, files and their labels int64 [files] of a folder with a folder per class.
+    `path` is the folder in the YAML file, for messages. Raises UsageError."""
+    if not folder.is_dir():
+        raise UsageError(f"{path}: no such folder beside the YAML file")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        entries = (folder / name).iterdir()
+        of_class = sorted(p for p in entries if p.suffix.lower() in suffixes and p.is_file())
+        files += [str(p) for p in of_class]
+        labels += [label] * len(of_class)
+    if len(names) < 2 or not files:
+        raise UsageError(f"{path}: needs a folder of files ({', '.join(suffixes)}) per class")
+    return names, files, np.array(labels, np.int64)

@@ -14,12 +14,11 @@ import numpy as np
 from edgesparse.data import (
     Arrays,
     Dataset,
-    files_by_class,
     from_splits,
     raw,
     transforms,
 )
-from edgesparse.data.splits import stratified_indices
+from edgesparse.data.splits import files_by_class, stratified_indices
 from edgesparse.spec.errors import UsageError, did_you_mean
 
 IDS, COUNTS, TOKENS = "ids", "counts", "tokens"

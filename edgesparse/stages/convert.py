@@ -178,4 +178,4 @@ def _diagnose(
         write_json(context.folder / DIAGNOSIS, diagnosis)
 
 
-KIND = StageKind("convert", 6, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("convert", 7, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

@@ -56,6 +56,21 @@ def test_invalid_arrays(x, y, message):
         data.from_arrays("d", x, y)
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_calibration_samples_are_from_all_classes_of_data_in_their_order(classes):
+    y = np.repeat(np.arange(classes), 60)
+    x = y[:, None].astype(np.float32)
+    splits = data.from_splits("d", (x, y), (x[::9], y[::9]), (x[::7], y[::7]))
+    seen = data.representative(splits, 20)["x"].ravel()
+    assert len(seen) == 20
+    assert np.ptp(np.bincount(seen.astype(int))) <= 1
+    timed = data.from_arrays(
+        "d", np.arange(200, dtype=np.float32)[:, None], np.zeros(200, int), split="time"
+    )
+    last = data.representative(timed, 10)["x"].max()
+    assert last == timed.train.count - 1
+
+
 def test_invalid_labels():
     x = np.zeros((100, 2))
     with pytest.raises(EdgesparseError, match=r"labels go up to 100000000; .*use float targets"):
