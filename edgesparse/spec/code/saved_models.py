@@ -9,6 +9,8 @@ from edgesparse.spec.code.sources import shown
 from edgesparse.spec.pipeline import ModelSource
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
+CONVERTED = (".onnx", ".pt2")
+"""Files that become .tflite files, which have no layers to train."""
 _GRAPH = "saved_model.pb"
 
 
@@ -38,6 +40,8 @@ def saved_model_problems(model: ModelSource, base: Path) -> list[tuple[str, str]
         problems.append(("ref", message))
     elif is_file(base / model.ref) and not model.ref.endswith(SUFFIXES):
         message = f"{shown(model.ref)} is not a saved Keras model; use a .keras or .h5 file"
+        if model.ref.endswith(CONVERTED):
+            message += ", or 'edgesparse compress' and 'bench', which take this file"
         problems.append(("ref", message))
     if model.args:
         problems.append(("args", "a saved model has no args; remove them"))
