@@ -92,12 +92,12 @@ def compress_file(
         write(target, best.path.read_bytes())
         return Compressed(
             str(source), str(target), best.path.stem, len(content), best.path.stat().st_size,
-            best.sparsity, worst(list(best.losses)).loss, results,
+            best.sparsity, max((loss.loss for loss in best.losses), default=0.0), results,
             tuple(f"{loss.output}: {loss.described}" for loss in best.losses),
         )  # fmt: skip
 
     with temporary_folder() as folder:
-        dense = list(_dense(project, source, content, data, max_error, folder, kept))
+        dense = list(_dense(project, source, content, data, max_error, profile, folder, kept))
         done = None
         with suppress(_NothingRuns):
             done = measured(dense, quick=True) if dense else None
@@ -123,10 +123,17 @@ def _dense(
     content: bytes,
     data: Path,
     max_error: float,
+    profile: Profile,
     folder: Path,
     kept: Path,
 ) -> Iterator[_Candidate]:
-    """Yield the file's dense forms within the limit."""
+    """Yield the file with its zeros stored sparse, and its dense forms within the limit."""
+    encoded, decisions = store(content, profile, "auto", source.name)
+    if any(decision.form != "dense" for decision in decisions):
+        path = folder / "stored.tflite"
+        path.write_bytes(encoded + trailing_bytes(content, str(source)))
+        if path.stat().st_size < len(content):
+            yield _Candidate(path, ())
     if not quantize.is_available():
         note = f"dense int8, dynamic and f16 were skipped: {quantize.INSTALL}"
         project.listener(events.Note(note))

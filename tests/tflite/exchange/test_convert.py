@@ -136,6 +136,7 @@ def test_an_onnx_file_is_inspected_stored_and_compressed_by_the_users_samples(cl
     done = cli("compress", "digits.onnx", *words, "-o", "out.tflite")
     assert done.returncode == 0, done.stderr
     assert "digits" in done.stdout
+    assert "stored" in done.stdout  # Its own zeros.
     assert "wrote out.tflite" in done.stdout
 
 
@@ -244,6 +245,6 @@ def test_a_mobilenet_and_a_trained_classifier_of_torch_get_a_table_and_keep_thei
     assert zeros["fully_connected_1"] == pytest.approx(0.8, abs=0.01)
     done = cli("encode", "classifier.pt2", "stored.tflite", "--device", "here")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "stored.tflite").stat().st_size < len(content) / 2
+    assert (tmp_path / "stored.tflite").stat().st_size < len(content) * 0.6
     with pytest.raises(UsageError, match=r"exported in training mode; call model.eval\(\)"):
         convert(tmp_path / "training.pt2", "torch", tmp_path / "c")
