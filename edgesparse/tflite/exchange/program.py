@@ -46,7 +46,7 @@ def from_torch(source: Path, target: Path, samples: str) -> dict[str, Any]:
         raise RefusedError(
             f"not a program of torch.export that torch {torch.__version__} reads: {_cause(error)}"
         ) from error
-    if program.graph_signature.buffers_to_mutate:
+    if _trains(program):
         raise RefusedError(
             "exported in training mode; call model.eval() before torch.export.export"
         )
@@ -73,6 +73,17 @@ def from_torch(source: Path, target: Path, samples: str) -> dict[str, Any]:
     shapes = [(name, tuple(v.shape), v.numpy().dtype)
               for name, v in zip(names, inputs, strict=True)]  # fmt: skip
     return _answers(shapes, [f"output_{number}" for number in range(len(outputs))], answer, samples)
+
+
+def _trains(program: Any) -> bool:
+    """Return whether an operator computes as in training, such as batch_norm or dropout."""
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        names = [argument.name for argument in schema.arguments] if schema else []
+        values = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        if values.get("training") is True or values.get("train") is True:
+            return True
+    return bool(program.graph_signature.buffers_to_mutate)
 
 
 def refuse_pickles(source: Path) -> None:
