@@ -27,7 +27,9 @@ from edgesparse.spec.sparsify import (
     Rigl,
     Sparsify,
     SparsifyReference,
+    matches,
 )
+from edgesparse.spec.step import BLOCKS, Pattern
 from edgesparse.spec.training import Train
 from edgesparse.stages import sensitivity, untrained_model
 from edgesparse.stages.base.artifacts import (
@@ -49,12 +51,14 @@ from edgesparse.stages.base.stage import (
     with_location,
 )
 from edgesparse.tflite.runtimes.compatibility import Profile
+from edgesparse.tflite.runtimes.patterns import LIKELY_SPARSITY
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from edgesparse.data import Dataset
     from edgesparse.methods.coverage import Coverage, LayerSparsity, Sparsified
+    from edgesparse.methods.network.kernels import Kernel
 
 COVERAGE, LAYERS = "coverage.json", "sparsity.json"
 _MULTIPLE = "channel_multiple"
@@ -90,7 +94,18 @@ def key_inputs(
         spec["digest"] = code
     if isinstance(step, Channels) and step.latency is not None:
         spec["target"] = target
+    if _has_blocks(step):
+        spec["channels"] = "ordered"
     return {**spec, **chosen}
+
+
+def _has_blocks(step: Sparsify) -> bool:
+    """True where channels are put in an order in which blocks keep larger weights first."""
+    if isinstance(step, SparsifyReference) or (isinstance(step, Rigl) and step.from_scratch):
+        return False  # Untrained weights have no order.
+    overrides = step.layers.values() if isinstance(step, Magnitude) else ()
+    patterns = [getattr(step, "pattern", None), *(override.pattern for override in overrides)]
+    return any(pattern == "auto" or pattern in BLOCKS for pattern in patterns)
 
 
 def channel_inputs(step: Sparsify, profiles: Iterable[Profile]) -> dict[str, Any]:
@@ -152,6 +167,22 @@ def _pattern_notes(layers: Sequence[LayerSparsity]) -> list[str]:
     return [f"{', '.join(names)}: {note}" for note, names in layers_by_note.items()]
 
 
+def _ordered(model: tf.keras.Model, spec: Any, dataset: Dataset) -> tf.keras.Model:
+    """Return the model with its channels in an order in which blocks keep larger weights."""
+    from edgesparse.methods.choosing.channel_order import ordered
+    from edgesparse.methods.training.fitting import comparison_samples
+
+    def pattern_of(kernel: Kernel) -> Pattern | None:
+        if kernel.reason or matches(spec.exclude, kernel.names):
+            return None
+        pattern: Pattern
+        pattern = spec.for_kernel(kernel.names)[1] if isinstance(spec, Magnitude) else spec.pattern
+        return pattern
+
+    sparsity = spec.sparsity if isinstance(spec.sparsity, float) else LIKELY_SPARSITY
+    return ordered(model, pattern_of, sparsity, comparison_samples(model, dataset))
+
+
 def _apply(
     context: StageContext, model: tf.keras.Model, spec: Any, dataset: Dataset, train: Train
 ) -> Sparsified:
@@ -162,9 +193,10 @@ def _apply(
         measured = None
         if "sensitivity" in context.inputs:
             measured = sensitivity.read_sensitivity(context.inputs["sensitivity"])
-        return auto.prune(
-            model, dataset, train, untrained_model.resolve(context, model, spec), progress, measured
-        )
+        resolved = untrained_model.resolve(context, model, spec)
+        if _has_blocks(spec):
+            model = _ordered(model, resolved.spec, dataset)
+        return auto.prune(model, dataset, train, resolved, progress, measured)
     from edgesparse.methods import coverage
 
     # Built-in methods and those of users are called in the same way: with the arguments that they
@@ -172,6 +204,8 @@ def _apply(
     is_user_method = isinstance(spec, SparsifyReference)
     name, ref = (None, spec.method) if is_user_method else (spec.method, None)
     target = references.find("methods", name, ref, context.plan.loaded.folder)
+    if _has_blocks(spec):
+        model = _ordered(model, spec, dataset)
     arguments = {
         "model": model,
         "dataset": dataset,

@@ -171,9 +171,7 @@ def _edgesparse(context: StageContext) -> tuple[Path | None, Prospect, _Fallback
         return None, chances, _Fallback(str(error), True)
 
 
-def _times(
-    context: StageContext, plain: Path, delegated: Path, library: Path
-) -> dict[str, float]:
+def _times(context: StageContext, plain: Path, delegated: Path, library: Path) -> dict[str, float]:
     """Measure a file by XNNPACK and by edgesparse's delegate, briefly and in interleaved rounds.
 
     Returns:

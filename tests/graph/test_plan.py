@@ -125,6 +125,14 @@ def test_targets_with_other_widths_of_channels_prune_them_anew():
     assert keys(plan(numbered, multiple=16)) == keys(plan(numbered))
 
 
+def test_steps_with_blocks_order_channels_first():
+    by_label = {s.label: s.spec for s in plan().stages if s.name == "sparsify"}
+    assert by_label["sparsify sparse-f32"]["channels"] == "ordered"
+    assert "channels" not in by_label["sparsify channels-int8"]
+    single = plan(TEXT.replace("pattern: block-2x4", "pattern: unstructured"))
+    assert not any("channels" in s.spec for s in single.stages if s.name == "sparsify")
+
+
 def test_a_subset_keeps_the_baseline():
     chosen = plan(variants=["sparse-f32"])
     assert set(chosen.converted) == {"dense-f32", "sparse-f32"}
@@ -237,11 +245,11 @@ KEYS = {
     "convert dense": "4ce838761d97",
     "verify dense (ai-edge-litert)": "ee0af41761a0",
     "sensitivity qat": "fc6acb167003",
-    "sparsify qat": "9225dbb588e9",
-    "quantize qat": "bd847676b67e",
-    "convert qat": "74916395b0e7",
-    "encode qat (ai-edge-litert)": "72bc5ff84d9c",
-    "verify qat (ai-edge-litert)": "06855aed1cd7",
+    "sparsify qat": "3a110dc91362",
+    "quantize qat": "b1b808ef73f7",
+    "convert qat": "7b3376d3de15",
+    "encode qat (ai-edge-litert)": "0e1b2b0c3f16",
+    "verify qat (ai-edge-litert)": "c5e251757721",
     "sparsify fast (channels)": "b33ee90d99d5",
     "sparsify fast (magnitude)": "c318c5fa256d",
     "convert fast": "2e2ac25dd50b",

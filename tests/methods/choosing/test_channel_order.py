@@ -1,0 +1,79 @@
+"""Channels in an order in which blocks of zeros keep larger weights."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgesparse.methods.choosing.channel_order import ordered
+from edgesparse.methods.masks import kernel_mask
+from edgesparse.methods.network.kernels import kernels
+
+layers = tf.keras.layers
+SAMPLES = np.random.default_rng(0).random((4, 6, 6, 3)).astype(np.float32)
+
+
+def network(*, normalize=layers.BatchNormalization):
+    """Chains with what may stand between two convolutions, a residual, and a flattened image."""
+    tf.keras.utils.set_random_seed(3)
+    inputs = tf.keras.Input((6, 6, 3))
+    x = layers.Conv2D(16, 3, padding="same", name="first")(inputs)
+    x = layers.ReLU()(normalize()(x))
+    x = layers.DepthwiseConv2D(3, padding="same", name="depth")(x)
+    y = layers.Conv2D(24, 1, activation="relu", name="inner")(x)
+    y = layers.Conv2D(16, 3, padding="same", name="outer")(y)
+    x = layers.Flatten()(layers.Conv2D(8, 1, name="last")(layers.Add()([x, y])))
+    model = tf.keras.Model(inputs, layers.Dense(5, "softmax", name="classifier")(x))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            random = np.random.default_rng(1)
+            layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    return model
+
+
+def blocks(kernel):
+    return None if kernel.reason else "block-2x4"
+
+
+def kept(model):
+    """Share of the squares that blocks keep, of the kernels with blocks."""
+    total = left = 0.0
+    for kernel in kernels(model).values():
+        if blocks(kernel) and kernel.takes_blocks:
+            squares = np.square(kernel.variable.numpy())
+            total += squares.sum()
+            left += squares[kernel_mask(kernel, 0.75, "block-2x4")].sum()
+    return left / total
+
+
+def test_blocks_keep_more_and_outputs_are_the_same():
+    model = network()
+    weight = model.get_layer("outer").kernel
+    # The large inputs are those of no two in a block.
+    scale = np.where(np.arange(24) % 4 == 1, 5.0, 1.0).astype(np.float32)
+    weight.assign(weight * scale[:, None])
+    before = [w.copy() for w in model.get_weights()]
+    result = ordered(model, blocks, 0.75, SAMPLES)
+    assert kept(result) > 1.1 * kept(model)
+    assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-5)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    large = np.abs(result.get_layer("outer").kernel.numpy()).sum(axis=(0, 1, 3)).reshape(-1, 4)
+    largest = np.argsort(large, axis=None)[-6:] // 4
+    assert len(set(largest.tolist())) <= 3, "six large inputs fill two or three blocks"
+
+
+def test_nothing_moves_without_blocks():
+    model = network()
+    assert ordered(model, lambda _: "unstructured", 0.75, SAMPLES) is model
+
+
+def test_an_order_that_a_layer_depends_on_stays():
+    model = network(normalize=lambda: layers.GroupNormalization(4))
+    result = ordered(model, blocks, 0.75, SAMPLES)
+    assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-5)
+
+
+@pytest.mark.parametrize("pattern", ["block-1x2", "block-1x16", "block-4x4"])
+def test_every_block(pattern):
+    model = network()
+    result = ordered(model, lambda k: None if k.reason else pattern, 0.5, SAMPLES)
+    assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-5)
