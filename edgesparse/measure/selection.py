@@ -22,6 +22,11 @@ MAX_DROP = 0.02
 MAX_RELATIVE_DROP = 0.05
 """Largest drop of other metrics, relative to the baseline."""
 
+NEGLIGIBLE = 0.001
+NEGLIGIBLE_RELATIVE = 0.0025
+"""A smaller drop, or difference of drops, is none, however narrow its interval: for shares, and
+relative for other metrics: where a model's own outputs are the labels, rounding to half precision
+loses 1e-8 of r2 with certainty."""
 ONE_POINT = 0.01
 ONE_POINT_RELATIVE = 0.025
 """A larger loss than another row's is never called equal: for shares, and relative for other
@@ -117,7 +122,9 @@ def clearly_worse(row: Row, other: Row) -> bool:
         return False
     more = mine.drop - theirs.drop
     low, high = mine.drop_ci95 or (mine.drop,) * 2, theirs.drop_ci95 or (theirs.drop,) * 2
-    return more > 0 and (low[0] > high[1] or more > _points(row, ONE_POINT, ONE_POINT_RELATIVE))
+    if more <= _points(row, NEGLIGIBLE, NEGLIGIBLE_RELATIVE):
+        return False
+    return low[0] > high[1] or more > _points(row, ONE_POINT, ONE_POINT_RELATIVE)
 
 
 def _points(row: Row, points: float, relative: float) -> float:
@@ -148,7 +155,10 @@ def objections(row: Row, gates: Sequence[GateResult]) -> list[str]:
     # A gate states how much may be lost.
     if any(gate.metric in (score.name, f"{score.name}_drop") for gate in about):
         return reasons
-    lost = score.is_significant_loss or score.drop > _points(row, MAX_DROP, MAX_RELATIVE_DROP)
+    counts = score.drop > _points(row, NEGLIGIBLE, NEGLIGIBLE_RELATIVE)
+    lost = (counts and score.is_significant_loss) or score.drop > _points(
+        row, MAX_DROP, MAX_RELATIVE_DROP
+    )
     return [*reasons, f"loses {score.name}"] if lost else reasons
 
 

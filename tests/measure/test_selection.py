@@ -103,6 +103,25 @@ def test_what_lost_beyond_its_interval_or_is_at_chance_is_not_chosen():
     assert not Score(**error, device=45.0, chance_level=60.0, ci95=(40.0, 51.0)).at_chance
 
 
+@pytest.mark.parametrize(("drop", "chosen"), [(1e-8, "half"), (0.004, "dense")])
+def test_a_negligible_loss_is_none_however_narrow_its_interval(drop, chosen):
+    """The labels of compress are the dense model's own outputs: its r2 is 1."""
+    r2 = {"name": "r2", "unit": "", "samples": 100}
+    rows = [
+        row("dense", 1.0, size=200).model_copy(
+            update={"metrics": [Score(**r2, device=1.0, drop=0.0, drop_ci95=(0.0, 0.0))]}
+        ),
+        row("half", 1.0, size=100).model_copy(
+            update={
+                "metrics": [
+                    Score(**r2, device=1 - drop, drop=drop, drop_ci95=(0.7 * drop, 1.4 * drop))
+                ]
+            }
+        ),
+    ]
+    assert best_row(rows, []).variant == chosen
+
+
 def timed(variant, rounds, size, drop=0.0, half=0.0, runtime="r"):
     """A row that was measured in rounds, with an interval of its drop."""
     base = row(variant, 1.0, drop, size=size, drop_ci95=(drop - half, drop + half))
