@@ -7,7 +7,7 @@ import statistics
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter
 
@@ -175,9 +175,9 @@ def _ordered(model: tf.keras.Model, spec: Any, dataset: Dataset) -> tf.keras.Mod
     def pattern_of(kernel: Kernel) -> Pattern | None:
         if kernel.reason or matches(spec.exclude, kernel.names):
             return None
-        pattern: Pattern
-        pattern = spec.for_kernel(kernel.names)[1] if isinstance(spec, Magnitude) else spec.pattern
-        return pattern
+        is_magnitude = isinstance(spec, Magnitude)  # Without `auto`, which is resolved before.
+        pattern = spec.for_kernel(kernel.names)[1] if is_magnitude else spec.pattern
+        return cast("Pattern", pattern)
 
     sparsity = spec.sparsity if isinstance(spec.sparsity, float) else LIKELY_SPARSITY
     return ordered(model, pattern_of, sparsity, comparison_samples(model, dataset))
