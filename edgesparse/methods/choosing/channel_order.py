@@ -26,7 +26,10 @@ from edgesparse.spec.step import BLOCKS, Pattern, block_shape
 
 _SWEEPS = 4
 _PARTNERS = 96
-"""Channels that each one is tried with in place of, in a sweep: wide layers take seconds."""
+"""Channels that each one is tried with in place of, in a sweep; fewer in layers of millions of
+weights, since a sweep is to take seconds."""
+_MOST_SUMS = 400_000_000
+"""Sums of a sweep."""
 _GAIN = 1.001
 """A sweep that keeps less than that is the last."""
 
@@ -60,8 +63,20 @@ def ordered(
         pattern_of: pattern of the zeros that a kernel will have; None: it stays dense.
         sparsity: share of zeros over all of these kernels.
         samples: inputs for which outputs are compared; where they differ, since a layer depends on
-            the order of its channels, the model is returned as it was.
+            the order of its channels, or a layer cannot be copied, the model is returned as it was.
     """
+    try:
+        result = _ordered(model, pattern_of, sparsity)
+        if result is not model:
+            require_equal("ordering channels", model, result, samples)
+    except (EdgesparseError, NotImplementedError, TypeError, ValueError):
+        return model  # An order only helps: the step itself says what is wrong with a model.
+    return result
+
+
+def _ordered(
+    model: tf.keras.Model, pattern_of: Callable[[Kernel], Pattern | None], sparsity: float
+) -> tf.keras.Model:
     dependencies = trace(model)
     result = shrink(model, dependencies, np.ones(len(dependencies.fixed), bool))
     dependencies = trace(result)
@@ -83,10 +98,6 @@ def ordered(
         ]
         if blocks and _can_move(dependencies, group.atoms):
             _move(dependencies, group.atoms, group.atoms[_search(blocks, len(group.atoms))])
-    try:
-        require_equal("ordering channels", model, result, samples)
-    except EdgesparseError:
-        return model
     return result
 
 
@@ -109,6 +120,7 @@ def _search(blocks: Sequence[_Blocks], count: int) -> np.ndarray:
     # Columns of all consumers side by side, each relative to the least block that it keeps.
     values = np.concatenate([kernel.values for kernel in blocks], axis=1)
     places, random, best = np.arange(count) // width, np.random.default_rng(0), 0.0
+    partners = int(np.clip(_MOST_SUMS // values.size, 4, _PARTNERS))
     for _ in range(_SWEEPS):
         limits = np.concatenate(
             [
@@ -122,7 +134,7 @@ def _search(blocks: Sequence[_Blocks], count: int) -> np.ndarray:
             break
         best = float(kept.sum())
         for here in random.permutation(count):
-            there = random.permutation(count)[:_PARTNERS]
+            there = random.permutation(count)[:partners]
             there = there[places[there] != places[here]]
             mine, theirs = values[order[here]], values[order[there]]
             a, b = places[here], places[there]
