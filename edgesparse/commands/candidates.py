@@ -29,7 +29,7 @@ from edgesparse.stages.sparsify import COVERAGE
 from edgesparse.tflite.edgetpu import is_compiled
 from edgesparse.tflite.format.flatbuffer import label
 from edgesparse.tflite.format.operators import read_operators
-from edgesparse.tflite.runtimes.delegated import prospect
+from edgesparse.tflite.runtimes.delegated import choose_delegate
 from edgesparse.tflite.runtimes.storage import Decision
 from edgesparse.tflite.verify import limits
 
@@ -354,10 +354,10 @@ def ready(candidate: Candidate, target: Target, error: str | None, delegate: str
     offer = offers(target).get(candidate.runtime.name)
     if error is not None or offer is None:
         return candidate
-    chances = prospect(content, offer, candidate.runtime.name)
-    if chances.why:
-        return replace(candidate, notes=(f"runs by xnnpack: {chances.why}",))
-    if not chances.is_tried:
+    choice = choose_delegate(content, offer, candidate.runtime.name)
+    if choice.why:
+        return replace(candidate, notes=(f"runs by xnnpack: {choice.why}",))
+    if not choice.is_tried:
         return candidate
     if "refused" in offer:
         return replace(candidate, notes=(f"runs by xnnpack: {offer['refused']}",))

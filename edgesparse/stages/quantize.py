@@ -89,4 +89,4 @@ def read(context: StageContext) -> tf.keras.Model:
     return twin
 
 
-KIND = StageKind("quantize", 2, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)
+KIND = StageKind("quantize", 3, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run)

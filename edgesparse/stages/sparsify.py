@@ -175,9 +175,10 @@ def _ordered(model: tf.keras.Model, spec: Any, dataset: Dataset) -> tf.keras.Mod
     def pattern_of(kernel: Kernel) -> Pattern | None:
         if kernel.reason or matches(spec.exclude, kernel.names):
             return None
-        is_magnitude = isinstance(spec, Magnitude)  # Without `auto`, which is resolved before.
-        pattern = spec.for_kernel(kernel.names)[1] if is_magnitude else spec.pattern
-        return cast("Pattern", pattern)
+        if not isinstance(spec, Magnitude):
+            return cast("Pattern", spec.pattern)
+        share, pattern = spec.for_kernel(kernel.names)  # Without `auto`, resolved before.
+        return cast("Pattern", pattern) if share else None
 
     sparsity = spec.sparsity if isinstance(spec.sparsity, float) else LIKELY_SPARSITY
     return ordered(model, pattern_of, sparsity, comparison_samples(model, dataset))
@@ -194,7 +195,7 @@ def _apply(
         if "sensitivity" in context.inputs:
             measured = sensitivity.read_sensitivity(context.inputs["sensitivity"])
         resolved = untrained_model.resolve(context, model, spec)
-        if _has_blocks(spec):
+        if _has_blocks(spec) and measured is None:  # Sensitivities are those of this order.
             model = _ordered(model, resolved.spec, dataset)
         return auto.prune(model, dataset, train, resolved, progress, measured)
     from edgesparse.methods import coverage
@@ -271,5 +272,5 @@ def latencies_ms(
 
 
 KIND = StageKind(
-    "sparsify", 6, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, handle_request=latencies_ms
+    "sparsify", 7, (*DATA_LIBRARIES, *TOOLKIT_LIBRARIES), run, handle_request=latencies_ms
 )

@@ -32,7 +32,7 @@ from edgesparse.stages.base.artifacts import read_json, write_json
 from edgesparse.stages.base.stage import Devices, StageContext, StageKind
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage
-from edgesparse.tflite.runtimes.delegated import Prospect, prospect
+from edgesparse.tflite.runtimes.delegated import DelegateChoice, choose_delegate
 
 _ROUNDS = 3
 _TIMED = Settings(warmup_runs=2, warmup_seconds=0.0, runs=5, seconds=0.1, timeout_seconds=60.0)
@@ -78,34 +78,39 @@ def key_inputs(
 
 
 def run(context: StageContext) -> None:
-    """Choose the delegate and the storage: edgesparse's where it takes nodes and answers right, and
-    sparse where this runtime runs it with right outputs, else dense.
+    """Choose the delegate and the storage: edgesparse's where it takes nodes, answers right and is
+    faster, and sparse where this runtime runs it with right outputs, else dense.
 
-    Writes verify.json: the file (as KEY/NAME in the store), its facts, its delegate and its
-    agreement.
+    Writes verify.json: the file (as KEY/NAME in the store), its facts, its delegate, the times by
+    which that was chosen, and its agreement.
     """
     devices = _devices(context)
     limit = verify.limits(context.variant.quantize, context.pipeline.verify)
     paths = _stored_forms(context)
     files = {form: read_json(path.with_name("model.json")) for form, path in paths.items()}
     _require_zeros(context, files)
-    library, chances, fallback = _edgesparse(context)
+    library, choice, fallback = _edgesparse(context)
     tried = _try_forms(context, paths, limit, library)
     # The first one that runs with right outputs: sparse before dense.
     chosen = next((form for form in paths if form in tried.checks), None)
     if chosen is None:
         raise EdgesparseError(_failure(context, paths, tried))
-    name, times = chosen, dict[str, float]()
+    name, times, untimed = chosen, dict[str, float](), False
     if library is not None:
         # It must run without the delegate, too.
         delegated = [f for f in paths if _takes_nodes(tried, f) and f in tried.checks]
         if not delegated:
             fallback = _Fallback(*_why_not(tried, chosen + _DELEGATED))
         else:
-            if chances.is_timed:
-                times = _times(context, paths[chosen], paths[delegated[0]], library)
-            if not times or times["edgesparse_ms"] < times["xnnpack_ms"]:
+            rounds: dict[str, list[float]] = {}
+            if choice.is_timed:
+                rounds = _timed_rounds(context, paths[chosen], paths[delegated[0]], library)
+                times = {f"{k}_ms": statistics.median(v) for k, v in rounds.items()}
+                untimed = not times
+            if _is_faster(rounds, choice.ratio):
                 chosen, name = delegated[0], delegated[0] + _DELEGATED
+            elif untimed:
+                fallback = _Fallback("it could not be timed", True)
             else:
                 fallback = _Fallback(_SLOWER.format(**times), False)
     evaluation = tried.evaluations.get(name)
@@ -122,7 +127,7 @@ def run(context: StageContext) -> None:
             "model": files[chosen],
             "delegate": "edgesparse" if name != chosen else None,
             "times": times,
-            "try_again": fallback is not None and fallback.can_pass,
+            "try_again": untimed or (fallback is not None and fallback.can_pass),
             "agreement": tried.checks[name].agreement,
             "notes": [
                 *context.notes_of("sparsify"),
@@ -153,29 +158,39 @@ class _Fallback:
     can_pass: bool
 
 
-def _edgesparse(context: StageContext) -> tuple[Path | None, Prospect, _Fallback | None]:
-    """Return the library of edgesparse's delegate where it is to be tried, what it promises, and
-    the reason where it is not to be tried although the file has enough zeros for it."""
+def _edgesparse(context: StageContext) -> tuple[Path | None, DelegateChoice, _Fallback | None]:
+    """Return the library of edgesparse's delegate where it is to be tried, the prediction, and the
+    reason where it is not to be tried although the file has enough zeros for it."""
     offer = context.stage.spec.get("edgesparse")
     if offer is None:
-        return None, Prospect(False), None
+        return None, DelegateChoice(False), None
     dense, runtime = context.inputs["convert"] / "dense.tflite", context.stage.spec["runtime"]
-    chances = prospect(dense.read_bytes(), offer, runtime["name"])
-    if not chances.is_tried:
-        return None, chances, _Fallback(chances.why, False) if chances.why else None
+    choice = choose_delegate(dense.read_bytes(), offer, runtime["name"])
+    if not choice.is_tried:
+        return None, choice, _Fallback(choice.why, False) if choice.why else None
     if "refused" in offer:
-        return None, chances, _Fallback(offer["refused"], False)
+        return None, choice, _Fallback(offer["refused"], False)
     try:
-        return library_for(offer["architecture"]), chances, None
+        return library_for(offer["architecture"]), choice, None
     except BuildError as error:
-        return None, chances, _Fallback(str(error), True)
+        return None, choice, _Fallback(str(error), True)
 
 
-def _times(context: StageContext, plain: Path, delegated: Path, library: Path) -> dict[str, float]:
+def _is_faster(rounds: Mapping[str, Sequence[float]], predicted: float | None) -> bool:
+    """Return whether edgesparse's delegate is faster in each of the paired rounds; where they
+    differ, or nothing was timed, whether it is predicted to be."""
+    pairs = zip(rounds.get("xnnpack", ()), rounds.get("edgesparse", ()), strict=True)
+    faster = {plain > delegated for plain, delegated in pairs}
+    return faster.pop() if len(faster) == 1 else (predicted or 1.0) >= 1.0
+
+
+def _timed_rounds(
+    context: StageContext, plain: Path, delegated: Path, library: Path
+) -> dict[str, list[float]]:
     """Measure a file by XNNPACK and by edgesparse's delegate, briefly and in interleaved rounds.
 
     Returns:
-        The median of the rounds' medians, in ms, by delegate; empty where one of them failed.
+        The median of each round, in ms, by delegate; empty where one of them failed.
     """
     devices, runtime = _devices(context), context.stage.spec["runtime"]["name"]
     settings = replace(_TIMED, timeout_seconds=context.pipeline.benchmark.timeout_seconds)
@@ -187,7 +202,7 @@ def _times(context: StageContext, plain: Path, delegated: Path, library: Path) -
     medians = round_medians(run_job(devices.transport, job, stop=devices.stop))
     if any(len(medians.get(entry.name, ())) < _ROUNDS for entry in entries):
         return {}
-    return {f"{e.name}_ms": statistics.median(medians[e.name]) / 1e6 for e in entries}
+    return {e.name: [ns / 1e6 for ns in medians[e.name]] for e in entries}
 
 
 def _takes_nodes(tried: _Tried, form: str) -> bool:

@@ -25,7 +25,9 @@ def offers(target: Target) -> dict[str, dict[str, Any]]:
     least, chosen_by = threshold_of(target), dict[str, Any]()
     if least is not None:
         cpu = cpu_of(target.host.machine, (target.host.features or "").split())
-        chosen_by = {"threshold": asdict(least), "timed_between": list(TIMED_BETWEEN)}
+        # Instructions are not time: where they are counted, the prediction decides.
+        between = TIMED_BETWEEN if target.device.clock == "wall" else (1.0, 1.0)
+        chosen_by = {"threshold": asdict(least), "timed_between": list(between)}
         chosen_by |= {"cpu": cpu.name} if cpu else {}
     return {r.name: {**_library(target, r), **chosen_by} for r in target.runtimes}
 

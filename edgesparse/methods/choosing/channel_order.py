@@ -7,7 +7,7 @@ Yu 2021, "Channel Permutations for N:M Sparsity").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,19 @@ from edgesparse.methods.network.keep_mask import distribute
 from edgesparse.methods.network.kernels import Kernel, kernels
 from edgesparse.methods.network.layer_channels import LayerChannels
 from edgesparse.models.files.equivalence import require_equal
-from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.step import BLOCKS, Pattern, block_shape
 
+_ORDERED = (
+    tf.keras.layers.Dense, tf.keras.layers.Conv1D, tf.keras.layers.Conv2D, tf.keras.layers.Conv3D,
+)  # fmt: skip
+_ZEROS = 0.1
+"""Share of zeros from which on a kernel was pruned before."""
 _SWEEPS = 4
 _PARTNERS = 96
-"""Channels that each one is tried with in place of, in a sweep; fewer in layers of millions of
-weights, since a sweep is to take seconds."""
+"""Channels with which each one is tried to change places, in a sweep; fewer in layers of millions
+of weights, since a sweep is to take seconds."""
 _MOST_SUMS = 400_000_000
-"""Sums of a sweep."""
+"""Most sums of a sweep."""
 _GAIN = 1.001
 """A sweep that keeps less than that is the last."""
 
@@ -69,8 +73,8 @@ def ordered(
         result = _ordered(model, pattern_of, sparsity)
         if result is not model:
             require_equal("ordering channels", model, result, samples)
-    except (EdgesparseError, NotImplementedError, TypeError, ValueError):
-        return model  # An order only helps: the step itself says what is wrong with a model.
+    except Exception:  # An order only helps: the step itself says what is wrong with a model.
+        return model
     return result
 
 
@@ -80,11 +84,14 @@ def _ordered(
     dependencies = trace(model)
     result = shrink(model, dependencies, np.ones(len(dependencies.fixed), bool))
     dependencies = trace(result)
-    chosen = {
-        kernel.layer: (kernel, pattern)
-        for kernel in kernels(result).values()
-        if (pattern := pattern_of(kernel)) is not None and pattern in BLOCKS and kernel.takes_blocks
-    }
+    chosen, fixed = {}, set()
+    for kernel in kernels(result).values():
+        pattern = pattern_of(kernel)
+        # Of these the only matrix is that of the layer's inputs and outputs.
+        if pattern in BLOCKS and kernel.takes_blocks and type(kernel.owner) in _ORDERED:
+            chosen[kernel.layer] = kernel, pattern
+        elif (kernel.variable.numpy() == 0).mean() > _ZEROS:
+            fixed.add(kernel.layer)  # Its blocks of an earlier step must stay together.
     if not chosen:
         return model
     parts = {name: (squares(kernel), pattern) for name, (kernel, pattern) in chosen.items()}
@@ -96,7 +103,7 @@ def _ordered(
             for name, channels in dependencies.layers.items()
             if name in chosen and np.array_equal(channels.inputs, group.atoms)
         ]
-        if blocks and _can_move(dependencies, group.atoms):
+        if blocks and _can_move(dependencies, group.atoms, fixed):
             _move(dependencies, group.atoms, group.atoms[_search(blocks, len(group.atoms))])
     return result
 
@@ -150,11 +157,12 @@ def _search(blocks: Sequence[_Blocks], count: int) -> np.ndarray:
     return order
 
 
-def _can_move(dependencies: Dependencies, atoms: np.ndarray) -> bool:
-    """True where every layer with these channels has them along axes that are only theirs."""
+def _can_move(dependencies: Dependencies, atoms: np.ndarray, fixed: Set[str]) -> bool:
+    """True where every layer with these channels has them along axes that are only theirs, and none
+    of them is `fixed`."""
     return all(
-        c.heads is None and set(_names(c)) <= {"in", "out"}
-        for c in dependencies.layers.values()
+        c.heads is None and set(_names(c)) <= {"in", "out"} and name not in fixed
+        for name, c in dependencies.layers.items()
         if np.isin(atoms, np.concatenate([c.inputs, c.outputs])).any()
     )
 

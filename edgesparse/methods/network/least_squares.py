@@ -387,14 +387,16 @@ def _refit(
     flops = sum(float(count) ** 3 / 3 for count in stays.sum(axis=0))
     if flops > MOST_FLOPS:
         return weights
-    moments, target = moments.astype(np.float32), target.astype(np.float32)
+    single, wanted = moments.astype(np.float32), target.astype(np.float32)
     solution = np.zeros_like(weights)
     # BLAS' threads wait for one another, 40 times as long where other programs run.
     with threadpool_limits(1, "blas"):
         for output in range(weights.shape[1]):
             (rows,) = np.nonzero(stays[:, output])
             if len(rows):
-                matrix = moments[rows][:, rows].T  # Symmetric; LAPACK's matrices are by columns.
-                _, solved, failed = linalg.lapack.sposv(matrix, target[rows, output], overwrite_a=1)
-                solution[rows, output] = weights[rows, output] if failed else solved
+                matrix = single[rows][:, rows].T  # Symmetric; LAPACK's matrices are by columns.
+                _, solved, failed = linalg.lapack.sposv(matrix, wanted[rows, output], overwrite_a=1)
+                if failed:
+                    solved = np.linalg.solve(moments[np.ix_(rows, rows)], target[rows, output])
+                solution[rows, output] = solved
     return solution

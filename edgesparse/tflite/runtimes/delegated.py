@@ -236,7 +236,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Prospect:
+class DelegateChoice:
     """Decision about a file: whether edgesparse's delegate is to run it.
 
     Attributes:
@@ -252,7 +252,7 @@ class Prospect:
     why: str = ""
 
 
-def prospect(content: bytes, offer: Mapping[str, Any], runtime: str) -> Prospect:
+def choose_delegate(content: bytes, offer: Mapping[str, Any], runtime: str) -> DelegateChoice:
     """Return whether a file is to be run by the delegate that a device offers: by its zeros, see
     delegate.choice, and where enough of them lie in a layer by its predicted speed on the offer's
     `cpu`. Without the offer's `threshold` every file with int8 weights is tried.
@@ -263,17 +263,17 @@ def prospect(content: bytes, offer: Mapping[str, Any], runtime: str) -> Prospect
     weights = int8_weights(content)
     enough = choice.is_tried(offer, weights)
     if "threshold" not in offer or not any(choice.is_tried(offer, [w]) for w in weights):
-        return Prospect(enough)
+        return DelegateChoice(enough)
     cpu = CPUS.get(offer.get("cpu", ""))
     if cpu is None:
-        return Prospect(enough, is_timed=enough)
+        return DelegateChoice(enough, is_timed=enough)
     network = claim(read_network(content), cpu)
     if not any(node.taken for node in network.nodes):
-        return Prospect(enough)  # The library says why.
+        return DelegateChoice(enough)  # The library says why.
     ratio = times(network, cpu, runtime).ratio
     low, high = offer.get("timed_between", choice.TIMED_BETWEEN)
     why = f"it is expected to be {ratio:.2f}x as fast with delegate edgesparse"
-    return Prospect(ratio >= low, low <= ratio < high, ratio, why if ratio < 1 else "")
+    return DelegateChoice(ratio >= low, low <= ratio < high, ratio, why if ratio < 1 else "")
 
 
 def layer_gains(network: Network, cpu: Cpu, runtime: str) -> Gain:

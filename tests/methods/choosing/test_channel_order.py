@@ -77,3 +77,31 @@ def test_every_block(pattern):
     model = network()
     result = ordered(model, lambda k: None if k.reason else pattern, 0.5, SAMPLES)
     assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-5)
+
+
+class Bottleneck(layers.Layer):
+    """Two matrices, of which the first reads the channels before."""
+
+    def build(self, shape):
+        self.down = self.add_weight(name="down", shape=(shape[-1], 16))
+        self.up = self.add_weight(name="up", shape=(16, 64))
+
+    def call(self, x):
+        return tf.matmul(tf.matmul(x, self.down), self.up)
+
+
+def test_a_layer_with_two_matrices_of_its_own_is_left_alone():
+    inputs = tf.keras.Input((6, 6, 3))
+    x = layers.Conv2D(64, 3, activation="relu")(inputs)
+    x = layers.GlobalAveragePooling2D()(Bottleneck()(x))
+    model = tf.keras.Model(inputs, layers.Dense(5)(x))
+    result = ordered(model, lambda _: "block-1x4", 0.75, SAMPLES)
+    assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-4)
+
+
+def test_blocks_of_an_earlier_step_stay_together():
+    model = network()
+    kernel = model.get_layer("inner").kernel
+    kernel.assign(kernel * kernel_mask(kernels(model)["inner"], 0.75, "block-1x4"))
+    result = ordered(model, lambda k: "block-2x4" if k.layer == "outer" else None, 0.5, SAMPLES)
+    assert np.array_equal(result.get_layer("inner").kernel, kernel)

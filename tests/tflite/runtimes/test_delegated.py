@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgesparse.delegate.constants import CPUS
-from edgesparse.tflite.runtimes.delegated import claim, prospect, read_network
+from edgesparse.tflite.runtimes.delegated import choose_delegate, claim, read_network
 from tests.conftest import ROOT
 from tests.tools.delegate_answers import library_here
 from tests.tools.int8_model import Int8Model, Zeros
@@ -101,24 +101,24 @@ def test_networks_are_taken_as_predicted():
 OFFER = {"threshold": {"block_inputs": 4, "min_zeros": 0.5}}
 
 
-def chances(content, **offer):
-    return prospect(content, {**OFFER, **offer}, "ai-edge-litert")
+def choice_of(content, **offer):
+    return choose_delegate(content, {**OFFER, **offer}, "ai-edge-litert")
 
 
 def test_a_file_is_tried_where_blocks_are_zero():
-    tried = chances(NETWORKS["resnet8"](Zeros(0.8, (2, 4))), cpu="avx512vnni")
+    tried = choice_of(NETWORKS["resnet8"](Zeros(0.8, (2, 4))), cpu="avx512vnni")
     assert (tried.is_tried, tried.is_timed, tried.why) == (True, False, "")
     assert tried.ratio > 1.5
-    assert not chances(NETWORKS["resnet8"](Zeros(0.0)), cpu="avx512vnni").is_tried
+    assert not choice_of(NETWORKS["resnet8"](Zeros(0.0)), cpu="avx512vnni").is_tried
     # Most weights are zero, and hardly a block of four.
     single = NETWORKS["mobilenet_v1"](Zeros(0.6, (1, 1)), size=32)
-    assert not chances(single, cpu="avx512vnni").is_tried
+    assert not choice_of(single, cpu="avx512vnni").is_tried
 
 
 def test_a_large_dense_classifier_does_not_keep_a_file_from_the_delegate():
     content = NETWORKS["mobilenet_v1"](Zeros(0.6, (2, 4)), size=96)
-    assert not chances(content).is_tried
-    assert chances(content, cpu="dotprod").is_tried
+    assert not choice_of(content).is_tried
+    assert choice_of(content, cpu="dotprod").is_tried
 
 
 def perceptron(width, zeros):
@@ -132,16 +132,18 @@ def perceptron(width, zeros):
 def test_zeros_for_which_the_runtime_is_faster_are_not_tried():
     """A fully connected layer has one pixel, which fills no register."""
     small = perceptron(256, Zeros(0.9, (1, 16)))
-    found = chances(small, cpu="avx512vnni")
+    found = choice_of(small, cpu="avx512vnni")
     assert not found.is_tried
     assert found.why == f"it is expected to be {found.ratio:.2f}x as fast with delegate edgesparse"
-    assert chances(small).is_timed, "of a CPU without a prediction nothing is known"
-    assert prospect(small, {"library": "0"}, "ai-edge-litert").is_tried, "as the device file says"
+    assert choice_of(small).is_timed, "of a CPU without a prediction nothing is known"
+    assert choose_delegate(small, {"library": "0"}, "ai-edge-litert").is_tried, (
+        "as the device file says"
+    )
 
 
 def test_what_predictions_cannot_tell_is_timed():
     small = perceptron(256, Zeros(0.9, (1, 16)))
-    ratio = chances(small, cpu="avx512vnni").ratio
+    ratio = choice_of(small, cpu="avx512vnni").ratio
     for near, timed in (((0.9, 1.1), True), ((0.5, 0.9), False)):
-        found = chances(small, cpu="avx512vnni", timed_between=[ratio * n for n in near])
+        found = choice_of(small, cpu="avx512vnni", timed_between=[ratio * n for n in near])
         assert (found.is_tried, found.is_timed) == (True, timed)
