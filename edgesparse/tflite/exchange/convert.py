@@ -11,19 +11,22 @@ import hashlib
 import io
 import json
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.safe.files import digest_of, new_folder, replace_bytes, replace_json
+from edgesparse.spec.safe.files import digest_of, locked, new_folder, replace_bytes, replace_json
 from edgesparse.spec.safe.isolated_python import print_json_reply, run_json, run_json_module
 from edgesparse.tflite.exchange import program
-from edgesparse.tflite.exchange.environment import ENVIRONMENTS, Format
+from edgesparse.tflite.exchange.environment import ENVIRONMENTS, Environment, Format
 from edgesparse.tflite.exchange.layer_names import name_layers
+from edgesparse.tflite.exchange.pt2_check import checked_copy
 from edgesparse.tflite.format.signature import (
     TensorSpec,
     dequantize,
@@ -76,7 +79,7 @@ class Converted:
 def convert(source: Path, kind: Format, folder: Path, samples: Path | None = None) -> Converted:
     """Convert a model to a float .tflite in `folder`, unless it is there from an earlier call.
 
-    Its inputs of four and five dimensions are channels last.
+    Its inputs of four and five dimensions are channels last. A second process waits for the first.
 
     Args:
         samples: a .npy or .npz of inputs as the original takes them; a few are compared, besides
@@ -87,40 +90,66 @@ def convert(source: Path, kind: Format, folder: Path, samples: Path | None = Non
         EdgesparseError: the answers differ by more than TOLERANCE.
     """
     environment = ENVIRONMENTS[kind]
-    files = [source, Path(program.__file__), *([samples] if samples else []), *_external(source)]
-    recipe = " ".join([environment.folder.name, *map(digest_of, files)])
-    path = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    path = folder / conversion_key(source, environment, samples)
     if not path.is_dir():
-        with new_folder(path) as part:
-            target = part / f"{source.stem}.tflite"
-            arguments = {
-                "format": kind,
-                "source": str(source.absolute()),
-                "target": str(target),
-                "samples": str(samples.absolute()) if samples else "",
-                "path": environment.imported,
-            }
-            # Isolated; the program is a file, since edgesparse cannot be imported there.
-            command = [str(environment.python), "-I", program.__file__, json.dumps(arguments)]
-            original = run_json(command, str(source), TIMEOUT_SECONDS, environment=_VARIABLES)
-            if kind == "torch":
-                target.write_bytes(name_layers(target.read_bytes()))
-            words = (source, target, json.dumps(original))
-            about = run_json_module(_MODULE, words, str(source), TIMEOUT_SECONDS)
-            if not about["error"] <= TOLERANCE:  # NaN, too.
-                raise EdgesparseError(
-                    f"{source}: answers of the converted file differ by {about['error']:.1e} of "
-                    f"their spread ({about['output']}), more than {TOLERANCE:.0e}; "
-                    f"{environment.converter} converts the model wrongly"
-                )
-            target.with_suffix(".npz").unlink()
-            replace_json(part / _ABOUT, about)
+        with locked(folder / "lock"):
+            if not path.is_dir():
+                with new_folder(path) as part:
+                    _convert(source, environment, part, samples)
     about = json.loads((path / _ABOUT).read_text())
     inputs = tuple(
         Input(i["name"], i["tflite_name"], tuple(i["shape"]), tuple(i["tflite_shape"]), i["moved"])
         for i in about["inputs"]
     )
     return Converted(path / f"{source.stem}.tflite", inputs, about["error"], about["samples"])
+
+
+def conversion_key(source: Path, environment: Environment, samples: Path | None) -> str:
+    """Return the name of a conversion's folder: the digest of all that its files depend on."""
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    files = [source, *code, *_external(source), *([samples] if samples else [])]
+    versions = [_version("tensorflow")] if environment.shares_ours else []
+    recipe = [source.stem, environment.folder.name, *versions, *map(digest_of, files)]
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # A build of another name.
+        return ""
+
+
+def _convert(source: Path, environment: Environment, part: Path, samples: Path | None) -> None:
+    """Fill the folder of a conversion: the .tflite file, and what is known about it."""
+    target, read = part / f"{source.stem}.tflite", source.absolute()
+    if environment.format == "torch":
+        read = part / source.name
+        checked_copy(source, read)
+    arguments = {
+        "format": environment.format,
+        "source": str(read),
+        "target": str(target),
+        "samples": str(samples.absolute()) if samples else "",
+        "external": [path.name for path in _external(source)],
+        "path": environment.imported,
+    }
+    # Isolated; the program is a file, since edgesparse cannot be imported there.
+    command = [str(environment.python), "-I", program.__file__, json.dumps(arguments)]
+    original = run_json(command, str(source), TIMEOUT_SECONDS, environment=_VARIABLES)
+    if environment.format == "torch":
+        read.unlink()
+        target.write_bytes(name_layers(target.read_bytes()))
+    words = (source, target, json.dumps(original))
+    about = run_json_module(_MODULE, words, str(source), TIMEOUT_SECONDS)
+    if not about["error"] <= TOLERANCE:  # NaN, too.
+        raise EdgesparseError(
+            f"{source}: answers of the converted file differ by {about['error']:.1e} of "
+            f"their spread ({about['output']}), more than {TOLERANCE:.0e}; "
+            f"{environment.converter} converts the model wrongly"
+        )
+    target.with_suffix(".npz").unlink()
+    replace_json(part / _ABOUT, about)
 
 
 def _external(source: Path) -> list[Path]:
@@ -133,20 +162,11 @@ def converted_samples(converted: Converted, samples: Path) -> Path:
     """Return samples as the converted file takes them, from those that the original takes.
 
     A file that is not of arrays, or does not fit, is returned unchanged: what uses it says why.
+    Members besides the inputs that are no arrays are left out.
     """
-    by_name = {i.name: i for i in converted.inputs}
-    try:
-        loaded = np.load(samples, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    arrays = _sample_arrays(converted, samples)
+    if arrays is None:
         return samples
-    single = converted.inputs[0] if len(converted.inputs) == 1 else None
-    if isinstance(loaded, np.ndarray):
-        arrays = {single.tflite_name if single else "x": (single, loaded)}
-    else:
-        arrays = {}
-        for name in loaded.files:
-            source = by_name.get(name) or (single if name == "x" else None)
-            arrays[source.tflite_name if source else name] = source, loaded[name]
     changed = {
         name: np.moveaxis(values, 1, -1)
         if source is not None and source.moved and values.shape[1:] == source.shape[1:]
@@ -159,6 +179,29 @@ def converted_samples(converted: Converted, samples: Path) -> Path:
         np.savez(written, **changed)
         replace_bytes(target, written.getvalue())
     return target
+
+
+def _sample_arrays(
+    converted: Converted, samples: Path
+) -> dict[str, tuple[Input | None, np.ndarray[Any, Any]]] | None:
+    """Load samples by the file's names of inputs; None where an input cannot be read."""
+    by_name = {i.name: i for i in converted.inputs}
+    single = converted.inputs[0] if len(converted.inputs) == 1 else None
+    arrays: dict[str, tuple[Input | None, np.ndarray[Any, Any]]] = {}
+    try:
+        loaded = np.load(samples, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {single.tflite_name if single else "x": (single, loaded)}
+        for name in loaded.files:
+            source = by_name.get(name) or (single if name == "x" else None)
+            try:
+                arrays[source.tflite_name if source else name] = source, loaded[name]
+            except ValueError:  # An array of objects.
+                if source is not None:
+                    return None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    return arrays
 
 
 def _compare(path: Path, original: dict[str, Any]) -> dict[str, Any]:

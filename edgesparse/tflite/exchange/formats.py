@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from edgesparse.spec.errors import UsageError
@@ -15,7 +16,7 @@ def format_of(path: Path) -> Format | None:
     """Return the format of a model from another framework; None for Keras and TFLite files.
 
     Raises:
-        UsageError: it is PyTorch's, but has no graph, or is a folder or damaged.
+        UsageError: it does not exist; it is PyTorch's, but has no graph or is damaged.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or path.is_dir():
@@ -24,10 +25,9 @@ def format_of(path: Path) -> Format | None:
         raise UsageError(f"{path}: no such file")
     if suffix == ".onnx":
         return "onnx"
-    names = []
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+    names: list[str] = []
+    with suppress(zipfile.BadZipFile, NotImplementedError, ValueError), zipfile.ZipFile(path) as f:
+        names = f.namelist()
     if any(_is_part(name, "models") or name.endswith("exported_program.json") for name in names):
         return "torch"
     if suffix == ".pt2":
@@ -52,7 +52,7 @@ def _is_part(name: str, folder: str) -> bool:
 def _how_to_export(path: Path) -> str:
     return (
         "in PyTorch, with the module loaded, type:\n"
-        "  model.eval()\n"
+        "  model.eval().cpu()\n"
         "  program = torch.export.export(model, (torch.zeros(1, 3, 224, 224),))  # its input\n"
         f'  torch.export.save(program, "{path.stem}.pt2")\n'
         f"and pass {path.stem}.pt2"

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import zipfile
@@ -22,6 +23,7 @@ REFERENCES = 4
 """Random inputs with the original's answers, and as many samples of the user."""
 IMAGE_RANKS = (4, 5)
 _SEED = 0
+_EXPORTED_ON_GPU = "exported on a GPU; call model.cpu() before torch.export.export"
 
 
 class RefusedError(Exception):
@@ -36,20 +38,18 @@ def from_torch(source: Path, target: Path, samples: str) -> dict[str, Any]:
     Returns:
         The answers of the original, see `_answers`.
     """
-    refuse_pickles(source)
     import litert_torch
     import torch
 
     try:
         program = torch.export.load(source)
     except Exception as error:
+        if "CUDA" in str(error):
+            raise RefusedError(_EXPORTED_ON_GPU) from error
         raise RefusedError(
             f"not a program of torch.export that torch {torch.__version__} reads: {_cause(error)}"
         ) from error
-    if _trains(program):
-        raise RefusedError(
-            "exported in training mode; call model.eval() before torch.export.export"
-        )
+    _refuse_training(program)
     module, inputs = program.module(), _torch_inputs(program)
     names = [spec.arg.name for spec in program.graph_signature.input_specs
              if spec.kind.name == "USER_INPUT"]  # fmt: skip
@@ -75,34 +75,32 @@ def from_torch(source: Path, target: Path, samples: str) -> dict[str, Any]:
     return _answers(shapes, [f"output_{number}" for number in range(len(outputs))], answer, samples)
 
 
-def _trains(program: Any) -> bool:
-    """Return whether an operator computes as in training, such as batch_norm or dropout."""
+def _refuse_training(program: Any) -> None:
+    """Refuse operators that compute as in training, such as dropout, and buffers that change."""
+    signature = program.graph_signature
+    changed = list(signature.buffers_to_mutate.values())
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)
-        names = [argument.name for argument in schema.arguments] if schema else []
-        values = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        arguments = schema.arguments if schema else []
+        values = {**dict(zip((a.name for a in arguments), node.args, strict=False)), **node.kwargs}
         if values.get("training") is True or values.get("train") is True:
-            return True
-    return bool(program.graph_signature.buffers_to_mutate)
-
-
-def refuse_pickles(source: Path) -> None:
-    """Refuse a program with objects or weights that torch.export.load would unpickle freely."""
-    with zipfile.ZipFile(source) as archive:
-        for name in archive.namelist():
-            if not re.search(r"data/(weights|constants)/[^/]+\.json$", name):
-                continue
-            for key, entry in json.loads(archive.read(name)).get("config", {}).items():
-                tensor = str(entry.get("path_name")).startswith(("weight_", "tensor_"))
-                if entry.get("use_pickle") or not tensor:
-                    raise RefusedError(
-                        f"{key} is pickled, and reading it can run any code; export a module "
-                        "whose weights and constants are plain tensors"
-                    )
+            raise RefusedError(
+                "exported in training mode; call model.eval() before torch.export.export"
+            )
+        for argument in arguments:  # Such as self of add_.
+            written = getattr(values.get(argument.name), "name", None)
+            if argument.alias_info and argument.alias_info.is_write:
+                changed += filter(None, [signature.inputs_to_buffers.get(written)])
+    if changed:
+        raise RefusedError(
+            f"the module changes its buffer {changed[0]}: it was exported in training mode, or it "
+            "keeps a state between calls, which a .tflite file does not; call model.eval() before "
+            "torch.export.export, or make the state an input and an output"
+        )
 
 
 def _torch_inputs(program: Any) -> list[Any]:
-    """Return the example inputs; a dynamic batch is one."""
+    """Return the example inputs; a dynamic batch is 1, and other sizes must be constant."""
     import torch
 
     arguments, named = program.example_inputs or ((), {})
@@ -113,22 +111,40 @@ def _torch_inputs(program: Any) -> list[Any]:
         )
     kinds = program.graph_signature.user_inputs
     shapes = {n.name: n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder"}
+    for name in kinds:
+        if any(isinstance(size, torch.SymInt) for size in shapes[name][1:]):
+            sizes = "x".join(
+                "?" if isinstance(size, torch.SymInt) else str(size) for size in shapes[name]
+            )
+            raise RefusedError(
+                f"input {name} has dynamic sizes besides the batch, {sizes}; export it with one "
+                "size: torch.export.export(model, (torch.zeros(1, 3, 224, 224),))"
+            )
     return [
         value[:1] if value.ndim and isinstance(shapes[name][0], torch.SymInt) else value
         for name, value in zip(kinds, arguments, strict=True)
     ]
 
 
-def from_onnx(source: Path, target: Path, samples: str) -> dict[str, Any]:
-    """Convert an ONNX file; like `from_torch`."""
+def from_onnx(
+    source: Path, target: Path, samples: str, external: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Convert an ONNX file; like `from_torch`.
+
+    Args:
+        external: names of the files beside it that may have its weights.
+    """
     import numpy as np
     import onnx
     import onnx2tf
     import onnxruntime
 
     try:
+        _refuse_external(onnx.load(source, load_external_data=False), source, external)
         model = onnx.load(source)
         onnx.checker.check_model(model)
+    except RefusedError:
+        raise
     except Exception as error:
         raise RefusedError(f"not a valid ONNX file: {_cause(error)}") from error
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -174,6 +190,23 @@ def from_onnx(source: Path, target: Path, samples: str) -> dict[str, Any]:
     return answers
 
 
+def _refuse_external(model: Any, source: Path, external: Sequence[str]) -> None:
+    """Refuse weights in other files than those whose changes are noticed."""
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+
+    for tensor in filter(uses_external_data, _get_all_tensors(model)):
+        location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+        if location not in external:
+            missing = not (source.parent / location).is_file()
+            raise RefusedError(
+                f"its weights are in {location!r}, "
+                + ("which does not exist" if missing else f"not in '{source.stem}...data'")
+                + "; write them beside it, in Python: onnx.save_model(onnx.load("
+                f"{source.name!r}), {source.name!r}, save_as_external_data=True, "
+                f"location='{source.name}.data')"
+            )
+
+
 def _with_constant_shapes(model: Any, shapes: Mapping[str, Sequence[int]], target: Path) -> Any:
     """Return a model whose inputs and outputs, by name, and all between have constant shapes."""
     import onnx
@@ -207,11 +240,13 @@ def _fixed_shape(entry: Any, source: Path) -> tuple[int, ...]:
     for axis, size in enumerate(entry.type.tensor_type.shape.dim):
         if not size.dim_value and axis:
             name = size.dim_param or f"of axis {axis}"
-            how = f"--dim_param {name}" if size.dim_param else f"--input_name {entry.name}"
-            how += " --dim_value 224" if size.dim_param else " --input_shape 1,3,224,224"
+            words = ["--dim_param", name, "--dim_value", "224"]
+            if not size.dim_param:
+                words = ["--input_name", entry.name, "--input_shape", "1,3,224,224"]
             raise RefusedError(
-                f"input {entry.name} has the dynamic size {name}; fix it: python -m "
-                f"onnxruntime.tools.make_dynamic_shape_fixed {how} {source.name} fixed.onnx"
+                f"input {entry.name} has the dynamic size {name}; fix it: pip install onnx "
+                "onnxruntime, then: python -m onnxruntime.tools.make_dynamic_shape_fixed "
+                f"{shlex.join([*words, str(source), 'fixed.onnx'])}"
             )
         shape.append(size.dim_value or 1)
     return tuple(shape)
@@ -279,15 +314,15 @@ def _sample_rows(
 
     try:
         loaded = np.load(samples, allow_pickle=False)
-    except (OSError, ValueError):
+        arrays = [loaded] if isinstance(loaded, np.ndarray) else None
+        if arrays is None:
+            names = [name for name, _, _ in inputs]
+            names = ["x"] if len(names) == 1 and "x" in loaded.files else names
+            if not set(names) <= set(loaded.files):
+                return []
+            arrays = [loaded[name] for name in names]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return []
-    arrays = [loaded] if isinstance(loaded, np.ndarray) else None
-    if arrays is None:
-        names = [name for name, _, _ in inputs]
-        names = ["x"] if len(names) == 1 and "x" in loaded.files else names
-        if not set(names) <= set(loaded.files):
-            return []
-        arrays = [loaded[name] for name in names]
     fits = all(
         values.shape[1:] == shape[1:] and shape[:1] == (1,)
         for values, (_, shape, _) in zip(arrays, inputs, strict=False)
@@ -310,16 +345,20 @@ def _cause(error: BaseException) -> str:
 
 
 def main(text: str) -> None:
-    """Convert by the JSON object in `text`: format, source, target, samples, path."""
+    """Convert by the JSON object in `text`: format, source, target, samples, external, path."""
     arguments = json.loads(text)
     sys.path += arguments["path"]
     # Converters print to stdout, also from C++.
     reply_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    convert = {"torch": from_torch, "onnx": from_onnx}[arguments["format"]]
-    target, name = Path(arguments["target"]), Path(arguments["source"]).name
+    source, target, samples = (Path(arguments["source"]), Path(arguments["target"]),
+                               arguments["samples"])  # fmt: skip
+    name = source.name
     try:
-        reply = convert(Path(arguments["source"]), target, arguments["samples"])
+        if arguments["format"] == "torch":
+            reply = from_torch(source, target, samples)
+        else:
+            reply = from_onnx(source, target, samples, arguments["external"])
         import numpy as np
 
         np.savez(target.with_suffix(".npz"), **reply.pop("arrays"))

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,14 @@ from sklearn.datasets import load_digits
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.isolated_python import run_json_module
-from edgesparse.tflite.exchange.convert import TOLERANCE, convert, converted_samples
+from edgesparse.tflite.exchange.convert import (
+    TOLERANCE,
+    Converted,
+    Input,
+    conversion_key,
+    convert,
+    converted_samples,
+)
 from edgesparse.tflite.exchange.environment import ENVIRONMENTS, build
 from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.post_training.calibration_samples import outputs_of
@@ -68,6 +74,40 @@ def test_a_difference_is_a_share_of_the_spread_of_the_originals_answers(
         )  # fmt: skip
 
 
+def test_a_conversion_is_kept_for_one_name_content_and_weights_beside(tmp_path):
+    onnx, torch = ENVIRONMENTS["onnx"], ENVIRONMENTS["torch"]
+    (tmp_path / "x.npy").write_bytes(b"x")
+    for name in ("m.onnx", "other.onnx", "m.onnx.data"):
+        (tmp_path / name).write_bytes(b"same")
+    m, other = tmp_path / "m.onnx", tmp_path / "other.onnx"
+    keys = [conversion_key(m, onnx, None), conversion_key(m, onnx, tmp_path / "x.npy")]
+    assert keys[0] == conversion_key(m, onnx, None)
+    keys += [conversion_key(other, onnx, None), conversion_key(other, torch, None)]
+    (tmp_path / "m.onnx.data").write_bytes(b"more")
+    keys.append(conversion_key(m, onnx, None))
+    m.rename(tmp_path / "other.onnx")
+    assert conversion_key(other, onnx, None) == keys[2]
+    assert len(set(keys)) == 5
+
+
+def test_samples_that_cannot_be_read_are_left_to_what_uses_them(tmp_path):
+    image = Input("image", "x", (1, 3, 2, 2), (1, 2, 2, 3), moved=True)
+    converted = Converted(tmp_path / "m.tflite", (image,), 0.0, 4)
+    x = np.arange(24, dtype="float32").reshape(2, 3, 2, 2)
+    labels = np.array(["a", None])
+    np.savez(tmp_path / "x.npz", image=x, labels=labels)
+    last = np.load(converted_samples(converted, tmp_path / "x.npz"), allow_pickle=False)
+    assert last.files == ["x"]
+    np.testing.assert_array_equal(last["x"], np.moveaxis(x, 1, -1))
+    np.savez(tmp_path / "objects.npz", image=labels)
+    content = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "short.npz").write_bytes(content[:200])
+    (tmp_path / "changed.npz").write_bytes(content.replace(x.tobytes(), bytes(x.nbytes)))
+    (tmp_path / "empty.npy").write_bytes(b"")
+    for name in ("objects.npz", "short.npz", "changed.npz", "empty.npy", "missing.npy"):
+        assert converted_samples(converted, tmp_path / name) == tmp_path / name
+
+
 def name_of(content):
     from edgesparse.tflite.format.signature import read_signature
 
@@ -107,6 +147,10 @@ save("two.onnx", [
     [weight("w", 4, 3, 3, 3), weight("v", 4, 2)])
 save("open.onnx", [node("Relu", ["x"], ["y"])], [("x", [1, 3, "high", 4])],
     [("y", [1, 3, "high", 4])], [])
+model = onnx.load("digits.onnx")
+for name, location in (("apart", "weights.bin"), ("beside", "beside.onnx.data")):
+    onnx.save_model(model, f"{name}.onnx", save_as_external_data=True, location=location,
+                    size_threshold=0)
 save("odd.onnx", [node("Det", ["x"], ["y"])], [("x", [1, 3, 3])], [("y", [1])], [])
 open("bad.onnx", "w").write("not a model")
 """
@@ -147,17 +191,22 @@ def test_an_onnx_file_is_inspected_stored_and_compressed_by_the_users_samples(cl
 def test_onnx_images_become_channels_last_and_series_stay(tmp_path):
     run_in("onnx", ONNX, tmp_path)
     two = convert(tmp_path / "two.onnx", "onnx", tmp_path / "c")
+    convert(tmp_path / "beside.onnx", "onnx", tmp_path / "d")
     assert two.error <= TOLERANCE
     assert [i.moved for i in two.inputs] == [True, False]
     assert [i.tflite_shape for i in two.inputs] == [(1, 6, 8, 3), (1, 5, 4)]
     for name, cause in (
-        ("open", r"open.onnx: input x has the dynamic size high; fix it: python -m onnxruntime"),
+        (
+            "open",
+            r"open.onnx: input x has the dynamic size high; fix it: pip install onnx onnxruntime",
+        ),
+        ("apart", r"apart.onnx: its weights are in 'weights.bin', not in 'apart...data'; write"),
         ("bad", "bad.onnx: not a valid ONNX file"),
         ("odd", "odd.onnx: converted to .tflite, .*MatrixDeterminant"),
     ):
         with pytest.raises(EdgesparseError, match=cause):
             convert(tmp_path / f"{name}.onnx", "onnx", tmp_path / "c")
-    assert len(list(Path(tmp_path / "c").iterdir())) == 1
+    assert [path.name for path in tmp_path.glob("c/*") if path != two.path.parent] == ["lock"]
 
 
 TORCH = """

@@ -1,6 +1,5 @@
 """Files of PyTorch and ONNX: which are converted, and what the others need."""
 
-import json
 import pickle
 import zipfile
 
@@ -8,7 +7,6 @@ import pytest
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.exchange.formats import format_of
-from edgesparse.tflite.exchange.program import RefusedError, refuse_pickles
 
 
 def written(path, *members):
@@ -65,21 +63,11 @@ def test_a_pickle_is_not_read(tmp_path):
         format_of(tmp_path / "missing.onnx")
 
 
-@pytest.mark.parametrize(
-    ("entry", "refused"),
-    [
-        ({"path_name": "weight_0", "use_pickle": False}, False),
-        ({"path_name": "weight_0", "use_pickle": True}, True),
-        ({"path_name": "custom_obj_0", "use_pickle": False}, True),
-    ],
-)
-def test_a_program_with_pickled_parts_is_refused_before_it_is_read(tmp_path, entry, refused):
-    path = tmp_path / "m.pt2"
-    with zipfile.ZipFile(path, "w") as archive:
-        config = json.dumps({"config": {"conv.weight": entry}})
-        archive.writestr("m/data/weights/model_weights_config.json", config)
-    if not refused:
-        refuse_pickles(path)
-        return
-    with pytest.raises(RefusedError, match=r"conv.weight is pickled, and reading it can run any"):
-        refuse_pickles(path)
+def test_a_damaged_program_is_no_program(tmp_path):
+    members = [f"m/data/weights/weight_{number}" for number in range(9)]
+    content = written(tmp_path / "m.pt2", "m/models/model.json", *members).read_bytes()
+    assert format_of(tmp_path / "m.pt2") == "torch"
+    for damaged in (content[:-40], content.replace(b"PK\x01\x02", b"PK\x01\x00"), b"PK", b""):
+        (tmp_path / "m.pt2").write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"is not a program of torch\.export"):
+            format_of(tmp_path / "m.pt2")
