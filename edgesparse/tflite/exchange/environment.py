@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,7 @@ class Environment:
     disk_mb: int
     minutes: int
     shares_ours: bool
+    least_python: tuple[int, int] = (3, 10)
 
     @property
     def folder(self) -> Path:
@@ -117,8 +119,18 @@ class Environment:
         """Folders that its process imports from after its own packages."""
         return import_path() if self.shares_ours else []
 
+    def check_python(self) -> None:
+        """Raise UsageError where its packages need a later Python than this one."""
+        if sys.version_info[:2] < self.least_python:
+            least, this = (".".join(map(str, v)) for v in (self.least_python, sys.version_info[:2]))
+            raise UsageError(
+                f"{self.converter} needs Python {least} or later, and this is {this}; install "
+                f"edgesparse in a virtual environment of Python {least} or later"
+            )
+
     def require(self, source: Path) -> None:
-        """Raise UsageError where it has not been built."""
+        """Raise UsageError where it has not been built, or cannot be."""
+        self.check_python()
         if not self.python.exists():
             raise UsageError(
                 f"{source} needs a converter that is not installed, {self.converter} "
@@ -128,7 +140,7 @@ class Environment:
 
 ENVIRONMENTS: dict[Format, Environment] = {
     # CPU builds of PyTorch; the usual ones for Linux take gigabytes of libraries for GPUs.
-    "torch": Environment("torch", "litert-torch", _TORCH, 440, 1900, 6, shares_ours=False),
+    "torch": Environment("torch", "litert-torch", _TORCH, 440, 1900, 6, False, (3, 11)),
     # It pins another TensorFlow, but works with ours, which spares 2 GB.
     "onnx": Environment("onnx", "onnx2tf", _ONNX, 36, 170, 1, shares_ours=True),
 }
@@ -140,8 +152,10 @@ def build(environment: Environment, progress: Progress) -> bool:
     A second builder waits for the first.
 
     Raises:
+        UsageError: it needs a later Python.
         EdgesparseError: the disk has too little space, or a package cannot be installed.
     """
+    environment.check_python()
     folder = environment.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(Path(f"{folder}.lock")):
@@ -158,6 +172,8 @@ def build(environment: Environment, progress: Progress) -> bool:
         try:
             part.mkdir()
             _fill(environment, part, progress)
+            # An old one whose Python was removed, such as by an upgrade.
+            shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -208,10 +224,12 @@ def _run(
         env=variables,
     )
     begun, errors = 0, ""
+    last: deque[str] = deque(maxlen=6)
     try:
         assert process.stdout is not None
         for line in filter(str.strip, process.stdout):
             words = line.split()
+            last.append(clean(line.strip()))
             if words[0] in ("Collecting", "Downloading", "Installing"):
                 begun += words[0] == "Collecting"
                 progress(min(0.9, begun / count), clean(" ".join(words[:2]))[:60])
@@ -225,6 +243,5 @@ def _run(
         return process.returncode == 0
     if environment.format == "torch" and "torch==" in errors:
         raise EdgesparseError(f"no torch 2.13.0 for CPUs for this machine: {_CPU_WHEELS}")
-    raise EdgesparseError(
-        f"{environment.converter} cannot be installed: {errors or 'no reason was printed'}"
-    )
+    cause = errors or " ".join(last) or f"exit status {process.returncode}"
+    raise EdgesparseError(f"{environment.converter} cannot be installed: {cause}")

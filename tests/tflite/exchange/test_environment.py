@@ -30,6 +30,51 @@ def test_every_package_is_pinned_and_the_folder_changes_with_them():
     assert ENVIRONMENTS["onnx"].imported
 
 
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_earlier_python_is_an_error_before_anything_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    later = Environment("torch", "litert-torch", "", 1, 1, 1, False, (9, 11))
+    message = r"litert-torch needs Python 9.11 or later, and this is 3\.[0-9]+; install"
+    with pytest.raises(UsageError, match=message):
+        build(later, lambda share, text: None)
+    with pytest.raises(UsageError, match=message):
+        later.require(tmp_path / "m.pt2")
+    assert not list(tmp_path.iterdir())
+    assert ENVIRONMENTS["torch"].least_python == (3, 11)  # That of jax 0.10.
+
+
+def test_an_environment_without_its_python_is_made_again(tmp_path, monkeypatch):
+    """A shell script in place of Python makes it, to be quick."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # No uv.
+    fill = (
+        '/bin/mkdir -p "$4/bin"; echo "#!/bin/sh" > "$4/bin/python"; /bin/chmod +x "$4/bin/python"'
+    )
+    monkeypatch.setattr(sys, "executable", script(tmp_path / "python", fill))
+    environment = Environment("onnx", "onnx2tf", "", 1, 1, 1, True)
+    assert build(environment, lambda share, text: None)
+    assert not build(environment, lambda share, text: None)
+    environment.python.unlink()
+    environment.python.symlink_to(tmp_path / "removed")
+    assert build(environment, lambda share, text: None)
+    assert environment.python.exists()
+
+
+def test_the_end_of_what_a_failed_step_prints_is_its_cause(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    text = "echo ensurepip is not available; echo; echo '    apt install python3-venv'; exit 1"
+    monkeypatch.setattr(sys, "executable", script(tmp_path / "python", text))
+    environment = Environment("onnx", "onnx2tf", "", 1, 1, 1, True)
+    with pytest.raises(EdgesparseError, match=r"installed: ensurepip is not .* python3-venv$"):
+        build(environment, lambda share, text: None)
+
+
 @pytest.mark.slow
 def test_an_installation_that_fails_leaves_nothing_and_names_the_cause(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
