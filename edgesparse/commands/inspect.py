@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.commands.exchange import tflite_file
+from edgesparse.commands.exchange import tflite_and_samples, tflite_file
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.data.transforms import value_names
@@ -117,14 +117,18 @@ def inspect(
 
     Args:
         file: a .tflite file; a .pt2 or .onnx file is converted.
-        samples: a .npy or .npz, for which zeros between operators are measured.
+        samples: a .npy or .npz, for which zeros between operators are measured; of inputs as the
+            original takes them.
         attribution: find which inputs reach the outputs, and with what weight.
         pipeline: a pipeline file whose data names inputs and outputs.
 
     Raises:
         EdgesparseError: the file cannot be read or is not a .tflite; the device cannot be used.
     """
-    file = tflite_file(project, Path(file))
+    if samples is not None:
+        file, samples = tflite_and_samples(project, Path(file), Path(samples))
+    else:
+        file = tflite_file(project, Path(file))
     content = read_model(file)
     info, tensors = inspect_file(content, str(file)), describe(content, str(file))
     explained: dict[str, tuple[Explanation, ...]] = {}

@@ -5,6 +5,7 @@ Only in a subprocess: a runtime can crash its process.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_samples(path: Path, content: bytes) -> Arrays:
         loaded = np.load(path, allow_pickle=False)
         is_archive = not isinstance(loaded, np.ndarray)
         arrays = {name: loaded[name] for name in loaded.files} if is_archive else {"x": loaded}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is not a NumPy array: {error}") from None
     if len(names) == 1 and (len(arrays) == 1 or "x" in arrays):
         return {names[0]: arrays["x"] if "x" in arrays else next(iter(arrays.values()))}

@@ -30,6 +30,9 @@ def test_samples_that_do_not_fit_are_errors(tflite_files, crashing_model, tmp_pa
         zeros_between(tflite_files["dense"], tmp_path / "x.npy")
     with pytest.raises(UsageError, match="is not a NumPy array"):
         zeros_between(tflite_files["dense"], tmp_path / "no.npy")
+    (tmp_path / "short.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UsageError, match="is not a NumPy array"):
+        zeros_between(tflite_files["dense"], tmp_path / "short.npz")
     np.savez(tmp_path / "x.npz", a=np.zeros(2), b=np.zeros(2))
     with pytest.raises(UsageError, match="has no array"):
         zeros_between(tflite_files["dense"], tmp_path / "x.npz")
