@@ -135,18 +135,10 @@ def from_onnx(
         external: names of the files beside it that may have its weights.
     """
     import numpy as np
-    import onnx
     import onnx2tf
     import onnxruntime
 
-    try:
-        _refuse_external(onnx.load(source, load_external_data=False), source, external)
-        model = onnx.load(source)
-        onnx.checker.check_model(model)
-    except RefusedError:
-        raise
-    except Exception as error:
-        raise RefusedError(f"not a valid ONNX file: {_cause(error)}") from error
+    model = _load_onnx(source, external)
     weights = {tensor.name for tensor in model.graph.initializer}
     entries = [entry for entry in model.graph.input if entry.name not in weights]
     shapes = [(entry.name, _fixed_shape(entry, source), _dtype(entry)) for entry in entries]
@@ -188,6 +180,20 @@ def from_onnx(
     written.rename(target)
     shutil.rmtree(folder)
     return answers
+
+
+def _load_onnx(source: Path, external: Sequence[str]) -> Any:
+    import onnx
+
+    try:
+        _refuse_external(onnx.load(source, load_external_data=False), source, external)
+        model = onnx.load(source)
+        onnx.checker.check_model(model)
+    except RefusedError:
+        raise
+    except Exception as error:
+        raise RefusedError(f"not a valid ONNX file: {_cause(error)}") from error
+    return model
 
 
 def _refuse_external(model: Any, source: Path, external: Sequence[str]) -> None:
