@@ -54,9 +54,10 @@ def test_set_up_takes_uv_where_it_is_there(tmp_path, path, installs):
 
 
 def copy_model(project):
-    """The smallest file with zeros, as the model.tflite of the documents."""
-    files = (project.folder / ".edgesparse" / "store").glob("*/sparse.tflite")
-    shutil.copy(min(files, key=lambda file: file.stat().st_size), project.folder / "model.tflite")
+    """A file with zeros that both runtimes run, as the model.tflite of the documents."""
+    runs = project.folder / ".edgesparse" / "runs"
+    model = next(runs.glob("*/models/block-1x4-f32-tflite-runtime.tflite"))
+    shutil.copy(model, project.folder / "model.tflite")
 
 
 @pytest.mark.slow
