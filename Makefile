@@ -29,7 +29,7 @@ deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pip
 test: $(DEVELOP) ## Run the tests: every part once, about ten minutes
 	@$(PYTEST) -m "not full and not bench" --durations=10
 
-test-full: $(DEVELOP) ## Run the exhaustive tests, about forty minutes
+test-full: $(DEVELOP) ## Run the exhaustive tests, about half an hour
 	@$(PYTEST) -m "full and not bench" --durations=10
 
 test-all: test test-full ## Run both
