@@ -147,10 +147,10 @@ save("two.onnx", [
     [weight("w", 4, 3, 3, 3), weight("v", 4, 2)])
 save("open.onnx", [node("Relu", ["x"], ["y"])], [("x", [1, 3, "high", 4])],
     [("y", [1, 3, "high", 4])], [])
-model = onnx.load("digits.onnx")
 for name, location in (("apart", "weights.bin"), ("beside", "beside.onnx.data")):
-    onnx.save_model(model, f"{name}.onnx", save_as_external_data=True, location=location,
-                    size_threshold=0)
+    # Loaded anew, since saving moves its weights out.
+    onnx.save_model(onnx.load("digits.onnx"), f"{name}.onnx", save_as_external_data=True,
+                    location=location, size_threshold=0)
 save("odd.onnx", [node("Det", ["x"], ["y"])], [("x", [1, 3, 3])], [("y", [1])], [])
 open("bad.onnx", "w").write("not a model")
 """
