@@ -32,7 +32,7 @@ from edgesparse.stages.base.artifacts import read_json, write_json
 from edgesparse.stages.base.stage import Devices, StageContext, StageKind
 from edgesparse.tflite import verify
 from edgesparse.tflite.runtimes import storage
-from edgesparse.tflite.runtimes.delegated import DelegateChoice, choose_delegate
+from edgesparse.tflite.runtimes.delegated import DelegateChoice, choose_delegate, is_faster
 
 _ROUNDS = 3
 _TIMED = Settings(warmup_runs=2, warmup_seconds=0.0, runs=5, seconds=0.1, timeout_seconds=60.0)
@@ -107,7 +107,7 @@ def run(context: StageContext) -> None:
                 rounds = _timed_rounds(context, paths[chosen], paths[delegated[0]], library)
                 times = {f"{k}_ms": statistics.median(v) for k, v in rounds.items()}
                 untimed = not times
-            if _is_faster(rounds, choice.ratio):
+            if is_faster(rounds, choice.ratio):
                 chosen, name = delegated[0], delegated[0] + _DELEGATED
             elif untimed:
                 fallback = _Fallback("it could not be timed", True)
@@ -174,14 +174,6 @@ def _edgesparse(context: StageContext) -> tuple[Path | None, DelegateChoice, _Fa
         return library_for(offer["architecture"]), choice, None
     except BuildError as error:
         return None, choice, _Fallback(str(error), True)
-
-
-def _is_faster(rounds: Mapping[str, Sequence[float]], predicted: float | None) -> bool:
-    """Return whether edgesparse's delegate is faster in each of the paired rounds; where they
-    differ, or nothing was timed, whether it is predicted to be."""
-    pairs = zip(rounds.get("xnnpack", ()), rounds.get("edgesparse", ()), strict=True)
-    faster = {plain > delegated for plain, delegated in pairs}
-    return faster.pop() if len(faster) == 1 else (predicted or 1.0) >= 1.0
 
 
 def _timed_rounds(

@@ -386,14 +386,14 @@ def _refit(
     bounds the moments' condition, and so its error, to 1e-5 of the outputs' power."""
     if sum(float(count) ** 3 / 3 for count in stays.sum(axis=0)) > MOST_FLOPS:
         return weights
-    single, wanted = moments.astype(np.float32), target.astype(np.float32)
+    single, goal = moments.astype(np.float32), target.astype(np.float32)
     solution = np.zeros_like(weights)
     # BLAS' threads wait for one another, 40 times as long where other programs run.
     with threadpool_limits(1, "blas"):
         for output in range(weights.shape[1]):
             if len(rows := np.flatnonzero(stays[:, output])):
                 matrix = single[rows][:, rows].T  # Symmetric; LAPACK's matrices are by columns.
-                _, solved, failed = linalg.lapack.sposv(matrix, wanted[rows, output], overwrite_a=1)
+                _, solved, failed = linalg.lapack.sposv(matrix, goal[rows, output], overwrite_a=1)
                 if failed:
                     solved = np.linalg.solve(moments[np.ix_(rows, rows)], target[rows, output])
                 solution[rows, output] = solved

@@ -162,7 +162,7 @@ def converted_samples(converted: Converted, samples: Path) -> Path:
     """Return samples as the converted file takes them, from those that the original takes.
 
     A file that is not of arrays, or does not fit, is returned unchanged: what uses it says why.
-    Members besides the inputs that are no arrays are left out.
+    Members besides the inputs are left out where they cannot be read as arrays.
     """
     arrays = _sample_arrays(converted, samples)
     if arrays is None:

@@ -276,6 +276,14 @@ def choose_delegate(content: bytes, offer: Mapping[str, Any], runtime: str) -> D
     return DelegateChoice(ratio >= low, low <= ratio < high, ratio, why if ratio < 1 else "")
 
 
+def is_faster(rounds: Mapping[str, Sequence[float]], predicted: float | None) -> bool:
+    """Return whether edgesparse's delegate is faster in each of the paired rounds; where they
+    differ, or nothing was timed, whether it is predicted to be."""
+    pairs = zip(rounds.get("xnnpack", ()), rounds.get("edgesparse", ()), strict=True)
+    faster = {plain > delegated for plain, delegated in pairs}
+    return faster.pop() if len(faster) == 1 else (predicted or 1.0) >= 1.0
+
+
 def layer_gains(network: Network, cpu: Cpu, runtime: str) -> Gain:
     """Predict what the zeros of a network gain on a CPU, layer by layer."""
     network = claim(network, cpu)

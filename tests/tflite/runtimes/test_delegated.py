@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgesparse.delegate.constants import CPUS
-from edgesparse.tflite.runtimes.delegated import choose_delegate, claim, read_network
+from edgesparse.tflite.runtimes.delegated import choose_delegate, claim, is_faster, read_network
 from tests.conftest import ROOT
 from tests.tools.delegate_answers import library_here
 from tests.tools.int8_model import Int8Model, Zeros
@@ -147,3 +147,22 @@ def test_what_predictions_cannot_tell_is_timed():
     for near, timed in (((0.9, 1.1), True), ((0.5, 0.9), False)):
         found = choice_of(small, cpu="avx512vnni", timed_between=[ratio * n for n in near])
         assert (found.is_tried, found.is_timed) == (True, timed)
+
+
+@pytest.mark.parametrize(
+    ("plain", "delegated", "predicted", "faster"),
+    [
+        ([2.0, 2.1, 2.0], [1.0, 1.9, 1.5], 0.8, True),
+        ([1.0, 1.1, 1.0], [1.2, 1.3, 1.1], 1.2, False),
+        ([1.0, 1.1, 1.0], [1.2, 0.9, 1.1], 1.2, True),
+        ([1.0, 1.1, 1.0], [1.2, 0.9, 1.1], 0.8, False),
+    ],
+)
+def test_rounds_that_differ_leave_it_to_the_prediction(plain, delegated, predicted, faster):
+    rounds = {"xnnpack": plain, "edgesparse": delegated}
+    assert is_faster(rounds, predicted) is faster
+    assert is_faster({}, predicted) is (predicted >= 1)
+
+
+def test_without_a_prediction_the_delegate_is_taken():
+    assert is_faster({}, None)
