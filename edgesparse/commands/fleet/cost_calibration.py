@@ -35,10 +35,10 @@ def delegate_factors(target: Target, progress: Progress) -> dict[str, float]:
     Raises:
         DeviceError: the device failed.
     """
-    features = frozenset((target.host.features or "").split())
+    host = target.host
     profiles = {
         runtime.name: Profile(
-            Machine(runtime.name, runtime.version, target.host.machine, features), delegate=True
+            Machine(runtime.name, runtime.version, host.machine, host.cpu_flags), delegate=True
         )
         for runtime in target.runtimes
         if loads_delegate(target, runtime.name, runtime.version)

@@ -24,7 +24,7 @@ def offers(target: Target) -> dict[str, dict[str, Any]]:
         return {}
     least, chosen_by = threshold_of(target), dict[str, Any]()
     if least is not None:
-        cpu = cpu_of(target.host.machine, (target.host.features or "").split())
+        cpu = cpu_of(target.host.machine, target.host.cpu_flags)
         # Instructions are not time: where they are counted, the prediction decides.
         between = TIMED_BETWEEN if target.device.clock == "wall" else (1.0, 1.0)
         chosen_by = {"threshold": asdict(least), "timed_between": list(between)}
@@ -36,7 +36,7 @@ def threshold_of(target: Target) -> Threshold | None:
     """Zeros from which the delegate is tried; None where it is tried with every int8 file."""
     if target.device.delegate == "edgesparse":
         return None
-    return threshold((target.host.features or "").split())
+    return threshold(target.host.cpu_flags)
 
 
 def _library(target: Target, runtime: RuntimeInfo) -> dict[str, str]:

@@ -61,23 +61,21 @@ def _measure(target: Target, progress: Progress) -> ProbeResult:
 
 def profiles(target: Target, workspace: Workspace | None) -> dict[str, Profile]:
     """Profile of each runtime on a device, by name: probed results, else the table's."""
-    features = frozenset((target.host.features or "").split())
-    probed = _read(workspace, target)
+    multiple, probed = _channel_multiple(target), _read(workspace, target)
     profiles_by_name = {}
     for runtime in target.runtimes:
-        machine = Machine(runtime.name, runtime.version, target.host.machine, features)
+        machine = Machine(runtime.name, runtime.version, target.host.machine, target.host.cpu_flags)
         results = probed.get((runtime.name, runtime.version), ({}, None, None, None))
         ours = loads_delegate(target, runtime.name, runtime.version)
         profiles_by_name[runtime.name] = Profile(
-            machine, *results, delegate=ours, channel_multiple=_channel_multiple(target)
+            machine, *results, delegate=ours, channel_multiple=multiple
         )
     return profiles_by_name
 
 
 def _channel_multiple(target: Target) -> ChannelMultiple:
-    features = (target.host.features or "").split()
     on_cpu = target.device.delegate_used != "edgetpu"
-    cpu = cpu_of(target.host.machine, features) if on_cpu else None
+    cpu = cpu_of(target.host.machine, target.host.cpu_flags) if on_cpu else None
     return channel_multiple(cpu, every_file=target.device.delegate == "edgesparse")
 
 

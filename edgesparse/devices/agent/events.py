@@ -63,6 +63,11 @@ class HostInfo(_Event):
     governor: _Short | None
     runtimes: Annotated[dict[_Short, _Version], Field(max_length=20)]
 
+    @property
+    def cpu_flags(self) -> frozenset[str]:
+        """`features` one by one; empty where Linux lists none."""
+        return frozenset((self.features or "").split())
+
 
 class Waiting(_Event):
     """Another job holds the device."""

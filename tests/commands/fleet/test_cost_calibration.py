@@ -20,7 +20,7 @@ def test_a_device_says_how_far_the_model_is_off(tmp_path, loads):
     runtime = RuntimeInfo(name="ai-edge-litert", version=version("ai-edge-litert"))
     target = SimpleNamespace(
         device=SimpleNamespace(name="local", loads_edgesparse=loads),
-        host=SimpleNamespace(machine=platform.machine(), features=" ".join(features())),
+        host=SimpleNamespace(machine=platform.machine(), cpu_flags=frozenset(features())),
         runtimes=(runtime,),
         transport=LocalTransport("local", Local(), str(tmp_path / "work")),
     )

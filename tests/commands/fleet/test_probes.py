@@ -22,7 +22,9 @@ def target():
             delegate="xnnpack",
             delegate_used="xnnpack",
         ),
-        host=SimpleNamespace(machine="aarch64", cpu="Cortex-A76", features="fp asimd asimddp"),
+        host=SimpleNamespace(
+            machine="aarch64", cpu="Cortex-A76", cpu_flags=frozenset({"fp", "asimd", "asimddp"})
+        ),
         runtimes=(RuntimeInfo(name="ai-edge-litert", version="2.1.6"),),
         transport=None,
     )
@@ -59,7 +61,7 @@ def test_channels_are_left_as_the_device_wants(target):
         return probes.profiles(target, None)["ai-edge-litert"].channel_multiple.number
 
     assert multiple() == 16
-    target.host.features = "fp asimd"
+    target.host.cpu_flags = frozenset({"fp", "asimd"})
     assert multiple() == 8
     target.device.delegate = "edgesparse"
     assert multiple() == 4
