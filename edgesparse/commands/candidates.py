@@ -190,7 +190,9 @@ def _verified(
     candidate = replace(
         candidate,
         path=_file(store, verdict["path"]),
-        model=ModelFile.model_validate({**verdict["model"], **network, **_timed(verdict)}),
+        model=ModelFile.model_validate(
+            {**verdict["model"], **network, "delegate_times": verdict.get("times") or None}
+        ),
         golden=store.path(convert) / "golden.npz",
         samples=sampled / "samples.npz",
         limits=limits(pipeline.variants[candidate.variant].quantize, pipeline.verify),
@@ -230,11 +232,6 @@ def _layers_of(path: Path, modified_ns: int = 0) -> tuple[Layer, ...]:
     """
     operators = read_operators(path.read_bytes(), str(path))
     return tuple(Layer.model_validate(info, from_attributes=True) for info in operators)
-
-
-def _timed(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """Times by which the delegate was chosen; empty where none were measured."""
-    return {"delegate_times": verdict["times"]} if verdict.get("times") else {}
 
 
 def _file(store: Store, location: str) -> Path:

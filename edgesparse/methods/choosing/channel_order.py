@@ -161,23 +161,27 @@ def _can_move(dependencies: Dependencies, atoms: np.ndarray, fixed: Set[str]) ->
     """True where every layer with these channels has them along axes that are only theirs, and none
     of them is `fixed`."""
     return all(
-        c.heads is None and set(_names(c)) <= {"in", "out"} and name not in fixed
-        for name, c in dependencies.layers.items()
-        if np.isin(atoms, np.concatenate([c.inputs, c.outputs])).any()
+        c.heads is None
+        and {axis for axes in c.axes for axis in axes.values()} <= {"in", "out"}
+        and name not in fixed
+        for name, c in _layers_with(dependencies, atoms).items()
     )
 
 
-def _names(channels: LayerChannels) -> list[str]:
-    return [name for axes in channels.axes for name in axes.values()]
+def _layers_with(dependencies: Dependencies, atoms: np.ndarray) -> dict[str, LayerChannels]:
+    """Return the layers that read or write one of the channels, by name."""
+    return {
+        name: c
+        for name, c in dependencies.layers.items()
+        if np.isin(atoms, np.concatenate([c.inputs, c.outputs])).any()
+    }
 
 
 def _move(dependencies: Dependencies, atoms: np.ndarray, moved: np.ndarray) -> None:
     """Put the weights of channels `moved` in place of those of `atoms`, in all layers."""
     instead = np.arange(len(dependencies.fixed))
     instead[atoms] = moved
-    for c in dependencies.layers.values():
-        if not np.isin(atoms, np.concatenate([c.inputs, c.outputs])).any():
-            continue
+    for c in _layers_with(dependencies, atoms).values():
         takes = {"in": _positions(c.inputs, instead), "out": _positions(c.outputs, instead)}
         c.layer.set_weights(
             [_taken(w, axes, takes) for w, axes in zip(c.layer.get_weights(), c.axes, strict=True)]
