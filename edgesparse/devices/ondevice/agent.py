@@ -4,7 +4,8 @@ A single file that is copied to the device. It needs Python 3.7, numpy and a TFL
 
     python agent.py info                      describe this device as one JSON object
     python agent.py run JOB.json JOURNAL      run a job; events go to stdout and to the journal
-    python agent.py child KIND ENTRY          run one check or round; reads its request from stdin
+    python agent.py serve RUNTIME FD PARENT   import a runtime and run the checks and rounds that are
+                                              read from stdin; their exit codes go to descriptor FD
 
 A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is one JSON object a line:
 
@@ -20,7 +21,9 @@ A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is 
     end
 
 Each check and each round runs in its own process, and a round visits all entries before the next
-one begins, so that a crash, a drift or a throttled CPU does not affect a single entry only. A journal
+one begins, so that a crash, a drift or a throttled CPU does not affect a single entry only. These
+processes are forks of one that has imported the runtime, which takes a Raspberry Pi a second; every
+round has a new one, since the addresses of a process's memory can make it faster or slower. A journal
 that already holds events of the same job is continued.
 """
 
@@ -29,6 +32,7 @@ import json
 import os
 import platform
 import re
+import select
 import signal
 import statistics
 import subprocess
@@ -130,20 +134,49 @@ def cpu_state():
     return {"mhz": mhz, "temperature_c": temperature, "throttled": throttled}
 
 
-def peak_rss_bytes():
-    """Return the peak memory of this process; getrusage would count memory from before exec."""
-    return proc_bytes("/proc/self/status", "VmHWM") or 0
+def peak_rss_bytes(imported_pages):
+    """Return the peak memory of this process, and of the libraries' pages that its parent read when
+    it imported them, which a fork does not count: a program that loads the model itself takes both.
+    """
+    import numpy
+
+    missing = numpy.setdiff1d(imported_pages, file_pages())
+    return (proc_bytes("/proc/self/status", "VmHWM") or 0) + len(missing) * os.sysconf(
+        "SC_PAGESIZE"
+    )
+
+
+def file_pages():
+    """Return the numbers of the pages of files that are in this process's memory."""
+    import numpy
+
+    size, numbers = os.sysconf("SC_PAGESIZE"), [numpy.zeros(0, numpy.int64)]
+    try:
+        with open("/proc/self/maps") as maps, open("/proc/self/pagemap", "rb") as pagemap:
+            for line in maps:
+                fields = line.split()
+                if len(fields) > 5 and fields[5].startswith("/"):
+                    start, end = (int(address, 16) // size for address in fields[0].split("-"))
+                    pagemap.seek(start * 8)
+                    states = numpy.frombuffer(pagemap.read((end - start) * 8), "<u8") >> 61
+                    numbers.append(start + numpy.flatnonzero(states & 5 == 5))  # A file's; present.
+    except OSError:
+        pass
+    return numpy.concatenate(numbers)
+
+
+def import_runtime(name):
+    import importlib
+
+    try:
+        return importlib.import_module(RUNTIMES[name])
+    except ImportError as error:
+        raise RuntimeError("cannot import %s: %s" % (name, error))
 
 
 def open_interpreter(request):
     """Load the model; return the interpreter and the milliseconds that loading took."""
-    import importlib
-
-    name = request["runtime"]
-    try:
-        module = importlib.import_module(RUNTIMES[name])
-    except ImportError as error:
-        raise RuntimeError("cannot import %s: %s" % (name, error))
+    module = import_runtime(request["runtime"])
     options = {"model_path": request["model"], "num_threads": request["threads"]}
     delegate = request["delegate"]
     if delegate == "none":
@@ -345,30 +378,60 @@ def measure(request):
         "first_ms": first_ms,
         "warmup_runs": warmup_runs,
         "stable": stable,
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": peak_rss_bytes(request["imported_pages"]),
         "cpu_before": before,
         "cpu_after": cpu_state(),
     }
 
 
-def die_with_parent():
-    """Make Linux kill this process when the agent ends."""
+def die_with_parent(parent):
+    """Make Linux kill this process when its parent ends."""
     try:
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     except (ImportError, OSError, AttributeError):
         pass
-    if os.getppid() == 1:  # The agent ended before the call above.
+    if os.getppid() != parent:  # It ended before the call above.
         os._exit(1)
 
 
-def child(kind):
-    """Run one check or round in this process; the result goes to the file that is requested."""
-    die_with_parent()
-    request = json.load(sys.stdin)
+def serve(runtime, status, parent):
+    """Import a runtime, then run each request of stdin, a line of JSON, in a fork of this process.
+
+    The exit code of each goes to the descriptor `status`, the negative signal where it crashed.
+    """
+    die_with_parent(parent)
+    failure, imported_pages, this = None, (), os.getpid()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # A fork has no threads but its own.
     try:
-        result = {"check": check, "round": measure}[kind](request)
+        import_runtime(runtime)
+        imported_pages = file_pages()
+    except Exception as error:
+        failure = error
+    for line in iter(sys.stdin.readline, ""):
+        process = os.fork()
+        if process == 0:
+            os.close(status)
+            die_with_parent(this)
+            run_request(dict(json.loads(line), imported_pages=imported_pages), failure)
+        code = os.waitpid(process, 0)[1]
+        code = -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
+        os.write(status, b"%d\n" % code)
+    return 0
+
+
+def run_request(request, failure):
+    """Run one check or round in this process; the result goes to the file that is requested."""
+    try:
+        with open("/proc/self/comm", "w") as file:  # What `top` and `ps` call this process.
+            file.write(request["entry"][:15])
+    except OSError:
+        pass
+    try:
+        if failure is not None:
+            raise failure
+        result = {"check": check, "round": measure}[request["kind"]](request)
     except MemoryError:
         result = {"error": "out of memory"}
     except Exception as error:
@@ -381,6 +444,50 @@ def child(kind):
     os._exit(0)
 
 
+class Server:
+    """A process that has imported a runtime; see serve()."""
+
+    def __init__(self, runtime):
+        self.output = tempfile.TemporaryFile()
+        self.status, status = os.pipe()
+        arguments = [os.path.abspath(__file__), "serve", runtime, str(status), str(os.getpid())]
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable] + arguments,
+                stdin=subprocess.PIPE,
+                stdout=self.output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(status,),
+            )
+        finally:
+            os.close(status)
+
+    def run(self, request, limit):
+        """Return the exit code of the request's process, or None after `limit` seconds."""
+        self.output.seek(0)  # The processes write where this one's descriptor stands, too.
+        self.output.truncate()
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # It crashed when it imported the runtime; so says its exit code.
+        if not select.select([self.status], [], [], limit)[0]:
+            return None
+        answer = os.read(self.status, 32)
+        return int(answer) if answer else self.process.wait()
+
+    def close(self):
+        """Kill and reap; without Popen.wait, whose lock can be held when a signal arrives."""
+        if self.process.returncode is None:
+            try:
+                os.kill(self.process.pid, signal.SIGKILL)
+                os.waitpid(self.process.pid, 0)
+            except OSError:
+                pass
+        os.close(self.status)
+        self.output.close()
+
+
 class Agent:
     """Runs a job's processes one after another and emits their events."""
 
@@ -389,10 +496,10 @@ class Agent:
         self.journal_path = journal_path
         self.done = set()
         self.failed = set()
-        self.process = None
+        self.servers = {}
         self.journal = None
         self.lock_file = None
-        self.spawning = False
+        self.starting = False
         self.pending_signal = None
 
     def emit(self, event):
@@ -443,19 +550,20 @@ class Agent:
         entries = self.job["entries"]
         for entry in entries:
             self.step("check", entry, None)
+        self.close_servers()
         for number in range(self.job["rounds"]):
             # Each round starts with another entry, so that no entry is always the first.
             shift = number % max(1, len(entries))
             for entry in entries[shift:] + entries[:shift]:
                 self.step("round", entry, number)
+            self.close_servers()
         self.emit({"event": "end"})
 
     def step(self, kind, entry, number):
         name = entry["entry"]
         if name in self.failed or (name, number) in self.done:
             return
-        request = dict(entry, settings=self.job["settings"])
-        result = self.spawn(kind, request)
+        result = self.run_process(dict(entry, kind=kind, settings=self.job["settings"]))
         if "error" in result:
             self.failed.add(name)
             kind = "failed"
@@ -467,60 +575,55 @@ class Agent:
                 self.emit(dict(about, event="answers", output=output, part=part, data=data))
         self.emit(dict(about, **result))
 
-    def spawn(self, kind, request):
+    def run_process(self, request):
+        """Run a check or a round in its own process; return its result, or its error."""
         handle, path = tempfile.mkstemp(suffix=".json", dir=os.path.dirname(self.journal_path))
         os.close(handle)
-        request["result"] = path
         try:
-            with tempfile.TemporaryFile() as output_file:
-                self.spawning = True
-                self.process = subprocess.Popen(
-                    [sys.executable, os.path.abspath(__file__), "child", kind, request["entry"]],
-                    stdin=subprocess.PIPE,
-                    stdout=output_file,
-                    stderr=subprocess.STDOUT,
-                )
-                if self.pending_signal is not None:  # It arrived before Popen returned.
-                    self.handle_signal(self.pending_signal, None)
-                limit = request["settings"]["timeout_seconds"]
-                try:
-                    self.process.communicate(json.dumps(request).encode(), timeout=limit)
-                except subprocess.TimeoutExpired:
-                    self.kill_child()
-                    return {"error": "no result after %g s" % limit}
-                code = self.process.returncode
-                report, output = read_output(output_file)
+            server = self.server(request["runtime"])
+            limit = request["settings"]["timeout_seconds"]
+            code = server.run(dict(request, result=path), limit)
+            report, output = read_output(server.output)
+            if code is None or server.process.poll() is not None:
+                self.servers.pop(request["runtime"]).close()
+            if code is None:
+                return {"error": "no result after %g s" % limit}
             text = read_text(path)
             if code == 0 and text:
                 result = json.loads(text)
-                if kind == "check" and "error" not in result:
+                if request["kind"] == "check" and "error" not in result:
                     result.update(report)
                 return add_runtime_error(result, output)
             return {"error": crash_text(code, output)}
         except (OSError, ValueError) as error:
             return {"error": "measuring process failed: %s" % error}
         finally:
-            self.spawning = False
-            self.process = None
             if os.path.exists(path):
                 os.remove(path)
 
+    def server(self, runtime):
+        """Return the process that has imported a runtime; start it where there is none."""
+        if runtime not in self.servers:
+            self.starting = True
+            try:
+                self.servers[runtime] = Server(runtime)
+            finally:
+                self.starting = False
+            if self.pending_signal is not None:  # It arrived before Popen returned.
+                self.handle_signal(self.pending_signal, None)
+        return self.servers[runtime]
+
     def handle_signal(self, number, _):
-        """End the measuring process, then this one."""
-        if self.spawning and self.process is None:
+        """End the measuring processes, then this one."""
+        if self.starting:
             self.pending_signal = number
             return
-        self.kill_child()
+        self.close_servers()
         os._exit(128 + number)
 
-    def kill_child(self):
-        """Kill and reap; without Popen.wait, whose lock can be held when a signal arrives."""
-        if self.process is not None:
-            try:
-                os.kill(self.process.pid, signal.SIGKILL)
-                os.waitpid(self.process.pid, 0)
-            except OSError:
-                pass
+    def close_servers(self):
+        while self.servers:
+            self.servers.popitem()[1].close()
 
 
 def read_output(file):
@@ -558,8 +661,8 @@ def main(argv):
     if argv[:1] == ["info"]:
         print(json.dumps(info()))
         return 0
-    if argv[:1] == ["child"]:
-        child(argv[1])
+    if argv[:1] == ["serve"] and len(argv) == 4:
+        return serve(argv[1], int(argv[2]), int(argv[3]))
     if argv[:1] != ["run"] or len(argv) != 3:
         sys.stderr.write(__doc__)
         return 2
@@ -571,7 +674,7 @@ def main(argv):
         agent.run()
     except BrokenPipeError:
         # The host is gone; the journal keeps the finished rounds.
-        agent.kill_child()
+        agent.close_servers()
         os._exit(1)
     return 0
 

@@ -5,11 +5,13 @@ import base64
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 import venv
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,21 +227,28 @@ def test_a_killed_process_fails_its_entry_only(tflite_files, tmp_path):
         for line in agent.stdout:
             events.append(parse_event(line))
             if isinstance(events[-1], Check) and events[-1].entry == "other":
-                os.kill(_child_of(agent.pid, "victim"), signal.SIGKILL)
+                os.kill(_process_of(agent.pid, "victim"), signal.SIGKILL)
     (failed,) = of(events, Failed)
     assert (failed.entry, failed.round) == ("victim", 0)
     assert "SIGKILL" in failed.error
     assert len(of(events, Round, "other")) == 1
 
 
-def _child_of(pid: int, name: str) -> int:
-    """The process that measures `name`, as soon as it is there."""
+def _children(pid: int) -> list[int]:
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+def _process_of(pid: int, name: str) -> int:
+    """The process that measures `name`, as soon as it is there: a fork of the agent's child."""
     while True:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                if name.encode() in command:
-                    return int(child)
+        with suppress(FileNotFoundError):
+            for process in (fork for child in _children(pid) for fork in _children(child)):
+                if Path(f"/proc/{process}/comm").read_text().strip() == name:
+                    return process
 
 
 @pytest.mark.slow
@@ -285,6 +294,38 @@ def test_a_missing_runtime_has_a_reason(tflite_files, tmp_path):
     assert "cannot import ai-edge-litert: No module named" in failed.error
 
 
+def test_a_runtime_that_crashes_when_it_is_imported_has_a_reason(
+    tflite_files, tmp_path, monkeypatch
+):
+    package = tmp_path / "ai_edge_litert"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "interpreter.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGILL)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = Job(tmp_path, *(entry(name, tflite_files["dense"]) for name in "ab"))
+    failed = of(job.run(), Failed)
+    assert [(e.entry, e.error) for e in failed] == [
+        ("a", "the runtime crashed (SIGILL)"),
+        ("b", "the runtime crashed (SIGILL)"),
+    ]
+
+
+def test_a_fork_counts_the_memory_of_a_program_that_loads_the_model_itself(tflite_files, tmp_path):
+    path = tflite_files["dense"]
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import agent, json\n"
+        "request = json.loads(sys.argv[2]); interpreter, _ = agent.open_interpreter(request)\n"
+        "agent.fill_inputs(interpreter, request); interpreter.invoke()\n"
+        "print(agent.proc_bytes('/proc/self/status', 'VmHWM'))"
+    )
+    command = [sys.executable, "-c", program, str(AGENT.parent), json.dumps(entry("a", path))]
+    alone = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    (measured,) = of(Job(tmp_path, entry("a", path), rounds=1).run(), Round)
+    assert measured.peak_rss_bytes == pytest.approx(alone, rel=0.1)
+
+
 @pytest.mark.slow
 def test_a_journal_is_continued_without_repeating(tflite_files, tmp_path):
     job = Job(tmp_path, entry("a", tflite_files["dense"]), entry("b", tflite_files["int8"]))
@@ -308,11 +349,15 @@ def test_a_stop_leaves_no_process(tflite_files, tmp_path):
     job = Job(tmp_path, entry("a", tflite_files["dense"]), rounds=1, warmup_seconds=60)
     with subprocess.Popen(job.command, stdout=subprocess.PIPE, text=True) as agent:
         agent.stdout.readline()
-        child = _child_of(agent.pid, "a")
+        fork = _process_of(agent.pid, "a")
+        processes = [os.pidfd_open(process) for process in (fork, *_children(agent.pid))]
         agent.terminate()
         agent.wait(timeout=30)
     assert agent.returncode == 128 + signal.SIGTERM
-    assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
+    assert len(processes) == 2
+    for process in processes:  # Linux ends a fork with its parent, a moment later.
+        assert select.select([process], [], [], 30)[0]
+        os.close(process)
 
 
 def test_two_jobs_queue_on_the_lock(tflite_files, tmp_path):
