@@ -13,9 +13,9 @@ DEVELOP := $(VENV)/.develop
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv)
 INSTALL := $(if $(UV),"$(UV)" pip install --python $(BIN)/python,$(BIN)/pip install \
 	--disable-pip-version-check --no-compile --progress-bar $(if $(MAKE_TERMOUT),on,off))
-# Three files at a time, since tests wait for devices half of the time; tests/conftest.py keeps those
-# together that share a long run.
-PYTEST := $(BIN)/pytest -n 3 --no-loadscope-reorder
+# tests/conftest.py keeps those files together that share a long run. Where tests wait for devices,
+# three files at a time keep two cores busy.
+PYTEST := $(BIN)/pytest --no-loadscope-reorder -n
 
 # Compiled modules are kept: compiling pytest's forms of all tests takes each process ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,20 +27,20 @@ deploy: $(READY) ## Train, convert, deploy, benchmark: DEVICE=local PIPELINE=pip
 	@$(BIN)/edgesparse deploy $(PIPELINE) $(foreach d,$(DEVICE),--device $(d))
 
 test: $(DEVELOP) ## Run the tests: every part once, about ten minutes
-	@$(PYTEST) -m "not full and not bench" --durations=10
+	@$(PYTEST) 3 -m "not full and not bench" --durations=10
 
 test-full: $(DEVELOP) ## Run the exhaustive tests, about half an hour
-	@$(PYTEST) -m "full and not bench" --durations=10
+	@$(PYTEST) 3 -m "full and not bench" --durations=10
 
 test-all: test test-full ## Run both
 
 coverage: $(DEVELOP) ## Measure which lines the tests run: MARKS="not bench", or "not full and not bench"
 	@rm -f .coverage .coverage.*
-	@COVERAGE_FILE="$(CURDIR)/.coverage" $(BIN)/coverage run -m $(notdir $(PYTEST)) -m "$(MARKS)"
+	@COVERAGE_FILE="$(CURDIR)/.coverage" $(BIN)/coverage run -m $(notdir $(PYTEST)) 3 -m "$(MARKS)"
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered
 
 test-fast: $(DEVELOP) ## Run the tests that take no training, about a minute
-	@$(PYTEST) -m "not bench and not slow and not full"
+	@$(PYTEST) 2 -m "not bench and not slow and not full"
 
 docs: $(DEVELOP) ## Build the documentation as a site, in build/docs; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict \

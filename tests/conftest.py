@@ -19,6 +19,9 @@ from typing import Any
 # Three test processes on two cores: BLAS' threads would wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Modules are imported without looking for garbage, see pytest_collection_finish.
+gc.disable()
+
 import numpy as np
 import pytest
 
@@ -210,6 +213,7 @@ def pytest_collection_finish() -> None:
     those of TensorFlow's modules among them, which all test modules together have imported."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 from collections import Counter
+from functools import cache
 
 from tests.conftest import ROOT
 
@@ -43,12 +44,18 @@ def names_in(tree):
                 yield alias.name, alias.name
 
 
+@cache
+def parsed(file):
+    return ast.parse(file.read_text())
+
+
+@cache
 def imports():
     """module -> the modules of ours that it imports, by what is written in it."""
     result = {}
     for module, file in MODULES.items():
         imported = set()
-        for package, name in names_in(ast.parse(file.read_text())):
+        for package, name in names_in(parsed(file)):
             # `from edgesparse.stages import train` means the file; a function there, the package.
             target = name if name in MODULES else package
             # Everybody may ask the package for its version; it is a door, and no package.
@@ -150,7 +157,7 @@ def test_one_place_opens_what_commands_work_with():
         path = str(file.relative_to(PACKAGE)) if file.is_relative_to(PACKAGE) else file.name
         if path.startswith("devices/ondevice/"):
             continue  # Copied to devices, where nothing of ours is.
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 callers.get(node.func.id, set()).add(path)
     assert callers == owners
@@ -162,7 +169,7 @@ def test_the_ground_floor_and_the_report_are_light():
         for file in (PACKAGE / package).rglob("*.py"):
             if file.parent.name == "page":  # Loaded when a page is made only.
                 allowed = {"matplotlib"}
-            result = {name.split(".")[0] for _, name in names_in(ast.parse(file.read_text()))}
+            result = {name.split(".")[0] for _, name in names_in(parsed(file))}
             assert not result & (heavy - allowed), f"{file} imports {result & heavy}"
 
 
@@ -181,7 +188,7 @@ def test_files_fit_in_a_head():
 
 def test_every_module_says_what_it_is_for():
     for module, file in MODULES.items():
-        assert ast.get_docstring(ast.parse(file.read_text())), f"{module} has no docstring"
+        assert ast.get_docstring(parsed(file)), f"{module} has no docstring"
 
 
 def map_sections():
@@ -208,7 +215,7 @@ def test_the_map_names_every_module_and_no_other():
         folder, _, name = file.rpartition("/")
         if folder.startswith("docs/pages") or name.endswith(".schema.json"):
             continue
-        is_door = name == "__init__.py" and len(ast.parse((PACKAGE / file).read_text()).body) == 1
+        is_door = name == "__init__.py" and len(parsed(PACKAGE / file).body) == 1
         if not is_door and name.removesuffix(".py") not in sections.get(folder, ((), ()))[1]:
             missing.append(file)
     assert missing == [], "add a line to edgesparse/README.md"

@@ -7,6 +7,7 @@ CPU-seconds, which only the first of a test process has to spend.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import random
@@ -98,10 +99,14 @@ def _server() -> _Server:
 
 def serve(descriptor: int) -> None:
     """Fork a worker for each request, until the process that asks for them ends."""
+    gc.disable()
     import tensorflow  # noqa: F401
 
     from edgesparse.methods import quantize_aware  # noqa: F401  # The toolkit with it.
 
+    # A worker that looked through TensorFlow's objects would copy the pages that they lie in.
+    gc.freeze()
+    gc.enable()
     asking = socket.socket(fileno=descriptor)
     while True:
         content, descriptors, *_ = socket.recv_fds(asking, _LONGEST, 2)
