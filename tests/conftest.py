@@ -19,9 +19,6 @@ from typing import Any
 # Three test processes on two cores: BLAS' threads would wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# Modules are imported without looking for garbage, see pytest_collection_finish.
-gc.disable()
-
 import numpy as np
 import pytest
 
@@ -187,6 +184,11 @@ while the other one goes on with what is left."""
 LONGER = ("test_clusters.py", "test_newcomer.py", "test_shipped.py", "test_emulator.py")
 """Those of the end-to-end tests that take minutes, and need nothing that is made elsewhere, or what
 one of them makes before."""
+
+
+def pytest_configure() -> None:
+    """Modules are imported without looking for garbage; see pytest_collection_finish."""
+    gc.disable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -90,6 +90,10 @@ class Quantize(Strict):
     learning_rate: float | None = Field(
         None, gt=0, description="Default: a tenth of train.learning_rate."
     )
+    batch_size: int | None = Field(
+        None, ge=1, le=65_536, description="With `qat`: samples per training step; default: "
+        "train.batch_size."
+    )  # fmt: skip
     distill: Distillation = Field(
         None, description="With `qat`: train towards the dense model's outputs, as in a step."
     )

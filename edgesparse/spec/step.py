@@ -124,6 +124,9 @@ class FineTune(Strict):
     learning_rate: float | None = Field(
         None, gt=0, description="Default: a third of train.learning_rate."
     )
+    batch_size: int | None = Field(
+        None, ge=1, le=65_536, description="Samples per training step; default: train.batch_size."
+    )
     distill: Distillation = Field(
         None, description="Fine-tune towards the dense model's outputs: true, or a mapping."
     )

@@ -31,6 +31,8 @@ def key_inputs(shared: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
     """Return what the result depends on: data and training settings (`shared`) and those of QAT;
     not calibration, which comes later."""
     settings = quantize.model_dump(mode="json", include={"scheme", "epochs", "learning_rate"})
+    if quantize.batch_size is not None:
+        settings["batch_size"] = quantize.batch_size
     if quantize.distill is not None:
         settings["distill"] = quantize.distill.model_dump(mode="json")
     return {**shared, "quantize": settings}

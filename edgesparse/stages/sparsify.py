@@ -87,8 +87,9 @@ def key_inputs(
     settings = step.model_dump(mode="json")
     if settings.get("allow_partial") is False:
         settings.pop("allow_partial")  # It changes no result, but whether there is one.
-    if settings.get("distill") is None:
-        settings.pop("distill", None)
+    for later in ("distill", "batch_size"):  # Keys without them stay what they were.
+        if settings.get(later) is None:
+            settings.pop(later, None)
     spec: dict[str, Any] = {**shared, "sparsify": settings}
     if code:
         spec["digest"] = code

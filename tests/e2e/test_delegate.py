@@ -150,7 +150,7 @@ def test_a_file_is_timed_where_predictions_cannot_tell(project, monkeypatch):
     assert any(note.startswith(slower) for note in row.notes) == (row.delegate == "xnnpack")
 
 
-@pytest.mark.parametrize("name", ["crash", "half"])
+@pytest.mark.parametrize("name", ["crash", pytest.param("half", marks=pytest.mark.full)])
 def test_a_library_that_does_not_load_is_left_out_and_tried_again(
     project, broken, name, monkeypatch
 ):
@@ -189,7 +189,7 @@ def unwritable(workdir):
         subprocess.run(["umount", str(path)], check=True)
 
 
-@pytest.mark.parametrize("by_ssh", [False, True])
+@pytest.mark.parametrize("by_ssh", [pytest.param(False, marks=pytest.mark.full), True])
 def test_a_folder_that_does_not_take_its_file(project, server, by_ssh):
     workdir = project / "work"
     if by_ssh:

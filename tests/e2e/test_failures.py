@@ -84,6 +84,7 @@ def dies(model, dataset):
 """
 
 
+@pytest.mark.full
 def test_a_crash_is_one_failed_row_and_the_others_are_there(folder):
     """As TensorFlow's C++ parts and users' code do; recurrent layers, on whose loops the quantizer
     crashes, do not."""

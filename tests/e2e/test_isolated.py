@@ -103,6 +103,7 @@ def test_modules_in_the_current_folder_are_not_run(project, words):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
+@pytest.mark.full
 def test_nor_by_a_set_up_with_wheels(project):
     done = command(project, "device", "setup", "installed")
     assert done.returncode == 0, done.stderr

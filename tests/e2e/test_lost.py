@@ -194,7 +194,8 @@ def test_damaged_artifacts_are_made_again_and_said(project):
     assert "damaged" not in again.stderr
 
 
-@pytest.mark.parametrize("refuse", [1, pytest.param(3, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("refuse", [1, 3])
 def test_a_cut_while_a_device_is_set_up_is_gone_over(project, board, refuse):
     """Each connection that is made breaks after a while, and the next ones while keys are
     exchanged."""

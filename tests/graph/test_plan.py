@@ -84,6 +84,13 @@ def test_changing_one_variants_step_reruns_its_stages_only():
     }
 
 
+def test_a_steps_batch_size_is_in_its_key():
+    changed = TEXT.replace("epochs: 8", "epochs: 8, batch_size: 16", 1)
+    again = rerun(plan(), plan(changed))
+    assert "sparsify channels-sparse-int8 (magnitude)" in again
+    assert len(again) == 6
+
+
 def test_the_benchmark_settings_rerun_nothing():
     assert rerun(plan(), plan(TEXT.replace("min_seconds: 1", "rounds: 3, min_seconds: 2"))) == set()
 

@@ -56,7 +56,7 @@ def make_repeatable(seed: int, deterministic: bool = True) -> None:
 
 
 def fine_tune(train: Train, spec: FineTune | Quantize, share: float) -> Train:
-    """Return training settings with the epochs and learning rate of a later step.
+    """Return training settings with the epochs, learning rate and batch size of a later step.
 
     Args:
         train: settings of the dense model's training.
@@ -65,7 +65,12 @@ def fine_tune(train: Train, spec: FineTune | Quantize, share: float) -> Train:
     """
     rate = spec.learning_rate or train.learning_rate * share
     return train.model_copy(
-        update={"epochs": spec.epochs, "learning_rate": rate, "early_stopping": None}
+        update={
+            "epochs": spec.epochs,
+            "learning_rate": rate,
+            "batch_size": spec.batch_size or train.batch_size,
+            "early_stopping": None,
+        }
     )
 
 

@@ -51,7 +51,11 @@ def brightness(scale):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "scale", "args"), [(".keras", 1 / 255, {}), (".h5", 1.0, {"scale": 1.0})]
+    ("suffix", "scale", "args"),
+    [
+        (".keras", 1 / 255, {}),
+        pytest.param(".h5", 1.0, {"scale": 1.0}, marks=pytest.mark.full),
+    ],
 )
 def test_images_are_scaled_as_the_model_is_right(cli, images, tmp_path, suffix, scale, args):
     brightness(scale).save(tmp_path / f"Mine 1{suffix}")

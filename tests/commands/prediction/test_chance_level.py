@@ -91,6 +91,7 @@ def test_a_run_ends_where_nothing_was_learned_unless_forced(folder, cli):
     assert cli("deploy", "p.yaml", "--device", "here").returncode == 0
 
 
+@pytest.mark.full
 def test_a_model_that_scales_pixels_gets_them_as_they_are(folder, cli):
     random = np.random.default_rng(0)
     for label, name in enumerate(["dark", "light"]):

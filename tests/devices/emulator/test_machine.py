@@ -92,6 +92,7 @@ def test_a_machine_that_died_is_not_up(home):
     assert emulator.running("pi") is None
 
 
+@pytest.mark.slow
 def test_a_boot_that_stops_fails_and_one_that_goes_on_does_not(tmp_path, monkeypatch):
     """No server ever listens: what ends the wait is the console, not the time since the start."""
     monkeypatch.setattr(emulator, "SILENT_SECONDS", 5.0)

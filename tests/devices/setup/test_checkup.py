@@ -32,6 +32,7 @@ def test_what_is_there_is_tried(server, board):
     assert text.split()[-1] in ("avx512vnni", "avxvnni", "avx2", "dotprod", "neon", "portable")
 
 
+@pytest.mark.slow
 def test_a_delegate_that_does_not_load_says_why(server, board, monkeypatch, tmp_path):
     damaged = tmp_path / "libedgesparse-x86_64.so"
     damaged.write_bytes(b"\x7fELF")

@@ -17,6 +17,7 @@ def test_a_command_gets_its_arguments_and_gives_its_output(board):
     assert (done.returncode, done.stdout, done.stderr) == (7, "a b\n$(x)\n", "err\n")
 
 
+@pytest.mark.slow
 def test_a_hanging_command_times_out_on_both_sides(board, tmp_path):
     """It says who it is, and then sleeps."""
     argv = ["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000"]

@@ -11,7 +11,8 @@ from edgesparse.methods.network.kernels import kernels
 from edgesparse.methods.training import fitting as training
 from edgesparse.methods.training.recipe import build_recipe, compiled_args
 from edgesparse.spec.errors import EdgesparseError, UsageError
-from edgesparse.spec.pipeline import Train
+from edgesparse.spec.pipeline import Quantize, Train
+from edgesparse.spec.sparsify import Magnitude
 from edgesparse.spec.task import Tasks
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.inspect import inspect
@@ -97,6 +98,17 @@ def test_progress_goes_up_to_the_end(dataset):
     assert shares[-1] == 1.0
     assert "epoch 2/2, loss" in told[-1][1]
     assert re.search(r", accuracy \d\.\d+, validation \d\.\d+$", told[-1][1])
+
+
+def test_a_later_step_has_its_own_epochs_rate_and_batch():
+    train = Train(epochs=9, batch_size=64, learning_rate=0.3, early_stopping={"patience": 1})
+    step = Magnitude(method="magnitude", sparsity=0.5, epochs=2, batch_size=16)
+    tuned = training.fine_tune(train, step, 0.5)
+    assert (tuned.epochs, tuned.batch_size, tuned.early_stopping) == (2, 16, None)
+    assert tuned.learning_rate == pytest.approx(0.15)
+    quantize = Quantize(scheme="int8", qat=True, learning_rate=0.01)
+    tuned = training.fine_tune(train, quantize, 0.5)
+    assert (tuned.batch_size, tuned.learning_rate) == (64, 0.01)
 
 
 def test_divergence_is_an_error(dataset):

@@ -90,15 +90,17 @@ def read(folder, name, *custom_objects):
     return models.build_with_notes(source, folder)
 
 
-MORE = [("own", "h5"), ("nested", "keras"), ("sequential", "keras"), ("sequential", "h5")]
+MORE = [
+    ("own", "keras"), ("own", "h5"), ("nested", "h5"), ("sequential", "keras"),
+    ("sequential", "h5"),
+]  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [
-        ("own", "keras"),
-        ("nested", "h5"),
+        ("nested", "keras"),
         *(pytest.param(*case, marks=pytest.mark.full) for case in MORE),
     ],
 )

@@ -76,6 +76,7 @@ def test_the_end_of_what_a_failed_step_prints_is_its_cause(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_an_installation_that_fails_leaves_nothing_and_names_the_cause(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     # No index, whatever the user has configured: no uv, and pip without its settings.
