@@ -96,6 +96,9 @@ def _effect(row: Row, rows: dict[str, Row]) -> _Effect | None:
     if pays and cause == "sparsity" and row.zeros_exploited is False:
         outcome = "faster, but not because of its zeros (this runtime has no sparse kernel for it)"
         pays = False
+    elif pays and cause == "half precision" and row.half_precision is False:
+        outcome = "faster, but not because of half precision (this runtime computes in 32 bits)"
+        pays = False
     elif pays:
         outcome = f"{cause} {saves} time"
     elif high < 1:
