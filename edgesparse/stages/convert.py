@@ -75,7 +75,7 @@ def run(context: StageContext) -> None:
     if key not in networks:
         networks[key] = _network(context, model, recipe)
     write_json(context.folder / NETWORK, {**networks[key], "notes": notes})
-    if spec["scheme"] not in ("f32", "f16"):
+    if spec["scheme"] != "f32":
         _diagnose(context, content, model, list(ordered.values()))
 
 

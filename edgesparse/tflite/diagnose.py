@@ -20,6 +20,9 @@ SAMPLES = 8
 """Samples that are compared layer by layer."""
 _DOMINANT = 50.0
 """A feature whose range is this many times the median leaves the others a few of 256 steps."""
+_CONSTANT = 0.01
+"""Outputs that vary by less than this share of their size leave half precision, whose steps are
+2**-11 of a value, too few of them."""
 _DEVIATES = 0.25
 """The share of its range by which a layer's outputs deviate that is reported as the cause."""
 
@@ -159,16 +162,17 @@ def _constant(
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
     for details, values in zip(interpreter.get_output_details(), outputs, strict=False):
         step = details["quantization"][0]
-        spread = float(np.ptp(np.asarray(values)))
-        if step and spread < 2 * step:
+        values = np.asarray(values)
+        spread, size = float(np.ptp(values, axis=0).max()), float(np.abs(values).max())
+        if spread < (2 * step if step else _CONSTANT * size):
+            compared = f"a quantization step is {step:.2g}" if step else f"are {size:.2g} large"
             cause = (
                 "the network has not learned yet; train it longer"
                 if trained
                 else "the model hardly depends on the samples; scale them as in its training"
             )
             return (
-                f"its outputs vary by {spread:.2g} over the golden samples, and a quantization "
-                f"step is {step:.2g}: {cause}"
+                f"its outputs vary by {spread:.2g} over the golden samples, and {compared}: {cause}"
             )
     return None
 

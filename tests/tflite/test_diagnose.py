@@ -1,5 +1,7 @@
 """Why a file answers wrong: each cause made, and named."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -44,6 +46,9 @@ def test_a_network_that_has_not_learned_is_reported():
     # Whoever brings a trained model does not train it here.
     cause = diagnose(convert(model, "int8", x), model, [x], trained=False)
     assert "the model hardly depends on the samples; scale them as in its training" in cause
+    cause = diagnose(convert(model, "f16", x), model, [x], trained=False)
+    varies = r"its outputs vary by [0-9.e-]+ over the golden samples, and are 0\.3\d* large: "
+    assert re.match(varies + "the model hardly depends on the samples", cause)
 
 
 def test_nan_is_named_with_its_layer():
