@@ -186,9 +186,11 @@ LONGER = ("test_clusters.py", "test_newcomer.py", "test_shipped.py", "test_emula
 one of them makes before."""
 
 
-def pytest_configure() -> None:
-    """Modules are imported without looking for garbage; see pytest_collection_finish."""
-    gc.disable()
+def pytest_configure(config: pytest.Config) -> None:
+    """Modules are imported without looking for garbage; see pytest_collection_finish, which xdist
+    does not call where it only hands tests out."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        gc.disable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ PACKAGES = [
 """From top to bottom: a package imports those below it."""
 LINES = 400
 # One file, since it is copied to a device whole and must run there alone.
-LONGER = {"devices/ondevice/agent.py": 690}
+LONGER = {"devices/ondevice/agent.py": 710}
 FILES = 12
 VISIBLE = {
     "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "requirements.lock",

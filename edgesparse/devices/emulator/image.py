@@ -104,8 +104,8 @@ for module in {modules}; do /bin/busybox insmod /modules/$module.ko 2>/dev/null;
 exec /bin/busybox switch_root /root /sbin/init
 """
 # The first boot gives every file to root, which an unprivileged build cannot. It also compiles
-# Python's library, as the package script would: otherwise each measuring process compiles it again,
-# which doubles its start-up time.
+# Python's library, as the package script would: otherwise each process that imports a runtime
+# compiles it again, which doubles its start-up time.
 _INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin
 mount -t proc proc /proc

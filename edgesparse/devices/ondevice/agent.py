@@ -35,12 +35,14 @@ import re
 import select
 import signal
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 
 PROTOCOL = 3
+STATUS = struct.Struct("<q")  # A process ID or an exit code, from a server.
 RUNTIMES = {
     "tflite-runtime": "tflite_runtime.interpreter",
     "ai-edge-litert": "ai_edge_litert.interpreter",
@@ -140,10 +142,9 @@ def peak_rss_bytes(imported_pages):
     """
     import numpy
 
+    peak = proc_bytes("/proc/self/status", "VmHWM") or 0
     missing = numpy.setdiff1d(imported_pages, file_pages())
-    return (proc_bytes("/proc/self/status", "VmHWM") or 0) + len(missing) * os.sysconf(
-        "SC_PAGESIZE"
-    )
+    return peak + len(missing) * os.sysconf("SC_PAGESIZE")
 
 
 def file_pages():
@@ -152,15 +153,15 @@ def file_pages():
 
     size, numbers = os.sysconf("SC_PAGESIZE"), [numpy.zeros(0, numpy.int64)]
     try:
-        with open("/proc/self/maps") as maps, open("/proc/self/pagemap", "rb") as pagemap:
+        with open("/proc/self/maps", "rb") as maps, open("/proc/self/pagemap", "rb") as pagemap:
             for line in maps:
                 fields = line.split()
-                if len(fields) > 5 and fields[5].startswith("/"):
-                    start, end = (int(address, 16) // size for address in fields[0].split("-"))
+                if len(fields) > 5 and fields[5].startswith(b"/"):
+                    start, end = (int(address, 16) // size for address in fields[0].split(b"-"))
                     pagemap.seek(start * 8)
                     states = numpy.frombuffer(pagemap.read((end - start) * 8), "<u8") >> 61
                     numbers.append(start + numpy.flatnonzero(states & 5 == 5))  # A file's; present.
-    except OSError:
+    except (OSError, ValueError):
         pass
     return numpy.concatenate(numbers)
 
@@ -399,11 +400,12 @@ def die_with_parent(parent):
 def serve(runtime, status, parent):
     """Import a runtime, then run each request of stdin, a line of JSON, in a fork of this process.
 
-    The exit code of each goes to the descriptor `status`, the negative signal where it crashed.
+    The ID of each process and its exit code, the negative signal where it crashed, go to the
+    descriptor `status`.
     """
     die_with_parent(parent)
     failure, imported_pages, this = None, (), os.getpid()
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # A fork has no threads but its own.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # Threads of numpy's BLAS would not survive a fork.
     try:
         import_runtime(runtime)
         imported_pages = file_pages()
@@ -415,17 +417,18 @@ def serve(runtime, status, parent):
             os.close(status)
             die_with_parent(this)
             run_request(dict(json.loads(line), imported_pages=imported_pages), failure)
+        os.write(status, STATUS.pack(process))
         code = os.waitpid(process, 0)[1]
         code = -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
-        os.write(status, b"%d\n" % code)
+        os.write(status, STATUS.pack(code))
     return 0
 
 
 def run_request(request, failure):
     """Run one check or round in this process; the result goes to the file that is requested."""
     try:
-        with open("/proc/self/comm", "w") as file:  # What `top` and `ps` call this process.
-            file.write(request["entry"][:15])
+        with open("/proc/self/comm", "wb") as file:  # What `top` and `ps` call this process.
+            file.write(request["entry"].encode("utf-8", "replace")[:15])
     except OSError:
         pass
     try:
@@ -448,6 +451,7 @@ class Server:
     """A process that has imported a runtime; see serve()."""
 
     def __init__(self, runtime):
+        self.fork = None
         self.output = tempfile.TemporaryFile()
         self.status, status = os.pipe()
         arguments = [os.path.abspath(__file__), "serve", runtime, str(status), str(os.getpid())]
@@ -459,31 +463,47 @@ class Server:
                 stderr=subprocess.STDOUT,
                 pass_fds=(status,),
             )
+        except BaseException:
+            os.close(self.status)
+            raise
         finally:
             os.close(status)
 
     def run(self, request, limit):
         """Return the exit code of the request's process, or None after `limit` seconds."""
+        deadline = time.monotonic() + limit
         self.output.seek(0)  # The processes write where this one's descriptor stands, too.
         self.output.truncate()
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # It crashed when it imported the runtime; so says its exit code.
-        if not select.select([self.status], [], [], limit)[0]:
-            return None
-        answer = os.read(self.status, 32)
-        return int(answer) if answer else self.process.wait()
+            pass  # It has ended; so says its exit code.
+        for name in ("fork", "code"):
+            if not select.select([self.status], [], [], max(0, deadline - time.monotonic()))[0]:
+                return None
+            answer = os.read(self.status, STATUS.size)
+            if not answer:
+                return self.process.wait()
+            (number,) = STATUS.unpack(answer)
+            self.fork = number if name == "fork" else None
+        return number
 
-    def close(self):
+    def kill(self):
         """Kill and reap; without Popen.wait, whose lock can be held when a signal arrives."""
         if self.process.returncode is None:
+            for pid in filter(None, (self.fork, self.process.pid)):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:
+                    pass
             try:
-                os.kill(self.process.pid, signal.SIGKILL)
                 os.waitpid(self.process.pid, 0)
             except OSError:
                 pass
+
+    def close(self):
+        self.kill()
         os.close(self.status)
         self.output.close()
 
@@ -603,6 +623,8 @@ class Agent:
 
     def server(self, runtime):
         """Return the process that has imported a runtime; start it where there is none."""
+        if runtime in self.servers and self.servers[runtime].process.poll() is not None:
+            self.servers.pop(runtime).close()  # Linux ended it when memory ran out.
         if runtime not in self.servers:
             self.starting = True
             try:
@@ -618,7 +640,8 @@ class Agent:
         if self.starting:
             self.pending_signal = number
             return
-        self.close_servers()
+        for server in self.servers.values():
+            server.kill()
         os._exit(128 + number)
 
     def close_servers(self):

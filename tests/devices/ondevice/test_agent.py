@@ -245,7 +245,7 @@ def _children(pid: int) -> list[int]:
 def _process_of(pid: int, name: str) -> int:
     """The process that measures `name`, as soon as it is there: a fork of the agent's child."""
     while True:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ProcessLookupError):
             for process in (fork for child in _children(pid) for fork in _children(child)):
                 if Path(f"/proc/{process}/comm").read_text().strip() == name:
                     return process
@@ -312,6 +312,18 @@ def test_a_runtime_that_crashes_when_it_is_imported_has_a_reason(
     ]
 
 
+def test_a_server_that_was_ended_between_two_measurements_is_started_anew(tmp_path):
+    job = {"settings": {"timeout_seconds": 60}, "entries": []}
+    runner = agent.Agent(job, str(tmp_path / "journal.jsonl"))
+    request = {"entry": "a", "kind": "check", "runtime": "none", **job}
+    for _ in range(2):
+        assert "KeyError: 'none'" in runner.run_process(dict(request))["error"]
+        os.kill(runner.servers["none"].process.pid, signal.SIGKILL)
+        select.select([runner.servers["none"].status], [], [], 30)
+        runner.servers["none"].process.wait()
+    runner.close_servers()
+
+
 def test_a_fork_counts_the_memory_of_a_program_that_loads_the_model_itself(tflite_files, tmp_path):
     path = tflite_files["dense"]
     program = (
@@ -348,7 +360,8 @@ def test_a_journal_of_another_job_is_not_used(tflite_files, tmp_path):
 def test_a_stop_leaves_no_process(tflite_files, tmp_path):
     job = Job(tmp_path, entry("a", tflite_files["dense"]), rounds=1, warmup_seconds=60)
     with subprocess.Popen(job.command, stdout=subprocess.PIPE, text=True) as agent:
-        agent.stdout.readline()
+        while not isinstance(parse_event(agent.stdout.readline()), Check):
+            pass
         fork = _process_of(agent.pid, "a")
         processes = [os.pidfd_open(process) for process in (fork, *_children(agent.pid))]
         agent.terminate()
