@@ -25,7 +25,7 @@ from edgesparse.tasks.model_tasks import ModelTasks, from_dict
 INCOMPLETE_OUTPUTS = "outputs for the test samples are incomplete"
 RESAMPLES = 300
 _LARGE = 2_000_000
-"""Outputs with more values are resampled a tenth as often: each resample evaluates all of them."""
+"""Outputs with more values are resampled a tenth as often where each resample evaluates them."""
 _KEPT_BYTES = 50_000_000
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -152,12 +152,14 @@ def _intervals(
         return None, None
     random = np.random.default_rng(0)
     values, drops = [], []
-    for _ in range(RESAMPLES if outputs.size <= _LARGE else RESAMPLES // 10):
+    value_of = metric.of_samples(outputs, targets)
+    reference_of = None if reference is None else metric.of_samples(reference, targets)
+    few = metric.resampler is None and outputs.size > _LARGE
+    for _ in range(RESAMPLES // 10 if few else RESAMPLES):
         drawn = random.integers(count, size=count)
-        value = metric.compute(outputs[drawn], targets[drawn])
-        values.append(value)
-        if reference is not None:
-            drops.append(metric.drop(metric.compute(reference[drawn], targets[drawn]), value))
+        values.append(value_of(drawn))
+        if reference_of is not None:
+            drops.append(metric.drop(reference_of(drawn), values[-1]))
     return _interval(values), _interval(drops) if drops else None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks.task import Array, Metric, Task, finite_samples
+from edgesparse.tasks.task import Array, Metric, Task, finite_samples, mean, of_each
 
 MAX_CONFUSION = 100
 """Classes of the largest confusion matrix in results: a larger one fits no page."""
@@ -35,8 +35,8 @@ def task(resolved: Mapping[str, Any]) -> Task:
     def labels_of(targets: Array) -> Array:
         return targets.argmax(axis=1) if one_hot else targets.reshape(len(targets)).astype(np.int64)
 
-    def accuracy(outputs: Array, targets: Array) -> float:
-        return float(np.mean(predict(outputs) == labels_of(targets)))
+    def correct(outputs: Array, targets: Array) -> Array:
+        return predict(outputs) == labels_of(targets)
 
     def top_k_accuracy(outputs: Array, targets: Array) -> float:
         values = outputs.reshape(len(outputs), -1)
@@ -60,7 +60,7 @@ def task(resolved: Mapping[str, Any]) -> Task:
         row = np.array([[2.0 * mode - 1]]) if binary else np.eye(count)[[mode]]
         return np.repeat(row, len(targets), axis=0)
 
-    metrics = [Metric("accuracy", accuracy, unit="%"), Metric("f1", f1, unit="%")]
+    metrics = [of_each("accuracy", correct, mean, unit="%"), Metric("f1", f1, unit="%")]
     if not binary and count > top_k:
         metrics.insert(1, Metric(f"top-{top_k}", top_k_accuracy, unit="%"))
     return Task(
@@ -100,9 +100,8 @@ def confusion(predicted: Array, labels: Array, classes: int) -> Array:
     Predictions outside of 0 to classes - 1 count nowhere.
     """
     valid = (predicted >= 0) & (predicted < classes)
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels[valid], predicted[valid]), 1)
-    return matrix
+    cells = labels[valid] * classes + predicted[valid]
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def macro_f1(matrix: Array) -> float:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks.regression import NON_FINITE_ERROR, errors, mean_outputs, rmse
-from edgesparse.tasks.task import Array, Metric, Task
+from edgesparse.tasks.regression import NON_FINITE_ERROR, mean_outputs, root_mean, squared_errors
+from edgesparse.tasks.task import Array, Task, of_each
 
 _MAX_PSNR = 200.0
 _MIN_SQUARED_ERROR = 1e-20
@@ -27,19 +27,26 @@ def task(resolved: Mapping[str, Any]) -> Task:
     """
     peak = float(resolved.get("peak") or 1.0)
 
-    def psnr(outputs: Array, targets: Array) -> float:
-        squared = max(np.square(errors(outputs, targets)).mean(), _MIN_SQUARED_ERROR)
-        return float(max(-NON_FINITE_ERROR, min(_MAX_PSNR, 10 * np.log10(peak**2 / squared))))
+    def psnr(squared: Array) -> float:
+        ratio = peak**2 / max(squared.mean(), _MIN_SQUARED_ERROR)
+        return float(max(-NON_FINITE_ERROR, min(_MAX_PSNR, 10 * np.log10(ratio))))
+
+    def labelled(outputs: Array, targets: Array) -> Array:
+        """Return the squared error and the label of each sample, [n, 2]."""
+        return np.stack([squared_errors(outputs, targets[:, 1:]), targets[:, 0]], axis=1)
 
     constant = mean_outputs
     if resolved.get("labels"):
         constant = _exact_outputs
         metrics = (
-            Metric("auc", lambda outputs, targets: auc(outputs, targets[:, 1:], targets[:, 0])),
-            Metric("rmse", lambda outputs, targets: rmse(outputs, targets[:, 1:]), "minimize"),
+            of_each("auc", labelled, lambda each: auc(each[:, 0], each[:, 1])),
+            of_each("rmse", labelled, lambda each: root_mean(each[:, 0]), "minimize"),
         )
     else:
-        metrics = (Metric("rmse", rmse, "minimize"), Metric("psnr", psnr))
+        metrics = (
+            of_each("rmse", squared_errors, root_mean, "minimize"),
+            of_each("psnr", squared_errors, psnr),
+        )
     return Task("reconstruction", lambda: "mse", metrics, lambda: ("mae",), constant=constant)
 
 
@@ -48,16 +55,18 @@ def _exact_outputs(targets: Array) -> Array:
     return np.asarray(targets[:, 1:])
 
 
-def auc(outputs: Array, targets: Array, anomalies: Array) -> float:
-    """Compute the area under the ROC curve of the error; 0.5 if all samples have one label.
+def auc(squared: Array, anomalies: Array) -> float:
+    """Compute the area under the ROC curve of the errors of samples [n], from their ranks (Mann and
+    Whitney 1947); 0.5 if all samples have one label.
 
     Args:
-        outputs, targets: [n, values].
         anomalies: 0 or 1, [n].
     """
-    from sklearn.metrics import roc_auc_score
+    from scipy.stats import rankdata
 
-    if len(np.unique(anomalies)) < 2:
+    positive = anomalies > 0.5
+    count, others = int(positive.sum()), int((~positive).sum())
+    if not count or not others:
         return 0.5
-    squared = np.square(errors(outputs, targets)).mean(axis=1)
-    return float(roc_auc_score(anomalies, np.minimum(squared, NON_FINITE_ERROR)))
+    ranks = rankdata(np.minimum(squared, NON_FINITE_ERROR))
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks.task import Array, Metric, Task
+from edgesparse.tasks.task import Array, Metric, Task, mean, of_each
 
 NON_FINITE_ERROR = 1e15
 """The error of an output that is NaN or inf: above any real error, and its mean is still finite."""
@@ -17,8 +17,8 @@ def task(resolved: Mapping[str, Any]) -> Task:
     """Build the task for outputs and targets [n, ...] of one shape, or outputs [n, 1] and targets
     [n]."""
     metrics = (
-        Metric("mae", mae, "minimize"),
-        Metric("rmse", rmse, "minimize"),
+        of_each("mae", absolute_errors, mean, "minimize"),
+        of_each("rmse", squared_errors, root_mean, "minimize"),
         Metric("r2", r2),
     )
     return Task("regression", lambda: "mse", metrics, lambda: ("mae",), constant=mean_outputs)
@@ -36,14 +36,19 @@ def errors(outputs: Array, targets: Array) -> Array:
     return np.where(np.isfinite(flat), flat - expected, NON_FINITE_ERROR)
 
 
-def mae(outputs: Array, targets: Array) -> float:
-    """Compute the mean absolute error."""
-    return float(min(NON_FINITE_ERROR, np.abs(errors(outputs, targets)).mean()))
+def absolute_errors(outputs: Array, targets: Array) -> Array:
+    """Return the mean absolute error of each sample, [n]."""
+    return np.minimum(NON_FINITE_ERROR, np.abs(errors(outputs, targets)).mean(axis=1))
 
 
-def rmse(outputs: Array, targets: Array) -> float:
-    """Compute the root of the mean squared error."""
-    return float(min(NON_FINITE_ERROR, np.sqrt(np.square(errors(outputs, targets)).mean())))
+def squared_errors(outputs: Array, targets: Array) -> Array:
+    """Return the mean squared error of each sample, [n]."""
+    return np.square(errors(outputs, targets)).mean(axis=1)
+
+
+def root_mean(squared: Array) -> float:
+    """Return the root of the mean of squared errors."""
+    return float(min(NON_FINITE_ERROR, np.sqrt(squared.mean())))
 
 
 def r2(outputs: Array, targets: Array) -> float:

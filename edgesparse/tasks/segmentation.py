@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks.classification import confusion
-from edgesparse.tasks.task import Array, Metric, Task
+from edgesparse.tasks.task import Array, Task, mean, of_each
 
 _MAX_REDUCED_CLASSES = 2**15 - 1
 """Devices send class numbers as int16."""
@@ -23,32 +22,41 @@ def task(resolved: Mapping[str, Any]) -> Task:
     binary, logits = bool(resolved.get("binary")), bool(resolved.get("logits"))
     count, threshold = len(resolved["classes"]), 0.0 if logits else 0.5
 
-    def matrix(outputs: Array, targets: Array) -> Array:
+    def class_counts(outputs: Array, targets: Array) -> Array:
+        """Return int64 [n, 2, classes]: right pixels, and predicted plus expected ones."""
         classes = outputs
         if outputs.dtype.kind == "f":
             classes = outputs[..., 0] > threshold if binary else outputs.argmax(axis=-1)
             finite = np.isfinite(outputs).all(axis=-1)
             classes = np.where(finite, classes.astype(np.int64), -1)
         expected = targets.reshape(classes.shape).astype(np.int64)
-        return confusion(classes.reshape(-1), expected.reshape(-1), count)
+        valid = (classes >= 0) & (classes < count)
+        # A number for each class of each sample, so that all samples are counted at once.
+        first = np.arange(len(classes)).reshape(-1, *[1] * (classes.ndim - 1)) * count
 
-    def mean_iou(outputs: Array, targets: Array) -> float:
-        counts = matrix(outputs, targets)
-        hits, sizes = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1)
+        def histogram(values: Array, where: Array) -> Array:
+            flat = np.bincount((first + values)[where], minlength=len(values) * count)
+            return flat.reshape(len(values), count)
+
+        sizes = histogram(classes, valid) + histogram(expected, valid)
+        return np.stack([histogram(expected, valid & (classes == expected)), sizes], axis=1)
+
+    def mean_iou(counts: Array) -> float:
+        hits, sizes = counts.sum(axis=0)
         occur = sizes > 0
         ious = hits[occur] / np.maximum(1, sizes[occur] - hits[occur])
         return float(ious.mean()) if occur.any() else 0.0
 
-    def pixel_accuracy(outputs: Array, targets: Array) -> float:
-        return float(matrix(outputs, targets).diagonal().sum() / max(1, targets.size))
+    def pixel_shares(outputs: Array, targets: Array) -> Array:
+        return class_counts(outputs, targets)[:, 0].sum(axis=1) / max(1, targets[0].size)
 
     def constant(targets: Array) -> Array:
         mode = np.bincount(targets.reshape(-1).astype(np.int64), minlength=count).argmax()
         return np.full(targets.shape, mode, np.int64)
 
     metrics = (
-        Metric("mean-iou", mean_iou, unit="%"),
-        Metric("pixel-accuracy", pixel_accuracy, unit="%"),
+        of_each("mean-iou", class_counts, mean_iou, unit="%"),
+        of_each("pixel-accuracy", pixel_shares, mean, unit="%"),
     )
     return Task(
         "segmentation",

@@ -27,10 +27,52 @@ class Metric:
     compute: MetricFunction
     direction: Literal["maximize", "minimize"] = "maximize"
     unit: str = ""
+    resampler: Callable[[Array, Array], Callable[[Array], float]] | None = None
+    """Given outputs and targets, returns a function that computes the metric of some samples, by
+    their indices [n], faster than `compute` does of all their outputs; see `of_each`."""
 
     def drop(self, baseline: float, value: float) -> float:
         """Return the loss against a baseline: positive if worse, in either direction."""
         return baseline - value if self.direction == "maximize" else value - baseline
+
+    def of_samples(self, outputs: Array, targets: Array) -> Callable[[Array], float]:
+        """Return a function that computes the metric of the samples with given indices [n]."""
+        if self.resampler is not None:
+            return self.resampler(outputs, targets)
+        return lambda indices: self.compute(outputs[indices], targets[indices])
+
+
+def of_each(
+    name: str,
+    each: Callable[[Array, Array], Array],
+    value: Callable[[Array], float],
+    direction: Literal["maximize", "minimize"] = "maximize",
+    unit: str = "",
+) -> Metric:
+    """Build a metric of one or a few numbers for each sample: resampling them for an interval
+    evaluates no output twice.
+
+    Args:
+        each: takes outputs and targets, returns [n, ...].
+        value: the metric, of such numbers.
+    """
+
+    def resampler(outputs: Array, targets: Array) -> Callable[[Array], float]:
+        numbers = each(outputs, targets)
+        return lambda indices: value(numbers[indices])
+
+    return Metric(
+        name,
+        lambda outputs, targets: value(each(outputs, targets)),
+        direction,
+        unit,
+        resampler,
+    )
+
+
+def mean(each: Array) -> float:
+    """Return the mean of numbers for each sample."""
+    return float(each.mean())
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,16 @@ from sklearn import metrics as sklearn_metrics
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.task import TaskSpec
-from edgesparse.tasks import build, multi_label, reconstruction, regression, segmentation
+from edgesparse.tasks import (
+    build,
+    classification,
+    multi_label,
+    reconstruction,
+    regression,
+    segmentation,
+)
 from edgesparse.tasks.resolve import Output, Target, resolve
+from edgesparse.tasks.task import Task
 
 RANDOM = np.random.default_rng(0)
 
@@ -66,6 +74,34 @@ def test_reconstruction_metrics():
     outputs = x + 0.1 * labels[:, None]
     targets = np.concatenate([labels[:, None], x], axis=1)
     assert values(reconstruction.task({"labels": True}), outputs, targets)["auc"] == 1.0
+    squared = RANDOM.integers(0, 5, 40).astype(np.float64)  # With ties.
+    anomalies = RANDOM.integers(0, 2, 40).astype(np.float64)
+    expected = sklearn_metrics.roc_auc_score(anomalies, squared)
+    assert reconstruction.auc(squared, anomalies) == pytest.approx(expected)
+    assert reconstruction.auc(squared, np.zeros(40)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "classes"),
+    [
+        (classification.task({"classes": ["a", "b", "c"]}), (12, 3), 3),
+        (segmentation.task({"classes": ["a", "b", "c"]}), (12, 4, 4, 3), 3),
+        (multi_label.task({"logits": False}), (12, 3), 0),
+        (regression.task({}), (12, 3), 0),
+        (reconstruction.task({}), (12, 3), 0),
+        (reconstruction.task({"labels": True}), (12, 3), 0),
+    ],
+    ids=lambda value: value.name if isinstance(value, Task) else "",
+)
+def test_a_metric_of_drawn_samples_is_that_of_their_outputs(task, shape, classes):
+    outputs = RANDOM.random(shape)
+    targets = RANDOM.integers(0, classes, shape[:-1]) if classes else RANDOM.random(shape)
+    if task.metrics[0].name == "auc":
+        targets = np.concatenate([np.arange(12)[:, None] % 2, targets], axis=1)
+    drawn = RANDOM.integers(12, size=12)
+    for metric in task.metrics:
+        expected = metric.compute(outputs[drawn], targets[drawn])
+        assert metric.of_samples(outputs, targets)(drawn) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
