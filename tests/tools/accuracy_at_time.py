@@ -137,8 +137,9 @@ def pipelines() -> dict[str, dict[str, Any]]:
     channels, after = shipped["channels-sparse-int8"]["sparsify"]
     blocks = [shipped["sparse-int8-block"]["sparsify"], after]
     digits |= {"baseline": BASELINE, "release": "none"}
-    # As many for each family: with 4, channels and 90 % zeros were still learning fast.
-    fine_tune = {"epochs": 12, "learning_rate": 2.0e-3}
+    # As many for each family: with 4, channels and 90 % zeros were still learning fast. Batches are
+    # those of the training.
+    fine_tune = {"epochs": 12, "learning_rate": 2.0e-3, "batch_size": None}
     return {
         "digits": digits | {"variants": variants(GRIDS["digits"], channels, blocks)},
         "two digits in clutter": digits
