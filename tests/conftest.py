@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# Three test processes on two cores: BLAS' threads would wait for one another.
+# Several test processes on two cores: BLAS' threads would wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -187,7 +187,7 @@ one of them makes before."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Modules are imported without looking for garbage; see pytest_collection_finish, which xdist
+    """Modules are imported without garbage collection; see pytest_collection_finish, which xdist
     does not call where it only hands tests out."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         gc.disable()

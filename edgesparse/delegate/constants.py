@@ -153,11 +153,11 @@ _DOTPROD = Cpu(
     },
     builtin={
         "call": 3000.0,
-        "product": 0.09,
-        "output": 3.6,
-        "window": 3.6,
+        "product": 0.077,
+        "output": 3.1,
+        "window": 3.1,
         "weight": 0.06,
-        "depthwise": 18.0,
+        "depthwise": 15.5,
         "element": 3.6,
         "reduced": 1.0,
     },
@@ -185,7 +185,7 @@ _NEON = replace(
     # Of 8 outputs on most cores, of 16 on others.
     dense_tile=(4, 8),
     dense=_scaled(_DOTPROD.dense, product=4.4, output=1.6, depthwise=1.1),
-    builtin=_scaled(_DOTPROD.builtin, product=1.7, output=0.6, window=0.6, depthwise=0.6),
+    builtin=_scaled(_DOTPROD.builtin, product=2.0, output=0.7, window=0.7, depthwise=0.7),
     delegate={
         **_DOTPROD.delegate,
         "block1": 5.2,

@@ -55,7 +55,7 @@ def channels(
     Args:
         model: a flat functional model.
         dataset: data of the fine-tuning.
-        train: settings of the fine-tuning, with the epochs and learning rate of `spec`.
+        train: settings of the fine-tuning, with the epochs, learning rate and batch size of `spec`.
         spec: the step.
         progress: callback.
         measure: measures latencies; required for `spec.latency`.

@@ -61,7 +61,7 @@ def magnitude(
     Args:
         model: a flat functional model.
         dataset: data of the fine-tuning.
-        train: settings of the fine-tuning, with the epochs and learning rate of `spec`.
+        train: settings of the fine-tuning, with the epochs, learning rate and batch size of `spec`.
         spec: the step, without `auto`.
         progress: callback.
 

@@ -97,7 +97,7 @@ def _effect(row: Row, rows: dict[str, Row]) -> _Effect | None:
         outcome = "faster, but not because of its zeros (this runtime has no sparse kernel for it)"
         pays = False
     elif pays and cause == "half precision" and row.half_precision is False:
-        outcome = "faster, but not because of half precision (this runtime computes in 32 bits)"
+        outcome = "faster, but half precision is not confirmed as the cause"
         pays = False
     elif pays:
         outcome = f"{cause} {saves} time"
@@ -115,6 +115,8 @@ def _cause(row: Row, dense: Row | None) -> str:
     that only the variant has, those that have a way to."""
     steps = set(row.steps[len(dense.steps) if dense is not None else 0 :])
     causes = ["channel pruning"] if "channels" in steps else []
+    if row.half_precision is False and causes:
+        return causes[0]
     if row.half_precision is not None:  # Its zeros are stored dense and have no effect.
         return " and ".join([*causes, "half precision"])
     unstructured = steps - {"activations", "channels", "weight-sharing", "inputs"}

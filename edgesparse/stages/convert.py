@@ -49,7 +49,7 @@ def key_inputs(
 
 def run(context: StageContext) -> None:
     """Write dense.tflite, model.json, golden.npz (see devices/agent/sample_files.py), network.json,
-    and for quantized files diagnosis.json."""
+    and for other than f32 files diagnosis.json."""
     from edgesparse import data
     from edgesparse.methods.training.recipe import predict
 
@@ -75,7 +75,7 @@ def run(context: StageContext) -> None:
     if key not in networks:
         networks[key] = _network(context, model, recipe)
     write_json(context.folder / NETWORK, {**networks[key], "notes": notes})
-    if spec["scheme"] != "f32":
+    if spec["scheme"] != "f32" or "compute" in spec:
         _diagnose(context, content, model, list(ordered.values()))
 
 

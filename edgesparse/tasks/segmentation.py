@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgesparse.tasks.task import Array, Task, mean, of_each
+from edgesparse.spec.errors import UsageError
+from edgesparse.tasks.task import Array, Task, of_each
 
 _MAX_REDUCED_CLASSES = 2**15 - 1
 """Devices send class numbers as int16."""
@@ -30,6 +31,11 @@ def task(resolved: Mapping[str, Any]) -> Task:
             finite = np.isfinite(outputs).all(axis=-1)
             classes = np.where(finite, classes.astype(np.int64), -1)
         expected = targets.reshape(classes.shape).astype(np.int64)
+        if expected.min() < 0 or expected.max() >= count:
+            raise UsageError(
+                f"targets contain classes {expected.min()} to {expected.max()}; the task has "
+                f"{count}: 0 to {count - 1}"
+            )
         valid = (classes >= 0) & (classes < count)
         # A number for each class of each sample, so that all samples are counted at once.
         first = np.arange(len(classes)).reshape(-1, *[1] * (classes.ndim - 1)) * count
@@ -47,8 +53,10 @@ def task(resolved: Mapping[str, Any]) -> Task:
         ious = hits[occur] / np.maximum(1, sizes[occur] - hits[occur])
         return float(ious.mean()) if occur.any() else 0.0
 
-    def pixel_shares(outputs: Array, targets: Array) -> Array:
-        return class_counts(outputs, targets)[:, 0].sum(axis=1) / max(1, targets[0].size)
+    def pixels(outputs: Array, targets: Array) -> Array:
+        """Return int64 [n, 2]: right pixels, and all."""
+        hits = class_counts(outputs, targets)[:, 0].sum(axis=1)
+        return np.stack([hits, np.full(len(hits), targets[0].size)], axis=1)
 
     def constant(targets: Array) -> Array:
         mode = np.bincount(targets.reshape(-1).astype(np.int64), minlength=count).argmax()
@@ -56,7 +64,9 @@ def task(resolved: Mapping[str, Any]) -> Task:
 
     metrics = (
         of_each("mean-iou", class_counts, mean_iou, unit="%"),
-        of_each("pixel-accuracy", pixel_shares, mean, unit="%"),
+        of_each(
+            "pixel-accuracy", pixels, lambda each: each[:, 0].sum() / each[:, 1].sum(), unit="%"
+        ),
     )
     return Task(
         "segmentation",

@@ -49,8 +49,8 @@ def of_each(
     direction: Literal["maximize", "minimize"] = "maximize",
     unit: str = "",
 ) -> Metric:
-    """Build a metric of one or a few numbers for each sample: resampling them for an interval
-    evaluates no output twice.
+    """Build a metric of one or a few numbers for each sample: their resamples for an
+    interval do not evaluate the outputs again.
 
     Args:
         each: takes outputs and targets, returns [n, ...].

@@ -20,9 +20,9 @@ SAMPLES = 8
 """Samples that are compared layer by layer."""
 _DOMINANT = 50.0
 """A feature whose range is this many times the median leaves the others a few of 256 steps."""
-_CONSTANT = 0.01
-"""Outputs that vary by less than this share of their size leave half precision, whose steps are
-2**-11 of a value, too few of them."""
+_HALF_VARIES = 0.01
+"""Outputs that vary by less than this share of their magnitude leave half precision, whose steps
+are 2**-11 of a value, too few of them."""
 _DEVIATES = 0.25
 """The share of its range by which a layer's outputs deviate that is reported as the cause."""
 
@@ -160,19 +160,23 @@ def _constant(
     """Find an output that hardly depends on the sample."""
     outputs = model(x[0] if len(x) == 1 else list(x), training=False)
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+    half = any(details["dtype"] == np.float16 for details in interpreter.get_tensor_details())
     for details, values in zip(interpreter.get_output_details(), outputs, strict=False):
         step = details["quantization"][0]
         values = np.asarray(values)
-        spread, size = float(np.ptp(values, axis=0).max()), float(np.abs(values).max())
-        if spread < (2 * step if step else _CONSTANT * size):
-            compared = f"a quantization step is {step:.2g}" if step else f"are {size:.2g} large"
+        spread, size = float(np.ptp(values)), float(np.abs(values).max())
+        varies = f"its outputs vary by {spread:.2g} over the golden samples, and "
+        if step and spread < 2 * step:
             cause = (
                 "the network has not learned yet; train it longer"
                 if trained
                 else "the model hardly depends on the samples; scale them as in its training"
             )
+            return f"{varies}a quantization step is {step:.2g}: {cause}"
+        if half and not step and spread < _HALF_VARIES * size:
             return (
-                f"its outputs vary by {spread:.2g} over the golden samples, and {compared}: {cause}"
+                f"{varies}their largest magnitude is {size:.2g}: half precision keeps three "
+                "digits; scale the samples as in the model's training, or its outputs"
             )
     return None
 

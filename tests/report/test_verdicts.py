@@ -59,8 +59,8 @@ def test_a_step_that_targets_zeros_removes_no_channels():
         (0.97, "1.02x (0.97-1.07) vs dense-f32: no gain from half precision"),
         (
             1.04,
-            "1.09x (1.04-1.14) vs dense-f32: faster, but not because of half precision "
-            "(this runtime computes in 32 bits)",
+            "1.09x (1.04-1.14) vs dense-f32: faster, but half precision is not confirmed as the "
+            "cause",
         ),
     ],
 )

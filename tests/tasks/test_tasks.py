@@ -61,6 +61,8 @@ def test_segmentation_metrics():
     predicted = outputs.argmax(axis=-1).astype(np.int16)
     assert values(segmentation.task({"classes": ["a", "b", "c"]}), predicted, targets) == scores
     binary = segmentation.task({"classes": ["no", "yes"], "binary": True, "logits": True})
+    with pytest.raises(UsageError, match="targets contain classes 0 to 2; the task has 2: 0 to 1"):
+        values(segmentation.task({"classes": ["a", "b"]}), outputs[..., :2], targets)
     masks = (targets > 0).astype(int)
     assert values(binary, masks[..., None] * 2.0 - 1.0, masks)["mean-iou"] == 1.0
 

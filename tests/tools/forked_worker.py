@@ -104,7 +104,7 @@ def serve(descriptor: int) -> None:
 
     from edgesparse.methods import quantize_aware  # noqa: F401  # The toolkit with it.
 
-    # A worker that looked through TensorFlow's objects would copy the pages that they lie in.
+    # Garbage collection of TensorFlow's objects in a worker would copy the pages that they lie in.
     gc.freeze()
     gc.enable()
     asking = socket.socket(fileno=descriptor)

@@ -458,6 +458,7 @@ class Server:
         try:
             self.process = subprocess.Popen(
                 [sys.executable] + arguments,
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=self.output,
                 stderr=subprocess.STDOUT,
@@ -476,7 +477,6 @@ class Server:
         self.output.truncate()
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
         except BrokenPipeError:
             pass  # It has ended; so says its exit code.
         for name in ("fork", "code"):
@@ -501,6 +501,7 @@ class Server:
                 os.waitpid(self.process.pid, 0)
             except OSError:
                 pass
+            self.process.returncode = -signal.SIGKILL
 
     def close(self):
         self.kill()

@@ -10,7 +10,6 @@ Messages are pickled tuples, over a socket that only the two processes have:
 from __future__ import annotations
 
 import faulthandler
-import gc
 import importlib
 import os
 import pickle
@@ -52,9 +51,6 @@ def _by_tensorflow(error: BaseException) -> bool:
 def main(descriptor: int) -> None:
     """Serve the process that started this one."""
     faulthandler.enable()  # Logs the location of a crash.
-    # Importing TensorFlow would have all objects looked through six times: 0.6 s.
-    thresholds: tuple[int, int, int] | None = gc.get_threshold()
-    gc.set_threshold(50_000, 20, 20)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The other process handles Ctrl-C and kills this.
     connection = Connection(descriptor)
     messages: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
@@ -84,12 +80,6 @@ def main(descriptor: int) -> None:
             reply = ("failed", reason_of(error, Path(log), context))
         else:
             reply = ("done", result)
-        if thresholds is not None and "tensorflow" in sys.modules:
-            # TensorFlow's own objects stay, and are not looked through again.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*thresholds)
-            thresholds = None
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # The log's disk can be full.
                 stream.flush()
