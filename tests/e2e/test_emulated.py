@@ -14,6 +14,7 @@ def test_a_deploy_boots_measures_releases_and_shuts_down(emulated):
     project, first = emulated.project, emulated.digits
     results = first.results
     assert "time = INSTRUCTION COUNT (simulated)" in " ".join(first.done.stdout.split())
+    assert "6 of 6 predicted speed-ups are within 20% of the measured" in first.done.stdout
     assert {row.status for row in results.rows} == {"ok"}
     assert {row.clock for row in results.rows} == {"instructions"}
     assert len(results.rows) == len(VARIANTS_THERE) * 2  # Each on two runtimes.
