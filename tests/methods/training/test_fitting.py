@@ -101,7 +101,7 @@ def test_progress_goes_up_to_the_end(dataset):
 
 
 def test_a_later_step_has_its_own_epochs_rate_and_batch():
-    train = Train(epochs=9, batch_size=64, learning_rate=0.3, early_stopping={"patience": 1})
+    train = Train(epochs=9, batch_size=64, learning_rate=0.3, early_stopping=1)
     step = Magnitude(method="magnitude", sparsity=0.5, epochs=2, batch_size=16)
     tuned = training.fine_tune(train, step, 0.5)
     assert (tuned.epochs, tuned.batch_size, tuned.early_stopping) == (2, 16, None)
