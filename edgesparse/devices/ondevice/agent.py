@@ -5,7 +5,7 @@ A single file that is copied to the device. It needs Python 3.7, numpy and a TFL
     python agent.py info                      describe this device as one JSON object
     python agent.py run JOB.json JOURNAL      run a job; events go to stdout and to the journal
     python agent.py serve RUNTIME FD PARENT   import a runtime and run the checks and rounds that are
-                                              read from stdin; their exit codes go to descriptor FD
+                                              read from stdin; IDs and exit codes go to descriptor FD
 
 A job is {"id", "rounds", "lock", "settings", "entries": [...]}. Every event is one JSON object a line:
 
