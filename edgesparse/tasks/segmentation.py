@@ -23,8 +23,8 @@ def task(resolved: Mapping[str, Any]) -> Task:
     binary, logits = bool(resolved.get("binary")), bool(resolved.get("logits"))
     count, threshold = len(resolved["classes"]), 0.0 if logits else 0.5
 
-    def class_counts(outputs: Array, targets: Array) -> Array:
-        """Return int64 [n, 2, classes]: right pixels, and predicted plus expected ones."""
+    def read(outputs: Array, targets: Array) -> tuple[Array, Array]:
+        """Return the predicted and the expected class of each pixel, [n, ...]."""
         classes = outputs
         if outputs.dtype.kind == "f":
             classes = outputs[..., 0] > threshold if binary else outputs.argmax(axis=-1)
@@ -36,6 +36,11 @@ def task(resolved: Mapping[str, Any]) -> Task:
                 f"targets contain classes {expected.min()} to {expected.max()}; the task has "
                 f"{count}: 0 to {count - 1}"
             )
+        return classes, expected
+
+    def class_counts(outputs: Array, targets: Array) -> Array:
+        """Return int64 [n, 2, classes]: right pixels, and predicted plus expected ones."""
+        classes, expected = read(outputs, targets)
         valid = (classes >= 0) & (classes < count)
         # A number for each class of each sample, so that all samples are counted at once.
         first = np.arange(len(classes)).reshape(-1, *[1] * (classes.ndim - 1)) * count
@@ -45,7 +50,7 @@ def task(resolved: Mapping[str, Any]) -> Task:
             return flat.reshape(len(values), count)
 
         sizes = histogram(classes, valid) + histogram(expected, valid)
-        return np.stack([histogram(expected, valid & (classes == expected)), sizes], axis=1)
+        return np.stack([histogram(expected, classes == expected), sizes], axis=1)
 
     def mean_iou(counts: Array) -> float:
         hits, sizes = counts.sum(axis=0)
@@ -55,8 +60,13 @@ def task(resolved: Mapping[str, Any]) -> Task:
 
     def pixels(outputs: Array, targets: Array) -> Array:
         """Return int64 [n, 2]: right pixels, and all."""
-        hits = class_counts(outputs, targets)[:, 0].sum(axis=1)
+        classes, expected = read(outputs, targets)
+        hits = (classes == expected).reshape(len(classes), -1).sum(axis=1)
         return np.stack([hits, np.full(len(hits), targets[0].size)], axis=1)
+
+    def pixel_accuracy(counts: Array) -> float:
+        hits, size = counts.sum(axis=0)
+        return float(hits / size)
 
     def constant(targets: Array) -> Array:
         mode = np.bincount(targets.reshape(-1).astype(np.int64), minlength=count).argmax()
@@ -64,9 +74,7 @@ def task(resolved: Mapping[str, Any]) -> Task:
 
     metrics = (
         of_each("mean-iou", class_counts, mean_iou, unit="%"),
-        of_each(
-            "pixel-accuracy", pixels, lambda each: each[:, 0].sum() / each[:, 1].sum(), unit="%"
-        ),
+        of_each("pixel-accuracy", pixels, pixel_accuracy, unit="%"),
     )
     return Task(
         "segmentation",

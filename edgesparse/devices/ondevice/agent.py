@@ -604,11 +604,10 @@ class Agent:
             server = self.server(request["runtime"])
             limit = request["settings"]["timeout_seconds"]
             code = server.run(dict(request, result=path), limit)
-            report, output = read_output(server.output)
-            if code is None or server.process.poll() is not None:
-                self.servers.pop(request["runtime"]).close()
             if code is None:
+                self.servers.pop(request["runtime"]).close()
                 return {"error": "no result after %g s" % limit}
+            report, output = read_output(server.output)
             text = read_text(path)
             if code == 0 and text:
                 result = json.loads(text)
@@ -625,7 +624,8 @@ class Agent:
     def server(self, runtime):
         """Return the process that has imported a runtime; start it where there is none."""
         if runtime in self.servers and self.servers[runtime].process.poll() is not None:
-            self.servers.pop(runtime).close()  # Linux ended it when memory ran out.
+            # It crashed when it imported the runtime, or Linux ended it when memory ran out.
+            self.servers.pop(runtime).close()
         if runtime not in self.servers:
             self.starting = True
             try:
