@@ -34,6 +34,12 @@ def test_table_and_plot(tmp_path):
         "| digits | channels, then blocks: 40 % of MACs, 90 % zeros | 4.00x | 98.0±2.5 "
         "| 97.0, 98.0, 99.0 |"
     )
+    fewer = Speedup(ratio=2, ci95=(1.9, 2.1), baseline="dense-int8")
+    points.append(Point("digits", "channels", (0.4,), (0.95, 0.96, 0.97), fewer))
+    assert accuracy_at_time.comparison(points) == (
+        "- digits: channels, then blocks: 40 % of MACs, 90 % zeros is 2.00x as fast as fewer "
+        "channels: 40 % of MACs, at +2.0 points of accuracy."
+    )
     accuracy_at_time.plot(points, tmp_path / "plot.svg")
     assert "channels, then blocks" in (tmp_path / "plot.svg").read_text()
 

@@ -1,4 +1,4 @@
-"""Small networks of every layer family, for data of shape [12, 8] or [8, 8, 3] with 4 classes."""
+"""Small networks of every layer family, for series or images with 4 classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import tensorflow as tf
 
 L = tf.keras.layers
 SEQUENCE, IMAGE, TOKENS = (12, 8), (8, 8, 3), (12,)
+SHORT = (6, 8)
+"""For recurrent layers, which are unrolled: each step is traced, and traced again by each fit."""
 
 
 class Own(L.Layer):
@@ -145,11 +147,11 @@ BUILDERS: dict[str, Callable[[], tf.keras.Model]] = {
     "separable conv2d": lambda: ended(IMAGE, L.Conv2D(8, 1), L.SeparableConv2D(16, 3)),
     "depthwise": lambda: ended(IMAGE, L.DepthwiseConv2D(3), L.Conv2D(16, 1), L.Conv2D(16, 1)),
     "transposed": lambda: ended(IMAGE, L.Conv2D(8, 3), L.Conv2DTranspose(8, 3), L.MaxPooling2D(4)),
-    "gru": lambda: ended(SEQUENCE, L.GRU(16)),
-    "gru sequences": lambda: ended(SEQUENCE, L.GRU(16, return_sequences=True), L.GRU(8)),
-    "lstm": lambda: ended(SEQUENCE, L.LSTM(16)),
-    "simple rnn": lambda: ended(SEQUENCE, L.SimpleRNN(16)),
-    "bidirectional": lambda: ended(SEQUENCE, L.Bidirectional(L.LSTM(8))),
+    "gru": lambda: ended(SHORT, L.GRU(16)),
+    "gru sequences": lambda: ended(SHORT, L.GRU(16, return_sequences=True), L.GRU(8)),
+    "lstm": lambda: ended(SHORT, L.LSTM(16)),
+    "simple rnn": lambda: ended(SHORT, L.SimpleRNN(16)),
+    "bidirectional": lambda: ended(SHORT, L.Bidirectional(L.LSTM(8))),
     "time distributed": lambda: ended(SEQUENCE, L.TimeDistributed(L.Dense(16, "relu"))),
     "embedding": lambda: ended(TOKENS, L.Embedding(50, 16), L.GlobalAveragePooling1D(),
                                dtype="int32"),
@@ -184,10 +186,10 @@ BUILDERS: dict[str, Callable[[], tf.keras.Model]] = {
     "functions": functions,
     "two attentions": two_attentions,
     "bidirectional gru": lambda: ended(
-        SEQUENCE, L.Bidirectional(L.GRU(8, return_sequences=True)), L.Conv1D(8, 3)),
+        SHORT, L.Bidirectional(L.GRU(8, return_sequences=True)), L.Conv1D(8, 3)),
     "stacked lstm": lambda: ended(
-        SEQUENCE, L.Masking(), L.LSTM(16, return_sequences=True), L.Dropout(0.2), L.LSTM(8)),
-    "rnn of a cell": lambda: ended(SEQUENCE, L.RNN(L.GRUCell(16))),
+        SHORT, L.Masking(), L.LSTM(16, return_sequences=True), L.Dropout(0.2), L.LSTM(8)),
+    "rnn of a cell": lambda: ended(SHORT, L.RNN(L.GRUCell(16))),
     "normalized dense": lambda: ended(
         SEQUENCE, L.Permute((2, 1)), L.Flatten(), L.BatchNormalization(), L.Dense(32),
         L.BatchNormalization(), L.ELU(), L.Dense(32, "selu")),
@@ -220,5 +222,7 @@ def shape_of(name: str) -> tuple[int, ...]:
     if name in ("embedding", "transformer"):
         return TOKENS
     images = ("conv2d", "depthwise", "transposed", "prelu", "nested", "frozen", "subclassed")
-    image = any(word in name for word in images) and name != "transposed 1d"
-    return IMAGE if image else SEQUENCE
+    if any(word in name for word in images) and name != "transposed 1d":
+        return IMAGE
+    recurrent = any(word in name for word in ("gru", "lstm", "rnn", "bidirectional"))
+    return SHORT if recurrent else SEQUENCE

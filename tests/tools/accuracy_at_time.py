@@ -42,7 +42,9 @@ study` trains every network of the table with each seed; the steps are those of
 handwritten digits in clutter, for a MobileNet of six blocks
 ([two_digits.py](../tests/tools/two_digits.py)). All are int8 and run by ai-edge-litert in one
 thread; the speed-up is over dense int8 in XNNPACK, the accuracy the mean of the seeds on the test
-split, with its 95 % interval.
+split, with its 95 % interval. Each step is fine-tuned, for 5 to 8 epochs on digits and 12 on the
+hard task, after the dense network's 5 and 10 epochs: so a network with zeros can be better than the
+dense one.
 
 ![Accuracy over speed-up]({PLOT.name})
 """
@@ -202,6 +204,30 @@ def study(task: str, seeds: list[int]) -> list[Point]:
     return sorted(points, key=lambda point: point.speedup.ratio)
 
 
+def comparison(points: list[Point]) -> str:
+    """Say for each task how the most accurate network with zeros compares with the fastest with
+    fewer channels, among those that are at least as fast."""
+    lines = []
+    for task in dict.fromkeys(point.task for point in points):
+        here = [point for point in points if point.task == task]
+        fewer = max((p for p in here if p.family == "channels"), key=lambda p: p.speedup.ratio)
+        faster = [
+            p
+            for p in here
+            if p.family in ("blocks", "both") and p.speedup.ratio >= fewer.speedup.ratio
+        ]
+        if not faster:
+            continue
+        best = max(faster, key=lambda p: p.accuracy)
+        points_more = 100 * (best.accuracy - fewer.accuracy)
+        ratio = best.speedup.ratio / fewer.speedup.ratio
+        lines.append(
+            f"- {task}: {best.label} is {ratio:.2f}x as fast as {fewer.label}, at "
+            f"{points_more:+.1f} points of accuracy."
+        )
+    return "\n".join(lines)
+
+
 def table(points: list[Point]) -> str:
     """Return the points as a Markdown table."""
     lines = [
@@ -219,7 +245,7 @@ def table(points: list[Point]) -> str:
 
 
 def with_table(page: str, text: str) -> str:
-    """Return the page with this table in its place: between its marks, or else before its shipped
+    """Return the page with this text in its place: between its marks, or else before its shipped
     pipelines, in a section of its own."""
     written = f"{HEAD}\n{text}\n{END}"
     if HEAD not in page:
@@ -247,7 +273,7 @@ def plot(points: list[Point], path: Path) -> None:
                 )
             axes.set(title=task, xlabel="speed-up over dense int8", ylabel="accuracy %")
             axes.grid(alpha=0.3)
-        panels[0].legend(loc="lower left", frameon=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         figure.savefig(path, metadata={"Date": None})
 
 
@@ -258,7 +284,7 @@ def main() -> None:
     options = parser.parse_args()
     tasks = [options.only] if options.only else list(GRIDS)
     points = [point for task in tasks for point in study(task, options.seeds)]
-    text = table(points)
+    text = f"{table(points)}\n\n{comparison(points)}"
     print(text)
     if options.only is None:
         README.write_text(with_table(README.read_text(), text))
