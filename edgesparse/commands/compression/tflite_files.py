@@ -132,7 +132,7 @@ def _dense(
     if any(decision.form != "dense" for decision in decisions):
         path = folder / "stored.tflite"
         path.write_bytes(encoded + trailing_bytes(content, str(source)))
-        if path.stat().st_size < len(content):
+        if _is_smaller(project, path, content):
             yield _Candidate(path, ())
     if not quantize.is_available():
         note = f"dense int8, dynamic and f16 were skipped: {quantize.INSTALL}"
@@ -157,8 +157,18 @@ def _dense(
             continue
         path = folder / f"{scheme}.tflite"
         path.write_bytes(stored + trailing_bytes(content, str(source)))
-        if path.stat().st_size < len(content):
+        if _is_smaller(project, path, content):
             yield _Candidate(path, tuple(losses))
+
+
+def _is_smaller(project: Resources, path: Path, content: bytes) -> bool:
+    """Return whether a file is smaller than the original, and note where it is not."""
+    before, after = len(content), path.stat().st_size
+    if after < before:
+        return True
+    sizes = f"{after / 1000:,.1f} kB, not smaller than the original's {before / 1000:,.1f} kB"
+    project.listener(events.Note(f"{path.stem}: {sizes}"))
+    return False
 
 
 def _sparse(

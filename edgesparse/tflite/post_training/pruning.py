@@ -10,6 +10,7 @@ before it.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +35,15 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.spec.safe.isolated_python import print_json_reply, print_progress, run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.step import Pattern, block_shape
-from edgesparse.tflite.format.encode import decode, serialize
-from edgesparse.tflite.format.flatbuffer import Constant, constants, indices, open_model, set_values
+from edgesparse.tflite.format.encode import add_buffer, decode, serialize
+from edgesparse.tflite.format.flatbuffer import (
+    Constant,
+    constants,
+    indices,
+    open_model,
+    operator_name,
+    set_values,
+)
 from edgesparse.tflite.im2col import patches
 from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, run
 from edgesparse.tflite.post_training.calibration_samples import MOST_USED, judge_file, split_samples
@@ -45,6 +53,7 @@ ROWS = 20_000
 """Positions of all samples together that enter a layer's moments: several for each input."""
 GROUPS = 6
 """Passes over the samples, in each of which a share of the layers is pruned."""
+OPERATORS = ("FULLY_CONNECTED", "CONV_2D")
 MIN_SIZE = 512
 """Smaller weights stay dense."""
 IMAGE_CHANNELS = 4
@@ -121,7 +130,8 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
     """List the layers that can be pruned, in the file's order; and count all other weights."""
     every = [c for c in constants(model, content) if c.graph == 0]
     shared = Counter(c.buffer for c in every)
-    biases = {c.operator: c for c in every if c.slot == 2 and c.values.dtype == np.float32}
+    biases = {c.operator: c for c in every if c.slot == 2 and c.values.dtype.kind == "f"}
+    readers = Counter(i for o in model.subgraphs[0].operators for i in indices(o.inputs))
     layers, left = [], 0
     for constant in every:
         if not constant.is_weight:
@@ -130,7 +140,7 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
         source = indices(operator.inputs)[0]
         values = constant.values
         is_prunable = (
-            constant.op in ("FULLY_CONNECTED", "CONV_2D")
+            constant.op in OPERATORS
             and constant.slot == 1
             and values.dtype in (np.float32, np.float16)
             and shared[constant.buffer] == 1
@@ -143,9 +153,28 @@ def _layers(model: Any, content: bytes, pattern: Pattern) -> tuple[list[_Layer],
             continue
         fits = constant.op == "FULLY_CONNECTED" and values.shape[1] % block_shape(pattern)[1] == 0
         layer_pattern: Pattern = pattern if fits else "unstructured"
-        bias = biases.get(constant.operator)
+        shared_bias = readers[indices(operator.inputs)[-1]] > 1  # f16, behind DEQUANTIZE.
+        bias = None if shared_bias else biases.get(constant.operator)
         layers.append(_Layer(constant, bias, source, operator, layer_pattern))
     return layers, left
+
+
+def _copy_shared_biases(model: Any) -> None:
+    """Give each operator a bias that no other reads: the converter stores equal ones once, for
+    example zeros for layers without bias."""
+    graph = model.subgraphs[0]
+    seen: set[int] = set()
+    for operator in graph.operators:
+        inputs = indices(operator.inputs)
+        if operator_name(model, operator) not in OPERATORS or len(inputs) < 3 or inputs[2] < 0:
+            continue
+        shared = graph.tensors[inputs[2]]
+        data = model.buffers[shared.buffer].data
+        if data is not None and len(data) and shared.buffer in seen:
+            graph.tensors.append(copy.copy(shared))
+            graph.tensors[-1].buffer = add_buffer(model, data)
+            operator.inputs = [*inputs[:2], len(graph.tensors) - 1, *inputs[3:]]
+        seen.add(shared.buffer)
 
 
 def _moments(
@@ -206,6 +235,7 @@ def _prune_file(
     content = decode(model.read_bytes(), model.name)
     samples, held_out = split_samples(samples_file, content)
     graph = open_model(content, model.name)
+    _copy_shared_biases(graph)
     layers, left = _layers(graph, content, pattern)
     if not layers:
         raise UsageError("no float weights to prune; pass the float model")
@@ -262,7 +292,8 @@ def _replace(
     if layer.bias is not None:
         # What the original outputs, which are without bias, lost on average.
         shift = moments.mean_output - moments.mean_input @ weights
-        set_values(model, layer.bias, (layer.bias.values + shift).astype(np.float32))
+        bias = layer.bias.values
+        set_values(model, layer.bias, (bias + shift).astype(bias.dtype))
 
 
 def main(model: str, samples: str, sparsity: str, pattern: str, target: str) -> None:

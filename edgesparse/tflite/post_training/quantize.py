@@ -21,6 +21,7 @@ from edgesparse.spec.errors import EdgesparseError, UsageError, summary_of
 from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 from edgesparse.tflite.format.encode import decode
 from edgesparse.tflite.format.flatbuffer import constants, open_model
+from edgesparse.tflite.format.normalize import normalize
 from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, run
 from edgesparse.tflite.post_training.calibration_samples import judge_file, split_samples
 from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json
@@ -64,7 +65,7 @@ def _quantize(model: Path, samples_file: Path, scheme: DenseScheme, target: Path
     used, held_out = split_samples(samples_file, content)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            quantized = _with_recipe(content, scheme, used)
+            quantized = _with_recipe(normalize(content, model.name), scheme, used)
     except Exception as error:
         raise EdgesparseError(f"ai-edge-quantizer: {summary_of(error)}") from error
     target.write_bytes(quantized)

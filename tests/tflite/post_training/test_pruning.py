@@ -6,9 +6,12 @@ import tensorflow as tf
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.convert import convert
+from edgesparse.tflite.format.encode import serialize
 from edgesparse.tflite.format.flatbuffer import constants, open_model
+from edgesparse.tflite.format.normalize import normalize
 from edgesparse.tflite.operator_outputs import open_interpreter, run
 from edgesparse.tflite.post_training.pruning import reconstruct
+from tests.tools.old_file import WIDTHS, old_file
 
 pytestmark = pytest.mark.slow  # Each test converts a network.
 
@@ -74,6 +77,32 @@ def test_a_file_gets_zeros_and_answers_nearly_as_before(file, tmp_path, scheme):
     plain = _smallest(source, 0.6, tmp_path / "plain.tflite")
     assert off < 0.03
     assert off < 0.4 * np.abs(before - answers(plain, x)).mean() / spread
+
+
+def test_biases_are_refitted_in_half_precision_and_where_operators_share_one(tmp_path):
+    x = random.normal(size=(300, WIDTHS[0])).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    old = old_file()
+    model = open_model(normalize(old), "m")
+    first, second, _ = model.subgraphs[0].operators
+    second.inputs = [*second.inputs[:2], first.inputs[2]]
+    for content in (old, serialize(model, aligned=True)):
+        (tmp_path / "m.tflite").write_bytes(content)
+        target = tmp_path / "out.tflite"
+        created = reconstruct(
+            tmp_path / "m.tflite", tmp_path / "x.npy", 0.5, "unstructured", target
+        )
+        assert created.losses[0].loss < 0.2
+        before, after = (
+            [c for c in constants(open_model(each, "m"), each) if not c.is_weight]
+            for each in (content, target.read_bytes())
+        )
+        assert len(after) == 3
+        pairs = list(zip(before, after, strict=content == old))
+        # The last layer is too small to be pruned.
+        changed = [not np.array_equal(a.values, b.values) for a, b in pairs]
+        assert changed[:2] == [True, True] if content == old else changed[0]
+        assert {c.values.dtype for c in after} == {before[0].values.dtype}
 
 
 def _smallest(source, share, target):

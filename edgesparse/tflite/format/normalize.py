@@ -1,0 +1,79 @@
+"""Files of older converters in the form that today's converter writes, which tools expect.
+
+Public .tflite files, such as MediaPipe's, are years old: operator codes are in the deprecated field
+alone, weights are in half precision behind DEQUANTIZE operators, and no signature is defined.
+ai-edge-quantizer takes every operator of such a file for ADD, sees no weights, or fails.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgesparse.tflite.format.encode import add_buffer, serialize
+from edgesparse.tflite.format.flatbuffer import (
+    compact,
+    damaged,
+    indices,
+    open_model,
+    operator_name,
+)
+
+_KEY = "serving_default"
+"""The converter's name of a signature."""
+
+
+def normalize(content: bytes, name: str = "model.tflite") -> bytes:
+    """Rewrite a densely stored file with operator codes in their field, weights as f32 without
+    DEQUANTIZE, named tensors, and a signature; its outputs stay the same.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    model = open_model(content, name)
+    with damaged(name):
+        for code in model.operatorCodes:
+            code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+        for graph in model.subgraphs:
+            graph.operators = [o for o in graph.operators or () if not _fold(model, graph, o)]
+            _name_tensors(graph)
+        if not model.signatureDefs:
+            model.signatureDefs = [_signature(model.subgraphs[0])]
+        compact(model)
+        return serialize(model, aligned=True)
+
+
+def _fold(model: Any, graph: Any, operator: Any) -> bool:
+    """Store the output of a DEQUANTIZE whose input is constant f16; False for other operators."""
+    if operator_name(model, operator) != "DEQUANTIZE":
+        return False
+    (source,), (target,) = indices(operator.inputs), indices(operator.outputs)
+    data = model.buffers[graph.tensors[source].buffer].data
+    if graph.tensors[source].type != schema.TensorType.FLOAT16 or data is None or not len(data):
+        return False
+    values = np.frombuffer(memoryview(data), np.float16).astype(np.float32)
+    graph.tensors[target].buffer = add_buffer(model, values)
+    return True
+
+
+def _name_tensors(graph: Any) -> None:
+    """Give tensors without a name, or with that of another, one by their index: the quantizer knows
+    tensors by name."""
+    ends = {*indices(graph.inputs), *indices(graph.outputs)}
+    names = {bytes(graph.tensors[index].name or b"") for index in ends}
+    for index, tensor in enumerate(graph.tensors):
+        name = bytes(tensor.name or b"")
+        if index not in ends and (not name or name in names):
+            name = name + f"#{index}".encode()
+            tensor.name = name
+        names.add(name)
+
+
+def _signature(graph: Any) -> Any:
+    inputs, outputs = (
+        [schema.TensorMapT(name=graph.tensors[i].name or b"", tensorIndex=i) for i in indices(ends)]
+        for ends in (graph.inputs, graph.outputs)
+    )
+    return schema.SignatureDefT(inputs=inputs, outputs=outputs, signatureKey=_KEY, subgraphIndex=0)

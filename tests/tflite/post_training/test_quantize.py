@@ -1,0 +1,30 @@
+"""Files of others in other number formats."""
+
+import numpy as np
+import pytest
+
+from edgesparse.tflite.format.flatbuffer import constants, open_model
+from edgesparse.tflite.format.signature import read_signature
+from edgesparse.tflite.post_training import quantize
+from edgesparse.tflite.post_training.quantize import DENSE_SCHEMES, quantize_file
+from tests.tools.old_file import WIDTHS, old_file
+
+pytestmark = [
+    pytest.mark.slow,  # Each scheme is a process.
+    pytest.mark.skipif(not quantize.is_available(), reason="no ai-edge-quantizer"),
+]
+
+
+@pytest.mark.parametrize("scheme", DENSE_SCHEMES)
+def test_a_file_of_an_old_converter(scheme, tmp_path):
+    source, target = tmp_path / "old.tflite", tmp_path / "new.tflite"
+    source.write_bytes(old_file())
+    x = np.random.default_rng(0).normal(size=(300, WIDTHS[0])).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    (loss,) = quantize_file(source, tmp_path / "x.npy", scheme, target, 300)
+    assert loss.loss < 0.02
+    content = target.read_bytes()
+    weights = [c for c in constants(open_model(content, "new"), content) if c.is_weight]
+    stored = "float16" if scheme == "f16" else "int8"
+    assert {constant.values.dtype.name for constant in weights} == {stored}
+    assert [end.name for end in read_signature(content).inputs] == ["x"]
