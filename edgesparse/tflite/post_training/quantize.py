@@ -21,10 +21,10 @@ from edgesparse.spec.errors import EdgesparseError, UsageError, summary_of
 from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 from edgesparse.tflite.format.encode import decode
 from edgesparse.tflite.format.flatbuffer import constants, open_model
-from edgesparse.tflite.format.normalize import normalize
 from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, run
 from edgesparse.tflite.post_training.calibration_samples import judge_file, split_samples
 from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json
+from edgesparse.tflite.post_training.normalize import normalize
 
 DenseScheme = Literal["int8", "dynamic", "f16"]
 DENSE_SCHEMES: tuple[DenseScheme, ...] = ("int8", "dynamic", "f16")

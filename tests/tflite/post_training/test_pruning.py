@@ -8,8 +8,8 @@ from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.convert import convert
 from edgesparse.tflite.format.encode import serialize
 from edgesparse.tflite.format.flatbuffer import constants, open_model
-from edgesparse.tflite.format.normalize import normalize
 from edgesparse.tflite.operator_outputs import open_interpreter, run
+from edgesparse.tflite.post_training.normalize import normalize
 from edgesparse.tflite.post_training.pruning import reconstruct
 from tests.tools.old_file import WIDTHS, old_file
 

@@ -3,9 +3,9 @@ import pytest
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.flatbuffer import constants, open_model
-from edgesparse.tflite.format.normalize import normalize
 from edgesparse.tflite.format.signature import read_signature
 from edgesparse.tflite.post_training.calibration_samples import outputs_of
+from edgesparse.tflite.post_training.normalize import normalize
 from tests.tools.old_file import WIDTHS, old_file
 
 
