@@ -86,7 +86,7 @@ $(DEVELOP): $(READY) .ci/requirements.lock
 
 lock: ## Make requirements.lock, .ci/requirements.lock and the devices' wheels.json anew (needs uv)
 	$(COMPILE) --extra dev --output-file .ci/requirements.lock
-	$(COMPILE) --extra delegate --constraint .ci/requirements.lock --output-file requirements.lock
+	$(COMPILE) --extra delegate --extra quantizer --constraint .ci/requirements.lock --output-file requirements.lock
 	@$(BIN)/python -m tests.tools.wheel_lock
 
 matrix: $(DEVELOP) ## Measure what each kind of sparsity gains where, and write it to the documentation
