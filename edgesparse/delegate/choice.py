@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesparse.delegate.constants import Cpu
+from edgesparse.delegate.cost import INPUTS
 from edgesparse.spec.sparsify import AUTO_MULTIPLE
-
-_FOUR_BYTES = {"avx512_vnni", "avx_vnni", "asimddp"}
-"""CPU flags, as Linux names them, of instructions that multiply four inputs at a time."""
 
 MIN_ZEROS = {False: 0.5, True: 0.7}
 """Share of zeros from which the delegate counts a node as sparse: with matrix tiles (AMX), whose
@@ -22,15 +20,6 @@ dense products are faster, more."""
 TIMED_BETWEEN = (0.7, 1.3)
 """Predicted speed-ups between which a file is timed with and without the delegate, since
 predictions can be that far off: below it is not tried, above it is used."""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Limit for a file's zeros on a CPU: at least `min_zeros` of its weights lie in blocks of
-    `block_inputs` inputs of an output that are all zero."""
-
-    block_inputs: int
-    min_zeros: float
 
 
 @dataclass(frozen=True)
@@ -60,32 +49,28 @@ def channel_multiple(cpu: Cpu | None, *, every_file: bool = False) -> ChannelMul
     return ChannelMultiple(outputs, f"the tiles of XNNPACK's int8 kernels on this CPU ({cpu.name})")
 
 
-def threshold(features: Iterable[str]) -> Threshold:
-    """Return the threshold for a CPU with these features, as Linux lists them."""
-    flags = set(features)
-    return Threshold(4 if flags & _FOUR_BYTES else 2, MIN_ZEROS["amx_int8" in flags])
-
-
-def has_enough_zeros(weights: Iterable[NDArray[np.int8]], least: Threshold) -> bool:
+def has_enough_zeros(weights: Iterable[NDArray[np.int8]], min_zeros: float) -> bool:
     """Return whether the delegate is expected to run a file faster than XNNPACK.
 
     Args:
         weights: int8 weights of its convolutions and fully connected layers,
             [outputs, ..., inputs].
+        min_zeros: share of them that lies in blocks which the kernels skip: 4 inputs of an output,
+            on every CPU.
     """
     empty = total = 0
     for values in weights:
         total += values.size
         # A last block of fewer inputs counts as it is.
-        starts = np.arange(0, values.shape[-1], least.block_inputs)
+        starts = np.arange(0, values.shape[-1], INPUTS)
         used = np.add.reduceat(values != 0, starts, axis=-1, dtype=np.int64)
         sizes = np.diff([*starts, values.shape[-1]])
         empty += int(((used == 0) * sizes).sum())
-    return total > 0 and empty >= least.min_zeros * total
+    return total > 0 and empty >= min_zeros * total
 
 
 def is_tried(offer: Mapping[str, Any], weights: Sequence[NDArray[np.int8]]) -> bool:
     """Return whether a file is tried with the delegate: one with enough zeros for the offer's
-    `threshold`; without one, every file with int8 weights."""
-    least = offer.get("threshold")
-    return bool(weights) if least is None else has_enough_zeros(weights, Threshold(**least))
+    `min_zeros`; without it, every file with int8 weights."""
+    least = offer.get("min_zeros")
+    return bool(weights) if least is None else has_enough_zeros(weights, least)

@@ -5,38 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from typing import Any
 
 from edgesparse.commands.fleet.target import Target
 from edgesparse.delegate import BuildError, library, refused
 from edgesparse.delegate.build import identity
-from edgesparse.delegate.choice import TIMED_BETWEEN, Threshold, threshold
+from edgesparse.delegate.choice import MIN_ZEROS, TIMED_BETWEEN
 from edgesparse.delegate.cost import cpu_of
 from edgesparse.measure.rows import RuntimeInfo
 
 
 def offers(target: Target) -> dict[str, dict[str, Any]]:
     """Inputs of the verification of int8 files, by runtime: the delegate's library, or why it
-    is `refused`, and the `threshold` of zeros, the `cpu` and the predicted speed-ups by which it is
-    tried and timed. Empty where the device file chooses another delegate."""
+    is `refused`, and the `min_zeros`, the `cpu` and the predicted speed-ups by which it is tried
+    and timed. Empty where the device file chooses another delegate."""
     if not target.device.loads_edgesparse:
         return {}
-    least, chosen_by = threshold_of(target), dict[str, Any]()
-    if least is not None:
+    chosen_by = dict[str, Any]()
+    if target.device.delegate != "edgesparse":  # Else it is tried with every int8 file.
+        least = MIN_ZEROS["amx_int8" in target.host.cpu_flags]
         cpu = cpu_of(target.host.machine, target.host.cpu_flags)
         # Instructions are not time: where they are counted, the prediction decides.
         between = TIMED_BETWEEN if target.device.clock == "wall" else (1.0, 1.0)
-        chosen_by = {"threshold": asdict(least), "timed_between": list(between)}
+        chosen_by = {"min_zeros": least, "timed_between": list(between)}
         chosen_by |= {"cpu": cpu.name} if cpu else {}
     return {r.name: {**_library(target, r), **chosen_by} for r in target.runtimes}
-
-
-def threshold_of(target: Target) -> Threshold | None:
-    """Zeros from which the delegate is tried; None where it is tried with every int8 file."""
-    if target.device.delegate == "edgesparse":
-        return None
-    return threshold(target.host.cpu_flags)
 
 
 def _library(target: Target, runtime: RuntimeInfo) -> dict[str, str]:

@@ -255,14 +255,14 @@ class DelegateChoice:
 def choose_delegate(content: bytes, offer: Mapping[str, Any], runtime: str) -> DelegateChoice:
     """Return whether a file is to be run by the delegate that a device offers: by its zeros, see
     delegate.choice, and where enough of them lie in a layer by its predicted speed on the offer's
-    `cpu`. Without the offer's `threshold` every file with int8 weights is tried.
+    `cpu`. Without the offer's `min_zeros` every file with int8 weights is tried.
 
     Raises:
         UsageError: the file is damaged.
     """
     weights = int8_weights(content)
     enough = choice.is_tried(offer, weights)
-    if "threshold" not in offer or not any(choice.is_tried(offer, [w]) for w in weights):
+    if "min_zeros" not in offer or not any(choice.is_tried(offer, [w]) for w in weights):
         return DelegateChoice(enough)
     cpu = CPUS.get(offer.get("cpu", ""))
     if cpu is None:

@@ -98,7 +98,7 @@ def test_networks_are_taken_as_predicted():
         assert any(taken for _, taken, _, _ in mine) == (share > 0)
 
 
-OFFER = {"threshold": {"block_inputs": 4, "min_zeros": 0.5}}
+OFFER = {"min_zeros": 0.5}
 
 
 def choice_of(content, **offer):
