@@ -1,7 +1,6 @@
 """Loading the delegate: from Python, by any program, again and again, and what is refused."""
 
 import ctypes
-import os
 import platform
 import re
 import subprocess
@@ -12,10 +11,8 @@ import pytest
 
 from edgesparse import delegate
 from edgesparse.delegate.load import MODULES, TESTED, refused
-from edgesparse.docs import PAGES
 from edgesparse.spec.errors import UsageError
 from tests.conftest import ROOT
-from tests.tools.documents import blocks
 from tests.tools.int8_model import Int8Model, Zeros
 
 HERE = platform.machine()
@@ -142,21 +139,3 @@ def test_repeated_interpreters_leave_nothing(model):
     assert any(
         growth(lambda: [delegate.load()]) < growth(lambda: None) + 1_000_000 for _ in range(3)
     )
-
-
-@pytest.mark.slow
-def test_the_documented_programs_run(model, tmp_path):
-    programs = blocks(PAGES / "explanation" / "delegate.md", "python")
-    assert len(programs) == 2
-    (tmp_path / "model.tflite").write_bytes(model.read_bytes())
-    library = tmp_path / "libedgesparse-aarch64.so"
-    library.write_bytes(delegate.library(HERE).read_bytes())
-    for program in programs:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr

@@ -5,17 +5,22 @@ LiteRT's interpreter for each, so that the example's work is done by a runtime.
 """
 
 import ctypes
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from edgesparse import delegate
 from edgesparse.devices.ondevice import edgesparse_model
 from edgesparse.spec.safe.files import user_cache
+from tests.tools.delegate_answers import delegated
+from tests.tools.int8_model import Int8Model, Zeros
 
 pytestmark = pytest.mark.slow
 SOURCE = Path(edgesparse_model.__file__).with_name("main.cc")
@@ -69,10 +74,23 @@ def compile_library(source, target, *flags):
     subprocess.run([*command, "-ldl"], check=True)
 
 
-def functions(interpreter):
-    """What the stand-in calls, by name; tensors are their index plus one."""
-    ends = interpreter.get_input_details() + interpreter.get_output_details()
-    details = {end["index"] + 1: end for end in ends}
+def functions(added, interpreters):
+    """What the stand-in calls, by name; tensors are their index plus one.
+
+    Args:
+        added: to which delegates are appended that the program adds to its options.
+        interpreters: to which those are appended that it creates, with these delegates.
+    """
+    interpreter, details = None, {}
+
+    def create(model, options):
+        nonlocal interpreter
+        delegates = [SimpleNamespace(_get_native_delegate_pointer=lambda p=p: p) for p in added]
+        interpreter = Interpreter("model.tflite", experimental_delegates=delegates or None)
+        interpreters.append(interpreter)
+        ends = interpreter.get_input_details() + interpreter.get_output_details()
+        details.update((end["index"] + 1, end) for end in ends)
+        return 1
 
     def set_tensor(tensor, source, size):
         end = details[tensor]
@@ -89,8 +107,8 @@ def functions(interpreter):
         "ModelCreateFromFile": lambda path: int(path == b"model.tflite"),
         "InterpreterOptionsCreate": lambda: 1,
         "InterpreterOptionsSetNumThreads": lambda options, count: None,
-        "InterpreterOptionsAddDelegate": lambda options, delegate: None,
-        "InterpreterCreate": lambda model, options: 1,
+        "InterpreterOptionsAddDelegate": lambda options, pointer: added.append(pointer),
+        "InterpreterCreate": create,
         "InterpreterAllocateTensors": lambda _: interpreter.allocate_tensors() or 0,
         "InterpreterGetInputTensor": lambda _, i: interpreter.get_input_details()[i]["index"] + 1,
         "InterpreterInvoke": lambda _: interpreter.invoke() or 0,
@@ -124,28 +142,62 @@ def libraries(tmp_path_factory):
     return folder / "main.so", folder / "stand_in.so"
 
 
+@pytest.fixture
+def example(libraries, tmp_path, monkeypatch, capfd):
+    """Runs the example in a folder with words after its name: its status, output and errors, the
+    delegates that it added and the interpreters that it created."""
+    program, stand_in = (ctypes.CDLL(str(path)) for path in libraries)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        added, interpreters, kept = [], [], []
+        for name, call in functions(added, interpreters).items():
+            kept.append(ctypes.CFUNCTYPE(*FUNCTIONS[name])(call))
+            slot = ctypes.c_void_p.in_dll(stand_in, f"slot_{name}")
+            slot.value = ctypes.cast(kept[-1], ctypes.c_void_p).value
+        encoded = [b"main", *(str(word).encode() for word in words)]
+        status = program._Z11run_exampleiPPc(
+            len(encoded), (ctypes.c_char_p * len(encoded))(*encoded)
+        )
+        ctypes.CDLL(None).fflush(None)
+        printed = capfd.readouterr()
+        return status, printed.out, printed.err, added, interpreters
+
+    return run
+
+
 @pytest.mark.parametrize("model", ["dense", "int8"])
 def test_it_answers_as_keras_does(
-    libraries, tflite_files, sparse_dense_layer, samples, tmp_path, monkeypatch, capfd, model
+    libraries, example, tflite_files, sparse_dense_layer, samples, tmp_path, model
 ):
-    example, stand_in = (ctypes.CDLL(str(path)) for path in libraries)
     shutil.copy(tflite_files[model], tmp_path / "model.tflite")
     samples[0].tofile(tmp_path / "input.f32")
-    monkeypatch.chdir(tmp_path)
-    interpreter = Interpreter("model.tflite")
-    interpreter.allocate_tensors()
-    kept = []
-    for name, call in functions(interpreter).items():
-        kept.append(ctypes.CFUNCTYPE(*FUNCTIONS[name])(call))
-        slot = ctypes.c_void_p.in_dll(stand_in, f"slot_{name}")
-        slot.value = ctypes.cast(kept[-1], ctypes.c_void_p).value
-    words = [b"main", b"input.f32", str(libraries[1]).encode()]
-    run = example._Z11run_exampleiPPc
-    assert run(len(words), (ctypes.c_char_p * len(words))(*words)) == 0
-    ctypes.CDLL(None).fflush(None)
-    numbers = [float(line) for line in capfd.readouterr().out.split()]
+    status, out, _, added, _ = example("input.f32", libraries[1])
+    assert (status, added) == (0, [])
+    numbers = [float(line) for line in out.split()]
     np.testing.assert_allclose(numbers, sparse_dense_layer(samples[:1])[0], atol=0.02)
-    words = [b"main", b"input.f32", b"./absent.so"]
-    assert run(len(words), (ctypes.c_char_p * len(words))(*words)) == 1
-    ctypes.CDLL(None).fflush(None)
-    assert "absent.so" in capfd.readouterr().err
+    status, _, err, _, _ = example("input.f32", "./absent.so")
+    assert status == 1
+    assert "absent.so" in err
+
+
+def test_it_uses_the_delegate(libraries, example, tmp_path):
+    m = Int8Model(np.random.default_rng(0))
+    x = m.input((1, 9, 7, 24), 0.02, 3)
+    (tmp_path / "model.tflite").write_bytes(
+        m.finish(m.conv(x, Zeros(0.8).weights(m.rng, (32, 1, 1, 24))))
+    )
+    m.rng.normal(0, 1, x.shape).astype(np.float32).tofile(tmp_path / "input.f32")
+    library = delegate.library(platform.machine())
+    _, plain, _, _, _ = example("input.f32", libraries[1])
+    assert len(plain.split()) == 9 * 7 * 32
+
+    status, out, err, added, (interpreter,) = example("input.f32", libraries[1], library)
+    assert (status, err, len(added)) == (0, "", 1)
+    assert added[0]
+    assert delegated(interpreter)[0] == {"CONV_2D": 1}
+    assert out == plain
+
+    status, out, err, added, _ = example("input.f32", libraries[1], "./absent.so")
+    assert (status, out, added) == (0, plain, [])
+    assert err == "warning: ./absent.so cannot be used\n"
