@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, load_delegate
 
@@ -10,7 +9,6 @@ from tests.conftest import require
 from tests.tools import sanitized
 from tests.tools.delegate_answers import OPTIONS, answers, first_difference, library_here, run
 from tests.tools.delegate_fuzz import fuzz
-from tests.tools.int8_model import Int8Model, Window, Zeros
 from tests.tools.random_nodes import random_case
 
 FLAGS = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx2": "avx2"}
@@ -100,36 +98,6 @@ def test_damaged_files_do_not_crash(checked):
     assert not crashes, "\n".join(crashes)
     print(counts)
     assert counts["ran"] > 100
-
-
-def convolutions():
-    """A depthwise and a pointwise convolution, and one with a stride."""
-    m = Int8Model(np.random.default_rng(0))
-    x = m.input((1, 9, 7, 12), 0.02, 3)
-    x = m.depthwise(x, Zeros().weights(m.rng, (1, 3, 3, 12)))
-    x = m.conv(x, Zeros(0.8).weights(m.rng, (20, 1, 1, 12)))
-    x = m.conv(x, Zeros(0.8).weights(m.rng, (8, 3, 3, 20)), Window(stride=(2, 2), padding="VALID"))
-    return m.finish(x)
-
-
-@pytest.mark.parametrize("isa", ISAS)
-def test_inputs_that_are_resized(isa):
-    options = {**OPTIONS, "isa": isa}
-    content, outputs = convolutions(), []
-    for delegates in (None, [load_delegate(str(library_here()), options)]):
-        interpreter = Interpreter(model_content=content, experimental_delegates=delegates)
-        (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
-        for shape in ((1, 9, 7, 12), (3, 9, 7, 12), (1, 33, 20, 12), (2, 4, 5, 12), (1, 9, 7, 12)):
-            interpreter.resize_tensor_input(source["index"], shape)
-            interpreter.allocate_tensors()
-            values = np.random.default_rng(1).integers(-128, 128, shape).astype(np.int8)
-            interpreter.set_tensor(source["index"], values)
-            interpreter.invoke()
-            outputs.append(interpreter.get_tensor(target["index"]))
-    plain, ours = outputs[:5], outputs[5:]
-    for a, b in zip(plain, ours, strict=True):
-        assert a.shape == b.shape
-        assert (a == b).all()
 
 
 def test_several_interpreters_share_a_delegate():

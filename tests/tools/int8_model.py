@@ -92,9 +92,15 @@ class Int8Model:
     model: Any = field(default_factory=schema.ModelT)
 
     def __post_init__(self) -> None:
-        self.model.version, self.model.operatorCodes = 3, []
-        self.model.buffers, self.model.subgraphs = [schema.BufferT()], [self.graph]
+        if not self.model.subgraphs:
+            self.model.version, self.model.operatorCodes = 3, []
+            self.model.buffers, self.model.subgraphs = [schema.BufferT()], []
+        self.model.subgraphs.append(self.graph)
         self.graph.tensors, self.graph.operators, self.graph.inputs = [], [], []
+
+    def subgraph(self) -> Int8Model:
+        """Another subgraph of the file, which grows as this one does."""
+        return Int8Model(self.rng, model=self.model)
 
     def input(self, shape: Sequence[int], scale: float, zero_point: int) -> Tensor:
         """An input of the model."""

@@ -119,13 +119,11 @@ const char* check_window(TfLiteContext* context, const Layer& l) {
     return "dilation over 64";
   if (l.filter_height < 1 || l.filter_width < 1 || l.filter_height > 15 || l.filter_width > 15)
     return "window over 15";
-  double padded = 8.0 * ((x.dims->data[3] + 3) / 4) * l.stride_height * l.stride_width;  // bytes, at most
   const bool trivial = l.filter_height == 1 && l.filter_width == 1;
   for (int i = 0; i < 2; i++) {
     const int reach = i ? (l.filter_width - 1) * l.dilation_width : (l.filter_height - 1) * l.dilation_height;
     const int stride = i ? l.stride_width : l.stride_height, in = x.dims->data[1 + i];
     if (reach > 64) return "window over 64 pixels";
-    padded *= (in + 2.0 * reach) / stride + 1;
     // The last window ends before the input does: XNNPACK and the reference kernels answer differently.
     if (l.padding == kSame && !trivial && ((in + stride - 1) / stride - 1) * stride + reach + 1 < in)
       return "stride beyond the window with SAME padding";
@@ -133,7 +131,7 @@ const char* check_window(TfLiteContext* context, const Layer& l) {
                         i ? l.stride_width : l.stride_height, i ? l.dilation_width : l.dilation_height);
     if (a.out < 1 || a.out != y.dims->data[1 + i]) return "unexpected shape of output";
   }
-  return padded < 1 << 30 ? nullptr : "too large";
+  return padded_bytes(l, x.dims->data) < kMostPadded ? nullptr : "too large";
 }
 
 const char* describe_fully_connected(TfLiteContext* context, const TfLiteNode* node,

@@ -86,8 +86,8 @@ struct Graph {
 };
 
 // Gives all outputs of layers the shapes that follow from the inputs.
-// Returns: false where an input does not fit its layer.
-bool propagate_shapes(TfLiteContext*, const Graph&);
+// Returns: null, or why not.
+const char* propagate_shapes(TfLiteContext*, const Graph&);
 
 // Makes steps of all layers for the current shapes. Layers were checked by describe().
 // Returns: false where a layer's weights can no longer be read.

@@ -71,4 +71,13 @@ inline Axis axis(Padding padding, int in, int filter, int stride, int dilation) 
   return {out, missing > 0 ? missing / 2 : 0};
 }
 
+// Bytes of the padded copy that a window reads of an input [images, height, width, channels], at most.
+inline double padded_bytes(const Layer& l, const int* dims) {
+  const double reach_y = (l.filter_height - 1.0) * l.dilation_height,
+               reach_x = (l.filter_width - 1.0) * l.dilation_width;
+  return 8.0 * ((dims[3] + 3) / 4) * l.stride_height * l.stride_width *
+         ((dims[1] + 2 * reach_y) / l.stride_height + 1) * ((dims[2] + 2 * reach_x) / l.stride_width + 1);
+}
+const double kMostPadded = 1 << 30;
+
 }  // namespace edgesparse

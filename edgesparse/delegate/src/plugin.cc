@@ -99,8 +99,8 @@ void sizes(TfLiteContext* context, const Graph& graph, Array<int>* dims) {
 TfLiteStatus kernel_prepare(TfLiteContext* context, TfLiteNode* node) {
   auto* graph = (Graph*)node->user_data;
   if (!graph) return kTfLiteError;
-  if (!propagate_shapes(context, *graph)) {
-    context->ReportError(context, "edgesparse: the shape of an input does not fit its node");
+  if (const char* why = propagate_shapes(context, *graph)) {
+    context->ReportError(context, "edgesparse: %s. ", why);
     return kTfLiteError;
   }
   Array<int> now;

@@ -28,7 +28,8 @@ class Network:
 
 
 def read_network(content: bytes, name: str = "model.tflite", *, as_int8: bool = False) -> Network:
-    """Read the nodes of a file, none of them taken yet.
+    """Read the nodes of a file's first subgraph, none of them taken yet; those in the branches and
+    bodies of If and While, which the delegate takes as well, are not counted.
 
     Args:
         as_int8: the file has floats, and stands for the int8 file of the same network.
