@@ -126,11 +126,6 @@ class Score(Data):
         low, high = self.ci95 or (self.shown, self.shown)
         return low <= self.chance_level if self.sign > 0 else high >= self.chance_level
 
-    @property
-    def is_significant_loss(self) -> bool:
-        """True where the drop against the baseline is beyond its interval."""
-        return self.drop_ci95 is not None and self.drop_ci95[0] > 0
-
 
 class Latency(Data):
     """The time of one inference in milliseconds (on an emulated device: its instructions)."""

@@ -155,11 +155,15 @@ def objections(row: Row, gates: Sequence[GateResult]) -> list[str]:
     # A gate states how much may be lost.
     if any(gate.metric in (score.name, f"{score.name}_drop") for gate in about):
         return reasons
-    counts = score.drop > _points(row, NEGLIGIBLE, NEGLIGIBLE_RELATIVE)
-    lost = (counts and score.is_significant_loss) or score.drop > _points(
-        row, MAX_DROP, MAX_RELATIVE_DROP
-    )
-    return [*reasons, f"loses {score.name}"] if lost else reasons
+    factor, unit = (100, "points of") if score.unit == "%" else (1, score.unit)
+    limit = _points(row, MAX_DROP, MAX_RELATIVE_DROP)
+    low = score.drop_ci95[0] if score.drop_ci95 else 0.0
+    text = " ".join(filter(None, (f"loses {factor * score.drop:.2g}", unit, score.name)))
+    if score.drop > limit:
+        return [*reasons, f"{text} (limit: {factor * limit:.2g})"]
+    if low > 0 and score.drop > _points(row, NEGLIGIBLE, NEGLIGIBLE_RELATIVE):
+        return [*reasons, f"{text} (95 %: at least {factor * low:.2g})"]
+    return reasons
 
 
 def _is_about(gate: GateResult, row: Row) -> bool:

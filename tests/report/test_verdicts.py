@@ -139,7 +139,7 @@ def test_what_is_equal_is_said_to_be_equal_and_the_faster_says_why_it_is_out():
     assert gains.endswith("costs: 0.4±0.7 points (not significant)")
     assert why == (
         "why: equal in speed to dense-f32 (not told apart); smallest of those that lose no less; "
-        "wild is faster, but loses accuracy"
+        "wild is faster, but loses 8 points of accuracy (limit: 2)"
     )
 
 
@@ -147,7 +147,8 @@ def test_where_nothing_can_be_shipped_the_reasons_are_listed():
     lost = [{"name": "accuracy", "unit": "%", "device": 0.5, "samples": 9, "drop": 0.4}]
     rows = [row("a", 1.0, metrics=lost), row("b", error="crashed")]
     (line,) = ship_lines(results(*rows))
-    assert (line.text, line.pays) == ("ship nothing: a loses accuracy; b failed", False)
+    text = "ship nothing: a loses 40 points of accuracy (limit: 2); b failed"
+    assert (line.text, line.pays) == (text, False)
 
 
 def test_several_devices_have_a_verdict_each_and_a_dead_one_its_error():

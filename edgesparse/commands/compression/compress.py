@@ -30,7 +30,8 @@ def compress(
     """Make a trained model smaller and faster for a device, without training it.
 
     A Keras model is pruned with reconstruction, quantized and converted in every way that can pay
-    on the device; the fastest variant that loses at most a point is written. A float .tflite file
+    on the device; the fastest variant that keeps its metric is written (see `measure.selection`: at
+    most 2 points lost, and nothing beyond the interval). A float .tflite file
     is quantized (with the extra `quantizer`) and pruned within `max_error`, and stored in the
     format that the device exploits. Dense files come first: `output` is written as soon as one of
     them is measured, and again for a better one.

@@ -19,7 +19,7 @@ from edgesparse.commands.results.model_files import FOLDER
 from edgesparse.graph import events
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
-from edgesparse.measure.selection import best_row
+from edgesparse.measure.selection import best_row, clearly_slower, objections
 from edgesparse.models.files.reference_outputs import label_samples_in_child
 from edgesparse.spec.auto_variants import untrained_variants
 from edgesparse.spec.errors import EdgesparseError, UsageError
@@ -69,7 +69,10 @@ def compress_keras(
             deployed([*dense, name], quick=True, benchmark=False)
     # All of them by no name, so that what is useless on the device is left out, and said.
     chosen = None if len(tried) == len(sparse) else [*dense, *tried]
-    return _written(project, source, target, deployed(chosen, quick=quick))
+    done = _written(project, source, target, deployed(chosen, quick=quick))
+    if done.variant == done.results.baseline:
+        project.listener(events.Note(_why_unchanged(done.results)))
+    return done
 
 
 class _NothingKept(EdgesparseError):
@@ -90,6 +93,18 @@ def _written(project: Resources, source: Path, target: Path, results: Results) -
         str(source), str(target), row.variant, dense.model.bytes, target.stat().st_size, None, None,
         results,
     )  # fmt: skip
+
+
+def _why_unchanged(results: Results) -> str:
+    """State for each variant why it is no better than the float model."""
+    (dense, *_) = (row for row in results.rows if row.variant == results.baseline)
+    reasons = {}
+    for row in results.rows:
+        worse = "is slower" if clearly_slower(row, dense) else "loses more, at equal speed"
+        reason = " and ".join(objections(row, results.gates)) or worse
+        if row.variant != dense.variant:
+            reasons.setdefault(row.variant, f"{row.variant} {reason}")
+    return f"the float model was kept: {'; '.join(reasons.values()) or 'nothing else can pay here'}"
 
 
 def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -> Loaded[Any]:
