@@ -12,10 +12,12 @@ from edgesparse.cli.options import (
     DEVICES,
     FAILED,
     JSON,
+    NETWORK_SHAPES,
     NOTES,
     PORT,
     QUICK,
     SERVE,
+    WEIGHTS,
     device_option,
     emit,
     exit_code,
@@ -32,8 +34,9 @@ from edgesparse.cli.options import (
     "shapes",
     multiple=True,
     metavar="[NAME=]1x224x224x3",
-    help="Shape of an input with dynamic dimensions; repeatable.",
+    help="Shape of a dynamic input, or of a PyTorch network's input; repeatable.",
 )
+@WEIGHTS
 @click.option(
     "--delegate",
     "delegates",
@@ -52,6 +55,7 @@ def bench(
     devices: tuple[str, ...],
     threads: tuple[int, ...],
     shapes: tuple[str, ...],
+    weights: Path | None,
     delegates: tuple[str, ...],
     layers: bool,
     quick: bool,
@@ -60,7 +64,10 @@ def bench(
     notes: bool,
     as_json: bool,
 ) -> None:
-    """Measure .tflite, .pt2 and .onnx files; ratios refer to the first."""
+    """Measure .tflite, .pt2 and .onnx files; ratios refer to the first.
+
+    A PyTorch network is FILE.py:FUNCTION, with --weights and --input-shape.
+    """
     from edgesparse.cli.console import finish_run, open_project
     from edgesparse.cli.page_server import live_page
 
@@ -74,6 +81,7 @@ def bench(
                 delegates=delegates,
                 quick=quick,
                 layers=layers,
+                weights=weights,
             )
         finish_run(project, results, live, as_json=as_json, notes=notes)
     sys.exit(exit_code(results))
@@ -85,6 +93,8 @@ def bench(
 @click.option("--samples", help="A .npy or .npz of samples: measure zeros between operators.")
 @click.option("--attribution", is_flag=True, help="Show which inputs reach the outputs.")
 @click.option("--pipeline", help="A pipeline file, whose data names inputs and outputs.")
+@WEIGHTS
+@NETWORK_SHAPES
 @JSON
 def inspect(
     model: Path,
@@ -92,16 +102,22 @@ def inspect(
     samples: str | None,
     attribution: bool,
     pipeline: str | None,
+    weights: Path | None,
+    shapes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show every weight of a .tflite, .pt2 or .onnx file: its zeros, storage and size."""
+    """Show every weight of a .tflite, .pt2 or .onnx file: its zeros, storage and size.
+
+    A PyTorch network is FILE.py:FUNCTION, with --weights and --input-shape.
+    """
     from edgesparse.cli.console import open_project, result_console
     from edgesparse.report.inspection import print_inspection
 
     with open_project() as project:
         inspection = project.inspect(
-            model, device, samples=samples, attribution=attribution, pipeline=pipeline
-        )
+            model, device, samples=samples, attribution=attribution, pipeline=pipeline,
+            weights=weights, input_shapes=shapes,
+        )  # fmt: skip
     emit(as_json, inspection.record, lambda: print_inspection(inspection, result_console()))
 
 
@@ -110,16 +126,29 @@ def inspect(
 @click.argument("target", type=click.Path(path_type=Path))
 @device_option("Target device.")
 @click.option("--runtime", help="Runtime of the device (default: its first).")
+@WEIGHTS
+@NETWORK_SHAPES
 @JSON
-def encode(source: Path, target: Path, device: str, runtime: str | None, as_json: bool) -> None:
+def encode(
+    source: Path,
+    target: Path,
+    device: str,
+    runtime: str | None,
+    weights: Path | None,
+    shapes: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Store the weights of a .tflite file in the format that a device's runtime exploits.
 
-    No value changes; a .pt2 or .onnx file is converted before.
+    No value changes; a .pt2 or .onnx file is converted before, as a PyTorch network is:
+    FILE.py:FUNCTION, with --weights and --input-shape.
     """
     from edgesparse.cli.console import open_project
 
     with open_project() as project:
-        encoded = project.encode(source, target, device, runtime=runtime)
+        encoded = project.encode(
+            source, target, device, runtime=runtime, weights=weights, input_shapes=shapes
+        )
     sparse = sum(decision.form != "dense" for decision in encoded.decisions)
     line = (
         f"{encoded.target}: for {encoded.runtime}, {encoded.bytes_before:,} -> "
@@ -153,6 +182,8 @@ def encode(source: Path, target: Path, device: str, runtime: str | None, as_json
     "--minutes", type=click.FloatRange(0, min_open=True),
     help="Time after which no more zeros are tried (default: all levels are).",
 )  # fmt: skip
+@WEIGHTS
+@NETWORK_SHAPES
 @QUICK
 @JSON
 def compress(
@@ -163,13 +194,16 @@ def compress(
     sparsity: float | None,
     max_error: float,
     minutes: float | None,
+    weights: Path | None,
+    shapes: tuple[str, ...],
     quick: bool,
     as_json: bool,
 ) -> None:
     """Compress a trained model for a device, without training and without labels.
 
     MODEL is a .keras or .h5 file, a SavedModel folder, or a float .tflite file; a .pt2 file of
-    PyTorch and an .onnx file are converted to one.
+    PyTorch and an .onnx file are converted to one, as a PyTorch network is: FILE.py:FUNCTION, with
+    --weights and --input-shape.
     """
     from edgesparse.cli.console import open_project, print_results, write_reports
     from edgesparse.report.units import size_text
@@ -178,6 +212,7 @@ def compress(
         compressed = project.compress(
             model, data, device, output,
             sparsity=sparsity, max_error=max_error, minutes=minutes, quick=quick,
+            weights=weights, input_shapes=shapes,
         )  # fmt: skip
     results = compressed.results
 

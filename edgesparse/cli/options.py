@@ -78,6 +78,14 @@ CLUSTER = click.option(
     help="Scheduler (address or file) of a Dask cluster that runs the stages.",
 )
 NAME = click.argument("name")
+WEIGHTS = click.option(
+    "--weights", type=click.Path(path_type=Path),
+    help="Of a PyTorch network, FILE.py:FUNCTION: its state_dict.",
+)  # fmt: skip
+NETWORK_SHAPES = click.option(
+    "--input-shape", "shapes", multiple=True, metavar="1x3x224x224",
+    help="Of a PyTorch network: an input's shape; repeatable; whole numbers: 1x128:int64.",
+)  # fmt: skip
 SERVE = click.option(
     "--serve",
     is_flag=True,

@@ -26,6 +26,7 @@ from edgesparse.spec.device import Device
 from edgesparse.spec.errors import UsageError, did_you_mean
 from edgesparse.spec.pipeline import Benchmark
 from edgesparse.spec.safe.text import clean
+from edgesparse.tflite.exchange.networks import is_reference
 from edgesparse.tflite.format.inspect import inspect, read_model
 from edgesparse.tflite.format.signature import Signature, explain_custom, read_signature
 from edgesparse.tflite.runtimes.compatibility import Profile
@@ -46,11 +47,13 @@ def bench(
     quick: bool = False,
     layers: bool = False,
     benchmark: Benchmark | None = None,
+    weights: str | Path | None = None,
 ) -> Results:
     """Measure .tflite files; ratios refer to the first.
 
     Args:
-        models: a file or several; .pt2 and .onnx files are converted.
+        models: a file or several; .pt2 and .onnx files are converted, and a PyTorch network as
+            FILE.py:FUNCTION, which takes `weights` and `input_shapes`.
         device: one device or several: names of files in the project's devices/, paths,
             addresses (USER@HOST[:PORT]), or Devices.
         threads: numbers of threads, each measured; a device file's own stand before them.
@@ -60,6 +63,7 @@ def bench(
         quick: measure briefly; results are indicative only.
         layers: measure each operator alone, too, from a file of its own.
         benchmark: how to measure, in place of `threads` and of the usual settings.
+        weights: state_dict of the PyTorch network.
 
     Raises:
         UsageError: a file or name is wrong; nothing was run.
@@ -73,8 +77,21 @@ def bench(
     words += [word for count in threads if not benchmark for word in ("--threads", str(count))]
     words += [word for shape in input_shapes for word in ("--input-shape", shape)]
     words += [word for name in delegates for word in ("--delegate", name)]
+    words += ["--weights", str(weights)] if weights else []
     words += [*["--quick"] * quick, *["--layers"] * layers]
-    paths = [tflite_file(project, path) for path in dict.fromkeys(map(Path, files))]
+    networks = [file for file in dict.fromkeys(files) if is_reference(file)]
+    if weights is not None and len(networks) != 1:
+        raise UsageError(
+            f"--weights {weights} needs one network as FILE.py:FUNCTION, not {len(networks)}; "
+            "convert others before: edgesparse encode FILE.py:FUNCTION OUT.tflite --weights FILE"
+        )
+    # A network's shapes have no names.
+    of_network = [shape for shape in input_shapes if "=" not in shape] if networks else []
+    paths = [
+        tflite_file(project, file, *((weights, of_network) if file in networks else ()))
+        for file in dict.fromkeys(files)
+    ]
+    input_shapes = [shape for shape in input_shapes if shape not in of_network]
     if not paths:
         raise UsageError("no model to measure; name a .tflite file")
     unknown = [name for name in delegates if name not in DELEGATES]

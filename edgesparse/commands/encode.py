@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,19 +39,24 @@ def encode(
     device: DeviceName = "local",
     *,
     runtime: str | None = None,
+    weights: str | Path | None = None,
+    input_shapes: Sequence[str] = (),
 ) -> Encoded:
     """Store each weight of a .tflite file in the format that a device's runtime exploits, else in
     the smallest that it accepts. No value changes.
 
     Args:
-        source: a .tflite file; a .pt2 or .onnx file is converted.
+        source: a .tflite file; a .pt2 or .onnx file is converted, as FILE.py:FUNCTION is, which
+            returns a torch.nn.Module.
         runtime: one of the device's; default: the first that its file names.
+        weights: of FILE.py:FUNCTION: its state_dict.
+        input_shapes: of FILE.py:FUNCTION: shapes of its inputs, as "1x3x224x224" or "1x128:int64".
 
     Raises:
         UsageError: a file or name is wrong.
         DeviceError: the device cannot be used.
     """
-    source, target = tflite_file(project, Path(source)), Path(target)
+    source, target = tflite_file(project, source, weights, input_shapes), Path(target)
     content = read_model(source)
     with project.target(device) as connected:
         runtime_profiles = profiles(connected, project.workspace())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,23 +112,28 @@ def inspect(
     samples: str | Path | None = None,
     attribution: bool = False,
     pipeline: str | Path | None = None,
+    weights: str | Path | None = None,
+    input_shapes: Sequence[str] = (),
 ) -> Inspection:
     """Describe every weight of a .tflite file, and which zeros pay on a device.
 
     Args:
-        file: a .tflite file; a .pt2 or .onnx file is converted.
+        file: a .tflite file; a .pt2 or .onnx file is converted, as FILE.py:FUNCTION is, which
+            returns a torch.nn.Module.
         samples: a .npy or .npz, for which zeros between operators are measured; of inputs as the
             original takes them.
         attribution: find which inputs reach the outputs, and with what weight.
         pipeline: a pipeline file whose data names inputs and outputs.
+        weights: of FILE.py:FUNCTION: its state_dict.
+        input_shapes: of FILE.py:FUNCTION: shapes of its inputs, as "1x3x224x224" or "1x128:int64".
 
     Raises:
         EdgesparseError: the file cannot be read or is not a .tflite; the device cannot be used.
     """
     if samples is not None:
-        file, samples = tflite_and_samples(project, Path(file), Path(samples))
+        file, samples = tflite_and_samples(project, file, Path(samples), weights, input_shapes)
     else:
-        file = tflite_file(project, Path(file))
+        file = tflite_file(project, file, weights, input_shapes)
     content = read_model(file)
     info, tensors = inspect_file(content, str(file)), describe(content, str(file))
     explained: dict[str, tuple[Explanation, ...]] = {}

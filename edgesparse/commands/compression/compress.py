@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgesparse.commands.exchange import tflite_and_samples
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.graph import events
 from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.exchange.networks import is_reference
 
 
 def compress(
@@ -26,6 +28,8 @@ def compress(
     max_error: float = 0.02,
     minutes: float | None = None,
     quick: bool = False,
+    weights: str | Path | None = None,
+    input_shapes: Sequence[str] = (),
 ) -> Compressed:
     """Make a trained model smaller and faster for a device, without training it.
 
@@ -38,23 +42,26 @@ def compress(
 
     Args:
         model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; a
-            .tflite file; or a .pt2 or .onnx file, which is converted to one.
+            .tflite file; or a .pt2 or .onnx file, which is converted to one, as FILE.py:FUNCTION
+            is, which returns a torch.nn.Module.
         data: for a Keras model a .npz with x and y; a .npz of samples alone (x, or arrays by the
             inputs' names) or a .npy: the model's own outputs are the labels then; or a pipeline
             file with data. For a .tflite file a .npy or .npz of samples, for
-            a .pt2 or .onnx file as the original takes them.
+            one that is converted as the original takes them.
         sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES within
             `max_error`.
         max_error: largest loss of an output of a .tflite file: 0 for the original's answers, 1
             for the best constant answer.
         minutes: no level of zeros is started, or goes on for a .tflite file, after this time.
+        weights: of FILE.py:FUNCTION: its state_dict.
+        input_shapes: of FILE.py:FUNCTION: shapes of its inputs, as "1x3x224x224" or "1x128:int64".
 
     Raises:
         UsageError: a file is wrong; nothing was run.
         EdgesparseError: no variant is within the limit.
     """
     source, target = Path(model), Path(output)
-    if not source.exists():
+    if not is_reference(model) and not source.exists():
         raise UsageError(f"{source}: no such file")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: no such folder")
@@ -62,7 +69,7 @@ def compress(
         raise UsageError(f"{target}: cannot be written; name another file with -o")
     deadline, before = Deadline(minutes), _written_at(target)
     try:
-        file, samples = tflite_and_samples(project, source, Path(data))
+        file, samples = tflite_and_samples(project, model, Path(data), weights, input_shapes)
         if file.suffix == ".tflite":
             compressed = compress_file(
                 project, file, samples, device, target, sparsity, max_error, deadline, quick=quick

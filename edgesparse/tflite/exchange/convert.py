@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,12 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import digest_of, locked, new_folder, replace_bytes, replace_json
 from edgesparse.spec.safe.isolated_python import print_json_reply, run_json, run_json_module
-from edgesparse.tflite.exchange import program
+from edgesparse.tflite.exchange.converters import program
+from edgesparse.tflite.exchange.converters.answers import IMAGE_RANKS
 from edgesparse.tflite.exchange.environment import ENVIRONMENTS, Environment, Format
 from edgesparse.tflite.exchange.layer_names import name_layers
+from edgesparse.tflite.exchange.networks import Network
 from edgesparse.tflite.exchange.pt2_check import checked_copy
 from edgesparse.tflite.format.signature import (
     TensorSpec,
@@ -41,6 +45,15 @@ TIMEOUT_SECONDS = 1800
 _ABOUT, _MODULE = "about.json", "edgesparse.tflite.exchange.convert"
 # torch.load reads nothing but tensors.
 _VARIABLES = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+# The converters' packages may not be beside edgesparse's, of which only they are imported.
+_START = """
+import importlib, sys, types
+root, name, text = sys.argv[1:]
+for package in ("edgesparse", "edgesparse.tflite", "edgesparse.tflite.exchange"):
+    sys.modules[package] = types.ModuleType(package)
+    sys.modules[package].__path__ = [root + "/" + package.replace(".", "/")]
+importlib.import_module(name).main(text)
+"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,9 @@ class Converted:
         return "; ".join([f"converted to .tflite: {same}, on {self.samples} inputs", *moved])
 
 
-def convert(source: Path, kind: Format, folder: Path, samples: Path | None = None) -> Converted:
+def convert(
+    source: Path | Network, kind: Format, folder: Path, samples: Path | None = None
+) -> Converted:
     """Convert a model to a float .tflite in `folder`, unless it is there from an earlier call.
 
     Its inputs of four and five dimensions are channels last. A second process waits for the first.
@@ -91,9 +106,10 @@ def convert(source: Path, kind: Format, folder: Path, samples: Path | None = Non
     """
     environment = ENVIRONMENTS[kind]
     path = folder / conversion_key(source, environment, samples)
-    if not path.is_dir():
+    if not _is_current(path):
         with locked(folder / "lock"):
-            if not path.is_dir():
+            if not _is_current(path):
+                shutil.rmtree(path, ignore_errors=True)
                 with new_folder(path) as part:
                     _convert(source, environment, part, samples)
     about = json.loads((path / _ABOUT).read_text())
@@ -104,12 +120,26 @@ def convert(source: Path, kind: Format, folder: Path, samples: Path | None = Non
     return Converted(path / f"{source.stem}.tflite", inputs, about["error"], about["samples"])
 
 
-def conversion_key(source: Path, environment: Environment, samples: Path | None) -> str:
+def _is_current(path: Path) -> bool:
+    """Return whether a conversion is there, and no file that the user's code read has changed."""
+    if not path.is_dir():
+        return False
+    read = json.loads((path / _ABOUT).read_text()).get("read", {})
+    return all(Path(file).is_file() and digest_of(Path(file)) == read[file] for file in read)
+
+
+def conversion_key(source: Path | Network, environment: Environment, samples: Path | None) -> str:
     """Return the name of a conversion's folder: the digest of all that its files depend on."""
-    code = sorted(Path(__file__).parent.glob("*.py"))
-    files = [source, *code, *_external(source), *([samples] if samples else [])]
-    versions = [_version("tensorflow")] if environment.shares_ours else []
-    recipe = [source.stem, environment.folder.name, *versions, *map(digest_of, files)]
+    code = sorted(Path(__file__).parent.rglob("*.py"))
+    recipe: list[Any] = [source.stem, environment.folder.name]
+    if isinstance(source, Network):
+        target = references.find("models", None, str(source), Path.cwd(), classes=True)
+        recipe += [source.function, source.inputs, references.digest(target)]
+        files = [source.weights] if source.weights else []
+    else:
+        files = [source, *_external(source)]
+    recipe += [_version("tensorflow")] if environment.shares_ours else []
+    recipe += map(digest_of, [*files, *code, *([samples] if samples else [])])
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
@@ -120,25 +150,22 @@ def _version(name: str) -> str:
         return ""
 
 
-def _convert(source: Path, environment: Environment, part: Path, samples: Path | None) -> None:
+def _convert(
+    source: Path | Network, environment: Environment, part: Path, samples: Path | None
+) -> None:
     """Fill the folder of a conversion: the .tflite file, and what is known about it."""
-    target, read = part / f"{source.stem}.tflite", source.absolute()
-    if environment.format == "torch":
-        read = part / source.name
-        checked_copy(source, read)
+    target = part / f"{source.stem}.tflite"
     arguments = {
         "format": environment.format,
-        "source": str(read),
         "target": str(target),
         "samples": str(samples.absolute()) if samples else "",
-        "external": [path.name for path in _external(source)],
         "path": environment.imported,
+        **(_network(source) if isinstance(source, Network) else _file(source, environment, part)),
     }
-    # Isolated; the program is a file, since edgesparse cannot be imported there.
-    command = [str(environment.python), "-I", program.__file__, json.dumps(arguments)]
+    command = converter_command(environment.python, arguments)
     original = run_json(command, str(source), TIMEOUT_SECONDS, environment=_VARIABLES)
+    read = {file: digest_of(Path(file)) for file in original.pop("read", [])}
     if environment.format == "torch":
-        read.unlink()
         target.write_bytes(name_layers(target.read_bytes()))
     words = (source, target, json.dumps(original))
     about = run_json_module(_MODULE, words, str(source), TIMEOUT_SECONDS)
@@ -149,7 +176,36 @@ def _convert(source: Path, environment: Environment, part: Path, samples: Path |
             f"{environment.converter} converts the model wrongly"
         )
     target.with_suffix(".npz").unlink()
-    replace_json(part / _ABOUT, about)
+    for copy in part.glob("*.pt2"):
+        copy.unlink()
+    replace_json(part / _ABOUT, {**about, "read": read})
+
+
+def converter_command(python: str | Path, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the command line of the converters' program in a Python, isolated."""
+    root = Path(__file__).parents[3]
+    return [str(python), "-I", "-c", _START, str(root), program.__name__, json.dumps(arguments)]
+
+
+def _network(source: Network) -> dict[str, Any]:
+    """Arguments of the converter for a network's code."""
+    return {
+        "name": f"{source.file.name}:{source.function}",
+        "source": str(source.file.absolute()),
+        "function": source.function,
+        "weights": str(source.weights.absolute()) if source.weights else "",
+        "inputs": source.inputs,
+    }
+
+
+def _file(source: Path, environment: Environment, part: Path) -> dict[str, Any]:
+    """Arguments of the converter for a file; of a .pt2 it gets a copy of what is harmless."""
+    read = source.absolute()
+    if environment.format == "torch":
+        read = part / f"{source.stem}.pt2"
+        checked_copy(source, read)
+    external = [path.name for path in _external(source)]
+    return {"name": source.name, "source": str(read), "external": external}
 
 
 def _external(source: Path) -> list[Path]:
@@ -218,7 +274,7 @@ def _compare(path: Path, original: dict[str, Any]) -> dict[str, Any]:
     ends = _matched([i["name"] for i in original["inputs"]], signature.inputs)
     for entry, end in zip(original["inputs"], ends, strict=True):
         shape = tuple(entry["shape"])
-        moved = len(shape) in program.IMAGE_RANKS
+        moved = len(shape) in IMAGE_RANKS
         expected = (shape[0], *shape[2:], shape[1]) if moved else shape
         if end.shape[1:] != expected[1:]:
             raise UsageError(
@@ -266,7 +322,7 @@ def _difference(expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any]) ->
     expected = expected.astype("float64")
     spread = float(expected.max() - expected.min()) or float(np.abs(expected).max()) or 1.0
     layouts = [expected]
-    if expected.ndim - 1 in program.IMAGE_RANKS:
+    if expected.ndim - 1 in IMAGE_RANKS:
         layouts.append(np.moveaxis(expected, 2, -1))
     differences = [
         float(np.abs(layout - actual.reshape(layout.shape)).max()) / spread

@@ -128,7 +128,7 @@ class Environment:
                 f"edgesparse in a virtual environment of Python {least} or later"
             )
 
-    def require(self, source: Path) -> None:
+    def require(self, source: str | Path) -> None:
         """Raise UsageError where it has not been built, or cannot be."""
         self.check_python()
         if not self.python.exists():

@@ -55,5 +55,6 @@ def _how_to_export(path: Path) -> str:
         "  model.eval().cpu()\n"
         "  program = torch.export.export(model, (torch.zeros(1, 3, 224, 224),))  # its input\n"
         f'  torch.export.save(program, "{path.stem}.pt2")\n'
-        f"and pass {path.stem}.pt2"
+        f"and pass {path.stem}.pt2; or pass the function that returns the module, and its "
+        f"state_dict: my_net.py:build --weights {path.name} --input-shape 1x3x224x224"
     )

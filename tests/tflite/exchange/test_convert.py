@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.safe.files import digest_of
 from edgesparse.spec.safe.isolated_python import run_json_module
 from edgesparse.tflite.exchange.convert import (
     TOLERANCE,
@@ -18,6 +20,7 @@ from edgesparse.tflite.exchange.convert import (
     converted_samples,
 )
 from edgesparse.tflite.exchange.environment import ENVIRONMENTS, build
+from edgesparse.tflite.exchange.networks import Network
 from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.post_training.calibration_samples import outputs_of
 from tests.conftest import HERE, require
@@ -88,6 +91,47 @@ def test_a_conversion_is_kept_for_one_name_content_and_weights_beside(tmp_path):
     m.rename(tmp_path / "other.onnx")
     assert conversion_key(other, onnx, None) == keys[2]
     assert len(set(keys)) == 5
+
+
+@pytest.fixture
+def net(tmp_path):
+    """Code of a network, with a file that it imports, and weights."""
+    (tmp_path / "net.py").write_text("from beside import layer\ndef build(): return layer()\n")
+    (tmp_path / "beside.py").write_text("def layer(): return 1\n")
+    (tmp_path / "w.pt").write_bytes(b"w")
+    return Network(tmp_path / "net.py", "build", tmp_path / "w.pt", (((1, 3), "float32"),))
+
+
+def test_edits_of_a_networks_code_weights_and_shapes_are_noticed(net, tmp_path):
+    torch = ENVIRONMENTS["torch"]
+    keys = [conversion_key(net, torch, None)]
+    assert keys[0] == conversion_key(net, torch, None)
+    keys.append(conversion_key(replace(net, inputs=(((1, 4), "float32"),)), torch, None))
+    keys.append(conversion_key(replace(net, weights=None), torch, None))
+    for name in ("net.py", "beside.py", "w.pt"):
+        with (tmp_path / name).open("a") as file:
+            file.write("# edited\n")
+        keys.append(conversion_key(net, torch, None))
+    assert len(set(keys)) == 6
+
+
+def test_a_conversion_is_kept_until_a_file_that_the_code_read_changes(net, tmp_path, monkeypatch):
+    """The converter is one that refuses, so that nothing but what is kept can be returned."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    environment = ENVIRONMENTS["torch"]
+    environment.python.parent.mkdir(parents=True)
+    environment.python.write_text('#!/bin/sh\necho \'{"wrong": "converted again"}\'\n')
+    environment.python.chmod(0o755)
+    read = tmp_path / "config.json"
+    read.write_text("{}")
+    folder = tmp_path / "c" / conversion_key(net, environment, None)
+    folder.mkdir(parents=True)
+    about = {"inputs": [], "error": 0.0, "samples": 4, "read": {str(read): digest_of(read)}}
+    (folder / "about.json").write_text(json.dumps(about))
+    assert convert(net, "torch", tmp_path / "c").path == folder / "net.tflite"
+    read.write_text('{"width": 2}')
+    with pytest.raises(UsageError, match="converted again"):
+        convert(net, "torch", tmp_path / "c")
 
 
 def test_samples_that_cannot_be_read_are_left_to_what_uses_them(tmp_path):
@@ -297,5 +341,102 @@ def test_a_mobilenet_and_a_trained_classifier_of_torch_get_a_table_and_keep_thei
     done = cli("encode", "classifier.pt2", "stored.tflite", "--device", "here")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "stored.tflite").stat().st_size < len(content) * 0.6
-    with pytest.raises(UsageError, match=r"exported in training mode; call model.eval\(\)"):
+    with pytest.raises(UsageError, match=r"computes as in training; call model.eval\(\)"):
         convert(tmp_path / "training.pt2", "torch", tmp_path / "c")
+
+
+NETWORK = """
+from torch import nn
+from blocks import block
+
+def build():
+    return nn.Sequential(block(1, 8), block(8, 16), nn.Flatten(), nn.Dropout(), nn.Linear(64, 10))
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.layer = nn.Embedding(50, 4), nn.Linear(4, 2)
+    def forward(self, ids, values):
+        return self.layer(nn.functional.dropout(self.words(ids).mean(1) + values[:, :4])), values
+
+class Always(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x, training=True)
+
+def number(): return 3
+def broken(): return nn.Sequential(undefined)
+def absent(): import timm
+def branches():
+    class Branches(nn.Module):
+        def forward(self, x): return x * 2 if x.sum() > 0 else x
+    return Branches()
+"""
+BLOCKS = """
+from torch import nn
+def block(inputs, outputs):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU())
+"""
+WEIGHTS = """
+import numpy as np, sys, torch
+sys.path.insert(0, ".")
+import my_net
+torch.manual_seed(1)
+model = my_net.build()
+x = torch.from_numpy(np.load("digits.npz")["x"])
+model(x)  # Statistics of batch norm.
+state = model.state_dict()
+torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, "w.pt")
+torch.save(model, "whole.pt")
+torch.save({**state, "4.bias": state["4.bias"][:9]}, "shape.pt")
+state["head.weight"] = state.pop("4.weight")
+torch.save(state, "wrong.pt")
+np.save("answers.npy", model.eval()(x).detach().numpy())
+"""
+
+
+@pytest.mark.bench
+def test_a_network_by_its_code_and_weights_answers_as_torch(cli, tmp_path):
+    """By hand, since PyTorch is a download of 440 MB."""
+    digits(tmp_path)
+    project(tmp_path)
+    (tmp_path / "my_net.py").write_text(NETWORK)
+    (tmp_path / "blocks.py").write_text(BLOCKS)
+    run_in("torch", WEIGHTS, tmp_path)
+    words = ("my_net.py:build", "--weights", "w.pt", "--input-shape", "1x1x8x8")
+    done = cli("bench", *words, "--device", "here", "--quick")
+    assert done.returncode == 0, done.stderr
+    assert "* my_net" in done.stdout
+    shape = (((1, 1, 8, 8), "float32"),)
+    build = Network(tmp_path / "my_net.py", "build", tmp_path / "w.pt", shape)
+    converted = convert(build, "torch", tmp_path / "c", tmp_path / "digits.npz")
+    last = np.load(converted_samples(converted, tmp_path / "digits.npz"))
+    (answers,) = outputs_of(converted.path.read_bytes(), {"args_0": last["args_0"]})
+    expected = np.load(tmp_path / "answers.npy")
+    difference = np.abs(answers - expected).max() / (expected.max() - expected.min())
+    print(f"\nlargest difference: {difference:.1e} of the spread")
+    assert difference <= TOLERANCE
+    words = (*words, "--data", "digits.npz", "--device", "here", "--quick")
+    done = cli("compress", *words, "--sparsity", "0.5", "--max-error", "0.2")
+    assert done.returncode == 0, done.stderr
+    assert "wrote compressed.tflite" in done.stdout
+
+    def refused(function, weights, *inputs):
+        inputs = tuple((shape, dtype) for shape, dtype in inputs) or shape
+        weights = weights and tmp_path / weights
+        with pytest.raises(UsageError) as caught:
+            convert(Network(build.file, function, weights, inputs), "torch", tmp_path / "c")
+        return str(caught.value)
+
+    assert "whole.pt has other objects than tensors" in refused("build", "whole.pt")
+    wrong = "wrong.pt is not of this network: lacks 4.weight; has the unknown head.weight"
+    assert wrong in refused("build", "wrong.pt")
+    assert "not of this network: 4.bias is 9, not 10" in refused("build", "shape.pt")
+    assert "my_net.py:number: returned int, not a torch.nn.Module" in refused("number", None)
+    assert "broken() failed, my_net.py:20: NameError" in refused("broken", None)
+    assert "imports timm, which is not installed beside the" in refused("absent", None)
+    assert "cannot answer an input of 1x1x4x4, " in refused(
+        "build", "w.pt", ((1, 1, 4, 4), "float32")
+    )
+    assert "pass training=self.training to dropout" in refused("Always", None)
+    assert "cannot be traced by torch.export" in refused("branches", None)
+    assert "pass training" in refused("Two", None, ((1, 6), "int64"), ((1, 4), "float32"))

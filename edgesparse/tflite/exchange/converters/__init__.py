@@ -1,0 +1,1 @@
+"""Converters, in Pythons of their own."""
