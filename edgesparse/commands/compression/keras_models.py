@@ -96,7 +96,7 @@ def _written(project: Resources, source: Path, target: Path, results: Results) -
 
 
 def _why_unchanged(results: Results) -> str:
-    """State for each variant why it is no better than the float model."""
+    """State for each variant why the float model beats it."""
     (dense, *_) = (row for row in results.rows if row.variant == results.baseline)
     reasons = {}
     for row in results.rows:

@@ -92,8 +92,8 @@ def _causes(file: Path, what: str) -> Iterator[None]:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f for f in frames if Path(f.filename).parent == file.parent]
-        place = f", {Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else ""
-        raise RefusedError(f"{what}{place}: {cause_of(error)}") from error
+        at = f", {Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else ""
+        raise RefusedError(f"{what}{at}: {cause_of(error)}") from error
 
 
 def _load_weights(model: Any, path: Path) -> None:
