@@ -34,14 +34,18 @@ def look_at_results(bench: Bench, name: str, project: Path, code: int) -> None:
 
 
 def look_at_canary(bench: Bench, name: str, project: Path) -> None:
-    """The other device is measured only after the canary is well."""
+    """The other device is measured only after the canary is well and has its release."""
     workspace = Workspace(project)
     for run in workspace.run_ids():
         with suppress(EdgesparseError):
-            rows = workspace.results(run).rows
-            canary = [row.status for row in rows if row.device == "board"]
-            if any(row.device == "second" for row in rows) and set(canary) != {"ok"}:
+            results = workspace.results(run)
+            if not any(row.device == "second" for row in results.rows):
+                continue
+            canary = [row.status for row in results.rows if row.device == "board"]
+            if set(canary) != {"ok"}:
                 bench.lost.append(f"{name}: {run} went on after its canary failed: {canary}")
+            if not any(release.device == "board" for release in results.releases):
+                bench.lost.append(f"{name}: {run} went on without a release of its canary")
 
 
 def look_at_releases(bench: Bench, name: str) -> None:
