@@ -122,7 +122,7 @@ def _masked(
         raise UsageError("image-folder: masks need class_names, for the values 0, 1 and so on")
     folder, pairs = base / path, []
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.suffix.lower() in SUFFIXES:
+        if file.suffix.lower() in SUFFIXES and file.is_file():
             mask = base / masks / f"{file.stem}.png"
             if not mask.is_file():
                 raise UsageError(f"{masks}: no mask {file.stem}.png for {file.name}")

@@ -22,14 +22,17 @@ def tfrecord(
     features: Mapping[str, Mapping[str, Any]],
     target: str,
     class_names: Sequence[str] = (),
+    scale: float = 1 / 255,
 ) -> Dataset:
     """Load splits that stream from files.
 
     Args:
         train, validation, test: a file or a glob, relative to the YAML file.
         features: by name, each with its shape and dtype: float32, int64, or image, an encoded
-            image that becomes float32 [height, width, channels], 0 to 1.
+            image that becomes float32 [height, width, channels].
         target: the feature that is the target; all others are inputs.
+        scale: factor of an image's pixels 0 to 255. A pipeline's default is 1 if the model itself
+            begins with a layer that scales them.
 
     Raises:
         UsageError: a file or a feature is invalid.
@@ -48,7 +51,7 @@ def tfrecord(
     def value(name: str, parsed: Any) -> Any:
         if features[name]["dtype"] != "image":
             return parsed[name]
-        return decode_image(parsed[name], features[name]["shape"], 1 / 255)
+        return decode_image(parsed[name], features[name]["shape"], scale)
 
     def read(record: tf.Tensor) -> tuple[Any, Any]:
         parsed = tf.io.parse_single_example(record, schema)
@@ -57,14 +60,15 @@ def tfrecord(
 
     splits, all_files = [], []
     for pattern in (train, validation, test):
-        files = sorted(str(file) for file in base.glob(pattern))
+        # A FIFO would block.
+        files = sorted(str(file) for file in base.glob(pattern) if file.is_file())
         if not files:
             raise UsageError(f"tfrecord: no file matches {pattern} beside the YAML file")
         all_files += files
         splits.append(tf.data.TFRecordDataset(files).map(read, tf.data.AUTOTUNE))
     first, second, third = splits
     images = [name for name in names if features[name]["dtype"] == "image"]
-    by_input = {name: transforms.image(features[name]["shape"]) for name in images}
+    by_input = {name: transforms.image(features[name]["shape"], scale) for name in images}
     raw = by_input if len(names) > 1 else next(iter(by_input.values()), None)
     find_damaged = damaged_file_finder(
         all_files, base, lambda file: list(tf.data.TFRecordDataset(file).map(read))

@@ -42,8 +42,8 @@ class Shared:
         except ImportError:
             raise missing_extra("'store'", "fsspec", "cluster") from None
         self.url = url.rstrip("/")
-        self.shown = without_credentials(self.url)
-        """The URL without a password, for messages."""
+        self.shown = _shown(self.url)
+        """The URL without what can be a secret, for messages."""
         try:
             self._local = fsspec.get_filesystem_class("file")
             # Some filesystems connect now.
@@ -51,8 +51,12 @@ class Shared:
                 SILENT_SECONDS, lambda: fsspec.core.url_to_fs(self.url)
             )
         except Exception as error:  # Filesystems have different errors.
-            text = str(error).replace(self.url, self.shown) or type(error).__name__
-            raise UsageError(f"'store: {self.shown}': {text[:300]}") from None
+            text = self._masked(str(error))
+            if isinstance(error, NoResponse):
+                text = f"no answer within {SILENT_SECONDS:.0f} s"
+            raise UsageError(
+                f"'store: {self.shown}': {text[:300] or type(error).__name__}"
+            ) from None
         self._seen: dict[str, dict[str, Any] | None] = {}
         """Manifests, by key; None where one is damaged."""
 
@@ -121,6 +125,11 @@ class Shared:
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._files.put_file(path, target)
 
+    def _masked(self, text: str) -> str:
+        query = self.url.partition("?")[2]
+        text = text.replace(self.url, self.shown)
+        return without_credentials(text.replace(query, "***") if query else text)
+
     def _fresh(self) -> Any:
         self._files.invalidate_cache()
         return self._files
@@ -139,13 +148,18 @@ class Shared:
                 ) from None
             except Exception as error:  # Filesystems have different errors.
                 if number == TRIES - 1:
-                    text = str(error).replace(self.url, self.shown)
                     raise EdgesparseError(
                         f"the store {self.shown} cannot be {action}: {type(error).__name__}: "
-                        f"{without_credentials(text)[:300]}"
+                        f"{self._masked(str(error))[:300]}"
                     ) from None
                 time.sleep(_WAIT_SECONDS * 2**number)
         raise AssertionError
+
+
+def _shown(url: str) -> str:
+    """Return a URL without user, password and query, which can hold a token."""
+    address, mark, _ = without_credentials(url).partition("?")
+    return f"{address}?***" if mark else address
 
 
 class NoResponse(Exception):

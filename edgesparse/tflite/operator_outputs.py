@@ -40,6 +40,8 @@ def read_samples(path: Path, content: bytes) -> Arrays:
         UsageError: the arrays do not fit the inputs.
     """
     names = [spec.name for spec in read_signature(content, path.name).inputs]
+    if not path.is_file():  # A FIFO would block.
+        raise UsageError(f"{path}: no such file")
     try:
         loaded = np.load(path, allow_pickle=False)
         is_archive = not isinstance(loaded, np.ndarray)

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -48,6 +50,12 @@ def test_records_stream_with_several_inputs(folder):
     assert x["picture"][2].max() == pytest.approx(40 / 255)
     assert x["meta"].tolist() == [[0, 1], [1, 1], [2, 1]]
     assert y["y"].tolist() == [0, 1, 0]
+
+
+def test_pixels_of_a_model_that_scales_them_stay(folder):
+    os.mkfifo(folder / "train-fifo")  # Never read.
+    x, _ = data.arrays(load(folder, scale=1.0).train, 3)
+    assert x["picture"][2].max() == 40
 
 
 def test_errors(folder):

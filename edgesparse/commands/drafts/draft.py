@@ -130,7 +130,7 @@ def _data_sources(
 ) -> tuple[list[dict[str, Any]], bool, list[str]]:
     """Return the ways to read data, whether they take the model's input shape, and assumptions."""
     args: dict[str, Any] = {"path": _relative(data, base)}
-    if not data.exists():
+    if not (data.is_dir() or data.is_file()):  # A FIFO would block.
         raise UsageError(f"{data}: no such file or folder")
     if data.is_dir():
         scales = [{}, {"scale": 1.0}]

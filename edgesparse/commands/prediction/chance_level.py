@@ -1,4 +1,4 @@
-"""Stop before variants are fine-tuned where the trained dense model is at chance level."""
+"""Stop before variants are created where the trained dense model is at chance level."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ def require_learned(plan: Plan, executor: Executor, listener: Listener) -> Calla
     """Return a check to call after each stage.
 
     The check raises EdgesparseError where the stage trained a dense model that is at chance level,
-    and variants are still to be fine-tuned from it.
+    and variants are still to be made sparse or fine-tuned from it.
     """
-    costly = [stage for stage in plan.work if _trains(stage) and not executor.store.has(stage.key)]
-    trainings = {key for stage in costly for key in _before(plan, stage)}
+    variants = [
+        stage
+        for stage in plan.work
+        if stage.name in ("sparsify", "quantize") and not executor.store.has(stage.key)
+    ]
+    trainings = {key for stage in variants for key in _before(plan, stage)}
     # The chance level follows from the targets.
-    has_targets = bool(costly) and not ensure_artifacts(plan, [plan.samples], executor, listener)
+    has_targets = bool(variants) and not ensure_artifacts(plan, [plan.samples], executor, listener)
 
     def check(stage: Stage) -> None:
         if not has_targets or stage.name != "train" or stage.key not in trainings:
@@ -41,11 +45,6 @@ def require_learned(plan: Plan, executor: Executor, listener: Listener) -> Calla
             )
 
     return check
-
-
-def _trains(stage: Stage) -> bool:
-    """Check whether a stage fine-tunes a variant."""
-    return stage.name in ("sparsify", "quantize") and stage.spec[stage.name].get("epochs") != 0
 
 
 def _before(plan: Plan, stage: Stage) -> set[str]:

@@ -32,6 +32,7 @@ SILENT_SECONDS = 600.0
 SLOWDOWN = 20.0
 """Seconds of this machine per second of a clock that counts instructions, at worst."""
 OLD_SECONDS = 30 * 86400
+_IMAGE_NAME = re.compile(r"[0-9a-f]{16}(\.part|\.downloads)?")
 _VERSION = 1
 Show = Callable[[int, str], None]
 
@@ -93,9 +94,10 @@ def building(setup: str) -> Iterator[Path | None]:
 
 
 def _remove_old(images: Path) -> None:
-    """Remove images that were not used for 30 days, and parts of killed builds."""
+    """Remove images that were not used for 30 days, and parts of killed builds; nothing else."""
     for path in images.iterdir():
-        if path.is_dir() and time.time() - path.stat().st_mtime > OLD_SECONDS:
+        ours = _IMAGE_NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        if ours and time.time() - path.stat().st_mtime > OLD_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -35,9 +35,13 @@ def install(request):
     with open(os.path.join(parent, "lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.isdir(path):
-            build(request, path + ".part")
-            os.sync()
-            os.rename(path + ".part", path)
+            try:
+                build(request, path + ".part")
+                os.sync()
+                os.rename(path + ".part", path)
+            finally:
+                # Under the lock: it is not that of another set-up.
+                shutil.rmtree(path + ".part", ignore_errors=True)
         os.utime(path)
         point(link, path)
         remove_others(parent, os.path.basename(path), request["lock"])
@@ -138,12 +142,10 @@ def main(argv):
     try:
         install(request)
     except OSError as error:
-        shutil.rmtree(request["venv"] + ".part", ignore_errors=True)
         hint = "; free space" if error.errno == errno.ENOSPC else ""
         emit(error="%s: %s%s" % (error.filename or request["venv"], error.strerror or error, hint))
         return 1
     except (RuntimeError, zipfile.BadZipFile, subprocess.TimeoutExpired) as error:
-        shutil.rmtree(request["venv"] + ".part", ignore_errors=True)
         emit(error=str(error))
         return 1
     emit(done=True)

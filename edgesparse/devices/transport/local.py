@@ -129,7 +129,7 @@ class LocalTransport:
 
     def remove_folder(self, path: str) -> None:
         # A wrong path would remove files of the user.
-        if Path(self.workdir) not in Path(path).parents:
+        if Path(self.workdir) not in Path(path).parents or ".." in Path(path).parts:
             raise ValueError(f"{path} is not below {self.workdir}")
         shutil.rmtree(path, ignore_errors=True)
 

@@ -10,7 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+from edgesparse.models.files.equivalence import require_equal
 
 _PRUNED = "PruneLowMagnitude"
 _QUANTIZED = ("QuantizeWrapper", "QuantizeWrapperV2")
@@ -42,7 +45,11 @@ def unwrap(model: tf.keras.Model) -> tuple[tf.keras.Model, list[str]]:
             if type(layer).__name__ == _PRUNED:
                 for kernel, mask, _ in layer.pruning_vars:
                     kernel.assign(kernel * mask)
-        model = tfmot.sparsity.keras.strip_pruning(model)
+        stripped = tfmot.sparsity.keras.strip_pruning(model)
+        samples = _samples(model)
+        if samples is not None:
+            require_equal("removing pruning wrappers", model, stripped, samples)
+        model = stripped
         notes.append("removed pruning wrappers, kept the zeros")
     if kinds & {*_QUANTIZED, _QUANTIZER}:
         plain = _without_wrappers(model)
@@ -52,6 +59,20 @@ def unwrap(model: tf.keras.Model) -> tuple[tf.keras.Model, list[str]]:
         model = plain
         notes.append(QUANTIZED_NOTE)
     return model, notes
+
+
+def _samples(model: tf.keras.Model) -> list[tf.Tensor] | None:
+    """Return random inputs; None where a dimension is dynamic."""
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    if any(size is None for shape in shapes for size in shape):
+        return None
+    random = np.random.default_rng(0)
+    return [
+        tf.cast(random.integers(0, 2, (2, *shape)), tensor.dtype)
+        if tensor.dtype.is_integer
+        else tf.cast(random.random((2, *shape)), tensor.dtype)
+        for tensor, shape in zip(model.inputs, shapes, strict=True)
+    ]
 
 
 def is_quantized(path: Path) -> bool:

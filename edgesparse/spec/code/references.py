@@ -26,6 +26,7 @@ from edgesparse.spec.code.sources import (
     definitions_of,
     functions_of,
     local_imports,
+    missing_import,
     module_source,
     shown,
 )
@@ -100,6 +101,14 @@ def _locate(label: str, ref: str, base: Path, *, classes: bool = False) -> Targe
         kinds = "function or class" if classes else "function"
         raise UsageError(f"{source_name} has no {kinds} {function!r}{hint}")
     return target
+
+
+def require_imports(target: Target) -> None:
+    """Raise UsageError where a user's file imports a module that is not installed."""
+    missing = missing_import(target.source) if target.module is None else None
+    if missing is not None:
+        line, name = missing
+        raise UsageError(f"{target.source.name}:{line} imports {name}, which is not installed")
 
 
 def choose(kind: str, name: str, builtin: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:

@@ -140,6 +140,25 @@ def local_imports(file: Path, folder: Path) -> list[Path]:
     return [p for p in files if not _installed(p.relative_to(folder).parts[0].removesuffix(".py"))]
 
 
+def missing_import(file: Path) -> tuple[int, str] | None:
+    """Return the line and name of the first module that is imported at the top of a file, and is
+    neither installed nor beside it; None for a file that changes where modules are found."""
+    if b"sys.path" in bounded(file):
+        return None
+    for node in tree(file).body:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        else:
+            continue
+        for name in (name.partition(".")[0] for name in names):
+            beside = (file.parent / name).is_dir() or is_file(file.parent / f"{name}.py")
+            if name not in sys.stdlib_module_names and not beside and _top_level(name) is None:
+                return node.lineno, name
+    return None
+
+
 def _installed(name: str) -> bool:
     """Return True for a module of the standard library, or an installed one."""
     if name in sys.stdlib_module_names:

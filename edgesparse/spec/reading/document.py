@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from yaml.constructor import SafeConstructor
@@ -83,7 +84,8 @@ class Document:
         their names, and without the credentials in URLs."""
         for value, name in self.variables.items():
             if len(value) >= _SECRET:
-                text = text.replace(value, name).replace(repr(value)[1:-1], name)
+                for form in (value, repr(value)[1:-1], quote(value, safe="")):
+                    text = text.replace(form, name)
         return without_credentials(text)
 
     def masked_in(self, value: Any) -> Any:

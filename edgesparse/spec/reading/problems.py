@@ -191,6 +191,7 @@ def _source_problems(
     key = key or ("name" if source.name is not None else "ref")
     try:
         target = references.find(package, source.name, source.ref, document.folder)
+        references.require_imports(target)
         wrong = references.check_arguments(target, source.args, supplied)
     except UsageError as error:
         return [document.problem((*location, key), str(error))]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import lzma
 import os
+import re
 import shutil
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,9 @@ KEPT_BYTES = 1_000_000_000
 _PRESET = 3
 _NONE = ".none"
 """Marks a file that compression does not shrink enough."""
+_DAY_SECONDS = 86400
+_PART = re.compile(r"[0-9a-f]{32}\.part")
+_NAME = re.compile(rf"[0-9a-f]{{64}}(\.xz|{re.escape(_NONE)})")
 
 
 def packed(source: Path) -> Path | None:
@@ -58,8 +63,11 @@ def wire_bytes(source: Path) -> int:
 
 
 def _bound(folder: Path) -> None:
-    """Remove the least recently used files beyond KEPT_BYTES."""
-    files = [(path.stat(), path) for path in folder.iterdir()]
+    """Remove the least recently used files beyond KEPT_BYTES, and parts of killed processes."""
+    for part in folder.glob("*.part"):
+        if _PART.fullmatch(part.name) and time.time() - part.stat().st_mtime > _DAY_SECONDS:
+            part.unlink(missing_ok=True)
+    files = [(path.stat(), path) for path in folder.iterdir() if _NAME.fullmatch(path.name)]
     total = sum(state.st_size for state, _ in files)
     for state, path in sorted(files, key=lambda pair: pair[0].st_mtime):
         if total <= KEPT_BYTES:

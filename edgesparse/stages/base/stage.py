@@ -36,6 +36,8 @@ KERAS_LIBRARIES = ("tensorflow", "tf-keras", "numpy")
 TOOLKIT_LIBRARIES = (*KERAS_LIBRARIES, "tensorflow-model-optimization")
 
 NOTES = "notes.json"
+_SCALED_DATA = ("image-folder", "tfrecord")
+"""Built-in loaders that scale pixels, by their argument `scale`."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class PlanContext:
         from edgesparse.methods.network.input_layers import pixels_scaled_by
 
         source = self.pipeline.data
-        if source.name != "image-folder" or "scale" in source.args:
+        if source.name not in _SCALED_DATA or "scale" in source.args:
             return None
         model = models.build(self.pipeline.model, self.loaded.folder)
         return pixels_scaled_by(model) if getattr(model, "inputs", None) else None

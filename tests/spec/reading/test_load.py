@@ -220,6 +220,21 @@ def test_data_files_must_exist(tmp_path):
     assert parse_pipeline(own, str(tmp_path / "p.yaml")).spec.data.args["path"] == "s3-bucket"
 
 
+def test_modules_that_a_file_imports_must_be_installed(tmp_path):
+    (tmp_path / "beside.py").touch()
+    code = (
+        "import os, numpy.linalg\nimport beside\ntry:\n    import no_a\nexcept ImportError: ...\n"
+    )
+    path, text = tmp_path / "own.py", BASE.replace("{name: digits}", "{ref: 'own.py:load'}")
+    path.write_text(f"{code}def load(): import no_b")
+    parse_pipeline(text, str(tmp_path / "p.yaml"))
+    path.write_text(f"{code}from no_c.d import e\ndef load(): ...")
+    with pytest.raises(SpecError, match=r"own.py:6 imports no_c, which is not installed"):
+        parse_pipeline(text, str(tmp_path / "p.yaml"))
+    path.write_text(f"import sys\nsys.path.append('lib')\n{path.read_text()}")
+    parse_pipeline(text, str(tmp_path / "p.yaml"))
+
+
 def test_a_linked_folder_has_the_references_of_the_folder_itself(tmp_path):
     (tmp_path / "deep" / "pipelines").mkdir(parents=True)
     (tmp_path / "deep" / "parts.py").write_text(
