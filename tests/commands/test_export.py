@@ -1,6 +1,7 @@
 """A variant as a folder that runs by itself."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -54,15 +55,20 @@ def test_an_exported_variant_runs_where_nothing_of_ours_is(cli, tmp_path):
     assert "run 20990102-000000-tiny-bbbbbb is newer, but was interrupted" in shown.stdout
     assert "20990101-000000-tiny-aaaaaa" in shown.stdout.splitlines()[0]
     np.save(tmp_path / "one.npy", np.zeros((8, 8, 1), np.float32))
+    labels = json.loads((out / "labels.json").read_text())
+    (out / "labels.json").write_text(json.dumps([f"é{label}" for label in labels]), "utf-8")
+    # In the locale of a bare board.
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     answered = subprocess.run(
         [sys.executable, out / "predict.py", tmp_path / "one.npy"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        env={**os.environ, **ascii_only},
         check=False,
     )
     assert answered.returncode == 0, answered.stderr
-    assert any(label in answered.stdout for label in json.loads((out / "labels.json").read_text()))
+    assert any(rf"\xe9{label}" in answered.stdout for label in labels)
     for arguments, said in [
         (["sparse-f32", "-o", "out"], "out already exists"),
         (["spare-f32"], "unknown variant 'spare-f32' in any run; did you mean 'sparse-f32'"),
