@@ -30,6 +30,7 @@ from edgesparse.report import formats, terminal
 from edgesparse.report.rich_text import safe_text
 from edgesparse.report.terminal import NARROW, WIDE, WIDTH
 from edgesparse.spec.code.references import choose
+from edgesparse.spec.errors import cause_of
 from edgesparse.spec.pipeline import Tracking
 from edgesparse.spec.safe.text import clean
 
@@ -106,12 +107,12 @@ def write_reports(
         page = edgesparse.write_page(results, path)
         say(f"page: {page}", err=True)
     except Exception as error:  # Even a bug: the results are already printed.
-        say(f"no page: {error}", err=True)
+        say(f"no page: {cause_of(error)}", err=True)
     for tracker in tracking:
         try:
             say(f"{tracker.name}: {edgesparse.track(results, tracker, path.parent)}", err=True)
         except Exception as error:
-            say(f"not tracked by {tracker.name}: {error}", err=True)
+            say(f"not tracked by {tracker.name}: {cause_of(error)}", err=True)
     return page
 
 

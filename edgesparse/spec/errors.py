@@ -83,7 +83,7 @@ def cause_of(error: BaseException, limit: int = 300) -> str:
     lines = [line.strip() for line in cause.splitlines() if line.strip()]
     causes = [line for line in lines if not line.startswith(_AROUND)]
     last = any(line.startswith(("Graph execution error", "in user code")) for line in lines)
-    text = (causes[-1] if last else causes[0]) if causes else (lines or ["no message"])[0]
+    text = (causes[-1] if last else causes[0]) if causes else (lines or [type(error).__name__])[0]
     text = _FRAME.sub("", text.partition(" [Op:")[0])
     if len(text) <= limit:
         return text

@@ -32,7 +32,7 @@ USER = """in user code:
     ("text", "cause"),
     [
         ("plain", "plain"),
-        ("", "no message"),
+        ("", "ValueError"),
         ("first\nsecond", "first"),
         (
             LAYER,

@@ -75,6 +75,8 @@ def run_cli(*arguments: str | Path, cwd: Path, timeout: float = 600, **environme
                 traceback.print_exc()
                 code = 1
         texts = [_content(stream) for stream in (out, err)]
+    # A page that fails is a line only, for a user's sake.
+    assert "no page: " not in texts[1], texts[1]
     return subprocess.CompletedProcess(words, code if isinstance(code, int) else 1, *texts)
 
 

@@ -158,8 +158,10 @@ def _draw_scatter(
             (line,) = axes.plot([_x(row, by_size)], [_y(row)], shown, color=color(index))
             low, high = _limits(row)
             axes.vlines(_x(row, by_size), low, high, color=color(index), linewidth=0.8, alpha=0.5)
-            text = f"{ms_text(_x(row, False))} {time_unit(row.clock)}"
-            text = size_text(int(_x(row, True))) if by_size else text
+            if by_size:  # A row of `run` has no latency.
+                text = size_text(int(_x(row, True)))
+            else:
+                text = f"{ms_text(_x(row, False))} {time_unit(row.clock)}"
             drawing.add_tooltip(line, f"{row.variant}, {name}: {text}, {_score_text(row)}")
     scale_axis(axes, "x", [_x(row, by_size) for row in rows], _size_tick if by_size else _ms_tick)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))

@@ -53,6 +53,13 @@ def test_page_has_all_results():
             assert value.startswith(("#", "data:")), value
 
 
+def test_a_run_without_measurements_has_a_page():
+    rows = [row.model_copy(update={"latency_ms": None, "speedup": None}) for row in run().rows]
+    text = " ".join(Parts(html_text(run().model_copy(update={"rows": rows}))).text)
+    assert "accuracy [%] against file size" in text
+    assert "accuracy [%] against latency" not in text
+
+
 def test_the_same_run_gives_the_same_page():
     assert html_text(run()) == html_text(run())
 
