@@ -98,7 +98,7 @@ def _written(project: Resources, source: Path, target: Path, results: Results) -
 def _why_unchanged(results: Results) -> str:
     """State for each variant why the float model beats it."""
     (dense, *_) = (row for row in results.rows if row.variant == results.baseline)
-    reasons = {}
+    reasons: dict[str, str] = {}
     for row in results.rows:
         worse = "is slower" if clearly_slower(row, dense) else "loses more, at equal speed"
         reason = " and ".join(objections(row, results.gates)) or worse
