@@ -222,9 +222,9 @@ def _pruned(
     deadline: Deadline,
     progress: Callable[[float], None],
 ) -> list[OutputLoss]:
-    limit = deadline.seconds_left
+    limit, errors = deadline.seconds_left, path.with_name(f"{pattern}-errors.json")
     try:
-        return reconstruct(source, data, share, pattern, path, limit, progress).losses
+        return reconstruct(source, data, share, pattern, path, limit, progress, errors).losses
     except EdgesparseError:
         deadline.check(source)
         raise

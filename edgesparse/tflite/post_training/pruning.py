@@ -1,7 +1,7 @@
 """Prunes a ready .tflite file without training data: weights are removed in the order of the error
 that this causes, and the others are refitted to the file's own outputs on samples.
 
-    python -m edgesparse.tflite.post_training.pruning MODEL SAMPLES SPARSITY PATTERN OUT
+    python -m edgesparse.tflite.post_training.pruning MODEL SAMPLES SPARSITY PATTERN OUT [ERRORS]
 
 A program of its own, since a runtime can take its process down with it. The method is that of
 methods/network/least_squares.py; layers are pruned in groups, each on the outputs of those pruned
@@ -11,6 +11,7 @@ before it.
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ from edgesparse.methods.network.least_squares import (
     too_large,
 )
 from edgesparse.spec.errors import UsageError
+from edgesparse.spec.safe.files import replace_bytes
 from edgesparse.spec.safe.isolated_python import print_json_reply, print_progress, run_json_module
 from edgesparse.spec.safe.text import clean
 from edgesparse.spec.step import Pattern, block_shape
@@ -80,6 +82,7 @@ def reconstruct(
     target: Path,
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Callable[[float], None] = lambda _: None,
+    errors: Path | None = None,
 ) -> Reconstruction:
     """Write `model` to `target` with a share of zeros over all of its weights.
 
@@ -90,12 +93,14 @@ def reconstruct(
         samples: a .npy with [n, ...] for one input; a .npz with such arrays by the inputs' names,
             or x.
         progress: called with the share that is done.
+        errors: a file that keeps the errors of each layer for other sparsities of the same model,
+            samples and pattern; written where it does not exist.
 
     Raises:
         UsageError: the samples do not match the model's inputs, or it has no float weights.
         EdgesparseError: the file does not run here.
     """
-    words = (model, samples, sparsity, pattern, target)
+    words = (model, samples, sparsity, pattern, target, *([errors] if errors else []))
     module = "edgesparse.tflite.post_training.pruning"
     reply = run_json_module(module, words, str(model), timeout_seconds, progress=progress)
     layers = {clean(str(name)): float(share) for name, share in reply["layers"].items()}
@@ -230,8 +235,9 @@ def _group_by_memory(layers: Sequence[_Layer]) -> list[list[_Layer]]:
 
 
 def _prune_file(
-    model: Path, samples_file: Path, sparsity: float, pattern: Pattern, target: Path
-) -> dict[str, Any]:
+    model: Path, samples_file: Path, sparsity: float, pattern: Pattern, target: Path,
+    errors_file: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     content = decode(model.read_bytes(), model.name)
     samples, held_out = split_samples(samples_file, content)
     graph = open_model(content, model.name)
@@ -242,14 +248,19 @@ def _prune_file(
     sizes = {str(i): layer.constant.values.size for i, layer in enumerate(layers)}
     # The target counts all weights: prunable layers make up for those that stay dense.
     goal = min(0.99, sparsity * (sum(sizes.values()) + left) / sum(sizes.values()))
-    errors: dict[str, list[float]] = {}
-    by_memory = _group_by_memory(layers)
+    is_kept = errors_file is not None and errors_file.exists()
+    by_memory = [] if is_kept else _group_by_memory(layers)
     passes = len(by_memory) + min(GROUPS, len(layers))
+    errors: dict[str, list[float]] = {}
     for done, group in enumerate(by_memory):
         report = _in_pass(done, passes)
         for layer, moments in _moments(group, content, content, samples, report):
             centred = moments.centred() if layer.bias is not None else moments
             errors[str(len(errors))] = reconstruction_errors(layer.matrix, centred, layer.pattern)
+    if errors_file is not None and is_kept:
+        errors = json.loads(errors_file.read_text())
+    elif errors_file is not None:
+        replace_bytes(errors_file, json.dumps(errors).encode())
     shares = allocate_sparsity(errors, sizes, goal)
     pruned_file = content
     parts = np.array_split(np.arange(len(layers)), min(GROUPS, len(layers)))
@@ -296,10 +307,12 @@ def _replace(
         set_values(model, layer.bias, (bias + shift).astype(bias.dtype))
 
 
-def main(model: str, samples: str, sparsity: str, pattern: str, target: str) -> None:
-    files = Path(model), Path(samples)
+def main(
+    model: str, samples: str, sparsity: str, pattern: str, target: str, errors: str = ""
+) -> None:
+    files, kept = (Path(model), Path(samples)), Path(errors) if errors else None
     print_json_reply(
-        lambda: _prune_file(*files, float(sparsity), cast(Pattern, pattern), Path(target)),
+        lambda: _prune_file(*files, float(sparsity), cast(Pattern, pattern), Path(target), kept),
         f"{model}: ",
     )
 

@@ -1,5 +1,7 @@
 """Zeros for ready files, on what they make of samples."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -124,3 +126,14 @@ def test_impossible_requests_are_refused(file, tmp_path):
     np.save(tmp_path / "wide.npy", np.zeros((20, 5), np.float32))
     with pytest.raises(UsageError, match=r"a sample of .* has shape \(5,\)"):
         reconstruct(file / "f32.tflite", tmp_path / "wide.npy", 0.5, "unstructured", tmp_path / "o")
+
+
+def test_errors_of_layers_serve_other_sparsities(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(old_file())
+    np.save(tmp_path / "x.npy", random.normal(size=(60, WIDTHS[0])).astype(np.float32))
+    kept, words = tmp_path / "errors.json", (tmp_path / "m.tflite", tmp_path / "x.npy")
+    for sparsity, errors in ((0.5, kept), (0.3, kept), (0.3, None)):
+        target = tmp_path / f"{sparsity}-{errors is None}"
+        reconstruct(*words, sparsity, "unstructured", target, errors=errors)
+    assert len(json.loads(kept.read_text())) == 2  # Layers.
+    assert (tmp_path / "0.3-True").read_bytes() == (tmp_path / "0.3-False").read_bytes()
