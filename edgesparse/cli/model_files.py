@@ -176,7 +176,8 @@ def encode(
 @click.option(
     "--max-error", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.02,
     show_default=True,
-    help="Largest loss of an output of a .tflite file; 1: that of the best constant answer.",
+    help="Largest loss of an output of a .tflite file, with its interval; 1: that of the best "
+    "constant answer.",
 )  # fmt: skip
 @click.option(
     "--minutes", type=click.FloatRange(0, min_open=True),

@@ -133,10 +133,11 @@ def test_a_public_file_gets_smaller_and_answers_within_its_limit(here, public):
     chosen = rows[found["variant"]]["model"]["bytes"]
     assert (here / "out.tflite").stat().st_size == found["bytes_after"] == chosen
     # Without zeros, a dense file within the limit is what was gained.
-    far, dense = compress(here, *words[:3], "--sparsity", "0.9", "--max-error", "0.001")
+    far, dense = compress(here, *words[:3], "--sparsity", "0.9", "--max-error", "0.05")
     assert far.returncode == 0, far.stderr
-    assert "exceeds --max-error 0.1%" in far.stderr
-    assert dense["output_error"] <= 0.001
+    assert "exceeds --max-error 5.0%" in far.stderr
+    assert "f16: 1,093.7 kB, not smaller than the original's 1,084.0 kB" in far.stderr
+    assert (dense["variant"], dense["output_error"] <= 0.05) == ("dynamic", True)
 
 
 def test_public_files_get_an_int8_form(public, tmp_path):

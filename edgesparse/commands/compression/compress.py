@@ -50,8 +50,8 @@ def compress(
             one that is converted as the original takes them.
         sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES within
             `max_error`.
-        max_error: largest loss of an output of a .tflite file: 0 for the original's answers, 1
-            for the best constant answer.
+        max_error: largest loss of an output of a .tflite file, at the upper end of its interval
+            where anything is lost: 0 for the original's answers, 1 for the best constant answer.
         minutes: no level of zeros is started, or goes on for a .tflite file, after this time.
         weights: of FILE.py:FUNCTION: its state_dict.
         input_shapes: of FILE.py:FUNCTION: shapes of its inputs, as "1x3x224x224" or "1x128:int64".

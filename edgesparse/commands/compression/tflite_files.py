@@ -29,7 +29,14 @@ from edgesparse.spec.step import Pattern
 from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.inspect import read_model
 from edgesparse.tflite.post_training import quantize
-from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json, worst
+from edgesparse.tflite.post_training.judgement import (
+    OutputLoss,
+    as_json,
+    from_json,
+    objection,
+    uncertainty,
+    worst,
+)
 from edgesparse.tflite.post_training.pruning import TIMEOUT_SECONDS, reconstruct
 from edgesparse.tflite.runtimes.compatibility import Cell, Profile
 from edgesparse.tflite.runtimes.storage import store
@@ -90,6 +97,8 @@ def compress_file(
             raise _NothingRuns(source, [r for r in results.rows if r.variant in by_name])
         best = by_name[row.variant]
         write(target, best.path.read_bytes())
+        if (text := uncertainty(best.losses, max_error)) is not None:
+            project.listener(events.Note(f"{best.path.stem}: {text}"))
         return Compressed(
             str(source), str(target), best.path.stem, len(content), best.path.stat().st_size,
             best.sparsity, max((loss.loss for loss in best.losses), default=0.0), results,
@@ -150,10 +159,8 @@ def _dense(
             except EdgesparseError as error:
                 project.listener(events.Note(f"{scheme}: {error}"))
                 continue
-        loss = worst(losses)
-        if loss.loss > max_error:
-            note = f"{scheme}: {loss.output}: {loss.described} exceeds {_limit(max_error)}"
-            project.listener(events.Note(note))
+        if (reason := objection(losses, max_error)) is not None:
+            project.listener(events.Note(f"{scheme}: {reason}"))
             continue
         path = folder / f"{scheme}.tflite"
         path.write_bytes(stored + trailing_bytes(content, str(source)))
@@ -196,12 +203,12 @@ def _sparse(
                 ),
             )
         nearest = min(nearest or losses, losses, key=lambda every: worst(every).loss)
-        if worst(losses).loss <= max_error:
+        if objection(losses, max_error) is None:
             break
     else:
         raise EdgesparseError(
-            f"{source}: {worst(nearest).output}: {worst(nearest).described} exceeds "
-            f"{_limit(max_error)}; raise it, lower --sparsity, or add representative samples"
+            f"{source}: {objection(nearest, max_error)}; raise it, lower --sparsity, or add "
+            "representative samples"
         )
     stored, _ = store(pruned, profile, "auto", source.name)
     path = folder / "sparse.tflite"
@@ -238,10 +245,6 @@ def _level(
     project.listener(events.StageStarted(label, number + 1, total))
     yield lambda share: project.listener(events.StageProgress(label, share, ""))
     project.listener(events.StageDone(label, number + 1, total))
-
-
-def _limit(max_error: float) -> str:
-    return f"--max-error {max_error:.1%}"
 
 
 def _kept_folder(workspace: Workspace, source: Path, data: Path) -> Path:

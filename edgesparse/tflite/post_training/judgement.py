@@ -7,7 +7,7 @@ whose answer never changes loses 1, whatever the output, one with the original's
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -36,12 +36,34 @@ class OutputLoss:
     """95 %, over samples."""
     text: str
     """The loss in terms of what the output is used for."""
+    samples: int = 0
+    factor: float = 1.0
+    """The loss where every answer is wrong."""
+    answers: float = 0.0
+    """Independent answers among those of all samples; 0 for numbers."""
 
     @property
     def described(self) -> str:
         """The loss in words, and as a share with its interval."""
         low, high = self.interval
         return f"{self.text}; error {self.loss:.1%} (95 %: {low:.1%} to {high:.1%})"
+
+    @property
+    def least(self) -> float:
+        """The upper end of the interval if no answer were wrong: nothing below can be shown."""
+        return self.factor * _Z**2 / (self.answers + _Z**2) if self.answers else 0.0
+
+    def samples_for(self, limit: float) -> int:
+        """Return about how many samples the interval of this loss, below a limit, needs to end
+        there: two digits."""
+        if self.answers:  # Wilson's interval for a share ends at `limit`.
+            spread = limit * (self.factor - limit) / (limit - self.loss) ** 2
+            more = _Z**2 * spread / self.answers
+        else:
+            more = ((self.interval[1] - self.loss) / (limit - self.loss)) ** 2
+        count = math.ceil(more * self.samples)
+        unit = 10 ** max(0, len(str(count)) - 2)
+        return -(-count // unit) * unit
 
 
 def judge(before: Mapping[str, Array], after: Mapping[str, Array]) -> list[OutputLoss]:
@@ -63,9 +85,37 @@ def judge(before: Mapping[str, Array], after: Mapping[str, Array]) -> list[Outpu
     return losses
 
 
-def worst(losses: list[OutputLoss]) -> OutputLoss:
+def worst(losses: Sequence[OutputLoss]) -> OutputLoss:
     """Return the output that loses most."""
     return max(losses, key=lambda loss: loss.loss)
+
+
+def objection(losses: Sequence[OutputLoss], max_error: float) -> str | None:
+    """Return why a changed model is refused; None where it is accepted.
+
+    An output's interval must end within `max_error`, or, since few samples cannot show that,
+    nothing of it may be lost.
+    """
+    refused = [loss for loss in losses if loss.loss > 0 and loss.interval[1] > max_error]
+    if not refused:
+        return None
+    loss = worst(refused)
+    text = f"{loss.output}: {loss.described}"
+    if loss.loss >= max_error:
+        return f"{text} exceeds --max-error {max_error:.1%}"
+    return f"{text} can exceed --max-error {max_error:.1%}; {_needed(loss, max_error)}"
+
+
+def uncertainty(losses: Sequence[OutputLoss], max_error: float) -> str | None:
+    """Return what the samples cannot show of an accepted model; None where they are enough."""
+    wide = [loss for loss in losses if loss.interval[1] > max_error > loss.loss]
+    return _needed(max(wide, key=lambda loss: loss.least), max_error) if wide else None
+
+
+def _needed(loss: OutputLoss, max_error: float) -> str:
+    count = f"{loss.samples:,} samples that were not used cannot show"
+    least = f" less than {loss.least:.1%}" if loss.least > max_error else " that it does not"
+    return f"{count}{least}; about {loss.samples_for(max_error):,} would"
 
 
 def as_json(losses: list[OutputLoss]) -> list[dict[str, Any]]:
@@ -105,9 +155,9 @@ def _classes(name: str, expected: Array, actual: Array) -> OutputLoss | None:
     others = expected.size - int(most.sum())
     if not others:
         return None
-    changed = int(np.sum(expected != actual))
-    text = f"{changed:,} of {expected.size:,} answers changed"
-    return _share(name, "classes", changed, expected.size, others, len(expected), text)
+    changed = expected != actual
+    text = f"{changed.sum():,} of {changed.size:,} answers changed"
+    return _share(name, "classes", changed, others, text)
 
 
 def _decisions(name: str, expected: Array, actual: Array) -> OutputLoss | None:
@@ -119,21 +169,26 @@ def _decisions(name: str, expected: Array, actual: Array) -> OutputLoss | None:
         return None
     missed, new = int(np.sum(expected & ~actual)), int(np.sum(actual & ~expected))
     text = f"{missed:,} of {positives:,} detections missed, {new:,} new"
-    return _share(name, "decisions", missed + new, expected.size, rarer, len(expected), text)
+    return _share(name, "decisions", expected != actual, rarer, text)
 
 
-def _share(
-    name: str, kind: Kind, wrong: int, total: int, constant: int, samples: int, text: str
-) -> OutputLoss:
-    """Relate wrong answers to the `constant` number that the best constant answer gets wrong.
+def _share(name: str, kind: Kind, wrong: Array, constant: int, text: str) -> OutputLoss:
+    """Relate wrong answers [n, ...] to the `constant` number that the best constant answer gets
+    wrong.
 
-    The interval is Wilson's (1927), for as many independent answers as there are samples.
+    The interval is Wilson's (1927), for as many independent answers as the spread of wrong ones
+    over samples implies (Kish's design effect, 1965): at least one a sample, at most all.
     """
-    share, factor = wrong / total, total / constant
-    spread = _Z * math.sqrt(share * (1 - share) / samples + _Z**2 / (4 * samples**2))
-    middle, scale = share + _Z**2 / (2 * samples), 1 + _Z**2 / samples
+    share, factor, samples = float(wrong.mean()), wrong.size / constant, len(wrong)
+    variance = float(wrong.reshape(samples, -1).mean(axis=1).var())
+    answers = share * (1 - share) * samples / variance if variance else wrong.size
+    answers = min(max(answers, samples), wrong.size)
+    spread = _Z * math.sqrt(share * (1 - share) / answers + _Z**2 / (4 * answers**2))
+    middle, scale = share + _Z**2 / (2 * answers), 1 + _Z**2 / answers
     low, high = (max(0.0, factor * (middle + d) / scale) for d in (-spread, spread))
-    return OutputLoss(name, kind, factor * share, (low, high), text)
+    return OutputLoss(
+        name, kind, factor * share, (low, high), text, samples, factor, float(answers)
+    )
 
 
 def _numbers(name: str, expected: Array, actual: Array) -> OutputLoss | None:
@@ -150,4 +205,5 @@ def _numbers(name: str, expected: Array, actual: Array) -> OutputLoss | None:
     loss = float(squared.mean()) / variance
     error = _Z * float(squared.std()) / math.sqrt(len(squared)) / variance
     text = f"error {math.sqrt(loss):.1%} of the spread of outputs"
-    return OutputLoss(name, "numbers", loss, (max(0.0, loss - error), loss + error), text)
+    interval = max(0.0, loss - error), loss + error
+    return OutputLoss(name, "numbers", loss, interval, text, len(squared))

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from edgesparse.spec.errors import UsageError
-from edgesparse.tflite.post_training.judgement import as_json, from_json, judge, worst
+from edgesparse.tflite.post_training.judgement import (
+    as_json,
+    from_json,
+    judge,
+    objection,
+    uncertainty,
+    worst,
+)
 
 random = np.random.default_rng(0)
 
@@ -80,3 +87,46 @@ def test_constant_outputs_are_not_judged_unless_they_change():
         judge({"a": constant}, {"a": constant})
     broken = np.where(np.arange(50)[:, None] == 3, np.nan, varied)
     assert worst(judge({"b": varied}, {"b": broken})).loss == 1
+
+
+def changed_classes(count, wrong):
+    answers = np.eye(4, dtype=np.float32)[np.arange(count) % 4]
+    other = answers.copy()
+    other[:wrong] = other[:wrong, ::-1]
+    return judge({"y": answers}, {"y": other})
+
+
+def test_the_interval_decides_and_few_samples_that_lose_nothing_are_accepted():
+    assert objection(changed_classes(8, 0), 0.02) is None
+    text = "8 samples that were not used cannot show less than 43.3%; about 260 would"
+    assert uncertainty(changed_classes(8, 0), 0.02) == text
+    enough = changed_classes(260, 0)
+    assert objection(enough, 0.02) is uncertainty(enough, 0.02) is None
+    # 1 % lost: within the limit on average, perhaps not for what comes.
+    text = objection(changed_classes(400, 3), 0.02)
+    assert text.startswith(
+        "y: 3 of 400 answers changed; error 1.0% (95 %: 0.3% to 2.9%) can exceed"
+    )
+    assert text.endswith("--max-error 2.0%; 400 samples that were not used cannot show "
+                         "that it does not; about 1,100 would")  # fmt: skip
+    assert objection(changed_classes(1100, 8), 0.02) is None
+    assert objection(changed_classes(400, 9), 0.02).endswith("exceeds --max-error 2.0%")
+    noisy = OUTPUTS["numbers"] + 0.4 * random.normal(size=(300, 2))
+    (loss,) = judge({"y": OUTPUTS["numbers"]}, {"y": noisy})
+    assert objection([loss], 0.02) is None
+    limit = (loss.loss + loss.interval[1]) / 2
+    assert "about 1,300 would" in objection([loss], limit)
+
+
+def test_a_wrong_pixel_of_many_is_no_wrong_sample():
+    """Answers of a sample are independent as far as wrong ones are spread over samples."""
+    expected = OUTPUTS["pixels"]
+    spread = expected.copy()
+    spread[np.arange(20), np.arange(20) % 8, 0] = spread[np.arange(20), np.arange(20) % 8, 0, ::-1]
+    together = expected.copy()
+    together[0] = together[0, ..., ::-1]
+    (some,), (sample,) = (judge({"y": expected}, {"y": each}) for each in (spread, together))
+    assert some.answers == 20 * 64
+    assert 20 <= sample.answers < 40
+    assert objection([some], 0.05) is None
+    assert sample.interval[1] > 3 * sample.loss
