@@ -60,7 +60,8 @@ class Connections:
         def connect(device: Device) -> None:
             killed = open_runs.killed(runs, device.name)
             try:
-                ready[device.name] = self._target(device, killed, listener, stop)
+                journal = runs.parent / "leftovers" / device.name
+                ready[device.name] = self._target(device, killed, journal, listener, stop)
                 open_runs.mark_clean(runs, device.name, killed)
             except EdgesparseError as error:
                 failed[device.name] = error
@@ -95,6 +96,7 @@ class Connections:
         self,
         device: Device,
         killed: Sequence[str],
+        journal: Path,
         listener: events.Listener,
         stop: threading.Event,
     ) -> Target:
@@ -102,6 +104,7 @@ class Connections:
         connected = self._targets.pop(device.name, None)
         if connected is not None:
             connected.transport.stop = stop
+            connected.transport.journal = journal
             if connected.device == device and _is_responding(connected):
                 self._targets[device.name] = connected
                 clear(connected.transport, killed)
@@ -115,7 +118,7 @@ class Connections:
                     raise Stopped(f"device {device.name}: stopped")
                 progress(share, text)
 
-            target = open_target(device, until_stopped, killed)
+            target = open_target(device, until_stopped, killed, journal)
         target.transport.stop = stop
         self._targets[device.name] = target
         return target

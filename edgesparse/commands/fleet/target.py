@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import get_args
 
 from edgesparse.devices import edgetpu
@@ -62,17 +63,22 @@ class Target:
 
 
 def open_target(
-    device: Device, progress: Progress = lambda _, __: None, killed: Sequence[str] = ()
+    device: Device,
+    progress: Progress = lambda _, __: None,
+    killed: Sequence[str] = (),
+    journal: Path | None = None,
 ) -> Target:
     """Connect to a device, install missing runtimes, and take inventory.
 
     Args:
         killed: runs whose host was killed; their leftovers on the device are removed.
+        journal: file for the names of files on the device until they are removed.
 
     Raises:
         DeviceError: the device cannot be used; the connection is closed.
     """
     transport = connect(device, progress)
+    transport.journal = journal
     try:
         target = _inventory(device, transport, progress)
         clear(transport, killed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -73,6 +73,8 @@ class Transport(Protocol):
     """Set to stop waiting for a device that cannot be reached."""
     used: set[str]
     """Paths in workdir/files that were copied, or existed already."""
+    journal: Path | None
+    """File on this machine with the names of `used`, for a run after one that was killed."""
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
         """Run a command to its end; no shell sees the arguments unquoted.
@@ -110,9 +112,18 @@ class Transport(Protocol):
         """End the connection."""
 
 
-def shared_files(workdir: str, files: Iterable[Upload]) -> set[str]:
-    """Return the targets in workdir/files, which are named by content and shared by jobs."""
-    return {file.target for file in files if file.target.startswith(f"{workdir}/files/")}
+def note_used(transport: Transport, files: Iterable[Upload]) -> None:
+    """Add the targets in workdir/files, which are named by content and shared by jobs, to those
+    that are used."""
+    shared = f"{transport.workdir}/files/"
+    new = {file.target for file in files if file.target.startswith(shared)} - transport.used
+    transport.used |= new
+    if new and transport.journal is not None:
+        # Without a journal leftovers stay for a day.
+        with suppress(OSError):
+            transport.journal.parent.mkdir(parents=True, exist_ok=True)
+            with transport.journal.open("a", encoding="utf-8") as journal:
+                journal.writelines(f"{path.removeprefix(shared)}\n" for path in sorted(new))
 
 
 def disk_full(name: str, file: Upload, free_bytes: int, workdir: str) -> NotWrittenError | None:

@@ -20,7 +20,7 @@ from edgesparse.devices.transport.interface import (
     Upload,
     disk_full,
     not_written,
-    shared_files,
+    note_used,
 )
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.spec.device import Local
@@ -38,6 +38,7 @@ class LocalTransport:
     def __init__(self, name: str, spec: Local, workdir: str) -> None:
         self.name = name
         self.used: set[str] = set()
+        self.journal: Path | None = None
         self.stop = threading.Event()
         self.python = os.path.expanduser(spec.python) if spec.python else sys.executable
         self.workdir = os.path.abspath(os.path.expanduser(workdir))
@@ -71,7 +72,7 @@ class LocalTransport:
         progress: Progress | None = None,
         refused: dict[str, str] | None = None,
     ) -> int:
-        self.used |= shared_files(self.workdir, files)
+        note_used(self, files)
         sent = 0
         for file in files:
             try:

@@ -24,7 +24,7 @@ from edgesparse.devices.transport.interface import (
     DeviceError,
     Progress,
     Upload,
-    shared_files,
+    note_used,
 )
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.devices.transport.retry import persistent
@@ -55,6 +55,7 @@ class SshTransport:
         self.clock_slowdown = patience
         self.spec = spec
         self.used: set[str] = set()
+        self.journal: Path | None = None
         self.stop = threading.Event()
         if shutil.which("ssh") is None:
             raise DeviceError(
@@ -100,7 +101,7 @@ class SshTransport:
         progress: Progress | None = None,
         refused: dict[str, str] | None = None,
     ) -> int:
-        self.used |= shared_files(self.workdir, files)
+        note_used(self, files)
         return self._sender.put(files, progress, refused)
 
     def get_file(self, source: str, target: Path, max_bytes: int = MAX_FETCHED_BYTES) -> None:

@@ -1,13 +1,16 @@
 """Several devices at once."""
 
+import os
 import threading
 
 import pytest
 
 from edgesparse.commands.fleet import parallel as fleet
+from edgesparse.devices.transport.interface import upload
 from edgesparse.graph import events
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.reading.load import parse_device
+from edgesparse.spec.safe.files import file_digest
 
 
 def local(name, workdir):
@@ -52,7 +55,7 @@ def test_dead_devices_stand_beside_live_ones(tmp_path):
 def test_setting_up_ends_where_the_run_is_stopped(tmp_path, monkeypatch):
     stop = threading.Event()
 
-    def boots(device, progress, killed):
+    def boots(device, progress, *_):
         for _ in range(3):
             progress(0.9, "booting")
         stop.set()
@@ -96,6 +99,38 @@ def test_a_device_stays_connected_until_it_changes_or_goes_away(tmp_path):
     changed.transport.run = lambda *_, **__: (_ for _ in ()).throw(EdgesparseError("gone"))
     assert connected(changed.device) is not changed
     connections.close()
+
+
+def test_files_of_a_killed_process_are_removed(tmp_path):
+    """Also those of a check whose result is stored: no later run has them to copy."""
+    device, runs = local("live", tmp_path / "work"), tmp_path / "project" / "runs"
+    model = tmp_path / "model.tflite"
+    model.write_bytes(b"a model")
+
+    def used():
+        with fleet.Connections().use(
+            [device], runs, events.null_listener, threading.Event()
+        ) as ready:
+            transport = ready.targets[0].transport
+            yield transport
+            target = f"{transport.workdir}/files/{file_digest(model)}.tflite"
+            transport.put_files([upload(model, target)])
+            yield transport
+
+    if not (child := os.fork()):
+        block = used()
+        next(block)
+        next(block)
+        os._exit(0)  # Nothing is cleaned up.
+    os.waitpid(child, 0)
+    files = tmp_path / "work" / "files"
+    assert len(list(files.iterdir())) == 1
+    block = used()
+    next(block)
+    assert not list(files.iterdir())
+    list(block)
+    assert not list(files.iterdir())
+    assert not list((tmp_path / "project" / "leftovers").iterdir())
 
 
 def test_minutes_of_set_up_are_announced_before_they_begin(tmp_path, monkeypatch):
