@@ -11,8 +11,9 @@ from edgesparse.tflite.format.encode import add_buffer, serialize
 WIDTHS = (16, 48, 48, 4)
 
 
-def old_file():
-    """The bytes of a network of fully connected layers from x [1, 16] to y [1, 4]."""
+def old_file(*, open_length=False):
+    """The bytes of a network of fully connected layers from x [1, 16] to y [1, 4]; of
+    `open_length`: from [1, any, 16] to [1, any, 4]."""
     rng, graph = np.random.default_rng(0), schema.SubGraphT()
     graph.tensors, graph.operators = [], []
     names = ("DEQUANTIZE", "FULLY_CONNECTED")
@@ -36,13 +37,16 @@ def old_file():
         graph.operators.append(schema.OperatorT(0, [stored], [read], kind, options))
         return read
 
-    x = tensor((1, WIDTHS[0]), name="x")
+    lengths = (1, 1) if open_length else (1,)
+    x = tensor((*lengths, WIDTHS[0]), name="x")
     graph.inputs = [x]
+    if open_length:
+        graph.tensors[x].shapeSignature = [1, -1, WIDTHS[0]]
     for inputs, outputs in pairwise(WIDTHS):
         weights = half(rng.normal(size=(outputs, inputs)) / np.sqrt(inputs))
         bias = half(rng.normal(size=outputs))
-        y = tensor((1, outputs), name="y" if outputs == WIDTHS[-1] else None)
-        options = schema.FullyConnectedOptionsT()
+        y = tensor((*lengths, outputs), name="y" if outputs == WIDTHS[-1] else None)
+        options = schema.FullyConnectedOptionsT(keepNumDims=open_length)
         options.fusedActivationFunction = schema.ActivationFunctionType.RELU
         if outputs == WIDTHS[-1]:
             options.fusedActivationFunction = schema.ActivationFunctionType.NONE

@@ -28,7 +28,10 @@ from edgesparse.spec.safe.text import listed
 from edgesparse.spec.step import Pattern
 from edgesparse.tflite.format.appended import trailing_bytes
 from edgesparse.tflite.format.inspect import read_model
+from edgesparse.tflite.format.signature import read_signature
+from edgesparse.tflite.operator_outputs import read_samples
 from edgesparse.tflite.post_training import quantize
+from edgesparse.tflite.post_training.calibration_samples import sample_shapes
 from edgesparse.tflite.post_training.judgement import (
     OutputLoss,
     as_json,
@@ -82,13 +85,19 @@ def compress_file(
         raise EdgesparseError(f"device {connected.device.name} has no usable runtime")
     profile = next(iter(runtime_profiles.values()))
     devices = project.devices(device)
-    command = shlex.join(["edgesparse", "bench", str(source), str(target)])
     kept = _kept_folder(project.workspace(), source, data)
+    # Sizes that the file leaves open are those of the samples.
+    shapes = {}
+    if any(spec.is_dynamic for spec in read_signature(content, str(source)).inputs):
+        shapes = sample_shapes(content, read_samples(data, content))
+    sizes = [f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items()]
+    options = [word for size in sizes for word in ("--input-shape", size)]
+    command = shlex.join(["edgesparse", "bench", str(source), str(target), *options])
 
     def measured(candidates: Sequence[_Candidate], *, quick: bool) -> Compressed:
         """Measure candidates beside the original, and write the best of them."""
         files = [source, *(candidate.path for candidate in candidates)]
-        results = bench_files(project, files, devices, Benchmark(), command, quick=quick)
+        results = bench_files(project, files, devices, Benchmark(), command, sizes, quick=quick)
         # A row's variant is called like its file, unless another has the name.
         names = list(dict.fromkeys(row.variant for row in results.rows))
         by_name = dict(zip(names[1:], candidates, strict=True))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.format.encode import serialize
+from edgesparse.tflite.format.flatbuffer import open_model
 from edgesparse.tflite.format.signature import dequantize, read_signature
 from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, read_samples, run
 from edgesparse.tflite.post_training.judgement import OutputLoss, judge
@@ -33,6 +35,38 @@ def split_samples(path: Path, content: bytes) -> tuple[Arrays, Arrays]:
     parts = np.sort(order[:used]), np.sort(order[used:])
     first, second = ({name: v[rows] for name, v in samples.items()} for rows in parts)
     return first, second
+
+
+def sample_shapes(content: bytes, samples: Arrays) -> dict[str, tuple[int, ...]]:
+    """Return the shapes, with a batch of one, that samples imply for a file's dynamic inputs.
+
+    Raises:
+        UsageError: a fixed size differs.
+    """
+    shapes = {}
+    for spec in read_signature(content).inputs:
+        if not spec.is_dynamic:
+            continue
+        sizes = samples[spec.name].shape[1:]
+        shape = sizes if len(sizes) == len(spec.shape) else (1, *sizes)
+        pairs = list(zip(spec.shape, shape, strict=False))
+        if len(shape) != len(spec.shape) or any(size > 0 and size != n for size, n in pairs):
+            expected = "x".join("?" if size < 1 else str(size) for size in spec.shape[1:])
+            raise UsageError(f"a sample of {spec.name} has shape {sizes}, expected {expected}")
+        shapes[spec.name] = tuple(map(int, shape))
+    return shapes
+
+
+def with_sample_shapes(content: bytes, samples: Arrays) -> bytes:
+    """Give a file's dynamic inputs the samples' shapes; they can still be resized."""
+    shapes = sample_shapes(content, samples)
+    if not shapes:
+        return content
+    model = open_model(content, "model.tflite")
+    for spec in read_signature(content).inputs:
+        if spec.name in shapes:
+            model.subgraphs[0].tensors[spec.index].shape = list(shapes[spec.name])
+    return serialize(model, aligned=True)
 
 
 def outputs_of(content: bytes, samples: Arrays) -> list[np.ndarray]:

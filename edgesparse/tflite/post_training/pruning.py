@@ -48,7 +48,12 @@ from edgesparse.tflite.format.flatbuffer import (
 )
 from edgesparse.tflite.im2col import patches
 from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, run
-from edgesparse.tflite.post_training.calibration_samples import MOST_USED, judge_file, split_samples
+from edgesparse.tflite.post_training.calibration_samples import (
+    MOST_USED,
+    judge_file,
+    split_samples,
+    with_sample_shapes,
+)
 from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json
 
 ROWS = 20_000
@@ -240,6 +245,7 @@ def _prune_file(
 ) -> dict[str, Any]:  # fmt: skip
     content = decode(model.read_bytes(), model.name)
     samples, held_out = split_samples(samples_file, content)
+    content = with_sample_shapes(content, samples)
     graph = open_model(content, model.name)
     _copy_shared_biases(graph)
     layers, left = _layers(graph, content, pattern)

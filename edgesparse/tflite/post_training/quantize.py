@@ -22,7 +22,11 @@ from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_modu
 from edgesparse.tflite.format.encode import decode
 from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.operator_outputs import Arrays, open_interpreter, run
-from edgesparse.tflite.post_training.calibration_samples import judge_file, split_samples
+from edgesparse.tflite.post_training.calibration_samples import (
+    judge_file,
+    split_samples,
+    with_sample_shapes,
+)
 from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json
 from edgesparse.tflite.post_training.normalize import normalize
 
@@ -63,6 +67,7 @@ def _quantize(model: Path, samples_file: Path, scheme: DenseScheme, target: Path
     if not any(c.values.dtype.kind == "f" for c in weights):
         raise UsageError("no float weights to quantize; pass the float model")
     used, held_out = split_samples(samples_file, content)
+    content = with_sample_shapes(content, used)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             quantized = _with_recipe(normalize(content, model.name), scheme, used)

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.format.signature import read_signature
 from edgesparse.tflite.post_training import quantize
+from edgesparse.tflite.post_training.calibration_samples import outputs_of, with_sample_shapes
+from edgesparse.tflite.post_training.pruning import reconstruct
 from edgesparse.tflite.post_training.quantize import DENSE_SCHEMES, quantize_file
 from tests.tools.old_file import WIDTHS, old_file
 
@@ -28,3 +31,22 @@ def test_a_file_of_an_old_converter(scheme, tmp_path):
     stored = "float16" if scheme == "f16" else "int8"
     assert {constant.values.dtype.name for constant in weights} == {stored}
     assert [end.name for end in read_signature(content).inputs] == ["x"]
+
+
+def test_open_lengths_are_those_of_the_samples(tmp_path):
+    source, target, zeros = (tmp_path / f"{name}.tflite" for name in ("old", "new", "zeros"))
+    source.write_bytes(old_file(open_length=True))
+    x = np.random.default_rng(0).normal(size=(60, 5, WIDTHS[0])).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    (loss,) = quantize_file(source, tmp_path / "x.npy", "int8", target, 300)
+    assert loss.loss < 0.02
+    reconstruct(source, tmp_path / "x.npy", 0.3, "unstructured", zeros)
+    for file in (target, zeros):
+        content = file.read_bytes()
+        assert read_signature(content).inputs[0].shape == (1, -1, WIDTHS[0])
+        (y,) = outputs_of(content, {"x": x})
+        assert y.shape == (60, 5, WIDTHS[-1])
+        longer = with_sample_shapes(content, {"x": np.repeat(x, 2, axis=1)})
+        assert outputs_of(longer, {"x": np.repeat(x, 2, axis=1)})[0].shape == (60, 10, WIDTHS[-1])
+    with pytest.raises(UsageError, match=r"a sample of x has shape \(5, 3\), expected \?x16"):
+        with_sample_shapes(source.read_bytes(), {"x": x[..., :3]})
