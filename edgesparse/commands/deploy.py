@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgesparse.commands import candidates
 from edgesparse.commands.bench import shortened
+from edgesparse.commands.exchange import with_tflite_models
 from edgesparse.commands.fleet.delegates import built_meanwhile
 from edgesparse.commands.fleet.parallel import for_each
 from edgesparse.commands.fleet.probes import profiles
@@ -83,6 +84,7 @@ def deploy(
     loaded, fleet = load_pipeline(pipeline), project.devices(devices)
     check_variants(loaded, variants)
     check_full_int8(loaded, fleet, variants)
+    loaded = with_tflite_models(project, loaded)
     first, rest = _by_canary(fleet, canary)
     workspace, cluster = project.workspace(loaded.spec.store), project.cluster()
     with recorded(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgesparse.commands.fleet.resources import Resources
 from edgesparse.graph import events
+from edgesparse.spec.code.torch_models import shapes_of
 from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import ModelSource, Pipeline
+from edgesparse.spec.reading.load import Loaded
 from edgesparse.tflite.exchange.convert import Converted, convert, converted_samples
 from edgesparse.tflite.exchange.environment import ENVIRONMENTS, Format
 from edgesparse.tflite.exchange.formats import format_of
 from edgesparse.tflite.exchange.networks import Network, is_reference, network
+from edgesparse.tflite.post_training import quantize
 
 
 def tflite_file(
@@ -47,6 +54,43 @@ def tflite_and_samples(
     if converted is None:
         return Path(source), samples
     return converted.path, converted_samples(converted, samples)
+
+
+def with_tflite_models(project: Resources, loaded: Loaded[Pipeline]) -> Loaded[Pipeline]:
+    """Return a pipeline with the .tflite files that its PyTorch networks were converted to.
+
+    Raises:
+        UsageError: a network cannot be converted, or a converter or the quantizer is missing.
+        EdgesparseError: the conversion changes its answers.
+    """
+    pipeline = loaded.spec
+    variants = {k: v for k, v in pipeline.variants.items() if v.model and v.model.torch}
+    if pipeline.model.torch is None and not variants:
+        return loaded
+    schemes = {variant.quantize.scheme for variant in pipeline.variants.values()} - {"f32"}
+    if schemes and not quantize.is_available():
+        raise UsageError(
+            f"{loaded.path}: {', '.join(schemes)} of a torch model: {quantize.INSTALL}"
+        )
+
+    def file_of(model: ModelSource) -> ModelSource:
+        if model.torch is None:
+            return model
+        weights = loaded.folder / model.weights if model.weights else None
+        file = tflite_file(project, loaded.folder / model.torch, weights, shapes_of(model))
+        # The key of a stage has it: relative, as paths of a pipeline are.
+        return ModelSource(ref=os.path.relpath(file, loaded.folder))
+
+    changed = {
+        name: variant.model_copy(update={"model": file_of(variant.model)})
+        for name, variant in variants.items()
+        if variant.model is not None
+    }
+    updated: dict[str, Any] = {"variants": {**pipeline.variants, **changed}}
+    if pipeline.model.torch is not None:
+        updated["model"] = file_of(pipeline.model)
+        updated["train"] = pipeline.train.model_copy(update={"epochs": 0})
+    return replace(loaded, spec=pipeline.model_copy(update=updated))
 
 
 def _converted(

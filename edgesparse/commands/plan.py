@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgesparse.commands.exchange import with_tflite_models
 from edgesparse.commands.fleet.delegates import offers
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
@@ -78,7 +79,7 @@ def plan(
         UsageError: a file, device or variant is wrong.
         DeviceError: the device cannot be used.
     """
-    loaded = load_pipeline(pipeline)
+    loaded = with_tflite_models(project, load_pipeline(pipeline))
     workspace = project.workspace(loaded.spec.store)
     with project.target(device) as target:
         runtime_profiles = profiles(target, workspace)

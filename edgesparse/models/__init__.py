@@ -25,6 +25,11 @@ def build(source: ModelSource, base: Path) -> tf.keras.Model:
 
 def build_with_notes(source: ModelSource, base: Path) -> tuple[tf.keras.Model, tuple[str, ...]]:
     """Build or load a model as `build` does, with notes on how it was read."""
+    if source.torch is not None:
+        raise UsageError(
+            f"{source.torch} is a torch model, which has no layers to train here; 'deploy', 'run', "
+            "'plan' and 'compress' convert it"
+        )
     if is_saved(source):
         from edgesparse.models.files.custom_objects import custom_objects
         from edgesparse.models.files.reading import read
@@ -56,7 +61,7 @@ def _load_weights(model: tf.keras.Model, path: Path, label: str) -> None:
 
 def label(source: ModelSource) -> str:
     """Return the name of the model in messages."""
-    return source.name or source.ref or "model"
+    return source.name or source.ref or source.torch or "model"
 
 
 def _require_keras2(model: Any, label: str) -> tf.keras.Model:

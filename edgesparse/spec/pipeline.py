@@ -52,7 +52,7 @@ class Source(Strict):
 
 
 class ModelSource(Source):
-    """The model: a function that builds it, or a saved model."""
+    """The model: a function that builds it, a saved model, or a PyTorch network."""
 
     ref: str | None = Field(
         None,
@@ -60,12 +60,24 @@ class ModelSource(Source):
         "or 3, or a SavedModel folder, which is only converted.",
     )
     weights: str | None = Field(
-        None, description="A weights file (.weights.h5, .h5) for the model that is built."
+        None, description="A weights file (.weights.h5, .h5) for the model that is built; for "
+        "torch its state_dict (.pt, .safetensors)."
+    )  # fmt: skip
+    torch: str | None = Field(
+        None, description="A PyTorch network as my_net.py:build, which is only converted."
+    )
+    input_shape: list[int | str] = Field(
+        [], description="Of torch: [1, 3, 224, 224]; of several inputs ['1x3x9x9', '1x128:int64']."
     )
     custom_objects: list[str] = Field(
         [],
         description="Layers and functions of a saved model: file.py:Class, or a plug-in's.",
     )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ModelSource:
+        require_one(self, ("name", "ref", "torch"))
+        return self
 
 
 class Quantize(Strict):

@@ -11,6 +11,7 @@ from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
 from edgesparse.stages.base.artifacts import save_tflite, write_json
+from edgesparse.stages.base.conversion import to_tflite
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, StageContext, StageKind
 from edgesparse.stages.preflight import INTEGER
 from edgesparse.tflite.format.half_precision import allow_half_precision
@@ -91,16 +92,14 @@ def _converted(
 
     def convert_with(shapes: Sequence[tuple[int | None, ...] | None]) -> bytes:
         scheme, one_scale = spec["scheme"], spec["one_scale"]
-        content = convert.convert(
-            model, scheme, representative, one_scale=one_scale, open_shapes=shapes
-        )
+        content = to_tflite(model, scheme, representative, one_scale=one_scale, open_shapes=shapes)
         return allow_half_precision(content) if "compute" in spec else content
 
     def with_fixed_sizes(notes: list[str]) -> tuple[bytes, list[str]]:
         content = convert_with(())
         if "bias_correction" not in spec:
             return content, notes
-        exact = convert.convert(model, "f32", representative)
+        exact = to_tflite(model, "f32", representative)
         samples_by_name = dict(zip(model.input_names, representative, strict=True))
         corrected, measured_sizes = _with_biases(exact, content, samples_by_name)
         return corrected, [*notes, measured_sizes]

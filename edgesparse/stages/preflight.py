@@ -13,6 +13,7 @@ from typing import Any
 from edgesparse.spec.errors import EdgesparseError, UsageError, did_you_mean
 from edgesparse.spec.pipeline import ROW_METRICS, Scheme
 from edgesparse.stages.base.artifacts import flatten, read_json, write_json
+from edgesparse.stages.base.conversion import to_tflite
 from edgesparse.stages.base.stage import DATA_LIBRARIES, TOOLKIT_LIBRARIES, StageContext, StageKind
 from edgesparse.tasks.model_tasks import ModelTasks
 
@@ -95,7 +96,7 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
     from edgesparse import data, models
     from edgesparse.methods.network import input_layers, kernels
     from edgesparse.methods.training import compile_args, custom_training, fitting
-    from edgesparse.tflite import convert, diagnose
+    from edgesparse.tflite import diagnose
 
     source, dataset, recipe = context.pipeline.model, context.plan.dataset, context.plan.recipe
     compile_args.check(context.plan.train, dataset, recipe)
@@ -136,7 +137,7 @@ def _check_model(context: StageContext, checks: Checks) -> Facts:
         facts = dataclasses.replace(facts, channel_layers=widths, channels_error=reason)
     for scheme in checks.schemes:
         try:
-            convert.convert(model, scheme, samples)
+            to_tflite(model, scheme, samples)
         except EdgesparseError as error:
             facts.conversion_errors[scheme] = str(error)
     return facts

@@ -16,6 +16,7 @@ import numpy as np
 from edgesparse.spec.pipeline import Numbers
 from edgesparse.spec.sparsify import LayerChoice, Magnitude
 from edgesparse.stages.base.artifacts import build_model
+from edgesparse.stages.base.conversion import to_tflite
 from edgesparse.stages.base.stage import KERAS_LIBRARIES, StageContext, StageKind
 from edgesparse.tflite.runtimes import patterns
 from edgesparse.tflite.runtimes.compatibility import Profile, SparsePath
@@ -35,13 +36,11 @@ def run(context: StageContext) -> None:
     """Write untrained.tflite, in f32."""
     import tensorflow as tf
 
-    from edgesparse.tflite import convert
-
     # The weights do not matter, but the file must be the same from every process.
     tf.keras.utils.set_random_seed(0)
     model = build_model(context)
     nothing = [np.zeros((0, 1), np.float32) for _ in model.inputs]
-    (context.folder / "untrained.tflite").write_bytes(convert.convert(model, "f32", nothing))
+    (context.folder / "untrained.tflite").write_bytes(to_tflite(model, "f32", nothing))
 
 
 def read_graph(folder: Path) -> patterns.ModelGraph:

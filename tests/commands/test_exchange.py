@@ -5,12 +5,16 @@ import zipfile
 
 import flatbuffers
 import numpy as np
+import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.project import Project
 from edgesparse.tflite.exchange.convert import conversion_key
 from edgesparse.tflite.exchange.environment import ENVIRONMENTS
+from edgesparse.tflite.exchange.networks import network
 from edgesparse.tflite.format.minimal_model import tiny_model
+from edgesparse.tflite.format.signature import read_signature
+from edgesparse.tflite.post_training.calibration_samples import outputs_of
 
 
 def of_shape(*shape):
@@ -47,3 +51,44 @@ def test_inspect_takes_samples_as_the_original_takes_them(tmp_path, monkeypatch)
     assert inspection.file == str(folder / "m.tflite")
     (share,) = inspection.activations.values()
     assert np.isclose(share, 1 / 3)
+
+
+PIPELINE = """\
+name: torch
+data: {name: npz, args: {path: x.npz}}
+model: {torch: "my_net.py:build", weights: w.pt, input_shape: [1, 512]}
+variants: {dense: {}, small: {quantize: int8}}
+"""
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_a_network_is_quantized_verified_and_measured(
+    tmp_path, monkeypatch, tflite_files, samples
+):
+    """Its conversion is one that was kept."""
+    pytest.importorskip("ai_edge_quantizer")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    environment = ENVIRONMENTS["torch"]
+    environment.python.parent.mkdir(parents=True)
+    environment.python.touch()
+    (tmp_path / "my_net.py").write_text("def build(): ...\n")
+    (tmp_path / "w.pt").write_bytes(b"w")
+    content = tflite_files["dense"].read_bytes()
+    x = np.concatenate([samples] * 4)
+    (name,) = (spec.name for spec in read_signature(content).inputs)
+    (answers,) = outputs_of(content, {name: x})
+    np.savez(tmp_path / "x.npz", x=x, y=answers.reshape(len(x), -1))
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+    source = network(f"{tmp_path / 'my_net.py'}:build", tmp_path / "w.pt", ["1x512"])
+    folder = tmp_path / ".edgesparse" / "converted" / conversion_key(source, environment, None)
+    folder.mkdir(parents=True)
+    (folder / "my_net.tflite").write_bytes(content)
+    (folder / "about.json").write_text(json.dumps({"inputs": [], "error": 0.0, "samples": 4}))
+    with Project(tmp_path) as project:
+        results = project.deploy(tmp_path / "p.yaml", quick=True, benchmark=False)
+        planned = project.plan(tmp_path / "p.yaml")
+    rows = {row.variant: row for row in results.rows}
+    assert not [row.error for row in results.rows if row.error]
+    assert rows["dense"].model.bytes == len(content)
+    assert rows["small"].model.bytes < len(content) / 2
+    assert all(status.cached for status in planned.stages)

@@ -50,7 +50,12 @@ def folder(tmp_path_factory):
         path.mkdir()
     for name, text in programs().items():
         (folder / name).write_text(text)
-    for path in (project / "mine.keras", folder / "mine.keras", folder / "mine.npz"):
+    for path in (
+        project / "mine.keras",
+        folder / "mine.keras",
+        folder / "mine.npz",
+        folder / "w.pt",
+    ):
         path.touch()
     return folder
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgesparse.models.files import keras3, saved_model, tfmot_wrappers
+from edgesparse.models.files import keras3, saved_model, tflite_file, tfmot_wrappers
+from edgesparse.spec.code.saved_models import TFLITE
 from edgesparse.spec.errors import UsageError, cause_of
 
 LAMBDA_NOTE = "the file contains Lambda layers; their code was executed"
@@ -28,7 +29,7 @@ def read(
     """Load a saved model, with notes on how it was read.
 
     Args:
-        path: a .keras or .h5 file of Keras 2 or 3, or a SavedModel folder.
+        path: a .keras or .h5 file of Keras 2 or 3, a SavedModel folder, or a .tflite file.
         custom_objects: layers and functions of the user's file, by name.
         trusted: the file was saved by an earlier stage: wrappers are kept, without notes.
 
@@ -37,6 +38,8 @@ def read(
     """
     if path.is_dir():
         return saved_model.read(path)
+    if path.suffix == TFLITE:
+        return tflite_file.read(path)
     try:
         version = _version(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

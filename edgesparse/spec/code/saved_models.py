@@ -11,13 +11,16 @@ from edgesparse.spec.pipeline import ModelSource
 SUFFIXES = (".keras", ".h5", ".hdf5")
 CONVERTED = (".onnx", ".pt2")
 """Files that become .tflite files, which have no layers to train."""
+TFLITE = ".tflite"
 _GRAPH = "saved_model.pb"
 
 
 def is_saved(model: ModelSource) -> bool:
     """Return True for a file or folder, False for a function that builds the model."""
     ref = model.ref
-    return ref is not None and (ref.endswith(SUFFIXES) or (":" not in ref and ".py" not in ref))
+    return ref is not None and (
+        ref.endswith((*SUFFIXES, TFLITE)) or (":" not in ref and ".py" not in ref)
+    )
 
 
 def is_folder(model: ModelSource, base: Path) -> bool:

@@ -10,6 +10,7 @@ from edgesparse.spec.code import references
 from edgesparse.spec.code.saved_models import is_folder, is_saved, saved_model_problems
 from edgesparse.spec.code.snapshot import is_file
 from edgesparse.spec.code.sources import exists, shown
+from edgesparse.spec.code.torch_models import SCHEMES, compress_command, torch_problems
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import Problem, UsageError, did_you_mean
 from edgesparse.spec.pipeline import (
@@ -151,24 +152,27 @@ def _model_problems(
             document.problem((*at, key), message)
             for key, message in saved_model_problems(model, base)
         ]
-        # A SavedModel is a graph without layers, so it cannot be trained or pruned.
         if not problems and is_folder(model, base):
-            changed: list[Location] = [
-                ("variants", name)
-                for name, variant in pipeline.variants.items()
-                if (variant.sparsify or variant.quantize.qat)
-                and pipeline.for_variant(variant).model is model
-            ]
-            if pipeline.train.epochs:
-                changed.append(("train",) if ("train",) in document.values else (*at, "ref"))
             why = (
                 "a SavedModel has no layers to train or prune: remove 'sparsify' and 'qat', and "
                 "set 'train: {epochs: 0}'; or refer to a function that builds the model"
             )
+            changed = _changed(pipeline, model)
+            if pipeline.train.epochs:
+                changed.append(("train",) if ("train",) in document.values else (*at, "ref"))
             problems += [document.problem(location, why) for location in changed]
+    elif model.torch is not None:
+        problems += [
+            document.problem((*at, key), message) for key, message in torch_problems(model, base)
+        ]
+        if not problems:
+            problems = _torch_changes(pipeline, document, model)
     else:
         problems += _source_problems(document, at, "models", model)
-    if model.weights is not None and not is_file(base / model.weights):
+    if model.input_shape and model.torch is None:
+        message = "'input_shape' requires 'torch'; remove it"
+        problems.append(document.problem((*at, "input_shape"), message, key=True))
+    if model.torch is None and model.weights and not is_file(base / model.weights):
         message = f"no file {shown(model.weights)} beside the YAML file"
         problems.append(document.problem((*at, "weights"), message))
     for i, ref in enumerate(model.custom_objects):
@@ -176,6 +180,41 @@ def _model_problems(
             references.find("layers", None, ref, base, classes=True)
         except UsageError as error:
             problems.append(document.problem((*at, "custom_objects", i), str(error)))
+    return problems
+
+
+def _changed(pipeline: Pipeline, model: ModelSource) -> list[Location]:
+    """Return the variants that train or prune a model."""
+    return [
+        ("variants", name)
+        for name, variant in pipeline.variants.items()
+        if (variant.sparsify or variant.quantize.qat)
+        and pipeline.for_variant(variant).model is model
+    ]
+
+
+def _torch_changes(pipeline: Pipeline, document: Document, model: ModelSource) -> list[Problem]:
+    """Return what a pipeline asks of a PyTorch network that needs its layers."""
+    if pipeline.has_auto_variants:
+        message = (
+            "a torch model needs named variants: {dense-f32: {}, dense-int8: {quantize: int8}}"
+        )
+        return [document.problem(("variants",), message)]
+    why = (
+        "a torch model has no layers to train here: remove 'sparsify' and 'qat', and leave out "
+        f"'train.epochs'; for zeros without training type: {compress_command(model)}"
+    )
+    changed = _changed(pipeline, model)
+    # Of a pipeline's only model they are 0 without being written.
+    written = pipeline.model.torch is None or "epochs" in pipeline.train.model_fields_set
+    if pipeline.train.epochs and written:
+        changed.append(("train",))
+    problems = [document.problem(location, why) for location in changed]
+    for name, variant in pipeline.variants.items():
+        scheme = variant.quantize.scheme
+        if scheme not in SCHEMES and pipeline.for_variant(variant).model is model:
+            message = f"a torch model cannot become {scheme}; use {', '.join(SCHEMES)}"
+            problems.append(document.problem(("variants", name), message))
     return problems
 
 

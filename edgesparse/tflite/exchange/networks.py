@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from edgesparse.spec.code import references
+from edgesparse.spec.code.torch_models import DTYPES, EXAMPLE, parse_shape
 from edgesparse.spec.errors import UsageError
-
-DTYPES = ("float32", "float16", "int64", "int32", "bool")
-_SHAPE = re.compile(r"([1-9]\d{0,6}(?:x[1-9]\d{0,6})*)(?::(\w+))?")
-_EXAMPLE = "1x3x224x224"
 
 
 @dataclass(frozen=True)
@@ -68,19 +65,19 @@ def network(
     if not input_shapes:
         raise UsageError(
             f"{source}: the shape of its input is missing; add --input-shape "
-            f"{_shape_of(samples) or _EXAMPLE} (once for each input; whole numbers: 1x128:int64)"
+            f"{_shape_of(samples) or EXAMPLE} (once for each input; whole numbers: 1x128:int64)"
         )
     return Network(file, function, weights, tuple(map(_parsed, input_shapes)))
 
 
 def _parsed(text: str) -> tuple[tuple[int, ...], str]:
-    match = _SHAPE.fullmatch(text)
-    if match is None or (match[2] or "float32") not in DTYPES:
+    parsed = parse_shape(text)
+    if parsed is None:
         raise UsageError(
-            f"--input-shape {text!r}: of a PyTorch network write {_EXAMPLE}, or 1x128:int64 "
+            f"--input-shape {text!r}: of a PyTorch network write {EXAMPLE}, or 1x128:int64 "
             f"({', '.join(DTYPES)}), in the order of forward()'s arguments"
         )
-    return tuple(map(int, match[1].split("x"))), match[2] or "float32"
+    return parsed
 
 
 def _shape_of(samples: Path | None) -> str | None:

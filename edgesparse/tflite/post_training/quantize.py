@@ -68,13 +68,27 @@ def _quantize(model: Path, samples_file: Path, scheme: DenseScheme, target: Path
         raise UsageError("no float weights to quantize; pass the float model")
     used, held_out = split_samples(samples_file, content)
     content = with_sample_shapes(content, used)
+    result = quantized(content, model.name, scheme, used)
+    target.write_bytes(result)
+    return {"losses": as_json(judge_file(content, result, held_out))}
+
+
+def quantized(content: bytes, name: str, scheme: DenseScheme, samples: Arrays) -> bytes:
+    """Return a float file in another number format; int8 takes its ranges from all samples.
+
+    Args:
+        samples: [n, ...] by the names of the file's inputs.
+
+    Raises:
+        EdgesparseError: the quantizer is not installed, or does not support the file.
+    """
+    if not is_available():
+        raise EdgesparseError(f"{scheme} without the Keras model requires: {INSTALL}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            quantized = _with_recipe(normalize(content, model.name), scheme, used)
+            return _with_recipe(normalize(content, name), scheme, samples)
     except Exception as error:
         raise EdgesparseError(f"ai-edge-quantizer: {summary_of(error)}") from error
-    target.write_bytes(quantized)
-    return {"losses": as_json(judge_file(content, quantized, held_out))}
 
 
 def _with_recipe(content: bytes, scheme: DenseScheme, used: Arrays) -> bytes:

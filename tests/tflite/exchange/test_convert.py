@@ -434,7 +434,7 @@ def test_a_network_by_its_code_and_weights_answers_as_torch(cli, tmp_path):
     assert "my_net.py:number: returned int, not a torch.nn.Module" in refused("number", None)
     assert "broken() failed, my_net.py:20: NameError" in refused("broken", None)
     assert "imports timm, which is not installed beside the" in refused("absent", None)
-    assert "cannot answer an input of 1x1x4x4, " in refused(
+    assert "cannot answer an input of 1x1x4x4: " in refused(
         "build", "w.pt", ((1, 1, 4, 4), "float32")
     )
     assert "pass training=self.training to dropout" in refused("Always", None)
