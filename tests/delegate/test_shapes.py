@@ -49,6 +49,7 @@ def every_operator(m, x):
     y = m.conv(y, SPARSE.weights(m.rng, (16, 3, 3, 16)), Window((3, 3), padding="VALID"))
     x = m.add(x, y, Result(0.05, -3, "NONE"))
     x = m.pool(m.pad(x, (0, 1, 1, 0)), "MAX", Window((2, 2), (2, 2)))
+    x = m.pool(x, "AVERAGE", Window((3, 3)), "RELU")
     x = m.conv(x, SPARSE.weights(m.rng, (24, 1, 1, 16)))
     return m.dense(m.mean(x), SPARSE.weights(m.rng, (10, 24)))
 

@@ -82,10 +82,10 @@ def random_case(seed: int) -> Case:
         ("dense", _dense),
         ("chain", _chain),
         ("residual", _chain),
+        ("pool", _pool),
     )
-    kind, make = kinds[
-        int(chance.rng.choice(len(kinds), p=(0.22, 0.2, 0.06, 0.14, 0.1, 0.2, 0.08)))
-    ]
+    shares = (0.2, 0.18, 0.05, 0.13, 0.08, 0.22, 0.08, 0.06)
+    kind, make = kinds[int(chance.rng.choice(len(kinds), p=shares))]
     model = Int8Model(chance.rng)
     outputs = make(chance, model)
     densify = chance.of(("outputs", "inputs", "1x4")) if chance.maybe(0.15) else None
@@ -238,6 +238,20 @@ def _dense(chance: _Chance, model: Int8Model) -> tuple[Tensor, ...]:
     return (_densely(chance, model, x),)
 
 
+def _pooled(chance: _Chance, model: Int8Model, x: Tensor, kind: str) -> Tensor:
+    window = _window(chance, x, (1, 2, 2, 3, 3, 5, 7, 8))
+    # A pool has no dilation.
+    window = Window(window.kernel, window.stride, (1, 1), window.padding)
+    activation = chance.of(("NONE", "NONE", "RELU", "RELU6", "RELU_N1_TO_1"))
+    chance.note(kind, window=window, activation=activation)
+    return model.pool(x, kind, window, activation)
+
+
+def _pool(chance: _Chance, model: Int8Model) -> tuple[Tensor, ...]:
+    x = _image(chance, model, chance.of(CHANNELS))
+    return (_pooled(chance, model, x, chance.of(("AVERAGE", "AVERAGE", "MAX"))),)
+
+
 def _chain(chance: _Chance, model: Int8Model) -> tuple[Tensor, ...]:
     """Two to seven operators, some of which read what an earlier one left."""
     x = _image(chance, model, chance.of((3, 4, 8, 12, 16, 24, 30, 32)), 16)
@@ -269,11 +283,7 @@ def _grown(chance: _Chance, model: Int8Model, x: Tensor, left: list[Tensor]) -> 
         chance.note("pad", pads=pads)
         return model.pad(x, (pads[0], pads[1], pads[2], pads[3]))
     if kind in ("max", "average"):
-        window = Window((2, 2), (2, 2), (1, 1), "SAME") if chance.maybe(0.6) else Window(
-            (3, 3), (1, 1), (1, 1), "SAME"
-        )  # fmt: skip
-        chance.note(kind, window=window)
-        return model.pool(x, kind.upper(), window, chance.of(("NONE", "NONE", "RELU")))
+        return _pooled(chance, model, x, kind.upper())
     if kind == "depthwise":
         return _depthwised(chance, model, x)
     window = _window(chance, x, (1,) if kind == "pointwise" else (3,))

@@ -82,6 +82,21 @@ struct Builder {
     return o;
   }
 
+  // The same for average pools, which XNNPACK leaves to the runtime's own kernel: it rounds an activation's
+  // limit before adding the zero point, halves away from zero.
+  Output output_of_average(const Layer& l) const {
+    const TfLiteQuantizationParams& q = tensor(l.output).params;
+    Output o{q.zero_point, -128, 127};
+    auto quantized = [&](float real) {
+      const float value = roundf(real / q.scale) + (float)q.zero_point;
+      return (int)(value < -128.0f ? -128.0f : value > 127.0f ? 127.0f : value);
+    };
+    if (l.activation == kRelu || l.activation == kRelu6) o.lowest = quantized(0.0f);
+    if (l.activation == kReluN1To1) o.lowest = quantized(-1.0f), o.highest = quantized(1.0f);
+    if (l.activation == kRelu6) o.highest = quantized(6.0f);
+    return o;
+  }
+
   // Scales of a layer's outputs, in single precision and in this order: as XNNPACK computes them.
   void scales_of(const Layer& l, int outputs, Array<float>* scales) const {
     const TfLiteTensor& w = tensor(l.weights);
@@ -219,7 +234,7 @@ struct Builder {
     d.stride_height = w.stride_height, d.stride_width = w.stride_width;
     d.dilation_height = w.dilation_height, d.dilation_width = w.dilation_width;
     d.pad_top = w.top, d.pad_left = w.left;
-    const int zero = kind == kMaximum ? -128 : tensor(l.input).params.zero_point;
+    const int zero = kind == kMaximum ? -128 : kind == kAverage ? 0 : tensor(l.input).params.zero_point;
     Array<int32_t> offsets;
     step.padded = pad(w, 1, repeated(layout(), zero), &offsets);
     const Padded& p = *step.padded;
@@ -238,7 +253,9 @@ struct Builder {
     } else {
       int32_t* shifts = (int32_t*)own(graph, sizeof(int32_t) * (size_t)taps.count);
       memcpy(shifts, taps.offsets, sizeof(int32_t) * (size_t)taps.count);
-      d.taps = taps.count, d.shifts = shifts, d.output = output_of(l);
+      d.taps = taps.count, d.shifts = shifts;
+      d.output = kind == kMaximum ? output_of(l) : output_of_average(l);
+      if (kind == kAverage) d.counts = counts_of(w, p);
     }
     step.scratch = (size_t)p.phases * layout().planes * p.plane + 2 * kMargin;
     if (p.compacted) step.scratch += layout().planes * p.wide_plane + kMargin;
@@ -258,6 +275,20 @@ struct Builder {
     graph->steps[graph->steps.size - 1] = step;
     finish(l.output);
     return true;
+  }
+
+  // The sizes of an average pool's windows without padding; 1 for what lies between the rows.
+  const uint8_t* counts_of(const Window& w, const Padded& p) {
+    uint8_t* counts = own(graph, (size_t)p.wide_pixels);
+    const auto inside = [](int from, int kernel, int size) {
+      return (from + kernel < size ? from + kernel : size) - (from > 0 ? from : 0);
+    };
+    memset(counts, 1, (size_t)p.wide_pixels);
+    for (int y = 0; y < w.out_height; y++)
+      for (int x = 0; x < w.out_width; x++)
+        counts[y * p.pitch + x] = (uint8_t)(inside(y * w.stride_height - w.top, w.kernel_height, w.height) *
+                                            inside(x * w.stride_width - w.left, w.kernel_width, w.width));
+    return counts;
   }
 
   // XNNPACK's addition: 21-bit multipliers, the larger one in [2^20, 2^21).
@@ -316,7 +347,8 @@ struct Builder {
     if (s.kind == kMultiply || s.kind == kWindowed)
       return 4.0 * s.matrix.block * s.matrix.starts[s.matrix.rows / s.matrix.block] * shape.pixels() / 100 +
              bytes / 10;
-    if (s.kind == kDepthwise || s.kind == kMaximum) return bytes * (s.depthwise.taps + 4) / 50;
+    if (s.kind == kDepthwise || s.kind == kMaximum || s.kind == kAverage)
+      return bytes * (s.depthwise.taps + 4) / 50;
     return bytes / 10;
   }
 };
@@ -333,6 +365,7 @@ bool build_graph(TfLiteContext* context, Graph* graph) {
       case kFullyConnected: good = b.convolution(i); break;
       case kDepthwiseConv2d: good = b.by_groups(i, kDepthwise); break;
       case kMaxPool: good = b.by_groups(i, kMaximum); break;
+      case kAveragePool: good = b.by_groups(i, kAverage); break;
       case kAdd: b.addition(i); break;
       default: b.padding(i);
     }

@@ -192,7 +192,7 @@ const char* describe_pad(TfLiteContext* context, Layer* l) {
   return nullptr;
 }
 
-const char* describe_max_pool(TfLiteContext* context, const TfLiteNode* node, Layer* l) {
+const char* describe_pool(TfLiteContext* context, const TfLiteNode* node, Layer* l) {
   const TfLiteTensor &x = context->tensors[l->input], &y = context->tensors[l->output];
   const char* why = check_activation_tensor(x, 4);
   if (why || (why = check_activation_tensor(y, 4))) return why;
@@ -230,8 +230,9 @@ const char* describe(TfLiteContext* context, int index, const TfLiteNode* node,
   *l = Layer{index, (Operator)code, -1,           -1, -1, -1, -1, -1, kValid, 1, 1, 1, 1, 1,
              1,     kNone,          {0, 0, 0, 0}, 0,  0,  0};
   const bool convolution = code == kConv2d || code == kDepthwiseConv2d || code == kFullyConnected;
-  if (!convolution && code != kAdd && code != kPad && code != kMaxPool) return "operator not supported";
-  const int inputs = convolution || code == kAdd || code == kPad ? 2 : 1;
+  const bool pool = code == kMaxPool || code == kAveragePool;
+  if (!convolution && !pool && code != kAdd && code != kPad) return "operator not supported";
+  const int inputs = pool ? 1 : 2;
   if (!node->inputs || !node->outputs || node->inputs->size < inputs || node->outputs->size != 1)
     return "unexpected number of inputs";
   if (!node->builtin_data && code != kPad) return "no parameters";
@@ -254,8 +255,8 @@ const char* describe(TfLiteContext* context, int index, const TfLiteNode* node,
     if (inputs > 1) l->input2 = node->inputs->data[1];
     why = code == kAdd   ? describe_add(context, node, l)
           : code == kPad ? describe_pad(context, l)
-                         : describe_max_pool(context, node, l);
-    if (!why && code == kMaxPool) why = check_window(context, *l);
+                         : describe_pool(context, node, l);
+    if (!why && pool) why = check_window(context, *l);
   }
   if (!why && (l->activation < kNone || l->activation > kRelu6)) why = "activation not supported";
   if (!why) {

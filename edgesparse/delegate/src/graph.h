@@ -49,7 +49,7 @@ struct Padded {
   Spread spreads[64];
 };
 
-enum StepKind { kFromNhwc, kToNhwc, kMultiply, kWindowed, kDepthwise, kMaximum, kSum, kPadding };
+enum StepKind { kFromNhwc, kToNhwc, kMultiply, kWindowed, kDepthwise, kMaximum, kAverage, kSum, kPadding };
 
 struct Step {
   StepKind kind;

@@ -128,6 +128,7 @@ struct Depthwise {
   int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
   int pad_top, pad_left;
   int in_zero_point;
+  const uint8_t* counts;  // [pixels], average pools: how many pixels of the input an output's window has
 };
 
 // q = clamp(round(a * multiplier_a + b * multiplier_b + bias >> shift) + zero_point): XNNPACK's addition.
@@ -187,6 +188,8 @@ struct Kernels {
   void (*add)(const Addition&, const uint8_t* a, const uint8_t* b, uint8_t* out, size_t bytes);
   // One padded group: out[p] = max over taps of in[p + shift of the tap], clamped. scale and bias are unused.
   void (*max_pool)(const Depthwise&, const uint8_t* padded, uint8_t* out);
+  // One group padded with value 0: out[p] = sum over taps / counts[p], rounded half away from zero, clamped.
+  void (*average_pool)(const Depthwise&, const uint8_t* padded, uint8_t* out);
 };
 
 extern const Kernels portable_kernels;

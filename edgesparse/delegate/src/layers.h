@@ -24,7 +24,7 @@ struct Layer {
   int sparse_weights;  // the tensor that a DENSIFY decodes to `weights`, or -1
   Padding padding;
   int stride_height, stride_width, dilation_height, dilation_width;
-  int filter_height, filter_width;  // of pools
+  int filter_height, filter_width;
   Activation activation;
   int pads[4];   // of PAD: top, bottom, left, right
   double zeros;  // share of the weights

@@ -124,6 +124,31 @@ struct Generic {
       }
   }
 
+  static void average_pool(const Depthwise& d, const uint8_t* padded, uint8_t* out) {
+    for (int p = 0; p < d.pixels; p += kStrip) {
+      const int n = (d.pixels - p < kStrip ? d.pixels - p : kStrip) * kInPlane;
+      int32_t counts[kStrip * kInPlane];
+      for (int i = 0; i < n; i++) counts[i] = d.counts[p + i / kInPlane];
+      for (int plane = 0; plane < kPlanes; plane++) {
+        int32_t sum[kStrip * kInPlane];
+        for (int i = 0; i < n; i++) sum[i] = -d.taps * kOffset;
+        for (int t = 0; t < d.taps; t++) {
+          const Element* a = (const Element*)(padded + d.shifts[t] + plane * d.in_plane) + (size_t)p * kInPlane;
+          for (int i = 0; i < n; i++) sum[i] += a[i];
+        }
+        Element* o = (Element*)(out + plane * d.out_plane) + (size_t)p * kInPlane;
+        for (int i = 0; i < n; i++) {
+          // The quotient of numbers below 2^15 is exact enough in single precision to be cut off.
+          const int32_t size = (sum[i] < 0 ? -sum[i] : sum[i]) + counts[i] / 2;
+          int32_t q = (int32_t)((float)size / (float)counts[i]);
+          q = sum[i] < 0 ? -q : q;
+          q = q < d.output.lowest ? d.output.lowest : q;
+          o[i] = stored(q > d.output.highest ? d.output.highest : q);
+        }
+      }
+    }
+  }
+
   static void spread(const Spread& s, int groups, const uint8_t* in, size_t in_plane, uint8_t* out,
                      size_t out_plane) {
     // Output columns [left, right) come from the input.
@@ -207,7 +232,8 @@ struct Generic {
                    from_nhwc,
                    to_nhwc,
                    add,
-                   max_pool};
+                   max_pool,
+                   average_pool};
   }
 };
 

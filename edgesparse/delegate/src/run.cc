@@ -82,6 +82,8 @@ void run_groups(const Job& j, int part, int parts) {
     uint8_t* result = p.compacted ? wide : out;
     if (j.step->kind == kMaximum)
       k.max_pool(d, scratch, result);
+    else if (j.step->kind == kAverage)
+      k.average_pool(d, scratch, result);
     else
       k.depthwise(d, g, scratch, result);
     if (p.compacted) k.compact(1, d.out_height, d.out_width, p.pitch, wide, d.out_plane, out, out_plane);
@@ -120,7 +122,8 @@ void run_part(void* argument, int part, int parts) {
       return;
     }
     case kDepthwise:
-    case kMaximum: return run_groups(j, part, parts);
+    case kMaximum:
+    case kAverage: return run_groups(j, part, parts);
     case kSum: {
       const Range r = share(j.out_shape.groups(), part, parts);
       const size_t group = group_bytes(layout, j.out_shape.pixels());

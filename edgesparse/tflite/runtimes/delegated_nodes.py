@@ -18,7 +18,8 @@ from edgesparse.delegate.cost import DEPTHWISE, FLAT, Layer, Pair, kept_blocks
 from edgesparse.tflite.format.flatbuffer import Constant, indices, label, operator_name
 
 CONV = "CONV_2D"
-ADD, PAD, POOL, DENSIFY = "ADD", "PAD", "MAX_POOL_2D", "DENSIFY"
+ADD, PAD, DENSIFY = "ADD", "PAD", "DENSIFY"
+POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
 WEIGHTED = (CONV, DEPTHWISE, FLAT)
 _TYPES = schema.TensorType
 _MOST = 1 << 26
@@ -107,10 +108,8 @@ class Reader:
             # Nothing is stored of a tensor of zeros only, so that it is not among the constants.
             details = self.graph.tensors[source]
             zeros = np.zeros(indices(details.shape), np.int8)
-            name = (details.name or b"").decode("utf-8", "replace")
-            return Constant(
-                0, source, details.buffer, name, CONV, 0, 1, zeros, None, True, 0, 1, "int8"
-            )
+            name, buffer = (details.name or b"").decode("utf-8", "replace"), details.buffer
+            return Constant(0, source, buffer, name, CONV, 0, 1, zeros, None, True, 0, 1, "int8")
         return constant
 
     def shape(self, tensor: int) -> list[int]:
@@ -130,10 +129,10 @@ class Reader:
         shape = self.shape(outputs[0])
         if op not in WEIGHTED or constant is None or constant.values.ndim not in (2, 4):
             channels = shape[-1] if shape else 1
-            pixels = math.prod(shape[:-1])
-            if op in ("MEAN", "AVERAGE_POOL_2D"):  # Their work is to read.
-                before = self.shape(inputs[0])
-                pixels = math.prod(before[:-1])
+            worked = (
+                inputs[0] if op in ("MEAN", POOLS[0]) else outputs[0]
+            )  # Means' work is to read.
+            pixels = math.prod(self.shape(worked)[:-1])
             return Layer(op, channels, channels, (1, max(1, pixels)))
         weights, kept = constant.values, {}
         if op != DEPTHWISE:
@@ -168,9 +167,9 @@ class Reader:
         outputs: Sequence[int],
         constant: Constant | None,
     ) -> None:
-        if op not in (*WEIGHTED, ADD, PAD, POOL):
+        if op not in (*WEIGHTED, *POOLS, ADD, PAD):
             raise _Left("operator not supported")
-        if len(inputs) < (1 if op == POOL else 2) or len(outputs) != 1:
+        if len(inputs) < (1 if op in POOLS else 2) or len(outputs) != 1:
             raise _Left("unexpected number of inputs")
         if any(t < 0 and not (op in WEIGHTED and i == 2) for i, t in enumerate(inputs)):
             raise _Left("missing input")
@@ -183,17 +182,17 @@ class Reader:
             self._add(inputs, y)
         elif op == PAD:
             self._pad(inputs, y)
-        elif op == POOL:
+        elif op in POOLS:
             self._activations(x, y)
             self._same_quantization(x, y)
-            a, b = self.shape(x), self.shape(y)
-            if (a[0], a[3]) != (b[0], b[3]):
+            if self.shape(x)[::3] != self.shape(y)[::3]:
                 raise _Left("unexpected shape")
             self._window(options, (options.filterHeight, options.filterWidth), (1, 1), x, y)
         else:
             self._convolution(op, options, inputs, y, constant)
         activation = getattr(options, "fusedActivationFunction", 0)
-        if op != PAD and activation not in (0, 1, 2, 3):  # None, RELU, RELU_N1_TO_1, RELU6.
+        # None, RELU, RELU_N1_TO_1, RELU6.
+        if op != PAD and not 0 <= activation <= 3:
             raise _Left("activation not supported")
 
     def _quantization(self, tensor: int) -> tuple[float, int]:
@@ -207,31 +206,33 @@ class Reader:
         points = indices(quantization.zeroPoint)
         return float(scales[0]), points[0] if points else 0
 
-    def _activation(self, tensor: int, rank: int) -> None:
-        details, shape = self.graph.tensors[tensor], self.shape(tensor)
-        if details.type != (_TYPES.FLOAT32 if self.as_int8 else _TYPES.INT8):
-            raise _Left("not int8")
-        if details.isVariable:
-            raise _Left("a variable")
-        if len(shape) != rank:
-            raise _Left("unexpected rank")
-        if any(size < 1 for size in shape):
-            raise _Left("dimension without elements")
-        if math.prod(shape) >= _MOST:
-            raise _Left("too large")
-        scale, zero_point = self._quantization(tensor)
-        if not (scale > 0 and math.isfinite(scale)):
-            raise _Left("no scale")
-        if not -128 <= zero_point <= 127:
-            raise _Left("zero point out of range")
-
-    def _activations(self, *tensors: int) -> None:
+    def _activations(self, *tensors: int, rank: int = 4) -> None:
         for tensor in tensors:
-            self._activation(tensor, 4)
+            details, shape = self.graph.tensors[tensor], self.shape(tensor)
+            if details.type != (_TYPES.FLOAT32 if self.as_int8 else _TYPES.INT8):
+                raise _Left("not int8")
+            if details.isVariable:
+                raise _Left("a variable")
+            if len(shape) != rank:
+                raise _Left("unexpected rank")
+            if any(size < 1 for size in shape):
+                raise _Left("dimension without elements")
+            if math.prod(shape) >= _MOST:
+                raise _Left("too large")
+            scale, zero_point = self._quantization(tensor)
+            if not (scale > 0 and math.isfinite(scale)):
+                raise _Left("no scale")
+            if not -128 <= zero_point <= 127:
+                raise _Left("zero point out of range")
 
     def _same_quantization(self, x: int, y: int) -> None:
         if self._quantization(x) != self._quantization(y):
             raise _Left("another quantization")
+
+    def _ratio(self, x: int, y: int, least: float, limit: float) -> None:
+        scales = [np.float32(self._quantization(tensor)[0]) for tensor in (x, y)]
+        if not least <= scales[0] / scales[1] < limit:
+            raise _Left("scale out of range")
 
     def _check_weights(
         self, inputs: Sequence[int], y: int, constant: Constant | None, rank: int, dimension: int
@@ -313,8 +314,8 @@ class Reader:
         x, out = self.shape(inputs[0]), self.shape(y)
         if not 1 <= len(x) <= 4 or not 1 <= len(out) <= 4:
             raise _Left("unexpected rank")
-        self._activation(inputs[0], len(x))
-        self._activation(y, len(out))
+        self._activations(inputs[0], rank=len(x))
+        self._activations(y, rank=len(out))
         if options.weightsFormat:
             raise _Left("shuffled weights")
         self._check_weights(inputs, y, constant, 2, 0)
@@ -352,24 +353,15 @@ class Reader:
             raise _Left("constant operand")
         if not self.shape(a) == self.shape(b) == self.shape(y):
             raise _Left("broadcast")
-        for t in (a, b):
-            ratio = np.float32(self._quantization(t)[0]) / np.float32(self._quantization(y)[0])
-            if not 1 / 1024 <= ratio < 256:
-                raise _Left("scale out of range")
+        self._ratio(a, y, 1 / 1024, 256)
+        self._ratio(b, y, 1 / 1024, 256)
 
     def _pad(self, inputs: Sequence[int], y: int) -> None:
         x = inputs[0]
         self._activations(x, y)
-        details = self.graph.tensors[inputs[1]]
-        data = self.model.buffers[details.buffer].data
-        wide = details.type == _TYPES.INT64
-        if data is None or details.type not in (_TYPES.INT32, _TYPES.INT64):
-            raise _Left("paddings are not constant")
-        if math.prod(self.shape(inputs[1])) != 8 or len(data) < (64 if wide else 32):
-            raise _Left("paddings are not constant")
+        kinds = (_TYPES.INT32, _TYPES.INT64)
+        pads = self._numbers(inputs[1], 8, kinds, "paddings are not constant").reshape(4, 2)
         self._same_quantization(x, y)
-        pads: NDArray[Any] = np.frombuffer(memoryview(data), np.int64 if wide else np.int32)
-        pads = pads[:8].reshape(4, 2)
         if pads[0].any() or pads[3].any():
             raise _Left("padded batch or channels")
         if (pads < 0).any() or (pads > 4096).any():
@@ -377,6 +369,16 @@ class Reader:
         grown = [size + int(pads[i].sum()) for i, size in enumerate(self.shape(x))]
         if grown != self.shape(y):
             raise _Left("unexpected shape of output")
+
+    def _numbers(self, tensor: int, count: int, kinds: Sequence[int], why: str) -> NDArray[Any]:
+        """Return constant integers of one of these types; without them the reason is `why`."""
+        details = self.graph.tensors[tensor]
+        data = self.model.buffers[details.buffer].data
+        size = 8 if details.type == _TYPES.INT64 else 4
+        good = details.type in kinds and math.prod(self.shape(tensor)) == count
+        if data is None or not good or len(data) < size * count:
+            raise _Left(why)
+        return np.frombuffer(memoryview(data), f"<i{size}")[:count]
 
     def _is_constant(self, tensor: int) -> bool:
         data = self.model.buffers[self.graph.tensors[tensor].buffer].data
