@@ -27,6 +27,10 @@ SYMBOLS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
 """All that a library exports: what a runtime's load_delegate looks for."""
 SOURCES = Path(__file__).with_name("src")
 COMPILER = "ziglang"
+LIBRARIES = Path(__file__).with_name("lib")
+"""Where a wheel has its libraries."""
+MISSING = "missing.txt"
+"""File there that says why a wheel has none."""
 _GLIBC = "2.17"
 _ONLY = {"x86_64": re.compile(r"-m(avx|amx|sse)"), "aarch64": re.compile(r"-march=armv8")}
 """Which flags mark a source as one architecture's own."""
@@ -84,7 +88,7 @@ def _packaged(architecture: str) -> Path | None:
         raise BuildError(
             f"no delegate for {architecture}; edgesparse has it for {' and '.join(ARCHITECTURES)}"
         )
-    path = Path(__file__).parent / "lib" / file_name(architecture)
+    path = LIBRARIES / file_name(architecture)
     return path if path.is_file() else None
 
 
@@ -189,9 +193,14 @@ def _compiler() -> Path:
     folders = list(package.submodule_search_locations or ()) if package else []
     path = next((p for f in folders if (p := Path(f, "zig")).is_file()), None)
     if path is None:
+        reason = LIBRARIES / MISSING
+        wheel = "install edgesparse from a wheel, which has it built"
+        if reason.is_file():
+            why = reason.read_text(encoding="utf-8", errors="replace")
+            wheel = f"install another wheel of edgesparse: this one was made without it ({why})"
         raise BuildError(
             "the delegate is not built: the compiler is missing; pip install "
-            f"'{COMPILER}=={_pinned()}', or install edgesparse from a wheel, which has it built"
+            f"'{COMPILER}=={_pinned()}', or {wheel}"
         )
     return path
 

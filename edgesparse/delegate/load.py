@@ -63,7 +63,8 @@ def load(runtime: str = "ai-edge-litert", **options: str | float) -> Any:
         raise UsageError(f"{runtime} is not installed: pip install {runtime}") from None
     why = refused(runtime, version, platform.machine())
     if why is None and (sys.platform != "linux" or sys.byteorder != "little"):
-        why = f"delegate edgesparse runs on Linux only, not on {sys.platform}"
+        why = f"delegate edgesparse runs on little-endian Linux only, not on {sys.byteorder}-endian"
+        why += f" {sys.platform}"
     if why is not None:
         raise UsageError(f"{why}; install what it is tested with, or use xnnpack")
     module = import_module(MODULES[runtime])

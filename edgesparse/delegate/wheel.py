@@ -19,7 +19,13 @@ class BuildPy(build_py):
             return  # A clone builds them when they are first used.
         # pip loads this file alone, by its path.
         sys.path.insert(0, str(Path(__file__).parents[2]))
-        from edgesparse.delegate.build import ARCHITECTURES, BuildError, file_name, library
+        from edgesparse.delegate.build import (
+            ARCHITECTURES,
+            MISSING,
+            BuildError,
+            file_name,
+            library,
+        )
 
         folder = Path(self.build_lib, "edgesparse", "delegate", "lib")
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,4 +34,7 @@ class BuildPy(build_py):
                 shutil.copyfile(library(architecture), folder / file_name(architecture))
         except (BuildError, OSError) as error:
             shutil.rmtree(folder)
+            folder.mkdir()
+            # pip shows no warnings: whoever uses the wheel is told when the library is asked for.
+            (folder / MISSING).write_text(str(error), encoding="utf-8")
             self.warn(f"this wheel has no delegate, only XNNPACK: {error}")

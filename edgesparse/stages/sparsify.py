@@ -168,8 +168,11 @@ def _pattern_notes(layers: Sequence[LayerSparsity]) -> list[str]:
     return [f"{', '.join(names)}: {note}" for note, names in layers_by_note.items()]
 
 
-def _ordered(model: tf.keras.Model, spec: Any, dataset: Dataset) -> tf.keras.Model:
-    """Return the model with its channels in an order in which blocks keep larger weights."""
+def _ordered(
+    model: tf.keras.Model, spec: Any, dataset: Dataset
+) -> tuple[tf.keras.Model, tuple[str, ...]]:
+    """Return the model with its channels in an order in which blocks keep larger weights, and
+    notes."""
     from edgesparse.methods.choosing.channel_order import ordered
     from edgesparse.methods.training.fitting import comparison_samples
 
@@ -189,6 +192,7 @@ def _apply(
     context: StageContext, model: tf.keras.Model, spec: Any, dataset: Dataset, train: Train
 ) -> Sparsified:
     progress = context.progress
+    notes: tuple[str, ...] = ()
     if isinstance(spec, Magnitude):  # The only method with `auto`.
         from edgesparse.methods.choosing import auto
 
@@ -197,8 +201,9 @@ def _apply(
             measured = sensitivity.read_sensitivity(context.inputs["sensitivity"])
         resolved = untrained_model.resolve(context, model, spec)
         if _has_blocks(spec) and measured is None:  # Sensitivities are those of this order.
-            model = _ordered(model, resolved.spec, dataset)
-        return auto.prune(model, dataset, train, resolved, progress, measured)
+            model, notes = _ordered(model, resolved.spec, dataset)
+        done = auto.prune(model, dataset, train, resolved, progress, measured)
+        return dataclasses.replace(done, notes=(*notes, *done.notes))
     from edgesparse.methods import coverage
 
     # Built-in methods and those of users are called in the same way: with the arguments that they
@@ -207,7 +212,7 @@ def _apply(
     name, ref = (None, spec.method) if is_user_method else (spec.method, None)
     target = references.find("methods", name, ref, context.plan.loaded.folder)
     if _has_blocks(spec):
-        model = _ordered(model, spec, dataset)
+        model, notes = _ordered(model, spec, dataset)
     arguments = {
         "model": model,
         "dataset": dataset,
@@ -218,7 +223,8 @@ def _apply(
         _MULTIPLE: context.stage.spec.get(_MULTIPLE, AUTO_MULTIPLE),
     }
     result = references.call(target, spec.args if is_user_method else {}, arguments)
-    return coverage.as_sparsified(result, target.label)
+    done = coverage.as_sparsified(result, target.label)
+    return dataclasses.replace(done, notes=(*notes, *done.notes))
 
 
 def _measure_on_device(context: StageContext) -> Callable[[Sequence[tf.keras.Model]], list[float]]:

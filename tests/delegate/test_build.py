@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from setuptools import Distribution
+from setuptools.command.build_py import build_py
 
 from edgesparse.delegate import build
+from edgesparse.delegate.wheel import BuildPy
 from edgesparse.spec.safe.files import user_cache
 from tests.conftest import ROOT
 from tests.tools.elf import read_library
@@ -95,6 +98,22 @@ def test_a_missing_compiler_is_named_with_what_to_type(tmp_path, monkeypatch):
     with pytest.raises(build.BuildError, match="the compiler is missing; pip install"):
         build.library("x86_64")
     assert not list((tmp_path / "edgesparse" / "delegate").glob("[0-9a-f]*"))
+
+
+def test_a_wheel_without_libraries_says_why(tmp_path, monkeypatch):
+    """As the wheel's builder leaves it where nothing can be built."""
+    monkeypatch.setattr(build, "COMPILER", "no_such_compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = BuildPy(Distribution())
+    command.initialize_options()
+    command.editable_mode, command.build_lib = False, str(tmp_path / "wheel")
+    monkeypatch.setattr(build_py, "run", lambda _: None)
+    command.run()
+    folder = tmp_path / "wheel" / "edgesparse" / "delegate" / "lib"
+    assert [path.name for path in folder.iterdir()] == [build.MISSING]
+    monkeypatch.setattr(build, "LIBRARIES", folder)
+    with pytest.raises(build.BuildError, match=r"this one was made without it \(the delegate is"):
+        build.library("x86_64")
 
 
 def test_an_error_in_a_source_names_it(tmp_path, monkeypatch):

@@ -92,6 +92,12 @@ def test_unknown_versions_machines_and_runtimes_are_refused(monkeypatch):
     assert set(TESTED) == set(MODULES)
 
 
+def test_big_endian_and_other_systems_are_refused(monkeypatch):
+    monkeypatch.setattr(sys, "byteorder", "big")
+    with pytest.raises(UsageError, match="little-endian Linux only, not on big-endian linux;"):
+        delegate.load("ai-edge-litert")
+
+
 def resident_bytes():
     with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * 4096

@@ -21,6 +21,7 @@ from edgesparse.methods.network.keep_mask import distribute
 from edgesparse.methods.network.kernels import Kernel, kernels
 from edgesparse.methods.network.layer_channels import LayerChannels
 from edgesparse.models.files.equivalence import require_equal
+from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.step import BLOCKS, Pattern, block_shape
 
 _ORDERED = (
@@ -28,6 +29,8 @@ _ORDERED = (
 )  # fmt: skip
 _ZEROS = 0.1
 """Share of zeros from which on a kernel was pruned before."""
+_MOST_CHARACTERS = 200
+"""Characters of an error in a note."""
 _SWEEPS = 4
 _PARTNERS = 96
 """Channels with which each one is tried to change places, in a sweep; fewer in layers of millions
@@ -59,23 +62,29 @@ def ordered(
     pattern_of: Callable[[Kernel], Pattern | None],
     sparsity: float,
     samples: Any,
-) -> tf.keras.Model:
+) -> tuple[tf.keras.Model, tuple[str, ...]]:
     """Return the model with its channels in an order in which blocks keep more, and equal outputs.
 
     Args:
         model: a flat functional model.
         pattern_of: pattern of the zeros that a kernel will have; None: it stays dense.
         sparsity: share of zeros over all of these kernels.
-        samples: inputs for which outputs are compared; where they differ, since a layer depends on
-            the order of its channels, or a layer cannot be copied, the model is returned as it was.
+        samples: inputs for which outputs are compared.
+
+    Returns:
+        The model and notes. Where outputs differ, since a layer depends on the order of its
+        channels, or a layer cannot be copied, the model is as it was, and a note says why.
     """
     try:
         result = _ordered(model, pattern_of, sparsity)
         if result is not model:
             require_equal("ordering channels", model, result, samples)
-    except Exception:  # An order only helps: the step itself says what is wrong with a model.
-        return model
-    return result
+    except Exception as error:  # An order only helps: the step goes on without it.
+        line = (str(error).strip().splitlines() or [""])[0][:_MOST_CHARACTERS]
+        why = line if isinstance(error, EdgesparseError) else f"{type(error).__name__}: {line}"
+        note = "channels stay in their order, in which blocks may keep smaller weights"
+        return model, (f"{note}: {why}",)
+    return result, ()
 
 
 def _ordered(

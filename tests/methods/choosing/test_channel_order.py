@@ -52,7 +52,8 @@ def test_blocks_keep_more_and_outputs_are_the_same():
     scale = np.where(np.arange(24) % 4 == 1, 5.0, 1.0).astype(np.float32)
     weight.assign(weight * scale[:, None])
     before = [w.copy() for w in model.get_weights()]
-    result = ordered(model, blocks, 0.75, SAMPLES)
+    result, notes = ordered(model, blocks, 0.75, SAMPLES)
+    assert notes == ()
     assert kept(result) > 1.1 * kept(model)
     assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-5)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
@@ -63,20 +64,30 @@ def test_blocks_keep_more_and_outputs_are_the_same():
 
 def test_nothing_moves_without_blocks():
     model = network()
-    assert ordered(model, lambda _: "unstructured", 0.75, SAMPLES) is model
+    assert ordered(model, lambda _: "unstructured", 0.75, SAMPLES) == (model, ())
 
 
 def test_an_order_that_a_layer_depends_on_stays():
     model = network(normalize=lambda: layers.GroupNormalization(4))
-    result = ordered(model, blocks, 0.75, SAMPLES)
+    result, _ = ordered(model, blocks, 0.75, SAMPLES)
     assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-5)
 
 
 @pytest.mark.parametrize("pattern", ["block-1x2", "block-1x16", "block-4x4"])
 def test_every_block(pattern):
     model = network()
-    result = ordered(model, lambda k: None if k.reason else pattern, 0.5, SAMPLES)
+    result, _ = ordered(model, lambda k: None if k.reason else pattern, 0.5, SAMPLES)
     assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-5)
+
+
+def test_what_goes_wrong_is_a_note():
+    def failing(kernel):
+        raise ValueError("no pattern\nmore")
+
+    model = network()
+    result, (note,) = ordered(model, failing, 0.75, SAMPLES)
+    assert result is model
+    assert note.endswith("blocks may keep smaller weights: ValueError: no pattern")
 
 
 class Bottleneck(layers.Layer):
@@ -95,7 +106,7 @@ def test_a_layer_with_two_matrices_of_its_own_is_left_alone():
     x = layers.Conv2D(64, 3, activation="relu")(inputs)
     x = layers.GlobalAveragePooling2D()(Bottleneck()(x))
     model = tf.keras.Model(inputs, layers.Dense(5)(x))
-    result = ordered(model, lambda _: "block-1x4", 0.75, SAMPLES)
+    result, _ = ordered(model, lambda _: "block-1x4", 0.75, SAMPLES)
     assert np.allclose(result(SAMPLES), model(SAMPLES), atol=1e-4)
 
 
@@ -103,5 +114,5 @@ def test_blocks_of_an_earlier_step_stay_together():
     model = network()
     kernel = model.get_layer("inner").kernel
     kernel.assign(kernel * kernel_mask(kernels(model)["inner"], 0.75, "block-1x4"))
-    result = ordered(model, lambda k: "block-2x4" if k.layer == "outer" else None, 0.5, SAMPLES)
+    result, _ = ordered(model, lambda k: "block-2x4" if k.layer == "outer" else None, 0.5, SAMPLES)
     assert np.array_equal(result.get_layer("inner").kernel, kernel)
