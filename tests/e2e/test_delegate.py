@@ -118,6 +118,19 @@ def require_fallback(folder, reason):
     assert not any(note.startswith("runs by") for note in rows["dense-int8"].notes)
 
 
+def test_quantization_aware_training_keeps_blocks_for_it(project):
+    text = (project / "tiny.yaml").read_text()
+    head, tail = text.rsplit("quantize: int8", 1)
+    (project / "tiny.yaml").write_text(
+        f"{head}quantize: {{scheme: int8, qat: true, epochs: 1}}{tail}"
+    )
+    _, rows = deploy(project)
+    row = rows["sparse-int8"]
+    assert (row.status, row.delegate, row.agreement) == ("ok", "edgesparse", 1)
+    point = next(layer for layer in row.layers if layer.name == "point")
+    assert point.zeros >= 0.78 * point.weights
+
+
 def test_a_file_with_blocks_of_zeros_is_run_by_it(project, server):
     (project / "devices" / "board.yaml").write_text(server.device_yaml())
     done, rows = deploy(project)

@@ -113,6 +113,15 @@ def test_with_the_delegate_int8_takes_the_smallest_blocks_that_pay(mobilenet):
     assert {c for n, c in chosen.items() if n.startswith("conv_pw")} == {"unstructured"}
 
 
+@pytest.mark.parametrize(("features", "block"), [(PI5, "block-2x4"), (frozenset(), "block-1x4")])
+def test_auto_chooses_other_blocks_for_other_cpus(residual, features, block):
+    """A Cortex-A76 multiplies two rows nearly as fast as one, a Cortex-A72 does not."""
+    machine = Machine("ai-edge-litert", "2.1.6", "aarch64", features)
+    chosen = choose(residual, exploits([Profile(machine, delegate=True)], "int8", 0.7), 0.7)
+    convolutions = {pattern for name, pattern in chosen.items() if name != "classifier"}
+    assert convolutions == {block}
+
+
 def test_with_the_delegate_blocks_pay_in_int8_convolutions(mobilenet):
     profile = replace(ARM[1], delegate=True)
     pays = advice(mobilenet, profile, "int8", 0.9, "block-2x4", ["classifier"])
