@@ -63,10 +63,7 @@ def _lines(group: Sequence[_Effect], results: Results) -> Iterator[Verdict]:
     first = group[0]
     alike = {(effect.outcome, effect.smaller, effect.speedup.baseline) for effect in group}
     if len(group) > 1 and len(alike) == 1:
-        low = min(effect.speedup.ci95[0] for effect in group)
-        high = max(effect.speedup.ci95[1] for effect in group)
-        speed = speed_interval_text((low, high), high) + ("x" if high > 0.5 else "x slower")
-        yield Verdict(_text(first.row.variant, speed, first), first.pays)
+        yield Verdict(_text(first.row.variant, _range_text(group, results), first), first.pays)
         return
     for effect in group:
         ratio = effect.speedup.ratio
@@ -75,6 +72,19 @@ def _lines(group: Sequence[_Effect], results: Results) -> Iterator[Verdict]:
         several = len(group) > 1 or len(results.devices) > 1
         label = f" ({placement_label(effect.row, results)})" if several else ""
         yield Verdict(_text(effect.row.variant + label, speed, effect), effect.pays)
+
+
+def _range_text(group: Sequence[_Effect], results: Results) -> str:
+    """The slowest and the fastest block, or all intervals as one where theirs overlap."""
+    slowest, *_, fastest = sorted(group, key=lambda effect: effect.speedup.ratio)
+    if slowest.speedup.ci95[1] < fastest.speedup.ci95[0]:
+        return " to ".join(
+            f"{speed_text(effect.speedup.ratio)} ({placement_label(effect.row, results)})"
+            for effect in (slowest, fastest)
+        )
+    low = min(effect.speedup.ci95[0] for effect in group)
+    high = max(effect.speedup.ci95[1] for effect in group)
+    return speed_interval_text((low, high), high) + ("x" if high > 0.5 else "x slower")
 
 
 def _text(subject: str, speed: str, effect: _Effect) -> str:

@@ -87,6 +87,9 @@ def test_a_variant_alike_on_all_runtimes_has_one_line():
     rows += [row("dense-f32", 2.0, runtime=other), row("sparse", 1.0, 1.2, 1.4, runtime=other)]
     (line,) = verdicts(results(*rows))
     assert line.text == "sparse: 1.20-1.50x, 2.0x smaller vs dense-f32: sparsity saves time"
+    rows[3] = row("sparse", 1.0, 3.9, 4.1, runtime=other)
+    (line,) = verdicts(results(*rows))
+    assert line.text.startswith("sparse: 1.40x (ai-edge-litert) to 4.00x (tflite-runtime), 2.0x sm")
     rows[3] = row("sparse", 1.0, 0.9, 1.1, runtime=other)
     assert [line.pays for line in verdicts(results(*rows))] == [True, False]
 
