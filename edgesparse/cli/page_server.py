@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -140,6 +141,9 @@ def live_page(title: str, *, serve: bool, port: int | None) -> Iterator[LivePage
     thread.start()
     page = LivePage(server)
     say(f"live page: {page.url}", err=True)
+    if "SSH_CONNECTION" in os.environ:
+        tunnel = f"{server.server_port}:{LOOPBACK}:{server.server_port}"
+        say(f"from another machine: ssh -L {tunnel} THIS-MACHINE", err=True)
     try:
         yield page
     finally:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import click
@@ -19,6 +20,7 @@ from edgesparse.report.units import ms_text, size_text
 from edgesparse.spec.errors import EdgesparseError
 from tests.report.page.sample_run import HOSTILE, run
 from tests.tools.browser import chromium
+from tests.tools.sshd import ssh_server
 
 ROUND = events.RoundMeasured("pi", "ai-edge-litert", 1, "sparse-f32", 1, 5, 1.25)
 
@@ -169,18 +171,28 @@ def until(driver, script):
 
 
 @pytest.mark.slow
-def test_a_real_run_is_served_until_it_ends(tmp_path, tflite_files):
-    command = [sys.executable, "-m", "edgesparse", "bench", str(tflite_files["dense"]), "--quick"]
-    with subprocess.Popen(
-        [*command, "--serve"],
-        cwd=tmp_path,
-        env=os.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+def test_a_real_run_on_a_board_is_served_until_it_ends(tmp_path, tflite_files):
+    """From a machine that is itself reached over SSH."""
+    words = ["bench", str(tflite_files["dense"]), "--quick", "--serve", "--device", "board"]
+    (tmp_path / "devices").mkdir()
+    with ExitStack() as stack:
+        board = stack.enter_context(ssh_server(tmp_path / "board"))
+        (tmp_path / "devices" / "board.yaml").write_text(board.device_yaml())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgesparse", *words],
+            cwd=tmp_path,
+            env={**os.environ, "SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 22"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        stack.enter_context(process)
         line = process.stderr.readline()
         assert line.startswith("live page: http://127.0.0.1:")
+        port = urlsplit(line.split()[-1]).port
+        assert process.stderr.readline() == (
+            f"from another machine: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE\n"
+        )
         with ThreadPoolExecutor(1) as pool:
             shown = pool.submit(until_ended, line.split()[-1])
             process.stderr.read()
