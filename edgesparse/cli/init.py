@@ -53,6 +53,10 @@ def init(
     if example == "list":
         say("\n".join(examples()))
         return
+    if model is None and data is not None and data.suffix == ".npy":
+        raise click.UsageError(
+            f"--data {data} needs a model; type: edgesparse compress MODEL --data {data}"
+        )
     if model is None and folder is None:
         raise click.UsageError("name a folder, or start from your model with --model and --data")
     if model is not None and example is not None:
@@ -81,8 +85,9 @@ def _draft(
     """Draft files for a model; on a terminal, ask for what is missing."""
     import sys
 
-    from edgesparse.commands.drafts.draft import TABLES, columns_of, draft
+    from edgesparse.commands.drafts.draft import TABLES, columns_of, draft, require_layers
 
+    require_layers(model, data)
     asks = sys.stdin.isatty()
     if data is None:
         if not asks:

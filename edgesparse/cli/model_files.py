@@ -183,6 +183,10 @@ def encode(
     "--minutes", type=click.FloatRange(0, min_open=True),
     help="Time after which no more zeros are tried (default: all levels are).",
 )  # fmt: skip
+@click.option(
+    "--builder", metavar="FILE.py:FUNCTION",
+    help="Of an .h5 file of Keras with weights only: the function that builds its model.",
+)  # fmt: skip
 @WEIGHTS
 @NETWORK_SHAPES
 @QUICK
@@ -195,6 +199,7 @@ def compress(
     sparsity: float | None,
     max_error: float,
     minutes: float | None,
+    builder: str | None,
     weights: Path | None,
     shapes: tuple[str, ...],
     quick: bool,
@@ -213,7 +218,7 @@ def compress(
         compressed = project.compress(
             model, data, device, output,
             sparsity=sparsity, max_error=max_error, minutes=minutes, quick=quick,
-            weights=weights, input_shapes=shapes,
+            weights=weights, input_shapes=shapes, builder=builder,
         )  # fmt: skip
     results = compressed.results
 

@@ -30,6 +30,7 @@ def compress(
     quick: bool = False,
     weights: str | Path | None = None,
     input_shapes: Sequence[str] = (),
+    builder: str | None = None,
 ) -> Compressed:
     """Make a trained model smaller and faster for a device, without training it.
 
@@ -41,9 +42,9 @@ def compress(
     them is measured, and again for a better one.
 
     Args:
-        model: a .keras or .h5 file; a SavedModel folder, which is only converted and quantized; a
-            .tflite file; or a .pt2 or .onnx file, which is converted to one, as FILE.py:FUNCTION
-            is, which returns a torch.nn.Module.
+        model: a .keras or .h5 file; a SavedModel folder, which is converted, quantized and then
+            pruned as a .tflite file; a .tflite file; or a .pt2 or .onnx file, which is converted to
+            one, as FILE.py:FUNCTION is, which returns a torch.nn.Module.
         data: for a Keras model a .npz with x and y; a .npz of samples alone (x, or arrays by the
             inputs' names) or a .npy: the model's own outputs are the labels then; or a pipeline
             file with data. For a .tflite file a .npy or .npz of samples, for
@@ -55,6 +56,7 @@ def compress(
         minutes: no level of zeros is started, or goes on for a .tflite file, after this time.
         weights: of FILE.py:FUNCTION: its state_dict.
         input_shapes: of FILE.py:FUNCTION: shapes of its inputs, as "1x3x224x224" or "1x128:int64".
+        builder: of an .h5 file with weights only: FILE.py:FUNCTION that builds the Keras model.
 
     Raises:
         UsageError: a file is wrong; nothing was run.
@@ -67,6 +69,10 @@ def compress(
         raise UsageError(f"{target.parent}: no such folder")
     if target.is_dir() or not os.access(target.parent, os.W_OK):
         raise UsageError(f"{target}: cannot be written; name another file with -o")
+    if builder is not None and source.suffix not in (".h5", ".hdf5"):
+        raise UsageError(f"--builder {builder} needs an .h5 file of weights, not {source}")
+    if builder is not None and not is_reference(builder):
+        raise UsageError(f"--builder {builder}: write my_model.py:build, its file and function")
     deadline, before = Deadline(minutes), _written_at(target)
     try:
         file, samples = tflite_and_samples(project, model, Path(data), weights, input_shapes)
@@ -76,8 +82,9 @@ def compress(
             )
             return replace(compressed, source=str(source))
         return compress_keras(
-            project, source, Path(data), device, target, sparsity or 0.7, deadline, quick=quick
-        )
+            project, source, Path(data), device, target, sparsity, max_error, deadline, quick=quick,
+            builder=builder,
+        )  # fmt: skip
     except KeyboardInterrupt:
         if _written_at(target) != before:
             project.listener(events.Note(f"interrupted: {target} is the best file so far"))

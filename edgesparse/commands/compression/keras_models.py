@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,22 @@ import numpy as np
 import yaml
 
 from edgesparse.commands.compression.result import Compressed, Deadline, write
+from edgesparse.commands.compression.tflite_files import compress_file
 from edgesparse.commands.deploy import deploy
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.commands.results.model_files import FOLDER
 from edgesparse.graph import events
 from edgesparse.graph.workspace import Workspace
 from edgesparse.measure.results import Results
+from edgesparse.measure.rows import Row
 from edgesparse.measure.selection import best_row, clearly_slower, objections
-from edgesparse.models.files.reference_outputs import label_samples_in_child
+from edgesparse.models.reference_outputs import label_samples_in_child
 from edgesparse.spec.auto_variants import untrained_variants
 from edgesparse.spec.errors import EdgesparseError, UsageError
+from edgesparse.spec.pipeline import ModelSource
 from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
+
+_SPARSITY = 0.7
 
 
 def compress_keras(
@@ -32,13 +38,15 @@ def compress_keras(
     data: Path,
     device: DeviceName,
     target: Path,
-    sparsity: float,
+    sparsity: float | None,
+    max_error: float,
     deadline: Deadline,
     *,
     quick: bool,
+    builder: str | None = None,
 ) -> Compressed:
     """Compress a Keras model; see `compress`."""
-    loaded = _pipeline(source, data, sparsity, project.workspace())
+    loaded = _pipeline(source, builder, data, sparsity or _SPARSITY, project.workspace())
     variants = loaded.spec.variants
 
     def deployed(names: Sequence[str] | None, *, quick: bool, benchmark: bool = True) -> Results:
@@ -53,7 +61,10 @@ def compress_keras(
     dense = [name for name, variant in variants.items() if not variant.sparsify]
     sparse = [name for name in variants if name not in dense]
     if not sparse:
-        return _written(project, source, target, deployed(dense, quick=quick))
+        done = _written(project, source, target, deployed(dense, quick=quick))
+        project.listener(events.Note(f"wrote {target}: {done.change}; now zeros"))
+        zeros = _with_zeros(project, done, data, device, sparsity, max_error, deadline, quick=quick)
+        return zeros or done
     # Something useful first: dense files take seconds, zeros minutes.
     with suppress(_NothingKept):
         done = _written(project, source, target, deployed(dense, quick=True))
@@ -75,6 +86,42 @@ def compress_keras(
     return done
 
 
+def _with_zeros(
+    project: Resources,
+    dense: Compressed,
+    data: Path,
+    device: DeviceName,
+    sparsity: float | None,
+    max_error: float,
+    deadline: Deadline,
+    *,
+    quick: bool,
+) -> Compressed | None:
+    """Prune the float file of a SavedModel, which has no layers, and write it; None where no file
+    with zeros is within the limit and better than dense ones."""
+    results = dense.results
+    row = next((r for r in results.rows if r.variant == results.baseline and r.model), None)
+    if row is None or data.suffix in (".yaml", ".yml"):
+        reason = "needs --data as a .npy or .npz" if row else "needs a float file that runs"
+        project.listener(events.Note(f"zeros were skipped: pruning a SavedModel {reason}"))
+        return None
+    target, content = Path(dense.target), Path(dense.target).read_bytes()
+    try:
+        zeros = compress_file(
+            project, _kept(project, results, row), data, device, target, sparsity, max_error,
+            deadline, quick=quick,
+        )  # fmt: skip
+        if zeros.sparsity is not None:
+            return replace(zeros, source=dense.source)
+        reason = f"{dense.variant} is as fast, or no level is within the limit"
+    except EdgesparseError as error:
+        reason = str(error)
+    # Of dense files, the pipeline's is judged by its metric.
+    write(target, content)
+    project.listener(events.Note(f"{target} has no zeros: {reason}"))
+    return None
+
+
 class _NothingKept(EdgesparseError):
     """No variant ran and kept its metric."""
 
@@ -84,15 +131,19 @@ def _written(project: Resources, source: Path, target: Path, results: Results) -
     row = best_row(results.rows, results.gates)
     if row is None:
         raise _NothingKept(f"{source}: no variant ran and kept its metric; see 'edgesparse report'")
-    run = project.workspace().results_path(results.run)
-    kept = run.with_name(FOLDER) / f"{row.variant}-{row.runtime.name}.tflite"
-    write(target, kept.read_bytes())
+    write(target, _kept(project, results, row).read_bytes())
     dense = next((r for r in results.rows if r.variant == results.baseline and r.model), row)
     assert dense.model is not None
     return Compressed(
         str(source), str(target), row.variant, dense.model.bytes, target.stat().st_size, None, None,
         results,
     )  # fmt: skip
+
+
+def _kept(project: Resources, results: Results, row: Row) -> Path:
+    """Return the model file of a row, beside the results of its run."""
+    run = project.workspace().results_path(results.run)
+    return run.with_name(FOLDER) / f"{row.variant}-{row.runtime.name}.tflite"
 
 
 def _why_unchanged(results: Results) -> str:
@@ -107,9 +158,14 @@ def _why_unchanged(results: Results) -> str:
     return f"the float model was kept: {'; '.join(reasons.values()) or 'nothing else can pay here'}"
 
 
-def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -> Loaded[Any]:
+def _pipeline(
+    source: Path, builder: str | None, data: Path, sparsity: float, workspace: Workspace
+) -> Loaded[Any]:
     """Pipeline without training, with every variant that can pay."""
-    base, described = Path.cwd(), _data_keys(data, source, workspace)
+    model = {"ref": str(source.absolute())}
+    if builder is not None:
+        model = {"ref": str(Path(builder).absolute()), "weights": str(source.absolute())}
+    base, described = Path.cwd(), _data_keys(data, source, ModelSource(**model), workspace)
     if data.suffix in (".yaml", ".yml"):
         base = data.absolute().parent
     variants = untrained_variants(sparsity)
@@ -121,7 +177,7 @@ def _pipeline(source: Path, data: Path, sparsity: float, workspace: Workspace) -
         {
             "name": "compress",
             **described,
-            "model": {"ref": str(source.absolute())},
+            "model": model,
             "train": {"epochs": 0},
             "variants": variants,
             "release": "none",
@@ -145,7 +201,9 @@ def _by_file(error: EdgesparseError, loaded: Loaded[Any], source: Path, data: Pa
     return re.sub(re.escape(document.path) + r"(?::(\d+):\d+)?: ", location, str(error))
 
 
-def _data_keys(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]:
+def _data_keys(
+    data: Path, source: Path, model: ModelSource, workspace: Workspace
+) -> dict[str, Any]:
     """Pipeline keys for the data, and for the task where the model's outputs are the labels."""
     if data.suffix in (".yaml", ".yml"):
         spec = load_pipeline(data).spec.data
@@ -164,7 +222,7 @@ def _data_keys(data: Path, source: Path, workspace: Workspace) -> dict[str, Any]
     # Stored permanently: stages read it again.
     kept = workspace.folder / "compress" / f"{source.stem}-{data.stem}.npz"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    tasks = label_samples_in_child(source, data, kept)
+    tasks = label_samples_in_child(model, data.absolute(), kept.absolute())
     keys: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
     keys["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
     # The model has no error against its own outputs, so mae has no relative limit; of decisions

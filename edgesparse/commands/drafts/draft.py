@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from edgesparse.commands.drafts.examine import Examined, Request, examine_in_child
-from edgesparse.spec.code.saved_models import SUFFIXES
+from edgesparse.spec.code.saved_models import CONVERTED, SUFFIXES, TFLITE
 from edgesparse.spec.code.sources import functions_of
 from edgesparse.spec.device import device_at
 from edgesparse.spec.errors import UsageError
@@ -24,6 +24,7 @@ from edgesparse.spec.safe.temporary_folders import temporary_folder
 from edgesparse.spec.safe.text import clean
 
 TABLES = (".csv", ".tsv")
+_TORCH = re.compile(r"^\s*(?:import|from)\s+torch\b", re.MULTILINE)
 BUILDERS = ("build", "build_model", "create_model", "make_model", "get_model", "model")
 """Names of functions that are taken to build a script's model."""
 EXPLAIN_BUILDER = """\
@@ -106,11 +107,7 @@ def _model_source(model: str, base: Path, data: Path) -> tuple[dict[str, Any], b
     path = Path(f"{file}.py" if function else model)
     if not path.exists():
         raise UsageError(f"{path}: no such file")
-    if path.suffix == ".tflite":
-        raise UsageError(
-            f"{path}: a .tflite file needs no pipeline; type 'edgesparse compress {path} --data "
-            f"{data}' or 'edgesparse bench {path}'"
-        )
+    require_layers(model, data)
     if path.suffix == ".py":
         functions = functions_of(path)
         function = function or next((name for name in BUILDERS if name in functions), "")
@@ -123,6 +120,24 @@ def _model_source(model: str, base: Path, data: Path) -> tuple[dict[str, Any], b
             "or FILE.py:FUNCTION"
         )
     return {"ref": _relative(path, base)}, True, path.stem
+
+
+def require_layers(model: str, data: Path | None) -> None:
+    """Raise UsageError for a model without layers to train, with the commands that take it."""
+    file, _, function = model.partition(".py:")
+    path = Path(f"{file}.py" if function else model)
+    option = f"--data {data or 'SAMPLES.npz'}"
+    if path.suffix in (TFLITE, *CONVERTED) and path.is_file():
+        raise UsageError(
+            f"{path}: {path.suffix} files need no pipeline; type 'edgesparse compress {path} "
+            f"{option}' or 'edgesparse bench {path}'"
+        )
+    if path.suffix == ".py" and path.is_file() and _TORCH.search(path.read_text(errors="replace")):
+        words = f"{path}:{function or 'build'} --weights w.pt --input-shape 1x3x224x224"
+        raise UsageError(
+            f"{path}: a PyTorch network needs no pipeline; type 'edgesparse compress {words} "
+            f"{option}' or 'edgesparse bench {words}'; with your metric: 'edgesparse docs pytorch'"
+        )
 
 
 def _data_sources(
@@ -144,6 +159,12 @@ def _data_sources(
     if data.suffix == ".npz":
         options = [{}, {"scale": 255.0}] if _has_bytes(data) else [{}]
         return [{"name": "npz", "args": {**args, **option}} for option in options], False, []
+    if data.suffix == ".npy":
+        raise UsageError(
+            f"{data} has samples without labels; for a trained model type: edgesparse compress "
+            f"MODEL --data {data}; to train, save both in Python: numpy.savez('{data.stem}.npz', "
+            "x=..., y=...)"
+        )
     raise UsageError(
         f"{data}: name a folder with a folder of images per class, a .csv file, or a .npz with x "
         "and y; samples without labels serve 'edgesparse compress MODEL --data FILE'"

@@ -92,8 +92,9 @@ def _explain(error: Exception, path: Path) -> str:
     """Return the reason why Keras cannot load a file, with what to do."""
     reason = cause_of(error)
     builder = (
-        "name the function that builds the model, with this file as its weights: "
-        f"model: {{ref: my_model.py:build, weights: {path.name}}}"
+        "name the function that builds the model, with this file as its weights: in a pipeline "
+        f"model: {{ref: my_model.py:build, weights: {path.name}}}, for compress --builder "
+        "my_model.py:build"
     )
     if "<lambda>" in reason or "Improper config format for {'value'" in reason:
         kind = "an activation, initializer, regularizer or constraint"
@@ -125,6 +126,8 @@ def _version(path: Path) -> str:
         if "model_config" not in file.attrs:
             raise UsageError(
                 f"{path.name} contains weights only; name the function that builds the model, with "
-                f"this file as its weights: model: {{ref: my_model.py:build, weights: {path.name}}}"
+                "this file as its weights: in a pipeline model: "
+                f"{{ref: my_model.py:build, weights: {path.name}}}, for compress --builder "
+                "my_model.py:build"
             )
         return str(file.attrs.get("keras_version", "2"))

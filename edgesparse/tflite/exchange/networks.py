@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgesparse.spec.code import references
+from edgesparse.spec.code.saved_models import SUFFIXES as KERAS
 from edgesparse.spec.code.torch_models import DTYPES, EXAMPLE, parse_shape
 from edgesparse.spec.errors import UsageError
 
@@ -62,6 +63,11 @@ def network(
     weights = None if weights is None else Path(weights)
     if weights is not None and not weights.is_file():
         raise UsageError(f"{weights}: no such file")
+    if weights is not None and weights.suffix in KERAS:
+        raise UsageError(
+            f"{weights} has weights of Keras, not of PyTorch; type: edgesparse compress {weights} "
+            f"--builder {source}"
+        )
     if not input_shapes:
         raise UsageError(
             f"{source}: the shape of its input is missing; add --input-shape "

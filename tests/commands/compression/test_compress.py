@@ -35,6 +35,26 @@ def test_samples_alone_for_a_model_of_two_outputs_and_errors_by_the_users_files(
     assert "compress.yaml" not in str(caught.value)
 
 
+def test_a_saved_model_is_quantized_and_then_pruned_as_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.yaml").write_text(HERE)
+    layers = [tf.keras.layers.Dense(64, "relu"), tf.keras.layers.Dense(8, "softmax")]
+    tf.keras.Sequential([tf.keras.Input((32,)), *layers]).save("saved", save_format="tf")
+    np.save("x.npy", np.random.default_rng(0).normal(size=(100, 32)).astype("f"))
+    seen = []
+    with Project(tmp_path, listener=seen.append) as project:
+        done = project.compress(
+            "saved", "x.npy", "here", "out.tflite", sparsity=0.5, max_error=0.99, quick=True
+        )
+    labels_seen = [event.label for event in seen if isinstance(event, StageStarted)]
+    assert "reconstruct with 50% zeros" in labels_seen
+    assert done.source == "saved"
+    assert done.bytes_after == (tmp_path / "out.tflite").stat().st_size < done.bytes_before
+    notes = [event.text for event in seen if isinstance(event, Note)]
+    assert done.sparsity == 0.5 or any("out.tflite has no zeros" in note for note in notes)
+
+
 def written_project(folder, content, samples):
     """Write a device, a model and its samples; returns the model's path and that of an output."""
     (folder / "devices").mkdir()

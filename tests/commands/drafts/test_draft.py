@@ -122,14 +122,18 @@ def test_a_regression_is_scored_by_r2(tmp_path):
     ("model", "data", "message"),
     [
         ("m.tflite", "x.npz", "edgesparse compress .*m.tflite --data .*x.npz"),
+        ("m.pt2", "x.npz", r"\.pt2 files need no pipeline; type 'edgesparse compress .*m\.pt2 "),
+        ("m.onnx", "x.npz", r"or 'edgesparse bench .*m\.onnx'"),
+        ("net.py:make", "x.npy", r"a PyTorch network needs no .*net\.py:make --weights w\.pt"),
         ("script.py", "x.npz", r"has no function that returns its model.*\n    def build\(\):"),
         ("absent.keras", "x.npz", "no such file"),
         ("notes.txt", "x.npz", "is not a saved Keras model"),
-        ("train.py", "x.npy", "samples without labels serve 'edgesparse compress"),
+        ("train.py", "x.npy", "for a trained model type: edgesparse compress MODEL --data .*x.npy"),
     ],
 )
 def test_other_files_name_what_to_type(tmp_path, model, data, message):
-    for name in ("m.tflite", "script.py", "notes.txt", "x.npy"):
+    (tmp_path / "net.py").write_text("from torch import nn\ndef make(): ...\n")
+    for name in ("m.tflite", "m.pt2", "m.onnx", "script.py", "notes.txt", "x.npy"):
         (tmp_path / name).write_text("")
     (tmp_path / "train.py").write_text(SCRIPT)
     np.savez(tmp_path / "x.npz", x=np.zeros((9, 4)), y=np.zeros(9))

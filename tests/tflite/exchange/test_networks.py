@@ -11,7 +11,8 @@ from edgesparse.tflite.exchange.networks import Network, is_reference, network
 def file(tmp_path):
     path = tmp_path / "my_net.py"
     path.write_text("raise SystemExit\ndef build(): ...\nclass Net: ...\n")
-    (tmp_path / "w.pt").write_bytes(b"w")
+    for name in ("w.pt", "w.h5"):
+        (tmp_path / name).write_bytes(b"w")
     return path
 
 
@@ -32,6 +33,7 @@ def test_a_function_or_a_class_is_located_without_running_its_file(file):
         ("my_net.py:bild", None, ["1x2"], "no function or class 'bild'; did you mean 'build'"),
         ("other.py:build", None, ["1x2"], r"other\.py: no such file"),
         ("my_net.py:build", "v.pt", ["1x2"], r"v\.pt: no such file"),
+        ("my_net.py:build", "w.h5", [], r"type: edgesparse compress .*w\.h5 --builder .*py:build"),
         ("my_net.py:build", "w.pt", [], r"missing; add --input-shape 1x3x224x224 \(once for each"),
         ("my_net.py:build", "w.pt", ["x=1x2"], "--input-shape 'x=1x2': of a PyTorch network write"),
         ("my_net.py:build", "w.pt", ["1x2:int9"], r"--input-shape '1x2:int9'.*\(float32, "),

@@ -1,6 +1,8 @@
 """Outputs of a trained model, used as labels of samples that have none.
 
-    python -m edgesparse.models.files.reference_outputs MODEL SAMPLES OUT.npz    one line of JSON
+    python -m edgesparse.models.reference_outputs MODEL SAMPLES OUT.npz    one line of JSON
+
+MODEL is a pipeline's `model` as JSON.
 
 Runs in a child process: the process that reaches devices needs no TensorFlow.
 """
@@ -13,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from edgesparse import models
 from edgesparse.spec.errors import UsageError, summary_of
+from edgesparse.spec.pipeline import ModelSource
 from edgesparse.spec.safe.isolated_python import print_json_reply, run_json_module
 from edgesparse.spec.safe.text import clean
 
@@ -23,21 +27,22 @@ _SUM_TOLERANCE = 1e-3
 TIMEOUT_SECONDS = 3600
 
 
-def label_samples_in_child(model: Path, samples: Path, target: Path) -> dict[str, str]:
+def label_samples_in_child(source: ModelSource, samples: Path, target: Path) -> dict[str, str]:
     """Call `label_samples` in a child process. Raises UsageError, EdgesparseError."""
-    arguments = (model, samples, target)
+    arguments = (source.model_dump_json(), samples, target)
     result = run_json_module(
-        "edgesparse.models.files.reference_outputs", arguments, str(model), TIMEOUT_SECONDS
+        "edgesparse.models.reference_outputs", arguments, models.label(source), TIMEOUT_SECONDS
     )
     return {clean(str(name)): clean(str(task)) for name, task in result["tasks"].items()}
 
 
-def label_samples(model: Path, samples: Path, target: Path) -> dict[str, str]:
+def label_samples(source: ModelSource, samples: Path, target: Path) -> dict[str, str]:
     """Write samples and the model's outputs as labels to a .npz for the data format `npz`: one-hot
     classes for probabilities that sum to 1, decisions at 0.5 for outputs that end in a sigmoid,
     else the outputs.
 
     Args:
+        source: the model, with absolute paths.
         samples: a .npy of samples [n, ...]; or a .npz with x, or with arrays by the inputs' names.
 
     Returns:
@@ -46,14 +51,14 @@ def label_samples(model: Path, samples: Path, target: Path) -> dict[str, str]:
     Raises:
         UsageError: the model cannot be read, or the samples do not fit it.
     """
-    from edgesparse.models.files.reading import read
-
-    network, _ = read(model)
-    x = _by_input(model, network, samples)
+    network = models.build(source, Path("/"))
+    x = _by_input(network, samples)
     try:
         outputs = _predict(network, list(x.values()))
     except Exception as error:
-        raise UsageError(f"{model}: the samples do not fit: {summary_of(error)}") from error
+        raise UsageError(
+            f"{models.label(source)}: the samples do not fit: {summary_of(error)}"
+        ) from error
     tasks = dict.fromkeys(network.output_names, "regression")
     for index, (name, tensor) in enumerate(zip(tasks, network.outputs, strict=True)):
         y = outputs[index]
@@ -71,7 +76,7 @@ def label_samples(model: Path, samples: Path, target: Path) -> dict[str, str]:
     return tasks
 
 
-def _by_input(model: Path, network: Any, samples: Path) -> dict[str, np.ndarray]:
+def _by_input(network: Any, samples: Path) -> dict[str, np.ndarray]:
     """Return the samples in the order of the model's inputs."""
     stored = np.load(samples, allow_pickle=False)
     arrays = {"x": stored} if isinstance(stored, np.ndarray) else dict(stored)
@@ -107,4 +112,5 @@ def _keys(kind: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    print_json_reply(lambda: {"tasks": label_samples(*map(Path, sys.argv[1:]))})
+    model = ModelSource.model_validate_json(sys.argv[1])
+    print_json_reply(lambda: {"tasks": label_samples(model, *map(Path, sys.argv[2:]))})
