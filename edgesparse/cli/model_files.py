@@ -177,7 +177,7 @@ def encode(
     "--max-error", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.02,
     show_default=True,
     help="Largest loss of an output of a .tflite file, with its interval; 1: that of the best "
-    "constant answer.",
+    "constant answer. Of a Keras model without labels: largest loss of accuracy, r2 or f1.",
 )  # fmt: skip
 @click.option(
     "--minutes", type=click.FloatRange(0, min_open=True),

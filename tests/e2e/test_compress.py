@@ -61,6 +61,8 @@ def test_a_keras_model_without_labels(here):
     assert (here / "out.tflite").stat().st_size == found["bytes_after"] < found["bytes_before"]
     chosen = rows[found["variant"]]
     assert chosen["metrics"][0]["drop"] <= 0.01
+    limits = {(gate["metric"], gate["max"]) for gate in found["results"]["gates"]}
+    assert limits == {("accuracy_drop", 0.02)}
     for arguments, said in [
         (["mine.keras", "--data", "none.npz"], "none.npz: no such file"),
         (["no.keras", "--data", "x.npz"], "no.keras: no such file"),

@@ -35,11 +35,12 @@ def compress(
     """Make a trained model smaller and faster for a device, without training it.
 
     A Keras model is pruned with reconstruction, quantized and converted in every way that can pay
-    on the device; the fastest variant that keeps its metric is written (see `measure.selection`: at
-    most 2 points lost, and nothing beyond the interval). A float .tflite file
-    is quantized (with the extra `quantizer`) and pruned within `max_error`, and stored in the
-    format that the device exploits. Dense files come first: `output` is written as soon as one of
-    them is measured, and again for a better one.
+    on the device; the fastest variant that keeps its metric is written: with labels see
+    `measure.selection` (at most 2 points lost, and nothing beyond the interval), without them what
+    differs from the model's own outputs is at most `max_error`. A float .tflite file is quantized
+    (with the extra `quantizer`) and pruned within `max_error`, and stored in the format that the
+    device exploits. Dense files come first: `output` is written as soon as one of them is measured,
+    and again for a better one.
 
     Args:
         model: a .keras or .h5 file; a SavedModel folder, which is converted, quantized and then
@@ -52,7 +53,8 @@ def compress(
         sparsity: share of zeros; default: 0.7, and for .tflite the first of SPARSITIES within
             `max_error`.
         max_error: largest loss of an output of a .tflite file, at the upper end of its interval
-            where anything is lost: 0 for the original's answers, 1 for the best constant answer.
+            where anything is lost: 0 for the original's answers, 1 for the best constant answer;
+            of a Keras model without labels, the largest loss of accuracy, r2 or f1.
         minutes: no level of zeros is started, or goes on for a .tflite file, after this time.
         weights: of FILE.py:FUNCTION: its state_dict.
         input_shapes: of FILE.py:FUNCTION: shapes of its inputs, as "1x3x224x224" or "1x128:int64".

@@ -32,6 +32,11 @@ from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
 _SPARSITY = 0.7
 
 
+_METRICS = {"classification": "accuracy", "regression": "r2", "multi-label": "f1"}
+"""Metrics by task where the labels are the model's own outputs: mae would have no relative limit;
+of decisions those lost and new count, at their threshold."""
+
+
 def compress_keras(
     project: Resources,
     source: Path,
@@ -46,7 +51,8 @@ def compress_keras(
     builder: str | None = None,
 ) -> Compressed:
     """Compress a Keras model; see `compress`."""
-    loaded = _pipeline(source, builder, data, sparsity or _SPARSITY, project.workspace())
+    share = sparsity or _SPARSITY
+    loaded = _pipeline(source, builder, data, share, max_error, project.workspace())
     variants = loaded.spec.variants
 
     def deployed(names: Sequence[str] | None, *, quick: bool, benchmark: bool = True) -> Results:
@@ -159,9 +165,15 @@ def _why_unchanged(results: Results) -> str:
 
 
 def _pipeline(
-    source: Path, builder: str | None, data: Path, sparsity: float, workspace: Workspace
+    source: Path,
+    builder: str | None,
+    data: Path,
+    sparsity: float,
+    max_error: float,
+    workspace: Workspace,
 ) -> Loaded[Any]:
-    """Pipeline without training, with every variant that can pay."""
+    """Pipeline without training, with every variant that can pay, and a limit on what is lost where
+    the labels are the model's own outputs."""
     model = {"ref": str(source.absolute())}
     if builder is not None:
         model = {"ref": str(Path(builder).absolute()), "weights": str(source.absolute())}
@@ -173,6 +185,9 @@ def _pipeline(
         variants = {
             name: variant for name, variant in variants.items() if "sparsify" not in variant
         }
+    metric = _METRICS.get(described.get("task", {}).get("name"))
+    baseline, *others = variants
+    gates = [{"variant": v, "metric": f"{metric}_drop", "max": max_error} for v in others]
     text = yaml.safe_dump(
         {
             "name": "compress",
@@ -180,6 +195,8 @@ def _pipeline(
             "model": model,
             "train": {"epochs": 0},
             "variants": variants,
+            "baseline": baseline,
+            "gates": gates if metric else [],
             "release": "none",
         },
         sort_keys=False,
@@ -225,9 +242,5 @@ def _data_keys(
     tasks = label_samples_in_child(model, data.absolute(), kept.absolute())
     keys: dict[str, Any] = {"data": {"name": "npz", "args": {"path": str(kept.absolute())}}}
     keys["task"] = {"outputs": tasks} if len(tasks) > 1 else {"name": next(iter(tasks.values()))}
-    # The model has no error against its own outputs, so mae has no relative limit; of decisions
-    # those lost and new count, at their threshold.
-    metric = {"regression": "r2", "multi-label": "f1"}.get(next(iter(tasks.values())))
-    if metric is not None:
-        keys["metric"] = metric
-    return keys
+    metric = _METRICS[next(iter(tasks.values()))]
+    return keys if metric == "accuracy" else {**keys, "metric": metric}
