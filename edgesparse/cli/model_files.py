@@ -209,7 +209,7 @@ def compress(
 
     MODEL is a .keras or .h5 file, a SavedModel folder, or a float .tflite file; a .pt2 file of
     PyTorch and an .onnx file are converted to one, as a PyTorch network is: FILE.py:FUNCTION, with
-    --weights and --input-shape.
+    --weights and --input-shape, or a pipeline file with a torch model.
     """
     from edgesparse.cli.console import open_project, print_results, write_reports
     from edgesparse.report.units import size_text

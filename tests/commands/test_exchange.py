@@ -9,6 +9,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edgesparse.project import Project
+from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.exchange.convert import conversion_key
 from edgesparse.tflite.exchange.environment import ENVIRONMENTS
 from edgesparse.tflite.exchange.networks import network
@@ -59,6 +60,33 @@ data: {name: npz, args: {path: x.npz}}
 model: {torch: "my_net.py:build", weights: w.pt, input_shape: [1, 512]}
 variants: {dense: {}, small: {quantize: int8}}
 """
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options", "message"),
+    [
+        ("keras.yaml", "x.npz", {}, r"keras\.yaml: its model is not a torch one; compress takes"),
+        ("p.yaml", "p.yaml", {}, r"p\.yaml: .*my_net\.py:build needs --data as a \.npy or \.npz"),
+        ("my_net.py:build", "x.npz", {}, r"shape of its input is missing; add --input-shape 1x512"),
+        ("m.tflite", "x.npz", {"weights": "w.pt"}, r"--weights w\.pt needs a PyTorch network as"),
+        ("m.tflite", "x.npz", {"builder": "a.py:b"}, r"--builder a\.py:b needs an \.h5 file of"),
+        ("w.h5", "x.npz", {"builder": "a.py"}, r"--builder a\.py: write my_model\.py:build"),
+    ],
+)
+def test_compress_says_what_a_model_needs_before_anything_runs(
+    tmp_path, monkeypatch, model, data, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_net.py").write_text("def build(): ...\n")
+    for name in ("w.pt", "w.h5", "m.tflite"):
+        (tmp_path / name).write_bytes(b"w")
+    np.savez("x.npz", x=np.zeros((20, 512), "float32"))
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+    network = PIPELINE.splitlines()[2]
+    keras = "model: {name: mlp, args: {input_shape: [4], classes: 2}}"
+    (tmp_path / "keras.yaml").write_text(PIPELINE.replace(network, keras))
+    with Project(tmp_path) as project, pytest.raises(UsageError, match=message):
+        project.compress(model, data, **options)
 
 
 @pytest.mark.slow

@@ -13,8 +13,14 @@ from edgesparse.commands.compression.tflite_files import compress_file
 from edgesparse.commands.exchange import tflite_and_samples
 from edgesparse.commands.fleet.resources import DeviceName, Resources
 from edgesparse.graph import events
+from edgesparse.spec.code.saved_models import CONVERTED, TFLITE
+from edgesparse.spec.code.torch_models import shapes_of
 from edgesparse.spec.errors import UsageError
+from edgesparse.spec.pipeline import Pipeline
+from edgesparse.spec.reading.load import Loaded, load_pipeline
 from edgesparse.tflite.exchange.networks import is_reference
+
+_YAML = (".yaml", ".yml")
 
 
 def compress(
@@ -45,7 +51,8 @@ def compress(
     Args:
         model: a .keras or .h5 file; a SavedModel folder, which is converted, quantized and then
             pruned as a .tflite file; a .tflite file; or a .pt2 or .onnx file, which is converted to
-            one, as FILE.py:FUNCTION is, which returns a torch.nn.Module.
+            one, as FILE.py:FUNCTION is, which returns a torch.nn.Module; or a pipeline with a
+            torch model.
         data: for a Keras model a .npz with x and y; a .npz of samples alone (x, or arrays by the
             inputs' names) or a .npy: the model's own outputs are the labels then; or a pipeline
             file with data. For a .tflite file a .npy or .npz of samples, for
@@ -64,6 +71,8 @@ def compress(
         UsageError: a file is wrong; nothing was run.
         EdgesparseError: no variant is within the limit.
     """
+    if Path(model).suffix in _YAML:
+        model, weights, input_shapes = _network_of(load_pipeline(model))
     source, target = Path(model), Path(output)
     if not is_reference(model) and not source.exists():
         raise UsageError(f"{source}: no such file")
@@ -75,6 +84,9 @@ def compress(
         raise UsageError(f"--builder {builder} needs an .h5 file of weights, not {source}")
     if builder is not None and not is_reference(builder):
         raise UsageError(f"--builder {builder}: write my_model.py:build, its file and function")
+    is_file = is_reference(model) or source.suffix in (TFLITE, *CONVERTED)
+    if is_file and Path(data).suffix in _YAML:
+        raise UsageError(f"{data}: {source} needs --data as a .npy or .npz of samples")
     deadline, before = Deadline(minutes), _written_at(target)
     try:
         file, samples = tflite_and_samples(project, model, Path(data), weights, input_shapes)
@@ -91,6 +103,18 @@ def compress(
         if _written_at(target) != before:
             project.listener(events.Note(f"interrupted: {target} is the best file so far"))
         raise
+
+
+def _network_of(pipeline: Loaded[Pipeline]) -> tuple[str, Path | None, list[str]]:
+    """Return a pipeline's PyTorch network, its weights and the shapes of its inputs."""
+    model, folder = pipeline.spec.model, pipeline.folder
+    if model.torch is None:
+        raise UsageError(
+            f"{pipeline.path}: its model is not a torch one; compress takes its file: a .keras, "
+            f".h5, .tflite, .pt2 or .onnx; or type: edgesparse deploy {pipeline.path}"
+        )
+    weights = folder / model.weights if model.weights else None
+    return str(folder / model.torch), weights, shapes_of(model)
 
 
 def _written_at(path: Path) -> int | None:
