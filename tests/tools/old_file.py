@@ -1,5 +1,6 @@
 """Writes a .tflite file as converters did years ago: operator codes in the deprecated field alone,
-weights in half precision behind DEQUANTIZE, no signature, tensors that share a name or lack one."""
+weights in half precision behind DEQUANTIZE, activations as operators, no signature, tensors that
+share a name or lack one."""
 
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ def old_file(*, open_length=False):
     `open_length`: from [1, any, 16] to [1, any, 4]."""
     rng, graph = np.random.default_rng(0), schema.SubGraphT()
     graph.tensors, graph.operators = [], []
-    names = ("DEQUANTIZE", "FULLY_CONNECTED")
+    names = ("DEQUANTIZE", "FULLY_CONNECTED", "RELU")
     codes = [
         schema.OperatorCodeT(getattr(schema.BuiltinOperator, name), None, 1, 0) for name in names
     ]
@@ -47,11 +48,11 @@ def old_file(*, open_length=False):
         bias = half(rng.normal(size=outputs))
         y = tensor((*lengths, outputs), name="y" if outputs == WIDTHS[-1] else None)
         options = schema.FullyConnectedOptionsT(keepNumDims=open_length)
-        options.fusedActivationFunction = schema.ActivationFunctionType.RELU
-        if outputs == WIDTHS[-1]:
-            options.fusedActivationFunction = schema.ActivationFunctionType.NONE
         kind = schema.BuiltinOptions.FullyConnectedOptions
         graph.operators.append(schema.OperatorT(1, [x, weights, bias], [y], kind, options))
         x = y
+        if outputs != WIDTHS[-1]:
+            x = tensor((*lengths, outputs))
+            graph.operators.append(schema.OperatorT(2, [y], [x]))
     graph.outputs = [x]
     return serialize(model, aligned=True)

@@ -47,6 +47,9 @@ from edgesparse.tflite.runtimes.storage import store
 SPARSITIES = (0.7, 0.6, 0.5, 0.4, 0.3)
 """Tried in this order until the output error is within its limit."""
 
+_METHODS = 2
+"""Increased where kept levels would be others."""
+
 
 @dataclass(frozen=True)
 class _Candidate:
@@ -152,12 +155,12 @@ def _dense(
         path.write_bytes(encoded + trailing_bytes(content, str(source)))
         if _is_smaller(project, path, content):
             yield _Candidate(path, ())
+    schemes = quantize.DENSE_SCHEMES
     if not quantize.is_available():
-        note = f"dense int8, dynamic and f16 were skipped: {quantize.INSTALL}"
-        project.listener(events.Note(note))
-        return
-    for number, scheme in enumerate(quantize.DENSE_SCHEMES):
-        with _level(project, f"quantize to {scheme}", number, len(quantize.DENSE_SCHEMES)):
+        schemes = ("f16",)
+        project.listener(events.Note(f"dense int8 forms were skipped: {quantize.INSTALL}"))
+    for number, scheme in enumerate(schemes):
+        with _level(project, f"quantize to {scheme}", number, len(schemes)):
             try:
                 losses, stored = _resumed(
                     kept / f"{scheme}.tflite",
@@ -260,7 +263,7 @@ def _kept_folder(workspace: Workspace, source: Path, data: Path) -> Path:
     """Return the folder of levels, for the same file and samples, that a later run continues."""
     if not data.is_file():
         raise UsageError(f"{data}: no such file")
-    inputs = f"{__version__} {digest_of(source)} {digest_of(data)}"
+    inputs = f"{__version__} {_METHODS} {digest_of(source)} {digest_of(data)}"
     folder = workspace.folder / "compress" / hashlib.sha256(inputs.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return folder

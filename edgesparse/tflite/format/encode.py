@@ -177,7 +177,7 @@ def _insert_densify(model: Any, graph: Any, source: int, target: int) -> None:
             first = position if first is None else first
             operator.inputs = [target if i == source else i for i in inputs]
     graph.outputs = [target if i == source else i for i in indices(graph.outputs)]
-    code = _code(model, "DENSIFY", _DENSIFY_VERSION)
+    code = operator_code(model, "DENSIFY", _DENSIFY_VERSION)
     densify = schema.OperatorT(
         opcodeIndex=code,
         inputs=[source],
@@ -196,10 +196,10 @@ def _require_version(model: Any, graph: Any, constant: Constant) -> None:
             # NaN. In mixed models the converter gives all operators the highest version.
             if constant.values.dtype == np.float32:
                 version = SPARSE_KERNEL_VERSION
-            operator.opcodeIndex = _code(model, operator_name(model, operator), version)
+            operator.opcodeIndex = operator_code(model, operator_name(model, operator), version)
 
 
-def _code(model: Any, name: str, version: int) -> int:
+def operator_code(model: Any, name: str, version: int) -> int:
     """Return the index of an operator code with a version, added where it is missing."""
     number = getattr(schema.BuiltinOperator, name)
     for index, code in enumerate(model.operatorCodes):

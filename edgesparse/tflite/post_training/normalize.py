@@ -1,12 +1,14 @@
 """Files of older converters in the form that today's converter writes, which tools expect.
 
 Public .tflite files, such as MediaPipe's, are years old: operator codes are in the deprecated field
-alone, weights are in half precision behind DEQUANTIZE operators, and no signature is defined.
-ai-edge-quantizer takes every operator of such a file for ADD, sees no weights, or fails.
+alone, weights are in half precision behind DEQUANTIZE, activations are operators of their own, and
+no signature is defined. ai-edge-quantizer takes every operator of such a file for ADD, sees no
+weights, or fails.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,21 @@ from edgesparse.tflite.format.flatbuffer import (
     operator_name,
 )
 
+_FUSING = (
+    "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV",
+    "AVERAGE_POOL_2D", "MAX_POOL_2D",
+)  # fmt: skip
+_ACTIVATIONS = {
+    name: getattr(schema.ActivationFunctionType, name) for name in ("RELU", "RELU6", "RELU_N1_TO_1")
+}
 _KEY = "serving_default"
 """The converter's name of a signature."""
 
 
 def normalize(content: bytes, name: str = "model.tflite") -> bytes:
     """Rewrite a densely stored file with operator codes in their field, weights as f32 without
-    DEQUANTIZE, named tensors, and a signature; its outputs stay the same.
+    DEQUANTIZE, activations within the operators before them, named tensors, and a signature; its
+    outputs stay the same.
 
     Raises:
         UsageError: the file is damaged.
@@ -38,6 +48,7 @@ def normalize(content: bytes, name: str = "model.tflite") -> bytes:
             code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
         for graph in model.subgraphs:
             graph.operators = [o for o in graph.operators or () if not _fold(model, graph, o)]
+            _fuse_activations(model, graph)
             _name_tensors(graph)
         if not model.signatureDefs:
             model.signatureDefs = [_signature(model.subgraphs[0])]
@@ -56,6 +67,33 @@ def _fold(model: Any, graph: Any, operator: Any) -> bool:
     values = np.frombuffer(memoryview(data), np.float16).astype(np.float32)
     graph.tensors[target].buffer = add_buffer(model, values)
     return True
+
+
+def _fuse_activations(model: Any, graph: Any) -> None:
+    """Let operators apply the activation behind them, which XNNPACK does not run in int8."""
+    readers = Counter(index for operator in graph.operators for index in indices(operator.inputs))
+    readers.update(indices(graph.outputs))
+    producers: dict[int, Any] = {}
+    left = []
+    for operator in graph.operators:
+        activation = _ACTIVATIONS.get(operator_name(model, operator))
+        source = next(iter(indices(operator.inputs)), -1)
+        if activation and readers[source] == 1 and _is_linear(model, producers.get(source)):
+            producers[source].builtinOptions.fusedActivationFunction = activation
+            producers[source].outputs = operator.outputs
+            operator = producers[source]
+        else:
+            left.append(operator)
+        producers |= dict.fromkeys(indices(operator.outputs), operator)
+    graph.operators = left
+
+
+def _is_linear(model: Any, operator: Any) -> bool:
+    """Return whether an operator can apply an activation to its output, and does not."""
+    if operator is None or operator_name(model, operator) not in _FUSING:
+        return False
+    none = schema.ActivationFunctionType.NONE
+    return getattr(operator.builtinOptions, "fusedActivationFunction", None) == none
 
 
 def _name_tensors(graph: Any) -> None:

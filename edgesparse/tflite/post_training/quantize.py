@@ -27,12 +27,14 @@ from edgesparse.tflite.post_training.calibration_samples import (
     split_samples,
     with_sample_shapes,
 )
+from edgesparse.tflite.post_training.half_weights import halve_weights
 from edgesparse.tflite.post_training.judgement import OutputLoss, as_json, from_json
 from edgesparse.tflite.post_training.normalize import normalize
 
-DenseScheme = Literal["int8", "dynamic", "f16"]
-DENSE_SCHEMES: tuple[DenseScheme, ...] = ("int8", "dynamic", "f16")
-"""The fastest on most devices first."""
+DenseScheme = Literal["int8", "dynamic", "int8-weights", "f16"]
+DENSE_SCHEMES: tuple[DenseScheme, ...] = ("int8", "dynamic", "int8-weights", "f16")
+"""The fastest on most devices first. int8-weights computes as the float file does, f16 needs no
+quantizer."""
 INSTALL = "pip install 'edgesparse[quantizer]'"
 
 
@@ -82,11 +84,14 @@ def quantized(content: bytes, name: str, scheme: DenseScheme, samples: Arrays) -
     Raises:
         EdgesparseError: the quantizer is not installed, or does not support the file.
     """
+    normalized = normalize(content, name)
+    if scheme == "f16":
+        return halve_weights(normalized)
     if not is_available():
         raise EdgesparseError(f"{scheme} without the Keras model requires: {INSTALL}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            return _with_recipe(normalize(content, name), scheme, samples)
+            return _with_recipe(normalized, scheme, samples)
     except Exception as error:
         raise EdgesparseError(f"ai-edge-quantizer: {summary_of(error)}") from error
 
@@ -94,20 +99,28 @@ def quantized(content: bytes, name: str, scheme: DenseScheme, samples: Arrays) -
 def _with_recipe(content: bytes, scheme: DenseScheme, used: Arrays) -> bytes:
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
-    if scheme == "f16":
-        weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-        quantization = quantizer.Quantizer(bytearray(content))
-        quantization.update_quantization_recipe(
-            regex=".*",
-            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
-            algorithm_key="float_casting",
-            op_config=qtyping.OpQuantizationConfig(
-                weight_tensor_config=weights, explicit_dequantize=True
-            ),
-        )
-        return bytes(quantization.quantize().quantized_model)
-    recipes = {"int8": recipe.static_wi8_ai8, "dynamic": recipe.dynamic_wi8_afp32}
+    recipes = {
+        "int8": recipe.static_wi8_ai8,
+        "dynamic": recipe.dynamic_wi8_afp32,
+        "int8-weights": recipe.weight_only_wi8_afp32,
+    }
+    names = qtyping.TFLOperationName
     quantization = quantizer.Quantizer(bytearray(content), recipes[scheme]())
+    if scheme == "int8":
+        # Programs go on to pass and to read floats.
+        for name in (names.INPUT, names.OUTPUT):
+            quantization.update_quantization_recipe(".*", name, algorithm_key="no_quantize")
+    if scheme == "dynamic":
+        # XNNPACK runs depthwise convolutions in f32 or int8 only: each would cut the network.
+        weights = qtyping.TensorQuantizationConfig(
+            num_bits=8, granularity=qtyping.QuantGranularity.CHANNELWISE
+        )
+        config = qtyping.OpQuantizationConfig(
+            weight_tensor_config=weights,
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        )
+        quantization.update_quantization_recipe(".*", names.DEPTHWISE_CONV_2D, op_config=config)
     ranges = None
     if quantization.need_calibration:
         ranges = _ranges(quantization, content, used)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from edgesparse.spec.errors import UsageError
+from edgesparse.tflite.format.encode import serialize
 from edgesparse.tflite.format.flatbuffer import constants, open_model
 from edgesparse.tflite.format.signature import read_signature
 from edgesparse.tflite.post_training.calibration_samples import outputs_of
@@ -30,6 +31,19 @@ def test_an_old_file_gets_codes_f32_weights_names_and_a_signature_and_answers_as
     np.testing.assert_array_equal(before, after)
     # A second time changes nothing.
     assert normalize(changed) == changed
+
+
+def test_what_another_operator_or_the_user_reads_keeps_its_activation_apart():
+    model = open_model(old_file(), "m")
+    graph = model.subgraphs[0]
+    relu = next(operator for operator in graph.operators if operator.opcodeIndex == 2)
+    graph.outputs = [*graph.outputs, relu.inputs[0]]
+    content = serialize(model, aligned=True)
+    changed = normalize(content)
+    assert read_signature(changed).operators == {"FULLY_CONNECTED": 3, "RELU": 1}
+    x = {"x": np.random.default_rng(1).normal(size=(8, WIDTHS[0])).astype(np.float32)}
+    for before, after in zip(outputs_of(content, x), outputs_of(changed, x), strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def test_a_damaged_file_is_refused():

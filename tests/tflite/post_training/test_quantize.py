@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from edgesparse.spec.errors import UsageError
 from edgesparse.tflite.format.flatbuffer import constants, open_model
@@ -30,7 +31,16 @@ def test_a_file_of_an_old_converter(scheme, tmp_path):
     weights = [c for c in constants(open_model(content, "new"), content) if c.is_weight]
     stored = "float16" if scheme == "f16" else "int8"
     assert {constant.values.dtype.name for constant in weights} == {stored}
-    assert [end.name for end in read_signature(content).inputs] == ["x"]
+    ends = read_signature(content)
+    assert [(end.name, end.dtype) for end in (*ends.inputs, *ends.outputs)] == [
+        ("x", "float32"),
+        ("y", "float32"),
+    ]
+    # XNNPACK takes all of it, so that it is as fast as it can be.
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    names = [operator["op_name"] for operator in interpreter._get_ops_details()]
+    assert names.count("DELEGATE") == 1
 
 
 def test_open_lengths_are_those_of_the_samples(tmp_path):
