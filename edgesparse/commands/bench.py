@@ -31,6 +31,7 @@ from edgesparse.tflite.format.inspect import inspect, read_model
 from edgesparse.tflite.format.signature import Signature, explain_custom, read_signature
 from edgesparse.tflite.runtimes.compatibility import Profile
 from edgesparse.tflite.runtimes.explain import Explanation, explain
+from edgesparse.tflite.verify import Limits
 
 NAME_WIDTH = 48
 DELEGATES = ("xnnpack", "edgesparse")
@@ -116,8 +117,13 @@ def bench_files(
     *,
     quick: bool,
     layers: bool = False,
+    golden: Mapping[Path, tuple[Path, Limits]] | None = None,
 ) -> Results:
-    """Measure files that another command has written; `command` would measure them again."""
+    """Measure files that another command has written; `command` would measure them again.
+
+    Args:
+        golden: by file its golden outputs, and how far a device's may be from them.
+    """
     settings = shortened(settings) if quick else settings
     files: dict[str, _File] = {}
     names: list[str] = []
@@ -129,7 +135,8 @@ def bench_files(
         for delegate in dict.fromkeys(delegates or ("",)):
             # With two delegates a file is two variants; the second is compared with the first.
             label = f"{name} {delegate}" if len(set(delegates)) > 1 else name
-            files[label] = _File(path, ModelFile.of(info), signature, shapes, delegate)
+            expected = (golden or {}).get(path, (None, None))
+            files[label] = _File(path, ModelFile.of(info), signature, shapes, delegate, *expected)
     baseline = next(iter(files))
     stop, workspace = threading.Event(), project.workspace()
     with recorded(workspace, "bench", baseline, devices, quick=quick, command=command) as record:
@@ -173,14 +180,17 @@ class _File:
     shapes: tuple[tuple[int, tuple[int, ...]], ...]
     delegate: str
     """In place of the device file's; empty: that one."""
+    golden: Path | None
+    limits: Limits | None
 
 
 def _candidate(
     name: str, file: _File, runtime: RuntimeInfo, threads: int, target: Target, error: str | None
 ) -> Candidate:
     candidate = Candidate(
-        name, runtime, "", threads, None, file.path, file.model, shapes=file.shapes
-    )
+        name, runtime, "", threads, None, file.path, file.model, golden=file.golden,
+        limits=file.limits, shapes=file.shapes,
+    )  # fmt: skip
     return ready(candidate, target, error or too_many_threads(target, threads), file.delegate)
 
 

@@ -51,10 +51,10 @@ def lost_zeros(zeros: int, keras_zeros: int) -> str | None:
 
 
 def disagreement(agreement: float, limit: Limits) -> str | None:
-    """Describe the difference where too few outputs match the Keras model's, else None."""
+    """Describe the difference where too few outputs match the original model's, else None."""
     if agreement >= limit.min_agreement:
         return None
     return (
-        f"{agreement:.0%} of golden outputs match the Keras model (tolerance {limit.tolerance:g} x "
+        f"{agreement:.0%} of golden outputs match the expected (tolerance {limit.tolerance:g} x "
         f"range); {limit.min_agreement:.0%} required"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgesparse import __version__
 from edgesparse.commands.bench import bench_files
+from edgesparse.commands.compression.golden_outputs import LOOSE, TIGHT, write_golden
 from edgesparse.commands.compression.result import Compressed, Deadline, write
 from edgesparse.commands.fleet.probes import profiles
 from edgesparse.commands.fleet.resources import DeviceName, Resources
@@ -43,10 +44,13 @@ from edgesparse.tflite.post_training.judgement import (
 from edgesparse.tflite.post_training.pruning import TIMEOUT_SECONDS, reconstruct
 from edgesparse.tflite.runtimes.compatibility import Cell, Profile
 from edgesparse.tflite.runtimes.storage import store
+from edgesparse.tflite.verify import Limits
 
 SPARSITIES = (0.7, 0.6, 0.5, 0.4, 0.3)
 """Tried in this order until the output error is within its limit."""
 
+_LOOSE = ("int8", "dynamic")
+"""Forms whose activations are in 8 bits."""
 _METHODS = 2
 """Increased where kept levels would be others."""
 
@@ -98,9 +102,13 @@ def compress_file(
     command = shlex.join(["edgesparse", "bench", str(source), str(target), *options])
 
     def measured(candidates: Sequence[_Candidate], *, quick: bool) -> Compressed:
-        """Measure candidates beside the original, and write the best of them."""
+        """Measure candidates beside the original, check that each has the same outputs on the
+        device as here, and write the best of them."""
         files = [source, *(candidate.path for candidate in candidates)]
-        results = bench_files(project, files, devices, Benchmark(), command, sizes, quick=quick)
+        results = bench_files(
+            project, files, devices, Benchmark(), command, sizes, quick=quick,
+            golden=_golden(project, files[1:], data),
+        )  # fmt: skip
         # A row's variant is called like its file, unless another has the name.
         names = list(dict.fromkeys(row.variant for row in results.rows))
         by_name = dict(zip(names[1:], candidates, strict=True))
@@ -136,6 +144,22 @@ def compress_file(
             project.listener(events.Note(str(error)))
             return done if quick else measured(dense, quick=False)
         return measured([*dense, sparse], quick=quick)
+
+
+def _golden(
+    project: Resources, files: Sequence[Path], data: Path
+) -> dict[Path, tuple[Path, Limits]]:
+    """Write golden outputs beside each file, and note for which that fails."""
+    golden = {}
+    for file in files:
+        expected = file.with_suffix(".npz")
+        try:
+            write_golden(file, data, expected, TIMEOUT_SECONDS)
+            golden[file] = expected, LOOSE if file.stem in _LOOSE else TIGHT
+        except EdgesparseError as error:
+            text = f"{file.stem}: its outputs are not checked on the device: {error}"
+            project.listener(events.Note(text))
+    return golden
 
 
 def _dense(

@@ -118,3 +118,18 @@ def test_a_dense_file_is_written_first_and_levels_are_kept(
         assert done.lost
     assert any("--minutes ended before zeros" in note for note in notes)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_a_form_that_is_wrong_on_a_runtime_is_a_failed_row(tflite_files, samples, tmp_path):
+    """tflite-runtime 2.14 answers wrong by fully connected layers with scales per channel."""
+    source, out = written_project(tmp_path, tflite_files["dense"].read_bytes(), samples)
+    device = tmp_path / "devices" / "here.yaml"
+    device.write_text(device.read_text().replace("[ai", "[tflite-runtime, ai"))
+    with Project(tmp_path) as project:
+        words = (source, tmp_path / "x.npy", "here", out)
+        done = project.compress(*words, max_error=0.99, quick=True, minutes=1e-9)
+    dynamic = {row.runtime.name: row for row in done.results.rows if row.variant == "dynamic"}
+    assert "of golden outputs match the expected" in dynamic["tflite-runtime"].error
+    assert dynamic["ai-edge-litert"].agreement == 1.0
