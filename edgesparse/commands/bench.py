@@ -71,7 +71,8 @@ def bench(
         DeviceError: no device can be used.
     """
     settings = benchmark or Benchmark(threads=list(dict.fromkeys(threads)))
-    files = [models] if isinstance(models, str | Path) else models
+    named = [models] if isinstance(models, str | Path) else models
+    files = list(dict.fromkeys(str(file if is_reference(file) else Path(file)) for file in named))
     devices = project.devices(device)
     words = ["edgesparse", "bench", *map(str, files)]
     words += [word for target in devices for word in ("--device", target.option)]
@@ -80,7 +81,7 @@ def bench(
     words += [word for name in delegates for word in ("--delegate", name)]
     words += ["--weights", str(weights)] if weights else []
     words += [*["--quick"] * quick, *["--layers"] * layers]
-    networks = [file for file in dict.fromkeys(files) if is_reference(file)]
+    networks = list(filter(is_reference, files))
     if weights is not None and len(networks) != 1:
         raise UsageError(
             f"--weights {weights} needs one network as FILE.py:FUNCTION, not {len(networks)}; "
@@ -90,7 +91,7 @@ def bench(
     of_network = [shape for shape in input_shapes if "=" not in shape] if networks else []
     paths = [
         tflite_file(project, file, *((weights, of_network) if file in networks else ()))
-        for file in dict.fromkeys(files)
+        for file in files
     ]
     input_shapes = [shape for shape in input_shapes if shape not in of_network]
     if not paths:

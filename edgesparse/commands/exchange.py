@@ -67,10 +67,14 @@ def with_tflite_models(project: Resources, loaded: Loaded[Pipeline]) -> Loaded[P
     variants = {k: v for k, v in pipeline.variants.items() if v.model and v.model.torch}
     if pipeline.model.torch is None and not variants:
         return loaded
-    schemes = {variant.quantize.scheme for variant in pipeline.variants.values()} - {"f32"}
+    schemes = {
+        variant.quantize.scheme
+        for variant in pipeline.variants.values()
+        if pipeline.for_variant(variant).model.torch
+    } - {"f32", "f16"}
     if schemes and not quantize.is_available():
         raise UsageError(
-            f"{loaded.path}: {', '.join(schemes)} of a torch model: {quantize.INSTALL}"
+            f"{loaded.path}: {', '.join(sorted(schemes))} of a torch model: {quantize.INSTALL}"
         )
 
     def file_of(model: ModelSource) -> ModelSource:
@@ -113,7 +117,7 @@ def _converted(
     project.listener(events.StageDone(label, 1, 1))
     note = f"{source}: {converted.note}"
     if isinstance(original, Network) and original.weights is None:
-        note += "; without --weights its weights are those that the function sets"
+        note += "; without weights of its own they are those that the function sets"
     project.listener(events.Note(note))
     return converted
 

@@ -197,7 +197,7 @@ def _compiler() -> Path:
         wheel = "install edgesparse from a wheel, which has it built"
         if reason.is_file():
             why = reason.read_text(encoding="utf-8", errors="replace")
-            wheel = f"install another wheel of edgesparse: this one was made without it ({why})"
+            wheel = f"install another wheel of edgesparse: this one was built without it ({why})"
         raise BuildError(
             "the delegate is not built: the compiler is missing; pip install "
             f"'{COMPILER}=={_pinned()}', or {wheel}"

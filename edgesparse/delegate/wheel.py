@@ -35,6 +35,6 @@ class BuildPy(build_py):
         except (BuildError, OSError) as error:
             shutil.rmtree(folder)
             folder.mkdir()
-            # pip shows no warnings: whoever uses the wheel is told when the library is asked for.
+            # pip shows no warnings: users of the wheel see the reason where the library is needed.
             (folder / MISSING).write_text(str(error), encoding="utf-8")
             self.warn(f"this wheel has no delegate, only XNNPACK: {error}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgesparse.spec.code import saved_models
 from edgesparse.spec.code.run_inputs import Inputs
+from edgesparse.spec.errors import UsageError
 from edgesparse.spec.pipeline import ModelSource, Pipeline, Source
 from edgesparse.spec.reading.load import Loaded
 
@@ -66,6 +67,8 @@ def _user_code_digest(
 
 
 def _model_digest(model: ModelSource, base: Path, seen: Inputs) -> str:
+    if model.torch is not None:
+        raise UsageError(saved_models.NOT_CONVERTED.format(model.torch))
     if saved_models.is_saved(model):
         first = _saved_digest(base / str(model.ref), seen)
     else:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgesparse.measure.rows import RuntimeInfo
+from edgesparse.spec.code.saved_models import TFLITE
 from edgesparse.spec.pipeline import Pipeline, Variant
 from edgesparse.spec.sparsify import LEVELS, Magnitude, removes_channels
 from edgesparse.stages import compile as compile_
@@ -356,7 +357,10 @@ def _convert(
         teacher = start.train if variant.quantize.distill else None
         qat = graph.add("quantize", name, spec, model=model, teacher=teacher)
     data, golden = {**start.data, "task": start.task}, pipeline.verify.golden_samples
-    spec = convert.key_inputs(data, variant, golden, profiles.values())
+    ref = pipeline.for_variant(variant).model.ref or ""
+    spec = convert.key_inputs(
+        data, variant, golden, profiles.values(), is_file=ref.endswith(TFLITE)
+    )
     return graph.add("convert", name, spec, model=model, quantize=qat)
 
 

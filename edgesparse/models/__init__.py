@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.spec.code import references
-from edgesparse.spec.code.saved_models import is_saved
+from edgesparse.spec.code.saved_models import NOT_CONVERTED, is_saved
 from edgesparse.spec.errors import UsageError, cause_of
 from edgesparse.spec.pipeline import ModelSource
 
@@ -26,10 +26,7 @@ def build(source: ModelSource, base: Path) -> tf.keras.Model:
 def build_with_notes(source: ModelSource, base: Path) -> tuple[tf.keras.Model, tuple[str, ...]]:
     """Build or load a model as `build` does, with notes on how it was read."""
     if source.torch is not None:
-        raise UsageError(
-            f"{source.torch} is a torch model, which has no layers to train here; 'deploy', 'run', "
-            "'plan' and 'compress' convert it"
-        )
+        raise UsageError(NOT_CONVERTED.format(source.torch))
     if is_saved(source):
         from edgesparse.models.files.custom_objects import custom_objects
         from edgesparse.models.files.reading import read

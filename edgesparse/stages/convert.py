@@ -29,15 +29,27 @@ _USAGE_SAMPLES, _TRAINING_SAMPLES, _USAGE_BYTES = 128, 1000, 32_000_000
 
 
 def key_inputs(
-    data: Mapping[str, Any], variant: Variant, golden: int, profiles: Iterable[Profile]
+    data: Mapping[str, Any],
+    variant: Variant,
+    golden: int,
+    profiles: Iterable[Profile],
+    *,
+    is_file: bool,
 ) -> dict[str, Any]:
     """Return what the result depends on: the data of calibration and `golden` samples; of the
-    runtimes only whether one of them supports no scales per channel."""
+    runtimes only whether one of them supports no scales per channel; of a .tflite file's
+    quantizer its version."""
     half = {"compute": "f16"} if variant.quantize.compute == "f16" else {}
     biases = {"bias_correction": True} if variant.corrects_biases else {}
+    quantizer = {}
+    if is_file:
+        from edgesparse.tflite.post_training.quantize import quantizer_version
+
+        quantizer = {"quantizer": quantizer_version()}
     return {
         **half,
         **biases,
+        **quantizer,
         "data": data,
         "scheme": variant.quantize.scheme,
         "calibration_samples": variant.quantize.calibration_samples,

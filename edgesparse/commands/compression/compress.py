@@ -72,6 +72,10 @@ def compress(
         EdgesparseError: no variant is within the limit.
     """
     if Path(model).suffix in _YAML:
+        if weights is not None or input_shapes:
+            raise UsageError(
+                f"{model} names weights and shapes; remove --weights and --input-shape"
+            )
         model, weights, input_shapes = _network_of(load_pipeline(model))
     source, target = Path(model), Path(output)
     if not is_reference(model) and not source.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from edgesparse.spec.auto_variants import untrained_variants
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.pipeline import ModelSource
 from edgesparse.spec.reading.load import Loaded, load_pipeline, parse_pipeline
+from edgesparse.spec.safe.temporary_folders import temporary_folder
 
 _SPARSITY = 0.7
 
@@ -104,26 +105,30 @@ def _with_zeros(
     quick: bool,
 ) -> Compressed | None:
     """Prune the float file of a SavedModel, which has no layers, and write it; None where no file
-    with zeros is within the limit and better than dense ones."""
+    with zeros is within the limit and better than dense ones, among them the one written."""
     results = dense.results
     row = next((r for r in results.rows if r.variant == results.baseline and r.model), None)
     if row is None or data.suffix in (".yaml", ".yml"):
         reason = "needs --data as a .npy or .npz" if row else "needs a float file that runs"
         project.listener(events.Note(f"zeros were skipped: pruning a SavedModel {reason}"))
         return None
-    target, content = Path(dense.target), Path(dense.target).read_bytes()
-    try:
-        zeros = compress_file(
-            project, _kept(project, results, row), data, device, target, sparsity, max_error,
-            deadline, quick=quick,
-        )  # fmt: skip
-        if zeros.sparsity is not None:
-            return replace(zeros, source=dense.source)
-        reason = f"{dense.variant} is as fast, or no level is within the limit"
-    except EdgesparseError as error:
-        reason = str(error)
-    # Of dense files, the pipeline's is judged by its metric.
-    write(target, content)
+    target = Path(dense.target)
+    # Of dense files, the pipeline's is judged by its metric: it stays unless zeros beat it.
+    with temporary_folder() as folder:
+        written, part = folder / f"{dense.variant}.tflite", folder / target.name
+        written.write_bytes(target.read_bytes())
+        beside = [] if dense.variant == results.baseline else [written]
+        try:
+            zeros = compress_file(
+                project, _kept(project, results, row), data, device, part, sparsity, max_error,
+                deadline, quick=quick, beside=beside,
+            )  # fmt: skip
+            if zeros.sparsity is not None:
+                write(target, part.read_bytes())
+                return replace(zeros, source=dense.source, target=dense.target)
+            reason = f"{dense.variant} is as fast, or no level is within the limit"
+        except EdgesparseError as error:
+            reason = str(error)
     project.listener(events.Note(f"{target} has no zeros: {reason}"))
     return None
 
@@ -185,9 +190,12 @@ def _pipeline(
         variants = {
             name: variant for name, variant in variants.items() if "sparsify" not in variant
         }
-    metric = _METRICS.get(described.get("task", {}).get("name"))
     baseline, *others = variants
-    gates = [{"variant": v, "metric": f"{metric}_drop", "max": max_error} for v in others]
+    gates = [
+        {"variant": variant, "metric": f"{metric}_drop", "max": max_error}
+        for variant in others
+        for metric in _limited(described.get("task", {}))
+    ]
     text = yaml.safe_dump(
         {
             "name": "compress",
@@ -196,13 +204,22 @@ def _pipeline(
             "train": {"epochs": 0},
             "variants": variants,
             "baseline": baseline,
-            "gates": gates if metric else [],
+            "gates": gates,
             "release": "none",
         },
         sort_keys=False,
     )
     loaded = parse_pipeline(text, str(base / "compress.yaml"))
     return Loaded(loaded.spec.with_auto_variants(), loaded.document)
+
+
+def _limited(task: Mapping[str, Any]) -> list[str]:
+    """Return the metrics whose loss has a limit: of several outputs those of classes, since others
+    have an error of 0 against themselves."""
+    if "name" in task:
+        return [_METRICS[task["name"]]]
+    outputs = task.get("outputs", {}).items()
+    return [f"{name} accuracy" for name, kind in outputs if kind == "classification"]
 
 
 def _by_file(error: EdgesparseError, loaded: Loaded[Any], source: Path, data: Path) -> str:

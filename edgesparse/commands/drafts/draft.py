@@ -16,7 +16,7 @@ import yaml
 
 from edgesparse.commands.drafts.examine import Examined, Request, examine_in_child
 from edgesparse.spec.code.saved_models import CONVERTED, SUFFIXES, TFLITE
-from edgesparse.spec.code.sources import functions_of
+from edgesparse.spec.code.sources import bounded, functions_of
 from edgesparse.spec.device import device_at
 from edgesparse.spec.errors import UsageError
 from edgesparse.spec.reading.load import parse_device
@@ -25,6 +25,7 @@ from edgesparse.spec.safe.text import clean
 
 TABLES = (".csv", ".tsv")
 _TORCH = re.compile(r"^\s*(?:import|from)\s+torch\b", re.MULTILINE)
+_KERAS = re.compile(r"^\s*(?:import|from)\s+(?:tf_)?(?:keras|tensorflow)\b", re.MULTILINE)
 BUILDERS = ("build", "build_model", "create_model", "make_model", "get_model", "model")
 """Names of functions that are taken to build a script's model."""
 EXPLAIN_BUILDER = """\
@@ -132,7 +133,8 @@ def require_layers(model: str, data: Path | None) -> None:
             f"{path}: {path.suffix} files need no pipeline; type 'edgesparse compress {path} "
             f"{option}' or 'edgesparse bench {path}'"
         )
-    if path.suffix == ".py" and path.is_file() and _TORCH.search(path.read_text(errors="replace")):
+    text = bounded(path).decode(errors="replace") if path.suffix == ".py" and path.is_file() else ""
+    if _TORCH.search(text) and not _KERAS.search(text):
         words = f"{path}:{function or 'build'} --weights w.pt --input-shape 1x3x224x224"
         raise UsageError(
             f"{path}: a PyTorch network needs no pipeline; type 'edgesparse compress {words} "

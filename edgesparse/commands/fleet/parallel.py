@@ -15,6 +15,7 @@ from edgesparse.devices.agent.run_job import Stopped
 from edgesparse.devices.setup.connection import first_use
 from edgesparse.devices.setup.tidy import clear, remove_used
 from edgesparse.devices.transport.interface import Progress
+from edgesparse.devices.transport.journal import Journal
 from edgesparse.graph import events, open_runs
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
@@ -60,7 +61,7 @@ class Connections:
         def connect(device: Device) -> None:
             killed = open_runs.killed(runs, device.name)
             try:
-                journal = runs.parent / "leftovers" / device.name
+                journal = Journal(runs.parent / "leftovers" / device.name)
                 ready[device.name] = self._target(device, killed, journal, listener, stop)
                 open_runs.mark_clean(runs, device.name, killed)
             except EdgesparseError as error:
@@ -96,7 +97,7 @@ class Connections:
         self,
         device: Device,
         killed: Sequence[str],
-        journal: Path,
+        journal: Journal,
         listener: events.Listener,
         stop: threading.Event,
     ) -> Target:
@@ -104,7 +105,6 @@ class Connections:
         connected = self._targets.pop(device.name, None)
         if connected is not None:
             connected.transport.stop = stop
-            connected.transport.journal = journal
             if connected.device == device and _is_responding(connected):
                 self._targets[device.name] = connected
                 clear(connected.transport, killed)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import get_args
 
 from edgesparse.devices import edgetpu
@@ -17,6 +16,7 @@ from edgesparse.devices.setup.connection import connect
 from edgesparse.devices.setup.runtimes import provision
 from edgesparse.devices.setup.tidy import clear, leave
 from edgesparse.devices.transport.interface import DeviceError, Progress, Transport
+from edgesparse.devices.transport.journal import Journal
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.workdir import claim
 from edgesparse.measure.results import DeviceInfo
@@ -66,19 +66,19 @@ def open_target(
     device: Device,
     progress: Progress = lambda _, __: None,
     killed: Sequence[str] = (),
-    journal: Path | None = None,
+    journal: Journal | None = None,
 ) -> Target:
     """Connect to a device, install missing runtimes, and take inventory.
 
     Args:
         killed: runs whose host was killed; their leftovers on the device are removed.
-        journal: file for the names of files on the device until they are removed.
+        journal: keeps the names of files on the device until they are removed.
 
     Raises:
         DeviceError: the device cannot be used; the connection is closed.
     """
     transport = connect(device, progress)
-    transport.journal = journal
+    transport.journal = None if transport.is_ephemeral else journal
     try:
         target = _inventory(device, transport, progress)
         clear(transport, killed)

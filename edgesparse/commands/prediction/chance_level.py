@@ -23,7 +23,7 @@ def require_learned(plan: Plan, executor: Executor, listener: Listener) -> Calla
     """Return a check to call after each stage.
 
     The check raises EdgesparseError where the stage trained a dense model that is at chance level,
-    and variants are still to be made sparse or fine-tuned from it.
+    and variants that start from it are still missing.
     """
     variants = [
         stage

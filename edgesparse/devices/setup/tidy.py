@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 
 from edgesparse.devices.agent.run_job import PROGRAMS, put_programs
 from edgesparse.devices.transport.interface import DeviceError, Transport
 
 TIDY = PROGRAMS / "tidy.py"
 _SECONDS = 300.0
-_MOST_LEFT = 1000
-"""Names of a journal that are removed; others stay for a day."""
+_AT_ONCE = 1000
+"""Names in a command."""
 
 
 def clear(transport: Transport, killed: Sequence[str]) -> None:
@@ -20,13 +19,9 @@ def clear(transport: Transport, killed: Sequence[str]) -> None:
     if transport.is_ephemeral:
         return
     _tidy(transport, "begin", killed)
-    names: list[str] = []
-    if transport.journal is not None:
-        with suppress(OSError, UnicodeDecodeError):
-            names = transport.journal.read_text("utf-8").split()
-    if names:
-        _tidy(transport, "end", list(dict.fromkeys(names))[-_MOST_LEFT:])
-        _forget(transport)
+    for names in transport.journal.left() if transport.journal else ():
+        for start in range(0, len(names), _AT_ONCE):
+            _tidy(transport, "end", names[start : start + _AT_ONCE])
 
 
 def remove_used(transport: Transport) -> bool:
@@ -45,14 +40,9 @@ def remove_used(transport: Transport) -> bool:
             _tidy(transport, "end", names)
         except DeviceError:
             return False
-        _forget(transport)
+        if transport.journal is not None:
+            transport.journal.clear()
     return True
-
-
-def _forget(transport: Transport) -> None:
-    if transport.journal is not None:
-        with suppress(OSError):
-            transport.journal.unlink(missing_ok=True)
 
 
 def leave(transport: Transport) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edgesparse.devices.transport.journal import Journal
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import file_digest
@@ -73,8 +74,8 @@ class Transport(Protocol):
     """Set to stop waiting for a device that cannot be reached."""
     used: set[str]
     """Paths in workdir/files that were copied, or existed already."""
-    journal: Path | None
-    """File on this machine with the names of `used`, for a run after one that was killed."""
+    journal: Journal | None
+    """Keeps the names of `used` on this machine, for a run after one that was killed."""
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float = 60.0) -> Completed:
         """Run a command to its end; no shell sees the arguments unquoted.
@@ -119,11 +120,7 @@ def note_used(transport: Transport, files: Iterable[Upload]) -> None:
     new = {file.target for file in files if file.target.startswith(shared)} - transport.used
     transport.used |= new
     if new and transport.journal is not None:
-        # Without a journal leftovers stay for a day.
-        with suppress(OSError):
-            transport.journal.parent.mkdir(parents=True, exist_ok=True)
-            with transport.journal.open("a", encoding="utf-8") as journal:
-                journal.writelines(f"{path.removeprefix(shared)}\n" for path in sorted(new))
+        transport.journal.add(path.removeprefix(shared) for path in sorted(new))
 
 
 def disk_full(name: str, file: Upload, free_bytes: int, workdir: str) -> NotWrittenError | None:

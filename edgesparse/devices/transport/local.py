@@ -22,6 +22,7 @@ from edgesparse.devices.transport.interface import (
     not_written,
     note_used,
 )
+from edgesparse.devices.transport.journal import Journal
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.spec.device import Local
 from edgesparse.spec.safe.files import file_digest
@@ -38,7 +39,7 @@ class LocalTransport:
     def __init__(self, name: str, spec: Local, workdir: str) -> None:
         self.name = name
         self.used: set[str] = set()
-        self.journal: Path | None = None
+        self.journal: Journal | None = None
         self.stop = threading.Event()
         self.python = os.path.expanduser(spec.python) if spec.python else sys.executable
         self.workdir = os.path.abspath(os.path.expanduser(workdir))

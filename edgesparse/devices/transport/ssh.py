@@ -26,6 +26,7 @@ from edgesparse.devices.transport.interface import (
     Upload,
     note_used,
 )
+from edgesparse.devices.transport.journal import Journal
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.devices.transport.retry import persistent
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE, explain, login_command
@@ -55,7 +56,7 @@ class SshTransport:
         self.clock_slowdown = patience
         self.spec = spec
         self.used: set[str] = set()
-        self.journal: Path | None = None
+        self.journal: Journal | None = None
         self.stop = threading.Event()
         if shutil.which("ssh") is None:
             raise DeviceError(

@@ -24,7 +24,7 @@ class TFLiteGraph(tf.keras.layers.Layer):
         super().__init__(trainable=False, **named)
         self.content = content
         interpreter = Interpreter(model_content=content)
-        (signature,) = interpreter.get_signature_list()
+        signature, *_ = interpreter.get_signature_list()
         self._runner = interpreter.get_signature_runner(signature)
         # TensorFlow calls it from its threads.
         self._lock = threading.Lock()

@@ -12,6 +12,10 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 CONVERTED = (".onnx", ".pt2")
 """Files that become .tflite files, which have no layers to train."""
 TFLITE = ".tflite"
+NOT_CONVERTED = (
+    "{} is a torch model, which has no layers to train here; 'deploy', 'run', 'plan' and "
+    "'compress' convert it"
+)
 _GRAPH = "saved_model.pb"
 
 

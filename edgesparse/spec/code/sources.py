@@ -142,9 +142,12 @@ def local_imports(file: Path, folder: Path) -> list[Path]:
 
 def missing_import(file: Path) -> tuple[int, str] | None:
     """Return the line and name of the first module that is imported at the top of a file, and is
-    neither installed nor beside it; None for a file that changes where modules are found."""
-    if b"sys.path" in bounded(file):
+    neither installed nor beside it; None where the file, or one beside it that it imports, changes
+    where modules are found."""
+    sources = map(bounded, [file, *local_imports(file, file.parent)])
+    if any(word in source for source in sources for word in (b"sys.path", b"site.addsitedir")):
         return None
+    folder = [str(file.parent)]
     for node in tree(file).body:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -153,8 +156,12 @@ def missing_import(file: Path) -> tuple[int, str] | None:
         else:
             continue
         for name in (name.partition(".")[0] for name in names):
-            beside = (file.parent / name).is_dir() or is_file(file.parent / f"{name}.py")
-            if name not in sys.stdlib_module_names and not beside and _top_level(name) is None:
+            is_there = (
+                name in sys.stdlib_module_names
+                or importlib.machinery.PathFinder.find_spec(name, folder) is not None
+                or _top_level(name) is not None
+            )
+            if not is_there:
                 return node.lineno, name
     return None
 

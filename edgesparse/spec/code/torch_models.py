@@ -20,11 +20,13 @@ _SHAPE = re.compile(r"([1-9]\d{0,6}(?:x[1-9]\d{0,6})*)(?::(\w+))?")
 
 
 def parse_shape(text: str) -> tuple[tuple[int, ...], str] | None:
-    """Parse an input's shape and dtype, "1x3x224x224" or "1x128:int64"; None for other texts."""
+    """Parse an input's shape and dtype, "1x3x224x224" or "1x128:int64", a batch of 1 first; None
+    for other texts."""
     match = _SHAPE.fullmatch(text)
     if match is None or (match[2] or "float32") not in DTYPES:
         return None
-    return tuple(map(int, match[1].split("x"))), match[2] or "float32"
+    shape = tuple(map(int, match[1].split("x")))
+    return None if shape[0] != 1 else (shape, match[2] or "float32")
 
 
 def shapes_of(model: ModelSource) -> list[str]:
@@ -59,9 +61,6 @@ def torch_problems(model: ModelSource, base: Path) -> list[tuple[str, str]]:
     return problems
 
 
-def compress_command(model: ModelSource) -> str:
-    """Return the command that prunes a pipeline's PyTorch network without training."""
-    words = ["edgesparse", "compress", str(model.torch)]
-    words += ["--weights", model.weights] if model.weights else []
-    words += [word for shape in shapes_of(model) for word in ("--input-shape", shape)]
-    return shlex.join([*words, "--data", "FILE"])
+def compress_command(pipeline: str) -> str:
+    """Return the command that prunes the PyTorch network of a pipeline file without training."""
+    return shlex.join(["edgesparse", "compress", pipeline, "--data", "FILE"])

@@ -201,14 +201,18 @@ def _torch_changes(pipeline: Pipeline, document: Document, model: ModelSource) -
         )
         return [document.problem(("variants",), message)]
     why = (
-        "a torch model has no layers to train here: remove 'sparsify' and 'qat', and leave out "
-        f"'train.epochs'; for zeros without training type: {compress_command(model)}"
+        "a torch model has no layers to train here: remove 'sparsify' and 'qat', and set "
+        "'train: {epochs: 0}'; for zeros without training type: "
+        f"{compress_command(document.path)}"
     )
     changed = _changed(pipeline, model)
     # Of a pipeline's only model they are 0 without being written.
-    written = pipeline.model.torch is None or "epochs" in pipeline.train.model_fields_set
-    if pipeline.train.epochs and written:
-        changed.append(("train",))
+    others = pipeline.model.torch is None or any(
+        variant.model is not None and variant.model.torch is None
+        for variant in pipeline.variants.values()
+    )
+    if pipeline.train.epochs and (others or "epochs" in pipeline.train.model_fields_set):
+        changed.append(("train",) if ("train",) in document.values else ("model",))
     problems = [document.problem(location, why) for location in changed]
     for name, variant in pipeline.variants.items():
         scheme = variant.quantize.scheme

@@ -133,8 +133,11 @@ def conversion_key(source: Path | Network, environment: Environment, samples: Pa
     code = sorted(Path(__file__).parent.rglob("*.py"))
     recipe: list[Any] = [source.stem, environment.folder.name]
     if isinstance(source, Network):
-        target = references.find("models", None, str(source), Path.cwd(), classes=True)
+        name = f"{source.file.name}:{source.function}"
+        target = references.find("models", None, name, source.file.parent, classes=True)
         recipe += [source.function, source.inputs, references.digest(target)]
+        # Packages that the user has added.
+        recipe += sorted(path.name for path in environment.folder.rglob("*.dist-info"))
         files = [source.weights] if source.weights else []
     else:
         files = [source, *_external(source)]
@@ -164,7 +167,9 @@ def _convert(
     }
     command = converter_command(environment.python, arguments)
     original = run_json(command, str(source), TIMEOUT_SECONDS, environment=_VARIABLES)
-    read = {file: digest_of(Path(file)) for file in original.pop("read", [])}
+    # Some are gone when the converter ends.
+    files = [file for file in original.pop("read", []) if Path(file).is_file()]
+    read = {file: digest_of(Path(file)) for file in files}
     if environment.format == "torch":
         target.write_bytes(name_layers(target.read_bytes()))
     words = (source, target, json.dumps(original))

@@ -59,7 +59,7 @@ def network(
     file = Path(name)
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
-    references.find("models", None, f"{file}:{function}", Path.cwd(), classes=True)
+    references.find("models", None, f"{file.name}:{function}", file.parent, classes=True)
     weights = None if weights is None else Path(weights)
     if weights is not None and not weights.is_file():
         raise UsageError(f"{weights}: no such file")
@@ -80,8 +80,8 @@ def _parsed(text: str) -> tuple[tuple[int, ...], str]:
     parsed = parse_shape(text)
     if parsed is None:
         raise UsageError(
-            f"--input-shape {text!r}: of a PyTorch network write {EXAMPLE}, or 1x128:int64 "
-            f"({', '.join(DTYPES)}), in the order of forward()'s arguments"
+            f"--input-shape {text!r}: of a PyTorch network write {EXAMPLE}, a batch of 1 "
+            f"first, or 1x128:int64 ({', '.join(DTYPES)}), in the order of forward()'s arguments"
         )
     return parsed
 

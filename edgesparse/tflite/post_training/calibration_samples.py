@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,9 @@ def outputs_of(content: bytes, samples: Arrays) -> list[np.ndarray]:
 
 def judge_file(before: bytes, after: bytes, samples: Arrays) -> list[OutputLoss]:
     """Judge the outputs of a changed file against the original's."""
-    names = [spec.name for spec in read_signature(before).outputs]
+    # Several outputs can have one name, or none.
+    outputs = [spec.name or "output" for spec in read_signature(before).outputs]
+    times = Counter(outputs)
+    names = [name if times[name] == 1 else f"{name} {i}" for i, name in enumerate(outputs)]
     expected, actual = (outputs_of(content, samples) for content in (before, after))
     return judge(dict(zip(names, expected, strict=True)), dict(zip(names, actual, strict=True)))

@@ -96,7 +96,7 @@ def objection(losses: Sequence[OutputLoss], max_error: float) -> str | None:
     An output's interval must end within `max_error`, or, since few samples cannot show that,
     nothing of it may be lost.
     """
-    refused = [loss for loss in losses if loss.loss > 0 and loss.interval[1] > max_error]
+    refused = [loss for loss in losses if not loss.loss <= 0 and not loss.interval[1] <= max_error]
     if not refused:
         return None
     loss = worst(refused)
@@ -131,7 +131,7 @@ def from_json(values: list[dict[str, Any]]) -> list[OutputLoss]:
 def _loss_of(name: str, expected: Array, actual: Array) -> OutputLoss | None:
     """Judge an output; None for one that is constant in the original and still the same."""
     expected, actual = (v.reshape(len(v), -1) if v.ndim < 2 else v for v in (expected, actual))
-    if not np.isfinite(actual).all() and np.isfinite(expected).all():
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return OutputLoss(name, "numbers", 1.0, (1.0, 1.0), "NaN or inf in outputs")
     if expected.dtype.kind in "iub":
         return _classes(name, expected, actual) or _numbers(name, expected, actual)
@@ -181,7 +181,7 @@ def _share(name: str, kind: Kind, wrong: Array, constant: int, text: str) -> Out
     """
     share, factor, samples = float(wrong.mean()), wrong.size / constant, len(wrong)
     variance = float(wrong.reshape(samples, -1).mean(axis=1).var())
-    answers = share * (1 - share) * samples / variance if variance else wrong.size
+    answers = share * (1 - share) * samples / variance if variance else samples
     answers = min(max(answers, samples), wrong.size)
     spread = _Z * math.sqrt(share * (1 - share) / answers + _Z**2 / (4 * answers**2))
     middle, scale = share + _Z**2 / (2 * answers), 1 + _Z**2 / answers

@@ -78,7 +78,8 @@ def _fuse_activations(model: Any, graph: Any) -> None:
     for operator in graph.operators:
         activation = _ACTIVATIONS.get(operator_name(model, operator))
         source = next(iter(indices(operator.inputs)), -1)
-        if activation and readers[source] == 1 and _is_linear(model, producers.get(source)):
+        plain = activation and readers[source] == 1 and _is_linear(model, producers.get(source))
+        if plain and graph.tensors[source].type == schema.TensorType.FLOAT32:
             producers[source].builtinOptions.fusedActivationFunction = activation
             producers[source].outputs = operator.outputs
             operator = producers[source]
@@ -99,11 +100,13 @@ def _is_linear(model: Any, operator: Any) -> bool:
 def _name_tensors(graph: Any) -> None:
     """Give tensors without a name, or with that of another, one by their index: the quantizer knows
     tensors by name."""
-    ends = {*indices(graph.inputs), *indices(graph.outputs)}
-    names = {bytes(graph.tensors[index].name or b"") for index in ends}
-    for index, tensor in enumerate(graph.tensors):
+    # Inputs and outputs first: programs know these names.
+    ends = dict.fromkeys([*indices(graph.inputs), *indices(graph.outputs)])
+    names: set[bytes] = set()
+    for index in dict.fromkeys([*ends, *range(len(graph.tensors))]):
+        tensor = graph.tensors[index]
         name = bytes(tensor.name or b"")
-        if index not in ends and (not name or name in names):
+        if not name or name in names:
             name = name + f"#{index}".encode()
             tensor.name = name
         names.add(name)

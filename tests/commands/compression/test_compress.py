@@ -52,7 +52,10 @@ def test_a_saved_model_is_quantized_and_then_pruned_as_a_file(tmp_path, monkeypa
     assert done.source == "saved"
     assert done.bytes_after == (tmp_path / "out.tflite").stat().st_size < done.bytes_before
     notes = [event.text for event in seen if isinstance(event, Note)]
-    assert done.sparsity == 0.5 or any("out.tflite has no zeros" in note for note in notes)
+    # Zeros save no time here, and the dense file is judged by its metric: it stays.
+    assert done.sparsity is None
+    assert done.variant in {row.variant for row in done.results.rows}
+    assert any("out.tflite has no zeros" in note for note in notes)
 
 
 def written_project(folder, content, samples):

@@ -1,4 +1,4 @@
-"""What is said of variants of a Keras model."""
+"""Reasons for the choice among variants of a Keras model."""
 
 from edgesparse.commands.compression.keras_models import _why_unchanged
 from tests.report.test_table import results, row

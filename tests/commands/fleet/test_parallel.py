@@ -130,7 +130,7 @@ def test_files_of_a_killed_process_are_removed(tmp_path):
     assert not list(files.iterdir())
     list(block)
     assert not list(files.iterdir())
-    assert not list((tmp_path / "project" / "leftovers").iterdir())
+    assert not list((tmp_path / "project" / "leftovers" / "live").iterdir())
 
 
 def test_minutes_of_set_up_are_announced_before_they_begin(tmp_path, monkeypatch):

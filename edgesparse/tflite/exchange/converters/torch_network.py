@@ -37,7 +37,9 @@ def trace(
     """
     import torch
 
-    ours, opened = (sys.prefix, sys.base_prefix, *sys.path), _opened()
+    library = str(Path(sys.base_prefix) / "lib")
+    ours, opened = (sys.prefix, library, f"{library}64", *sys.path), _opened()
+    sys.argv = [str(file)]
     # As when the file is run as a script; the current folder, as by python -m.
     sys.path[:] = [str(file.parent), *sys.path, str(Path.cwd())]
     try:
@@ -82,14 +84,15 @@ def _causes(file: Path, what: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         import torch
 
-        package = (error.name or "").partition(".")[0]
+        module = (error.name or "").partition(".")[0]
         release = torch.__version__.partition("+")[0]
         raise RefusedError(
-            f"{what}: imports {package}, which is not installed beside the converter; save the "
-            "network by torch.export where it is, and pass that .pt2 file, or type: "
-            f"{sys.executable} -m pip install {package} torch=={release}"
+            f"{what}: imports {module}, which is neither beside it, nor in the current folder, nor "
+            "installed beside the converter; save the network by torch.export where it is, and "
+            "pass that .pt2 file, or install the package that has it: "
+            f"{sys.executable} -m pip install PACKAGE torch=={release}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f for f in frames if Path(f.filename).parent == file.parent]
         at = f", {Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else ""
@@ -129,6 +132,7 @@ def _load_weights(model: Any, path: Path) -> None:
 def _state(path: Path) -> Mapping[str, Any]:
     import torch
 
+    save = f"torch.save(model.state_dict(), {path.with_suffix('.pt').name!r})"
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -138,18 +142,15 @@ def _state(path: Path) -> Mapping[str, Any]:
             state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise RefusedError(
-            f"{path.name} has other objects than tensors, or is damaged; write its tensors alone, "
-            f"in Python: torch.save(model.state_dict(), {path.name!r})"
+            f"{path.name} has other objects than tensors, or is damaged ({cause_of(error)}); "
+            f"write its tensors alone, in Python: {save}"
         ) from error
     for key in _STATE:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     tensors = isinstance(state, Mapping) and all(map(torch.is_tensor, state.values()))
     if not tensors or not state:
-        raise RefusedError(
-            f"{path.name} has no state_dict; in Python: torch.save(model.state_dict(), "
-            f"{path.name!r})"
-        )
+        raise RefusedError(f"{path.name} has no state_dict; in Python: {save}")
     return state
 
 
@@ -167,7 +168,9 @@ def _opened() -> set[Path]:
     files: set[Path] = set()
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str):
+        if event != "open" or not isinstance(arguments[0], str):
+            return
+        if not set(str(arguments[1])) & set("wax"):
             files.add(Path.cwd() / arguments[0])
 
     sys.addaudithook(note)
