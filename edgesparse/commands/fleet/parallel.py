@@ -13,9 +13,9 @@ from typing import TypeVar
 from edgesparse.commands.fleet.target import Target, open_target
 from edgesparse.devices.agent.run_job import Stopped
 from edgesparse.devices.setup.connection import first_use
+from edgesparse.devices.setup.journal import Journal
 from edgesparse.devices.setup.tidy import clear, remove_used
 from edgesparse.devices.transport.interface import Progress
-from edgesparse.devices.transport.journal import Journal
 from edgesparse.graph import events, open_runs
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError

@@ -13,10 +13,10 @@ from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import HostInfo
 from edgesparse.devices.agent.run_job import host_info
 from edgesparse.devices.setup.connection import connect
+from edgesparse.devices.setup.journal import Journal
 from edgesparse.devices.setup.runtimes import provision
 from edgesparse.devices.setup.tidy import clear, leave
 from edgesparse.devices.transport.interface import DeviceError, Progress, Transport
-from edgesparse.devices.transport.journal import Journal
 from edgesparse.devices.transport.local import LocalTransport
 from edgesparse.devices.transport.workdir import claim
 from edgesparse.measure.results import DeviceInfo

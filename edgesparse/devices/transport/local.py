@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgesparse.devices.transport import processes
 from edgesparse.devices.transport.interface import (
@@ -22,10 +23,12 @@ from edgesparse.devices.transport.interface import (
     not_written,
     note_used,
 )
-from edgesparse.devices.transport.journal import Journal
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.spec.device import Local
 from edgesparse.spec.safe.files import file_digest
+
+if TYPE_CHECKING:
+    from edgesparse.devices.setup.journal import Journal
 
 
 class LocalTransport:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgesparse.devices.transport import processes, shell
 from edgesparse.devices.transport.interface import (
@@ -26,13 +27,15 @@ from edgesparse.devices.transport.interface import (
     Upload,
     note_used,
 )
-from edgesparse.devices.transport.journal import Journal
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.devices.transport.retry import persistent
 from edgesparse.devices.transport.ssh_errors import UNREACHABLE, explain, login_command
 from edgesparse.devices.transport.ssh_master import Master
 from edgesparse.devices.transport.ssh_upload import Sender
 from edgesparse.spec.base import Ssh
+
+if TYPE_CHECKING:
+    from edgesparse.devices.setup.journal import Journal
 
 # Long enough for a router to restart its Wi-Fi, short enough not to block a board for whoever comes
 # next.

@@ -125,8 +125,11 @@ def test_a_dense_file_is_written_first_and_levels_are_kept(
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_a_form_that_is_wrong_on_a_runtime_is_a_failed_row(tflite_files, samples, tmp_path):
+def test_a_form_that_is_wrong_on_a_runtime_is_a_failed_row(
+    tflite_files, samples, tmp_path, monkeypatch
+):
     """tflite-runtime 2.14 answers wrong by fully connected layers with scales per channel."""
+    monkeypatch.chdir(tmp_path)
     source, out = written_project(tmp_path, tflite_files["dense"].read_bytes(), samples)
     device = tmp_path / "devices" / "here.yaml"
     device.write_text(device.read_text().replace("[ai", "[tflite-runtime, ai"))

@@ -43,9 +43,8 @@ def test_a_network_is_located_and_its_code_not_run(tmp_path):
         (MODEL, "{name: mlp, args: {input_shape: [4], classes: 2}, input_shape: [1]}",
          "'input_shape' requires 'torch'; remove it"),
         ("small: {", "small: {sparsify: {method: magnitude, sparsity: 0.5}, ",
-         "4:30: a torch model has no layers to train here: remove 'sparsify' and 'qat', and leave "
-         "out 'train.epochs'; for zeros without training type: edgesparse compress my_net.py:build "
-         "--weights w.pt --input-shape 1x1x8x8 --data FILE"),
+         "4:30: a torch model has no layers to train here: remove 'sparsify' and 'qat', and set "
+         "'train: {epochs: 0}'; for zeros without training type: edgesparse compress "),
         ("variants:", "train: {epochs: 3}\nvariants:", "4:8: a torch model has no layers to train"),
         ("int8", "uint8", "4:30: a torch model cannot become uint8; use f32, f16, dynamic, int8"),
         ("{dense: {}, small: {quantize: int8}}", "auto",

@@ -7,7 +7,6 @@ process ends.
 from __future__ import annotations
 
 import fcntl
-import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -51,4 +50,4 @@ class Journal:
             with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield file.read().split()
-                os.unlink(path)
+                path.unlink()
