@@ -13,12 +13,12 @@ from typing import TypeVar
 from edgesparse.commands.fleet.target import Target, open_target
 from edgesparse.devices.agent.run_job import Stopped
 from edgesparse.devices.setup.connection import first_use
-from edgesparse.devices.setup.journal import Journal
 from edgesparse.devices.setup.tidy import clear, remove_used
 from edgesparse.devices.transport.interface import Progress
 from edgesparse.graph import events, open_runs
 from edgesparse.spec.device import Device
 from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.safe.journal import Journal
 
 # Threads mostly wait; more connections at a time exceed servers' limits.
 MAX_THREADS = 64

@@ -13,7 +13,6 @@ from edgesparse.devices import edgetpu
 from edgesparse.devices.agent.events import HostInfo
 from edgesparse.devices.agent.run_job import host_info
 from edgesparse.devices.setup.connection import connect
-from edgesparse.devices.setup.journal import Journal
 from edgesparse.devices.setup.runtimes import provision
 from edgesparse.devices.setup.tidy import clear, leave
 from edgesparse.devices.transport.interface import DeviceError, Progress, Transport
@@ -22,6 +21,7 @@ from edgesparse.devices.transport.workdir import claim
 from edgesparse.measure.results import DeviceInfo
 from edgesparse.measure.rows import RuntimeInfo
 from edgesparse.spec.device import DEFAULT_WORKDIR, Device, Local, Runtime, RuntimeName
+from edgesparse.spec.safe.journal import Journal
 
 
 @dataclass(frozen=True)

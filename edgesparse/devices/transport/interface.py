@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import file_digest
-
-if TYPE_CHECKING:
-    from edgesparse.devices.setup.journal import Journal
+from edgesparse.spec.safe.journal import Journal
 
 
 class DeviceError(EdgesparseError):

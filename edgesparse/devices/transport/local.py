@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgesparse.devices.transport import processes
 from edgesparse.devices.transport.interface import (
@@ -26,9 +25,7 @@ from edgesparse.devices.transport.interface import (
 from edgesparse.devices.transport.processes import Channel, Completed
 from edgesparse.spec.device import Local
 from edgesparse.spec.safe.files import file_digest
-
-if TYPE_CHECKING:
-    from edgesparse.devices.setup.journal import Journal
+from edgesparse.spec.safe.journal import Journal
 
 
 class LocalTransport:

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgesparse.devices.transport import processes, shell
 from edgesparse.devices.transport.interface import (
@@ -33,9 +32,7 @@ from edgesparse.devices.transport.ssh_errors import UNREACHABLE, explain, login_
 from edgesparse.devices.transport.ssh_master import Master
 from edgesparse.devices.transport.ssh_upload import Sender
 from edgesparse.spec.base import Ssh
-
-if TYPE_CHECKING:
-    from edgesparse.devices.setup.journal import Journal
+from edgesparse.spec.safe.journal import Journal
 
 # Long enough for a router to restart its Wi-Fi, short enough not to block a board for whoever comes
 # next.
