@@ -12,7 +12,8 @@ from edgesparse.graph.workspace import Workspace
 from tests.conftest import HERE, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(1200)]
-# Every stage there is, in seconds: nothing is trained, and what counts is when it is killed.
+# Every stage there is, in seconds: nothing is trained, which --force allows, and what counts is when
+# it is killed.
 QUICK = TINY.replace("epochs: 1", "epochs: 0")
 MOMENTS = (
     "train ...",  # A stage begins, while its process works.
@@ -39,7 +40,16 @@ def test_a_run_that_is_killed_between_stages_goes_on_where_it_was(tmp_path):
 def run(folder, moment=None):
     """Returns the exit code; the process is killed at the line of progress that has `moment`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgesparse", "deploy", "tiny.yaml", "--device", "here.yaml"],
+        [
+            sys.executable,
+            "-m",
+            "edgesparse",
+            "deploy",
+            "tiny.yaml",
+            "--device",
+            "here.yaml",
+            "--force",
+        ],
         cwd=folder,
         env={**os.environ, "HOME": str(folder)},
         stdout=subprocess.DEVNULL,
