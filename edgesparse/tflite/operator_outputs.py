@@ -41,7 +41,7 @@ def read_samples(path: Path, content: bytes) -> Arrays:
     """
     names = [spec.name for spec in read_signature(content, path.name).inputs]
     if not path.is_file():  # A FIFO would block.
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{path} is not a NumPy array: no such file")
     try:
         loaded = np.load(path, allow_pickle=False)
         is_archive = not isinstance(loaded, np.ndarray)

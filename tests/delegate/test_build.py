@@ -112,7 +112,7 @@ def test_a_wheel_without_libraries_says_why(tmp_path, monkeypatch):
     folder = tmp_path / "wheel" / "edgesparse" / "delegate" / "lib"
     assert [path.name for path in folder.iterdir()] == [build.MISSING]
     monkeypatch.setattr(build, "LIBRARIES", folder)
-    with pytest.raises(build.BuildError, match=r"this one was made without it \(the delegate is"):
+    with pytest.raises(build.BuildError, match=r"this one was built without it \(the delegate is"):
         build.library("x86_64")
 
 

@@ -12,8 +12,8 @@ from edgesparse.graph.workspace import Workspace
 from tests.conftest import HERE, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(1200)]
-# Every stage there is, in seconds: nothing is trained, which --force allows, and what counts is when
-# it is killed.
+# Every stage there is, in seconds: nothing is trained, which --force allows; what counts is
+# when it is killed.
 QUICK = TINY.replace("epochs: 1", "epochs: 0")
 MOMENTS = (
     "train ...",  # A stage begins, while its process works.

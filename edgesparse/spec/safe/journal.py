@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 
 class Journal:
@@ -22,25 +22,25 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
 
     def add(self, names: Iterable[str]) -> None:
         """Add names of files before they are copied."""
         with suppress(OSError):
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                file = (self.folder / uuid.uuid4().hex).open("a", encoding="utf-8")
+                # Without a buffer, which a full disk would keep.
+                file = (self.folder / uuid.uuid4().hex).open("ab", buffering=0)
                 fcntl.flock(file, fcntl.LOCK_EX)
                 self._file = file
-            self._file.writelines(f"{name}\n" for name in names)
-            self._file.flush()
+            self._file.write("".join(f"{name}\n" for name in names).encode())
 
     def clear(self) -> None:
         """Forget all names of this process: the files are removed."""
         if self._file is not None:
             with suppress(OSError):
                 Path(self._file.name).unlink(missing_ok=True)
-            self._file.close()
+                self._file.close()
             self._file = None
 
     def left(self) -> Iterator[list[str]]:
