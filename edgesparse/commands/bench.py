@@ -74,7 +74,7 @@ def bench(
     named = [models] if isinstance(models, str | Path) else models
     files = list(dict.fromkeys(str(file if is_reference(file) else Path(file)) for file in named))
     devices = project.devices(device)
-    words = ["edgesparse", "bench", *map(str, files)]
+    words = ["edgesparse", "bench", *files]
     words += [word for target in devices for word in ("--device", target.option)]
     words += [word for count in threads if not benchmark for word in ("--threads", str(count))]
     words += [word for shape in input_shapes for word in ("--input-shape", shape)]

@@ -72,6 +72,15 @@ class Ssh(Strict):
     )
 
 
+def installed_version(distribution: str) -> str:
+    """Return the version of an installed distribution; empty where it is missing, as it is where a
+    build has another name."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def plugins(package: str) -> dict[str, str]:
     """Return references by name from installed distributions for a package such as "models": their
     entry points of the group edgesparse.models. None of their code is imported."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgesparse.devices.agent.sample_files import save_golden
+from edgesparse.spec.base import installed_version
 from edgesparse.spec.errors import EdgesparseError
 from edgesparse.spec.pipeline import Variant
 from edgesparse.stages import quantize
@@ -41,11 +42,7 @@ def key_inputs(
     quantizer its version."""
     half = {"compute": "f16"} if variant.quantize.compute == "f16" else {}
     biases = {"bias_correction": True} if variant.corrects_biases else {}
-    quantizer = {}
-    if is_file:
-        from edgesparse.tflite.post_training.quantize import quantizer_version
-
-        quantizer = {"quantizer": quantizer_version()}
+    quantizer = {"quantizer": installed_version("ai-edge-quantizer")} if is_file else {}
     return {
         **half,
         **biases,

@@ -94,7 +94,7 @@ def compress(
     deadline, before = Deadline(minutes), _written_at(target)
     try:
         file, samples = tflite_and_samples(project, model, Path(data), weights, input_shapes)
-        if file.suffix == ".tflite":
+        if file.suffix == TFLITE:
             compressed = compress_file(
                 project, file, samples, device, target, sparsity, max_error, deadline, quick=quick
             )

@@ -21,7 +21,7 @@ from edgesparse.methods.network.keep_mask import distribute
 from edgesparse.methods.network.kernels import Kernel, kernels
 from edgesparse.methods.network.layer_channels import LayerChannels
 from edgesparse.models.files.equivalence import require_equal
-from edgesparse.spec.errors import EdgesparseError
+from edgesparse.spec.errors import EdgesparseError, cause_of
 from edgesparse.spec.step import BLOCKS, Pattern, block_shape
 
 _ORDERED = (
@@ -29,8 +29,6 @@ _ORDERED = (
 )  # fmt: skip
 _ZEROS = 0.1
 """Share of zeros from which on a kernel was pruned before."""
-_MOST_CHARACTERS = 200
-"""Characters of an error in a note."""
 _SWEEPS = 4
 _PARTNERS = 96
 """Channels with which each one is tried to change places, in a sweep; fewer in layers of millions
@@ -80,10 +78,9 @@ def ordered(
         if result is not model:
             require_equal("ordering channels", model, result, samples)
     except Exception as error:  # An order only helps: the step goes on without it.
-        line = (str(error).strip().splitlines() or [""])[0][:_MOST_CHARACTERS]
-        why = line if isinstance(error, EdgesparseError) else f"{type(error).__name__}: {line}"
+        kind = "" if isinstance(error, EdgesparseError) else f"{type(error).__name__}: "
         note = "channels stay in their order, in which blocks may keep smaller weights"
-        return model, (f"{note}: {why}",)
+        return model, (f"{note}: {kind}{cause_of(error)}",)
     return result, ()
 
 

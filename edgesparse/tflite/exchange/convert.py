@@ -15,12 +15,12 @@ import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgesparse.spec.base import installed_version
 from edgesparse.spec.code import references
 from edgesparse.spec.errors import EdgesparseError, UsageError
 from edgesparse.spec.safe.files import digest_of, locked, new_folder, replace_bytes, replace_json
@@ -141,16 +141,9 @@ def conversion_key(source: Path | Network, environment: Environment, samples: Pa
         files = [source.weights] if source.weights else []
     else:
         files = [source, *_external(source)]
-    recipe += [_version("tensorflow")] if environment.shares_ours else []
+    recipe += [installed_version("tensorflow")] if environment.shares_ours else []
     recipe += map(digest_of, [*files, *code, *([samples] if samples else [])])
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # A build of another name.
-        return ""
 
 
 def _convert(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -42,14 +41,6 @@ INSTALL = "pip install 'edgesparse[quantizer]'"
 def is_available() -> bool:
     """Return whether ai-edge-quantizer is installed."""
     return find_spec("ai_edge_quantizer") is not None
-
-
-def quantizer_version() -> str:
-    """Return the version of ai-edge-quantizer; empty where it is not installed."""
-    try:
-        return metadata.version("ai-edge-quantizer")
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def quantize_file(
